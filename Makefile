@@ -1,0 +1,48 @@
+# Two commands need nothing but Python >= 3.11, make and the package registries: `make run` and `make test`.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+.PHONY: help run test check format bench lock install clean
+
+help: ## Show what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+install: $(READY) ## Install everything that run, test and check need into .venv
+
+$(READY): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "stream-relay needs Python >= 3.11, found: $$($(PYTHON) --version 2>&1 | head -1); try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	  { echo "$(PYTHON) cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@echo "Installing into $(VENV) (once) ..."
+	@{ $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . ; } > $(VENV)/install.log 2>&1 || \
+	  { echo "Installing failed (is a package registry reachable?): $$(grep -E '^ERROR' $(VENV)/install.log | tail -1); all of it is in $(VENV)/install.log" >&2; exit 1; }
+	@touch $@
+
+run: $(READY) ## Everything embedded on this machine: NATS, recorded rounds, relay, ready to curl
+	@exec $(BIN)/stream-relay dev
+
+test: $(READY) check ## Everything: check, then the tests that start real servers and clients
+	$(BIN)/python -m pytest -n auto -m service
+
+check: $(READY) ## Format, lint, types and unit tests; no services, under 30 s
+	$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -n auto -m "not service"
+
+format: $(READY) ## Rewrite the code in the one format
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+bench: $(READY) ## The benchmarks of docs/benchmarks.md, one after another
+	$(BIN)/python -m bench
+
+lock: ## Pin again what pyproject.toml allows, with hashes
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade pyproject.toml --extra dev-server --group dev -o requirements-dev.lock
+
+clean: ## Remove what was installed and cached
+	rm -rf $(VENV) .cache .hypothesis .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,162 @@
+"""One finished round of one game, and its JSON form.
+
+Owns what a valid round is and how it is written for clients and in the log. Knows nothing of NATS or of any protocol.
+Why msgspec: docs/adr/0001-msgspec-for-json.md
+"""
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from rounds.subjects import SLUG_PATTERN
+
+_MAX_INT64: Final = 2**63 - 1
+_RFC3339_UTC: Final = re.compile(r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z\Z")
+
+Slug = Annotated[str, Meta(pattern=SLUG_PATTERN)]
+Int63 = Annotated[int, Meta(ge=0, le=_MAX_INT64)]
+
+
+class InvalidRound(ValueError):
+    """The data is no round. The text says which field, what it held and what is allowed."""
+
+
+class Round(msgspec.Struct, frozen=True, gc=False):
+    """One finished round of one game: the six fields of the wire contract, in its order.
+
+    Values made by `parse` and `make` have been checked; the bare constructor checks nothing.
+    """
+
+    round_id: Int63
+    """Unique within its game."""
+    game_slug: Slug
+    game_type: Slug
+    """``multiplier``, ``color``, ``trending``, ``slots``, or an operator's own."""
+    finished_at: str
+    """RFC 3339 in UTC with ``Z``, kept as the source wrote it."""
+    extras: str
+    """A JSON object as text; the numbers in it are strings. Unknown keys pass through untouched."""
+    timestamp: Int63
+    """Unix milliseconds at which the source committed the round, so that now - timestamp is the latency."""
+
+    @classmethod
+    def parse(cls, data: bytes | str) -> "Round":
+        """Read a round from its JSON form; unknown members (such as ``cursor``) are ignored.
+
+        Raises:
+            InvalidRound: Not JSON, not UTF-8, a field missing, or a value outside what the contract allows.
+        """
+        try:
+            round_ = _decoder.decode(data)
+        except msgspec.MsgspecError as error:
+            raise InvalidRound(str(error)) from error
+        except UnicodeDecodeError as error:
+            raise InvalidRound(f"not UTF-8 at byte {error.start}") from error
+        except RecursionError as error:
+            raise InvalidRound("nested too deeply") from error
+        return _checked(round_)
+
+    @classmethod
+    def make(
+        cls, *, round_id: int, game_slug: str, game_type: str, finished_at: str, extras: str, timestamp: int
+    ) -> "Round":
+        """Build a round from values of any origin, checked as strictly as `parse` does.
+
+        Raises:
+            InvalidRound: A value is outside what the contract allows.
+        """
+        fields = {
+            "round_id": round_id,
+            "game_slug": game_slug,
+            "game_type": game_type,
+            "finished_at": finished_at,
+            "extras": extras,
+            "timestamp": timestamp,
+        }
+        try:
+            return _checked(msgspec.convert(fields, cls))
+        except msgspec.ValidationError as error:
+            raise InvalidRound(str(error)) from error
+
+    def to_json(self) -> bytes:
+        """Render the six given fields in contract order, without spaces. This is the form the log stores."""
+        return _encoder.encode(self)
+
+    @property
+    def finished(self) -> datetime:
+        """`finished_at` as an aware UTC datetime, to the microsecond."""
+        return datetime.fromisoformat(self.finished_at)
+
+
+_decoder: Final = msgspec.json.Decoder(Round)
+_encoder: Final = msgspec.json.Encoder()
+
+
+def with_cursor(round_json: bytes, cursor: str) -> bytes:
+    """Add ``cursor`` as the last member to `Round.to_json` output: what clients receive. One copy, no parsing."""
+    return b'%b,"cursor":"%b"}' % (round_json[:-1], cursor.encode("ascii"))
+
+
+def stringify_extras(value: object) -> str:
+    """Render decoded extras as the contract wants them: a JSON object as text, every number in it a string.
+
+    Raises:
+        InvalidRound: The value is no object, or holds something JSON has no form for.
+    """
+    if not isinstance(value, dict):
+        raise InvalidRound(f"extras must be a JSON object, got {type(value).__name__}")
+    try:
+        return _encoder.encode(_numbers_as_strings(value)).decode()
+    except (TypeError, UnicodeEncodeError, RecursionError) as error:
+        raise InvalidRound(f"extras cannot be written as JSON: {error}") from error
+
+
+def utc_text(moment_ms: int) -> str:
+    """Write Unix milliseconds as RFC 3339 in UTC with ``Z``; the fraction only when there is one."""
+    seconds, millis = divmod(moment_ms, 1000)
+    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{text}.{millis:03}Z" if millis else f"{text}Z"
+
+
+def _checked(round_: Round) -> Round:
+    _check_finished_at(round_.finished_at)
+    _check_extras(round_.extras)
+    return round_
+
+
+def _check_finished_at(text: str) -> None:
+    if _RFC3339_UTC.match(text):
+        try:
+            datetime.fromisoformat(text)
+        except ValueError:
+            pass
+        else:
+            return
+    raise InvalidRound(f"finished_at {text[:40]!r} is not RFC 3339 in UTC, such as '2026-01-18T10:00:30Z'")
+
+
+def _check_extras(text: str) -> None:
+    try:
+        _extras_decoder.decode(text)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise InvalidRound(f"extras must be a JSON object as a string, got {text[:40]!r}: {error}") from error
+    except UnicodeEncodeError as error:
+        raise InvalidRound("extras hold text that is not Unicode") from error
+
+
+_extras_decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def _numbers_as_strings(value: object) -> object:
+    if isinstance(value, bool) or value is None or isinstance(value, str):
+        return value
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _numbers_as_strings(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_numbers_as_strings(item) for item in value]
+    return str(value)  # Decimal and its like

@@ -1,0 +1,58 @@
+"""The names a round has in NATS: its subjects and its de-duplication id.
+
+Owns the one rule that keeps untrusted text out of subjects: a slug is checked before it becomes a subject token,
+because NATS itself accepts a publish to ``rounds.*`` or ``rounds.a.b`` and stores it.
+"""
+
+import re
+from typing import Final
+
+SLUG_PATTERN: Final = r"\A[a-z0-9][a-z0-9-]{0,63}\Z"
+"""Lower-case letters, digits and ``-``, 1 to 64 of them. ``\\Z``, since ``$`` would let a trailing newline through."""
+
+LOG_SUBJECTS: Final = "rounds.*"
+LIVE_SUBJECTS: Final = "live.rounds.*"
+LIVE_TEMPLATE: Final = "live.rounds.{{wildcard(1)}}"
+"""Where the stream republishes what it has stored, see `docs/adr/0002-republish-for-live.md`."""
+
+_SLUG: Final = re.compile(SLUG_PATTERN)
+
+
+class InvalidSlug(ValueError):
+    """The text is no game slug; nothing was looked up, sent or stored with it."""
+
+    def __init__(self, text: object) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return (
+            f"game slug {_shortened(self.text)} is not allowed; use 1 to 64 of a-z, 0-9 and '-', not starting with '-'"
+        )
+
+
+def check_slug(text: object) -> str:
+    """Return `text` if it can stand as a game or type slug; raise `InvalidSlug` for anything else."""
+    if not isinstance(text, str) or _SLUG.match(text) is None:
+        raise InvalidSlug(text)
+    return text
+
+
+def log_subject(game_slug: str) -> str:
+    """Name the subject under which the log stores a game's rounds: ``rounds.<game>``."""
+    return f"rounds.{check_slug(game_slug)}"
+
+
+def live_subject(game_slug: str) -> str:
+    """Name the subject on which the stored rounds of a game are republished: ``live.rounds.<game>``."""
+    return f"live.rounds.{check_slug(game_slug)}"
+
+
+def dedup_id(game_slug: str, round_id: int) -> str:
+    """Name a round for ``Nats-Msg-Id``. The same round has the same id whatever backend, slot or process sends it."""
+    return f"{game_slug}:{round_id}"
+
+
+def _shortened(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:76]}...{text[-1]}"
