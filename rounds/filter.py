@@ -52,7 +52,7 @@ class Filter:
         """Read a filter from query parameters; ``colors`` and ``trends`` are comma-separated. Other names are ignored.
 
         Raises:
-            InvalidFilter: A bound is no finite decimal number, ``min_point`` is above ``max_point``, or a list has a hole.
+            InvalidFilter: A bound is no finite decimal, ``min_point`` is above ``max_point``, or a list has holes.
         """
         return cls.build(
             min_point=parameters.get("min_point"),
