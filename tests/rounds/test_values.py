@@ -1,0 +1,222 @@
+"""Cursors, slugs, filters and the catalogue: small values that read untrusted text themselves."""
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rounds import (
+    Catalogue,
+    Cursor,
+    Filter,
+    InvalidCatalogue,
+    InvalidCursor,
+    InvalidFilter,
+    InvalidSlug,
+    UnknownGame,
+    UnknownType,
+    dedup_id,
+    live_subject,
+    log_subject,
+)
+from rounds.cursor import MAX_SEQUENCE, epoch_of
+from rounds.filter import Facts
+
+cursors = st.builds(Cursor, st.from_regex(r"\A[a-z0-9]{1,16}\Z"), st.integers(0, MAX_SEQUENCE))
+
+
+@given(cursors)
+def test_cursor_survives_its_text(cursor: Cursor) -> None:
+    """Reading back what was written gives the same place."""
+    assert Cursor.parse(str(cursor)) == cursor
+
+
+@given(cursors)
+def test_cursor_is_safe_as_last_event_id(cursor: Cursor) -> None:
+    """Letters, digits and '-' under 64 bytes: anything else makes browsers preflight reconnects."""
+    text = str(cursor)
+
+    assert len(text) < 64
+    assert text.replace("-", "").isalnum()
+    assert text.isascii()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "-",
+        "abc",
+        "abc-",
+        "-1",
+        "abc-01",
+        "abc--1",
+        "abc-1.0",
+        "abc-1\n",
+        " abc-1",
+        "ABC-1",
+        "abc-١",
+        "a" * 17 + "-1",
+    ]
+    + ["abc-18446744073709551616", "abc-" + "9" * 5000],
+)
+def test_malformed_cursor_is_refused_in_a_short_sentence(text: str) -> None:
+    """Strict: no zeros in front, no other digits, no white space, nothing above 2^64-1."""
+    with pytest.raises(InvalidCursor) as caught:
+        Cursor.parse(text)
+
+    assert len(str(caught.value)) < 250
+
+
+def test_two_logs_have_two_epochs() -> None:
+    """A rebuilt stream has another creation time, so its cursors are foreign to the old one's."""
+    assert epoch_of(1_764_000_000_000) == "midc1z40"
+    assert epoch_of(1_764_000_000_001) != epoch_of(1_764_000_000_000)
+    assert epoch_of(0) == "0"
+
+
+@pytest.mark.parametrize("slug", ["", ".", "*", ">", "a.b", "a b", "a\n", "crásh", "Crash", "-a", "a" * 65, None, 7])
+def test_hostile_slug_never_becomes_a_subject(slug: str) -> None:
+    """NATS would accept a publish to a wildcard or a deeper subject, so we must not."""
+    with pytest.raises(InvalidSlug) as caught:
+        log_subject(slug)
+    with pytest.raises(InvalidSlug):
+        live_subject(slug)
+    assert len(str(caught.value)) < 250
+
+
+def test_names_in_nats() -> None:
+    """One subject per game, one id per round."""
+    assert log_subject("crash") == "rounds.crash"
+    assert live_subject("motograu-v2") == "live.rounds.motograu-v2"
+    assert dedup_id("crash", 7) == "crash:7"
+
+
+# --- filters ---------------------------------------------------------------------------------------------------------
+
+POINT = '{"point":"2.50"}'
+RED = '{"color":"red","number":"7"}'
+
+
+@pytest.mark.parametrize(
+    ("parameters", "extras", "matches"),
+    [
+        ({}, POINT, True),
+        ({"min_point": "2.50"}, POINT, True),
+        ({"min_point": "2.5"}, POINT, True),
+        ({"min_point": "2.51"}, POINT, False),
+        ({"max_point": "2.5"}, POINT, True),
+        ({"max_point": "2.49"}, POINT, False),
+        ({"min_point": "2", "max_point": "3"}, POINT, True),
+        ({"min_point": "0"}, RED, False),
+        ({"max_point": "100"}, RED, False),
+        ({"colors": "red,black"}, RED, True),
+        ({"colors": " red , black"}, RED, True),
+        ({"colors": "black"}, RED, False),
+        ({"colors": "red"}, POINT, False),
+        ({"trends": "up"}, '{"trend":"up","point":"1.20"}', True),
+        ({"trends": "up", "min_point": "1.3"}, '{"trend":"up","point":"1.20"}', False),
+        ({"trends": "down"}, '{"trend":"up"}', False),
+        ({"min_point": "1"}, '{"point":2.5}', True),
+        ({"min_point": "1"}, '{"point":"NaN"}', False),
+        ({"min_point": "1"}, '{"point":"Infinity"}', False),
+        ({"min_point": "1"}, '{"point":null}', False),
+        ({"min_point": "1"}, '{"point":{"x":1}}', False),
+        ({"min_point": "1"}, '{"point":true}', False),
+        ({"min_point": "0.1", "max_point": "0.1"}, '{"point":"0.10"}', True),
+        ({"colors": "red"}, '{"color":7}', False),
+        ({"min_point": "1"}, "not json", False),
+    ],
+)
+def test_filter_semantics(parameters: dict[str, str], extras: str, matches: bool) -> None:
+    """Bounds are inclusive, all criteria must hold, one value of a list is enough, an absent field does not match."""
+    assert Filter.parse(parameters).matches(Facts.of(extras)) is matches
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"min_point": ""},
+        {"min_point": "two"},
+        {"max_point": "NaN"},
+        {"max_point": "inf"},
+        {"min_point": "1" * 41},
+        {"min_point": "3", "max_point": "2"},
+        {"colors": ""},
+        {"trends": "up,,down"},
+    ],
+)
+def test_unusable_filter_is_refused_by_name(parameters: dict[str, str]) -> None:
+    """The sentence names the parameter, so that nobody gets everything because of a typing slip."""
+    with pytest.raises(InvalidFilter, match=next(iter(parameters))):
+        Filter.parse(parameters)
+
+
+def test_equal_filters_are_one_value() -> None:
+    """The hub runs a filter once however many clients wrote it differently."""
+    assert Filter.parse({"min_point": "2.50", "colors": "red,black"}) == Filter(
+        Decimal("2.5"), None, frozenset({"black", "red"})
+    )
+    assert hash(Filter.parse({"min_point": "2.50"})) == hash(Filter.parse({"min_point": "2.5"}))
+    assert Filter.parse({}).is_empty
+
+
+# --- catalogue -------------------------------------------------------------------------------------------------------
+
+
+def test_bundled_catalogue_has_the_given_games() -> None:
+    """Fourteen games in four types."""
+    catalogue = Catalogue.load()
+
+    assert len(catalogue.games) == 14
+    assert catalogue.game("double").type == "color"
+    assert catalogue.of_type("trending") == {"wall-street"}
+    assert len(catalogue.of_type("multiplier")) == 11
+
+
+def test_operator_adds_changes_and_removes_games() -> None:
+    """The operator's file is laid over the bundled one, member by member."""
+    catalogue = Catalogue.load(
+        """
+        [types.dice-pair]
+        value = "sum"
+        [games.craps]
+        type = "dice-pair"
+        [games.crash]
+        name = "Crash Classic"
+        [games.dice]
+        enabled = false
+        """
+    )
+
+    assert catalogue.game("craps").value == "sum"
+    assert catalogue.game("crash").name == "Crash Classic"
+    assert catalogue.game("crash").type == "multiplier"
+    with pytest.raises(UnknownGame, match="known games: .*craps"):
+        catalogue.game("dice")
+
+
+@pytest.mark.parametrize(
+    ("overlay", "named"),
+    [
+        ("games = 1", "games"),
+        ("[gamez.x]\ntype='color'", "gamez"),
+        ("[games]\nx = 1", "games.x"),
+        ("[games.'a.b']\ntype='color'", "a.b"),
+        ("[games.x]\ntype='nope'", "known types"),
+        ("[games.x]\nname='no type'", "type"),
+        ("[games.x]\ntype='color'\ncolour='red'", "colour"),
+        ("[games.x", "not TOML"),
+    ],
+)
+def test_unusable_games_file_names_the_entry(overlay: str, named: str) -> None:
+    """A mistake in the operator's file is told at start in one sentence, never ignored."""
+    with pytest.raises(InvalidCatalogue, match=named):
+        Catalogue.load(overlay)
+
+
+def test_unknown_type_lists_the_known_ones() -> None:
+    """The sentence helps who mistyped."""
+    with pytest.raises(UnknownType, match="color, multiplier, slots, trending"):
+        Catalogue.load().of_type("colour")
