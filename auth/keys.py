@@ -1,0 +1,248 @@
+"""API keys: what an operator configures, and whose key a secret is.
+
+Owns both stored forms (one line for an environment variable, TOML for a file) and the check of a presented secret. Only
+hashes are stored, so a leaked configuration opens nothing. Knows nothing of requests or tokens.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Self
+
+import msgspec
+
+from auth.redact import redact
+
+Kind = Literal["private", "public"]
+
+DEMO_KEY: Final = f"sk_live_{'0' * 64}"
+"""The demo's private key. Everybody knows it, so only `KeyStore.demo` holds it and `KeyStore.load` refuses its hash."""
+DEMO_PUBLIC_KEY: Final = f"pk_live_{'0' * 64}"
+"""The demo's public key, for browsers of any origin. As well known, and as much refused elsewhere."""
+
+_PREFIXES: Final[Mapping[Kind, str]] = {"private": "sk_live_", "public": "pk_live_"}
+_SECRET: Final = re.compile(r"\A(?:sk|pk)_live_[0-9a-f]{64}\Z")
+_HASH: Final = re.compile(r"\Asha256:([0-9a-fA-F]{64})\Z")
+_ID: Final = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+_SLUG: Final = re.compile(r"\A[a-z0-9][a-z0-9-]{0,63}\Z")
+# As browsers write it (RFC 6454 section 6.2): lower case, ASCII, no path, no slash at the end.
+_ORIGIN: Final = re.compile(r"\A([a-z][a-z0-9+.-]*)://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?\Z")
+_DEFAULT_PORTS: Final = {("http", "80"), ("https", "443")}
+
+ANY_ORIGIN: Final = "*"
+
+
+class InvalidCredential(Exception):
+    """A presented secret is nobody's key. Clients get 401; the text never contains the secret."""
+
+
+class InvalidKeys(Exception):
+    """The operator's keys or token secrets cannot be used. One sentence: the entry, the field, what is allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What a key allows. Its secret is not here, and not anywhere in this process."""
+
+    id: str
+    kind: Kind
+    games: frozenset[str] | None = None  # None: all games
+    allowed_origins: frozenset[str] = frozenset()  # public keys only; "*" for any
+
+
+class KeyStore:
+    """All keys of this installation. Immutable; built by `load` or `demo`."""
+
+    __slots__ = ("_keys",)
+
+    def __init__(self, keys: Mapping[bytes, Key]) -> None:
+        """Hold `keys` by the SHA-256 digest of each one's secret."""
+        # Found by half the digest, then compared whole in constant time.
+        self._keys = {digest[:16]: (digest, key) for digest, key in keys.items()}
+
+    @classmethod
+    def load(cls, *, text: str = "", file_text: str = "") -> Self:
+        """Read keys from the one-line form, the TOML form, or both (see docs/auth.md); both blank give no keys.
+
+        Raises:
+            InvalidKeys: An entry is malformed, holds a plain secret or the demo's, or an id or hash comes twice.
+        """
+        keys: dict[bytes, Key] = {}
+        ids: set[str] = set()
+        for where, key_id, members in (*_line_entries(text), *_file_entries(file_text)):
+            digest, key = _checked(where, key_id, members)
+            if key.id in ids:
+                raise InvalidKeys(f"{where}: key {key.id!r} is there twice; every id must be its own")
+            if digest in keys:
+                raise InvalidKeys(f"{where}: keys {keys[digest].id!r} and {key.id!r} have the same hash")
+            ids.add(key.id)
+            keys[digest] = key
+        return cls(keys)
+
+    @classmethod
+    def demo(cls) -> Self:
+        """Build the store of the demo: `DEMO_KEY` and `DEMO_PUBLIC_KEY`, all games, any origin. For loopback only."""
+        return cls(
+            {
+                _digest(DEMO_KEY): Key("demo", "private"),
+                _digest(DEMO_PUBLIC_KEY): Key("demo-public", "public", allowed_origins=frozenset({ANY_ORIGIN})),
+            }
+        )
+
+    def authenticate(self, secret: str) -> Key:
+        """Return the key that `secret` belongs to.
+
+        One SHA-256 is enough: a secret has 256 random bits, so there is nothing for a slow hash to protect. Timing tells
+        a caller at most something about the digest of its guess, which it can neither steer nor turn back.
+
+        Raises:
+            InvalidCredential: The secret has not the form of a key, or is nobody's.
+        """
+        if _SECRET.match(secret) is None:
+            raise InvalidCredential("the API key is malformed; a key is sk_live_ or pk_live_ and 64 hex digits")
+        digest = _digest(secret)
+        stored, key = self._keys.get(digest[:16], (bytes(32), None))
+        # The prefix is part of what was hashed, so nobody passes a public key off as a private one; but an operator can
+        # list one under the wrong kind, and a secret known to every browser must not get a server's rights.
+        if not hmac.compare_digest(stored, digest) or key is None or not secret.startswith(_PREFIXES[key.kind]):
+            raise InvalidCredential("the API key is unknown; check that it is complete and has not been replaced")
+        return key
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __repr__(self) -> str:
+        return f"<KeyStore of {len(self)} keys>"
+
+
+def generate(kind: Kind) -> tuple[str, str]:
+    """Make a new key; return its secret, to be shown once, and its hash, to be stored."""
+    secret = _PREFIXES[kind] + secrets.token_hex(32)
+    return secret, hash_of(secret)
+
+
+def hash_of(secret: str) -> str:
+    """Write the stored form of a secret: ``sha256:`` and 64 hex digits."""
+    return f"sha256:{hashlib.sha256(secret.encode()).hexdigest()}"
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
+
+
+# --- the stored forms ----------------------------------------------------------------------------------------------
+
+
+class _Entry(msgspec.Struct, forbid_unknown_fields=True):
+    hash: str
+    kind: Kind = "private"
+    games: list[str] | None = None
+    allowed_origins: list[str] = []
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    keys: dict[str, dict[str, Any]] = {}
+
+
+_LISTS: Final = ("games", "allowed_origins")
+_LINE: Final = "keys line"
+_FILE: Final = "keys file"
+
+
+def _line_entries(text: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Take apart ``id=HASH [kind=public] [games=a,b] [allowed_origins=x,y]; id2=HASH``."""
+    for number, entry in enumerate(text.split(";"), 1):
+        members: dict[str, Any] = {}
+        key_id = ""
+        for word in entry.split():
+            name, equals, value = word.partition("=")
+            if not equals:
+                # Not echoed: what stands alone may well be a secret.
+                raise InvalidKeys(f"{_LINE}: entry {number} has a word without '='; an entry is id=sha256:HEX")
+            if not key_id:
+                key_id, name = name, "hash"
+            if name in members:
+                raise InvalidKeys(f"{_LINE}: key {redact(key_id)!r} has {redact(name)} twice")
+            members[name] = value.split(",") if name in _LISTS else value
+        if members:
+            yield _LINE, key_id, members
+
+
+def _file_entries(text: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    try:
+        file = msgspec.convert(tomllib.loads(text), _File)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidKeys(f"{_FILE} is not TOML: {redact(str(error))}") from None
+    except msgspec.ValidationError as error:
+        raise InvalidKeys(f"{_FILE}: {redact(str(error))}; keys are tables [keys.ID]") from None
+    for key_id, members in file.keys.items():
+        yield _FILE, key_id, members
+
+
+def _checked(where: str, key_id: str, members: dict[str, Any]) -> tuple[bytes, Key]:
+    """Check one entry of either form."""
+    if _ID.match(key_id) is None or redact(key_id) != key_id:
+        raise InvalidKeys(
+            f"{where}: key id {_shown(key_id)} is not allowed; use 1 to 64 letters, digits, '.', '_' and '-'"
+        )
+    at = f"{where}: key {key_id!r}"
+    try:
+        entry = msgspec.convert(members, _Entry)
+    except msgspec.ValidationError as error:
+        raise InvalidKeys(
+            f"{at}: {redact(str(error))}; allowed are hash, kind (private or public), games and allowed_origins"
+        ) from None
+    digest = _checked_hash(at, entry.hash)
+    for game in entry.games or ():
+        if _SLUG.match(game) is None:
+            raise InvalidKeys(f"{at}: games holds {_shown(game)}; a game is 1 to 64 of a-z, 0-9 and '-'")
+    if entry.games == []:
+        raise InvalidKeys(f"{at}: games is empty, so the key would open nothing; leave games out to allow all")
+    for origin in entry.allowed_origins:
+        _check_origin(at, origin)
+    if entry.kind == "private" and entry.allowed_origins:
+        raise InvalidKeys(f"{at}: allowed_origins is for public keys; this one is private")
+    if entry.kind == "public" and not entry.allowed_origins:
+        raise InvalidKeys(f"{at}: a public key needs allowed_origins, such as https://app.example.com, or * for any")
+    games = None if entry.games is None else frozenset(entry.games)
+    return digest, Key(key_id, entry.kind, games, frozenset(entry.allowed_origins))
+
+
+def _checked_hash(at: str, text: str) -> bytes:
+    if text.startswith(tuple(_PREFIXES.values())):
+        raise InvalidKeys(
+            f"{at}: hash holds a plain secret; store 'sha256:' and what `printf %s SECRET | sha256sum` prints instead"
+        )
+    match = _HASH.match(text)
+    if match is None:
+        # Not echoed: it may be a secret with a letter missing.
+        raise InvalidKeys(f"{at}: hash is malformed; it must be 'sha256:' and 64 hex digits")
+    digest = bytes.fromhex(match[1])
+    if digest in (_digest(DEMO_KEY), _digest(DEMO_PUBLIC_KEY)):
+        raise InvalidKeys(f"{at}: hash is that of the demo's key, which everybody knows; make one of your own")
+    return digest
+
+
+def _check_origin(at: str, origin: str) -> None:
+    if origin == ANY_ORIGIN:
+        return
+    match = _ORIGIN.match(origin)
+    if match is None:
+        raise InvalidKeys(
+            f"{at}: allowed_origins holds {_shown(origin)}; an origin is scheme://host[:port] in lower case, "
+            "without a path or a slash at the end, or * for any"
+        )
+    if match.groups() in _DEFAULT_PORTS:
+        raise InvalidKeys(
+            f"{at}: allowed_origins holds {origin!r}; browsers leave out port {match[2]}, so leave it out"
+        )
+
+
+def _shown(text: str) -> str:
+    """Quote an operator's value, masked and cut, since it may be a secret in the wrong place."""
+    masked = redact(text)
+    return repr(masked if len(masked) <= 64 else f"{masked[:60]}...")

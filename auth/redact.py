@@ -1,0 +1,89 @@
+"""Mask secrets in text and in log events: the last line of defence, whoever wrote the log call.
+
+Owns what a secret looks like from outside: API keys, JWTs, credentials in URLs and bearer headers. Knows nothing of who
+holds them. Linear in the length of the text, since clients choose much of what is logged.
+"""
+
+import re
+import sys
+import traceback
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Final
+
+MASK: Final = "***"
+
+# No alternative looks far past its start before it fails: a long hostile text cannot make it quadratic.
+_SECRETS: Final = re.compile(
+    r"""
+      ( [sp]k_live_ ) [0-9A-Za-z]*
+    | ( eyJ ) [\w-]{8,} (?: \.[\w-]* )*                          # a JWT starts with base64url of '{"'
+    | ( (?i: api_key | token ) = ) [^&\s"'<>\#;,)]+
+    | ( (?i: bearer ) [ ]{1,4} ) [\w.~+/=-]{16,}                # RFC 6750 section 2.1; anything shorter is prose
+    """,
+    re.VERBOSE | re.ASCII,
+)
+# Most text has none of these, and looking for them is much cheaper than running the pattern.
+_MARKS: Final = ("_live_", "eyJ", "=", "earer", "EARER")
+_DEEPEST: Final = 32
+
+
+def redact(text: str) -> str:
+    """Return `text` with every secret in it masked; what kind of secret it was stays readable."""
+    for mark in _MARKS:
+        if mark in text:
+            return _SECRETS.sub(_masked, text)
+    return text
+
+
+def redact_event(_logger: object, _method: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Mask secrets in a log event, at any depth. A structlog processor, to be the last before the renderer."""
+    for name, value in event_dict.items():
+        if name == "exc_info" or type(value) in _PLAIN:
+            continue
+        # Assigning to a name that is there keeps the size, so the iteration may go on.
+        event_dict[name] = redact(value) if type(value) is str else _redact_value(value, 0)
+    if event_dict.get("exc_info"):
+        _redact_exception(event_dict)
+    return event_dict
+
+
+_PLAIN: Final = frozenset({int, float, bool, type(None)})
+
+
+def _masked(match: re.Match[str]) -> str:
+    return f"{match[match.lastindex or 0]}{MASK}"
+
+
+def _redact_value(value: object, depth: int) -> object:
+    """Return a masked copy of a container, and anything else as it is unless there is something to mask."""
+    if type(value) in _PLAIN:
+        return value
+    if isinstance(value, str):
+        masked = redact(value)
+        return value if masked == value else masked
+    if depth == _DEEPEST:
+        return "(nested too deeply to log)"
+    if isinstance(value, Mapping):
+        return {_redact_value(key, depth + 1): _redact_value(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_redact_value(item, depth + 1) for item in value]
+    # Renderers fall back on repr() for anything else: a URL, an exception, a value of ours.
+    text = repr(value)
+    masked = redact(text)
+    return value if masked == text else masked
+
+
+def _redact_exception(event_dict: MutableMapping[str, Any]) -> None:
+    """Put the masked text in place of an exception whose traceback names a secret; leave any other to the renderer."""
+    error = event_dict["exc_info"]
+    if isinstance(error, tuple):
+        error = error[1]
+    elif not isinstance(error, BaseException):
+        error = sys.exception()
+    if error is None:
+        return
+    text = "".join(traceback.format_exception(error)).rstrip()
+    masked = redact(text)
+    if masked != text:
+        del event_dict["exc_info"]
+        event_dict["exception"] = masked
