@@ -1,0 +1,21 @@
+"""Fixtures that several test folders share."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.nats import NatsServer
+
+
+@pytest.fixture
+async def nats(tmp_path: Path) -> AsyncIterator[NatsServer]:
+    """A running nats-server with JetStream, this test's own; stopped at the end whatever state it is in."""
+    store = tmp_path / "nats"
+    store.mkdir()
+    server = NatsServer(store)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.kill()

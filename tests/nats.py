@@ -1,0 +1,114 @@
+"""A real nats-server for one test: its own port and store, killable and startable again on both."""
+
+import asyncio
+import re
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+
+_LISTENING: Final = re.compile(rb"Listening for client connections on 127\.0\.0\.1:([0-9]+)")
+_START_S: Final = 20.0
+
+
+class NatsServer:
+    """A nats-server process. Starts on a port of the system's choice and keeps it, and its store, over restarts."""
+
+    def __init__(self, store: Path, *arguments: str, jetstream: bool = True, config: str = "") -> None:
+        """Prepare a server.
+
+        Args:
+            store: An empty folder; JetStream's files and the configuration go there.
+            arguments: More command line arguments.
+            jetstream: Off: a server that cannot hold the log.
+            config: Text of a configuration file.
+        """
+        self.store = store
+        self.port = 0
+        self._arguments = arguments
+        self._jetstream = jetstream
+        self._config = config
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    async def start(self) -> None:
+        """Start it and wait until it is ready. After a kill: on the same port and store."""
+        command: list[str | Path] = [
+            Path(sys.executable).with_name("nats-server"),
+            "-a",
+            "127.0.0.1",
+            "-p",
+            str(self.port or -1),
+        ]
+        if self._jetstream:
+            command += ["-js", "-sd", self.store / "jetstream"]
+        if self._config:
+            path = self.store / "server.conf"
+            path.write_text(self._config)
+            command += ["-c", path]
+        self._process = await asyncio.create_subprocess_exec(
+            *command,
+            *self._arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(_START_S):
+            await self._ready(self._process)
+        self._reader = asyncio.create_task(self._discard(self._process), name="nats-server-log")
+
+    async def stop(self) -> None:
+        """End it in good order; nothing happens when it is not running."""
+        await self._end(signal.SIGTERM)
+
+    async def kill(self) -> None:
+        """End it as a crash would (SIGKILL)."""
+        await self._end(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """Stop it from running while its connections stay open (SIGSTOP)."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen server go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    async def _end(self, number: signal.Signals) -> None:
+        process, reader, self._process, self._reader = self._process, self._reader, None, None
+        if process is None:
+            return
+        if process.returncode is None:
+            process.send_signal(number)
+            process.send_signal(signal.SIGCONT)
+        await process.wait()
+        if reader is not None:
+            await reader
+
+    async def _ready(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stderr is not None
+        seen = []
+        async for line in process.stderr:
+            seen.append(line.decode(errors="replace"))
+            if match := _LISTENING.search(line):
+                self.port = int(match[1])
+            if b"Server is ready" in line:
+                return
+        raise AssertionError("nats-server did not start:\n" + "".join(seen))
+
+    @staticmethod
+    async def _discard(process: asyncio.subprocess.Process) -> None:
+        """Keep the pipe empty, so that the server never blocks on its log."""
+        assert process.stderr is not None
+        while await process.stderr.read(1 << 16):
+            pass
