@@ -1,0 +1,59 @@
+// Prints every finished round of one game. When the connection is lost, it goes on where it stopped.
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"log"
+	"math/rand"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/r3labs/sse/v2"
+)
+
+type round struct {
+	RoundID  int64  `json:"round_id"`
+	GameSlug string `json:"game_slug"`
+}
+
+func main() {
+	client := sse.NewClient(env("BASE_URL", "http://127.0.0.1:8080") + "/sse/" + env("GAME", "crash"))
+	client.Headers["X-API-Key"] = env("API_KEY", "sk_live_"+strings.Repeat("0", 64))
+	client.ResponseValidator = stopIfRefused
+	for { // the library comes back after an error, but not after a connection that ended well
+		err := client.SubscribeRaw(func(event *sse.Event) {
+			var r round
+			if len(event.Event) > 0 || json.Unmarshal(event.Data, &r) != nil {
+				return // an event about the stream itself, or one that was cut
+			}
+			fmt.Printf("[%s] Round %d\n", r.GameSlug, r.RoundID)
+			client.Headers["Last-Event-ID"] = string(event.ID) // go on after what has been printed
+		})
+		log.Printf("disconnected: %v", err)
+		time.Sleep(time.Duration(rand.Int63n(int64(2 * time.Second))))
+	}
+}
+
+// stopIfRefused ends the program when the relay says that the request is wrong; anything else is worth a retry.
+func stopIfRefused(_ *sse.Client, response *http.Response) error {
+	if response.StatusCode == http.StatusOK {
+		return nil
+	}
+	defer response.Body.Close()
+	body, _ := io.ReadAll(response.Body)
+	if response.StatusCode >= 400 && response.StatusCode <= 404 {
+		log.Fatalf("refused: %s", body)
+	}
+	return fmt.Errorf("%s: %s", response.Status, body)
+}
+
+func env(name, fallback string) string {
+	if value := os.Getenv(name); value != "" {
+		return value
+	}
+	return fallback
+}

@@ -1,0 +1,48 @@
+"""Print every finished round of one game. When the connection is lost, go on where it stopped."""
+
+import asyncio
+import json
+import os
+import random
+import sys
+
+import aiohttp
+import websockets
+
+BASE_URL = os.environ.get("BASE_URL", "http://127.0.0.1:8080")
+API_KEY = os.environ.get("API_KEY", "sk_live_" + "0" * 64)
+GAME = os.environ.get("GAME", "crash")
+
+
+async def new_token(session: aiohttp.ClientSession) -> str:
+    """Trade the key for a token, which opens connections for 30 s."""
+    async with session.post(f"{BASE_URL}/api/auth/token", headers={"X-API-Key": API_KEY}) as response:
+        if response.status in (400, 401, 403):
+            sys.exit(f"refused: {await response.text()}")
+        response.raise_for_status()
+        return str((await response.json())["token"])
+
+
+async def main() -> None:
+    url = BASE_URL.replace("http", "ws", 1) + f"/ws/{GAME}"
+    query, pause_s = "", 1.0
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
+        while True:
+            try:
+                token = await new_token(session)
+                async with websockets.connect(url + query, subprotocols=[websockets.Subprotocol(token)]) as ws:
+                    async for message in ws:
+                        round_ = json.loads(message)
+                        if "round_id" in round_:  # other messages are about the stream itself
+                            print(f"[{round_['game_slug']}] Round {round_['round_id']}", flush=True)
+                            query, pause_s = f"?after={round_['cursor']}", 1.0
+            except websockets.InvalidStatus as error:
+                if error.response.status_code in (400, 401, 403, 404):
+                    sys.exit(f"refused: {error.response.body.decode()}")
+            except (aiohttp.ClientError, websockets.WebSocketException, OSError) as error:
+                print(f"disconnected: {error}", file=sys.stderr)
+            await asyncio.sleep(random.uniform(0, pause_s))  # at random, so that clients do not all come at once
+            pause_s = min(2 * pause_s, 30)
+
+
+asyncio.run(main())
