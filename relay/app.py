@@ -1,0 +1,87 @@
+"""The aiohttp application: routes, and one place where every error becomes the contract's error body.
+
+Knows nothing of how the process is started or stopped; that is `relay.serve`.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+from aiohttp import hdrs, web
+
+from relay.edge import Edge
+from relay.errors import Unavailable, error_response, refusal_of
+from relay.health import Health
+from relay.routes import Routes
+from rounds import Catalogue
+
+log = structlog.get_logger()
+
+_BODY_BYTES: Final = 64 << 10
+"""No request of ours has a body worth mentioning."""
+
+# No cookies, so credentials never travel by themselves: any page may ask, its key and origin decide.
+_CORS: Final = {
+    hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: "*",
+    hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: "Retry-After, Link, X-Ratelimit-Limit, X-Ratelimit-Remaining, X-Ratelimit-Reset",
+}
+_PREFLIGHT: Final = {
+    hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, HEAD, POST, OPTIONS",
+    hdrs.ACCESS_CONTROL_ALLOW_HEADERS: "Authorization, Content-Type, Last-Event-ID, X-API-Key",
+    hdrs.ACCESS_CONTROL_MAX_AGE: "86400",
+}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_CODES: Final = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+
+
+def build_app(edge: Edge, catalogue: Catalogue, health: Health) -> web.Application:
+    """Put the application together."""
+    app = web.Application(middlewares=[_errors], client_max_size=_BODY_BYTES)
+    app.on_response_prepare.append(_allow_origin)
+    app.add_routes(Routes(edge, catalogue).table())
+    app.add_routes(health.table())
+    return app
+
+
+async def _allow_origin(request: web.Request, response: web.StreamResponse) -> None:
+    if hdrs.ORIGIN in request.headers:
+        response.headers.update(_CORS)
+
+
+@web.middleware
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer every error with one sentence; what is a bug of ours is logged whole and told as 500."""
+    if request.method == hdrs.METH_OPTIONS:
+        return web.Response(status=204, headers=_PREFLIGHT)  # a preflight carries no key: it is the same everywhere
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        headers = {hdrs.ALLOW: error.headers[hdrs.ALLOW]} if hdrs.ALLOW in error.headers else None
+        return error_response(error.status, _CODES.get(error.status, "bad_request"), _sentence(request, error), headers)
+    except ConnectionResetError:
+        raise  # the client is gone: nobody to tell
+    except Exception as error:
+        refusal = refusal_of(error)
+        if refusal is None:
+            log.exception("request_failed", method=request.method, path=request.path)
+            return error_response(500, "internal", "internal error; it has been logged")
+        headers = None
+        if isinstance(error, Unavailable):
+            headers = {hdrs.RETRY_AFTER: str(-(-error.retry_ms // 1000))}
+        elif refusal.status == 401:
+            headers = {hdrs.WWW_AUTHENTICATE: "Bearer"}
+        elif refusal.status == 426:
+            headers = {hdrs.UPGRADE: "websocket", hdrs.CONNECTION: "Upgrade"}
+        return error_response(refusal.status, refusal.code, str(error), headers)
+
+
+def _sentence(request: web.Request, error: web.HTTPException) -> str:
+    if error.status == 404:
+        return f"nothing is at {request.path[:100]!r}"
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        return f"{error.method} is not allowed here; allowed: {', '.join(sorted(error.allowed_methods))}"
+    return (error.text or error.reason or "bad request").strip()

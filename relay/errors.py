@@ -1,0 +1,112 @@
+"""Every way to refuse a client, and the one table of how each protocol says it.
+
+RelayError
+├── ClientError          the request cannot be served as it is
+│   ├── BadRequest       malformed; fix the request
+│   ├── BadMessage       a WebSocket client said something it may not; its link ends with 1008
+│   ├── NotAllowed       the credential does not cover this game or origin
+│   ├── NeedsUpgrade     a WebSocket path was asked for without a WebSocket handshake
+│   └── NotFound         no such path
+├── Unavailable          this instance is full or going away; another one, or this one later, answers
+└── StartError           the process cannot start; one sentence for the operator
+
+Errors of the domain (`rounds`) and of `auth` have their rows in the table too.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from aiohttp import web
+from multidict import istr
+
+from auth.credentials import AmbiguousCredential, NotAllowedOrigin
+from auth.keys import InvalidCredential
+from auth.tokens import InvalidToken
+from rounds import InvalidCursor, InvalidFilter, UnknownGame, UnknownType
+
+
+class RelayError(Exception):
+    """Base of the relay's own errors; ``str()`` is the sentence a user reads."""
+
+
+class ClientError(RelayError):
+    """The request cannot be served as it is."""
+
+
+class BadRequest(ClientError):
+    """Malformed: the text names the parameter, its value and what is allowed."""
+
+
+class BadMessage(ClientError):
+    """A WebSocket client said something it may not; its link ends with 1008 and this sentence."""
+
+
+class NotAllowed(ClientError):
+    """The credential is good but does not cover what was asked for."""
+
+
+class NeedsUpgrade(ClientError):
+    """A WebSocket path was asked for without a WebSocket handshake."""
+
+    def __str__(self) -> str:
+        return "this path speaks WebSocket; connect with a WebSocket client, or use /sse for plain HTTP"
+
+
+class NotFound(ClientError):
+    """No such path."""
+
+
+class Unavailable(RelayError):
+    """This instance takes no new links now. ``retry_ms`` is when to come back."""
+
+    def __init__(self, reason: str, retry_ms: int) -> None:
+        super().__init__(reason, retry_ms)
+        self.reason, self.retry_ms = reason, retry_ms
+
+    def __str__(self) -> str:
+        return f"this relay takes no new connections ({self.reason}); try again in {self.retry_ms} ms"
+
+
+class StartError(RelayError):
+    """The process cannot start; the text says what to change."""
+
+
+class Refusal(NamedTuple):
+    """How an error looks to a client: HTTP status and the stable word in ``code``."""
+
+    status: int
+    code: str
+
+
+_REFUSALS: Final[Mapping[type[Exception], Refusal]] = {
+    BadRequest: Refusal(400, "bad_request"),
+    AmbiguousCredential: Refusal(400, "ambiguous_credential"),
+    InvalidCursor: Refusal(400, "invalid_cursor"),
+    InvalidFilter: Refusal(400, "invalid_filter"),
+    InvalidCredential: Refusal(401, "invalid_credential"),
+    InvalidToken: Refusal(401, "invalid_token"),
+    NotAllowed: Refusal(403, "not_allowed"),
+    NotAllowedOrigin: Refusal(403, "not_allowed_origin"),
+    UnknownGame: Refusal(404, "unknown_game"),
+    UnknownType: Refusal(404, "unknown_type"),
+    NotFound: Refusal(404, "not_found"),
+    NeedsUpgrade: Refusal(426, "upgrade_required"),
+    Unavailable: Refusal(503, "unavailable"),
+}
+
+
+def refusal_of(error: Exception) -> Refusal | None:
+    """Look up how to tell a client of `error`; None when it is no fault of the client's but a bug of ours."""
+    for kind in type(error).__mro__:
+        if kind in _REFUSALS:
+            return _REFUSALS[kind]
+    return None
+
+
+def error_response(status: int, code: str, sentence: str, headers: Mapping[istr, str] | None = None) -> web.Response:
+    """Build the one error body that every HTTP answer has."""
+    body: dict[str, Any] = {"error": sentence, "success": False, "code": code}
+    return web.Response(
+        status=status, body=msgspec.json.encode(body), content_type="application/json", charset="utf-8", headers=headers
+    )

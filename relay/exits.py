@@ -1,0 +1,20 @@
+"""Which errors end a command with a sentence instead of a traceback."""
+
+from auth.keys import InvalidKeys
+from backends.contract import BackendError
+from backends.log import LogError
+from relay.errors import StartError
+from relay.tail import TailError
+
+_TELLABLE = (StartError, LogError, BackendError, InvalidKeys, TailError)
+
+
+def sentences(error: BaseException) -> list[str] | None:
+    """Return what to tell, one sentence per failure; None when some of it is a bug of ours."""
+    if isinstance(error, _TELLABLE):
+        return [str(error)]
+    if isinstance(error, BaseExceptionGroup):
+        told = [sentences(inner) for inner in error.exceptions]
+        if all(lines is not None for lines in told):
+            return list(dict.fromkeys(line for lines in told if lines for line in lines))
+    return None

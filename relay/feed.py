@@ -1,0 +1,198 @@
+"""Follow the log live and hand it to the hub: every round, once, in order, through lost messages and NATS restarts.
+
+Owns the live subscription and its repair from the log. Follows only while somebody listens, so that an idle relay,
+whose CPU some platforms take away, is nobody's slow consumer. Why republish: docs/adr/0002-republish-for-live.md
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from backends.log import LogError, LogSettings, LogUnavailable, connect, open_log
+from relay.hub import Hub
+from relay.log_reader import LogReader, entry_of
+from relay.sequencer import Sequencer
+from rounds.subjects import LIVE_SUBJECTS
+
+if TYPE_CHECKING:
+    from nats.aio.subscription import Subscription
+
+log = structlog.get_logger()
+
+_PARK_LIMIT: Final = 10_000
+_PAGE: Final = 1000
+_POLL_S: Final = 5.0
+"""How often the log's tail is compared with ours: finds a lost message that no later one would reveal."""
+_LINGER_S: Final = 5.0
+"""How long the feed outlives its last listener, so that a reconnect does not start it again."""
+_BACKOFF_S: Final = 0.25
+_LONGEST_BACKOFF_S: Final = 5.0
+
+
+class Feed:
+    """The one reader of the live log in this process. Works while `run` does, which gives it its connection."""
+
+    def __init__(self, settings: LogSettings, hub: Hub) -> None:
+        self._settings = settings
+        self._hub = hub
+        self._nc: Client | None = None
+        self._epoch = ""
+        self._sequencer: Sequencer | None = None
+        self._subscription: Subscription | None = None
+        self._listeners = 0
+        self._starting = asyncio.Lock()
+        self._stopping: asyncio.TimerHandle | None = None
+        self._wake = asyncio.Event()
+        self.repaired = 0
+        """Rounds that the live subscription missed and the log supplied."""
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        """Follow the log for as long as any such block runs. Inside it, the hub gets every round from now on.
+
+        Raises:
+            LogUnavailable: The log cannot be followed now.
+        """
+        self._listeners += 1
+        try:
+            if self._sequencer is None:
+                async with self._starting:
+                    if self._sequencer is None:
+                        await self._start()
+            yield
+        finally:
+            self._listeners -= 1
+            if self._listeners == 0:
+                self._stop_later()
+
+    @property
+    def connected(self) -> bool:
+        """True while the log can be followed."""
+        return self._nc is not None and self._nc.is_connected
+
+    async def run(self) -> None:
+        """Connect to the log, waiting for it as long as it takes; then repair holes as they appear. Until cancelled.
+
+        Raises:
+            LogError: The log is there but cannot be used as configured (never `LogUnavailable`).
+        """
+        failures = 0
+        while True:
+            try:
+                async with connect(self._settings, name="stream-relay", on_reconnected=self._on_reconnected) as nc:
+                    await open_log(nc, self._settings)
+                    self._nc = nc
+                    log.info("log_connected")
+                    await self._keep_whole(nc)
+            except LogUnavailable as error:
+                failures += 1
+                wait_s = min(_LONGEST_BACKOFF_S, _BACKOFF_S * 2**failures) * random.uniform(0.5, 1)  # noqa: S311
+                log.warning("log_unavailable", error=str(error), retry_s=round(wait_s, 2))
+                await asyncio.sleep(wait_s)
+
+    async def _keep_whole(self, nc: Client) -> None:
+        """Read from the log what the subscription missed: when a hole shows, after a reconnect, every few seconds."""
+        reader = LogReader(nc, self._settings.stream)
+        while True:
+            try:
+                async with asyncio.timeout(_POLL_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            if self._sequencer is None or not nc.is_connected:
+                continue
+            try:
+                await self._catch_up(nc, reader, self._sequencer)
+            except LogUnavailable as error:
+                log.warning("log_read_failed", error=str(error))
+                await asyncio.sleep(_BACKOFF_S)
+                self._wake.set()
+
+    # --- start and stop ----------------------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        nc = self._nc
+        if nc is None or not nc.is_connected:
+            raise LogUnavailable("NATS is not reachable")
+        try:
+            # First the subscription, then the tail: what is stored in between comes on both ways, and once.
+            self._subscription = await nc.subscribe(LIVE_SUBJECTS, cb=self._on_live)
+            await nc.flush()
+            info = await open_log(nc, self._settings)
+        except (NatsError, TimeoutError, OSError) as error:
+            await self._unsubscribe()
+            raise LogUnavailable(f"the log cannot be followed: {str(error) or type(error).__name__}") from error
+        except LogError:
+            await self._unsubscribe()
+            raise
+        self._epoch = info.epoch
+        self._sequencer = Sequencer(info.last, park_limit=_PARK_LIMIT)
+        self._hub.begin(info.epoch, info.last)
+        log.info("feed_started", epoch=info.epoch, head=info.last)
+
+    def _stop_later(self) -> None:
+        if self._stopping is not None:
+            self._stopping.cancel()
+        self._stopping = asyncio.get_running_loop().call_later(_LINGER_S, self._stop_if_idle)
+
+    def _stop_if_idle(self) -> None:
+        if self._listeners == 0 and self._sequencer is not None:
+            self._sequencer = None
+            self._unsubscribing = asyncio.create_task(self._unsubscribe(), name="feed-unsubscribe")
+            log.info("feed_stopped")
+
+    async def _unsubscribe(self) -> None:
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            try:
+                await subscription.unsubscribe()
+            except NatsError as error:  # the connection is gone, and the subscription with it
+                log.debug("unsubscribe_failed", error=str(error))
+
+    # --- rounds ------------------------------------------------------------------------------------------------
+
+    async def _on_reconnected(self) -> None:
+        self._wake.set()
+
+    async def _on_live(self, message: Msg) -> None:
+        if self._sequencer is None or message.headers is None:
+            return
+        ready = self._sequencer.on_live(entry_of(message.headers, message.data))
+        if ready:
+            self._hub.publish(ready)
+        if self._sequencer.behind:
+            self._wake.set()
+
+    async def _catch_up(self, nc: Client, reader: LogReader, sequencer: Sequencer) -> None:
+        tail = await reader.last_sequence()
+        if tail < sequencer.head:
+            await self._check_epoch(nc, sequencer)
+            return
+        while sequencer.head < tail and self._sequencer is sequencer:
+            page = await reader.page(sequencer.head + 1, limit=_PAGE)
+            # An empty page below the tail: those rounds are gone, purged since.
+            covered_to = page.covered_to if page.entries else tail
+            ready = sequencer.on_read(page.entries, covered_to=covered_to)
+            if ready:
+                self.repaired += len(page.entries)
+                log.info("feed_repaired", rounds=len(page.entries), head=sequencer.head)
+                self._hub.publish(ready)
+
+    async def _check_epoch(self, nc: Client, sequencer: Sequencer) -> None:
+        """The log ends before what we have seen: it was purged to nothing, or lost and made anew."""
+        info = await open_log(nc, self._settings)
+        if self._sequencer is not sequencer or info.epoch == self._epoch:
+            return
+        log.error("log_rebuilt", old_epoch=self._epoch, new_epoch=info.epoch, seen=sequencer.head, last=info.last)
+        self._epoch = info.epoch
+        self._sequencer = Sequencer(0, park_limit=_PARK_LIMIT)
+        self._hub.begin(info.epoch, 0)
+        self._wake.set()

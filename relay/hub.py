@@ -1,0 +1,193 @@
+"""Hand every round of the log to every link that wants it: encode once, write to many, wait for nobody.
+
+Owns who is subscribed to what and the order in which rounds leave. Rounds come in from the feed in log order; bytes go
+out to transports. Knows nothing of NATS, HTTP or credentials, and awaits nothing.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import structlog
+
+from relay.encode import Form
+from relay.link import CloseReason, Goodbye, Link
+from relay.sequencer import LogEntry
+from rounds import Cursor, Filter, InvalidRound, Round
+from rounds.filter import Facts
+from rounds.round import with_cursor
+
+log = structlog.get_logger()
+
+_SLICE_BYTES: Final = 128 << 10
+"""Log bytes handled per loop turn. Under load this many bytes leave in one write; between slices sockets can drain."""
+
+
+class Wanted(NamedTuple):
+    """What a link subscribed to: rounds of these games that match this filter."""
+
+    games: frozenset[str]
+    filter: Filter
+
+
+@dataclass(slots=True)
+class Channel:
+    """All links that want the same rounds in the same form. They are handed the same bytes."""
+
+    wanted: Wanted
+    form: Form
+    links: set[Link] = field(default_factory=set)
+    pending: list[bytes] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class HubStats:
+    """Counters since the start of this process."""
+
+    rounds: int = 0
+    deliveries: int = 0
+    invalid: int = 0
+    slow: int = 0
+
+
+class Hub:
+    """The one meeting place of rounds and links in a process. Entered and left on one event loop; not thread-safe."""
+
+    def __init__(self, *, unsent_bytes: int, linger_s: float) -> None:
+        """Start empty.
+
+        Args:
+            unsent_bytes: Bytes waiting for one link before it is ended as slow.
+            linger_s: Seconds an ended link has to read its goodbye before the connection is cut.
+        """
+        self.stats = HubStats()
+        self.head = Cursor("0", 0)
+        self._unsent_bytes = unsent_bytes
+        self._linger_s = linger_s
+        self._channels: dict[tuple[Wanted, Form], Channel] = {}
+        self._by_game: dict[str, list[Channel]] = {}
+        self._channel_of: dict[Link, Channel] = {}
+        self._backlog: deque[LogEntry] = deque()
+        self._flush_due = False
+
+    # --- who is here -------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._channel_of)
+
+    @property
+    def links(self) -> Iterable[Link]:
+        return tuple(self._channel_of)
+
+    def wanted_by(self, link: Link) -> Wanted | None:
+        """Return what a link is subscribed to; None when it is not, or no longer."""
+        channel = self._channel_of.get(link)
+        return None if channel is None else channel.wanted
+
+    def add(self, link: Link, wanted: Wanted) -> None:
+        """Subscribe a link, or change what it is subscribed to, from the next round on."""
+        self.remove(link)
+        channel = self._channels.get((wanted, link.form))
+        if channel is None:
+            channel = self._channels[wanted, link.form] = Channel(wanted, link.form)
+            for game in wanted.games:
+                self._by_game.setdefault(game, []).append(channel)
+        channel.links.add(link)
+        self._channel_of[link] = channel
+
+    def remove(self, link: Link) -> None:
+        """Forget a link; unknown links are ignored."""
+        channel = self._channel_of.pop(link, None)
+        if channel is None:
+            return
+        channel.links.discard(link)
+        if not channel.links:
+            del self._channels[channel.wanted, channel.form]
+            for game in channel.wanted.games:
+                self._by_game[game].remove(channel)
+                if not self._by_game[game]:
+                    del self._by_game[game]
+
+    def end(self, link: Link, reason: CloseReason, *, retry_ms: int) -> None:
+        """End one link: it is told why, and where it was."""
+        self.remove(link)
+        link.end(Goodbye(reason, str(self.head), retry_ms), linger_s=self._linger_s)
+
+    # --- rounds ------------------------------------------------------------------------------------------------
+
+    def begin(self, epoch: str, head: int) -> None:
+        """The log that follows is `epoch`, and its rounds up to sequence `head` are history already."""
+        while self._backlog:
+            self._flush()
+        self.head = Cursor(epoch, head)
+
+    def publish(self, entries: Iterable[LogEntry]) -> None:
+        """Take rounds in log order; they leave when the loop turns, those of one turn in one write per link.
+
+        A long backlog leaves in slices, one per turn, so that sockets drain in between.
+        """
+        self._backlog.extend(entries)
+        if not self._flush_due:
+            self._flush_due = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        taken, dirty = 0, dict[int, Channel]()
+        while self._backlog and taken < _SLICE_BYTES:
+            entry = self._backlog.popleft()
+            taken += len(entry.data)
+            self._route(entry, dirty)
+        for channel in dirty.values():
+            self._write(channel)
+        self._flush_due = bool(self._backlog)
+        if self._flush_due:
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _route(self, entry: LogEntry, dirty: dict[int, Channel]) -> None:
+        """Put one round into the pending bytes of each channel that wants it."""
+        self.head = head = Cursor(self.head.epoch, entry.sequence)
+        channels = self._by_game.get(entry.game)
+        if channels is None:
+            return
+        try:
+            round_ = Round.parse(entry.data)
+        except InvalidRound as error:
+            self.stats.invalid += 1
+            log.warning("round_invalid", game=entry.game, sequence=entry.sequence, error=str(error))
+            return
+        self.stats.rounds += 1
+        cursor = str(head)
+        round_json = with_cursor(round_.to_json(), cursor)
+        facts: Facts | None = None
+        verdicts: dict[Filter, bool] = {}
+        encoded: dict[Form, bytes] = {}
+        for channel in channels:
+            filter_ = channel.wanted.filter
+            if not filter_.is_empty:
+                if filter_ not in verdicts:
+                    facts = facts or Facts.of(round_.extras)
+                    verdicts[filter_] = filter_.matches(facts)
+                if not verdicts[filter_]:
+                    continue
+            data = encoded.get(channel.form)
+            if data is None:
+                data = encoded[channel.form] = channel.form.render(round_json, cursor)
+            channel.pending.append(data)
+            dirty[id(channel)] = channel
+
+    def _write(self, channel: Channel) -> None:
+        """Write all that is pending for a channel, in one write per link."""
+        data = channel.pending[0] if len(channel.pending) == 1 else b"".join(channel.pending)
+        self.stats.deliveries += len(channel.pending) * len(channel.links)
+        channel.pending.clear()
+        limit, slow = self._unsent_bytes, []
+        for link in channel.links:
+            transport = link.transport
+            transport.write(data)
+            if transport.get_write_buffer_size() > limit:
+                slow.append(link)
+        for link in slow:
+            self.stats.slow += 1
+            self.end(link, CloseReason.SLOW, retry_ms=0)

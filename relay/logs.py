@@ -1,0 +1,47 @@
+"""Structured logs: past-tense events with fields; JSON lines in production, readable on a terminal.
+
+Secrets never reach a log: every event passes `auth.redact` last, whoever wrote it, and aiohttp's own access log
+stays off.
+"""
+
+import logging
+import sys
+from typing import Final
+
+import structlog
+
+from auth.redact import redact_event
+
+_LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+def configure(*, log_format: str, level: str) -> None:
+    """Set up structlog and route the standard library's loggers (aiohttp, nats) through the same end."""
+    console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+    ]
+    end: list[structlog.typing.Processor] = [redact_event]
+    if console:
+        # Plain tracebacks: rich's show local variables, and keys and tokens are among them.
+        plain = structlog.dev.plain_traceback
+        end.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain))
+    else:
+        end[:0] = [structlog.processors.format_exc_info]
+        end.append(structlog.processors.JSONRenderer())
+    structlog.configure(
+        processors=[*shared, *end],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *end],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=max(_LEVELS[level], logging.WARNING), force=True)

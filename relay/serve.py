@@ -1,0 +1,160 @@
+"""Compose a relay from its parts, run it, and take it down in the right order.
+
+Lifetimes nest: leaving them in reverse is the shutdown order. Long-lived tasks stand in one task group, so that the
+process stops when one of them dies.
+"""
+
+import asyncio
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from auth.keys import InvalidKeys, KeyStore
+from auth.tokens import TokenSigner
+from relay.admission import Admission
+from relay.app import build_app
+from relay.capacity import default_links
+from relay.edge import Edge
+from relay.errors import StartError
+from relay.feed import Feed
+from relay.health import Health
+from relay.heartbeat import Heartbeats
+from relay.hub import Hub
+from relay.settings import AuthSettings, HttpSettings, Settings
+from rounds import Catalogue, InvalidCatalogue
+
+log = structlog.get_logger()
+
+_BACKLOG: Final = 4096
+"""Connections that may wait to be accepted: a deploy brings them all at once."""
+_DEAD_PEER_MS: Final = 30_000
+"""Unacknowledged bytes older than this end a connection (TCP_USER_TIMEOUT): SSE has no pong to miss."""
+_CLOSING_S: Final = 1.0
+
+
+async def serve(settings: Settings) -> None:
+    """Run a relay until SIGTERM or SIGINT, then drain it.
+
+    Raises:
+        StartError: Something is missing or wrong; ``str()`` says what.
+        LogError: The log is there but is not as configured.
+    """
+    keys, signer = load_credentials(settings.auth)
+    async with running_relay(settings, keys, signer):
+        await stop_requested()
+        log.info("stop_requested")
+
+
+@asynccontextmanager
+async def running_relay(settings: Settings, keys: KeyStore, signer: TokenSigner) -> AsyncIterator[str]:
+    """Run a relay for as long as the block lasts; yield its URL. Leaving the block drains it."""
+    catalogue = load_catalogue(settings.games_file)
+    links = settings.links
+    hub = Hub(unsent_bytes=links.unsent_bytes, linger_s=links.linger_s)
+    feed = Feed(settings.nats, hub)
+    admission = Admission(keys, signer, max_links=links.max_links or default_links(), retry_ms=links.retry_ms)
+    heartbeats = Heartbeats(hub, interval_s=links.heartbeat_s, retry_ms=links.retry_ms)
+    edge = Edge(hub, feed, admission, heartbeats, links)
+    app = build_app(edge, catalogue, Health(edge.obstacle))
+    async with asyncio.TaskGroup() as tasks:
+        running = [
+            tasks.create_task(feed.run(), name="feed"),
+            tasks.create_task(heartbeats.run(), name="heartbeats"),
+        ]
+        async with _listening(app, settings.http) as url:
+            log.info("relay_listening", url=url, max_links=admission.max_links)
+            try:
+                yield url
+            finally:
+                await edge.drain(settings.drain)
+        for task in running:
+            task.cancel()
+
+
+def load_credentials(settings: AuthSettings) -> tuple[KeyStore, TokenSigner]:
+    """Read the keys and token secrets; raise `StartError` when there are none or they are wrong."""
+    file_text = "" if settings.keys_file is None else _read(settings.keys_file, "RELAY_AUTH_KEYS_FILE")
+    try:
+        keys = KeyStore.load(text=settings.keys.get_secret_value(), file_text=file_text)
+        if not len(keys):
+            raise StartError(
+                "no API keys: set RELAY_AUTH_KEYS or RELAY_AUTH_KEYS_FILE; make one with: stream-relay key new"
+            )
+        secrets = settings.token_secrets.get_secret_value()
+        if not secrets:
+            raise StartError(
+                "RELAY_AUTH_TOKEN_SECRETS is not set; all relays need the same; make one with: stream-relay key secret"
+            )
+        return keys, TokenSigner.parse(secrets)
+    except InvalidKeys as error:
+        raise StartError(str(error)) from error
+
+
+def load_catalogue(games_file: Path | None) -> Catalogue:
+    """Read the games; raise `StartError` when the operator's file is wrong."""
+    try:
+        return Catalogue.load(None if games_file is None else _read(games_file, "RELAY_GAMES_FILE"))
+    except InvalidCatalogue as error:
+        raise StartError(f"{games_file}: {error}") from error
+
+
+async def stop_requested() -> None:
+    """Wait for SIGTERM or SIGINT. A second one kills the process at once, as if we had no handler."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    signals = (signal.SIGTERM, signal.SIGINT)
+
+    def on_signal() -> None:
+        stop.set()
+        for number in signals:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in signals:
+        loop.add_signal_handler(number, on_signal)
+    await stop.wait()
+
+
+@asynccontextmanager
+async def _listening(app: web.Application, settings: HttpSettings) -> AsyncIterator[str]:
+    listener = _bind(settings)
+    # handler_cancellation: an SSE handler waits on a future, and must end when its client leaves.
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_CLOSING_S)
+    await runner.setup()
+    try:
+        await web.SockSite(runner, listener, backlog=_BACKLOG).start()
+        host, port = listener.getsockname()[:2]
+        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+        yield f"http://{shown}:{port}"
+    finally:
+        await runner.cleanup()
+
+
+def _bind(settings: HttpSettings) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise StartError(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; "
+            "choose another port with RELAY_HTTP_PORT"
+        ) from error
+    listener.setblocking(False)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # inherited by every accepted connection
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_PEER_MS)
+    return listener
+
+
+def _read(path: Path, setting: str) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartError(f"{setting}={str(path)!r} cannot be read: {error}") from error

@@ -1,0 +1,193 @@
+"""Every setting of ingest and relay: names with units, defaults with reasons, and one sentence when one is wrong.
+
+Read once at start from the environment (``RELAY_<SECTION>_<NAME>``) and optionally one TOML file with the same
+sections. This module alone reads the environment.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from backends.log import LogSettings
+
+ENV_PREFIX = "RELAY_"
+
+
+class InvalidSettings(Exception):
+    """A setting is wrong or unknown. ``str()`` is one line per fault: the setting, its value, what is allowed."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class HttpSettings(_Section):
+    host: str = "0.0.0.0"  # noqa: S104 - in a container the platform decides who reaches it
+    port: int = Field(default=8080, ge=0, le=65535)
+    """0 lets the system choose. Platforms that set ``PORT`` are honoured when this is not set."""
+    trust_forwarded: bool = False
+    """Take the client's address in logs from X-Forwarded-For; only behind a proxy that sets it."""
+
+
+class AuthSettings(_Section):
+    keys: SecretStr = SecretStr("")
+    """Keys as one line, for platforms without files; see docs/auth.md."""
+    keys_file: Path | None = None
+    """Keys as TOML. Both may be given."""
+    token_secrets: SecretStr = SecretStr("")
+    """``id:secret,id:secret``: the first signs stream tokens, all verify. The same on every relay."""
+
+
+class LinkSettings(_Section):
+    heartbeat_s: float = Field(default=14.0, ge=0.1, le=55)
+    """Time between comments and pings. Clients are promised one every 15 s; proxies often cut at 60 s of silence."""
+    unsent_bytes: int = Field(default=1 << 20, ge=16 << 10)
+    """Bytes waiting for one client before it is ended as slow. It comes back with its cursor and loses nothing."""
+    max_age_s: float = Field(default=3600, ge=1)
+    """No link gets older: each ends at a random age between 5/6 of this and this. Cloud Run cuts at 60 minutes."""
+    retry_ms: int = Field(default=2000, ge=0, le=600_000)
+    """The reconnect delay that clients are given, and the spread of random delays."""
+    message_bytes: int = Field(default=4096, ge=128, le=1 << 20)
+    """The largest message a WebSocket client may send."""
+    linger_s: float = Field(default=5.0, ge=0.1, le=60)
+    """How long an ended client may take to read its goodbye."""
+    max_links: int = Field(default=0, ge=0)
+    """Links this instance takes. 0: as many as its memory limit allows (see `relay.capacity`)."""
+
+
+class DrainSettings(_Section):
+    grace_s: float = Field(default=10.0, ge=0, le=3600)
+    """Time between SIGTERM and the platform's SIGKILL: Cloud Run 10 s, Fargate and Container Apps 30 s."""
+    margin_s: float = Field(default=2.0, ge=0)
+    """Part of the grace that is kept for closing what is left."""
+
+
+class LoggingSettings(_Section):
+    format: Literal["auto", "json", "console"] = "auto"
+    """auto: readable on a terminal, JSON lines elsewhere."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class BackendSettings(BaseModel):
+    """Which backend ingest runs; everything but the name is that backend's own options."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str = "file"
+
+    @property
+    def options(self) -> dict[str, object]:
+        return dict(self.model_extra or {})
+
+
+class Settings(BaseSettings):
+    """All settings in force. Built by `load`; immutable."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter="_", env_nested_max_split=1, frozen=True, extra="forbid"
+    )
+
+    http: HttpSettings = HttpSettings()
+    auth: AuthSettings = AuthSettings()
+    links: LinkSettings = LinkSettings()
+    drain: DrainSettings = DrainSettings()
+    nats: LogSettings = LogSettings()
+    backend: BackendSettings = BackendSettings()
+    log: LoggingSettings = LoggingSettings()
+    games_file: Path | None = None
+    """TOML laid over the bundled catalogue of games; see rounds/games.toml for the form."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order of precedence: command line, environment, TOML file, the platform's PORT, defaults."""
+        sources: list[PydanticBaseSettingsSource] = [init_settings, env_settings]
+        if path := os.environ.get(f"{ENV_PREFIX}CONFIG"):
+            sources.append(TomlConfigSettingsSource(settings_cls, Path(path)))
+        if port := os.environ.get("PORT"):
+            sources.append(InitSettingsSource(settings_cls, {"http": {"port": port}}))
+        return tuple(sources)
+
+
+def load(overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Read all settings; `overrides` (from the command line) win.
+
+    Raises:
+        InvalidSettings: A setting is unknown or wrong, or the TOML file cannot be read.
+    """
+    path = os.environ.get(f"{ENV_PREFIX}CONFIG")
+    if path and not Path(path).is_file():
+        raise InvalidSettings(f"{ENV_PREFIX}CONFIG={path!r} is not a readable file")
+    unknown = sorted(_unknown_variables(os.environ))
+    if unknown:
+        raise InvalidSettings("\n".join(f"{name} is not a setting; {_allowed_near(name)}" for name in unknown))
+    try:
+        return Settings(**(overrides or {}))
+    except ValidationError as error:
+        raise InvalidSettings("\n".join(_sentence(fault) for fault in error.errors())) from error
+    except ValueError as error:  # broken TOML
+        raise InvalidSettings(f"{path}: {error}") from error
+
+
+def variables() -> dict[str, str]:
+    """Every environment variable of ours (backend options aside) and its section's field, as ``section.field``."""
+    names = {f"{ENV_PREFIX}CONFIG": "config"}
+    for section, field in Settings.model_fields.items():
+        model = field.annotation
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            names |= {f"{ENV_PREFIX}{section}_{name}".upper(): f"{section}.{name}" for name in model.model_fields}
+        else:
+            names[f"{ENV_PREFIX}{section}".upper()] = section
+    return names
+
+
+def _unknown_variables(environ: Mapping[str, str]) -> set[str]:
+    known = variables()
+    return {
+        name
+        for name in environ
+        if name.startswith(ENV_PREFIX) and name not in known and not name.startswith(f"{ENV_PREFIX}BACKEND_")
+    }
+
+
+def _allowed_near(name: str) -> str:
+    """Say which settings there are in the section that `name` seems to mean."""
+    section = "_".join(name.split("_")[:2]) + "_"
+    near = [known for known in variables() if known.startswith(section)] or list(variables())
+    return f"there are: {', '.join(sorted(near))}"
+
+
+def _sentence(fault: Any) -> str:
+    """Name the setting, the value and what is allowed, in one line; a secret's value is never shown."""
+    where = ".".join(str(part) for part in fault["loc"])
+    variable = f"{ENV_PREFIX}{where.replace('.', '_')}".upper()
+    if fault["type"] == "extra_forbidden":
+        return f"{where} in the settings file is not a setting; {_allowed_near(variable)}"
+    shown = "" if where in _secret_fields() else f"={str(fault['input'])[:80]!r}"
+    return f"{variable}{shown} is not allowed: {fault['msg'][0].lower()}{fault['msg'][1:]}"
+
+
+def _secret_fields() -> set[str]:
+    return {
+        f"{section}.{name}"
+        for section, field in Settings.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        for name, inner in field.annotation.model_fields.items()
+        if inner.annotation is SecretStr or SecretStr in get_args(inner.annotation)
+    }

@@ -1,0 +1,100 @@
+"""A relay in this process, on a port of its own, with the demo's key; and rounds to put into its log."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+
+from auth.keys import DEMO_KEY, KeyStore
+from auth.tokens import TokenSigner
+from backends.log import LogSettings, connect, open_log
+from relay.serve import running_relay
+from relay.settings import HttpSettings, Settings
+from rounds import Round, log_subject
+from tests.nats import NatsServer
+
+KEY_HEADER = {"X-API-Key": DEMO_KEY}
+
+StartRelay = Callable[..., Any]
+Publish = Callable[..., Awaitable[list[int]]]
+
+
+def make_round(game: str, number: int, *, extras: str = '{"point":"2.50"}') -> Round:
+    return Round.make(
+        round_id=number,
+        game_slug=game,
+        game_type="multiplier",
+        finished_at="2026-01-18T10:00:30Z",
+        extras=extras,
+        timestamp=1768730430000,
+    )
+
+
+@pytest.fixture
+def start_relay(nats: NatsServer) -> StartRelay:
+    """Start a relay: ``async with start_relay(links={...}) as url``. Arguments are sections of the settings."""
+
+    @asynccontextmanager
+    async def start(
+        *, keys: KeyStore | None = None, signer: TokenSigner | None = None, **sections: Any
+    ) -> AsyncIterator[str]:
+        sections.setdefault("http", HttpSettings(host="127.0.0.1", port=0))
+        sections.setdefault("drain", {"grace_s": 1, "margin_s": 1})
+        settings = Settings(nats=LogSettings(url=nats.url), **sections)
+        async with running_relay(settings, keys or KeyStore.demo(), signer or TokenSigner.ephemeral()) as url:
+            await wait_ready(url)
+            yield url
+
+    return start
+
+
+@pytest.fixture
+async def relay(start_relay: StartRelay) -> AsyncIterator[str]:
+    """The URL of a running relay."""
+    async with start_relay() as url:
+        yield url
+
+
+@pytest.fixture
+async def publish(nats: NatsServer) -> AsyncIterator[Publish]:
+    """Store rounds in the log: ``await publish("crash", 1, 2, 3)``; returns their sequences."""
+    settings = LogSettings(url=nats.url)
+    async with connect(settings, name="test") as nc:
+        await open_log(nc, settings)
+        stream = nc.jetstream()
+
+        async def put(game: str, *numbers: int, extras: str = '{"point":"2.50"}') -> list[int]:
+            return [
+                (await stream.publish(log_subject(game), make_round(game, number, extras=extras).to_json())).seq
+                for number in numbers
+            ]
+
+        yield put
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[aiohttp.ClientSession]:
+    """An HTTP client."""
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+async def wait_ready(url: str, *, within_s: float = 20) -> None:
+    """Wait until the relay says that clients are welcome."""
+    async with asyncio.timeout(within_s), aiohttp.ClientSession() as session:
+        while True:
+            async with session.get(f"{url}/readyz") as response:
+                if response.status == 200:
+                    return
+            await asyncio.sleep(0.01)
+
+
+async def token_of(client: aiohttp.ClientSession, url: str, key: str = DEMO_KEY) -> str:
+    async with client.post(f"{url}/api/auth/token", headers={"X-API-Key": key}) as response:
+        assert response.status == 200, await response.text()
+        token = (await response.json())["token"]
+        assert isinstance(token, str)
+        return token

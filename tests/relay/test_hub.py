@@ -1,0 +1,218 @@
+"""The hub: who gets what, in which order, in how many writes. Transports are recorded; everything else is real."""
+
+import asyncio
+
+import pytest
+
+from relay.encode import Form, SseBlock, WebSocketText, frame
+from relay.hub import Hub, Wanted
+from relay.link import CloseReason, Goodbye, Link
+from relay.sequencer import LogEntry
+from rounds import Filter, Round
+from rounds.round import with_cursor
+
+
+class RecordingTransport(asyncio.WriteTransport):
+    """Keeps what is written; `unsent` is what a slow client has not read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+        self.unsent = 0
+        self.aborted = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.writes.append(bytes(data))
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+class RecordingLink(Link):
+    def __init__(self, form: Form | None = None) -> None:
+        self.recorder = RecordingTransport()
+        self.goodbyes: list[Goodbye] = []
+        super().__init__(self.recorder, form or WebSocketText(), max_age_s=60)
+
+    def heartbeat(self) -> bool:
+        return True
+
+    def say_goodbye(self, goodbye: Goodbye) -> None:
+        self.goodbyes.append(goodbye)
+
+
+def round_of(game: str, number: int, extras: str = '{"point":"2.50"}') -> Round:
+    return Round.make(
+        round_id=number,
+        game_slug=game,
+        game_type="multiplier",
+        finished_at="2026-01-18T10:00:30Z",
+        extras=extras,
+        timestamp=1737194400000,
+    )
+
+
+def entry(sequence: int, game: str = "crash", extras: str = '{"point":"2.50"}') -> LogEntry:
+    return LogEntry(sequence, game, round_of(game, sequence, extras).to_json())
+
+
+def json_of(entry_: LogEntry) -> bytes:
+    return with_cursor(entry_.data, f"k1-{entry_.sequence}")
+
+
+def wanted(*games: str, filter_: Filter | None = None) -> Wanted:
+    return Wanted(frozenset(games), filter_ or Filter())
+
+
+@pytest.fixture
+async def hub() -> Hub:
+    hub = Hub(unsent_bytes=1000, linger_s=60)
+    hub.begin("k1", 0)
+    return hub
+
+
+async def turn(times: int = 1) -> None:
+    """Let the loop turn: the hub writes when it does."""
+    for _ in range(times):
+        await asyncio.sleep(0)
+
+
+async def test_round_reaches_the_links_of_its_game_only(hub: Hub) -> None:
+    """Games are separate; a link may want several."""
+    crash, dice, both = RecordingLink(), RecordingLink(), RecordingLink()
+    hub.add(crash, wanted("crash"))
+    hub.add(dice, wanted("dice"))
+    hub.add(both, wanted("crash", "dice"))
+
+    hub.publish([entry(1, "crash"), entry(2, "dice")])
+    await turn()
+
+    first, second = frame(json_of(entry(1, "crash"))), frame(json_of(entry(2, "dice")))
+    assert crash.recorder.writes == [first]
+    assert dice.recorder.writes == [second]
+    assert both.recorder.writes == [first + second]
+
+
+async def test_rounds_of_one_loop_turn_leave_in_one_write(hub: Hub) -> None:
+    """The system call is the cost, so what piled up is joined."""
+    link = RecordingLink()
+    hub.add(link, wanted("crash"))
+
+    for sequence in range(1, 101):
+        hub.publish([entry(sequence)])
+    await turn()
+
+    assert link.recorder.writes == [b"".join(frame(json_of(entry(n))) for n in range(1, 101))]
+
+
+async def test_long_backlog_leaves_in_slices_and_in_order(hub: Hub) -> None:
+    """Between slices the loop turns, so that sockets drain."""
+    link = RecordingLink()
+    hub.add(link, wanted("crash"))
+    entries = [entry(sequence) for sequence in range(1, 2001)]
+
+    hub.publish(entries)
+    await turn()
+    assert 0 < len(b"".join(link.recorder.writes)) < sum(len(json_of(e)) for e in entries)
+    await turn(10)
+
+    assert len(link.recorder.writes) > 1
+    assert b"".join(link.recorder.writes) == b"".join(frame(json_of(e)) for e in entries)
+
+
+async def test_filter_lets_through_what_matches(hub: Hub) -> None:
+    """A round without the field does not match."""
+    link = RecordingLink(SseBlock(chunked=False))
+    hub.add(link, wanted("crash", filter_=Filter.build(min_point="2")))
+    low, high, none = entry(1, extras='{"point":"1.99"}'), entry(2, extras='{"point":"2"}'), entry(3, extras="{}")
+
+    hub.publish([low, high, none])
+    await turn()
+
+    assert link.recorder.writes == [b"id: k1-2\ndata: " + json_of(high) + b"\n\n"]
+
+
+async def test_links_of_one_form_are_handed_the_same_bytes(hub: Hub) -> None:
+    """Encoded once, however many read it."""
+    links = [RecordingLink() for _ in range(3)]
+    handed: list[object] = []
+    for link in links:
+        link.recorder.write = handed.append  # type: ignore[method-assign]
+        hub.add(link, wanted("crash"))
+
+    hub.publish([entry(1)])
+    await turn()
+
+    assert len(handed) == 3
+    assert all(data is handed[0] for data in handed)
+
+
+async def test_slow_link_is_ended_with_its_cursor_and_others_go_on(hub: Hub) -> None:
+    """Slow means come back: the goodbye says from where."""
+    slow, quick = RecordingLink(), RecordingLink()
+    hub.add(slow, wanted("crash"))
+    hub.add(quick, wanted("crash"))
+    slow.recorder.unsent = 1001
+
+    hub.publish([entry(7)])
+    await turn()
+    hub.publish([entry(8)])
+    await turn()
+
+    assert [(g.reason, g.cursor) for g in slow.goodbyes] == [(CloseReason.SLOW, "k1-7")]
+    assert len(slow.recorder.writes) == 1
+    assert quick.recorder.writes == [frame(json_of(entry(7))), frame(json_of(entry(8)))]
+
+
+async def test_ended_link_that_reads_no_goodbye_is_cut() -> None:
+    """A dead client holds nothing for longer than it may linger."""
+    hub = Hub(unsent_bytes=1000, linger_s=0)
+    link = RecordingLink()
+    hub.add(link, wanted("crash"))
+
+    hub.end(link, CloseReason.DRAINING, retry_ms=5)
+    cut = asyncio.Event()
+    link.recorder.abort = cut.set  # type: ignore[method-assign]
+    async with asyncio.timeout(5):
+        await turn(3)
+
+    assert link.goodbyes == [Goodbye(CloseReason.DRAINING, "0-0", 5)]
+    assert link.recorder.aborted or cut.is_set()
+
+
+async def test_changed_subscription_counts_from_the_next_round(hub: Hub) -> None:
+    """Adding again replaces: nobody is subscribed twice."""
+    link = RecordingLink()
+    hub.add(link, wanted("crash"))
+    hub.add(link, wanted("dice"))
+
+    hub.publish([entry(1, "crash"), entry(2, "dice")])
+    await turn()
+
+    assert link.recorder.writes == [frame(json_of(entry(2, "dice")))]
+    assert len(hub) == 1
+
+
+async def test_nothing_remains_of_links_that_left(hub: Hub) -> None:
+    """A million visits leave no trace in memory."""
+    for _ in range(100):
+        link = RecordingLink()
+        hub.add(link, wanted("crash", "dice"))
+        hub.remove(link)
+
+    assert (len(hub), hub._channels, hub._by_game) == (0, {}, {})
+
+
+async def test_invalid_data_in_the_log_is_counted_and_skipped(hub: Hub) -> None:
+    """Somebody else wrote to the subject: no client is sent it, none is lost for it."""
+    link = RecordingLink()
+    hub.add(link, wanted("crash"))
+
+    hub.publish([LogEntry(1, "crash", b"not a round"), entry(2)])
+    await turn()
+
+    assert link.recorder.writes == [frame(json_of(entry(2)))]
+    assert hub.stats.invalid == 1
