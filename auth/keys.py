@@ -96,8 +96,8 @@ class KeyStore:
     def authenticate(self, secret: str) -> Key:
         """Return the key that `secret` belongs to.
 
-        One SHA-256 is enough: a secret has 256 random bits, so there is nothing for a slow hash to protect. Timing tells
-        a caller at most something about the digest of its guess, which it can neither steer nor turn back.
+        One SHA-256 is enough: a secret has 256 random bits, so there is nothing for a slow hash to protect. Timing
+        tells a caller at most something about the digest of its guess, which it can neither steer nor turn back.
 
         Raises:
             InvalidCredential: The secret has not the form of a key, or is nobody's.
