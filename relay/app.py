@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from relay.edge import Edge
 from relay.errors import Unavailable, error_response, refusal_of
@@ -22,13 +22,13 @@ _BODY_BYTES: Final = 64 << 10
 
 # No cookies, so credentials never travel by themselves: any page may ask, its key and origin decide.
 _CORS: Final = {
-    hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: "*",
-    hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: "Retry-After, Link, X-Ratelimit-Limit, X-Ratelimit-Remaining, X-Ratelimit-Reset",
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Expose-Headers": "Link, Retry-After",
 }
 _PREFLIGHT: Final = {
-    hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, HEAD, POST, OPTIONS",
-    hdrs.ACCESS_CONTROL_ALLOW_HEADERS: "Authorization, Content-Type, Last-Event-ID, X-API-Key",
-    hdrs.ACCESS_CONTROL_MAX_AGE: "86400",
+    "Access-Control-Allow-Methods": "GET, HEAD, POST, OPTIONS",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Last-Event-ID, X-API-Key",
+    "Access-Control-Max-Age": "86400",
 }
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -46,21 +46,21 @@ def build_app(edge: Edge, catalogue: Catalogue, health: Health) -> web.Applicati
 
 
 async def _allow_origin(request: web.Request, response: web.StreamResponse) -> None:
-    if hdrs.ORIGIN in request.headers:
+    if "Origin" in request.headers:
         response.headers.update(_CORS)
 
 
 @web.middleware
 async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer every error with one sentence; what is a bug of ours is logged whole and told as 500."""
-    if request.method == hdrs.METH_OPTIONS:
+    if request.method == "OPTIONS":
         return web.Response(status=204, headers=_PREFLIGHT)  # a preflight carries no key: it is the same everywhere
     try:
         return await handler(request)
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        headers = {hdrs.ALLOW: error.headers[hdrs.ALLOW]} if hdrs.ALLOW in error.headers else None
+        headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
         return error_response(error.status, _CODES.get(error.status, "bad_request"), _sentence(request, error), headers)
     except ConnectionResetError:
         raise  # the client is gone: nobody to tell
@@ -71,11 +71,11 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
             return error_response(500, "internal", "internal error; it has been logged")
         headers = None
         if isinstance(error, Unavailable):
-            headers = {hdrs.RETRY_AFTER: str(-(-error.retry_ms // 1000))}
+            headers = {"Retry-After": str(-(-error.retry_ms // 1000))}
         elif refusal.status == 401:
-            headers = {hdrs.WWW_AUTHENTICATE: "Bearer"}
+            headers = {"WWW-Authenticate": "Bearer"}
         elif refusal.status == 426:
-            headers = {hdrs.UPGRADE: "websocket", hdrs.CONNECTION: "Upgrade"}
+            headers = {"Upgrade": "websocket", "Connection": "Upgrade"}
         return error_response(refusal.status, refusal.code, str(error), headers)
 
 

@@ -18,7 +18,6 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 from aiohttp import web
-from multidict import istr
 
 from auth.credentials import AmbiguousCredential, NotAllowedOrigin
 from auth.keys import InvalidCredential
@@ -104,7 +103,7 @@ def refusal_of(error: Exception) -> Refusal | None:
     return None
 
 
-def error_response(status: int, code: str, sentence: str, headers: Mapping[istr, str] | None = None) -> web.Response:
+def error_response(status: int, code: str, sentence: str, headers: Mapping[str, str] | None = None) -> web.Response:
     """Build the one error body that every HTTP answer has."""
     body: dict[str, Any] = {"error": sentence, "success": False, "code": code}
     return web.Response(
