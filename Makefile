@@ -41,8 +41,8 @@ bench: $(READY) ## The benchmarks of docs/benchmarks.md, one after another
 
 lock: ## Pin again what pyproject.toml allows, with hashes
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade pyproject.toml --extra dev-server --group dev -o requirements-dev.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade pyproject.toml --extra postgres -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade pyproject.toml --extra dev-server --extra dev-postgres --group dev -o requirements-dev.lock
 
 clean: ## Remove what was installed and cached
 	rm -rf $(VENV) .cache .hypothesis .pytest_cache .mypy_cache .ruff_cache
