@@ -15,7 +15,7 @@ MASK: Final = "***"
 # No alternative looks far past its start before it fails: a long hostile text cannot make it quadratic.
 _SECRETS: Final = re.compile(
     r"""
-      ( [sp]k_live_ ) [0-9A-Za-z]*
+      ( [sp]k_live_ ) \w*
     | ( eyJ ) [\w-]{8,} (?: \.[\w-]* )*                          # a JWT starts with base64url of '{"'
     | ( (?i: api_key | token ) = ) [^&\s"'<>\#;,)]+
     | ( (?i: bearer ) [ ]{1,4} ) [\w.~+/=-]{16,}                # RFC 6750 section 2.1; anything shorter is prose

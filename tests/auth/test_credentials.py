@@ -1,0 +1,247 @@
+"""A credential is found wherever the contract allows one, and two at once are told apart from one."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict, MultiDict
+
+from auth.credentials import (
+    AmbiguousCredential,
+    NotAllowedOrigin,
+    Presented,
+    authorize,
+    find_key,
+    find_sse_credential,
+    find_ws_credential,
+)
+from auth.keys import DEMO_KEY, DEMO_PUBLIC_KEY, InvalidCredential, Key, KeyStore, hash_of
+from auth.tokens import Grant, InvalidToken, TokenSigner
+
+KEY = "sk_live_" + "ab" * 32
+OTHER = "sk_live_" + "cd" * 32
+PUBLIC = "pk_live_" + "ef" * 32
+TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJl"
+PAGE = "https://app.example"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-API-Key": KEY},
+        {"x-api-key": KEY},
+        {"X-Api-Key": f"  {KEY} "},
+        {"Authorization": f"Bearer {KEY}"},
+        {"authorization": f"bearer  {KEY}"},
+        {"X-API-Key": KEY, "Authorization": f"Bearer {KEY}"},
+        {"X-API-Key": KEY, "Authorization": "Basic dXNlcjpwYXNz"},
+        {"X-API-Key": "", "Authorization": f"Bearer {KEY}"},
+    ],
+)
+def test_key_in_a_header_is_found(headers: dict[str, str]) -> None:
+    """In either header, any case, or the same in both; another scheme beside it is a proxy's affair."""
+    assert find_key(headers, {}, allow_query=False) == Presented("key", KEY)
+    assert find_key(CIMultiDict(headers), MultiDict(), allow_query=True) == Presented("key", KEY)
+    assert find_sse_credential(headers, {}) == Presented("key", KEY)
+    assert find_ws_credential(headers, {}) == Presented("key", KEY, None)
+
+
+def test_key_in_the_url_counts_only_where_it_is_allowed() -> None:
+    """SSE takes ``?api_key=``; the token endpoint and WebSocket do not, since URLs end up in logs."""
+    query = {"api_key": KEY}
+
+    assert find_key({}, query, allow_query=True) == Presented("key", KEY)
+    assert find_key({}, query, allow_query=False) is None
+    assert find_sse_credential({}, query) == Presented("key", KEY)
+    assert find_ws_credential({}, query) is None
+
+
+def test_token_in_the_url_counts_on_streams_only() -> None:
+    """``?token=`` opens SSE and WebSocket; the token endpoint gives no token for a token."""
+    query = {"token": TOKEN}
+
+    assert find_sse_credential({}, query) == Presented("token", TOKEN)
+    assert find_ws_credential({}, query) == Presented("token", TOKEN, None)
+    assert find_key({}, query, allow_query=True) is None
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-API-Key": ""}, {"Authorization": "Bearer"}, {"Authorization": "Bearer "}])
+def test_request_without_a_credential_has_none(headers: dict[str, str]) -> None:
+    """Blank is as good as absent."""
+    assert find_key(headers, {"api_key": ""}, allow_query=True) is None
+    assert find_sse_credential(headers, {"token": " "}) is None
+    assert find_ws_credential(headers | {"Sec-WebSocket-Protocol": "datastream.v1, ,"}, {}) is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "query"),
+    [
+        ([("X-API-Key", KEY), ("Authorization", f"Bearer {OTHER}")], []),
+        ([("X-API-Key", KEY), ("X-API-Key", OTHER)], []),
+        ([("X-API-Key", KEY)], [("api_key", OTHER)]),
+        ([("X-API-Key", KEY)], [("token", TOKEN)]),
+        ([], [("api_key", KEY), ("api_key", OTHER)]),
+        ([], [("token", TOKEN), ("token", TOKEN + "x")]),
+    ],
+)
+def test_two_different_credentials_are_refused(headers: list[tuple[str, str]], query: list[tuple[str, str]]) -> None:
+    """In two places or twice in one: none is picked, and neither is echoed."""
+    with pytest.raises(AmbiguousCredential) as caught:
+        find_sse_credential(CIMultiDict(headers), MultiDict(query))
+
+    assert not any(value in str(caught.value) for _, value in headers + query)
+
+
+# --- WebSocket -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("offered", "selected"),
+    [
+        (TOKEN, TOKEN),
+        (f"{TOKEN}, datastream.v1", "datastream.v1"),
+        (f"datastream.v1,{TOKEN}", "datastream.v1"),
+        (f"json, {TOKEN}", TOKEN),
+        (f"{TOKEN},{TOKEN}", TOKEN),
+    ],
+)
+def test_token_among_the_subprotocols_is_found_and_one_is_selected(offered: str, selected: str) -> None:
+    """The server selects the token back, or datastream.v1 where that is offered; browsers fail otherwise."""
+    presented = find_ws_credential({"Sec-WebSocket-Protocol": offered}, {})
+
+    assert presented == Presented("token", TOKEN, selected)
+
+
+def test_subprotocols_on_several_header_lines_count_as_one_list() -> None:
+    """RFC 6455 section 11.3.4 allows the header to be repeated."""
+    headers = CIMultiDict([("Sec-WebSocket-Protocol", "datastream.v1"), ("Sec-WebSocket-Protocol", TOKEN)])
+
+    assert find_ws_credential(headers, {}) == Presented("token", TOKEN, "datastream.v1")
+
+
+@pytest.mark.parametrize("offered", ["rubbish", KEY, "rubbish, datastream.v1"])
+def test_broken_token_is_presented_so_that_it_is_refused_as_one(offered: str) -> None:
+    """The only value offered must be meant as a token; 'missing' would send its user the wrong way."""
+    presented = find_ws_credential({"Sec-WebSocket-Protocol": offered}, {})
+
+    assert presented is not None
+    assert presented.kind == "token"
+    with pytest.raises(InvalidToken):
+        authorize(presented, KeyStore.demo(), TokenSigner.ephemeral(), origin=None)
+
+
+def test_key_in_a_header_beside_foreign_subprotocols_selects_none_of_them() -> None:
+    """A server's own subprotocol name is no token, and nothing that we speak."""
+    headers = {"X-API-Key": KEY, "Sec-WebSocket-Protocol": "json"}
+
+    assert find_ws_credential(headers, {}) == Presented("key", KEY, None)
+    assert find_ws_credential(headers | {"Sec-WebSocket-Protocol": "json,datastream.v1"}, {}) == Presented(
+        "key", KEY, "datastream.v1"
+    )
+
+
+@pytest.mark.parametrize("query", [{}, {"token": TOKEN + "x"}])
+def test_token_beside_another_credential_is_refused(query: dict[str, str]) -> None:
+    """Two tokens, or a token and a key: which one is meant?"""
+    headers = {"Sec-WebSocket-Protocol": f"{TOKEN},{TOKEN}y"} if not query else {"Sec-WebSocket-Protocol": TOKEN}
+
+    with pytest.raises(AmbiguousCredential):
+        find_ws_credential(headers, query)
+    with pytest.raises(AmbiguousCredential):
+        find_ws_credential({"X-API-Key": KEY, "Sec-WebSocket-Protocol": TOKEN}, {})
+
+
+@given(st.dictionaries(st.sampled_from(["X-API-Key", "Authorization", "Sec-WebSocket-Protocol", "Host"]), st.text()))
+def test_any_headers_give_a_credential_or_none_or_ambiguous(headers: dict[str, str]) -> None:
+    """Nothing that a client puts into headers makes finding fail otherwise; a selected subprotocol was offered."""
+    try:
+        presented = find_ws_credential(headers, {})
+    except AmbiguousCredential:
+        return
+    if presented is not None and presented.subprotocol is not None:
+        assert presented.subprotocol in headers["Sec-WebSocket-Protocol"]
+
+
+# --- authorize -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def keys() -> KeyStore:
+    return KeyStore.load(
+        text=f"partner={hash_of(KEY)} games=crash; web={hash_of(PUBLIC)} kind=public allowed_origins={PAGE}"
+    )
+
+
+@pytest.fixture
+def signer() -> TokenSigner:
+    return TokenSigner.ephemeral()
+
+
+def test_private_key_is_granted_its_games_from_anywhere(keys: KeyStore, signer: TokenSigner) -> None:
+    """Origins bind browsers, and private keys are not for browsers."""
+    for origin in (None, "https://anywhere.example"):
+        grant = authorize(Presented("key", KEY), keys, signer, origin=origin)
+        assert grant == Grant("partner", "private", frozenset({"crash"}), frozenset())
+
+
+def test_token_is_granted_what_its_key_is(keys: KeyStore, signer: TokenSigner) -> None:
+    """Either way in opens the same doors."""
+    for secret, origin in ((KEY, None), (PUBLIC, PAGE)):
+        token, _ = signer.issue(keys.authenticate(secret))
+        by_token = authorize(Presented("token", token), keys, signer, origin=origin)
+        assert by_token == authorize(Presented("key", secret), keys, signer, origin=origin)
+
+
+@pytest.mark.parametrize("kind", ["key", "token"])
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *(None, "", "null", "*", f"{PAGE}:8443", f"{PAGE}/", PAGE.upper(), "http://app.example"),
+        *("https://app.example.evil.example", "https://evil.example/https://app.example", "x" * 10_000),
+    ],
+)
+def test_public_key_from_elsewhere_is_refused(
+    keys: KeyStore, signer: TokenSigner, kind: str, origin: str | None
+) -> None:
+    """Scheme, host and port must be exactly an allowed one; a token keeps its key's origins."""
+    secret = PUBLIC if kind == "key" else signer.issue(keys.authenticate(PUBLIC))[0]
+    presented = Presented("key" if kind == "key" else "token", secret)
+
+    with pytest.raises(NotAllowedOrigin) as caught:
+        authorize(presented, keys, signer, origin=origin)
+    assert len(str(caught.value)) < 250
+
+
+def test_star_allows_any_origin_and_none(signer: TokenSigner) -> None:
+    """Said explicitly, a public key works everywhere, as the demo's does."""
+    for origin in (None, "null", "https://anywhere.example"):
+        assert authorize(Presented("key", DEMO_PUBLIC_KEY), KeyStore.demo(), signer, origin=origin).kind == "public"
+
+
+def test_origin_of_a_public_key_without_any_is_refused(signer: TokenSigner) -> None:
+    """A token with no origins at all, as no store would make it, opens nothing."""
+    token, _ = signer.issue(Key("web", "public"))
+
+    with pytest.raises(NotAllowedOrigin):
+        authorize(Presented("token", token), KeyStore.demo(), signer, origin=None)
+
+
+def test_nothing_presented_is_refused_with_what_to_send(keys: KeyStore, signer: TokenSigner) -> None:
+    """The sentence names the two ways in."""
+    with pytest.raises(InvalidCredential, match=r"X-API-Key, or a stream token"):
+        authorize(None, keys, signer, origin=None)
+
+
+@pytest.mark.parametrize("kind", ["key", "token"])
+def test_wrong_credential_is_refused_by_its_own_rules(keys: KeyStore, signer: TokenSigner, kind: str) -> None:
+    """A key is no token and a token no key; the demo's key is nobody's here."""
+    with pytest.raises(InvalidCredential):
+        authorize(Presented("key", signer.issue(keys.authenticate(KEY))[0]), keys, signer, origin=None)
+    with pytest.raises(InvalidToken):
+        authorize(Presented("token", KEY), keys, signer, origin=None)
+    with pytest.raises(InvalidCredential):
+        authorize(Presented("key", DEMO_KEY), keys, signer, origin=None)
+
+
+def test_presented_credential_shows_no_secret() -> None:
+    """Neither as the secret nor as the subprotocol, which may be the token."""
+    assert repr(Presented("token", TOKEN, TOKEN)) == "Presented(kind='token')"

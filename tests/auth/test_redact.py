@@ -1,0 +1,194 @@
+"""No secret gets past the last step of logging, however deep it sits and whoever wrote the log call."""
+
+import io
+import json
+import logging
+from typing import Any
+
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+from yarl import URL
+
+from auth.keys import Key, generate
+from auth.redact import redact, redact_event
+from auth.tokens import TokenSigner
+
+SECRET = generate("private")[0]
+PUBLIC = generate("public")[0]
+TOKEN = TokenSigner.ephemeral().issue(Key("partner", "private"))[0]
+BARE = (SECRET[8:], PUBLIC[8:], *TOKEN.split("."))
+
+
+def shows_secret(value: object) -> bool:
+    return any(bare in str(value) for bare in BARE)
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        (f"key {SECRET} refused", "key sk_live_*** refused"),
+        (f"'{PUBLIC}'", "'pk_live_***'"),
+        (SECRET[:20], "sk_live_***"),
+        (f"{SECRET}{SECRET}", "sk_live_***"),
+        (f"GET /sse/crash?api_key={SECRET}&games=a", "GET /sse/crash?api_key=***&games=a"),
+        ("/sse?api_key=mistyped&after=k3f9a2-1042", "/sse?api_key=***&after=k3f9a2-1042"),
+        ("/sse?API_KEY=x#there", "/sse?API_KEY=***#there"),
+        (f"/ws?token={TOKEN} HTTP/1.1", "/ws?token=*** HTTP/1.1"),
+        (f"Sec-WebSocket-Protocol: {TOKEN}, datastream.v1", "Sec-WebSocket-Protocol: eyJ***, datastream.v1"),
+        (f"protocols ['{TOKEN}']", "protocols ['eyJ***']"),
+        (TOKEN[:60], "eyJ***"),
+        ("Authorization: Bearer opaque-token-of-an-idp-1", "Authorization: Bearer ***"),
+        (f"access_token={TOKEN}", "access_token=***"),
+    ],
+)
+def test_secret_in_text_is_masked_and_its_kind_stays_readable(text: str, masked: str) -> None:
+    """Keys, tokens, credentials in URLs and headers, whole or cut short."""
+    assert redact(text) == masked
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "link_closed",
+        "a bearer token is missing",
+        "the token has expired; it lives 30 seconds",
+        "games=crash,dice&after=k3f9a2-1042",
+        "eyJ",
+        '{"point": "2.50"}',
+        "x=1",
+        "tokens=",
+    ],
+)
+def test_ordinary_text_stays_as_it_is(text: str) -> None:
+    """What is no secret is not touched: logs must stay readable."""
+    assert redact(text) == text
+
+
+@given(st.text(), st.text(), st.sampled_from([SECRET, PUBLIC, TOKEN]))
+def test_secret_between_any_text_is_masked(before: str, after: str, secret: str) -> None:
+    """Nothing around a secret hides it."""
+    assert not shows_secret(redact(before + secret + after))
+
+
+@given(st.text())
+def test_masking_twice_is_masking_once(text: str) -> None:
+    """What was masked holds nothing more to mask."""
+    assert redact(redact(text)) == redact(text)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        *("sk_live_" * 500_000, "eyJ" * 1_000_000, "eyJ" + "." * 4_000_000, "token=" * 700_000),
+        *("bearer" + " " * 4_000_000, "bearer " * 600_000, "eyJaaaaaaaa." * 300_000, "eyJaaaa=" * 500_000),
+    ],
+)
+def test_megabytes_of_hostile_text_are_masked_in_time(hostile: str) -> None:
+    """Clients choose what is logged: a pattern of more than linear cost would not end before the test's time-out."""
+    assert len(redact(hostile)) <= len(hostile)
+
+
+# --- events --------------------------------------------------------------------------------------------------------
+
+strings = st.sampled_from([SECRET, PUBLIC, TOKEN, f"/sse?api_key={SECRET}"]) | st.text(max_size=8)
+values = st.recursive(
+    strings | st.integers() | st.none() | st.booleans() | st.floats(allow_nan=False),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.lists(inner, max_size=4).map(tuple)
+        | st.dictionaries(strings, inner, max_size=4)
+        | st.frozensets(strings, max_size=3)
+    ),
+)
+
+
+@given(st.dictionaries(st.sampled_from(["event", "error", "headers", "path"]), values))
+def test_secret_at_any_depth_of_an_event_is_masked(event: dict[str, Any]) -> None:
+    """In lists, tuples, sets and mappings, as a value or as a key."""
+    assert not shows_secret(redact_event(None, "info", event))
+
+
+@given(
+    st.recursive(st.integers() | st.text("abc"), lambda inner: st.lists(inner) | st.dictionaries(st.text("abc"), inner))
+)
+def test_event_without_secrets_is_the_same_event(value: object) -> None:
+    """Values and their types stay."""
+    assert redact_event(None, "info", {"event": "x", "value": value, "age_s": 1.5}) == {
+        "event": "x",
+        "value": value,
+        "age_s": 1.5,
+    }
+
+
+def test_value_of_another_type_is_masked_as_it_would_be_rendered() -> None:
+    """A URL, an exception, bytes: renderers print their repr."""
+    event = redact_event(
+        None,
+        "info",
+        {
+            "url": URL(f"http://relay/sse?api_key={SECRET}"),
+            "error": ValueError(f"no such key {SECRET}"),
+            "raw": SECRET.encode(),
+            "harmless": URL("http://relay/"),
+        },
+    )
+
+    assert not shows_secret(event)
+    assert event["harmless"] == URL("http://relay/")
+
+
+def test_value_that_contains_itself_ends() -> None:
+    """Logging must not hang or fail, whatever it is given."""
+    endless: list[object] = [SECRET]
+    endless.append(endless)
+
+    assert not shows_secret(redact_event(None, "info", {"event": "x", "value": endless}))
+
+
+@pytest.mark.parametrize("how", ["true", "error", "tuple"])
+def test_traceback_that_names_a_secret_is_masked(how: str) -> None:
+    """Whichever way the exception was given; the trace itself stays."""
+    try:
+        raise ValueError(f"bad key {SECRET}")
+    except ValueError as error:
+        exc_info = {"true": True, "error": error, "tuple": (ValueError, error, error.__traceback__)}[how]
+        event = redact_event(None, "error", {"event": "failed", "exc_info": exc_info})
+
+    assert not shows_secret(event)
+    assert "ValueError: bad key sk_live_***" in event["exception"]
+    assert "exc_info" not in event
+
+
+def test_traceback_without_secrets_is_left_to_the_renderer() -> None:
+    """A readable console keeps its own way to print exceptions."""
+    error = ValueError("harmless")
+
+    assert redact_event(None, "error", {"event": "failed", "exc_info": error}) == {"event": "failed", "exc_info": error}
+    assert redact_event(None, "error", {"event": "failed", "exc_info": True}) == {"event": "failed", "exc_info": True}
+
+
+def test_json_log_lines_of_structlog_and_of_the_standard_library_show_no_secret() -> None:
+    """As the relay sets logging up: last before the renderer, for foreign loggers too."""
+    out = io.StringIO()
+    processors: list[Any] = [structlog.processors.format_exc_info, redact_event, structlog.processors.JSONRenderer()]
+    ours = structlog.wrap_logger(structlog.PrintLogger(out), processors=processors)
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *processors]
+        )
+    )
+    theirs = logging.getLogger("aiohttp.of_this_test")
+    theirs.propagate = False
+    theirs.addHandler(handler)
+
+    ours.info("handshake_refused", protocols=[TOKEN], nested={"headers": [("X-API-Key", SECRET)]})
+    theirs.warning("Client protocols %r don't overlap, url %s", [TOKEN], f"/sse?api_key={SECRET}")
+
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 2
+    assert not shows_secret(lines)
+    assert json.loads(lines[0])["protocols"] == ["eyJ***"]
