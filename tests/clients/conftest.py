@@ -1,0 +1,13 @@
+"""One relay for the clients of a module."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.clients.live_relay import LiveRelay, live_relay
+
+
+@pytest.fixture(scope="module")
+def relay() -> Iterator[LiveRelay]:
+    with live_relay() as running:
+        yield running

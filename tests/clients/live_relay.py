@@ -1,0 +1,63 @@
+"""The real thing for clients to talk to: ``stream-relay dev`` as a user runs it, on a port of its own."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from auth.keys import DEMO_KEY
+from tests.clients.program import Program
+
+_COMMAND: Final = str(Path(sys.executable).with_name("stream-relay"))
+
+
+class LiveRelay:
+    """A running demo. `restart` brings another one up on the same port, with a new and empty log."""
+
+    key: Final = DEMO_KEY
+
+    def __init__(self, settings: Mapping[str, str]) -> None:
+        self._settings = dict(settings)
+        self._start(port=0)
+
+    def _start(self, *, port: int) -> None:
+        self._program = Program([_COMMAND, "dev", "--port", str(port)], env=self._settings)
+        try:
+            [up] = self._program.wait_for(r"http://127\.0\.0\.1:(\d+)")
+        except BaseException:
+            self._program.stop()
+            raise
+        self.url, self.port = up[0], int(up[1])
+
+    @property
+    def authority(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the samples read."""
+        return {"BASE_URL": self.url, "API_KEY": self.key}
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory that the relay's process holds now."""
+        pages = int(Path(f"/proc/{self._program.pid}/statm").read_text("ascii").split()[1])
+        return pages * 4096
+
+    def restart(self) -> None:
+        self.stop()
+        self._start(port=self.port)
+
+    def stop(self) -> None:
+        self._program.stop()
+
+
+@contextmanager
+def live_relay(settings: Mapping[str, str] | None = None) -> Iterator[LiveRelay]:
+    """Run a relay for as long as the block lasts; `settings` are ``RELAY_...`` variables."""
+    relay = LiveRelay(settings or {})
+    try:
+        yield relay
+    finally:
+        relay.stop()

@@ -1,0 +1,67 @@
+"""Programs and packages that tests need and that are not ours: found, installed once, or the named reason of a skip."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parents[2]
+_INSTALL_S: Final = 100.0
+
+
+def tool(name: str) -> str:
+    """Return the path of a program; skip the test, naming it, when this machine has none."""
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"{name} is not installed")
+    return path
+
+
+def node_packages(folder: Path) -> None:
+    """Install what a folder's package-lock.json pins, once; skip the test when no registry can be reached."""
+    npm = tool("npm")
+    wanted = hashlib.sha256((folder / "package-lock.json").read_bytes()).hexdigest()
+    stamp = folder / "node_modules" / ".installed"
+    with _alone(folder):
+        if not stamp.exists() or stamp.read_text("ascii") != wanted:
+            _install([npm, "ci", "--no-audit", "--no-fund"], folder)
+            stamp.write_text(wanted, "ascii")
+
+
+def go_modules(folder: Path) -> None:
+    """Download what a folder's go.sum pins; skip the test when the module proxy cannot be reached."""
+    go = tool("go")
+    with _alone(folder):
+        _install([go, "mod", "download"], folder)
+
+
+def _install(command: list[str], folder: Path) -> None:
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_INSTALL_S, check=False)
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"{' '.join(command[:3])} in {folder.relative_to(ROOT)} got no answer in {_INSTALL_S:.0f} s")
+    if done.returncode:
+        last = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()[-1]
+        pytest.skip(f"{' '.join(command[:3])} failed in {folder.relative_to(ROOT)}: {last}")
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other test processes from installing into the same folder meanwhile."""
+    locks = ROOT / ".cache"
+    locks.mkdir(exist_ok=True)
+    handle = os.open(
+        locks / f"install-{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}.lock", os.O_CREAT | os.O_RDWR
+    )
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

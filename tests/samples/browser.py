@@ -1,0 +1,87 @@
+"""Headless Chromium, driven by chromedriver over plain HTTP (W3C WebDriver), so that tests need no browser library."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import requests
+
+from tests.clients.program import Program
+from tests.clients.tools import tool
+
+_WAIT_S: Final = 45
+_ARGUMENTS: Final = (
+    "--headless",
+    "--no-sandbox",  # CI runs as root
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+_ROUNDS: Final = """
+const [count, done] = arguments, lines = () => [...document.querySelectorAll('li')].map((item) => item.innerText)
+const look = () => lines().length >= count && (observer.disconnect(), done(lines()))
+const observer = new MutationObserver(look)
+observer.observe(document.body, {childList: true, subtree: true})
+look()
+"""
+_STATUS: Final = """
+const [pattern, done] = arguments, output = document.querySelector('output')
+const look = () => RegExp(pattern).test(output.innerText) && (observer.disconnect(), done(output.innerText))
+const observer = new MutationObserver(look)
+observer.observe(document.body, {childList: true, subtree: true})
+look()
+"""
+
+
+class Browser:
+    """One browser session. Each wait is on a change of the page, with a deadline."""
+
+    def __init__(self, driver: str, profile: Path) -> None:
+        self._http = requests.Session()
+        options = {"binary": tool("chromium"), "args": [*_ARGUMENTS, f"--user-data-dir={profile}"]}
+        capabilities = {"alwaysMatch": {"goog:chromeOptions": options, "timeouts": {"script": _WAIT_S * 1000}}}
+        self._session = f"{driver}/session"
+        self._session += "/" + self._post("", {"capabilities": capabilities})["sessionId"]
+
+    def open(self, url: str) -> None:
+        self._post("/url", {"url": url})
+
+    def rounds(self, count: int) -> list[str]:
+        """Wait until the page shows at least `count` rounds; return all, newest first."""
+        return list(self._post("/execute/async", {"script": _ROUNDS, "args": [count]}))
+
+    def status(self, pattern: str) -> str:
+        """Wait until the page's status matches; return it."""
+        return str(self._post("/execute/async", {"script": _STATUS, "args": [pattern]}))
+
+    def clear(self) -> None:
+        """Forget the rounds shown so far."""
+        self._post("/execute/sync", {"script": "document.querySelector('ol').replaceChildren()", "args": []})
+
+    def close(self) -> None:
+        self._http.delete(self._session, timeout=_WAIT_S)
+        self._http.close()
+
+    def _post(self, path: str, body: dict[str, Any]) -> Any:
+        response = self._http.post(self._session + path, json=body, timeout=2 * _WAIT_S)
+        value = response.json()["value"]
+        assert response.ok, f"{path}: {value}"
+        return value
+
+
+@contextmanager
+def headless_browser(profile: Path) -> Iterator[Browser]:
+    """Run Chromium with a profile of its own for as long as the block lasts."""
+    tool("chromium")
+    with Program([tool("chromedriver"), "--port=0"]) as driver:
+        [started] = driver.wait_for(r"started successfully on port (\d+)")
+        browser = Browser(f"http://127.0.0.1:{started[1]}", profile)
+        try:
+            yield browser
+        finally:
+            browser.close()

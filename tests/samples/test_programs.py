@@ -1,0 +1,77 @@
+"""Every sample of ``samples/`` as its README starts it, against a running relay."""
+
+from importlib.metadata import version
+from typing import Final
+
+import pytest
+
+from tests.clients.live_relay import LiveRelay
+from tests.samples.program_samples import PROGRAMS, SAMPLES, readme_commands, start
+
+LINE: Final = r"^\[{game}\] Round \d+$"
+
+
+@pytest.mark.service
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_sample_prints_each_round_of_its_game(relay: LiveRelay, name: str) -> None:
+    """A sample started as its README says prints `[crash] Round 67890` for every round."""
+    with start(name, relay.environment) as sample:
+        sample.wait_for(LINE.format(game="crash"), count=3, within_s=60)
+
+
+@pytest.mark.service
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_sample_follows_the_game_in_its_environment(relay: LiveRelay, name: str) -> None:
+    """GAME chooses the game."""
+    with start(name, relay.environment | {"GAME": "double"}) as sample:
+        sample.wait_for(LINE.format(game="double"), within_s=60)
+
+
+@pytest.mark.service
+@pytest.mark.parametrize(
+    "wrong", [{"API_KEY": "sk_live_" + "1" * 64}, {"GAME": "no-such-game"}], ids=["wrong_key", "unknown_game"]
+)
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_sample_that_is_refused_says_so_and_stops(relay: LiveRelay, name: str, wrong: dict[str, str]) -> None:
+    """A wrong key or game ends a sample at once with one sentence: trying again would not help."""
+    with start(name, relay.environment | wrong) as sample:
+        assert sample.wait(within_s=60) == 1
+
+    printed = "\n".join(sample.printed)
+    assert "Traceback" not in printed
+    assert "refused" in printed or "401" in printed or "404" in printed
+
+
+@pytest.mark.service
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_sample_goes_on_after_the_relay_was_restarted(own_relay: LiveRelay, name: str) -> None:
+    """A relay that goes away and comes back interrupts a sample and does not end it."""
+    with start(name, own_relay.environment) as sample:
+        sample.wait_for(LINE.format(game="crash"), within_s=60)
+        own_relay.stop()
+        sample.wait_for("disconnected")
+        own_relay.restart()
+        sample.wait_for(LINE.format(game="crash"), count=2, within_s=60)
+
+
+@pytest.mark.parametrize("name", [name for name in PROGRAMS if name.endswith("python")])
+def test_python_sample_pins_what_it_is_tested_with(name: str) -> None:
+    """The requirements of a sample name the very versions that the tests run it with."""
+    pins = (SAMPLES / name / "requirements.txt").read_text("ascii").split()
+
+    assert pins == [f"{package}=={version(package)}" for package in (pin.partition("==")[0] for pin in pins)]
+
+
+@pytest.mark.parametrize("name", [name for name in PROGRAMS if name.endswith("javascript")])
+def test_javascript_sample_names_no_registry(name: str) -> None:
+    """A lock file that names a host would send every user there."""
+    assert '"resolved"' not in (SAMPLES / name / "package-lock.json").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_sample_is_short_enough_to_paste(name: str) -> None:
+    """A sample is one file of about a hundred lines at most, and is started from its own folder."""
+    [program] = (SAMPLES / name).glob("main.*")
+
+    assert len(program.read_text("utf-8").splitlines()) <= 105
+    assert readme_commands(SAMPLES / name)[0] == f"cd samples/{name}"

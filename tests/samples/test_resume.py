@@ -1,0 +1,109 @@
+"""What samples do when a connection is lost, against a relay that cuts them off where it hurts."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+
+from tests.samples.program_samples import PROGRAMS, start
+
+pytestmark = pytest.mark.service
+
+
+def round_json(number: int) -> str:
+    return json.dumps(
+        {
+            "round_id": number,
+            "game_slug": "crash",
+            "game_type": "multiplier",
+            "finished_at": "2026-01-18T10:00:30Z",
+            "extras": '{"point": "2.50"}',
+            "timestamp": 1737194400000,
+            "cursor": f"k3f9a2-{number}",
+        }
+    )
+
+
+class CuttingRelay:
+    """Sends rounds 1 and 2 and cuts the connection; sends events about the stream and round 3 to whoever comes back."""
+
+    def __init__(self) -> None:
+        self.cursors: list[str | None] = []
+
+    async def token(self, _request: web.Request) -> web.Response:
+        return web.json_response({"token": f"token{len(self.cursors)}", "expires_at": "2026-01-18T10:00:30Z"})
+
+    async def websocket(self, request: web.Request) -> web.WebSocketResponse:
+        offered = request.headers["Sec-WebSocket-Protocol"]
+        assert offered == f"token{len(self.cursors)}", "a token was used twice"
+        self.cursors.append(request.query.get("after"))
+        ws = web.WebSocketResponse(protocols=[offered])
+        await ws.prepare(request)
+        if len(self.cursors) == 1:
+            await ws.send_str(round_json(1))
+            await ws.send_str(round_json(2))
+            assert request.transport is not None
+            request.transport.close()
+        else:
+            await ws.send_str('{"event":"hello","complete":true,"first":"k3f9a2-1","head":"k3f9a2-3"}')
+            await ws.send_str('{"event":"gap","from":"k3f9a2-1","to":"k3f9a2-2","reason":"expired"}')
+            await ws.send_str(round_json(3))
+            await ws.receive()
+        return ws
+
+    async def sse(self, request: web.Request) -> web.StreamResponse:
+        self.cursors.append(request.headers.get("Last-Event-ID"))
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b"retry: 100\n:\n\n")
+        if len(self.cursors) == 1:
+            await response.write(
+                f"id: k3f9a2-1\ndata: {round_json(1)}\n\nid: k3f9a2-2\ndata: {round_json(2)}\n\n".encode()
+            )
+            await response.write(f"id: k3f9a2-3\ndata: {round_json(3)[:50]}".encode())  # cut within an event
+            assert request.transport is not None
+            request.transport.close()
+        else:
+            await response.write(b'event: hello\ndata: {"complete":true,"first":"k3f9a2-1","head":"k3f9a2-3"}\n\n')
+            await response.write(b'event: gap\ndata: {"from":"k3f9a2-1","to":"k3f9a2-2","reason":"expired"}\n\n')
+            await response.write(f"id: k3f9a2-3\ndata: {round_json(3)}\n\n".encode())
+            await asyncio.Event().wait()
+        return response
+
+
+@asynccontextmanager
+async def serving(relay: CuttingRelay) -> AsyncIterator[str]:
+    app = web.Application()
+    app.add_routes(
+        [
+            web.post("/api/auth/token", relay.token),
+            web.get("/ws/crash", relay.websocket),
+            web.get("/sse/crash", relay.sse),
+        ]
+    )
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+async def test_sample_asks_for_what_it_missed(name: str) -> None:
+    """After a cut a sample goes on behind the last round it printed: each once, whole, and nothing but rounds."""
+    relay = CuttingRelay()
+    async with serving(relay) as url:
+        sample = await asyncio.to_thread(start, name, {"BASE_URL": url})
+        try:
+            found = await asyncio.to_thread(sample.wait_for, r"^\[.*$", count=3, within_s=60)
+        finally:
+            await asyncio.to_thread(sample.stop)
+
+    assert [match[0] for match in found] == [f"[crash] Round {number}" for number in (1, 2, 3)]
+    assert relay.cursors == [None, "k3f9a2-2"]
