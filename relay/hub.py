@@ -10,16 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-import structlog
-
 from relay.encode import Form
+from relay.item import Item, LogEntry
 from relay.link import CloseReason, Goodbye, Link
-from relay.sequencer import LogEntry
-from rounds import Cursor, Filter, InvalidRound, Round
-from rounds.filter import Facts
-from rounds.round import with_cursor
-
-log = structlog.get_logger()
+from relay.ring import Ring
+from rounds import Cursor, Filter
 
 _SLICE_BYTES: Final = 128 << 10
 """Log bytes handled per loop turn. Under load this many bytes leave in one write; between slices sockets can drain."""
@@ -55,14 +50,16 @@ class HubStats:
 class Hub:
     """The one meeting place of rounds and links in a process. Entered and left on one event loop; not thread-safe."""
 
-    def __init__(self, *, unsent_bytes: int, linger_s: float) -> None:
+    def __init__(self, ring: Ring, *, unsent_bytes: int, linger_s: float) -> None:
         """Start empty.
 
         Args:
+            ring: Keeps the newest rounds.
             unsent_bytes: Bytes waiting for one link before it is ended as slow.
             linger_s: Seconds an ended link has to read its goodbye before the connection is cut.
         """
         self.stats = HubStats()
+        self.ring = ring
         self.head = Cursor("0", 0)
         self._unsent_bytes = unsent_bytes
         self._linger_s = linger_s
@@ -122,6 +119,7 @@ class Hub:
         while self._backlog:
             self._flush()
         self.head = Cursor(epoch, head)
+        self.ring.begin(head)
 
     def publish(self, entries: Iterable[LogEntry]) -> None:
         """Take rounds in log order; they leave when the loop turns, those of one turn in one write per link.
@@ -146,35 +144,26 @@ class Hub:
             asyncio.get_running_loop().call_soon(self._flush)
 
     def _route(self, entry: LogEntry, dirty: dict[int, Channel]) -> None:
-        """Put one round into the pending bytes of each channel that wants it."""
-        self.head = head = Cursor(self.head.epoch, entry.sequence)
+        """Put one round into the ring, and into the pending bytes of each channel that wants it."""
+        item = Item(self.head.epoch, entry)
+        self.head = Cursor(self.head.epoch, entry.sequence)
+        self.ring.append(item)
         channels = self._by_game.get(entry.game)
         if channels is None:
             return
-        try:
-            round_ = Round.parse(entry.data)
-        except InvalidRound as error:
+        if not item.valid:
             self.stats.invalid += 1
-            log.warning("round_invalid", game=entry.game, sequence=entry.sequence, error=str(error))
             return
         self.stats.rounds += 1
-        cursor = str(head)
-        round_json = with_cursor(round_.to_json(), cursor)
-        facts: Facts | None = None
         verdicts: dict[Filter, bool] = {}
-        encoded: dict[Form, bytes] = {}
         for channel in channels:
             filter_ = channel.wanted.filter
             if not filter_.is_empty:
                 if filter_ not in verdicts:
-                    facts = facts or Facts.of(round_.extras)
-                    verdicts[filter_] = filter_.matches(facts)
+                    verdicts[filter_] = item.matches(filter_)
                 if not verdicts[filter_]:
                     continue
-            data = encoded.get(channel.form)
-            if data is None:
-                data = encoded[channel.form] = channel.form.render(round_json, cursor)
-            channel.pending.append(data)
+            channel.pending.append(item.rendered(channel.form))
             dirty[id(channel)] = channel
 
     def _write(self, channel: Channel) -> None:

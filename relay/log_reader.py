@@ -14,7 +14,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from backends.log import LogUnavailable
-from relay.sequencer import LogEntry
+from relay.item import LogEntry
 from rounds.subjects import LOG_SUBJECTS
 
 _ANSWER_S: Final = 5.0

@@ -5,15 +5,8 @@ swapped. Why the whole log is followed in one order: docs/adr/0002-republish-for
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
-
-class LogEntry(NamedTuple):
-    """One stored round as the log holds it."""
-
-    sequence: int
-    game: str
-    data: bytes
+from relay.item import LogEntry
 
 
 class Sequencer:

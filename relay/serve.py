@@ -26,6 +26,7 @@ from relay.feed import Feed
 from relay.health import Health
 from relay.heartbeat import Heartbeats
 from relay.hub import Hub
+from relay.ring import Ring
 from relay.settings import AuthSettings, HttpSettings, Settings
 from rounds import Catalogue, InvalidCatalogue
 
@@ -56,7 +57,8 @@ async def running_relay(settings: Settings, keys: KeyStore, signer: TokenSigner)
     """Run a relay for as long as the block lasts; yield its URL. Leaving the block drains it."""
     catalogue = load_catalogue(settings.games_file)
     links = settings.links
-    hub = Hub(unsent_bytes=links.unsent_bytes, linger_s=links.linger_s)
+    ring = Ring(rounds_per_game=settings.replay.ring_rounds, bytes_per_game=settings.replay.ring_bytes)
+    hub = Hub(ring, unsent_bytes=links.unsent_bytes, linger_s=links.linger_s)
     feed = Feed(settings.nats, hub)
     admission = Admission(keys, signer, max_links=links.max_links or default_links(), retry_ms=links.retry_ms)
     heartbeats = Heartbeats(hub, interval_s=links.heartbeat_s, retry_ms=links.retry_ms)

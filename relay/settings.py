@@ -65,6 +65,15 @@ class LinkSettings(_Section):
     """Links this instance takes. 0: as many as its memory limit allows (see `relay.capacity`)."""
 
 
+class ReplaySettings(_Section):
+    ring_rounds: int = Field(default=500, ge=1)
+    """Rounds kept in memory per game: they answer most reconnects without asking the log."""
+    ring_bytes: int = Field(default=512 << 10, ge=1 << 10)
+    """And the memory they may take, per game."""
+    concurrent: int = Field(default=2, ge=1, le=64)
+    """Pages read from the log at a time for all replays together, so that they never starve live rounds."""
+
+
 class DrainSettings(_Section):
     grace_s: float = Field(default=10.0, ge=0, le=3600)
     """Time between SIGTERM and the platform's SIGKILL: Cloud Run 10 s, Fargate and Container Apps 30 s."""
@@ -100,6 +109,7 @@ class Settings(BaseSettings):
     http: HttpSettings = HttpSettings()
     auth: AuthSettings = AuthSettings()
     links: LinkSettings = LinkSettings()
+    replay: ReplaySettings = ReplaySettings()
     drain: DrainSettings = DrainSettings()
     nats: LogSettings = LogSettings()
     backend: BackendSettings = BackendSettings()

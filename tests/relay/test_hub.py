@@ -6,8 +6,9 @@ import pytest
 
 from relay.encode import Form, SseBlock, WebSocketText, frame
 from relay.hub import Hub, Wanted
+from relay.item import LogEntry
 from relay.link import CloseReason, Goodbye, Link
-from relay.sequencer import LogEntry
+from relay.ring import Ring
 from rounds import Filter, Round
 from rounds.round import with_cursor
 
@@ -69,7 +70,7 @@ def wanted(*games: str, filter_: Filter | None = None) -> Wanted:
 
 @pytest.fixture
 async def hub() -> Hub:
-    hub = Hub(unsent_bytes=1000, linger_s=60)
+    hub = Hub(Ring(rounds_per_game=10, bytes_per_game=1 << 20), unsent_bytes=1000, linger_s=60)
     hub.begin("k1", 0)
     return hub
 
@@ -169,7 +170,7 @@ async def test_slow_link_is_ended_with_its_cursor_and_others_go_on(hub: Hub) -> 
 
 async def test_ended_link_that_reads_no_goodbye_is_cut() -> None:
     """A dead client holds nothing for longer than it may linger."""
-    hub = Hub(unsent_bytes=1000, linger_s=0)
+    hub = Hub(Ring(rounds_per_game=10, bytes_per_game=1 << 20), unsent_bytes=1000, linger_s=0)
     link = RecordingLink()
     hub.add(link, wanted("crash"))
 

@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.sequencer import LogEntry, Sequencer
+from relay.item import LogEntry
+from relay.sequencer import Sequencer
 
 
 def entry(sequence: int) -> LogEntry:

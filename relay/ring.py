@@ -1,0 +1,88 @@
+"""The newest rounds of every game, in memory: answers most reconnects, and is where replays meet the live stream.
+
+Pure. Knows, per game, from which place on it holds everything; says so instead of giving half an answer.
+"""
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterable
+from heapq import merge
+from itertools import islice
+from operator import attrgetter
+from typing import Final
+
+from relay.item import Item
+
+_ITEM_OVERHEAD_BYTES: Final = 600
+"""An item's objects beside its data; measured with two wire forms rendered, see docs/benchmarks.md."""
+
+_by_sequence: Final = attrgetter("sequence")
+
+
+class _GameRing:
+    __slots__ = ("items", "size", "whole_from")
+
+    def __init__(self, whole_from: int) -> None:
+        self.items: deque[Item] = deque()
+        self.size = 0
+        self.whole_from = whole_from  # every round of this game after this sequence is in `items`
+
+
+class Ring:
+    """Rounds of one log, in log order. Each game has its own share, so that a busy one does not push out a quiet one."""
+
+    def __init__(self, *, rounds_per_game: int, bytes_per_game: int) -> None:
+        self._rounds_per_game = rounds_per_game
+        self._bytes_per_game = bytes_per_game
+        self._games: dict[str, _GameRing] = {}
+        self._begun_at = 0
+
+    def begin(self, head: int) -> None:
+        """Forget everything; what follows are the rounds after sequence `head`."""
+        self._games.clear()
+        self._begun_at = head
+
+    def append(self, item: Item) -> None:
+        """Take the next round of the log."""
+        ring = self._games.get(item.game)
+        if ring is None:
+            ring = self._games[item.game] = _GameRing(self._begun_at)
+        ring.items.append(item)
+        ring.size += len(item.data) + _ITEM_OVERHEAD_BYTES
+        while len(ring.items) > self._rounds_per_game or ring.size > self._bytes_per_game:
+            oldest = ring.items.popleft()
+            ring.size -= len(oldest.data) + _ITEM_OVERHEAD_BYTES
+            ring.whole_from = oldest.sequence
+
+    def whole_from(self, games: Iterable[str]) -> int:
+        """Return the sequence after which every round of `games` is here."""
+        return max((self._whole_from(game) for game in games), default=self._begun_at)
+
+    def after(self, sequence: int, games: Iterable[str], *, limit: int) -> list[Item] | None:
+        """Return the first `limit` rounds of `games` after `sequence` in log order; None when some are not here."""
+        names = tuple(games)
+        if sequence < self.whole_from(names):
+            return None
+        runs = []
+        for name in names:
+            ring = self._games.get(name)
+            if ring is not None and ring.items and ring.items[-1].sequence > sequence:
+                start = bisect_right(ring.items, sequence, key=_by_sequence)
+                runs.append(islice(ring.items, start, start + limit))
+        if len(runs) == 1:
+            return list(runs[0])
+        return list(islice(merge(*runs, key=_by_sequence), limit))
+
+    def last(self, game: str, count: int) -> list[Item] | None:
+        """Return the newest `count` rounds of a game in log order; None when fewer are here."""
+        ring = self._games.get(game)
+        if ring is None or len(ring.items) < count:
+            return None
+        return list(islice(ring.items, len(ring.items) - count, None))
+
+    def __len__(self) -> int:
+        return sum(len(ring.items) for ring in self._games.values())
+
+    def _whole_from(self, game: str) -> int:
+        ring = self._games.get(game)
+        return self._begun_at if ring is None else ring.whole_from
