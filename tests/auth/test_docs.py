@@ -1,0 +1,68 @@
+"""What docs/auth.md tells an operator to write works as it stands."""
+
+import re
+import subprocess
+from pathlib import Path
+
+from auth.keys import InvalidKeys, Key, KeyStore, generate, hash_of
+
+PAGE = (Path(__file__).parents[2] / "docs" / "auth.md").read_text("utf-8")
+
+
+def block(language: str, holding: str) -> str:
+    """The fenced block of a language that holds a text."""
+    blocks: list[str] = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+    return next(text for text in blocks if holding in text)
+
+
+def with_hash(form: str, place: int, hash_: str) -> str:
+    """A form with one of its example hashes replaced by that of a key we have."""
+    return form.replace(re.findall(r"sha256:[0-9a-f]{64}", form)[place], hash_)
+
+
+def test_file_and_line_of_the_page_hold_the_same_two_keys() -> None:
+    """Each example, pasted as it is, gives a private key for all games and a public one for two."""
+    private, private_hash = generate("private")
+    public, public_hash = generate("public")
+
+    for argument, form in (("file_text", block("toml", "[keys.")), ("text", block("text", "partner="))):
+        ours = with_hash(with_hash(form, 1, public_hash), 0, private_hash)
+        store = KeyStore.load(**{argument: ours})
+        assert len(store) == 2
+        assert store.authenticate(private) == Key("partner", "private")
+        assert store.authenticate(public) == Key(
+            "web",
+            "public",
+            frozenset({"crash", "dice"}),
+            frozenset({"https://app.example.com", "http://localhost:3000"}),
+        )
+
+
+def test_hash_command_of_the_page_prints_what_the_store_takes() -> None:
+    """A shell and sha256sum are enough to hash a key."""
+    secret, hash_ = generate("private")
+    command = block("sh", "sha256sum")
+
+    printed = subprocess.run(
+        ["sh", "-c", command],
+        env={"API_KEY": secret, "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert printed.stdout.strip() == hash_ == hash_of(secret)
+
+
+def test_command_in_the_refusal_of_a_plain_secret_prints_its_hash() -> None:
+    """The sentence that an operator gets can be followed to the letter."""
+    secret, hash_ = generate("private")
+    try:
+        KeyStore.load(text=f"partner={secret}")
+    except InvalidKeys as error:
+        sentence = str(error)
+    command = sentence.split("`")[1].replace("SECRET", secret)
+
+    printed = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+
+    assert f"sha256:{printed.stdout.split()[0]}" == hash_
