@@ -1,7 +1,7 @@
 """The contract between a source of rounds and the publisher. One could write a backend from this page alone.
 
-A backend only reads: it yields what its source holds and takes confirmations. Everything else (de-duplication, pipelining,
-retries, the log) is done once, for all backends, by `backends.publisher`.
+A backend only reads: it yields what its source holds and takes confirmations. Everything else (de-duplication,
+pipelining, retries, the log) is done once, for all backends, by `backends.publisher`.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -37,8 +37,8 @@ class Rejected(NamedTuple, Generic[P]):
 class Backend(Protocol[P]):
     """A source of rounds. Entered once per process with ``async with``; leaving closes connections and files at once.
 
-    Constructed as ``Backend(options, context)``, see `backends.registry`. Options are checked in the constructor, which does no I/O and
-    raises `InvalidOptions`.
+    Constructed as ``Backend(options, context)``, see `backends.registry`. Options are checked in the constructor, which
+    does no I/O and raises `InvalidOptions`.
     """
 
     def open(self) -> AbstractAsyncContextManager[None]:
@@ -50,12 +50,13 @@ class Backend(Protocol[P]):
         ...
 
     def read(self) -> AsyncIterator[Sequence[Captured[P] | Rejected[P]]]:
-        """Yield batches of what was committed, in commit order, from the last confirmed position on. Called once per `open`.
+        """Yield batches of what was committed, in commit order, from the last confirmed position on.
 
-        A batch holds what is there without waiting, at most a few thousand items, and never is empty. Rounds
-        that were yielded but not confirmed before a crash are yielded again after it: at least once, never less.
-        Ends when the source is exhausted; a source that never is (a database) reconnects by itself, with backoff, and goes on from the last yielded
-        position. Cancelling it loses nothing: what was not confirmed comes again.
+        Called once per `open`. A batch holds what is there without waiting, at most a few thousand items, and never is
+        empty. Rounds that were yielded but not confirmed before a crash are yielded again after it: at least once,
+        never less. Ends when the source is exhausted; a source that never is (a database) reconnects by itself, with
+        backoff, and goes on from the last yielded position. Cancelling it loses nothing: what was not confirmed comes
+        again.
 
         Back-pressure is the caller's: it simply asks for the next batch later. A backend reads ahead a bounded amount.
 

@@ -35,6 +35,9 @@ log = structlog.get_logger()
 _ANSWER_S: Final = 5.0
 _MIN_SERVER: Final = (2, 11)
 """The first nats-server with batched direct get, which replay and the publisher's check of the tail read with."""
+_RECONNECT_S: Final = 0.5
+"""Between attempts at one server: a restart takes about that long, and thousands of relays do not hurt at that pace."""
+_CLOSE_S: Final = 2.0
 _NANO: Final = 1_000_000_000
 _NO_STREAM: Final = 10059
 _NO_JETSTREAM: Final = (10039, 10076)
@@ -175,8 +178,8 @@ async def connect(
     Args:
         settings: Where NATS is and who we are.
         name: Shown for this connection in the server's monitoring.
-        on_disconnected: Awaited when the connection is lost, and when it is closed.
-        on_reconnected: Awaited each time it is back.
+        on_disconnected: A coroutine function, awaited when the connection is lost, and when it is closed.
+        on_reconnected: The same, awaited each time it is back.
         reconnect: Look for a server again, for ever, when the connection is lost. Off: a lost connection stays closed.
 
     Raises:
@@ -189,16 +192,10 @@ async def connect(
     async def on_error(error: Exception) -> None:
         # nats-py's own handler writes a traceback for each.
         faults[:] = [error]
-        if nc.is_connected or nc.is_reconnecting:
+        if nc.is_connected:
             log.warning("nats_error", connection=name, error=_sentence(error))
-
-    async def disconnected() -> None:
-        if on_disconnected is not None:
-            await on_disconnected()
-
-    async def reconnected() -> None:
-        if on_reconnected is not None:
-            await on_reconnected()
+        elif nc.is_reconnecting:  # one for every attempt; that the connection is lost has been said
+            log.debug("nats_reconnect_failed", connection=name, error=_sentence(error))
 
     tls = _tls_context(settings)
     if settings.creds_file is not None and not settings.creds_file.is_file():
@@ -209,8 +206,8 @@ async def connect(
                 settings.servers,
                 name=name,
                 error_cb=on_error,
-                disconnected_cb=disconnected,
-                reconnected_cb=reconnected,
+                disconnected_cb=on_disconnected,
+                reconnected_cb=on_reconnected,
                 allow_reconnect=False,  # the first attempt has to fail where it can be reported
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=0.2,  # type: ignore[arg-type]  # only ever given to sleep()
@@ -229,10 +226,15 @@ async def connect(
         await nc.close()
         raise _connect_error(settings, faults[0] if faults else error) from error
     nc.options["allow_reconnect"] = reconnect
+    nc.options["reconnect_time_wait"] = _RECONNECT_S
     try:
         yield nc
     finally:
-        await nc.close()
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                await nc.close()
+        except TimeoutError:  # what is unsent stays so; the server takes nothing any more
+            log.warning("nats_close_timed_out", connection=name, after_s=_CLOSE_S)
 
 
 async def open_log(nc: Client, settings: LogSettings) -> LogInfo:

@@ -1,0 +1,252 @@
+"""Which rounds are under way to the log, and how far the source may be told that they have arrived.
+
+Pure: no I/O, no clock. Owns the two promises that everything rests on: a position is given out only when everything
+before it is settled, and what has to be sent again is sent in the order of the source.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+P = TypeVar("P")
+
+
+@dataclass(slots=True)
+class Stats:
+    """What a publisher has done since it was made. All but `in_flight` only grow."""
+
+    read: int = 0
+    """Items that the backend yielded, rejected ones included."""
+    acked: int = 0
+    """Rounds that the log stored for us."""
+    duplicates: int = 0
+    """Rounds that the log had already; nothing was stored for them."""
+    rejected: int = 0
+    """Items that cannot become a round in the log."""
+    resent: int = 0
+    """Publishes beyond the first of a round."""
+    reconnects: int = 0
+    """Connections tried beyond the first."""
+    in_flight: int = 0
+    """Rounds read and not yet settled, now."""
+
+
+class Entry(Generic[P]):
+    """One round on its way, in the order of the source."""
+
+    __slots__ = ("attempts", "data", "floor", "msg_id", "position", "settled", "subject")
+
+    def __init__(self, position: P, subject: bytes, msg_id: bytes, data: bytes) -> None:
+        self.position = position
+        self.subject = subject
+        self.msg_id = msg_id
+        self.data = data
+        self.attempts = 0
+        self.settled = False
+        self.floor = 0
+        """The newest sequence of the log known when this was first sent: it is stored above that or not at all."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that this holds in memory, roughly."""
+        return len(self.data) + _OVERHEAD
+
+
+_OVERHEAD: Final = 256
+
+
+class Window(Generic[P]):
+    """What is read and not settled contiguously: first what was sent, then the queue of what is to be sent.
+
+    Entries are numbered from 0 in the order in which they were added, for the whole life of the window; an ack names
+    the number. Settled is whatever needs no sending any more: stored, known to be stored, or rejected.
+    """
+
+    def __init__(self, *, max_count: int, max_bytes: int) -> None:
+        self._max_count = max_count
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._sent: deque[Entry[P]] = deque()  # handed out by `take`, the oldest first; may hold settled entries
+        self._queue: deque[Entry[P]] = deque()  # to be handed out, all newer than those in _sent
+        self._base = 0  # the number of _sent[0]
+        self._failed: set[int] = set()
+        self._unanswered = 0
+        self._settled_up_to: list[P] = []  # at most one
+
+    def __len__(self) -> int:
+        return len(self._sent) + len(self._queue)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more entry may be added. One alone always may, whatever its size."""
+        return len(self) < self._max_count and (self._bytes < self._max_bytes or not len(self))
+
+    @property
+    def unanswered(self) -> int:
+        """How many entries have been handed out and are neither settled nor failed."""
+        return self._unanswered
+
+    @property
+    def queued(self) -> bool:
+        return bool(self._queue)
+
+    @property
+    def first_failed(self) -> int | None:
+        """The number of the oldest entry with an error ack since the last `rewind`; None: there is none."""
+        return min(self._failed, default=None)
+
+    def add(self, entry: Entry[P]) -> None:
+        """Put an entry behind all others. Whether there is room is for the caller to ask."""
+        self._bytes += entry.size
+        self._queue.append(entry)
+        if entry.settled and not self._sent:
+            self._advance()
+
+    def take(self, max_bytes: int) -> list[tuple[int, Entry[P]]]:
+        """Hand out the next entries to send, with their numbers, about `max_bytes` together; none: nothing queued."""
+        taken: list[tuple[int, Entry[P]]] = []
+        number = self._base + len(self._sent)
+        queue, sent = self._queue, self._sent
+        while queue and max_bytes > 0:
+            entry = queue.popleft()
+            sent.append(entry)
+            if not entry.settled:
+                entry.attempts += 1
+                taken.append((number, entry))
+                max_bytes -= entry.size
+            number += 1
+        self._unanswered += len(taken)
+        self._advance()
+        return taken
+
+    def settle(self, numbers: Iterable[int]) -> int:
+        """Take note that these need no more sending; return for how many this is news. Ignores unknown numbers."""
+        news = 0
+        sent = self._sent
+        for number in numbers:
+            index = number - self._base
+            if index == 0 and sent and not sent[0].settled and number not in self._failed:
+                # Nearly always: acks come in the order of the publishes.
+                self._pop()
+                self._unanswered -= 1
+                news += 1
+            elif 0 <= index < len(sent) and not sent[index].settled:
+                sent[index].settled = True
+                if number in self._failed:
+                    self._failed.remove(number)
+                else:
+                    self._unanswered -= 1
+                news += 1
+        self._advance()
+        return news
+
+    def fail(self, number: int) -> bool:
+        """Take note of an error ack; whether it is news. The entry is handed out again after a `rewind`."""
+        index = number - self._base
+        if not 0 <= index < len(self._sent) or self._sent[index].settled or number in self._failed:
+            return False
+        self._failed.add(number)
+        self._unanswered -= 1
+        return True
+
+    def rewind(self) -> None:
+        """Put everything that was handed out and is not settled back in front of the queue, in order.
+
+        Call it only when no more answers to what was handed out can arrive, or when they no longer matter (another
+        connection): an entry keeps its number.
+        """
+        self._queue.extendleft(reversed(self._sent))
+        self._sent.clear()
+        self._failed.clear()
+        self._unanswered = 0
+        self._advance()
+
+    def unsettled(self) -> Iterator[Entry[P]]:
+        """Go through what is not settled, the oldest first. Whoever marks an entry settled calls `refresh` after."""
+        for entries in (self._sent, self._queue):
+            yield from (entry for entry in entries if not entry.settled)
+
+    def entry(self, number: int) -> Entry[P]:
+        """Return the entry that was handed out under this number and is still here."""
+        return self._sent[number - self._base]
+
+    def refresh(self) -> None:
+        """Look again at what is settled, after entries were marked from outside; only between `rewind` and `take`."""
+        self._advance()
+
+    def position(self) -> P | None:
+        """Return the newest position before which everything is settled, once; None: no news since the last call."""
+        return self._settled_up_to.pop() if self._settled_up_to else None
+
+    def _advance(self) -> None:
+        while self._sent and self._sent[0].settled:
+            self._pop()
+        if not self._sent:
+            while self._queue and self._queue[0].settled:
+                self._sent.append(self._queue.popleft())
+                self._pop()
+
+    def _pop(self) -> None:
+        entry = self._sent.popleft()
+        self._base += 1
+        self._bytes -= entry.size
+        self._settled_up_to[:] = [entry.position]
+
+
+class Lag(Generic[P]):
+    """Hold positions back for a while, since an ack comes before the server's fsync.
+
+    Keeps at most about 256 positions however many come: within 1/256 of the lag only the newest counts.
+    """
+
+    def __init__(self, lag_s: float) -> None:
+        self._lag_s = lag_s
+        self._held: deque[tuple[float, P]] = deque()
+
+    def hold(self, position: P, now: float) -> None:
+        """Take a position that was settled at `now`, in seconds of any clock that only grows."""
+        due = now + self._lag_s
+        if len(self._held) > 1 and due - self._held[-2][0] < self._lag_s / 256:
+            self._held.pop()
+        self._held.append((due, position))
+
+    def release(self, now: float) -> P | None:
+        """Return the newest position that has been held long enough; None: there is none."""
+        position = None
+        while self._held and self._held[0][0] <= now:
+            position = self._held.popleft()[1]
+        return position
+
+    @property
+    def next_due(self) -> float | None:
+        """When `release` has something next; None: nothing is held."""
+        return self._held[0][0] if self._held else None
+
+
+class Chain:
+    """Whether each round is published on the condition that the one before it is the newest of the log.
+
+    The condition keeps order when a round fails and a later one would not. It costs a stop whenever anything else
+    became the newest: a duplicate that stored nothing, another publisher. So it is given up for a while each time that
+    happens, longer and longer, and taken up again.
+    """
+
+    def __init__(self) -> None:
+        self._off_until = 0.0
+        self._pause_s = _SHORTEST_PAUSE_S
+
+    def holds(self, now: float) -> bool:
+        """Whether to publish on condition at `now`."""
+        return now >= self._off_until
+
+    def broken(self, now: float) -> None:
+        """Take note that something else than the round before was the newest of the log."""
+        if now > self._off_until + _LONGEST_PAUSE_S:
+            self._pause_s = _SHORTEST_PAUSE_S
+        self._off_until = now + self._pause_s
+        self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
+
+
+_SHORTEST_PAUSE_S: Final = 0.5
+_LONGEST_PAUSE_S: Final = 60.0

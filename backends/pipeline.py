@@ -1,0 +1,271 @@
+"""Drive the window of rounds through one connection after another: send, take acks, send again, confirm.
+
+Owns when to send and when to stop, give up a connection, or tell the source. What may be told and what is sent again is
+decided in `backends.acks`. Knows neither how rounds are read nor how connections are made.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
+
+import structlog
+from nats.aio.client import Client
+from pydantic import BaseModel, ConfigDict, Field
+
+from backends.acks import Chain, Entry, Lag, Stats, Window
+from backends.contract import Rejected
+from backends.log import LogInfo, LogUnavailable
+from backends.wire import (
+    HEADER_ROOM,
+    NO_STREAM,
+    TOO_LARGE,
+    WRONG_LAST_MSG_ID,
+    Acks,
+    Publish,
+    PublishLink,
+    Refusal,
+    open_publish_link,
+)
+
+log = structlog.get_logger()
+
+P = TypeVar("P")
+Rejects = Callable[[Rejected[Any]], Awaitable[None]]
+"""Takes what cannot become a round in the log. It is confirmed to the source once this has returned."""
+
+RAW_BYTES: Final = 64 << 10
+_WRITE_BYTES: Final = 256 << 10
+_REFUSED_PAUSE_S: Final = (0.05, 2.0)
+
+
+class PublisherSettings(BaseModel):
+    """How much may be under way, and how sure to be before the source may forget."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_in_flight: int = Field(default=4096, ge=1, le=8192)
+    """Rounds read and not yet acked. Under 10,000, where nats-server begins to refuse publishes to one stream."""
+    max_in_flight_bytes: int = Field(default=8 << 20, ge=64 << 10)
+    """The same in bytes; the bound of the publisher's memory."""
+    ack_timeout_s: float = Field(default=5.0, gt=0)
+    """Silence after which a connection with rounds under way is given up. A cluster elects a leader in about 2 s."""
+    tail_rounds: int = Field(default=10_000, ge=0)
+    """How many of the log's newest rounds are known from the start, so that a restart doubles none of them. At least
+    what can be acked and not confirmed at a crash: `max_in_flight`, or the source's largest transaction if larger."""
+    confirm_lag_s: float = Field(default=0.0, ge=0)
+    """Confirm only what was acked longer ago. nats-server acks before fsync (``sync_interval``, 2 min): where a power
+    failure of all replicas must lose nothing, set this above it, and the source sends again what was lost."""
+    leave_s: float = Field(default=1.0, ge=0)
+    """When stopped, how long to wait for acks of what is under way. The rest comes again at the next start."""
+
+
+class Pipeline(Generic[P]):
+    """The window and everything that happens to it, over all connections of one publisher."""
+
+    def __init__(
+        self,
+        settings: PublisherSettings,
+        *,
+        confirm: Callable[[P], None],
+        rejects: Rejects,
+    ) -> None:
+        self.window: Window[P] = Window(max_count=settings.max_in_flight, max_bytes=settings.max_in_flight_bytes)
+        self.stats = Stats()
+        self.head = 0
+        """The newest sequence of the log that we know of."""
+        self._settings = settings
+        self._confirm = confirm
+        self._rejects = rejects
+        self._lag: Lag[P] = Lag(settings.confirm_lag_s)
+        self._chain = Chain()
+        self._previous: bytes | None = None  # the id sent last on this connection, when the next may depend on it
+        self._refusals: dict[int, Refusal] = {}
+        self._pause_s = _REFUSED_PAUSE_S[0]
+        self._progress_at = 0.0
+        self._connection = 0
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._now = asyncio.get_running_loop().time
+
+    async def add(self, entry: Entry[P]) -> None:
+        """Put a round (or anything settled) behind all others; wait while the window is full."""
+        while not self.window.has_room:
+            self._room.clear()
+            self._wake.set()
+            await self._room.wait()
+        self.window.add(entry)
+
+    def wake(self) -> None:
+        """Look at what was added, at the reader, and at the connection."""
+        self._wake.set()
+
+    def lost(self) -> None:
+        """Take note that the connection is gone; what was under way is to be sent again."""
+        self._connection += 1  # late answers of the old one no longer count
+        self._refusals.clear()
+        self._previous = None
+        self.window.rewind()
+        self._give_out()
+
+    async def reject(self, item: Rejected[P]) -> None:
+        """Hand an item to whoever takes rejects."""
+        await self._rejects(item)
+        self.stats.rejected += 1
+
+    async def run(self, nc: Client, info: LogInfo, reader: asyncio.Task[None]) -> None:
+        """Publish over this connection until `reader` has ended and everything is settled.
+
+        When cancelled, or when the reader failed, waits ``leave_s`` at most for what is under way.
+
+        Raises:
+            LogUnavailable: The connection is of no more use. Call `lost`, then `run` with another.
+        """
+        connection = self._connection
+        link = await open_publish_link(
+            nc,
+            info.stream,
+            on_acks=partial(self._on_acks, connection),
+            on_refusal=partial(self._on_refusal, connection),
+        )
+        limit = min(size for size in (nc.max_payload, info.max_message_bytes) if size > 0) - HEADER_ROOM
+        self._progress_at = self._now()
+        try:
+            while not (reader.done() and (not len(self.window) or reader.exception() is not None)):
+                await self._turn(link, limit)
+            if len(self.window):
+                await self._settle(link)
+        except asyncio.CancelledError:
+            reader.cancel()
+            await self._settle(link)
+            raise
+        except LogUnavailable:
+            link.abort()
+            raise
+        finally:
+            self._give_out()
+
+    async def _turn(self, link: PublishLink, limit: int) -> None:
+        """Do whatever there is to do, and wait when there is nothing."""
+        self._wake.clear()
+        self._give_out()
+        if not link.is_open:
+            raise LogUnavailable("the connection to NATS was lost")
+        if self._refusals:
+            if not self.window.unanswered:
+                await self._after_refusals()
+                return
+        elif self.window.queued:
+            await self._send(link, limit)
+            return
+        await self._wait()
+
+    async def _settle(self, link: PublishLink) -> None:
+        """Wait a little for answers to what was sent, sending nothing more."""
+        try:
+            async with asyncio.timeout(self._settings.leave_s):
+                while self.window.unanswered and link.is_open:
+                    self._wake.clear()
+                    await self._wake.wait()
+        except TimeoutError:
+            log.warning("left_unacked", in_flight=len(self.window))
+
+    # --- sending ------------------------------------------------------------------------------------------------
+
+    async def _send(self, link: PublishLink, limit: int) -> None:
+        if not self.window.unanswered:
+            self._progress_at = self._now()
+        taken = self.window.take(_WRITE_BYTES)
+        publishes = []
+        too_large = []
+        chained = self._chain.holds(self._now())
+        for number, entry in taken:
+            if len(entry.data) > limit:
+                too_large.append(number)
+                continue
+            if entry.attempts == 1:
+                entry.floor = self.head
+            else:
+                self.stats.resent += 1
+            expected = self._previous if chained else None
+            publishes.append(Publish(entry.subject, number, entry.msg_id, expected, entry.data))
+            self._previous = entry.msg_id
+        if publishes:
+            try:
+                async with asyncio.timeout(self._settings.ack_timeout_s):
+                    await link.send(publishes)
+            except TimeoutError as error:
+                raise LogUnavailable(f"NATS took nothing for {self._settings.ack_timeout_s:g} s") from error
+        for number in too_large:
+            await self._reject_entry(number, f"round has {{}} bytes; the log takes {limit}")
+
+    async def _reject_entry(self, number: int, reason: str) -> None:
+        entry = self.window.entry(number)
+        size = len(entry.data)
+        await self.reject(Rejected(entry.msg_id.decode(), reason.format(size), entry.data[:RAW_BYTES], entry.position))
+        self.window.settle([number])
+
+    async def _after_refusals(self) -> None:
+        """Everything is answered, something was refused: deal with the first of it, and send again from there."""
+        number = self.window.first_failed
+        refusals, self._refusals = self._refusals, {}
+        if number is None:
+            return
+        code, reason = refusals[number].code, refusals[number].reason
+        self._previous = None
+        if code == TOO_LARGE:
+            await self._reject_entry(number, f"the stream refuses it: {reason}")
+        elif code == WRONG_LAST_MSG_ID:
+            self._chain.broken(self._now())
+        elif code == NO_STREAM:
+            raise LogUnavailable(reason)
+        else:
+            log.warning("publish_refused", code=code, reason=reason, pause_s=self._pause_s)
+            await asyncio.sleep(self._pause_s)
+            self._pause_s = min(self._pause_s * 2, _REFUSED_PAUSE_S[1])
+        self.window.rewind()
+
+    # --- answers ------------------------------------------------------------------------------------------------
+
+    def _on_acks(self, connection: int, acks: Acks) -> None:
+        if connection != self._connection:
+            return
+        self._progress_at = self._now()
+        self._pause_s = _REFUSED_PAUSE_S[0]
+        self.head = max(self.head, acks.sequence)
+        news = self.window.settle(acks.numbers)
+        self.stats.acked += news - acks.duplicates
+        self.stats.duplicates += acks.duplicates
+        self._wake.set()
+
+    def _on_refusal(self, connection: int, refusal: Refusal) -> None:
+        if connection == self._connection and self.window.fail(refusal.number):
+            self._progress_at = self._now()
+            self._refusals[refusal.number] = refusal
+            self._wake.set()
+
+    def _give_out(self) -> None:
+        """Tell the source how far everything is settled, and the reader that there is room."""
+        position = self.window.position()
+        if position is not None:
+            self._lag.hold(position, self._now())
+        due = self._lag.release(self._now())
+        if due is not None:
+            self._confirm(due)
+        if self.window.has_room:
+            self._room.set()
+
+    async def _wait(self) -> None:
+        """Wait for anything new, but not longer than the next deadline.
+
+        Raises:
+            LogUnavailable: Nothing was answered for ``ack_timeout_s``.
+        """
+        silent_at = self._progress_at + self._settings.ack_timeout_s if self.window.unanswered else None
+        deadlines = [at for at in (silent_at, self._lag.next_due) if at is not None]
+        try:
+            async with asyncio.timeout_at(min(deadlines, default=None)):
+                await self._wake.wait()
+        except TimeoutError as error:
+            if silent_at is not None and self._now() >= silent_at:
+                raise LogUnavailable(f"NATS acked nothing for {self._settings.ack_timeout_s:g} s") from error

@@ -1,0 +1,83 @@
+"""Read which rounds the end of the log holds, so that nothing is stored twice however long ago it was.
+
+The server itself knows ids for its duplicate window only, two minutes by default.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from backends.log import LogUnavailable
+from rounds.subjects import LOG_SUBJECTS
+
+_ANSWER_S: Final = 10.0
+_PAGE: Final = 2_000
+_PAGE_BYTES: Final = 4 << 20
+
+
+class _Page(NamedTuple):
+    ids: list[bytes]
+    last: int  # the sequence of the newest message in it; 0: there are none
+
+
+async def stored_ids(nc: Client, stream: str, *, first: int, last: int) -> AsyncIterator[list[bytes]]:
+    """Yield, page by page, the ids of the rounds stored at sequences `first` to at least `last`.
+
+    Uses batched direct get, which leaves no state in the server:
+    https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-31.md
+
+    Raises:
+        LogUnavailable: No answer in time, or the connection broke.
+    """
+    while first <= last:
+        page = await _page(nc, stream, {"seq": first, "batch": _PAGE, "max_bytes": _PAGE_BYTES})
+        if not page.last:
+            return
+        yield page.ids
+        first = page.last + 1
+
+
+async def first_since(nc: Client, stream: str, moment: datetime) -> int:
+    """Return the sequence of the first round stored at `moment` or later; 0 when there is none.
+
+    Raises:
+        LogUnavailable: No answer in time, or the connection broke.
+    """
+    return (await _page(nc, stream, {"start_time": moment.isoformat(), "batch": 1})).last
+
+
+async def _page(nc: Client, stream: str, request: dict[str, Any]) -> _Page:
+    ids: list[bytes] = []
+    last = 0
+    ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def collect(message: Msg) -> None:
+        nonlocal last
+        headers = message.headers or {}
+        if status := headers.get("Status"):
+            if not ended.done():
+                ended.set_result(f"{status} {headers.get('Description', '')}".strip())
+            return
+        last = int(headers["Nats-Sequence"])
+        if msg_id := headers.get("Nats-Msg-Id"):
+            ids.append(msg_id.encode())
+
+    inbox = nc.new_inbox()
+    body = msgspec.json.encode({**request, "next_by_subj": LOG_SUBJECTS})
+    try:
+        subscription = await nc.subscribe(inbox, cb=collect)
+        async with asyncio.timeout(_ANSWER_S):
+            await nc.publish(f"$JS.API.DIRECT.GET.{stream}", body, reply=inbox)
+            status = await ended
+        await subscription.unsubscribe()
+    except (NatsError, TimeoutError, OSError) as error:
+        raise LogUnavailable(f"the log's tail cannot be read: {str(error) or type(error).__name__}") from error
+    if not status.startswith(("204", "404")):  # 204: end of the batch; 404: nothing there
+        raise LogUnavailable(f"the log's tail cannot be read: {status}")
+    return _Page(ids, last)
