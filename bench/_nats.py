@@ -1,0 +1,66 @@
+"""A real nats-server for one benchmark: own port, own store, killable like a crash and restartable on both."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final, Self
+
+_START_S: Final = 10.0
+_LOOK_AGAIN_S: Final = 0.002
+
+
+class NatsServer:
+    """One nats-server with JetStream in file storage: started when entered, gone with its files when left."""
+
+    def __init__(self) -> None:
+        self._store = Path(tempfile.mkdtemp(prefix="stream-relay-bench-"))
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port: int = probe.getsockname()[1]
+        self.url = f"nats://127.0.0.1:{self.port}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        shutil.rmtree(self._store, ignore_errors=True)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "nats-server is not running"
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start on the same port and store as ever; return when it greets clients."""
+        program = Path(sys.executable).with_name("nats-server")
+        command = [str(program) if program.exists() else "nats-server", "-a", "127.0.0.1", "-p", str(self.port)]
+        command += ["-js", "-sd", str(self._store / "jetstream"), "-l", str(self._store / "log")]
+        self._process = subprocess.Popen(command)
+        deadline = time.monotonic() + _START_S
+        while not self._greets():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(
+                    f"nats-server did not start: {(self._store / 'log').read_text('utf-8', 'replace')[-500:]}"
+                )
+            time.sleep(_LOOK_AGAIN_S)
+
+    def kill(self) -> None:
+        """End it with SIGKILL: no goodbye to clients, nothing flushed."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def _greets(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                return connection.recv(5) == b"INFO "
+        except OSError:
+            return False

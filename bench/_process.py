@@ -1,0 +1,52 @@
+"""What Linux knows about a process: CPU used, memory held, the core it may run on.
+
+Reads ``/proc`` directly, so that looking costs the observed process nothing. Linux only, as the relay's containers are.
+"""
+
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds (user + system, all threads) that a process has used, in steps of 10 ms."""
+    # The name in parentheses may hold spaces; fields count from after it (proc_pid_stat(5)).
+    fields = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+
+def rss_bytes(pid: int) -> int:
+    """Resident memory of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) * _PAGE_BYTES
+
+
+@contextmanager
+def on_core(core: int) -> Iterator[None]:
+    """Keep this process, and every child started in the block, on one core; where there is one only, that one."""
+    before = os.sched_getaffinity(0)
+    if len(before) > 1:
+        os.sched_setaffinity(0, {sorted(before)[core % len(before)]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def allow_files(count: int) -> None:
+    """Raise this process's limit of open files (children inherit it) to at least `count`.
+
+    Raises:
+        SystemExit: The system's hard limit is lower; says how to raise it.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= count:
+        return
+    if hard < count:
+        raise SystemExit(f"this benchmark needs {count} open files, the limit is {hard}; try: ulimit -Hn {count}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
