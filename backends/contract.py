@@ -6,13 +6,24 @@ pipelining, retries, the log) is done once, for all backends, by `backends.publi
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from rounds import Round
+from rounds import Catalogue, Round
 
 P = TypeVar("P")
 """A backend's own kind of position. Only that backend looks inside; the publisher hands it back as it got it."""
 P_contra = TypeVar("P_contra")
+
+
+@dataclass(frozen=True, slots=True)
+class BackendContext:
+    """What every backend is given besides its own options."""
+
+    catalogue: Catalogue
+    """The games of this installation; a round of any other game is to be rejected."""
+    interactive: bool = False
+    """A person watches on stderr: a backend that knows how much there is may show how far it is."""
 
 
 class Captured(NamedTuple, Generic[P]):
