@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+_CORES: Final = sorted(os.sched_getaffinity(0))
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -30,8 +31,7 @@ def rss_bytes(pid: int) -> int:
 def on_core(core: int) -> Iterator[None]:
     """Keep this process, and every child started in the block, on one core; where there is one only, that one."""
     before = os.sched_getaffinity(0)
-    if len(before) > 1:
-        os.sched_setaffinity(0, {sorted(before)[core % len(before)]})
+    os.sched_setaffinity(0, {_CORES[core % len(_CORES)]})
     try:
         yield
     finally:

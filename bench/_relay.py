@@ -1,0 +1,97 @@
+"""``stream-relay serve`` as a process of its own, on a free port, with one key."""
+
+import hashlib
+import http.client
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+_READY_S: Final = 15.0
+_LOOK_AGAIN_S: Final = 0.002
+_STOP_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class RelayProcess:
+    """Where a running relay is, and how to get in."""
+
+    pid: int
+    port: int
+    key: str
+    ready_s: float
+    """Seconds from starting the process to the first 200 of ``/readyz``."""
+
+    def token(self) -> str:
+        """Get a fresh stream token; it opens any number of links for 30 s."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection.request("POST", "/api/auth/token", headers={"X-API-Key": self.key})
+        answer = connection.getresponse()
+        body = json.loads(answer.read())
+        connection.close()
+        assert answer.status == 200, body
+        return str(body["token"])
+
+
+@contextmanager
+def relay(nats_url: str, **settings: str) -> Iterator[RelayProcess]:
+    """Run a relay until the block ends; `settings` are environment variables on top of what it needs to run."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    key = f"sk_live_{secrets.token_hex(32)}"
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("RELAY_") and name != "PORT"
+    }
+    environment |= {
+        "RELAY_HTTP_HOST": "127.0.0.1",
+        "RELAY_HTTP_PORT": str(port),
+        "RELAY_NATS_URL": nats_url,
+        "RELAY_AUTH_KEYS": f"bench=sha256:{hashlib.sha256(key.encode()).hexdigest()}",
+        "RELAY_AUTH_TOKEN_SECRETS": f"bench:{secrets.token_hex(32)}",
+        "RELAY_DRAIN_GRACE_S": "0",
+        "RELAY_LOG_FORMAT": "json",
+        **settings,
+    }
+    program = Path(sys.executable).with_name("stream-relay")
+    started = time.monotonic()
+    output = tempfile.TemporaryFile()  # noqa: SIM115 - closed below, after the process
+    process = subprocess.Popen([str(program), "serve"], env=environment, stdout=output, stderr=output)
+    try:
+        if not _ready(process, port, started + _READY_S):
+            output.seek(0)
+            raise SystemExit(f"stream-relay serve did not get ready: {output.read().decode(errors='replace')[-1000:]}")
+        yield RelayProcess(process.pid, port, key, time.monotonic() - started)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        output.close()
+
+
+def _ready(process: subprocess.Popen[bytes], port: int, deadline: float) -> bool:
+    """Ask until the relay says that it is ready; False when it ends first, or time does."""
+    while process.poll() is None and time.monotonic() < deadline:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            connection.request("GET", "/readyz")
+            if connection.getresponse().status == 200:
+                return True
+        except OSError:
+            pass  # not listening yet
+        finally:
+            connection.close()
+        time.sleep(_LOOK_AGAIN_S)
+    return False
