@@ -1,0 +1,144 @@
+"""The options that both Postgres backends share: where the database is, which table, which columns.
+
+Owns how options are checked and how a fault is told. Knows nothing of connections. Each backend adds its own options in
+a subclass.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Self, TypeVar
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from backends.contract import InvalidOptions
+
+_IDENTIFIER_BYTES: Final = 63
+
+
+def _identifier(text: str) -> str:
+    if not text or "\0" in text or len(text.encode(errors="replace")) > _IDENTIFIER_BYTES:
+        raise ValueError(f"must be a name of 1 to {_IDENTIFIER_BYTES} bytes, as it is in the catalogue, without quotes")
+    return text
+
+
+Identifier = Annotated[str, AfterValidator(_identifier)]
+"""A name as the database's catalogue holds it: case counts, no quotes around it."""
+
+
+class PostgresOptions(BaseModel):
+    """What every Postgres backend needs to know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    dsn: SecretStr
+    """``postgresql://user:password@host:port/database?sslmode=require``. What it leaves out comes from ``PGPASSWORD``
+    and its like, as in psql."""
+    table: str = "public.rounds"
+    """The table of rounds, ``schema.table`` or ``table`` (in schema public); case counts."""
+    round_id_column: Identifier = "round_id"
+    game_slug_column: Identifier = "game_slug"
+    game_type_column: Identifier | None = None
+    """Unset: column ``game_type`` where the table has one, else the type that the catalogue of games gives."""
+    finished_at_column: Identifier = "finished_at"
+    """timestamptz; a timestamp without time zone is taken as UTC."""
+    extras_column: Identifier = "extras"
+    """json, jsonb or text that holds a JSON object. NULL stands for ``{}``."""
+    connect_timeout_s: float = Field(default=10.0, ge=0.1, le=300)
+    """How long one attempt to connect may take."""
+    retry_max_s: float = Field(default=10.0, ge=0.05, le=300)
+    """The longest pause between attempts to reconnect; the first is a twentieth of a second, then they double."""
+
+    @field_validator("dsn")
+    @classmethod
+    def _check_dsn(cls, value: SecretStr) -> SecretStr:
+        try:
+            parts = urlsplit(value.get_secret_value())
+            parts.port  # noqa: B018 - raises for what is no port
+            usable = parts.scheme in ("postgresql", "postgres")
+        except ValueError:
+            usable = False
+        if not usable:
+            # Never the value: it holds a password.
+            raise ValueError("must be a URL such as postgresql://user:password@host:5432/database (value not shown)")
+        return value
+
+    @field_validator("table")
+    @classmethod
+    def _check_table(cls, value: str) -> str:
+        for part in value.split(".", 1):
+            _identifier(part)
+        return value
+
+    @property
+    def schema_name(self) -> str:
+        schema, dot, _ = self.table.partition(".")
+        return schema if dot else "public"
+
+    @property
+    def table_name(self) -> str:
+        return self.table.partition(".")[2] or self.table
+
+    @property
+    def quoted_table(self) -> str:
+        """The table as it stands in SQL."""
+        return f"{quote_identifier(self.schema_name)}.{quote_identifier(self.table_name)}"
+
+    @property
+    def shown_dsn(self) -> str:
+        """Where the database is, without user, password and parameters: for logs and errors."""
+        parts = urlsplit(self.dsn.get_secret_value())
+        host = parts.hostname or "local socket"
+        netloc = f"{host}:{parts.port}" if parts.port else host
+        return f"{netloc}/{quote(unquote(parts.path.lstrip('/')))}"
+
+    @classmethod
+    def read(cls, options: Mapping[str, object]) -> Self:
+        """Check `options` as they come from the environment (strings) or a TOML file (typed).
+
+        Raises:
+            InvalidOptions: One is unknown, missing or wrong.
+        """
+        return read_options(cls, options)
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def read_options(model: type[M], options: Mapping[str, object]) -> M:
+    """Build `model` from `options`; raise `InvalidOptions` with one sentence for every fault, a line each."""
+    try:
+        return model.model_validate(dict(options))
+    except ValidationError as error:
+        secret = {name for name, field in model.model_fields.items() if field.annotation is SecretStr}
+        faults = error.errors(include_url=False, include_context=False)
+        raise InvalidOptions("\n".join(_sentence(model, fault, secret) for fault in faults)) from None
+
+
+def _sentence(model: type[BaseModel], fault: Any, secret: set[str]) -> str:
+    name = ".".join(str(part) for part in fault["loc"]) or "options"
+    if fault["type"] == "extra_forbidden":
+        return f"unknown option {name!r}; allowed are {', '.join(sorted(model.model_fields))}"
+    if fault["type"] == "missing":
+        return f"option {name!r} is missing"
+    reason = fault["msg"].removeprefix("Value error, ")
+    if fault["loc"] and fault["loc"][0] in secret:
+        return f"option {name!r} {reason[:1].lower()}{reason[1:]}"
+    return f"option {name} = {fault['input']!r:.80}: {reason[:1].lower()}{reason[1:]}"
+
+
+def quote_identifier(name: str) -> str:
+    """Write a name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def quote_literal(text: str) -> str:
+    """Write text as an SQL string constant (standard_conforming_strings, on since 9.1)."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def with_parameters(dsn: str, parameters: Mapping[str, str]) -> str:
+    """Add connection parameters to a URL; those that it has already win."""
+    parts = urlsplit(dsn)
+    present = {pair.partition("=")[0] for pair in parts.query.split("&")}
+    added = [f"{name}={quote(value, safe='')}" for name, value in parameters.items() if name not in present]
+    return urlunsplit(parts._replace(query="&".join([*filter(None, [parts.query]), *added])))
