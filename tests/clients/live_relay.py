@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import requests
+
 from auth.keys import DEMO_KEY
 from tests.clients.program import Program
 
@@ -31,8 +33,17 @@ class LiveRelay:
         self.url, self.port = up[0], int(up[1])
 
     @property
-    def authority(self) -> str:
-        return f"127.0.0.1:{self.port}"
+    def ws_url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}"
+
+    def token(self) -> str:
+        """A fresh stream token."""
+        answer = requests.post(f"{self.url}/api/auth/token", headers={"X-API-Key": self.key}, timeout=10)
+        return str(answer.json()["token"])
+
+    def wait_for(self, pattern: str, *, within_s: float = 30.0) -> None:
+        """Wait until the relay logs a line that matches."""
+        self._program.wait_for(pattern, within_s=within_s)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -50,7 +61,9 @@ class LiveRelay:
         self._start(port=self.port)
 
     def stop(self) -> None:
-        self._program.stop()
+        """Stop it as Ctrl-C does. It must end by itself, whatever its clients do."""
+        code = self._program.stop()
+        assert code == 0, f"the relay ended with code {code}; it printed: {self._program.printed[-20:]}"
 
 
 @contextmanager

@@ -83,8 +83,8 @@ class Program:
         self._finish()
         return code
 
-    def stop(self) -> None:
-        """End it as Ctrl-C would, and by force if it has not ended within 10 s."""
+    def stop(self) -> int:
+        """End it as Ctrl-C would, and by force if it has not ended within 10 s; return its exit code."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGINT)
         try:
@@ -93,6 +93,7 @@ class Program:
             os.killpg(self.pid, signal.SIGKILL)
             self._process.wait()
         self._finish()
+        return self._process.returncode
 
     def _read(self) -> None:
         assert self._process.stdout is not None
