@@ -204,6 +204,9 @@ class Lag(Generic[P]):
         self._lag_s = lag_s
         self._held: deque[tuple[float, P]] = deque()
 
+    def __len__(self) -> int:
+        return len(self._held)
+
     def hold(self, position: P, now: float) -> None:
         """Take a position that was settled at `now`, in seconds of any clock that only grows."""
         due = now + self._lag_s

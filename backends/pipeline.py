@@ -36,7 +36,8 @@ Rejects = Callable[[Rejected[Any]], Awaitable[None]]
 
 RAW_BYTES: Final = 64 << 10
 _WRITE_BYTES: Final = 256 << 10
-_REFUSED_PAUSE_S: Final = (0.05, 2.0)
+_REFUSED_PAUSE_S: Final = (0.01, 2.0)
+_TELL_REFUSED_S: Final = 10.0
 
 
 class PublisherSettings(BaseModel):
@@ -82,6 +83,7 @@ class Pipeline(Generic[P]):
         self._previous: bytes | None = None  # the id sent last on this connection, when the next may depend on it
         self._refusals: dict[int, Refusal] = {}
         self._pause_s = _REFUSED_PAUSE_S[0]
+        self._tell_refused_at = 0.0
         self._progress_at = 0.0
         self._connection = 0
         self._wake = asyncio.Event()
@@ -131,10 +133,9 @@ class Pipeline(Generic[P]):
         limit = min(size for size in (nc.max_payload, info.max_message_bytes) if size > 0) - HEADER_ROOM
         self._progress_at = self._now()
         try:
-            while not (reader.done() and (not len(self.window) or reader.exception() is not None)):
+            while not reader.done():
                 await self._turn(link, limit)
-            if len(self.window):
-                await self._settle(link)
+            await self._finish(link, limit, self._settings.leave_s if reader.exception() is not None else None)
         except asyncio.CancelledError:
             reader.cancel()
             await self._settle(link)
@@ -159,6 +160,18 @@ class Pipeline(Generic[P]):
             await self._send(link, limit)
             return
         await self._wait()
+
+    async def _finish(self, link: PublishLink, limit: int, within_s: float | None) -> None:
+        """Publish what is in the window, the source having ended; give up after `within_s`."""
+        leaving = asyncio.timeout(within_s)
+        try:
+            async with leaving:
+                while len(self.window):
+                    await self._turn(link, limit)
+        except TimeoutError:
+            if not leaving.expired():  # somebody else's: the one who confirms, or takes rejects
+                raise
+            log.warning("left_unacked", in_flight=len(self.window))
 
     async def _settle(self, link: PublishLink) -> None:
         """Wait a little for answers to what was sent, sending nothing more."""
@@ -197,12 +210,12 @@ class Pipeline(Generic[P]):
             except TimeoutError as error:
                 raise LogUnavailable(f"NATS took nothing for {self._settings.ack_timeout_s:g} s") from error
         for number in too_large:
-            await self._reject_entry(number, f"round has {{}} bytes; the log takes {limit}")
+            await self._reject_entry(number, f"the log takes {limit}")
 
-    async def _reject_entry(self, number: int, reason: str) -> None:
+    async def _reject_entry(self, number: int, limit: str) -> None:
         entry = self.window.entry(number)
-        size = len(entry.data)
-        await self.reject(Rejected(entry.msg_id.decode(), reason.format(size), entry.data[:RAW_BYTES], entry.position))
+        reason = f"round has {len(entry.data)} bytes; {limit}"
+        await self.reject(Rejected(entry.msg_id.decode(), reason, entry.data[:RAW_BYTES], entry.position))
         self.window.settle([number])
 
     async def _after_refusals(self) -> None:
@@ -220,7 +233,9 @@ class Pipeline(Generic[P]):
         elif code == NO_STREAM:
             raise LogUnavailable(reason)
         else:
-            log.warning("publish_refused", code=code, reason=reason, pause_s=self._pause_s)
+            if self._now() >= self._tell_refused_at:  # a struggling server refuses many times a second
+                self._tell_refused_at = self._now() + _TELL_REFUSED_S
+                log.warning("publish_refused", code=code, reason=reason, in_flight=len(self.window))
             await asyncio.sleep(self._pause_s)
             self._pause_s = min(self._pause_s * 2, _REFUSED_PAUSE_S[1])
         self.window.rewind()

@@ -126,7 +126,7 @@ async def open_publish_link(
         LogUnavailable: The connection was lost meanwhile.
     """
     inbox = nc.new_inbox().encode()
-    parser = _AckParser(nc, stream, inbox, on_acks)
+    parser = AckParser(nc, stream, inbox, on_acks)
 
     async def on_message(message: Msg) -> None:
         answered(message, on_acks, on_refusal)
@@ -143,9 +143,10 @@ async def open_publish_link(
 def answered(message: Msg, on_acks: Callable[[Acks], None], on_refusal: Callable[[Refusal], None]) -> None:
     """Read one answer that the fast path left to nats-py: an error, or an ack of an unusual form."""
     number = int(message.subject.rpartition(".")[2])
-    status = (message.headers or {}).get("Status")
-    if status is not None:
-        reason = "no stream takes rounds now" if int(status) == NO_STREAM else f"status {status}"
+    headers = message.headers or {}
+    status = headers.get("Status")
+    if status is not None:  # 503: nobody listens; 429: more than the server buffers for the stream
+        reason = "no stream takes rounds now" if int(status) == NO_STREAM else headers.get("Description", "")
         on_refusal(Refusal(number, int(status), reason))
         return
     try:
@@ -161,7 +162,7 @@ def answered(message: Msg, on_acks: Callable[[Acks], None], on_refusal: Callable
         on_refusal(Refusal(number, 0, "the ack names no sequence"))
 
 
-class _AckParser(Parser):
+class AckParser(Parser):
     """Takes runs of plain acks out of what arrives, and leaves everything else to nats-py."""
 
     def __init__(self, nc: Client, stream: str, inbox: bytes, on_acks: Callable[[Acks], None]) -> None:

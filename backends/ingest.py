@@ -1,0 +1,85 @@
+"""Run one backend into the log: the whole of the ingest process but its settings and signals."""
+
+import asyncio
+import time
+from typing import Any
+
+import structlog
+
+from backends.acks import Stats
+from backends.contract import Backend, Rejected
+from backends.log import LogSettings
+from backends.publisher import Publisher, PublisherSettings, Rejects
+
+log = structlog.get_logger()
+
+_PROGRESS_S = 60.0
+
+
+async def log_reject(item: Rejected[Any]) -> None:
+    """Take a rejected item by logging where it is and why; its content is left in the source."""
+    log.warning("round_rejected", key=item.key, reason=item.reason, raw_bytes=len(item.raw))
+
+
+async def run_ingest(
+    backend: Backend[Any],
+    log_settings: LogSettings,
+    settings: PublisherSettings | None = None,
+    *,
+    rejects: Rejects = log_reject,
+    name: str = "backend",
+    progress_s: float = _PROGRESS_S,
+) -> Stats:
+    """Publish what `backend` reads until it is exhausted; return the numbers.
+
+    Waits for NATS when it is not there (``log_lost``, ``log_restored``). When cancelled, leaves within ``leave_s``.
+
+    Args:
+        backend: Where rounds come from; opened and left here.
+        log_settings: The log to publish to; made when it is missing.
+        settings: The pipeline's bounds; None: the defaults.
+        rejects: Takes what cannot become a round; what it raises ends the run.
+        name: The backend's name, for the logs.
+        progress_s: Seconds between ``ingest_progress`` events; none while nothing is read.
+
+    Raises:
+        BackendError: The source cannot be read (any further).
+        LogError: The log cannot be used until an operator acts.
+    """
+    bound = log.bind(backend=name)
+    started = time.monotonic()
+    outcome = "failed"
+    publisher: Publisher[Any] = Publisher(
+        log_settings, settings or PublisherSettings(), confirm=backend.confirm, rejects=rejects
+    )
+    progress = asyncio.create_task(_tell_progress(publisher, bound, progress_s), name="ingest-progress")
+    try:
+        async with backend.open():
+            bound.info("ingest_started", nats=log_settings.shown_url, stream=log_settings.stream)
+            await publisher.run(backend.read())
+        outcome = "exhausted"
+    except asyncio.CancelledError:
+        outcome = "stopped"
+        raise
+    finally:
+        progress.cancel()
+        stats = publisher.stats
+        bound.info("ingest_finished", outcome=outcome, after_s=round(time.monotonic() - started, 1), **counts(stats))
+    return stats
+
+
+def counts(stats: Stats) -> dict[str, int]:
+    """Render the numbers as fields of a log event."""
+    return {name: getattr(stats, name) for name in Stats.__dataclass_fields__}
+
+
+async def _tell_progress(
+    publisher: Publisher[Any], bound: structlog.typing.FilteringBoundLogger, every_s: float
+) -> None:
+    told = 0
+    while True:
+        await asyncio.sleep(every_s)
+        stats = publisher.stats
+        if stats.read != told:
+            told = stats.read
+            bound.info("ingest_progress", **counts(stats))

@@ -1,0 +1,82 @@
+"""Which backends there are, by name: built-in ones in a table, anyone's as entry points. One loads only when chosen."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Final, cast
+
+from backends.contract import Backend, BackendError
+from rounds import Catalogue
+
+GROUP: Final = "stream_relay.backends"
+"""The entry point group in which packages announce backends of their own: ``name = "package.module:Class"``."""
+
+_BUILT_IN: Final[Mapping[str, str]] = {
+    "file": "backends.file:FileReplay",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BackendContext:
+    """What every backend is given besides its own options."""
+
+    catalogue: Catalogue
+    """The games of this installation; a round of any other game or type is to be rejected."""
+
+
+Factory = Callable[[Mapping[str, object], BackendContext], Backend[Any]]
+
+
+class UnknownBackend(BackendError):
+    """No backend has this name."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        super().__init__(name, known)
+        self.name, self.known = name, known
+
+    def __str__(self) -> str:
+        return f"unknown backend {self.name[:64]!r}; known backends: {', '.join(self.known)}"
+
+
+class BrokenBackend(BackendError):
+    """The backend is known and cannot be loaded: a package that it needs is missing, or its announcement is wrong."""
+
+    def __init__(self, name: str, target: str, reason: str) -> None:
+        super().__init__(name, target, reason)
+        self.name, self.target, self.reason = name, target, reason
+
+    def __str__(self) -> str:
+        return f"backend {self.name!r} ({self.target}) cannot be loaded: {self.reason}"
+
+
+def known_backends() -> list[str]:
+    """Name every backend that can be chosen, sorted. Loads none of them."""
+    return sorted({*_BUILT_IN, *(point.name for point in entry_points(group=GROUP))})
+
+
+def make_backend(name: str, options: Mapping[str, object], context: BackendContext) -> Backend[Any]:
+    """Load the backend called `name` and construct it. A built-in name cannot be taken over by an entry point.
+
+    Raises:
+        UnknownBackend: There is none; the text lists those there are.
+        BrokenBackend: It cannot be loaded.
+        InvalidOptions: It does not accept `options`.
+    """
+    target = _BUILT_IN.get(name) or _announced(name)
+    module, _, attribute = target.partition(":")
+    try:
+        factory = cast("Factory", getattr(import_module(module), attribute))
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BrokenBackend(name, target, str(error)) from error
+    return factory(options, context)
+
+
+def _announced(name: str) -> str:
+    points: list[EntryPoint] = list(entry_points(group=GROUP, name=name))
+    if not points:
+        raise UnknownBackend(name, known_backends())
+    targets = sorted({point.value for point in points})
+    if len(targets) > 1:
+        raise BrokenBackend(name, ", ".join(targets), "several packages announce this name; uninstall all but one")
+    return targets[0]

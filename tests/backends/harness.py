@@ -1,0 +1,175 @@
+"""What the publisher's tests share: sources that count, a look into the log, and a wire that can be cut."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from backends.contract import Captured, Rejected
+from backends.log import LogSettings, connect
+from rounds import Round
+from tests.nats import NatsServer
+
+GAMES = ("crash", "double", "fortune-dragon")
+
+
+def make_round(number: int, game: str | None = None, extras: str = '{"point":"2.50"}') -> Round:
+    return Round(
+        number,
+        GAMES[number % 3] if game is None else game,
+        "multiplier",
+        "2026-01-18T10:00:30Z",
+        extras,
+        1737194400000 + number,
+    )
+
+
+class Source:
+    """Yields rounds 1 to `count`, each with its number as position, and records what is confirmed."""
+
+    def __init__(self, count: int, *, start: int = 1, batch: int = 100, pause_after: int | None = None) -> None:
+        self.rounds = [make_round(number) for number in range(start, start + count)]
+        self.yielded = 0
+        self.confirmed: list[int] = []
+        self._batch = batch
+        self._pause_after = pause_after
+        self._gate = asyncio.Event()
+        self._changed = asyncio.Condition()
+        self._notify: set[asyncio.Task[None]] = set()
+
+    async def read(self) -> AsyncIterator[Sequence[Captured[int] | Rejected[int]]]:
+        for at in range(0, len(self.rounds), self._batch):
+            if self.yielded == self._pause_after:
+                await self._gate.wait()
+            batch = self.rounds[at : at + self._batch]
+            self.yielded += len(batch)
+            yield [Captured(round_, round_.round_id) for round_ in batch]
+
+    def confirm(self, position: int) -> None:
+        self.confirmed.append(position)
+        task = asyncio.create_task(self._tell())
+        self._notify.add(task)
+        task.add_done_callback(self._notify.discard)
+
+    async def confirmed_to(self, position: int) -> None:
+        """Wait until everything up to `position` is confirmed."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: bool(self.confirmed) and self.confirmed[-1] >= position)
+
+    def resume(self) -> None:
+        """Go on after ``pause_after``."""
+        self._gate.set()
+
+    async def _tell(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+
+class DeadLetters:
+    """Takes rejected items and keeps them."""
+
+    def __init__(self) -> None:
+        self.items: list[Rejected[Any]] = []
+
+    async def __call__(self, item: Rejected[Any]) -> None:
+        self.items.append(item)
+
+
+async def stored(server: NatsServer) -> list[tuple[str, int]]:
+    """Read the whole log: subject and round id of each message, in log order."""
+    found: list[tuple[str, int]] = []
+    async with connect(LogSettings(url=server.url), name="test-reader") as nc:
+        for sequence in range(1, 1_000_000, 500):
+            inbox = nc.new_inbox()
+            subscription = await nc.subscribe(inbox)
+            request = {"seq": sequence, "batch": 500, "next_by_subj": ">"}
+            await nc.publish("$JS.API.DIRECT.GET.ROUNDS", msgspec.json.encode(request), reply=inbox)
+            while True:
+                message = await subscription.next_msg(timeout=10)
+                headers = message.headers or {}
+                if status := headers.get("Status"):
+                    break
+                if sequence <= int(headers["Nats-Sequence"]) < sequence + 500:
+                    found.append((headers["Nats-Subject"], msgspec.json.decode(message.data)["round_id"]))
+            await subscription.unsubscribe()
+            if status == "404":
+                break
+    return found
+
+
+def assert_log_is(found: list[tuple[str, int]], rounds: Sequence[Round]) -> None:
+    """Assert that each game's rounds are in the log once, in the source's order, and that there is nothing else."""
+    assert len(found) == len(rounds)
+    for game in {round_.game_slug for round_ in rounds}:
+        assert [number for subject, number in found if subject == f"rounds.{game}"] == [
+            round_.round_id for round_ in rounds if round_.game_slug == game
+        ]
+
+
+class Wire:
+    """A TCP proxy before a server. It can keep the server's answers to itself, and cut."""
+
+    def __init__(self, target: str) -> None:
+        parts = urlsplit(target)
+        self._target = (parts.hostname, parts.port)
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._answers_flow = True
+        self.swallowed = asyncio.Event()
+        """Set when an answer was kept back."""
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator["Wire"]:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            self._server.close()
+            self.cut()
+            await self._server.wait_closed()
+
+    def swallow_answers(self) -> None:
+        self._answers_flow = False
+
+    def cut(self) -> None:
+        """Break every connection; new ones work."""
+        self._answers_flow = True
+        self.swallowed.clear()
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            far_reader, far_writer = await asyncio.open_connection(*self._target)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers |= {writer, far_writer}
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pump(reader, far_writer, answers=False))
+                group.create_task(self._pump(far_reader, writer, answers=True))
+        finally:
+            self._writers -= {writer, far_writer}
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool) -> None:
+        try:
+            while data := await reader.read(1 << 16):
+                if answers and not self._answers_flow:
+                    self.swallowed.set()
+                    continue
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass
+        finally:
+            writer.transport.abort()
