@@ -1,12 +1,13 @@
 """What the publisher's tests share: sources that count, a look into the log, and a wire that can be cut."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
+import structlog
 
 from backends.contract import Captured, Rejected
 from backends.log import LogSettings, connect
@@ -66,6 +67,39 @@ class Source:
     async def _tell(self) -> None:
         async with self._changed:
             self._changed.notify_all()
+
+
+class Events(list[str]):
+    """The names of the structured events so far, and a way to wait for one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.details: list[structlog.typing.EventDict] = []
+        self._changed = asyncio.Event()
+
+    def __call__(self, _: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        self.append(event["event"])
+        self.details.append(event)
+        self._changed.set()
+        raise structlog.DropEvent
+
+    async def seen(self, name: str) -> None:
+        """Wait until the event called `name` has happened."""
+        while name not in self:
+            self._changed.clear()
+            await self._changed.wait()
+
+
+@contextmanager
+def captured_events() -> Iterator[Events]:
+    """Take all structured events for as long as the block lasts."""
+    processors = structlog.get_config()["processors"]
+    kept, events = list(processors), Events()
+    processors[:] = [structlog.stdlib.add_log_level, events]  # in place: loggers hold on to this list
+    try:
+        yield events
+    finally:
+        processors[:] = kept
 
 
 class DeadLetters:
