@@ -12,6 +12,7 @@ from aiohttp import web
 from relay.edge import Edge
 from relay.errors import Unavailable, error_response, refusal_of
 from relay.health import Health
+from relay.history import History
 from relay.routes import Routes
 from rounds import Catalogue
 
@@ -36,11 +37,11 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _CODES: Final = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
-def build_app(edge: Edge, catalogue: Catalogue, health: Health) -> web.Application:
+def build_app(edge: Edge, history: History, catalogue: Catalogue, health: Health) -> web.Application:
     """Put the application together."""
     app = web.Application(middlewares=[_errors], client_max_size=_BODY_BYTES)
     app.on_response_prepare.append(_allow_origin)
-    app.add_routes(Routes(edge, catalogue).table())
+    app.add_routes(Routes(edge, history, catalogue).table())
     app.add_routes(health.table())
     return app
 

@@ -6,14 +6,14 @@ Owns the demo: a real nats-server, recorded rounds that play as if live, a relay
 import asyncio
 from typing import Final
 
-from backends.ingest import run_ingest
-from backends.recordings import bundled
-from backends.registry import open_backend
 from rich.console import Console
 
 from auth.keys import DEMO_KEY, KeyStore
 from auth.tokens import TokenSigner
 from backends.contract import BackendContext
+from backends.ingest import run_ingest
+from backends.recordings import bundled
+from backends.registry import make_backend
 from relay.embedded import nats_server
 from relay.serve import load_catalogue, running_relay, stop_requested
 from relay.settings import BackendSettings, DrainSettings, Settings
@@ -37,7 +37,7 @@ async def dev(settings: Settings, *, out: Console) -> None:
                 "drain": DrainSettings(grace_s=1, margin_s=1),  # Ctrl-C means now
             }
         )
-        backend = open_backend(settings.backend.name, settings.backend.options, BackendContext(catalogue=catalogue))
+        backend = make_backend(settings.backend.name, settings.backend.options, BackendContext(catalogue=catalogue))
         async with (
             running_relay(settings, KeyStore.demo(), TokenSigner.ephemeral()) as url,
             asyncio.TaskGroup() as tasks,

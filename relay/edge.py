@@ -17,7 +17,7 @@ from relay.admission import Admission
 from relay.errors import Unavailable
 from relay.feed import Feed
 from relay.heartbeat import Heartbeats
-from relay.hub import Hub, Wanted
+from relay.hub import Hub
 from relay.link import CloseReason, Link
 from relay.settings import DrainSettings, LinkSettings
 
@@ -36,6 +36,7 @@ class Edge:
         self.admission = admission
         self.settings = links
         self._heartbeats = heartbeats
+        self._links: set[Link] = set()
 
     def obstacle(self) -> str | None:
         """Say in one word why new clients should go elsewhere; None when they are welcome."""
@@ -65,11 +66,11 @@ class Edge:
                 yield
 
     @contextmanager
-    def joined(self, link: Link, wanted: Wanted, *, key_id: str, protocol: str) -> Iterator[None]:
-        """Subscribe a link for as long as the block runs; log its opening and, with the reason, its end."""
+    def open(self, link: Link, *, key_id: str, protocol: str) -> Iterator[None]:
+        """Look after a link for as long as the block runs; log its opening and, with the reason, its end."""
         bound = log.bind(link=link.id, protocol=protocol, key=key_id)
-        bound.info("link_opened", games=len(wanted.games))
-        self.hub.add(link, wanted)
+        bound.info("link_opened")
+        self._links.add(link)
         self._heartbeats.add(link)
         try:
             if self.admission.draining:  # it began during this link's handshake
@@ -77,7 +78,7 @@ class Edge:
             yield
         finally:
             self._heartbeats.remove(link)
-            self.hub.remove(link)
+            self._links.discard(link)
             reason = CloseReason.CLIENT if link.ended is None else link.ended.reason
             age_s = asyncio.get_running_loop().time() - link.opened_at
             bound.info("link_closed", reason=reason, age_s=round(age_s, 1))
@@ -93,7 +94,7 @@ class Edge:
         """
         self.admission.draining = True
         spread_s = max(0.0, settings.grace_s - settings.margin_s)
-        links = list(self.hub.links)
+        links = list(self._links)
         random.shuffle(links)
         log.info("drain_started", links=len(links), spread_s=spread_s)
         loop = asyncio.get_running_loop()

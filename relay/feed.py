@@ -6,7 +6,7 @@ whose CPU some platforms take away, is nobody's slow consumer. Why republish: do
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -15,10 +15,12 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from backends.log import LogError, LogSettings, LogUnavailable, connect, open_log
+from backends.log import LogError, LogInfo, LogSettings, LogUnavailable, connect, open_log
 from relay.hub import Hub
-from relay.log_reader import LogReader, entry_of
+from relay.item import LogEntry
+from relay.log_reader import LogReader
 from relay.sequencer import Sequencer
+from relay.start import Bounds
 from rounds.subjects import LIVE_SUBJECTS
 
 if TYPE_CHECKING:
@@ -39,9 +41,10 @@ _LONGEST_BACKOFF_S: Final = 5.0
 class Feed:
     """The one reader of the live log in this process. Works while `run` does, which gives it its connection."""
 
-    def __init__(self, settings: LogSettings, hub: Hub) -> None:
+    def __init__(self, settings: LogSettings, hub: Hub, reader: LogReader) -> None:
         self._settings = settings
         self._hub = hub
+        self._reader = reader
         self._nc: Client | None = None
         self._epoch = ""
         self._sequencer: Sequencer | None = None
@@ -99,7 +102,6 @@ class Feed:
 
     async def _keep_whole(self, nc: Client) -> None:
         """Read from the log what the subscription missed: when a hole shows, after a reconnect, every few seconds."""
-        reader = LogReader(nc, self._settings.stream)
         while True:
             try:
                 async with asyncio.timeout(_POLL_S):
@@ -110,7 +112,7 @@ class Feed:
             if self._sequencer is None or not nc.is_connected:
                 continue
             try:
-                await self._catch_up(nc, reader, self._sequencer)
+                await self._catch_up(nc, self._sequencer)
             except LogUnavailable as error:
                 log.warning("log_read_failed", error=str(error))
                 await asyncio.sleep(_BACKOFF_S)
@@ -127,15 +129,14 @@ class Feed:
             self._subscription = await nc.subscribe(LIVE_SUBJECTS, cb=self._on_live)
             await nc.flush()
             info = await open_log(nc, self._settings)
+            newest = [entry for entry in await self._reader.newest() if entry.sequence <= info.last]
         except (NatsError, TimeoutError, OSError) as error:
             await self._unsubscribe()
             raise LogUnavailable(f"the log cannot be followed: {str(error) or type(error).__name__}") from error
         except LogError:
             await self._unsubscribe()
             raise
-        self._epoch = info.epoch
-        self._sequencer = Sequencer(info.last, park_limit=_PARK_LIMIT)
-        self._hub.begin(info.epoch, info.last)
+        self._begin(info, head=info.last, newest=newest)
         log.info("feed_started", epoch=info.epoch, head=info.last)
 
     def _stop_later(self) -> None:
@@ -163,23 +164,25 @@ class Feed:
         self._wake.set()
 
     async def _on_live(self, message: Msg) -> None:
-        if self._sequencer is None or message.headers is None:
+        entry = _entry_of(message)
+        if self._sequencer is None or entry is None:
             return
-        ready = self._sequencer.on_live(entry_of(message.headers, message.data))
+        ready = self._sequencer.on_live(entry)
         if ready:
             self._hub.publish(ready)
         if self._sequencer.behind:
             self._wake.set()
 
-    async def _catch_up(self, nc: Client, reader: LogReader, sequencer: Sequencer) -> None:
-        tail = await reader.last_sequence()
+    async def _catch_up(self, nc: Client, sequencer: Sequencer) -> None:
+        first, tail = await self._reader.first(), await self._reader.last()
         if tail < sequencer.head:
             await self._check_epoch(nc, sequencer)
             return
+        self._hub.first = tail + 1 if first is None else first
         while sequencer.head < tail and self._sequencer is sequencer:
-            page = await reader.page(sequencer.head + 1, limit=_PAGE)
+            page = await self._reader.page(sequencer.head + 1, limit=_PAGE)
             # An empty page below the tail: those rounds are gone, purged since.
-            covered_to = page.covered_to if page.entries else tail
+            covered_to = page.entries[-1].sequence if page.entries else tail
             ready = sequencer.on_read(page.entries, covered_to=covered_to)
             if ready:
                 self.repaired += len(page.entries)
@@ -192,7 +195,17 @@ class Feed:
         if self._sequencer is not sequencer or info.epoch == self._epoch:
             return
         log.error("log_rebuilt", old_epoch=self._epoch, new_epoch=info.epoch, seen=sequencer.head, last=info.last)
-        self._epoch = info.epoch
-        self._sequencer = Sequencer(0, park_limit=_PARK_LIMIT)
-        self._hub.begin(info.epoch, 0)
+        self._begin(info, head=0, newest=())
         self._wake.set()
+
+    def _begin(self, info: LogInfo, *, head: int, newest: Iterable[LogEntry]) -> None:
+        self._epoch = info.epoch
+        self._sequencer = Sequencer(head, park_limit=_PARK_LIMIT)
+        self._hub.begin(Bounds(info.epoch, info.first, head), newest)
+
+
+def _entry_of(message: Msg) -> LogEntry | None:
+    """Read a republished message: the server put the place of the stored one into its headers."""
+    headers = message.headers or {}
+    sequence = headers.get("Nats-Sequence")
+    return None if sequence is None else LogEntry(int(sequence), message.subject.rpartition(".")[2], message.data)

@@ -1,21 +1,23 @@
 """Hand every round of the log to every link that wants it: encode once, write to many, wait for nobody.
 
-Owns who is subscribed to what and the order in which rounds leave. Rounds come in from the feed in log order; bytes go
-out to transports. Knows nothing of NATS, HTTP or credentials, and awaits nothing.
+Owns who is subscribed to what and the order in which rounds leave. Rounds come in from the feed in log order; bytes
+go out to transports. Knows nothing of NATS, HTTP or credentials, and awaits nothing.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from relay.encode import Form
 from relay.item import Item, LogEntry
 from relay.link import CloseReason, Goodbye, Link
 from relay.ring import Ring
+from relay.start import Bounds, Gap, GapReason
 from rounds import Cursor, Filter
 
+_NO_EPOCH: Final = "0"
 _SLICE_BYTES: Final = 128 << 10
 """Log bytes handled per loop turn. Under load this many bytes leave in one write; between slices sockets can drain."""
 
@@ -25,6 +27,10 @@ class Wanted(NamedTuple):
 
     games: frozenset[str]
     filter: Filter
+
+    @classmethod
+    def nothing(cls) -> Self:
+        return cls(frozenset(), Filter())
 
 
 @dataclass(slots=True)
@@ -60,7 +66,8 @@ class Hub:
         """
         self.stats = HubStats()
         self.ring = ring
-        self.head = Cursor("0", 0)
+        self.head = Cursor(_NO_EPOCH, 0)
+        self.first = 1
         self._unsent_bytes = unsent_bytes
         self._linger_s = linger_s
         self._channels: dict[tuple[Wanted, Form], Channel] = {}
@@ -68,6 +75,7 @@ class Hub:
         self._channel_of: dict[Link, Channel] = {}
         self._backlog: deque[LogEntry] = deque()
         self._flush_due = False
+        self._advanced = asyncio.Event()
 
     # --- who is here -------------------------------------------------------------------------------------------
 
@@ -77,11 +85,6 @@ class Hub:
     @property
     def links(self) -> Iterable[Link]:
         return tuple(self._channel_of)
-
-    def wanted_by(self, link: Link) -> Wanted | None:
-        """Return what a link is subscribed to; None when it is not, or no longer."""
-        channel = self._channel_of.get(link)
-        return None if channel is None else channel.wanted
 
     def add(self, link: Link, wanted: Wanted) -> None:
         """Subscribe a link, or change what it is subscribed to, from the next round on."""
@@ -110,16 +113,37 @@ class Hub:
     def end(self, link: Link, reason: CloseReason, *, retry_ms: int) -> None:
         """End one link: it is told why, and where it was."""
         self.remove(link)
-        link.end(Goodbye(reason, str(self.head), retry_ms), linger_s=self._linger_s)
+        place = self.head if link.place is None else link.place()
+        link.end(Goodbye(reason, str(place), retry_ms), linger_s=self._linger_s)
 
     # --- rounds ------------------------------------------------------------------------------------------------
 
-    def begin(self, epoch: str, head: int) -> None:
-        """The log that follows is `epoch`, and its rounds up to sequence `head` are history already."""
+    @property
+    def bounds(self) -> Bounds:
+        """What the log holds, as far as it is known here."""
+        return Bounds(self.head.epoch, self.first, self.head.sequence)
+
+    def begin(self, bounds: Bounds, newest: Iterable[LogEntry] = ()) -> None:
+        """The log that follows holds `bounds`, which are history already; `newest` is the last round of each game."""
         while self._backlog:
             self._flush()
-        self.head = Cursor(epoch, head)
-        self.ring.begin(head)
+        before, self.head, self.first = self.head, bounds.at(bounds.head), bounds.first
+        self.ring.begin(bounds.head, [Item(bounds.epoch, entry) for entry in newest])
+        if before.epoch not in (bounds.epoch, _NO_EPOCH):
+            gap = Gap(before, bounds.at(bounds.first - 1), GapReason.REBUILT)
+            for link in self.links:
+                if link.is_told:
+                    link.tell(gap.event())
+
+    async def wait_beyond(self, sequence: int, *, within_s: float) -> None:
+        """Wait until a round after `sequence` has come, or until `within_s` is over."""
+        deadline = asyncio.get_running_loop().time() + within_s
+        try:
+            async with asyncio.timeout_at(deadline):
+                while self.head.sequence <= sequence:
+                    await self._advanced.wait()
+        except TimeoutError:
+            pass
 
     def publish(self, entries: Iterable[LogEntry]) -> None:
         """Take rounds in log order; they leave when the loop turns, those of one turn in one write per link.
@@ -139,6 +163,9 @@ class Hub:
             self._route(entry, dirty)
         for channel in dirty.values():
             self._write(channel)
+        # Wake whoever waits for the head to move, and be ready for the next who does.
+        self._advanced.set()
+        self._advanced.clear()
         self._flush_due = bool(self._backlog)
         if self._flush_due:
             asyncio.get_running_loop().call_soon(self._flush)

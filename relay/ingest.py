@@ -4,10 +4,9 @@ import asyncio
 import sys
 from contextlib import suppress
 
-from backends.ingest import run_ingest
-from backends.registry import open_backend
-
 from backends.contract import BackendContext
+from backends.ingest import run_ingest
+from backends.registry import make_backend
 from relay.serve import load_catalogue, stop_requested
 from relay.settings import Settings
 
@@ -20,7 +19,7 @@ async def ingest(settings: Settings) -> None:
         LogError: The log is there but is not as configured.
     """
     context = BackendContext(catalogue=load_catalogue(settings.games_file), interactive=sys.stderr.isatty())
-    backend = open_backend(settings.backend.name, settings.backend.options, context)
+    backend = make_backend(settings.backend.name, settings.backend.options, context)
     work = asyncio.create_task(run_ingest(backend, settings.nats), name="ingest")
     stop = asyncio.create_task(stop_requested(), name="stop")
     await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,7 +1,7 @@
 """A round on its way from the log to clients: parsed once, encoded once per wire form, matched once per filter.
 
-Whoever holds an item (the hub, the ring, a replay) asks it for bytes; it makes them at the first asking. So a round that
-nobody wants costs next to nothing, and one that 10,000 links want is encoded once.
+Whoever holds an item (the hub, the ring, a replay) asks it for bytes; it makes them at the first asking. So a round
+that nobody wants costs next to nothing, and one that 10,000 links want is encoded once.
 """
 
 from typing import NamedTuple
@@ -27,12 +27,13 @@ class LogEntry(NamedTuple):
 class Item:
     """One round of one log. Not shared between threads."""
 
-    __slots__ = ("_facts", "_json", "_rendered", "_round", "cursor", "data", "game", "sequence")
+    __slots__ = ("_facts", "_json", "_refused", "_rendered", "_round", "cursor", "data", "game", "sequence")
 
     def __init__(self, epoch: str, entry: LogEntry) -> None:
         self.sequence, self.game, self.data = entry
         self.cursor = f"{epoch}-{self.sequence}"
         self._round: Round | None = None
+        self._refused = False
         self._json: bytes | None = None
         self._facts: Facts | None = None
         self._rendered: dict[Form, bytes] = {}
@@ -73,10 +74,10 @@ class Item:
         return data
 
     def _parsed(self) -> Round | None:
-        if self._round is None and self.data:
+        if self._round is None and not self._refused:
             try:
                 self._round = Round.parse(self.data)
             except InvalidRound as error:
                 log.warning("round_invalid", game=self.game, cursor=self.cursor, error=str(error))
-                self.data = b""  # told once
+                self._refused = True
         return self._round

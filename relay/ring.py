@@ -29,18 +29,21 @@ class _GameRing:
 
 
 class Ring:
-    """Rounds of one log, in log order. Each game has its own share, so that a busy one does not push out a quiet one."""
+    """Rounds of one log, in log order. Each game has its own share: a busy one does not push out a quiet one."""
 
     def __init__(self, *, rounds_per_game: int, bytes_per_game: int) -> None:
         self._rounds_per_game = rounds_per_game
         self._bytes_per_game = bytes_per_game
         self._games: dict[str, _GameRing] = {}
         self._begun_at = 0
+        self.newest: dict[str, Item] = {}
+        """The last round of each game, however long ago it was."""
 
-    def begin(self, head: int) -> None:
-        """Forget everything; what follows are the rounds after sequence `head`."""
+    def begin(self, head: int, newest: Iterable[Item] = ()) -> None:
+        """Forget everything; what follows are the rounds after sequence `head`. `newest` are the last before it."""
         self._games.clear()
         self._begun_at = head
+        self.newest = {item.game: item for item in newest}
 
     def append(self, item: Item) -> None:
         """Take the next round of the log."""
@@ -48,6 +51,7 @@ class Ring:
         if ring is None:
             ring = self._games[item.game] = _GameRing(self._begun_at)
         ring.items.append(item)
+        self.newest[item.game] = item
         ring.size += len(item.data) + _ITEM_OVERHEAD_BYTES
         while len(ring.items) > self._rounds_per_game or ring.size > self._bytes_per_game:
             oldest = ring.items.popleft()

@@ -7,10 +7,12 @@ from aiohttp import web
 from auth.credentials import Presented, find_key, find_sse_credential, find_ws_credential
 from auth.tokens import Grant
 from relay import sse, websocket
-from relay.conversation import Conversation
 from relay.edge import Edge
 from relay.errors import NeedsUpgrade, Unavailable
+from relay.history import History
 from relay.hub import Wanted
+from relay.session import Session
+from relay.start import Start
 from relay.subscription import wanted
 from rounds import Catalogue
 
@@ -20,8 +22,9 @@ _STREAM_PATHS: Final = ("", "/type/{type}", "/{game}")
 class Routes:
     """The handlers of everything a client can ask for, on one edge."""
 
-    def __init__(self, edge: Edge, catalogue: Catalogue) -> None:
+    def __init__(self, edge: Edge, history: History, catalogue: Catalogue) -> None:
         self._edge = edge
+        self._history = history
         self._catalogue = catalogue
 
     def table(self) -> list[web.RouteDef]:
@@ -42,6 +45,7 @@ class Routes:
             raise NeedsUpgrade
         presented = find_ws_credential(request.headers, request.query)
         grant, want = self._admit(request, presented)
+        start = Start.parse(request.query)
         settings = self._edge.settings
         response = websocket.response(
             protocol=None if presented is None else presented.subprotocol,
@@ -51,9 +55,10 @@ class Routes:
         try:
             async with self._edge.place():
                 link = await websocket.open_link(request, response, max_age_s=self._edge.age_limit_s())
-                conversation = Conversation(self._edge.hub, self._catalogue, grant.games, link)
-                with self._edge.joined(link, want, key_id=grant.key_id, protocol="websocket"):
-                    await link.serve(conversation.on_message)
+                with self._edge.open(link, key_id=grant.key_id, protocol="websocket"):
+                    async with Session(self._history, self._catalogue, grant.games, link) as session:
+                        session.start(want, start)
+                        await link.serve(session.on_message)
         except Unavailable as full:
             # A browser sees no status of a failed handshake, so it is let in to be told when to come back.
             await websocket.refuse_politely(request, response, full)
@@ -61,12 +66,15 @@ class Routes:
 
     async def stream_sse(self, request: web.Request) -> web.StreamResponse:
         grant, want = self._admit(request, find_sse_credential(request.headers, request.query))
+        start = Start.parse(request.query, last_event_id=request.headers.get("Last-Event-ID"))
         try:
             async with self._edge.place():
                 response = await sse.open_stream(request)
                 link = sse.open_link(request, max_age_s=self._edge.age_limit_s(), retry_ms=self._edge.settings.retry_ms)
-                with self._edge.joined(link, want, key_id=grant.key_id, protocol="sse"):
-                    await link.finished()
+                with self._edge.open(link, key_id=grant.key_id, protocol="sse"):
+                    async with Session(self._history, self._catalogue, grant.games, link) as session:
+                        session.start(want, start)
+                        await link.finished()
         except Unavailable as full:
             response = await sse.open_stream(request)
             await response.write(sse.retry_line(full.retry_ms))

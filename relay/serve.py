@@ -25,7 +25,9 @@ from relay.errors import StartError
 from relay.feed import Feed
 from relay.health import Health
 from relay.heartbeat import Heartbeats
+from relay.history import History
 from relay.hub import Hub
+from relay.log_reader import LogReader
 from relay.ring import Ring
 from relay.settings import AuthSettings, HttpSettings, Settings
 from rounds import Catalogue, InvalidCatalogue
@@ -59,12 +61,14 @@ async def running_relay(settings: Settings, keys: KeyStore, signer: TokenSigner)
     links = settings.links
     ring = Ring(rounds_per_game=settings.replay.ring_rounds, bytes_per_game=settings.replay.ring_bytes)
     hub = Hub(ring, unsent_bytes=links.unsent_bytes, linger_s=links.linger_s)
-    feed = Feed(settings.nats, hub)
+    reader = LogReader(settings.nats)
+    feed = Feed(settings.nats, hub, reader)
+    history = History(hub, reader, concurrent=settings.replay.concurrent)
     admission = Admission(keys, signer, max_links=links.max_links or default_links(), retry_ms=links.retry_ms)
     heartbeats = Heartbeats(hub, interval_s=links.heartbeat_s, retry_ms=links.retry_ms)
     edge = Edge(hub, feed, admission, heartbeats, links)
-    app = build_app(edge, catalogue, Health(edge.obstacle))
-    async with asyncio.TaskGroup() as tasks:
+    app = build_app(edge, history, catalogue, Health(edge.obstacle))
+    async with reader, asyncio.TaskGroup() as tasks:
         running = [
             tasks.create_task(feed.run(), name="feed"),
             tasks.create_task(heartbeats.run(), name="heartbeats"),

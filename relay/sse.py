@@ -5,12 +5,14 @@ straight to the transport, since one block is shared by all links: docs/adr/0005
 """
 
 import asyncio
+from collections.abc import Mapping
 from typing import Final
 
+import msgspec
 from aiohttp import HttpVersion11, web
 
 from relay.encode import SSE_COMMENT, SseBlock, chunk
-from relay.link import Goodbye, Link
+from relay.link import CloseReason, Drain, Goodbye, Link
 
 HEADERS: Final = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -24,8 +26,8 @@ class SseLink(Link):
 
     __slots__ = ("_chunked", "_finished")
 
-    def __init__(self, transport: asyncio.WriteTransport, *, chunked: bool, max_age_s: float) -> None:
-        super().__init__(transport, SseBlock(chunked), max_age_s=max_age_s)
+    def __init__(self, transport: asyncio.WriteTransport, *, chunked: bool, max_age_s: float, drain: Drain) -> None:
+        super().__init__(transport, SseBlock(chunked), max_age_s=max_age_s, drain=drain)
         self._chunked = chunked
         self._finished = asyncio.get_running_loop().create_future()
 
@@ -33,11 +35,17 @@ class SseLink(Link):
         """Write a block that is for this client alone."""
         self.transport.write(chunk(block) if self._chunked else block)
 
+    def tell(self, event: Mapping[str, object]) -> None:
+        self.write(b"event: %b\ndata: %b\n\n" % (str(event["event"]).encode(), msgspec.json.encode(event)))
+
     def heartbeat(self) -> bool:
-        self.write(SSE_COMMENT)
+        if not self.transport.get_write_buffer_size():
+            self.write(SSE_COMMENT)
         return True  # SSE has no answer; a dead peer is found by TCP_USER_TIMEOUT
 
     def say_goodbye(self, goodbye: Goodbye) -> None:
+        if goodbye.reason is CloseReason.COMPLETED:
+            self.tell({"event": "end", "reason": goodbye.reason, "cursor": goodbye.cursor})
         self.write(retry_line(goodbye.retry_ms))
         if not self._finished.done():
             self._finished.set_result(None)
@@ -59,7 +67,12 @@ def open_link(request: web.Request, *, max_age_s: float, retry_ms: int) -> SseLi
     """Begin the stream that was just answered and return its link; raise ConnectionResetError when the client left."""
     if request.transport is None:
         raise ConnectionResetError("the client left during the handshake")
-    link = SseLink(request.transport, chunked=request.version >= HttpVersion11, max_age_s=max_age_s)
+    link = SseLink(
+        request.transport,
+        chunked=request.version >= HttpVersion11,
+        max_age_s=max_age_s,
+        drain=request.writer.drain,
+    )
     link.write(retry_line(retry_ms) + SSE_COMMENT)  # at once, so that proxies pass the headers on
     return link
 

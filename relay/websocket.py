@@ -15,13 +15,15 @@ from aiohttp import WSMessage, WSMsgType, web
 
 from relay.encode import PING_FRAME, PONG, WebSocketDeflate, WebSocketText, frame
 from relay.errors import BadMessage, Unavailable
-from relay.link import CloseReason, Goodbye, Link
+from relay.link import CloseReason, Drain, Goodbye, Link
 
 _CODES: Final = {
     CloseReason.DRAINING: 1012,
     CloseReason.MAX_AGE: 1012,
     CloseReason.SLOW: 4008,
     CloseReason.BAD_MESSAGE: 1008,
+    CloseReason.COMPLETED: 1000,
+    CloseReason.FAILED: 1011,
     CloseReason.UNRESPONSIVE: 1011,
 }
 _TRY_AGAIN_LATER: Final = 1013
@@ -37,6 +39,7 @@ class ClientMessage(msgspec.Struct, forbid_unknown_fields=True):
 
     action: Literal["subscribe", "unsubscribe", "ping"]
     games: list[str] = []
+    after: str | None = None
 
 
 class WebSocketLink(Link):
@@ -44,8 +47,15 @@ class WebSocketLink(Link):
 
     __slots__ = ("_closing", "_messages", "_unanswered", "ws")
 
-    def __init__(self, ws: web.WebSocketResponse, transport: asyncio.WriteTransport, *, max_age_s: float) -> None:
-        super().__init__(transport, _form(int(ws.compress)), max_age_s=max_age_s)
+    def __init__(
+        self,
+        ws: web.WebSocketResponse,
+        transport: asyncio.WriteTransport,
+        *,
+        max_age_s: float,
+        drain: Drain,
+    ) -> None:
+        super().__init__(transport, _form(int(ws.compress)), max_age_s=max_age_s, drain=drain)
         self.ws = ws
         self._unanswered = 0
         self._messages = 0
@@ -55,12 +65,13 @@ class WebSocketLink(Link):
         self._messages = 0
         if self._unanswered >= _UNANSWERED_PINGS:
             return False
+        if self.transport.get_write_buffer_size():
+            return True  # a ping would queue behind what is on its way; TCP itself finds out whether anybody reads
         self._unanswered += 1
         self.transport.write(PING_FRAME)
         return True
 
-    def reply(self, event: object) -> None:
-        """Write a message that is for this client alone."""
+    def tell(self, event: Mapping[str, object]) -> None:
         self.transport.write(frame(msgspec.json.encode(event)))
 
     def say_goodbye(self, goodbye: Goodbye) -> None:
@@ -75,7 +86,7 @@ class WebSocketLink(Link):
         closing = self.ws.close(code=code, message=close_reason(reason), drain=False)
         self._closing = asyncio.create_task(closing, name=f"close-{self.id}")
 
-    async def serve(self, on_message: Callable[[ClientMessage], object]) -> None:
+    async def serve(self, on_message: Callable[[ClientMessage], None]) -> None:
         """Read the client until the link is over, answering what it says.
 
         aiohttp itself closes with 1007 (not UTF-8), 1009 (too large) and 1002 (broken framing).
@@ -90,7 +101,7 @@ class WebSocketLink(Link):
         if self._closing is not None:
             await asyncio.wait({self._closing})
 
-    def _read(self, message: WSMessage, on_message: Callable[[ClientMessage], object]) -> None:
+    def _read(self, message: WSMessage, on_message: Callable[[ClientMessage], None]) -> None:
         if message.type is WSMsgType.PONG:
             self._unanswered = 0
             return
@@ -102,7 +113,7 @@ class WebSocketLink(Link):
         if message.type is WSMsgType.PING:
             self.transport.write(frame(message.data, first_byte=PONG))
         elif message.type is WSMsgType.TEXT:
-            self.reply(on_message(_parse(message.data)))
+            on_message(_parse(message.data))
         elif message.type is WSMsgType.BINARY:
             raise BadMessage("binary message; send JSON as text")
 
@@ -148,7 +159,7 @@ async def open_link(request: web.Request, response: web.WebSocketResponse, *, ma
     await response.prepare(request)
     if request.transport is None:
         raise ConnectionResetError("the client left during the handshake")
-    return WebSocketLink(response, request.transport, max_age_s=max_age_s)
+    return WebSocketLink(response, request.transport, max_age_s=max_age_s, drain=request.writer.drain)
 
 
 async def refuse_politely(request: web.Request, response: web.WebSocketResponse, refusal: Unavailable) -> None:

@@ -1,6 +1,7 @@
 """The hub: who gets what, in which order, in how many writes. Transports are recorded; everything else is real."""
 
 import asyncio
+from collections.abc import Mapping
 
 import pytest
 
@@ -9,6 +10,7 @@ from relay.hub import Hub, Wanted
 from relay.item import LogEntry
 from relay.link import CloseReason, Goodbye, Link
 from relay.ring import Ring
+from relay.start import Bounds
 from rounds import Filter, Round
 from rounds.round import with_cursor
 
@@ -32,14 +34,22 @@ class RecordingTransport(asyncio.WriteTransport):
         self.aborted = True
 
 
+async def takes_everything() -> None:
+    """A recorder is never full."""
+
+
 class RecordingLink(Link):
     def __init__(self, form: Form | None = None) -> None:
         self.recorder = RecordingTransport()
         self.goodbyes: list[Goodbye] = []
-        super().__init__(self.recorder, form or WebSocketText(), max_age_s=60)
+        self.told: list[dict[str, object]] = []
+        super().__init__(self.recorder, form or WebSocketText(), max_age_s=60, drain=takes_everything)
 
     def heartbeat(self) -> bool:
         return True
+
+    def tell(self, event: Mapping[str, object]) -> None:
+        self.told.append(dict(event))
 
     def say_goodbye(self, goodbye: Goodbye) -> None:
         self.goodbyes.append(goodbye)
@@ -71,7 +81,7 @@ def wanted(*games: str, filter_: Filter | None = None) -> Wanted:
 @pytest.fixture
 async def hub() -> Hub:
     hub = Hub(Ring(rounds_per_game=10, bytes_per_game=1 << 20), unsent_bytes=1000, linger_s=60)
-    hub.begin("k1", 0)
+    hub.begin(Bounds("k1", 1, 0))
     return hub
 
 
@@ -141,7 +151,7 @@ async def test_links_of_one_form_are_handed_the_same_bytes(hub: Hub) -> None:
     links = [RecordingLink() for _ in range(3)]
     handed: list[object] = []
     for link in links:
-        link.recorder.write = handed.append  # type: ignore[method-assign]
+        link.recorder.write = handed.append  # type: ignore[assignment,method-assign]
         hub.add(link, wanted("crash"))
 
     hub.publish([entry(1)])

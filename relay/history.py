@@ -1,0 +1,91 @@
+"""What was before now: stretches of the log for replays and for REST, read page by page, with fair turns.
+
+Owns how history is found (by cursor, by time, by count) and what is said when it is gone. Knows nothing of links.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from relay.hub import Hub
+from relay.item import Item
+from relay.log_reader import LogReader
+from relay.start import Bounds, Gap, GapReason
+
+PAGE: Final = 500
+"""Rounds asked of the log at a time: about 100 KB, some milliseconds of the server's work."""
+_CLOCK_SKEW_MS: Final = 2000
+"""How far the clock of the log may be behind that of the source."""
+
+
+class Stretch(NamedTuple):
+    """A piece of the log: every round of the games asked for, from where it was to begin up to `covered_to`."""
+
+    items: list[Item]
+    covered_to: int
+    gap: Gap | None  # what is gone of it
+
+
+@dataclass(slots=True)
+class HistoryStats:
+    """Counters since the start of this process."""
+
+    warm: int = 0  # starts answered from memory
+    cold: int = 0  # starts that had to read the log
+    rounds: int = 0  # written by replays
+    active: int = 0  # replays under way
+    gaps: int = 0
+
+
+class History:
+    """The past of one log. One per process."""
+
+    def __init__(self, hub: Hub, reader: LogReader, *, concurrent: int) -> None:
+        """`concurrent` pages at most are read at a time; who waits is served first come, first served, page by page."""
+        self.hub = hub
+        self.stats = HistoryStats()
+        self.turn = asyncio.Lock()
+        """Held for one turn of the loop by the replay that handles a slice: locks are fair, so replays take turns."""
+        self._reader = reader
+        self._reading = asyncio.Semaphore(concurrent)
+
+    async def bounds(self) -> Bounds:
+        """Ask the log what it holds. Raises `LogUnavailable`, as everything here does."""
+        epoch = self.hub.head.epoch
+        first, last = await self._reader.first(), await self._reader.last()
+        head = max(last, self.hub.head.sequence)
+        return Bounds(epoch, head + 1 if first is None else first, head)
+
+    async def stretch(self, position: int, games: frozenset[str]) -> Stretch:
+        """Read on after `position`: a page of the one game or, when several are asked for, of all."""
+        epoch, head = self.hub.head.epoch, self.hub.head.sequence
+        only = next(iter(games)) if len(games) == 1 else None
+        async with self._reading:
+            page = await self._reader.page(position + 1, limit=PAGE, game=only)
+            oldest = None if only is None else await self._reader.first()
+        last = page.entries[-1].sequence if page.entries else position
+        # When nothing remains, the log has nothing of these games up to what the hub had seen before it was asked.
+        covered_to = last if page.remaining else max(last, head)
+        if only is None:
+            oldest = page.entries[0].sequence if page.entries else covered_to + 1
+        elif oldest is None:
+            oldest = covered_to + 1
+        gap = None
+        if oldest > position + 1:
+            gone_to = min(oldest - 1, covered_to)
+            gap = Gap(Bounds(epoch, 0, 0).at(position), Bounds(epoch, 0, 0).at(gone_to), GapReason.EXPIRED)
+        return Stretch([Item(epoch, entry) for entry in page.entries], covered_to, gap)
+
+    async def position_at(self, since_ms: int) -> int | None:
+        """Return the place right before the first round stored at or after a time; None when there is none yet.
+
+        A round is stored after it was committed, so no round committed at or after the time is before this place.
+        """
+        sequence = await self._reader.since(max(0, since_ms - _CLOCK_SKEW_MS))
+        return None if sequence is None else sequence - 1
+
+    async def nth_last(self, game: str, count: int, *, before: int) -> int:
+        """Return the sequence of the `count`-th last round of a game before sequence `before`, or of its oldest."""
+        if before > self.hub.head.sequence and (recent := self.hub.ring.last(game, count)):
+            return recent[0].sequence
+        return await self._reader.nth_last(game, count, before=before)

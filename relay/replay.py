@@ -1,0 +1,259 @@
+"""Bring a subscriber from its place in history to the live stream, without a seam.
+
+Owns the promise made to subscribers: every round of their games after their cursor, once, in order, then live.
+Rounds are read from the log, only as fast as the client takes them, until the ring in memory reaches back to where
+the reading is; then the rest of the ring is written and the link joined to the hub within one turn of the loop, in
+which no live round can come between. So nothing is parked per client, and a replay that is slower than live neither
+grows nor fails. Why: docs/adr/0008-the-ring-is-the-park.md
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import structlog
+
+from backends.log import LogError
+from relay.history import History
+from relay.hub import Wanted
+from relay.item import Item
+from relay.link import Link
+from relay.pace import Pace
+from relay.start import Gap, GapReason, Start, hello, resume
+from rounds import Cursor
+
+log = structlog.get_logger()
+
+_SLICE: Final = 125
+"""Rounds handled per turn, for all replays together: about a millisecond, so that live rounds hardly notice."""
+_OVERRUN_MS: Final = 60_000
+"""A replay that ends at a time reads on so far beyond it: the log is not quite in the order of the rounds' times."""
+_SETTLE_S: Final = 1.0
+"""How long after that time, at the head of the log, it waits for rounds that were committed before it."""
+_RETRY_S: Final = 0.25
+_LONGEST_RETRY_S: Final = 5.0
+
+
+class Replay:
+    """One link's way through history. `begin` goes as far as memory reaches; `run`, in a task, does the rest."""
+
+    def __init__(
+        self,
+        history: History,
+        link: Link,
+        wanted: Wanted,
+        start: Start,
+        *,
+        join: Callable[["Replay"], None],
+        finish: Callable[["Replay"], None],
+    ) -> None:
+        """Prepare; nothing is read yet.
+
+        Args:
+            history: Where rounds come from.
+            link: Where they go.
+            wanted: Which of them; may be narrowed while the replay runs.
+            start: From where to where, and how fast.
+            join: Called when the link is to get live rounds from now on, at the very moment.
+            finish: Called when the end that the client asked for has been reached.
+        """
+        self.wanted = wanted
+        self._history = history
+        self._hub = history.hub
+        self._link = link
+        self._start = start
+        self._join = join
+        self._finish = finish
+        self._pace = None if start.speed is None else Pace(start.speed)
+        self._epoch = self._hub.head.epoch
+        self._position = -1  # all that is wanted up to here was written; -1: it is not known where to begin
+        self._floors: dict[str, int] = {}  # with `last`: where each game begins
+        self._newest_ms = 0  # time of the newest round read
+
+    def begin(self) -> bool:
+        """Answer from memory when that is enough; return True when the link is live."""
+        self._locate_in_memory()
+        if self._position < 0 or not self._is_open_ended or not self._write_rest():
+            return False
+        self._history.stats.warm += 1
+        return True
+
+    async def run(self) -> None:
+        """Write what is missing; then join the link, or finish it where the client wanted the end."""
+        stats = self._history.stats
+        stats.cold += 1
+        stats.active += 1
+        failures = 0
+        try:
+            while self._link.ended is None:
+                try:
+                    if self._position < 0:
+                        await self._locate()
+                    if await self._step():
+                        return
+                    failures = 0
+                except LogError as error:  # the link stays open; the log comes back
+                    failures += 1
+                    wait_s = min(_LONGEST_RETRY_S, _RETRY_S * 2**failures) * random.uniform(0.5, 1)  # noqa: S311
+                    log.warning("replay_waits", link=self._link.id, error=str(error), retry_s=round(wait_s, 2))
+                    await asyncio.sleep(wait_s)
+        except ConnectionError:
+            pass  # the client has left
+        finally:
+            stats.active -= 1
+
+    @property
+    def place(self) -> Cursor:
+        """Where the reading is: all that is wanted up to here was written."""
+        return Cursor(self._epoch, self._position) if self._position >= 0 else self._start.after or self._hub.head
+
+    @property
+    def _is_open_ended(self) -> bool:
+        return self._pace is None and self._start.until_ms is None
+
+    # --- where to begin ----------------------------------------------------------------------------------------
+
+    def _locate_in_memory(self) -> None:
+        start, ring, head = self._start, self._hub.ring, self._hub.head
+        whole_from = ring.whole_from(self.wanted.games)
+        if start.after is not None:
+            if start.after.epoch == head.epoch and whole_from <= start.after.sequence <= head.sequence:
+                self._tell(hello(self._hub.bounds, complete=True))
+                self._position = start.after.sequence
+        elif start.last is not None:
+            newest = {game: ring.last(game, start.last) for game in self.wanted.games}
+            floors = {game: items[0].sequence for game, items in newest.items() if items}
+            if len(floors) == len(newest) and whole_from < min(floors.values()):
+                self._floors, self._position = floors, min(floors.values()) - 1
+
+    async def _locate(self) -> None:
+        """Find the place to begin in the log, and tell the client how whole the answer will be."""
+        start, bounds = self._start, await self._history.bounds()
+        position, gap = bounds.head, None
+        if start.after is not None:
+            position, gap = resume(start.after, bounds)
+        elif start.since_ms is not None:
+            found = await self._history.position_at(start.since_ms)
+            position = bounds.head if found is None else max(found, bounds.first - 1)
+            if position == bounds.first - 1 > 0:  # whether there was a round before the oldest, nobody knows any more
+                gap = Gap(bounds.at(0), bounds.at(position), GapReason.EXPIRED)
+        elif start.last is not None:
+            for game in self.wanted.games:
+                floor = await self._history.nth_last(game, start.last, before=bounds.head + 1)
+                self._floors[game] = max(floor, bounds.first)
+            position = min(self._floors.values(), default=bounds.head + 1) - 1
+        elif start.until_ms is not None or start.speed is not None:
+            position = bounds.first - 1
+        self._epoch, self._position = bounds.epoch, position
+        self._tell(hello(bounds, complete=gap is None))
+        self._tell_gap(gap)
+
+    # --- the way -----------------------------------------------------------------------------------------------
+
+    async def _step(self) -> bool:
+        """Write the next rounds; return True when there is nothing more to do here."""
+        if self._epoch != self._hub.head.epoch:
+            self._begin_anew()
+        items = self._hub.ring.after(self._position, self.wanted.games, limit=_SLICE)
+        if items is None:
+            await self._read()
+        elif self._is_open_ended and self._write_rest():
+            return True
+        elif items:
+            await self._write_in_turn(items)
+        elif self._start.until_ms is None and self._position <= self._hub.head.sequence:  # a paced one has caught up
+            self._join(self)
+            return True
+        else:
+            await self._hub.wait_beyond(self._position, within_s=_SETTLE_S)
+        return self._has_ended()
+
+    def _write_rest(self) -> bool:
+        """Write the rest of the ring and join, if it is little enough for one turn and nothing is missing before it."""
+        items = self._hub.ring.after(self._position, self.wanted.games, limit=_SLICE)
+        if items is None or len(items) == _SLICE or self._position > self._hub.head.sequence:
+            return False
+        self._write(items)
+        self._join(self)
+        return True
+
+    async def _read(self) -> None:
+        """Read a page of the log and write it."""
+        stretch = await self._history.stretch(self._position, self.wanted.games)
+        self._tell_gap(stretch.gap)
+        for at in range(0, len(stretch.items), _SLICE):
+            await self._write_in_turn(stretch.items[at : at + _SLICE])
+            if self._link.ended is not None or self._has_ended():
+                return
+        self._position = max(self._position, stretch.covered_to)
+
+    async def _write_in_turn(self, items: Sequence[Item]) -> None:
+        """Write a slice when it is this replay's turn, then wait until the client has taken most of it."""
+        if self._pace is None:
+            async with self._history.turn:
+                self._write(items)
+                await asyncio.sleep(0)  # the next in line goes on when the loop has turned
+            await self._link.drained()
+            return
+        for item in items:
+            if item.game in self.wanted.games and item.valid:
+                wait_s = self._pace.due_at_s(item.round.timestamp, time.monotonic()) - time.monotonic()
+                if wait_s > 0:
+                    await self._link.drained()
+                    await asyncio.sleep(wait_s)
+                if self._link.ended is not None:
+                    return
+            self._write((item,))
+
+    def _write(self, items: Sequence[Item]) -> None:
+        """Write those of `items` that are wanted, in one write; the place moves beyond all of them."""
+        form = self._link.form
+        data = [item.rendered(form) for item in items if self._is_wanted(item)]
+        if data:
+            self._link.transport.write(b"".join(data))
+            self._history.stats.rounds += len(data)
+        if items:
+            self._position = items[-1].sequence
+
+    def _is_wanted(self, item: Item) -> bool:
+        if item.game not in self.wanted.games or not item.valid or item.sequence < self._floors.get(item.game, 0):
+            return False
+        start, timestamp = self._start, item.round.timestamp
+        self._newest_ms = max(self._newest_ms, timestamp)
+        if start.since_ms is not None and timestamp < start.since_ms:
+            return False
+        if start.until_ms is not None and timestamp > start.until_ms:
+            return False
+        return item.matches(self.wanted.filter)
+
+    def _has_ended(self) -> bool:
+        """Finish the link if the end that the client asked for has been reached."""
+        until_ms = self._start.until_ms
+        if until_ms is None:
+            return False
+        at_head = self._position >= self._hub.head.sequence
+        if self._newest_ms > until_ms + _OVERRUN_MS or (at_head and time.time() > until_ms / 1000 + _SETTLE_S):
+            self._finish(self)
+            return True
+        return False
+
+    # --- what is told ------------------------------------------------------------------------------------------
+
+    def _begin_anew(self) -> None:
+        """The log was lost and made anew: what there was of the old one is a gap, and the new one begins."""
+        bounds = self._hub.bounds
+        self._tell_gap(Gap(Cursor(self._epoch, self._position), bounds.at(bounds.first - 1), GapReason.REBUILT))
+        self._epoch, self._position = bounds.epoch, bounds.first - 1
+        self._floors.clear()
+
+    def _tell(self, event: dict[str, object]) -> None:
+        if self._start.is_told and self._link.ended is None:
+            self._link.tell(event)
+
+    def _tell_gap(self, gap: Gap | None) -> None:
+        if gap is not None:
+            self._history.stats.gaps += 1
+            log.info("gap_told", link=self._link.id, reason=gap.reason, begin=str(gap.begin), end=str(gap.end))
+            self._tell(gap.event())
