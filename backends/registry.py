@@ -1,13 +1,11 @@
 """Which backends there are, by name: built-in ones in a table, anyone's as entry points. One loads only when chosen."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, cast
 
-from backends.contract import Backend, BackendError
-from rounds import Catalogue
+from backends.contract import Backend, BackendContext, BackendError
 
 GROUP: Final = "stream_relay.backends"
 """The entry point group in which packages announce backends of their own: ``name = "package.module:Class"``."""
@@ -15,14 +13,6 @@ GROUP: Final = "stream_relay.backends"
 _BUILT_IN: Final[Mapping[str, str]] = {
     "file": "backends.file:FileReplay",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class BackendContext:
-    """What every backend is given besides its own options."""
-
-    catalogue: Catalogue
-    """The games of this installation; a round of any other game or type is to be rejected."""
 
 
 Factory = Callable[[Mapping[str, object], BackendContext], Backend[Any]]

@@ -3,8 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from backends.contract import Captured, InvalidOptions, Rejected
-from backends.registry import BackendContext
+from backends.contract import BackendContext, Captured, InvalidOptions, Rejected
 from rounds import InvalidRound, Round
 
 Item = Captured[int] | Rejected[int]

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from backends.contract import Captured, Rejected, SourceError
+from backends.contract import BackendContext, Captured, Rejected, SourceError
 from backends.ingest import run_ingest
 from backends.log import LogSettings
 from backends.publisher import PublisherSettings
-from backends.registry import BackendContext
 from rounds import Catalogue
 from tests.backends.harness import DeadLetters, Source, assert_log_is, captured_events, make_round, stored
 from tests.backends.own_backend import Lines

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 import backends.registry
-from backends.contract import InvalidOptions
-from backends.registry import BackendContext, BrokenBackend, UnknownBackend, known_backends, make_backend
+from backends.contract import BackendContext, InvalidOptions
+from backends.registry import BrokenBackend, UnknownBackend, known_backends, make_backend
 from rounds import Catalogue
 from tests.backends.own_backend import Lines
 
