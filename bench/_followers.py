@@ -5,8 +5,10 @@ clock for all processes of a machine).
 """
 
 import asyncio
+import json
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Final
 
 from nats.aio.client import Client
@@ -14,10 +16,6 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js.api import DeliverPolicy, DiscardPolicy, RePublish, RetentionPolicy, StorageType, StreamConfig
 
-from backends.log import LogUnavailable
-from relay.item import LogEntry
-from relay.log_reader import LogReader, entry_of
-from relay.sequencer import Sequencer
 from rounds import Catalogue, log_subject
 from rounds.subjects import LIVE_SUBJECTS, LIVE_TEMPLATE, LOG_SUBJECTS
 
@@ -75,19 +73,17 @@ WAYS: Final[Mapping[str, Follow]] = {
 
 
 class Repaired:
-    """The way that relays follow: `republish`, every sequence checked, holes filled from the log before what is later.
+    """The way that relays follow, at its simplest: `republish`, sequences checked, holes filled from the log first.
 
-    Made of the relay's own sequencer and log reader, on a subscription whose limits a measurement can choose.
+    What comes after a hole is dropped, since the log has it; the relay keeps it instead, and reads less.
     """
 
-    def __init__(self, nc: Client, on_round: OnRound, *, head: int, poll_s: float) -> None:
+    def __init__(self, nc: Client, on_round: OnRound, *, poll_s: float) -> None:
         self._nc = nc
         self._on_round = on_round
         self._poll_s = poll_s
-        self._sequencer = Sequencer(head, park_limit=10_000)
-        self._reader = LogReader(nc, STREAM)
+        self._head = 0
         self._wake = asyncio.Event()
-        self.repaired = 0
 
     async def start(self, pending_limit: int) -> None:
         await self._nc.subscribe(LIVE_SUBJECTS, cb=self._take, pending_msgs_limit=pending_limit)
@@ -104,30 +100,47 @@ class Repaired:
                 async with asyncio.timeout(self._poll_s):
                     await self._wake.wait()
             except TimeoutError:
-                pass
+                pass  # time to look for a lost tail
             self._wake.clear()
-            try:
-                await self._catch_up()
-            except (LogUnavailable, NatsError):
-                continue  # the connection is down; `wake` comes with the next one
+            with suppress(NatsError, TimeoutError):  # the connection is down; `wake` comes with the next one
+                while self._nc.is_connected and await self._read_page():
+                    pass
 
     async def _take(self, message: Msg) -> None:
         assert message.headers is not None
-        self._hand_on(self._sequencer.on_live(entry_of(message.headers, message.data)))
-        if self._sequencer.behind:
+        sequence = int(message.headers["Nats-Sequence"])
+        if sequence == self._head + 1:
+            self._hand_on(sequence)
+        elif sequence > self._head:
             self._wake.set()
 
-    async def _catch_up(self) -> None:
-        tail = await self._reader.last_sequence()
-        while self._sequencer.head < tail:
-            page = await self._reader.page(self._sequencer.head + 1, limit=1000)
-            self.repaired += len(page.entries)
-            self._hand_on(self._sequencer.on_read(page.entries, covered_to=page.covered_to if page.entries else tail))
+    async def _read_page(self) -> bool:
+        """Read some of what comes after the last round handed on; False when there was nothing."""
+        sequences: list[int] = []
+        ended = asyncio.Event()
 
-    def _hand_on(self, entries: Sequence[LogEntry]) -> None:
-        now = time.monotonic()
-        for entry in entries:
-            self._on_round(entry.sequence, now)
+        async def collect(message: Msg) -> None:
+            headers = message.headers or {}
+            if message.data:
+                sequences.append(int(headers["Nats-Sequence"]))
+            else:
+                ended.set()  # 204, the end of the batch; or 404, nothing there
+
+        inbox = self._nc.new_inbox()
+        subscription = await self._nc.subscribe(inbox, cb=collect)
+        request = {"seq": self._head + 1, "batch": 1000, "next_by_subj": LOG_SUBJECTS}
+        await self._nc.publish(f"$JS.API.DIRECT.GET.{STREAM}", json.dumps(request).encode(), reply=inbox)
+        async with asyncio.timeout(1):
+            await ended.wait()
+        await subscription.unsubscribe()
+        for sequence in sequences:
+            if sequence > self._head:  # the subscription may have been faster by now
+                self._hand_on(sequence)
+        return bool(sequences)
+
+    def _hand_on(self, sequence: int) -> None:
+        self._head = sequence
+        self._on_round(sequence, time.monotonic())
 
 
 async def make_stream(nc: Client, *, republished: bool) -> None:

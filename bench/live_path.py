@@ -305,7 +305,7 @@ async def _start(nc: Client, faults: Faults, follow: Follow | None, limit: int) 
     if follow is not None:
         await follow(nc, faults.on_round, limit)
         return None
-    repaired = Repaired(nc, faults.on_round, head=0, poll_s=1.0)
+    repaired = Repaired(nc, faults.on_round, poll_s=1.0)
 
     async def on_reconnected() -> None:
         repaired.wake()
