@@ -1,7 +1,7 @@
 """``python -m bench.ingest``: rounds into a real JetStream, with ids and acks: our publisher beside nats-py's.
 
-Every way publishes the same rounds with the same ids to a server of its own, file storage, and ends when the last ack is
-in. What came of it is in docs/adr/0003-own-publish-pipeline.md.
+Every way publishes the same rounds with the same ids to a server of its own, file storage, and ends with the last ack.
+What came of it is in docs/adr/0003-own-publish-pipeline.md.
 """
 
 import asyncio
