@@ -26,11 +26,11 @@ class LiveRelay:
     def _start(self, *, port: int) -> None:
         self._program = Program([_COMMAND, "dev", "--port", str(port)], env=self._settings)
         try:
-            [up] = self._program.wait_for(r"http://127\.0\.0\.1:(\d+)")
+            [up] = self._program.wait_for(r"is up\s+(http://127\.0\.0\.1:(\d+))")
         except BaseException:
             self._program.stop()
             raise
-        self.url, self.port = up[0], int(up[1])
+        self.url, self.port = up[1], int(up[2])
 
     @property
     def ws_url(self) -> str:

@@ -1,0 +1,160 @@
+"""Clients that do not read, do not answer or do not make sense: they are ended, and nobody else waits for them."""
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import websockets
+
+from tests.clients.flood import ROUND_BYTES, flooded_relay
+from tests.clients.live_relay import LiveRelay
+from tests.clients.raw_websocket import CLOSE, PING, TEXT, RawWebSocket
+from tests.clients.rounds_seen import checked, sequence
+
+pytestmark = pytest.mark.service
+
+SMALL_BUFFER = 4096
+SLOW_ENDED = '"link_closed".*"slow"|"slow".*"link_closed"'
+
+
+@pytest.fixture
+def impatient(tmp_path: Path) -> Iterator[LiveRelay]:
+    """A relay that cuts an ended client after a tenth of a second."""
+    with flooded_relay(tmp_path, linger_s=0.1) as relay:
+        yield relay
+
+
+@pytest.fixture
+def patient(tmp_path: Path) -> Iterator[LiveRelay]:
+    """A relay that gives an ended client a minute to read its goodbye."""
+    with flooded_relay(tmp_path, linger_s=60) as relay:
+        yield relay
+
+
+def read_until(relay: LiveRelay, sent_bytes: int) -> None:
+    """Read a link of one's own until the relay has sent so many more bytes to everybody."""
+    with RawWebSocket(relay, "/ws/crash") as ws:
+        while sent_bytes > 0:
+            sent_bytes -= len(ws.frame().payload)
+
+
+def test_websocket_client_that_is_slow_is_told_where_it_was(patient: LiveRelay) -> None:
+    """A client that reads again in time finds 4008 behind its rounds, with the cursor of the last one."""
+    with RawWebSocket(patient, "/ws/crash", receive_buffer=SMALL_BUFFER) as ws:
+        read_until(patient, 15 << 20)
+        places = []
+        while True:
+            opcode, payload = ws.frame()
+            if opcode == CLOSE:
+                break
+            if opcode == TEXT:
+                places.append(sequence(json.loads(payload)))
+
+    reason = json.loads(payload[2:])
+    assert int.from_bytes(payload[:2], "big") == 4008
+    assert reason["reason"] == "slow"
+    assert sequence(reason) == places[-1]
+    assert places == list(range(places[0], places[0] + len(places)))
+
+
+def test_websocket_client_that_never_reads_is_cut(impatient: LiveRelay) -> None:
+    """A client that does not read its goodbye either is cut."""
+    with RawWebSocket(impatient, "/ws/crash", receive_buffer=SMALL_BUFFER) as ws:
+        impatient.wait_for(SLOW_ENDED)
+        read_until(impatient, 2 << 20)
+
+        assert ws.closed().code is None
+
+
+def test_event_stream_that_is_never_read_is_cut(impatient: LiveRelay) -> None:
+    """The same for an event stream."""
+    with unread_event_stream(impatient) as stream:
+        impatient.wait_for(SLOW_ENDED)
+        read_until(impatient, 2 << 20)
+
+        assert not read_to_the_end(stream).endswith(b"0\r\n\r\n")
+
+
+def read_to_the_end(stream: socket.socket) -> bytes:
+    """Read until the relay's end of the connection; return the last bytes. Raises TimeoutError when no end comes."""
+    last = b""
+    try:
+        while data := stream.recv(1 << 16):
+            last = (last + data)[-100:]
+    except ConnectionError:
+        pass
+    return last
+
+
+def test_memory_held_for_clients_that_never_read(impatient: LiveRelay) -> None:
+    """Twenty clients that never read cost their limit each for a moment, and nothing once they are cut."""
+    before = impatient.resident_bytes
+    with ExitStack() as stack:
+        for _ in range(10):
+            stack.enter_context(RawWebSocket(impatient, "/ws/crash", receive_buffer=SMALL_BUFFER))
+            stack.enter_context(unread_event_stream(impatient))
+        for _ in range(20):
+            impatient.wait_for(SLOW_ENDED)
+    read_until(impatient, 5 << 20)
+
+    assert impatient.resident_bytes - before < 48 << 20
+
+
+async def test_ten_bad_clients_and_the_eleventh(impatient: LiveRelay) -> None:
+    """Ten clients that are slow, dead or hostile do not delay the eleventh: it gets each round, in order, at once."""
+    with ExitStack() as stack:
+        await asyncio.to_thread(ten_bad_clients, stack, impatient)
+        token = websockets.Subprotocol(await asyncio.to_thread(impatient.token))
+        delays_ms, places = [], []
+        async with websockets.connect(f"{impatient.ws_url}/ws/crash", subprotocols=[token], max_size=None) as ws:
+            async with asyncio.timeout(60):
+                async for text in ws:
+                    round_ = checked(text)
+                    delays_ms.append(time.time() * 1000 - round_["timestamp"])
+                    places.append(sequence(round_))
+                    if len(places) == 8 * (1 << 20) // ROUND_BYTES:  # the slow ones are over their limits by then
+                        break
+
+    assert places == list(range(places[0], places[0] + len(places)))
+    assert sorted(delays_ms)[len(delays_ms) // 2] < 250
+    assert max(delays_ms) < 2000
+
+
+def ten_bad_clients(stack: ExitStack, relay: LiveRelay) -> None:
+    """Connect ten clients that each misbehave in a way of their own."""
+
+    def websocket(receive_buffer: int | None = None) -> RawWebSocket:
+        return stack.enter_context(RawWebSocket(relay, "/ws/crash", receive_buffer=receive_buffer))
+
+    def plain() -> socket.socket:
+        return stack.enter_context(socket.create_connection(("127.0.0.1", relay.port), timeout=10))
+
+    websocket(receive_buffer=SMALL_BUFFER)  # 1: never reads
+    websocket(receive_buffer=SMALL_BUFFER)  # 2: and another
+    stack.enter_context(unread_event_stream(relay))  # 3: the same over SSE
+    websocket().send(TEXT, b'{"action":', fin=False)  # 4: begins a message and never ends it
+    pinging = websocket(receive_buffer=SMALL_BUFFER)  # 5: asks and asks and never reads the answers
+    for _ in range(90):
+        pinging.send(PING, b"x" * 125)
+    websocket().socket.sendall(b"\x81")  # 6: half a frame header
+    plain()  # 7: connects and says nothing
+    plain().sendall(b"GET /sse/crash HTTP/1.1\r\nHost: x\r\nX-Slow: ")  # 8: a request that never ends
+    plain().sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 100)  # 9: TLS where there is none
+    plain().sendall(
+        b"POST /api/auth/token HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n"
+    )  # 10: a body to come
+
+
+def unread_event_stream(relay: LiveRelay) -> socket.socket:
+    """Ask for an event stream and read nothing of it."""
+    stream = socket.socket()
+    stream.settimeout(30)
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+    stream.connect(("127.0.0.1", relay.port))
+    stream.sendall(f"GET /sse/crash HTTP/1.1\r\nHost: x\r\nX-API-Key: {relay.key}\r\n\r\n".encode())
+    return stream
