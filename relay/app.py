@@ -13,6 +13,7 @@ from relay.edge import Edge
 from relay.errors import Unavailable, error_response, refusal_of
 from relay.health import Health
 from relay.history import History
+from relay.rest import Rest
 from relay.routes import Routes
 from rounds import Catalogue
 
@@ -32,6 +33,12 @@ _PREFLIGHT: Final = {
     "Access-Control-Max-Age": "86400",
 }
 
+_HEADERS: Final = {
+    401: {"WWW-Authenticate": "Bearer"},
+    426: {"Upgrade": "websocket", "Connection": "Upgrade"},
+    503: {"Retry-After": "1"},
+}
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _CODES: Final = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
@@ -40,13 +47,15 @@ _CODES: Final = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 def build_app(edge: Edge, history: History, catalogue: Catalogue, health: Health) -> web.Application:
     """Put the application together."""
     app = web.Application(middlewares=[_errors], client_max_size=_BODY_BYTES)
-    app.on_response_prepare.append(_allow_origin)
+    app.on_response_prepare.append(_finish_headers)
     app.add_routes(Routes(edge, history, catalogue).table())
+    app.add_routes(Rest(edge, history, catalogue).table())
     app.add_routes(health.table())
     return app
 
 
-async def _allow_origin(request: web.Request, response: web.StreamResponse) -> None:
+async def _finish_headers(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = "stream-relay"  # not which versions of what
     if "Origin" in request.headers:
         response.headers.update(_CORS)
 
@@ -70,14 +79,14 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         if refusal is None:
             log.exception("request_failed", method=request.method, path=request.path)
             return error_response(500, "internal", "internal error; it has been logged")
-        headers = None
-        if isinstance(error, Unavailable):
-            headers = {"Retry-After": str(-(-error.retry_ms // 1000))}
-        elif refusal.status == 401:
-            headers = {"WWW-Authenticate": "Bearer"}
-        elif refusal.status == 426:
-            headers = {"Upgrade": "websocket", "Connection": "Upgrade"}
-        return error_response(refusal.status, refusal.code, str(error), headers)
+        return error_response(refusal.status, refusal.code, str(error), _headers_of(error, refusal.status))
+
+
+def _headers_of(error: Exception, status: int) -> dict[str, str] | None:
+    """Say in headers what a client should do next, where HTTP has one for it."""
+    if isinstance(error, Unavailable):
+        return {"Retry-After": str(-(-error.retry_ms // 1000))}
+    return _HEADERS.get(status)
 
 
 def _sentence(request: web.Request, error: web.HTTPException) -> str:

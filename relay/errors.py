@@ -5,6 +5,8 @@ RelayError
 │   ├── BadRequest       malformed; fix the request
 │   ├── BadMessage       a WebSocket client said something it may not; its link ends with 1008
 │   ├── NotAllowed       the credential does not cover this game or origin
+│   ├── CursorLost       the log knows nothing of this cursor (any more)
+│   ├── NoRoundYet       the game has no round in the log
 │   ├── NeedsUpgrade     a WebSocket path was asked for without a WebSocket handshake
 │   └── NotFound         no such path
 ├── Unavailable          this instance is full or going away; another one, or this one later, answers
@@ -22,7 +24,8 @@ from aiohttp import web
 from auth.credentials import AmbiguousCredential, NotAllowedOrigin
 from auth.keys import InvalidCredential
 from auth.tokens import InvalidToken
-from rounds import InvalidCursor, InvalidFilter, UnknownGame, UnknownType
+from backends.log import LogUnavailable
+from rounds import Cursor, InvalidCursor, InvalidFilter, UnknownGame, UnknownType
 
 
 class RelayError(Exception):
@@ -50,6 +53,23 @@ class NeedsUpgrade(ClientError):
 
     def __str__(self) -> str:
         return "this path speaks WebSocket; connect with a WebSocket client, or use /sse for plain HTTP"
+
+
+class CursorLost(ClientError):
+    """A cursor that this log knows nothing of: it is of an earlier log, or beyond the end of this one."""
+
+    def __init__(self, cursor: Cursor, *, first: Cursor, head: Cursor) -> None:
+        super().__init__(cursor)
+        self.cursor, self.first, self.head = cursor, first, head
+
+    def __str__(self) -> str:
+        return (
+            f"cursor {str(self.cursor)!r} is not of this log, which holds {self.first} to {self.head}; start without it"
+        )
+
+
+class NoRoundYet(ClientError):
+    """The game is known, and has no round in the log."""
 
 
 class NotFound(ClientError):
@@ -89,9 +109,12 @@ _REFUSALS: Final[Mapping[type[Exception], Refusal]] = {
     NotAllowedOrigin: Refusal(403, "not_allowed_origin"),
     UnknownGame: Refusal(404, "unknown_game"),
     UnknownType: Refusal(404, "unknown_type"),
+    CursorLost: Refusal(404, "cursor_lost"),
+    NoRoundYet: Refusal(404, "no_round_yet"),
     NotFound: Refusal(404, "not_found"),
     NeedsUpgrade: Refusal(426, "upgrade_required"),
     Unavailable: Refusal(503, "unavailable"),
+    LogUnavailable: Refusal(503, "log_unavailable"),
 }
 
 

@@ -21,15 +21,13 @@ from relay.hub import Wanted
 from relay.item import Item
 from relay.link import Link
 from relay.pace import Pace
-from relay.start import Gap, GapReason, Start, hello, resume
+from relay.start import OVERRUN_MS, Gap, GapReason, Start, hello, resume
 from rounds import Cursor
 
 log = structlog.get_logger()
 
 _SLICE: Final = 125
 """Rounds handled per turn, for all replays together: about a millisecond, so that live rounds hardly notice."""
-_OVERRUN_MS: Final = 60_000
-"""A replay that ends at a time reads on so far beyond it: the log is not quite in the order of the rounds' times."""
 _SETTLE_S: Final = 1.0
 """How long after that time, at the head of the log, it waits for rounds that were committed before it."""
 _RETRY_S: Final = 0.25
@@ -234,7 +232,7 @@ class Replay:
         if until_ms is None:
             return False
         at_head = self._position >= self._hub.head.sequence
-        if self._newest_ms > until_ms + _OVERRUN_MS or (at_head and time.time() > until_ms / 1000 + _SETTLE_S):
+        if self._newest_ms > until_ms + OVERRUN_MS or (at_head and time.time() > until_ms / 1000 + _SETTLE_S):
             self._finish(self)
             return True
         return False

@@ -3,11 +3,11 @@
 Pure. Knows, per game, from which place on it holds everything; says so instead of giving half an answer.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable
 from heapq import merge
-from itertools import islice
+from itertools import islice, takewhile
 from operator import attrgetter
 from typing import Final
 
@@ -76,6 +76,21 @@ class Ring:
         if len(runs) == 1:
             return list(runs[0])
         return list(islice(merge(*runs, key=_by_sequence), limit))
+
+    def before(self, sequence: int, games: Iterable[str], *, limit: int) -> list[Item]:
+        """Return the last `limit` rounds of `games` before `sequence` that are here, newest first.
+
+        Complete down to `whole_from` those games, and no further.
+        """
+        names = tuple(games)
+        floor = self.whole_from(names)
+        runs = []
+        for name in names:
+            if (ring := self._games.get(name)) is not None:
+                end = bisect_left(ring.items, sequence, key=_by_sequence)
+                runs.append(islice(reversed(ring.items), len(ring.items) - end, None))
+        newest_first = merge(*runs, key=_by_sequence, reverse=True)
+        return list(islice(takewhile(lambda item: item.sequence > floor, newest_first), limit))
 
     def last(self, game: str, count: int) -> list[Item] | None:
         """Return the newest `count` rounds of a game in log order; None when fewer are here."""

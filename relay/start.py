@@ -19,6 +19,9 @@ MAX_LAST: Final = 10_000
 MIN_SPEED: Final = 0.01
 MAX_SPEED: Final = 10_000.0
 
+OVERRUN_MS: Final = 60_000
+"""Reading up to a time goes on so far beyond it: the log is not quite in the order of the rounds' own times."""
+
 _BEGINNINGS: Final = ("after", "from", "last")
 
 

@@ -1,0 +1,25 @@
+"""Compress an answer when the client asks for it and it is worth it."""
+
+import gzip
+import re
+from typing import Final
+
+_WORTH_IT_BYTES: Final = 1024
+_GZIP_LEVEL: Final = 4
+_BROTLI_QUALITY: Final = 4
+"""Both take about 5 ms for the largest answer and make it a tenth of its size; docs/benchmarks.md."""
+_CODING: Final = re.compile(r"([a-z*-]+)\s*(?:;\s*q=([01](?:\.[0-9]{0,3})?))?", re.ASCII)
+
+
+def compressed(body: bytes, accept_encoding: str) -> tuple[bytes, str | None]:
+    """Return the body to send and its ``Content-Encoding``, the best of what `accept_encoding` allows (RFC 9110)."""
+    if len(body) < _WORTH_IT_BYTES or not accept_encoding:
+        return body, None
+    weights = {coding: float(weight or 1) for coding, weight in _CODING.findall(accept_encoding.lower())}
+    if weights.get("br", 0) > 0 and weights["br"] >= weights.get("gzip", 0):
+        import brotli  # only those who ask for it pay for its import
+
+        return brotli.compress(body, quality=_BROTLI_QUALITY), "br"
+    if weights.get("gzip", weights.get("*", 0)) > 0:
+        return gzip.compress(body, compresslevel=_GZIP_LEVEL, mtime=0), "gzip"
+    return body, None

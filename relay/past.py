@@ -1,0 +1,152 @@
+"""Pages of the past, newest first: what ``/api/history`` answers from.
+
+Owns reading the log backwards, which it cannot do by itself: it finds by counting where to begin, reads forward from
+there, and turns the result round. A request reads a bounded amount; the next page goes on where it stopped.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from relay.errors import CursorLost
+from relay.history import PAGE, History
+from relay.hub import Wanted
+from relay.item import Item
+from relay.start import OVERRUN_MS, Bounds, GapReason, resume
+from rounds import Cursor
+
+_MOST_READ: Final = 20_000
+"""Rounds read from the log for one request; a rare match may need several pages to be found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which rounds of the past: those between two places and between two times, the newest `limit` of them."""
+
+    wanted: Wanted
+    limit: int
+    before: Cursor | None = None  # exclusive
+    after: Cursor | None = None  # exclusive
+    since_ms: int | None = None  # inclusive
+    until_ms: int | None = None  # inclusive
+
+
+class Answer(NamedTuple):
+    """Rounds, newest first, and where the next page begins."""
+
+    items: list[Item]
+    next_before: Cursor | None  # None: this is the very end
+    complete: bool  # False: rounds after `Query.after` are gone
+
+
+async def look_back(history: History, query: Query) -> Answer:
+    """Answer a query about the past.
+
+    Raises:
+        CursorLost: A cursor is of another log, or beyond the end of this one.
+        LogUnavailable: The log has to be read and does not answer.
+    """
+    if query.after is None and query.since_ms is None and query.until_ms is None:
+        items = _from_memory(history, query)
+        if items is not None:
+            return Answer(items, history.hub.bounds.at(items[-1].sequence), True)
+    bounds = await history.bounds()
+    floor, complete = await _floor(history, query, bounds)
+    ceiling = await _ceiling(history, query, bounds)
+    items = []
+    read = 0
+    async for item in _newest_first(history, query.wanted.games, floor, ceiling):
+        ceiling = item.sequence
+        read += 1
+        if _matches(item, query):
+            items.append(item)
+        if len(items) == query.limit or read == _MOST_READ:
+            return Answer(items, bounds.at(ceiling), complete)
+    return Answer(items, None, complete)
+
+
+def _from_memory(history: History, query: Query) -> list[Item] | None:
+    """Return a whole page from the ring; None when the ring does not hold one."""
+    head = history.hub.head
+    if query.before is not None and query.before.epoch != head.epoch:
+        return None
+    before = head.sequence + 1 if query.before is None else query.before.sequence
+    limit = query.limit if query.wanted.filter.is_empty else PAGE
+    recent = history.hub.ring.before(before, query.wanted.games, limit=limit)
+    items = [item for item in recent if _matches(item, query)][: query.limit]
+    return items if len(items) == query.limit else None
+
+
+async def _floor(history: History, query: Query, bounds: Bounds) -> tuple[int, bool]:
+    """Return the sequence at and below which nothing is wanted, and whether all above it is still there."""
+    floor, complete = bounds.first - 1, True
+    if query.after is not None:
+        floor, gap = resume(query.after, bounds)
+        if gap is not None and gap.reason is not GapReason.EXPIRED:
+            raise _lost(query.after, bounds)
+        complete = gap is None
+    if query.since_ms is not None:
+        position = await history.position_at(query.since_ms)
+        floor = max(floor, bounds.head if position is None else position)
+    return floor, complete
+
+
+def _lost(cursor: Cursor, bounds: Bounds) -> CursorLost:
+    return CursorLost(cursor, first=bounds.at(bounds.first), head=bounds.at(bounds.head))
+
+
+async def _ceiling(history: History, query: Query, bounds: Bounds) -> int:
+    """Return the sequence at and above which nothing is wanted."""
+    ceiling = bounds.head + 1
+    if query.before is not None:
+        if query.before.epoch != bounds.epoch:
+            raise _lost(query.before, bounds)
+        ceiling = min(ceiling, query.before.sequence)
+    if query.until_ms is not None:
+        position = await history.position_at(query.until_ms + OVERRUN_MS)
+        ceiling = min(ceiling, bounds.head + 1 if position is None else position + 1)
+    return ceiling
+
+
+async def _newest_first(history: History, games: frozenset[str], floor: int, ceiling: int) -> AsyncIterator[Item]:
+    """Yield what is between two sequences, both exclusive, newest first: from memory, then from the log by windows."""
+    ring = history.hub.ring
+    while ceiling > floor + 1:
+        whole_from = ring.whole_from(games)
+        if ceiling > whole_from + 1:
+            items = ring.before(ceiling, games, limit=PAGE)
+            ceiling = items[-1].sequence if items else whole_from + 1
+        else:
+            begin = max(floor + 1, await _window(history, games, ceiling))
+            items = await _forward(history, games, begin, ceiling)
+            items.reverse()
+            ceiling = begin
+        for item in items:
+            if item.sequence > floor:
+                yield item
+
+
+async def _window(history: History, games: frozenset[str], ceiling: int) -> int:
+    """Return where to begin reading to get about a page that ends before `ceiling`."""
+    if len(games) == 1:
+        return min(ceiling - 1, await history.nth_last(next(iter(games)), PAGE, before=ceiling))
+    return ceiling - PAGE
+
+
+async def _forward(history: History, games: frozenset[str], begin: int, ceiling: int) -> list[Item]:
+    items: list[Item] = []
+    position = begin - 1
+    while position < ceiling - 1:
+        stretch = await history.stretch(position, games)
+        items += (item for item in stretch.items if item.sequence < ceiling and item.game in games)
+        position = max(position + 1, stretch.covered_to)
+    return items
+
+
+def _matches(item: Item, query: Query) -> bool:
+    if not item.valid or not item.matches(query.wanted.filter):
+        return False
+    timestamp = item.round.timestamp
+    if query.since_ms is not None and timestamp < query.since_ms:
+        return False
+    return query.until_ms is None or timestamp <= query.until_ms

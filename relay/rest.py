@@ -1,0 +1,134 @@
+"""``/api/games``, ``/api/latest/…``, ``/api/history/…``: the same rounds for whoever just asks.
+
+Owns the REST side of the contract: parameters, paging by ``Link``, ``ETag``, compression. What is asked often is
+answered from memory; see `relay.past` for the rest.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from auth.credentials import find_key
+from relay.compress import compressed
+from relay.edge import Edge
+from relay.errors import BadRequest, NoRoundYet
+from relay.history import History
+from relay.item import Item
+from relay.past import Query, look_back
+from relay.start import parse_int, parse_time
+from relay.subscription import named_games, wanted
+from rounds import Catalogue, Cursor
+
+DEFAULT_LIMIT: Final = 500
+MAX_LIMIT: Final = 1000
+
+_JSON: Final = "application/json"
+
+
+class Rest:
+    """The handlers of the REST paths."""
+
+    def __init__(self, edge: Edge, history: History, catalogue: Catalogue) -> None:
+        self._edge = edge
+        self._history = history
+        self._catalogue = catalogue
+
+    def table(self) -> list[web.RouteDef]:
+        return [
+            web.get("/api/games", self.games),
+            web.get("/api/latest/{game}", self.latest),
+            web.get("/api/history", self.history),
+            web.get("/api/history/type/{type}", self.history),
+            web.get("/api/history/{game}", self.history),
+        ]
+
+    async def games(self, request: web.Request) -> web.Response:
+        """Every game that the credential covers, with its newest round."""
+        allowed = self._allowed(request)
+        async with self._edge.feed.listening():
+            newest = self._history.hub.ring.newest
+            rows = []
+            for game in self._catalogue.games.values():
+                if allowed is not None and game.slug not in allowed:
+                    continue
+                item = newest.get(game.slug)
+                round_ = item.round if item is not None and item.valid else None
+                rows.append(
+                    {
+                        "slug": game.slug,
+                        "name": game.name,
+                        "type": game.type,
+                        "last_round": None if round_ is None else round_.round_id,
+                        "last_update": None if round_ is None else round_.finished_at,
+                    }
+                )
+        return _answer(request, msgspec.json.encode(rows))
+
+    async def latest(self, request: web.Request) -> web.Response:
+        """The newest round of a game, with its main figure as ``value``."""
+        slug = request.match_info["game"]
+        named_games(self._catalogue, self._allowed(request), [slug])
+        async with self._edge.feed.listening():
+            item = self._history.hub.ring.newest.get(slug)
+        if item is None or not item.valid:
+            raise NoRoundYet(f"game {slug!r} has no round yet")
+        etag = f'"{item.cursor}"'
+        if etag in _etags(request):
+            return web.Response(status=304, headers={"ETag": etag})
+        return _answer(request, _with_value(item, self._catalogue.game(slug).value), {"ETag": etag})
+
+    async def history(self, request: web.Request) -> web.Response:
+        """Rounds of the past, newest first, as a bare array; ``Link: rel="next"`` leads on to the very end."""
+        query = request.query
+        allowed = self._allowed(request)
+        asked = Query(
+            wanted(self._catalogue, allowed, request.match_info, query),
+            limit=DEFAULT_LIMIT if "limit" not in query else parse_int(query, "limit", at_least=1, at_most=MAX_LIMIT),
+            before=_cursor(query, "before"),
+            after=_cursor(query, "after"),
+            since_ms=parse_time(query, "from"),
+            until_ms=parse_time(query, "to"),
+        )
+        if asked.since_ms is not None and asked.until_ms is not None and asked.since_ms > asked.until_ms:
+            raise BadRequest(f"from {query['from']!r} is later than to {query['to']!r}; it must not be")
+        async with self._edge.feed.listening():
+            answer = await look_back(self._history, asked)
+        headers = {} if answer.complete else {"X-History-Complete": "false"}
+        if answer.next_before is not None:
+            following = request.rel_url.update_query(before=str(answer.next_before))
+            headers["Link"] = f'<{following}>; rel="next"'
+        return _answer(request, b"[%b]" % b",".join([item.json for item in answer.items]), headers)
+
+    def _allowed(self, request: web.Request) -> frozenset[str] | None:
+        presented = find_key(request.headers, request.query, allow_query=False)
+        return self._edge.admission.grant(presented, origin=request.headers.get("Origin")).games
+
+
+def _answer(request: web.Request, body: bytes, headers: Mapping[str, str] | None = None) -> web.Response:
+    body, encoding = compressed(body, request.headers.get("Accept-Encoding", ""))
+    response = web.Response(body=body, headers=headers, content_type=_JSON, charset="utf-8")
+    response.headers["Cache-Control"] = "private, no-cache"
+    response.headers["Vary"] = "Accept-Encoding, Authorization, X-API-Key"
+    if encoding is not None:
+        response.headers["Content-Encoding"] = encoding
+    return response
+
+
+def _with_value(item: Item, member: str) -> bytes:
+    """Add the main figure of a round's extras, as a string, to its JSON."""
+    try:
+        value = msgspec.json.decode(item.round.extras, type=dict[str, object]).get(member)
+    except msgspec.MsgspecError:
+        value = None
+    return b'%b,"value":%b}' % (item.json[:-1], msgspec.json.encode(None if value is None else str(value)))
+
+
+def _cursor(query: Mapping[str, str], name: str) -> Cursor | None:
+    return Cursor.parse(query[name]) if name in query else None
+
+
+def _etags(request: web.Request) -> list[str]:
+    """The tags that the client has (RFC 9110 section 13.1.2); weak ones match too."""
+    return [tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")]
