@@ -1,5 +1,6 @@
 """Headless Chromium, driven by chromedriver over plain HTTP (W3C WebDriver), so that tests need no browser library."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,7 +44,7 @@ class Browser:
 
     def __init__(self, driver: str, profile: Path) -> None:
         self._http = requests.Session()
-        options = {"binary": tool("chromium"), "args": [*_ARGUMENTS, f"--user-data-dir={profile}"]}
+        options = {"binary": chromium(), "args": [*_ARGUMENTS, f"--user-data-dir={profile}"]}
         capabilities = {"alwaysMatch": {"goog:chromeOptions": options, "timeouts": {"script": _WAIT_S * 1000}}}
         self._session = f"{driver}/session"
         self._session += "/" + self._post("", {"capabilities": capabilities})["sessionId"]
@@ -74,10 +75,16 @@ class Browser:
         return value
 
 
+def chromium() -> str:
+    """Return the path of Chromium under whichever name it has here; skip the test when it has none."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next((path for path in map(shutil.which, names) if path), None) or tool("chromium")
+
+
 @contextmanager
 def headless_browser(profile: Path) -> Iterator[Browser]:
     """Run Chromium with a profile of its own for as long as the block lasts."""
-    tool("chromium")
+    chromium()
     with Program([tool("chromedriver"), "--port=0"]) as driver:
         [started] = driver.wait_for(r"started successfully on port (\d+)")
         browser = Browser(f"http://127.0.0.1:{started[1]}", profile)
