@@ -1,0 +1,9 @@
+"""The backend ``file``: rounds from recorded files or standard input, at their own pace or any other.
+
+For users: docs/file-replay.md. `replay` composes the other modules; of those, only `sources`, `checkpoint`, `rejects`
+and `progress` touch anything outside the process.
+"""
+
+from backends.file.replay import FileReplay
+
+__all__ = ["FileReplay"]

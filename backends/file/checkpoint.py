@@ -1,0 +1,168 @@
+"""Keep the place that a replay has reached in a small file, and find it again.
+
+Owns the file's form, and the check that it belongs to the recording: a place in another file would skip rounds that
+were never played.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic
+from typing import Final, Literal, NamedTuple
+
+import msgspec
+
+from backends.contract import SourceError
+from backends.file.place import Pass, Place
+from backends.file.sources import Recording
+from rounds.round import Int63
+
+_EVERY_S: Final = 1.0
+"""Between two writes while rounds are confirmed. What a crash plays again, the publisher recognises in the log."""
+_HEAD_BYTES: Final = 64 << 10
+
+
+class _State(msgspec.Struct, forbid_unknown_fields=True):
+    """The file's content, as JSON."""
+
+    version: Literal[1]
+    file: str  # the file under way: its name, size in bytes, and the SHA-256 of its first 64 KiB
+    size: Int63
+    head: str
+    earlier: str  # SHA-256 over names and sizes of the folder's files before it
+    line: Int63
+    played: Int63
+    pass_number: Int63
+    shift_ms: Int63
+    first_ms: Int63 | None
+    newest_ms: Int63
+    first_id: Int63
+
+
+class Resumed(NamedTuple):
+    """Where to go on, and the id that the loop's first round had (0: it was no loop)."""
+
+    place: Place
+    first_id: int
+
+
+class Checkpoint:
+    """One state file of one recording. Entered by `FileReplay.open`; writes on leaving what is not written yet."""
+
+    def __init__(self, path: Path, recordings: Sequence[Recording]) -> None:
+        self._path = path
+        self._recordings = recordings
+        self._heads: dict[int, tuple[str, str]] = {}
+        self._first_id = 0
+        self._unwritten: Place | None = None
+        self._written_at = 0.0
+
+    def load(self) -> Resumed | None:
+        """Read where the last run stopped; None when there is no state file yet.
+
+        Raises:
+            SourceError: The file cannot be read, is no state file, or belongs to another recording.
+        """
+        try:
+            state = _decode(self._path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise SourceError(f"state file '{self._path}' cannot be read: {error.strerror or error}") from error
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise SourceError(
+                f"state file '{self._path}' is not one of ours ({error}); remove it to begin at the start"
+            ) from error
+        index = self._index_of(state)
+        pass_ = Pass(state.pass_number, state.shift_ms, state.first_ms)
+        return Resumed(Place(pass_, index, state.line, state.played, state.newest_ms), state.first_id)
+
+    def begin(self, place: Place, first_id: int) -> None:
+        """Write the place from which a run starts, before its first round is out: a crash must not give its ids again.
+
+        Raises:
+            SourceError: The file cannot be written.
+        """
+        self._first_id = first_id
+        self._write(place, sync=True)
+
+    def note(self, place: Place) -> None:
+        """Take note of a confirmed place; write it when the last write is old enough."""
+        self._unwritten = place
+        if monotonic() - self._written_at >= _EVERY_S:
+            self._write(place, sync=False)
+
+    def close(self) -> None:
+        """Write what is not written yet."""
+        if self._unwritten is not None:
+            self._write(self._unwritten, sync=True)
+
+    def _write(self, place: Place, *, sync: bool) -> None:
+        recording = self._recordings[place.file]
+        head, earlier = self._identity(place.file)
+        state = _State(
+            version=1,
+            file=recording.path.name,
+            size=recording.size,
+            head=head,
+            earlier=earlier,
+            line=place.line,
+            played=place.played,
+            pass_number=place.pass_.number,
+            shift_ms=place.pass_.shift_ms,
+            first_ms=place.pass_.first_ms,
+            newest_ms=place.newest_ms,
+            first_id=self._first_id,
+        )
+        aside = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
+        try:
+            with aside.open("wb") as file:
+                file.write(msgspec.json.format(msgspec.json.encode(state)) + b"\n")
+                file.flush()
+                if sync:  # not once a second: it may take longer than the event loop should wait
+                    os.fsync(file.fileno())
+            aside.replace(self._path)
+        except OSError as error:
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
+            raise SourceError(f"state file '{self._path}' cannot be written: {error.strerror or error}") from error
+        self._unwritten = None
+        self._written_at = monotonic()
+
+    def _index_of(self, state: _State) -> int:
+        names = [recording.path.name for recording in self._recordings]
+        if state.file not in names:
+            raise self._foreign(f"it stopped in {state.file!r}, which is not there")
+        index = names.index(state.file)
+        recording = self._recordings[index]
+        if recording.size != state.size:
+            raise self._foreign(f"{state.file!r} has {recording.size} bytes and had {state.size}")
+        head, earlier = self._identity(index)
+        if head != state.head:
+            raise self._foreign(f"{state.file!r} begins otherwise than it did")
+        if earlier != state.earlier:
+            raise self._foreign(f"the files before {state.file!r} are not those that were there")
+        return index
+
+    def _foreign(self, difference: str) -> SourceError:
+        return SourceError(
+            f"state file '{self._path}' belongs to another recording: {difference}; "
+            "name another state_file, or remove this one to begin at the start"
+        )
+
+    def _identity(self, index: int) -> tuple[str, str]:
+        if index not in self._heads:
+            path = self._recordings[index].path
+            try:
+                with path.open("rb") as file:
+                    head = hashlib.sha256(file.read(_HEAD_BYTES)).hexdigest()
+            except OSError as error:
+                raise SourceError(f"recording '{path}' cannot be read: {error.strerror or error}") from error
+            earlier = [(recording.path.name, recording.size) for recording in self._recordings[:index]]
+            self._heads[index] = head, hashlib.sha256(msgspec.json.encode(earlier)).hexdigest()
+        return self._heads[index]
+
+
+_decode: Final = msgspec.json.Decoder(_State).decode

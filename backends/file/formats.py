@@ -1,0 +1,158 @@
+"""What a line of a recording says: JSONL or CSV, and which compressions there are. Pure: lines in, rounds out."""
+
+import csv
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final, NamedTuple, Protocol
+
+from rounds import InvalidRound, Round
+
+FIELDS: Final = ("round_id", "game_slug", "game_type", "finished_at", "extras", "timestamp")
+
+_BOM: Final = b"\xef\xbb\xbf"
+_UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
+
+
+class Compression(StrEnum):
+    NONE = ""
+    GZIP = ".gz"
+    ZSTD = ".zst"
+
+
+class Format(NamedTuple):
+    """How a recording is written."""
+
+    is_csv: bool
+    compression: Compression
+
+
+FORMATS: Final[Mapping[str, Format]] = {
+    f"{kind}{compression}": Format(kind == "csv", compression)
+    for compression in Compression
+    for kind in ("jsonl", "csv")
+}
+
+
+def format_of(name: str) -> Format | None:
+    """Tell the format from the end of a file's name; None when it says nothing."""
+    for ending, found in FORMATS.items():
+        if name.lower().endswith(f".{ending}"):
+            return found
+    return None
+
+
+class InvalidHeader(ValueError):
+    """The first line of a CSV file does not say where the fields are. Nothing in the file can be read."""
+
+
+class Parser(Protocol):
+    """Reads the lines of one file, in order."""
+
+    def parse(self, line: bytes) -> Round | None:
+        """Read one line; None when it holds no round and need not: it is blank, or a header.
+
+        Raises:
+            InvalidRound: The line is no round; the text is one sentence.
+            InvalidHeader: The file cannot be read any further.
+        """
+        ...
+
+    def skip(self, line: bytes) -> None:
+        """Pass over a line that an earlier run has played."""
+        ...
+
+
+def parser_for(format_: Format) -> Parser:
+    """Make a parser that has not seen a line yet."""
+    return CsvLines() if format_.is_csv else JsonLines()
+
+
+class JsonLines:
+    """One JSON object per line."""
+
+    def parse(self, line: bytes) -> Round | None:
+        try:
+            return Round.parse(line)
+        except InvalidRound:  # looked into only now: nearly all lines are rounds
+            bare = line.removeprefix(_BOM)
+            if not bare or bare.isspace():
+                return None
+            _refuse_utf16(line)
+            if bare is line:
+                raise
+        return Round.parse(bare)
+
+    def skip(self, line: bytes) -> None:
+        """Every line stands for itself."""
+
+
+class CsvLines:
+    """Comma-separated values (RFC 4180), a record per line, below a header that names the fields in any order."""
+
+    def __init__(self) -> None:
+        self._columns: list[int] = []
+        self._width = 0
+
+    def parse(self, line: bytes) -> Round | None:
+        if not line or line.isspace():
+            return None
+        if not self._columns:
+            self._read_header(line)
+            return None
+        record = _record(line)
+        if len(record) != self._width:
+            raise InvalidRound(f"{len(record)} values where the header names {self._width}")
+        round_id, slug, type_, finished_at, extras, timestamp = (record[column] for column in self._columns)
+        return Round.make(
+            round_id=_integer("round_id", round_id),
+            game_slug=slug,
+            game_type=type_,
+            finished_at=finished_at,
+            extras=extras,
+            timestamp=_integer("timestamp", timestamp),
+        )
+
+    def skip(self, line: bytes) -> None:
+        """All but the header can be passed over."""
+        if not self._columns:
+            self.parse(line)
+
+    def _read_header(self, line: bytes) -> None:
+        try:
+            _refuse_utf16(line)
+            names = [name.strip() for name in _record(line.removeprefix(_BOM))]
+        except InvalidRound as error:
+            raise InvalidHeader(f"the header cannot be read: {error}") from error
+        missing = [name for name in FIELDS if name not in names]
+        if missing:
+            raise InvalidHeader(f"the header names no {', '.join(missing)}; it must name {', '.join(FIELDS)}")
+        twice = [name for name in FIELDS if names.count(name) > 1]
+        if twice:
+            raise InvalidHeader(f"the header names {', '.join(twice)} more than once")
+        self._columns = [names.index(name) for name in FIELDS]
+        self._width = len(names)
+
+
+def _record(line: bytes) -> list[str]:
+    try:
+        text = line.decode().removesuffix("\r")
+    except UnicodeDecodeError as error:
+        raise InvalidRound(f"not UTF-8 at byte {error.start}") from error
+    try:
+        return next(csv.reader([text], strict=True))
+    except csv.Error as error:
+        raise InvalidRound(f"not CSV: {error}; a record is one line, quotes in a value are doubled") from error
+    except StopIteration:
+        return []
+
+
+def _integer(name: str, text: str) -> int:
+    # int() alone would take " 1", "1_000" and digits of other scripts, and 4300 digits raise an error of their own.
+    if not (text.isascii() and text.isdigit() and len(text) <= 19):
+        raise InvalidRound(f"{name} {text[:40]!r} is not a whole number from 0 to 2^63-1")
+    return int(text)
+
+
+def _refuse_utf16(line: bytes) -> None:
+    if line.startswith(_UTF16):
+        raise InvalidRound("the file is UTF-16; save it as UTF-8")

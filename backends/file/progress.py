@@ -1,0 +1,40 @@
+"""A progress bar on stderr, for a person who watches a replay that has an end. Loaded only then."""
+
+from time import monotonic
+from typing import Final, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+_EVERY_S: Final = 0.1
+
+
+class ProgressBar:
+    """Shows how much of `total_bytes` has been played. Draws only when told, ten times a second at most: no thread."""
+
+    def __init__(self, name: str, total_bytes: int, console: Console | None = None) -> None:
+        self._progress = Progress(
+            TextColumn(name, markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[rounds]:,} rounds"),
+            TimeRemainingColumn(),
+            console=console or Console(stderr=True),
+            auto_refresh=False,
+        )
+        self._task = self._progress.add_task("", total=total_bytes, rounds=0)
+        self._drawn_at = 0.0
+
+    def show(self, done_bytes: int, rounds: int) -> None:
+        """Take note of how far the replay is."""
+        self._progress.update(self._task, completed=done_bytes, rounds=rounds)
+        if monotonic() - self._drawn_at >= _EVERY_S:
+            self._progress.refresh()
+            self._drawn_at = monotonic()
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()  # draws once more
