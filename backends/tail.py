@@ -17,6 +17,8 @@ from backends.log import LogUnavailable
 from rounds.subjects import LOG_SUBJECTS
 
 _ANSWER_S: Final = 10.0
+_BEHIND_TRIES: Final = 20
+_BEHIND_PAUSE_S: Final = 0.1
 _PAGE: Final = 2_000
 _PAGE_BYTES: Final = 4 << 20
 
@@ -35,12 +37,18 @@ async def stored_ids(nc: Client, stream: str, *, first: int, last: int) -> Async
     Raises:
         LogUnavailable: No answer in time, or the connection broke.
     """
+    tries = _BEHIND_TRIES
     while first <= last:
         page = await _page(nc, stream, {"seq": first, "batch": _PAGE, "max_bytes": _PAGE_BYTES})
-        if not page.last:
+        if page.last:
+            yield page.ids
+            first = page.last + 1
+        elif tries:
+            # Any replica may answer, and one may be behind. Or the rest was deleted: then all of them say so.
+            tries -= 1
+            await asyncio.sleep(_BEHIND_PAUSE_S)
+        else:
             return
-        yield page.ids
-        first = page.last + 1
 
 
 async def first_since(nc: Client, stream: str, moment: datetime) -> int:

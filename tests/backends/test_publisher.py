@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+import backends.tail
 from backends.contract import Captured, Rejected, SourceError
 from backends.log import LogMismatch, LogSettings, connect, open_log
 from backends.publisher import Publisher, PublisherSettings
@@ -123,6 +124,23 @@ async def test_restart_beyond_the_duplicate_window_stores_nothing_twice(nats: Na
     assert_log_is(without_probes(await stored(nats)), [*first.rounds, *again.rounds[2000:]])
     assert again.confirmed[-1] == 2500
     assert (publishing.stats.duplicates, publishing.stats.acked) == (2000, 500)
+
+
+async def test_tail_with_deleted_rounds_is_still_recognised(nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator deleted the newest round: the sequence is there, the round is not, and nothing waits for it."""
+    monkeypatch.setattr(backends.tail, "_BEHIND_PAUSE_S", 0)
+    source = Source(100)
+    await publisher(nats.url, source, window_s=_SHORT_WINDOW_S).run(source.read())
+    await duplicate_window_passed(nats)
+    state = (await api(nats, "STREAM.INFO.ROUNDS"))["state"]
+    await api(nats, "STREAM.MSG.DELETE.ROUNDS", {"seq": state["last_seq"]})
+
+    again = Source(100)
+    publishing = publisher(nats.url, again, window_s=_SHORT_WINDOW_S)
+    await publishing.run(again.read())
+
+    assert publishing.stats.duplicates == 100
+    assert again.confirmed[-1] == 100
 
 
 async def test_acks_lost_for_longer_than_the_duplicate_window_make_no_double(nats: NatsServer) -> None:

@@ -1,0 +1,93 @@
+"""The publisher against a cluster of three: leaders step down and die, and nothing is lost, doubled or out of order."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from nats.errors import Error as NatsError
+
+from backends.log import LogSettings, connect
+from backends.publisher import Publisher, PublisherSettings
+from tests.backends.harness import DeadLetters, Source, assert_log_is, stored
+from tests.nats import NatsServer
+
+pytestmark = [pytest.mark.service, pytest.mark.timeout(180)]
+
+NAMES = ("a", "b", "c")
+
+
+def free_ports(count: int) -> list[int]:
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[dict[str, NatsServer]]:
+    """Three servers by name, each knowing the others."""
+    ports = free_ports(3)
+    routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports)
+    servers = {}
+    for name, port in zip(NAMES, ports, strict=True):
+        store = tmp_path / name
+        store.mkdir()
+        config = f'server_name: {name}\ncluster {{ name: test, listen: "127.0.0.1:{port}", routes: [{routes}] }}'
+        servers[name] = NatsServer(store, config=config)
+    await asyncio.gather(*(server.start() for server in servers.values()))
+    try:
+        yield servers
+    finally:
+        await asyncio.gather(*(server.kill() for server in servers.values()))
+
+
+async def ask(server: NatsServer, call: str) -> dict[str, Any]:
+    async with connect(LogSettings(url=server.url), name="operator") as nc:
+        answer = await nc.request(f"$JS.API.{call}", b"", timeout=5)
+    decoded: dict[str, Any] = msgspec.json.decode(answer.data)
+    return decoded
+
+
+async def leader_of(servers: list[NatsServer]) -> str:
+    """Wait until the stream has a leader; return its name."""
+    async with asyncio.timeout(60):
+        while True:
+            for server in servers:
+                try:
+                    info = await ask(server, "STREAM.INFO.ROUNDS")
+                except (NatsError, TimeoutError):
+                    continue
+                if leader := info.get("cluster", {}).get("leader"):
+                    return str(leader)
+
+
+async def test_leaders_that_step_down_or_die_cost_nothing(cluster: dict[str, NatsServer]) -> None:
+    """Between leaders a round may be dropped and the next one taken; the condition on each keeps their order."""
+    source, rejects = Source(20_000), DeadLetters()
+    settings = LogSettings(url=",".join(server.url for server in cluster.values()), replicas=3)
+    publisher: Publisher[int] = Publisher(
+        settings, PublisherSettings(ack_timeout_s=2), confirm=source.confirm, rejects=rejects
+    )
+    running = asyncio.create_task(publisher.run(source.read()))
+
+    for position in (2000, 5000, 8000):
+        await source.confirmed_to(position)
+        leader = await leader_of(list(cluster.values()))
+        await ask(cluster[leader], "STREAM.LEADER.STEPDOWN.ROUNDS")
+    for position in (11_000, 14_000):
+        await source.confirmed_to(position)
+        leader = await leader_of(list(cluster.values()))
+        await cluster[leader].kill()
+        await leader_of([server for name, server in cluster.items() if name != leader])
+        await cluster[leader].start()
+    await running
+
+    leader = await leader_of(list(cluster.values()))
+    assert_log_is(await stored(cluster[leader]), source.rounds)
+    assert source.confirmed[-1] == 20_000
+    assert publisher.stats.resent > 0
