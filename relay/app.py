@@ -13,6 +13,7 @@ from relay.edge import Edge
 from relay.errors import Unavailable, error_response, refusal_of
 from relay.health import Health
 from relay.history import History
+from relay.metrics import Metrics
 from relay.rest import Rest
 from relay.routes import Routes
 from rounds import Catalogue
@@ -44,14 +45,29 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _CODES: Final = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
-def build_app(edge: Edge, history: History, catalogue: Catalogue, health: Health) -> web.Application:
-    """Put the application together."""
+def build_app(
+    edge: Edge, history: History, catalogue: Catalogue, health: Health, *, home: str | None
+) -> web.Application:
+    """Put the application together; `home` is the page at ``/``, when there is to be one."""
     app = web.Application(middlewares=[_errors], client_max_size=_BODY_BYTES)
     app.on_response_prepare.append(_finish_headers)
     app.add_routes(Routes(edge, history, catalogue).table())
     app.add_routes(Rest(edge, history, catalogue).table())
     app.add_routes(health.table())
+    app.add_routes(Metrics(edge, history).table())
+    if home is not None:
+        app.router.add_get("/", Home(home).show)
     return app
+
+
+class Home:
+    """The page at ``/``."""
+
+    def __init__(self, html: str) -> None:
+        self._html = html
+
+    async def show(self, _request: web.Request) -> web.Response:
+        return web.Response(text=self._html, content_type="text/html")
 
 
 async def _finish_headers(request: web.Request, response: web.StreamResponse) -> None:

@@ -4,6 +4,7 @@ Owns the demo: a real nats-server, recorded rounds that play as if live, a relay
 """
 
 import asyncio
+from pathlib import Path
 from typing import Final
 
 from rich.console import Console
@@ -39,7 +40,7 @@ async def dev(settings: Settings, *, out: Console) -> None:
         )
         backend = make_backend(settings.backend.name, settings.backend.options, BackendContext(catalogue=catalogue))
         async with (
-            running_relay(settings, KeyStore.demo(), TokenSigner.ephemeral()) as url,
+            running_relay(settings, KeyStore.demo(), TokenSigner.ephemeral(), home=_page()) as url,
             asyncio.TaskGroup() as tasks,
         ):
             ingest = tasks.create_task(run_ingest(backend, settings.nats), name="ingest")
@@ -53,6 +54,15 @@ def _demo_backend(settings: BackendSettings) -> BackendSettings:
     if settings.options or settings.name != "file":
         return settings
     return BackendSettings.model_validate({"name": "file", "path": str(bundled()), **_DEMO_BACKEND})
+
+
+def _page() -> str | None:
+    """The browser sample: from the source tree, or the copy in the wheel."""
+    package = Path(__file__).parent
+    for path in (package.parent / "samples/browser/index.html", package / "static/demo.html"):
+        if path.exists():
+            return path.read_text("utf-8")
+    return None
 
 
 def _welcome(out: Console, url: str) -> None:

@@ -6,6 +6,7 @@ heartbeat, a drain reaches all of them. How a protocol looks on the wire is in `
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Final
@@ -37,6 +38,8 @@ class Edge:
         self.settings = links
         self._heartbeats = heartbeats
         self._links: set[Link] = set()
+        self.closed: Counter[CloseReason] = Counter()
+        """How many links have ended, by reason."""
 
     def obstacle(self) -> str | None:
         """Say in one word why new clients should go elsewhere; None when they are welcome."""
@@ -80,6 +83,7 @@ class Edge:
             self._heartbeats.remove(link)
             self._links.discard(link)
             reason = CloseReason.CLIENT if link.ended is None else link.ended.reason
+            self.closed[reason] += 1
             age_s = asyncio.get_running_loop().time() - link.opened_at
             bound.info("link_closed", reason=reason, age_s=round(age_s, 1))
 

@@ -55,8 +55,17 @@ async def serve(settings: Settings) -> None:
 
 
 @asynccontextmanager
-async def running_relay(settings: Settings, keys: KeyStore, signer: TokenSigner) -> AsyncIterator[str]:
-    """Run a relay for as long as the block lasts; yield its URL. Leaving the block drains it."""
+async def running_relay(
+    settings: Settings, keys: KeyStore, signer: TokenSigner, *, home: str | None = None
+) -> AsyncIterator[str]:
+    """Run a relay for as long as the block lasts; yield its URL. Leaving the block drains it.
+
+    Args:
+        settings: All of them.
+        keys: Who may come in.
+        signer: Makes and checks stream tokens.
+        home: HTML to show at ``/``; None: nothing is there.
+    """
     catalogue = load_catalogue(settings.games_file)
     links = settings.links
     ring = Ring(rounds_per_game=settings.replay.ring_rounds, bytes_per_game=settings.replay.ring_bytes)
@@ -67,7 +76,7 @@ async def running_relay(settings: Settings, keys: KeyStore, signer: TokenSigner)
     admission = Admission(keys, signer, max_links=links.max_links or default_links(), retry_ms=links.retry_ms)
     heartbeats = Heartbeats(hub, interval_s=links.heartbeat_s, retry_ms=links.retry_ms)
     edge = Edge(hub, feed, admission, heartbeats, links)
-    app = build_app(edge, history, catalogue, Health(edge.obstacle))
+    app = build_app(edge, history, catalogue, Health(edge.obstacle), home=home)
     async with reader, asyncio.TaskGroup() as tasks:
         running = [
             tasks.create_task(feed.run(), name="feed"),

@@ -35,8 +35,6 @@ class HttpSettings(_Section):
     host: str = "0.0.0.0"  # noqa: S104 - in a container the platform decides who reaches it
     port: int = Field(default=8080, ge=0, le=65535)
     """0 lets the system choose. Platforms that set ``PORT`` are honoured when this is not set."""
-    trust_forwarded: bool = False
-    """Take the client's address in logs from X-Forwarded-For; only behind a proxy that sets it."""
 
 
 class AuthSettings(_Section):
