@@ -58,8 +58,9 @@ def test_cursor_is_safe_as_last_event_id(cursor: Cursor) -> None:
         "ABC-1",
         "abc-١",
         "a" * 17 + "-1",
-    ]
-    + ["abc-18446744073709551616", "abc-" + "9" * 5000],
+        "abc-18446744073709551616",
+        "abc-" + "9" * 5000,
+    ],
 )
 def test_malformed_cursor_is_refused_in_a_short_sentence(text: str) -> None:
     """Strict: no zeros in front, no other digits, no white space, nothing above 2^64-1."""
@@ -193,7 +194,7 @@ def test_operator_adds_changes_and_removes_games() -> None:
     assert catalogue.game("craps").value == "sum"
     assert catalogue.game("crash").name == "Crash Classic"
     assert catalogue.game("crash").type == "multiplier"
-    with pytest.raises(UnknownGame, match="known games: .*craps"):
+    with pytest.raises(UnknownGame, match=r"known games: .*craps"):
         catalogue.game("dice")
 
 
