@@ -9,7 +9,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from bench._nats import NatsServer
@@ -17,7 +18,7 @@ from bench._process import allow_files, cpu_s, on_core, rss_bytes
 from bench._relay import RelayProcess, relay
 from bench._report import heading, percentile, table
 from bench._rounds import endless
-from bench.fanout.ceiling import ceiling
+from bench.fanout.ceiling import Ceiling, ceiling
 from bench.fanout.fleet import Fleet
 from bench.fanout.publisher import Publisher
 from bench.fanout.wire import WIRES, Wire
@@ -29,20 +30,40 @@ _LINKS: Final = (500, 5000)
 _DELIVERIES: Final = 400_000
 """Of each kind: enough CPU for its 10 ms steps to be below 1 %."""
 _BURST: Final = 100
-_BURST_FACTOR: Final = 10
+_BURSTS: Final = 3
+"""Per slice."""
+_SLICES: Final = 8
+"""The relay and the bare loop take turns this often."""
 _IDLE_S: Final = 45.0
 _IDLE_FROM: Final = 5000
-_WARM: Final = 20
 _RELAY_CORE: Final = 0
 _CLIENT_CORE: Final = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Speed:
-    """Deliveries per CPU-second of the writing process, and seconds from publishing to the last client having it."""
+    """How fast one process writes to a fleet: CPU by delivery, and seconds until the last client has what was sent."""
 
-    per_cpu_s: float
-    waits_s: list[float]
+    pid: int
+    fleet: Fleet
+    deliveries: int = 0
+    cpu_s: float = 0.0
+    waits_s: list[float] = field(default_factory=list)
+
+    @property
+    def per_cpu_s(self) -> float:
+        return self.deliveries / self.cpu_s
+
+    def run(self, send: Callable[[], object], *, times: int, at_once: int) -> None:
+        """`send` so many messages, wait until the last client has the last of them, and again."""
+        before_s = cpu_s(self.pid)
+        for _ in range(times):
+            goal = len(self.fleet.ends) + at_once
+            sent = time.monotonic()
+            send()
+            self.waits_s.append(self.fleet.receive(goal) - sent)
+        self.cpu_s += cpu_s(self.pid) - before_s
+        self.deliveries += times * at_once * len(self.fleet)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +73,8 @@ class Result:
     wire: str
     links: int
     single: Speed
-    piled: Speed
     single_ceiling: Speed
+    piled: Speed
     piled_ceiling: Speed
     rss_per_link: float
     handshakes_per_cpu_s: float
@@ -62,7 +83,7 @@ class Result:
 
 
 def main(counts: list[int]) -> None:
-    allow_files(max(counts) + 200)
+    allow_files(2 * max(counts) + 200)
     heading("Fan-out", f"python -m bench.fanout {' '.join(map(str, counts))}")
     results = []
     with on_core(_CLIENT_CORE), NatsServer() as nats:
@@ -110,39 +131,66 @@ def main(counts: list[int]) -> None:
 
 def measure(nats: NatsServer, wire: Wire, count: int) -> Result:
     """Run one relay with `count` links of one kind through everything."""
-    rounds = endless(first_id=time.time_ns() // 1000)  # ids of no earlier run
-    published: list[Round] = []
-    fleet = Fleet(wire)
     with _relay(nats) as process, Publisher(nats.port) as publisher:
-
-        def send(some: int) -> None:
-            batch = list(itertools.islice(rounds, some))
-            published.extend(batch)
-            publisher.publish(batch)
-
-        fleet.connect(process.port, 1, lambda: wire.request(process.token()))
-        send(1)
-        fleet.receive(1)  # everything is loaded that a link needs
+        rounds = _Rounds(publisher)
+        warm = Fleet(wire)
+        warm.connect(process.port, 1, lambda: wire.request(process.token()))
+        rounds.send(1)
+        warm.receive(1)  # by now everything is loaded that a link needs
+        warm.close()
         rss_before, cpu_before = rss_bytes(process.pid), cpu_s(process.pid)
-        fleet.close()
-        fleet, published = Fleet(wire), []
+        rounds.published.clear()
+        fleet = Fleet(wire)
         fleet.connect(process.port, count, lambda: wire.request(process.token()))
         handshakes = count / (cpu_s(process.pid) - cpu_before)
         rss_per_link = (rss_bytes(process.pid) - rss_before) / count
         idle_share = _idle(fleet, process) if count >= _IDLE_FROM else None
-        send(1)
-        fleet.receive(1)
-        times = max(_WARM, _DELIVERIES // count)
-        single = _speed(process.pid, fleet, send, times=times, at_once=1)
-        bursts = max(_WARM, _BURST_FACTOR * times // _BURST)
-        piled = _speed(process.pid, fleet, send, times=bursts, at_once=_BURST)
-        verified = fleet.check(published)
-    messages = fleet.messages()
-    fleet.close()
-    single_ceiling, piled_ceiling = _ceilings(wire, count, messages[1 : times + 1], messages[times + 1 :])
-    return Result(
-        wire.name, count, single, piled, single_ceiling, piled_ceiling, rss_per_link, handshakes, idle_share, verified
-    )
+        with _ceiling(wire, count) as (writer, bare):
+            times = max(1, _DELIVERIES // count // _SLICES)
+            single = _compete(process, fleet, writer, bare, rounds, times=times, at_once=1)
+            piled = _compete(process, fleet, writer, bare, rounds, times=_BURSTS, at_once=_BURST)
+            bare.close()
+        verified = fleet.check(rounds.published)
+        fleet.close()
+    return Result(wire.name, count, *single, *piled, rss_per_link, handshakes, idle_share, verified)
+
+
+class _Rounds:
+    """Publishes rounds and remembers them."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+        self._rounds = endless(first_id=time.time_ns() // 1000)  # ids of no earlier relay
+        self.published: list[Round] = []
+
+    def send(self, count: int) -> None:
+        batch = list(itertools.islice(self._rounds, count))
+        self.published.extend(batch)
+        self._publisher.publish(batch)
+
+
+def _compete(
+    process: RelayProcess,
+    fleet: Fleet,
+    writer: Ceiling,
+    bare: Fleet,
+    rounds: _Rounds,
+    *,
+    times: int,
+    at_once: int,
+) -> tuple[Speed, Speed]:
+    """Let the relay and the bare loop write the very same bytes by turns, so that what disturbs one disturbs both."""
+    relayed, looped = Speed(process.pid, fleet), Speed(writer.pid, bare)
+    for _ in range(_SLICES):
+        first = len(fleet.ends)
+        relayed.run(lambda: rounds.send(at_once), times=times, at_once=at_once)
+        writes = iter(fleet.pieces(first, at_once))
+        looped.run(partial(_write_next, writer, writes), times=times, at_once=at_once)
+    return relayed, looped
+
+
+def _write_next(writer: Ceiling, writes: Iterator[bytes]) -> None:
+    writer.write(next(writes))
 
 
 @contextmanager
@@ -152,15 +200,13 @@ def _relay(nats: NatsServer) -> Iterator[RelayProcess]:
         yield process
 
 
-def _speed(pid: int, fleet: Fleet, send: Callable[[int], None], *, times: int, at_once: int) -> Speed:
-    """Send so many rounds, wait until the last client has the last of them, and again."""
-    before_s, waits = cpu_s(pid), []
-    for _ in range(times):
-        goal = len(fleet.ends) + at_once
-        sent = time.monotonic()
-        send(at_once)
-        waits.append(fleet.receive(goal) - sent)
-    return Speed(times * at_once * len(fleet) / (cpu_s(pid) - before_s), waits)
+@contextmanager
+def _ceiling(wire: Wire, count: int) -> Iterator[tuple[Ceiling, Fleet]]:
+    """Run the bare loop on the relay's core, with a fleet of its own."""
+    with on_core(_RELAY_CORE), ceiling(count) as writer, on_core(_CLIENT_CORE):
+        fleet = Fleet(wire)
+        fleet.connect(writer.port, count, lambda: b"")
+        yield writer, fleet
 
 
 def _idle(fleet: Fleet, process: RelayProcess) -> float:
@@ -169,22 +215,6 @@ def _idle(fleet: Fleet, process: RelayProcess) -> float:
     share = (cpu_s(process.pid) - before_s) / (time.monotonic() - started)
     assert fleet.heartbeats >= len(fleet), f"{fleet.heartbeats} heartbeats for {len(fleet)} links"
     return share
-
-
-def _ceilings(wire: Wire, count: int, singles: list[bytes], piled: list[bytes]) -> tuple[Speed, Speed]:
-    """Write the very same bytes with a bare loop: message by message, then each burst in one write."""
-    writes = iter([*singles, *(b"".join(piled[at : at + _BURST]) for at in range(0, len(piled), _BURST))])
-    fleet = Fleet(wire)
-    with on_core(_RELAY_CORE), ceiling(count) as writer, on_core(_CLIENT_CORE):
-
-        def send(_: int) -> None:
-            writer.write(next(writes))
-
-        fleet.connect(writer.port, count, lambda: b"")
-        single = _speed(writer.pid, fleet, send, times=len(singles), at_once=1)
-        joined = _speed(writer.pid, fleet, send, times=len(piled) // _BURST, at_once=_BURST)
-    fleet.close()
-    return single, joined
 
 
 if __name__ == "__main__":
