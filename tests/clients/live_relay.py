@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Final
 
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3 import Retry
 
 from auth.keys import DEMO_KEY
 from tests.clients.program import Program
@@ -27,10 +29,18 @@ class LiveRelay:
         self._program = Program([_COMMAND, "dev", "--port", str(port)], env=self._settings)
         try:
             [up] = self._program.wait_for(r"is up\s+(http://127\.0\.0\.1:(\d+))")
+            self.url, self.port = up[1], int(up[2])
+            self._wait_until_ready()
         except BaseException:
             self._program.stop()
             raise
-        self.url, self.port = up[1], int(up[2])
+
+    def _wait_until_ready(self) -> None:
+        """Ask as a platform does until new clients are welcome; the address is printed a moment before."""
+        until_200 = Retry(total=100, backoff_factor=0.01, backoff_max=0.2, status_forcelist=[503])
+        with requests.Session() as session:
+            session.mount("http://", HTTPAdapter(max_retries=until_200))
+            session.get(f"{self.url}/readyz", timeout=10).raise_for_status()
 
     @property
     def ws_url(self) -> str:
