@@ -8,7 +8,9 @@ it.
 import struct
 import zlib
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
+
+from rounds import Round
 
 _TEXT: Final = 0x81  # FIN + opcode 1, RFC 6455 section 5.2
 _RSV1: Final = 0x40  # "compressed", RFC 7692 section 6
@@ -17,24 +19,48 @@ PING_FRAME: Final = b"\x89\x00"
 SSE_COMMENT: Final = b":\n\n"
 
 
+class Renderable(Protocol):
+    """What a form is made from: see `relay.item.Item`."""
+
+    @property
+    def round(self) -> Round: ...
+    @property
+    def json(self) -> bytes: ...
+    @property
+    def cursor(self) -> str: ...
+
+
 class Form(Protocol):
     """One way to write a round on a connection. Hashable: equal forms share their bytes."""
 
-    def render(self, round_json: bytes, cursor: str) -> bytes:
-        """Render one round, given its JSON with the cursor in it and the cursor itself."""
+    def render(self, item: Renderable) -> bytes:
+        """Render one round."""
+        ...
+
+    def join(self, rendered: list[bytes]) -> Any:
+        """Make one write of several rounds: whatever the connections of this form take."""
         ...
 
 
+class ByteStream:
+    """Part of every form whose connections are streams of bytes."""
+
+    __slots__ = ()
+
+    def join(self, rendered: list[bytes]) -> bytes:
+        return rendered[0] if len(rendered) == 1 else b"".join(rendered)
+
+
 @dataclass(frozen=True, slots=True)
-class WebSocketText:
+class WebSocketText(ByteStream):
     """One unmasked text frame (RFC 6455)."""
 
-    def render(self, round_json: bytes, cursor: str) -> bytes:
-        return frame(round_json)
+    def render(self, item: Renderable) -> bytes:
+        return frame(item.json)
 
 
 @dataclass(frozen=True, slots=True)
-class WebSocketDeflate:
+class WebSocketDeflate(ByteStream):
     """One text frame compressed with permessage-deflate (RFC 7692).
 
     The window is emptied after every frame. So a frame depends on no other and can be shared by all links whose
@@ -47,21 +73,21 @@ class WebSocketDeflate:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_deflate", zlib.compressobj(wbits=-self.window_bits))
 
-    def render(self, round_json: bytes, cursor: str) -> bytes:
+    def render(self, item: Renderable) -> bytes:
         # Z_FULL_FLUSH forgets the window; the last four bytes are implied by the RFC, section 7.2.1.
-        packed = self._deflate.compress(round_json) + self._deflate.flush(zlib.Z_FULL_FLUSH)
+        packed = self._deflate.compress(item.json) + self._deflate.flush(zlib.Z_FULL_FLUSH)
         return frame(packed[:-4], first_byte=_TEXT | _RSV1)
 
 
 @dataclass(frozen=True, slots=True)
-class SseBlock:
+class SseBlock(ByteStream):
     """One ``text/event-stream`` block, blank line included; as an HTTP/1.1 chunk unless the client speaks 1.0."""
 
     chunked: bool
 
-    def render(self, round_json: bytes, cursor: str) -> bytes:
+    def render(self, item: Renderable) -> bytes:
         # The JSON has no raw CR or LF (the encoder escapes them), so one data line holds it.
-        block = b"id: %b\ndata: %b\n\n" % (cursor.encode("ascii"), round_json)
+        block = b"id: %b\ndata: %b\n\n" % (item.cursor.encode("ascii"), item.json)
         return chunk(block) if self.chunked else block
 
 

@@ -195,9 +195,9 @@ class Hub:
 
     def _write(self, channel: Channel) -> None:
         """Write all that is pending for a channel, in one write per link."""
-        data = channel.pending[0] if len(channel.pending) == 1 else b"".join(channel.pending)
+        data = channel.form.join(channel.pending)
         self.stats.deliveries += len(channel.pending) * len(channel.links)
-        channel.pending.clear()
+        channel.pending = []
         limit, slow = self._unsent_bytes, []
         for link in channel.links:
             transport = link.transport

@@ -70,7 +70,7 @@ class Item:
         """The item in one wire form; only of a `valid` item. The same object for everybody who asks."""
         data = self._rendered.get(form)
         if data is None:
-            data = self._rendered[form] = form.render(self.json, self.cursor)
+            data = self._rendered[form] = form.render(self)
         return data
 
     def _parsed(self) -> Round | None:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from relay.encode import Form
 
@@ -19,6 +19,22 @@ if TYPE_CHECKING:
     from rounds import Cursor
 
 Drain = Callable[[], Awaitable[None]]
+
+
+class Sink(Protocol):
+    """Where a link's rounds go: an `asyncio.WriteTransport`, or what stands for one."""
+
+    def write(self, data: Any) -> None:
+        """Take what the link's form made of one or several rounds; never blocks."""
+
+    def get_write_buffer_size(self) -> int:
+        """Return how many bytes wait for the client."""
+
+    def is_closing(self) -> bool:
+        """Whether the connection is over."""
+
+    def abort(self) -> None:
+        """End the connection at once."""
 
 
 class CloseReason(StrEnum):
@@ -48,7 +64,7 @@ class Link(ABC):
 
     __slots__ = ("_drain", "ended", "expires_at", "form", "id", "is_told", "opened_at", "place", "transport")
 
-    def __init__(self, transport: asyncio.WriteTransport, form: Form, *, max_age_s: float, drain: Drain) -> None:
+    def __init__(self, transport: Sink, form: Form, *, max_age_s: float, drain: Drain) -> None:
         """Wrap a connection whose handshake is done; `drain` waits until its client has taken most of what it got."""
         self._drain = drain
         self.id = secrets.token_hex(4)

@@ -210,7 +210,7 @@ class Replay:
         form = self._link.form
         data = [item.rendered(form) for item in items if self._is_wanted(item)]
         if data:
-            self._link.transport.write(b"".join(data))
+            self._link.transport.write(form.join(data))
             self._history.stats.rounds += len(data)
         if items:
             self._position = items[-1].sequence
