@@ -1,0 +1,188 @@
+"""Decode the messages of the output plugin pgoutput, protocol version 1.
+
+Pure: bytes in, values out. Any bytes at all either become a message or raise `InvalidMessage`. Knows nothing of tables
+of rounds. Reference: https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html
+"""
+
+import struct
+from collections.abc import Sequence
+from struct import Struct
+from typing import Final, NamedTuple
+
+EPOCH_US: Final = 946_684_800_000_000
+"""2000-01-01, from which PostgreSQL counts microseconds, in Unix microseconds."""
+
+
+class InvalidMessage(ValueError):
+    """The bytes are no message of pgoutput version 1."""
+
+
+class Begin(NamedTuple):
+    """A transaction follows. Its rows all come before its `Commit`; transactions come in commit order."""
+
+    commit_lsn: int
+    commit_us: int
+    """When it was committed, Unix microseconds."""
+    xid: int
+
+
+class Commit(NamedTuple):
+    commit_lsn: int
+    end_lsn: int
+    """Right after the transaction: what may be confirmed once all of it is safe."""
+    commit_us: int
+
+
+class Relation(NamedTuple):
+    """What a table looks like from here on. Sent before its first row, and again after it has changed."""
+
+    id: int
+    schema: str
+    table: str
+    columns: tuple[str, ...]
+
+
+class Insert(NamedTuple):
+    relation: int
+    values: Sequence[bytes | None]
+    """The columns in the relation's order, as text; None is NULL."""
+
+
+class LogicalMessage(NamedTuple):
+    """What somebody wrote with ``pg_logical_emit_message``."""
+
+    transactional: bool
+    lsn: int
+    prefix: str
+    content: bytes
+
+
+class Other(NamedTuple):
+    """A message of no use for rounds: an update, a delete, a truncation, a type, an origin."""
+
+    kind: str
+
+
+Message = Begin | Commit | Relation | Insert | LogicalMessage | Other
+
+_BEGIN: Final = Struct(">xQqI")
+_COMMIT: Final = Struct(">xBQQq")
+_INSERT: Final = Struct(">xIcH")
+_RELATION: Final = Struct(">xI")
+_REPLICA_IDENTITY: Final = Struct(">cH")
+_COLUMN_TYPE: Final = Struct(">Ii")
+_LOGICAL: Final = Struct(">xBQ")
+_LENGTH: Final = Struct(">I")
+_IGNORED: Final = frozenset(b"UDTYO")
+
+_NULL, _TEXT = b"nt"
+
+
+def decode(data: bytes, start: int = 0) -> Message:
+    """Decode the one message that `data` holds from `start` to its end.
+
+    Raises:
+        InvalidMessage: It is truncated, goes on too long, or is of a kind that version 1 does not have.
+    """
+    try:
+        kind = data[start]
+        if kind == 0x49:  # I
+            return _insert(data, start)
+        if kind == 0x42:  # B
+            return _begin(data, start)
+        if kind == 0x43:  # C
+            return _commit(data, start)
+        if kind == 0x52:  # R
+            return _relation(data, start)
+        if kind == 0x4D:  # M
+            return _logical_message(data, start)
+    except (struct.error, IndexError):
+        raise InvalidMessage(f"pgoutput message is truncated: {_shown(data, start)}") from None
+    if kind in _IGNORED:
+        return Other(chr(kind))
+    raise InvalidMessage(f"pgoutput message of unknown kind {chr(kind)!r}: {_shown(data, start)}")
+
+
+def _insert(data: bytes, at: int) -> Insert:
+    relation, marker, count = _INSERT.unpack_from(data, at)
+    if marker != b"N":
+        raise InvalidMessage(f"pgoutput insert without a new row: {_shown(data, at)}")
+    length_at = _LENGTH.unpack_from
+    values: list[bytes | None] = []
+    start, at = at, at + _INSERT.size
+    for _ in range(count):
+        kind = data[at]
+        if kind == _TEXT:
+            begin = at + 5
+            at = begin + length_at(data, at + 1)[0]
+            values.append(data[begin:at])
+        elif kind == _NULL:
+            values.append(None)
+            at += 1
+        else:
+            # Unchanged TOAST occurs in updates only, binary values only when asked for.
+            raise InvalidMessage(f"pgoutput insert with a value of kind {chr(kind)!r}: {_shown(data, start)}")
+    if at != len(data):
+        raise InvalidMessage(f"pgoutput insert ends at {at - start} of {len(data) - start}: {_shown(data, start)}")
+    return Insert(relation, values)
+
+
+def _begin(data: bytes, at: int) -> Begin:
+    _expect_end(data, at, at + _BEGIN.size)
+    lsn, moment, xid = _BEGIN.unpack_from(data, at)
+    return Begin(lsn, moment + EPOCH_US, xid)
+
+
+def _commit(data: bytes, at: int) -> Commit:
+    _expect_end(data, at, at + _COMMIT.size)
+    _, lsn, end, moment = _COMMIT.unpack_from(data, at)
+    return Commit(lsn, end, moment + EPOCH_US)
+
+
+def _relation(data: bytes, start: int) -> Relation:
+    (oid,) = _RELATION.unpack_from(data, start)
+    schema, at = _text(data, start + _RELATION.size)
+    table, at = _text(data, at)
+    _, count = _REPLICA_IDENTITY.unpack_from(data, at)
+    at += _REPLICA_IDENTITY.size
+    names = []
+    for _ in range(count):
+        name, at = _text(data, at + 1)
+        names.append(name)
+        _COLUMN_TYPE.unpack_from(data, at)
+        at += _COLUMN_TYPE.size
+    _expect_end(data, start, at)
+    # An empty schema name stands for pg_catalog.
+    return Relation(oid, schema or "pg_catalog", table, tuple(names))
+
+
+def _logical_message(data: bytes, start: int) -> LogicalMessage:
+    flags, lsn = _LOGICAL.unpack_from(data, start)
+    prefix, at = _text(data, start + _LOGICAL.size)
+    begin = at + _LENGTH.size
+    end = begin + _LENGTH.unpack_from(data, at)[0]
+    _expect_end(data, start, end)
+    return LogicalMessage(bool(flags & 1), lsn, prefix, data[begin:end])
+
+
+def _text(data: bytes, at: int) -> tuple[str, int]:
+    """Read a null-terminated string; return it and where the next field starts."""
+    end = data.find(b"\0", at)
+    if end < 0:
+        raise InvalidMessage(f"pgoutput message with a string that never ends: {_shown(data, at)}")
+    try:
+        return data[at:end].decode(), end + 1
+    except UnicodeDecodeError:
+        raise InvalidMessage(f"pgoutput message with a name that is not UTF-8: {data[at:end][:63]!r}") from None
+
+
+def _expect_end(data: bytes, start: int, end: int) -> None:
+    if end != len(data):
+        raise InvalidMessage(
+            f"pgoutput message has {len(data) - start} bytes, not {end - start}: {_shown(data, start)}"
+        )
+
+
+def _shown(data: bytes, start: int) -> str:
+    """The head of a message, for whoever reports it. Never the whole: it holds a customer's data."""
+    return data[start : start + 16].hex(" ")

@@ -1,0 +1,210 @@
+"""The replication slot and what it needs around it: looked at, made when asked to, and named when it is lost.
+
+Owns the states that a slot can be in and the words for each: what it is and what to run. Knows nothing of the stream.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Final, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from backends.contract import SourceError
+from backends.postgres.capture import columns_of
+from backends.postgres.link import Link, Record, ServerError
+from backends.postgres.options import Identifier, PostgresOptions, quote_identifier
+from backends.postgres.statements import one_line, statement
+from backends.postgres.wal import parse_lsn
+
+_OLDEST: Final = 140000
+_FAILOVER_SINCE: Final = 170000
+DUPLICATE: Final = frozenset({"42710", "23505"})
+"""What the server says when another process has just made the same thing."""
+
+
+class ReplicationOptions(PostgresOptions):
+    """Everything that `postgres-replication` can be told."""
+
+    slot: Annotated[str, StringConstraints(pattern="^[a-z0-9_]{1,63}$")] = "stream_relay"
+    """Processes with the same slot stand by for each other; different logs need different slots."""
+    publication: Identifier = "stream_relay"
+    create: bool = False
+    """Make publication and slot where neither exists. A slot alone that is missing was lost, and is never made anew."""
+    failover: bool = False
+    """Make a slot that physical standbys keep too, so that it survives a failover. PostgreSQL 17 and later."""
+    sender_timeout_s: float = Field(default=15.0, ge=1, le=3600)
+    """A reader that is silent for so long loses the slot to the next one, and a server so silent is connected to anew.
+    Sets ``wal_sender_timeout`` for this connection."""
+    heartbeat_s: float = Field(default=0.0, ge=0, le=3600)
+    """How often to write a message into the server's log; 0: never. Who needs it: docs/postgres-replication.md"""
+
+    @model_validator(mode="after")
+    def _check_failover(self) -> Self:
+        if self.failover and not self.create:
+            raise ValueError("failover = true only has a meaning with create = true")
+        return self
+
+
+class SlotState(StrEnum):
+    """What is the matter with a slot. The same word in logs, status and metrics."""
+
+    READY = "ready"  # it can be read
+    STREAMING = "streaming"  # we read it
+    STANDBY = "standby"  # another process reads it; we wait
+    CONNECTING = "connecting"  # there is no connection to the server
+    MISSING = "missing"  # dropped, or never made
+    INVALIDATED = "invalidated"  # the server has removed what it kept for it
+    FOREIGN = "foreign"  # of another database, or for another plugin
+    MOVED = "moved"  # somebody moved it, or dropped and made it again, while we were away
+    PUBLICATION_MISSING = "publication_missing"
+    PUBLICATION_LATE = "publication_late"  # made after the place that the slot is at
+    TABLE_NOT_PUBLISHED = "table_not_published"
+
+
+class SlotLost(SourceError):
+    """The slot does not hold what comes next any more, or cannot give it. Nothing goes on without an operator."""
+
+    def __init__(self, state: SlotState, options: ReplicationOptions, detail: str = "") -> None:
+        super().__init__(_sentence(state, options, detail))
+        self.state = state
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A slot that can be read, as the server described it."""
+
+    confirmed_lsn: int
+    holder: int | None
+    """The server's process that reads it now."""
+
+
+async def check_source(link: Link, options: ReplicationOptions) -> None:
+    """See that the server can replicate and that the table of rounds is there and can become rounds.
+
+    Raises:
+        SourceError: It is not so; the text says what to run.
+        StreamLost: The connection broke.
+    """
+    (server,) = await _ask(link, options, "read_server")
+    version = int(server["version"] or 0)
+    if version < _OLDEST:
+        raise SourceError(f"{options.shown_dsn} is PostgreSQL {version // 10000}; 14 is the oldest that can be read")
+    if server["wal_level"] != "logical":
+        raise SourceError(
+            f"{options.shown_dsn} has wal_level {server['wal_level']!r}, which must be 'logical'; run:"
+            " ALTER SYSTEM SET wal_level = 'logical'; and restart the server"
+        )
+    if options.failover and version < _FAILOVER_SINCE:
+        raise SourceError(f"option failover: needs PostgreSQL 17, and {options.shown_dsn} is {version // 10000}")
+    columns = await _ask(link, options, "read_columns", schema=options.schema_name, table=options.table_name)
+    if not columns:
+        raise SourceError(f"{options.shown_dsn} has no table {options.quoted_table}; set the option 'table'")
+    if columns[0]["relpersistence"] != "p":
+        raise SourceError(
+            f"table {options.quoted_table} is unlogged or temporary, so its rows are not in the write-ahead log; run:"
+            f" ALTER TABLE {options.quoted_table} SET LOGGED;"
+        )
+    columns_of(options, [column["attname"] or "" for column in columns])
+
+
+async def check_slot(link: Link, options: ReplicationOptions) -> Slot:
+    """See that the slot and its publication stand.
+
+    Raises:
+        SlotLost: They do not.
+        StreamLost: The connection broke.
+    """
+    publication = await _publication(link, options)
+    slot = await _slot(link, options)
+    if slot is None:
+        needed = "" if publication is not None else f"{one_line(_creation(options)[0])} "
+        raise SlotLost(SlotState.MISSING, options, needed)
+    if slot["slot_type"] != "logical" or slot["plugin"] != "pgoutput" or slot["database"] != slot["our_database"]:
+        detail = f"{slot['slot_type']} {slot['plugin'] or ''} {slot['database'] or ''}".strip()
+        raise SlotLost(SlotState.FOREIGN, options, detail)
+    reason = slot.get("invalidation_reason") or ("conflicting" if slot.get("conflicting") == "t" else None)
+    if slot["wal_status"] == "lost" or reason:
+        raise SlotLost(SlotState.INVALIDATED, options, reason or "wal_removed")
+    if publication is None:
+        raise SlotLost(SlotState.PUBLICATION_MISSING, options)
+    if publication["pubinsert"] != "t" or publication["covers"] != "t":
+        needed = f"ALTER PUBLICATION {quote_identifier(options.publication)} ADD TABLE {options.quoted_table}; "
+        raise SlotLost(SlotState.TABLE_NOT_PUBLISHED, options, "" if publication["member"] == "t" else needed)
+    holder = slot["active_pid"]
+    return Slot(parse_lsn(slot["confirmed_flush_lsn"] or "0/0"), int(holder) if holder else None)
+
+
+async def create_missing(link: Link, options: ReplicationOptions) -> int | None:
+    """Make publication and slot if neither exists; return where the new slot starts, None when nothing was made.
+
+    Raises:
+        SourceError: The server refused; the text has what to run.
+        StreamLost: The connection broke.
+    """
+    if await _publication(link, options) is not None or await _slot(link, options) is not None:
+        return None
+    made = None
+    for sql in _creation(options):
+        try:
+            made = await link.query(sql, options.connect_timeout_s)
+        except ServerError as error:
+            if error.sqlstate in DUPLICATE:
+                return None
+            raise SourceError(f"cannot set up replication: {error}; run as an owner: {one_line(sql)}") from error
+    return parse_lsn(made[0]["lsn"] or "") if made else None
+
+
+async def _publication(link: Link, options: ReplicationOptions) -> Record | None:
+    names = {"schema": options.schema_name, "table": options.table_name, "publication": options.publication}
+    return next(iter(await _ask(link, options, "read_publication", **names)), None)
+
+
+async def _slot(link: Link, options: ReplicationOptions) -> Record | None:
+    return next(iter(await _ask(link, options, "read_slot", slot=options.slot)), None)
+
+
+async def _ask(link: Link, options: ReplicationOptions, name: str, **values: str) -> list[Record]:
+    return await link.query(statement(name, **values), options.connect_timeout_s)
+
+
+# --- words -----------------------------------------------------------------------------------------------------------
+
+
+def _creation(options: ReplicationOptions) -> tuple[str, str]:
+    publication = statement(
+        "create_publication",
+        publication=options.publication,
+        schema=options.schema_name,
+        table=options.table_name,
+    )
+    return publication, statement("create_failover_slot" if options.failover else "create_slot", slot=options.slot)
+
+
+def _sentence(state: SlotState, options: ReplicationOptions, detail: str) -> str:
+    """Say what is the matter, and what to run."""
+    slot, publication = f"replication slot {options.slot!r}", f"publication {options.publication!r}"
+    where = options.shown_dsn
+    create_publication, create_slot = map(one_line, _creation(options))
+    renew = f"{one_line(statement('drop_slot', slot=options.slot))} {create_slot}"
+    backfill = "then `stream-relay backend backfill` for the rounds in between"
+    quoted = quote_identifier(options.publication)
+    match state:
+        case SlotState.MISSING:
+            what, run = f"{slot} does not exist on {where}", f"{detail}{create_slot} {backfill}"
+        case SlotState.INVALIDATED:
+            what, run = f"{slot} on {where} was invalidated: {detail}", f"{renew} {backfill}"
+        case SlotState.MOVED:
+            what = f"{slot} on {where} was moved {detail} by somebody else"
+            run = "`stream-relay backend backfill` for the rounds in between, and start again"
+        case SlotState.PUBLICATION_MISSING:
+            what, run = f"{publication} does not exist on {where}", f"{create_publication} {renew} {backfill}"
+        case SlotState.PUBLICATION_LATE:
+            what = f"{publication} was made after the place that {slot} is at on {where}"
+            run = f"{renew} {backfill}"
+        case SlotState.TABLE_NOT_PUBLISHED:
+            what = f"{publication} on {where} does not publish inserts of {options.quoted_table}"
+            run = f"{detail}ALTER PUBLICATION {quoted} SET (publish = 'insert', publish_via_partition_root = true);"
+        case _:
+            what = f"{slot} on {where} is not a pgoutput slot of this database but {detail}"
+            return f"{what} ({state}); set the option 'slot' to another name"
+    return f"{what} ({state}); run: {run}"
