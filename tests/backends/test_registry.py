@@ -36,7 +36,7 @@ def test_announced_backend_is_made_with_its_options(announced: list[EntryPoint])
     announced.append(point("lines", "tests.backends.own_backend:Lines"))
 
     assert isinstance(make_backend("lines", {"text": ""}, CONTEXT), Lines)
-    assert known_backends() == ["file", "lines"]
+    assert {"file", "lines"} <= set(known_backends())
 
 
 def test_unknown_name_lists_the_known_ones(announced: list[EntryPoint]) -> None:
