@@ -78,7 +78,7 @@ class JsonLines:
             if not bare or bare.isspace():
                 return None
             _refuse_utf16(line)
-            if bare is line:
+            if len(bare) == len(line):
                 raise
         return Round.parse(bare)
 

@@ -62,7 +62,7 @@ class Pace:
         return self._due_s
 
     def due_s(self, time_ms: int) -> float:
-        """Say when a round of the time `time_ms` (Unix milliseconds) is due: the first at 0, none before an earlier one."""
+        """Say when a round of the time `time_ms` (Unix milliseconds) is due: the first at 0, none before the last."""
         if self._newest_ms is None or time_ms < self._newest_ms - _JUMP_MS:
             self._newest_ms = time_ms  # what follows is due in relation to this one
         elif time_ms > self._newest_ms:

@@ -178,7 +178,9 @@ class FileReplay:
 
 
 def _due_s(item: Item, pace: Pace) -> float:
-    return pace.due_s(item.round.timestamp) if isinstance(item, Captured) else pace.reached_s
+    if isinstance(item, Rejected):
+        return pace.reached_s  # with the round before it
+    return pace.due_s(item.round.timestamp + item.position.pass_.shift_ms)
 
 
 def _renewed(batch: list[Item], renew: Renew | None, clock: Clock) -> list[Item]:

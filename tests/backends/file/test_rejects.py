@@ -1,0 +1,166 @@
+"""A line that is no round stops the replay with its place and reason, or goes to the rejects file."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from backends.contract import Captured, Rejected, SourceError
+from tests.backends.file.replaying import (
+    ids,
+    jsonl,
+    played,
+    played_to_error,
+    replay,
+    round_at,
+    rounds,
+    rounds_of,
+    write,
+)
+
+UNKNOWN = jsonl([round_at(7)]).replace(b"crash", b"chess")
+
+
+def with_bad_lines(folder: Path) -> Path:
+    path = folder / "a.jsonl"
+    path.write_bytes(
+        jsonl(rounds(2))
+        + b"\n{broken\n"
+        + jsonl(rounds(1, first=2))
+        + UNKNOWN
+        + b"\xff\xfe\n"
+        + jsonl(rounds(1, first=3))
+    )
+    return path
+
+
+async def test_malformed_line_stops_the_replay_after_the_rounds_before_it(tmp_path: Path) -> None:
+    """The sentence names file, line and reason, and the way on."""
+    found, error = await played_to_error(replay(path=str(with_bad_lines(tmp_path))))
+
+    assert re.match(r"a\.jsonl:4 is no round: .*\(mend the line, or set rejects_file", str(error))
+    assert rounds_of(found) == rounds(2)
+
+
+async def test_with_a_rejects_file_replay_goes_on(tmp_path: Path) -> None:
+    """Each rejected line is an item in its place, and a line of the file."""
+    rejects = tmp_path / "rejects.log"
+
+    items = await played(replay(path=str(with_bad_lines(tmp_path)), rejects_file=str(rejects)))
+
+    assert ids(items) == [100, 101, 102, 103]
+    rejected = [item for item in items if isinstance(item, Rejected)]
+    assert [(item.key, item.raw) for item in rejected] == [
+        ("a.jsonl:4", b"{broken"),
+        ("a.jsonl:6", UNKNOWN.rstrip()),
+        ("a.jsonl:7", b"\xff\xfe"),
+    ]
+    assert rejected[1].reason.startswith("unknown game 'chess'; known games: aviador, ")
+    assert rejected[2].reason == "the file is UTF-16; save it as UTF-8"
+    lines = [json.loads(line) for line in rejects.read_text().splitlines()]
+    assert [(line["file"], line["line"], line["reason"]) for line in lines] == [
+        ("a.jsonl", number, item.reason) for number, item in zip((4, 6, 7), rejected, strict=True)
+    ]
+    assert [line["raw"] for line in lines] == ["{broken", UNKNOWN.decode().rstrip(), "\\xff\\xfe"]
+
+
+async def test_restart_does_not_reject_a_line_again_that_was_confirmed(tmp_path: Path) -> None:
+    """A rejected line has a place like any other."""
+    rejects = tmp_path / "rejects.log"
+    options = {
+        "path": str(with_bad_lines(tmp_path)),
+        "rejects_file": str(rejects),
+        "state_file": str(tmp_path / "state"),
+    }
+
+    await played(replay(**options), stop_after=3)
+    items = await played(replay(**options))
+
+    assert ids(items) == [102, 103]
+    assert len(rejects.read_text().splitlines()) == 3
+
+
+async def test_line_of_100_mb_is_named_and_the_next_one_read(tmp_path: Path) -> None:
+    """It is over the limit whatever it holds; only its beginning is kept."""
+    path = tmp_path / "a.jsonl"
+    with path.open("wb") as file:
+        file.write(jsonl(rounds(1)))
+        for _ in range(100):
+            file.write(b"x" * 1_000_000)
+        file.write(b"\n" + jsonl(rounds(1, first=1)))
+
+    items = await played(replay(path=str(path), rejects_file=str(tmp_path / "rejects")))
+
+    assert ids(items) == [100, 101]
+    (rejected,) = (item for item in items if isinstance(item, Rejected))
+    assert (rejected.key, len(rejected.raw)) == ("a.jsonl:2", 64 << 10)
+    assert rejected.reason == "the line is longer than 1048576 bytes (max_line_bytes)"
+    with pytest.raises(SourceError, match=r"^a\.jsonl:2 is no round: the line is longer than 1048576 bytes"):
+        await played(replay(path=str(path)))
+
+
+async def test_csv_without_a_good_header_stops_even_with_a_rejects_file(tmp_path: Path) -> None:
+    """Nothing of such a file could be played."""
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"id,game\n1,crash\n")
+
+    with pytest.raises(SourceError, match=r"^a\.csv: the header names no round_id, "):
+        await played(replay(path=str(path), rejects_file=str(tmp_path / "rejects")))
+
+
+async def test_rejects_file_that_cannot_be_used_is_told_at_once(tmp_path: Path) -> None:
+    """Missing folders are not made, and a recording is never written to."""
+    path = write(tmp_path / "a.jsonl", rounds(1))
+
+    with pytest.raises(SourceError, match=r"rejects file '.*' cannot be written: No such file"):
+        await played(replay(path=str(path), rejects_file=str(tmp_path / "nowhere" / "rejects")))
+    with pytest.raises(SourceError, match=r"rejects_file '.*' is one of the recordings; name another file"):
+        await played(replay(path=str(tmp_path), rejects_file=str(path)))
+    with pytest.raises(SourceError, match=r"state_file '.*' is one of the recordings; name another file"):
+        await played(replay(path=str(tmp_path), state_file=str(path)))
+    assert path.read_bytes() == jsonl(rounds(1))
+
+
+async def test_only_rounds_of_the_games_and_times_asked_for_are_played(tmp_path: Path) -> None:
+    """From is inclusive, to is not; both look at the time at which a round was committed."""
+    recorded = [round_at(number, game=game) for number in range(10) for game in ("crash", "dice", "double")]
+    path = write(tmp_path / "a.jsonl", recorded)
+
+    items = await played(
+        replay(path=str(path), games="crash,double", from_="2026-01-18T10:00:03Z", to="2026-01-18T07:00:05-03:00")
+    )
+
+    assert [(round_.game_slug, round_.round_id) for round_ in rounds_of(items)] == [
+        ("crash", 103),
+        ("double", 103),
+        ("crash", 104),
+        ("double", 104),
+    ]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.lists(st.binary(max_size=60) | st.just(round_at(1).to_json()), max_size=20), st.sampled_from(["jsonl", "csv"])
+)
+async def test_any_file_is_played_or_refused_in_one_sentence(tmp_path: Path, lines: list[bytes], kind: str) -> None:
+    """Whatever bytes it holds, with and without a rejects file; and with one, no line goes missing."""
+    path = tmp_path / f"a.{kind}"
+    path.write_bytes(b"\n".join(lines))
+    rejects = tmp_path / "rejects"
+    rejects.unlink(missing_ok=True)
+
+    for options in ({}, {"rejects_file": str(rejects)}):
+        try:
+            items = await played(replay(path=str(path), **options))
+        except SourceError as error:
+            sentence = str(error)
+            assert "\n" not in sentence
+            continue
+        good = sum(isinstance(item, Captured) for item in items)
+        written = rejects.read_text().splitlines() if options and rejects.exists() else []
+        assert good + len(written) == len(items)
+        if kind == "jsonl":
+            assert good >= lines.count(round_at(1).to_json())

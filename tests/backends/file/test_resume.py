@@ -1,0 +1,197 @@
+"""A replay that was stopped goes on where it was, loses nothing and doubles nothing."""
+
+import gzip
+import json
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+import pytest
+import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from backends.contract import SourceError
+from tests.backends.file.replaying import (
+    ids,
+    jsonl,
+    names_in,
+    played,
+    replay,
+    rounds,
+    rounds_of,
+    write,
+)
+from tests.backends.file.test_formats import HEADER, csv_line
+
+
+def recording(folder: Path, kind: str, count: int = 40) -> Path:
+    """A recording of `count` rounds, with blank lines between."""
+    if kind == "folder":
+        path = folder / "days"
+        path.mkdir()
+        for day in range(4):
+            write(path / f"{day}.jsonl", rounds(count // 4, first=day * count // 4))
+        return path
+    path = folder / f"a.{kind}"
+    if kind.startswith("csv"):
+        data = b"\n\n".join([HEADER, *map(csv_line, rounds(count))])
+    else:
+        data = jsonl(rounds(count)).replace(b"\n", b"\n\n")
+    if kind.endswith(".gz"):
+        data = gzip.compress(data)
+    elif kind.endswith(".zst"):
+        data = zstandard.compress(data)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "jsonl.zst", "csv", "csv.gz", "csv.zst", "folder"])
+async def test_stop_in_the_middle_loses_and_doubles_nothing(tmp_path: Path, kind: str) -> None:
+    """The next process begins with the first round that was not confirmed."""
+    options = {"path": str(recording(tmp_path, kind)), "state_file": str(tmp_path / "state")}
+
+    first = await played(replay(**options), stop_after=17)
+    second = await played(replay(**options), stop_after=5)
+    third = await played(replay(**options))
+
+    assert rounds_of(first + second + third) == rounds(40)
+    assert await played(replay(**options)) == []
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
+@given(st.lists(st.integers(1, 15), max_size=6))
+async def test_any_stops_give_every_round_once(tmp_path: Path, stops: list[int]) -> None:
+    """However often and wherever it is stopped."""
+    path = tmp_path / "a.jsonl"
+    write(path, rounds(40))
+    state = tmp_path / "state"
+    state.unlink(missing_ok=True)
+
+    items = []
+    for stop in stops:
+        items += await played(replay(path=str(path), state_file=str(state)), stop_after=stop)
+    items += await played(replay(path=str(path), state_file=str(state)))
+
+    assert rounds_of(items) == rounds(40)
+
+
+async def test_what_was_not_confirmed_comes_again(tmp_path: Path) -> None:
+    """At least once: a place is kept only when the publisher has confirmed it."""
+    path = write(tmp_path / "a.jsonl", rounds(10))
+    options = {"path": str(path), "state_file": str(tmp_path / "state")}
+    backend = replay(**options)
+    async with backend.open():
+        async for batch in backend.read():
+            backend.confirm(batch[3].position)
+
+    assert ids(await played(replay(**options))) == [104, 105, 106, 107, 108, 109]
+
+
+async def test_same_replay_opened_again_goes_on_without_a_state_file(tmp_path: Path) -> None:
+    """Within one process confirmations are enough."""
+    backend = replay(path=str(write(tmp_path / "a.jsonl", rounds(10))))
+
+    first = await played(backend, stop_after=4)
+    second = await played(backend)
+
+    assert rounds_of(first + second) == rounds(10)
+
+
+async def test_file_added_to_a_folder_later_is_played_next(tmp_path: Path) -> None:
+    """A folder to which every day adds a file is played day by day."""
+    folder = recording(tmp_path, "folder")
+    options = {"path": str(folder), "state_file": str(tmp_path / "state")}
+    await played(replay(**options))
+
+    write(folder / "4.jsonl", rounds(3, first=40))
+
+    assert rounds_of(await played(replay(**options))) == rounds(3, first=40)
+
+
+async def test_state_is_written_before_the_first_round_and_replaced_in_one_step(tmp_path: Path) -> None:
+    """So that a crash at any time leaves a state file that can be read; nothing else is left beside it."""
+    path = write(tmp_path / "a.jsonl", rounds(3))
+    state = tmp_path / "state.json"
+    backend = replay(path=str(path), state_file=str(state))
+
+    async with backend.open():
+        assert json.loads(state.read_bytes())["line"] == 0
+    await played(backend)
+
+    assert json.loads(state.read_bytes())["line"] == 3
+    assert names_in(tmp_path) == ["a.jsonl", "state.json"]
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ("grown", r"'1.jsonl' has \d+ bytes and had \d+"),
+        ("begins otherwise", "'1.jsonl' begins otherwise than it did"),
+        ("renamed", "it stopped in '1.jsonl', which is not there"),
+        ("file before it changed", "the files before '1.jsonl' are not those that were there"),
+        ("file before it added", "the files before '1.jsonl' are not those that were there"),
+    ],
+)
+async def test_state_of_another_recording_is_reported_and_not_misapplied(
+    tmp_path: Path, change: str, difference: str
+) -> None:
+    """The sentence says what differs and what to do; the state file stays as it was."""
+    folder = recording(tmp_path, "folder")
+    state = tmp_path / "state"
+    await played(replay(path=str(folder), state_file=str(state)), stop_after=15)
+    kept = state.read_bytes()
+
+    file = folder / "1.jsonl"
+    if change == "grown":
+        file.write_bytes(file.read_bytes() + b"\n")
+    elif change == "begins otherwise":
+        file.write_bytes(file.read_bytes().replace(b'"round_id":110', b'"round_id":911'))
+    elif change == "renamed":
+        file.rename(folder / "1b.jsonl")
+    elif change == "file before it changed":
+        write(folder / "0.jsonl", rounds(2))
+    else:
+        write(folder / "00.jsonl", rounds(2))
+
+    with pytest.raises(SourceError, match=f"belongs to another recording: {difference}; name another state_file"):
+        await played(replay(path=str(folder), state_file=str(state)))
+    assert state.read_bytes() == kept
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b'{"version":2}', b"[1]", b'{"line":-1}'])
+async def test_file_that_is_no_state_of_ours_is_refused(tmp_path: Path, content: bytes) -> None:
+    """It is never overwritten either: it may be something else by mistake."""
+    path = write(tmp_path / "a.jsonl", rounds(3))
+    state = tmp_path / "state"
+    state.write_bytes(content)
+
+    with pytest.raises(SourceError, match=r"state file '.*' is not one of ours .*; remove it to begin at the start"):
+        await played(replay(path=str(path), state_file=str(state)))
+    assert state.read_bytes() == content
+
+
+async def test_state_file_that_cannot_be_written_is_told_before_the_first_round(tmp_path: Path) -> None:
+    """Not after hours of replay."""
+    path = write(tmp_path / "a.jsonl", rounds(3))
+
+    with pytest.raises(SourceError, match=r"state file '.*' cannot be written: No such file or directory"):
+        await played(replay(path=str(path), state_file=str(tmp_path / "nowhere" / "state")))
+    with pytest.raises(SourceError, match=r"state file '.*' cannot be read: Is a directory"):
+        await played(replay(path=str(path), state_file=str(tmp_path)))
+
+
+@given(line=st.integers(0, 2**63 - 1), number=st.integers(0, 2**63 - 1), shift=st.integers(0, 2**63 - 1))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=20)
+async def test_state_with_any_numbers_is_used_or_refused(tmp_path: Path, line: int, number: int, shift: int) -> None:
+    """A file edited by hand leads to rounds or to one sentence."""
+    path = write(tmp_path / "a.jsonl", rounds(3))
+    state = tmp_path / "state"
+    state.unlink(missing_ok=True)
+    options = {"path": str(path), "state_file": str(state), "loop": True}
+    await played(replay(**options), stop_after=1)
+    content = msgspec.json.decode(state.read_bytes())
+    state.write_bytes(msgspec.json.encode(content | {"line": line, "played": number, "shift_ms": shift}))
+
+    with suppress(SourceError):
+        assert len(await played(replay(**options), stop_after=5)) == 5
