@@ -35,17 +35,26 @@ def make_round(game: str, number: int, *, extras: str = '{"point":"2.50"}') -> R
 
 @pytest.fixture
 def start_relay(nats: NatsServer) -> StartRelay:
-    """Start a relay: ``async with start_relay(links={...}) as url``. Arguments are sections of the settings."""
+    """Start a relay: ``async with start_relay(links={...}) as url``. Arguments are sections of the settings.
+
+    `nats_url` leads it to NATS by another way; without `ready` it is handed over before it takes clients.
+    """
 
     @asynccontextmanager
     async def start(
-        *, keys: KeyStore | None = None, signer: TokenSigner | None = None, **sections: Any
+        *,
+        keys: KeyStore | None = None,
+        signer: TokenSigner | None = None,
+        nats_url: str | None = None,
+        ready: bool = True,
+        **sections: Any,
     ) -> AsyncIterator[str]:
         sections.setdefault("http", HttpSettings(host="127.0.0.1", port=0))
         sections.setdefault("drain", {"grace_s": 1, "margin_s": 1})
-        settings = Settings(nats=LogSettings(url=nats.url), **sections)
+        settings = Settings(nats=LogSettings(url=nats_url or nats.url), **sections)
         async with running_relay(settings, keys or KeyStore.demo(), signer or TokenSigner.ephemeral()) as url:
-            await wait_ready(url)
+            if ready:
+                await wait_ready(url)
             yield url
 
     return start
@@ -98,3 +107,21 @@ async def token_of(client: aiohttp.ClientSession, url: str, key: str = DEMO_KEY)
         token = (await response.json())["token"]
         assert isinstance(token, str)
         return token
+
+
+async def metric(client: aiohttp.ClientSession, url: str, name: str) -> float:
+    """Read one of the relay's numbers."""
+    async with client.get(f"{url}/metrics") as response:
+        for line in (await response.text()).splitlines():
+            if line.startswith(f"{name} "):
+                return float(line.removeprefix(f"{name} "))
+    raise AssertionError(f"no metric {name}")
+
+
+async def metric_becomes(
+    client: aiohttp.ClientSession, url: str, name: str, value: float, *, within_s: float = 20
+) -> None:
+    """Wait until one of the relay's numbers is `value`."""
+    async with asyncio.timeout(within_s):
+        while await metric(client, url, name) != value:  # noqa: ASYNC110 - the relay is asked, as by any scraper
+            await asyncio.sleep(0.01)

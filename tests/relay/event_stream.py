@@ -1,0 +1,69 @@
+"""An event stream read block by block, as a relay writes it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from tests.relay.conftest import KEY_HEADER
+
+DEADLINE_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One block: its fields in order. A comment is a field without a name."""
+
+    fields: list[tuple[str, str]]
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.fields]
+
+    @property
+    def id(self) -> str:
+        return dict(self.fields)["id"]
+
+    @property
+    def round(self) -> dict[str, Any]:
+        """The round in its data, members in the order they came."""
+        round_: dict[str, Any] = msgspec.json.decode(dict(self.fields)["data"])
+        return round_
+
+
+class EventStream:
+    """An open event stream."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+
+    async def block(self) -> Block:
+        async with asyncio.timeout(DEADLINE_S):
+            text = (await self._response.content.readuntil(b"\n\n")).decode()
+        fields = [line.partition(":") for line in text.rstrip("\n").split("\n")]
+        return Block([(name, value.removeprefix(" ")) for name, _, value in fields])
+
+    async def round_block(self) -> Block:
+        """Skip comments and `retry` up to the next block with data."""
+        while "data" not in (block := await self.block()).names:
+            pass
+        return block
+
+    async def round(self) -> dict[str, Any]:
+        return (await self.round_block()).round
+
+
+@asynccontextmanager
+async def stream(client: aiohttp.ClientSession, url: str, **request: Any) -> AsyncIterator[EventStream]:
+    """Open a stream, with the demo's key unless `request` has headers; read it up to the comment that it is live."""
+    request.setdefault("headers", KEY_HEADER)
+    async with client.get(url, **request) as response:
+        assert response.status == 200, await response.text()
+        opened = EventStream(response)
+        while (await opened.block()).names != [""]:
+            pass
+        yield opened
