@@ -1,6 +1,7 @@
 """Python clients that others wrote, against a running relay: websockets, aiohttp, sseclient-py with requests."""
 
 import asyncio
+import json
 import re
 from itertools import islice
 
@@ -89,6 +90,37 @@ async def test_websockets_changes_what_it_follows(relay: LiveRelay) -> None:
 
         for text in await read_rounds(ws, 2):
             assert checked(text)["game_slug"] == "double"
+
+
+async def test_websockets_comes_back_with_its_cursor(relay: LiveRelay) -> None:
+    """A client that sends a cursor is told how whole the answer is, then gets all that followed, once and in order."""
+    url = f"{relay.ws_url}/ws"
+    async with websockets.connect(url, subprotocols=[websockets.Subprotocol(relay.token())]) as ws:
+        [text] = await read_rounds(ws, 1)
+        await read_rounds(ws, 5)  # what is missed when a client dies with rounds in its hands
+    left = checked(text)
+
+    again = f"{url}?after={left['cursor']}"
+    async with websockets.connect(again, subprotocols=[websockets.Subprotocol(relay.token())]) as ws:
+        hello, *texts = await read_rounds(ws, 11)
+
+    assert json.loads(hello)["event"] == "hello"
+    assert json.loads(hello)["complete"] is True
+    places = [sequence(checked(text)) for text in texts]
+    assert places == list(range(sequence(left) + 1, sequence(left) + 11))
+
+
+@pytest.mark.parametrize("cursor", ["k3f9a2-1", "0-0"])
+async def test_websockets_comes_back_with_the_cursor_of_another_log(relay: LiveRelay, cursor: str) -> None:
+    """A cursor that this log cannot answer brings a gap, never silence."""
+    token = websockets.Subprotocol(relay.token())
+    async with websockets.connect(f"{relay.ws_url}/ws?after={cursor}", subprotocols=[token]) as ws:
+        hello, gap, text = await read_rounds(ws, 3)
+
+    assert json.loads(hello)["complete"] is False
+    assert json.loads(gap)["event"] == "gap"
+    assert json.loads(gap)["from"] == cursor
+    assert json.loads(text)["round_id"]
 
 
 async def answered(ws: websockets.ClientConnection, part: str) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import websockets
 
-from tests.clients.flood import ROUND_BYTES, flooded_relay
 from tests.clients.live_relay import LiveRelay
 from tests.clients.raw_websocket import CLOSE, PING, TEXT, RawWebSocket
+from tests.clients.recorded import FLOOD_ROUND_BYTES, flooded_relay
 from tests.clients.rounds_seen import checked, sequence
 
 pytestmark = pytest.mark.service
@@ -117,7 +117,7 @@ async def test_ten_bad_clients_and_the_eleventh(impatient: LiveRelay) -> None:
                     round_ = checked(text)
                     delays_ms.append(time.time() * 1000 - round_["timestamp"])
                     places.append(sequence(round_))
-                    if len(places) == 8 * (1 << 20) // ROUND_BYTES:  # the slow ones are over their limits by then
+                    if len(places) == 8 * (1 << 20) // FLOOD_ROUND_BYTES:  # the slow ones are over their limits by then
                         break
 
     assert places == list(range(places[0], places[0] + len(places)))

@@ -1,16 +1,50 @@
-"""What samples do when a connection is lost, against a relay that cuts them off where it hurts."""
+"""What samples do when connections are lost: they go on behind the last round they printed, and miss none."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
+import websockets
 from aiohttp import web
 
+from tests.clients.cutting_proxy import cutting_proxy
+from tests.clients.live_relay import LiveRelay
+from tests.clients.recorded import brisk_relay
 from tests.samples.program_samples import PROGRAMS, start
 
 pytestmark = pytest.mark.service
+
+
+@pytest.fixture(scope="module")
+def brisk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveRelay]:
+    with brisk_relay(tmp_path_factory.mktemp("brisk")) as relay:
+        yield relay
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+async def test_sample_on_a_network_that_cuts_misses_nothing(brisk: LiveRelay, name: str) -> None:
+    """A sample whose connection is cut again and again prints every round once, in order, as if it never had been."""
+    token = websockets.Subprotocol(await asyncio.to_thread(brisk.token))
+    async with (
+        websockets.connect(f"{brisk.ws_url}/ws/crash", subprotocols=[token], max_queue=None) as whole,
+        cutting_proxy(brisk.port, carry_bytes=4000) as proxy,
+    ):
+        sample = await asyncio.to_thread(start, name, {"BASE_URL": proxy.url})
+        try:
+            found = await asyncio.to_thread(sample.wait_for, r"^\[.*$", count=60, within_s=60)
+        finally:
+            await asyncio.to_thread(sample.stop)
+        printed, truth = [match[0] for match in found], [""]
+        async with asyncio.timeout(10):
+            while truth[-1] != printed[-1]:
+                round_ = json.loads(await whole.recv())
+                truth.append(f"[{round_['game_slug']}] Round {round_['round_id']}")
+
+    first = truth.index(printed[0])
+    assert printed == truth[first : first + len(printed)]
+    assert proxy.cuts >= 2
 
 
 def round_json(number: int) -> str:
