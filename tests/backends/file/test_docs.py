@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +85,9 @@ async def test_pipe_example_reads_standard_input(folder: Path, monkeypatch: pyte
     """What another program prints is played the same."""
     (command,) = (block for block in blocks("sh") if "|" in block)
     words = shlex.split(command.partition("|")[2])
-    options = {
-        name.removeprefix("RELAY_BACKEND_").lower(): value
-        for name, _, value in (word.partition("=") for word in words[:2])
-    }
+    assert words[2:] == ["stream-relay", "ingest"]
+    variables = dict(word.split("=", 1) for word in words[:2])
+    options = {name.removeprefix("RELAY_BACKEND_").lower(): value for name, value in variables.items()}
     (folder / "printed").write_bytes(jsonl(recorded()))
     with (folder / "printed").open("rb") as stdin:
         monkeypatch.setattr("sys.stdin", stdin)
@@ -106,7 +106,7 @@ async def test_settings_file_example_loops_as_if_live(folder: Path) -> None:
     found = rounds_of(await played(replay(clock, **section), stop_after=60))
 
     assert len({round_.round_id for round_ in found}) == 60
-    assert {b.timestamp - a.timestamp for a, b in zip(found, found[1:], strict=False)} <= {0, 100, 3000}
+    assert {b.timestamp - a.timestamp for a, b in pairwise(found)} <= {0, 100, 3000}
 
 
 def test_lines_that_show_the_formats_are_rounds() -> None:
