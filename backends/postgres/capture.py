@@ -106,8 +106,8 @@ class Capture:
         self._transaction: Begin | None = None
         self._timestamp_ms = 0
         self._held: Round | _Unmappable | None = None
-        self._yielded = 0  # rows of the open transaction
-        self._skip = 0  # rows of the open transaction that an earlier stream yielded
+        self._yielded = 0  # rows of the open transaction, by this stream or passed over in it
+        self._skip = 0  # rows of the open transaction to pass over, since an earlier stream yielded them
         self._half: tuple[int, int] | None = None  # a transaction broken off: its commit LSN, and the rows yielded
 
     # --- where the stream is ------------------------------------------------------------------------------------
@@ -163,8 +163,8 @@ class Capture:
 
     def begin_stream(self) -> None:
         """Get ready for a stream from `start_lsn`; the one before may have broken off anywhere."""
-        if self._transaction is not None and self._yielded:
-            self._half = (self._transaction.commit_lsn, self._yielded)
+        if self._transaction is not None and (yielded := self._yielded + self._skip):
+            self._half = (self._transaction.commit_lsn, yielded)
         self._transaction = self._held = None
         self._yielded = self._skip = 0
         self._columns.clear()
