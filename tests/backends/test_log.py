@@ -1,6 +1,8 @@
 """The stream: made when missing, checked when there, never changed; one sentence for whatever is wrong."""
 
 import asyncio
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,9 @@ from backends.log import (
     connect,
     open_log,
 )
+from backends.publisher import Publisher, PublisherSettings
 from rounds import Cursor
+from tests.backends.harness import DeadLetters, Source
 from tests.nats import NatsServer
 
 
@@ -118,6 +122,44 @@ async def test_server_without_jetstream_is_refused_with_what_to_do(tmp_path: Pat
         await server.stop()
 
 
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A folder with cert.pem, which vouches for itself and 127.0.0.1, and key.pem."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("needs the program openssl")
+    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    return tmp_path
+
+
+@pytest.mark.service
+async def test_rounds_are_published_over_tls_and_through_a_kill(tmp_path: Path, certificate: Path) -> None:
+    """The publisher's own bytes take nats-py's way through TLS; an unknown certificate is one sentence."""
+    files = f'cert_file: "{certificate / "cert.pem"}", key_file: "{certificate / "key.pem"}"'
+    server = NatsServer(tmp_path, config=f'tls {{ {files} }}\nauthorization {{ token: "right" }}')
+    await server.start()
+    url = server.url.replace("nats:", "tls:")
+    try:
+        with pytest.raises(LogRefused, match="certificate verify failed"):
+            await opened(LogSettings.model_validate({"url": url, "token": "right"}))
+
+        settings = LogSettings.model_validate({"url": url, "token": "right", "tls_ca_file": certificate / "cert.pem"})
+        source = Source(10_000)
+        publisher: Publisher[int] = Publisher(
+            settings, PublisherSettings(), confirm=source.confirm, rejects=DeadLetters()
+        )
+        running = asyncio.create_task(publisher.run(source.read()))
+        await source.confirmed_to(1000)
+        await server.kill()
+        await server.start()
+        await running
+        assert (await opened(settings)).last == 10_000
+    finally:
+        await server.kill()
+
+
 @pytest.mark.service
 async def test_wrong_password_is_one_sentence_without_the_password(tmp_path: Path) -> None:
     """A person learns that the credentials are wrong; nobody learns the credentials."""
@@ -165,10 +207,14 @@ async def test_unreachable_server_is_one_sentence_without_credentials(unused_tcp
         await opened(settings)
 
 
-async def test_credentials_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+async def test_credentials_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     """Checked before connecting, since the server's answer would not name the file."""
-    with pytest.raises(LogRefused, match=r"missing\.creds' is not a readable file"):
+    with pytest.raises(LogRefused, match=r"missing\.creds' cannot be read: No such file"):
         await opened(LogSettings(creds_file=tmp_path / "missing.creds"))
+
+    (tmp_path / "wrong.creds").write_text("sk_live_000")
+    with pytest.raises(LogRefused, match=r"wrong\.creds' is no NATS credentials file: it lacks 'BEGIN NATS USER JWT'"):
+        await opened(LogSettings(creds_file=tmp_path / "wrong.creds"))
 
 
 @pytest.mark.parametrize(
