@@ -55,6 +55,7 @@ def relay(nats_url: str, **settings: str) -> Iterator[RelayProcess]:
     environment |= {
         "RELAY_HTTP_HOST": "127.0.0.1",
         "RELAY_HTTP_PORT": str(port),
+        "RELAY_GRPC_PORT": "0",
         "RELAY_NATS_URL": nats_url,
         "RELAY_AUTH_KEYS": f"bench=sha256:{hashlib.sha256(key.encode()).hexdigest()}",
         "RELAY_AUTH_TOKEN_SECRETS": f"bench:{secrets.token_hex(32)}",

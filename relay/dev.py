@@ -16,7 +16,7 @@ from backends.ingest import run_ingest
 from backends.recordings import bundled
 from backends.registry import make_backend
 from relay.embedded import nats_server
-from relay.serve import load_catalogue, running_relay, stop_requested
+from relay.serve import Addresses, load_catalogue, running_relay, stop_requested
 from relay.settings import BackendSettings, DrainSettings, Settings
 
 _DEMO_BACKEND: Final = {"loop": True, "shift_to_now": True, "speed": 10}
@@ -33,6 +33,7 @@ async def dev(settings: Settings, *, out: Console) -> None:
     async with nats_server() as nats_url:
         settings = settings.model_copy(
             update={
+                "grpc": settings.grpc.model_copy(update=_grpc_address(settings)),
                 "nats": settings.nats.model_copy(update={"url": nats_url}),
                 "backend": _demo_backend(settings.backend),
                 "drain": DrainSettings(grace_s=1, margin_s=1),  # Ctrl-C means now
@@ -40,11 +41,11 @@ async def dev(settings: Settings, *, out: Console) -> None:
         )
         backend = make_backend(settings.backend.name, settings.backend.options, BackendContext(catalogue=catalogue))
         async with (
-            running_relay(settings, KeyStore.demo(), TokenSigner.ephemeral(), home=_page()) as url,
+            running_relay(settings, KeyStore.demo(), TokenSigner.ephemeral(), home=_page()) as at,
             asyncio.TaskGroup() as tasks,
         ):
             ingest = tasks.create_task(run_ingest(backend, settings.nats), name="ingest")
-            _welcome(out, url)
+            _welcome(out, at)
             await stop_requested()
             ingest.cancel()
 
@@ -56,6 +57,11 @@ def _demo_backend(settings: BackendSettings) -> BackendSettings:
     return BackendSettings.model_validate({"name": "file", "path": str(bundled()), **_DEMO_BACKEND})
 
 
+def _grpc_address(settings: Settings) -> dict[str, object]:
+    """Loopback only; and where the system chooses one port, it chooses both."""
+    return {"host": "127.0.0.1"} | ({"port": 0} if settings.http.port == 0 else {})
+
+
 def _page() -> str | None:
     """The browser sample: from the source tree, or the copy in the wheel."""
     package = Path(__file__).parent
@@ -65,8 +71,9 @@ def _page() -> str | None:
     return None
 
 
-def _welcome(out: Console, url: str) -> None:
+def _welcome(out: Console, at: Addresses) -> None:
     """Print where everything is, and commands that can be pasted as they are."""
+    url = at.url
     out.print(
         f"""
 [bold green]stream-relay is up[/]  {url}
@@ -77,6 +84,10 @@ def _welcome(out: Console, url: str) -> None:
   [dim]all games, by WebSocket or SSE, never missing a round:[/]
     stream-relay tail --url {url}
     stream-relay tail crash --via sse --url {url}
+
+  [dim]by gRPC:[/]
+    grpcurl -plaintext -H 'x-api-key: {DEMO_KEY}' -d '{{"game_slug":"crash"}}' \\
+      127.0.0.1:{at.grpc_port} datastream.DataStream/StreamByGame
 
   [dim]in the browser:[/]  {url}/
   [dim]samples to paste:[/]  samples/

@@ -7,6 +7,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from relay.errors import NoRoundYet
 from relay.hub import Hub
 from relay.item import Item
 from relay.log_reader import LogReader
@@ -48,6 +49,13 @@ class History:
         """Held for one turn of the loop by the replay that handles a slice: locks are fair, so replays take turns."""
         self._reader = reader
         self._reading = asyncio.Semaphore(concurrent)
+
+    def newest(self, game: str) -> Item:
+        """Return a game's newest round, which is always in memory; raise `NoRoundYet` when there is none."""
+        item = self.hub.ring.newest.get(game)
+        if item is None or not item.valid:
+            raise NoRoundYet(f"game {game!r} has no round yet")
+        return item
 
     async def bounds(self) -> Bounds:
         """Ask the log what it holds. Raises `LogUnavailable`, as everything here does."""

@@ -15,6 +15,9 @@ from relay.item import Item
 from relay.start import OVERRUN_MS, Bounds, GapReason, resume
 from rounds import Cursor
 
+DEFAULT_LIMIT: Final = 500
+MAX_LIMIT: Final = 1000
+
 _MOST_READ: Final = 20_000
 """Rounds read from the log for one request; a rare match may need several pages to be found."""
 

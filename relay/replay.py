@@ -89,7 +89,7 @@ class Replay:
                 try:
                     if self._position < 0:
                         await self._locate()
-                    if await self._step():
+                    elif await self._step():
                         return
                     failures = 0
                 except LogError as error:  # the link stays open; the log comes back
@@ -151,7 +151,7 @@ class Replay:
     # --- the way -----------------------------------------------------------------------------------------------
 
     async def _step(self) -> bool:
-        """Write the next rounds; return True when there is nothing more to do here."""
+        """Write the next rounds; return True when the link has been joined or finished."""
         if self._epoch != self._hub.head.epoch:
             self._begin_anew()
         items = self._hub.ring.after(self._position, self.wanted.games, limit=_SLICE)
@@ -161,12 +161,22 @@ class Replay:
             return True
         elif items:
             await self._write_in_turn(items)
-        elif self._start.until_ms is None and self._position <= self._hub.head.sequence:  # a paced one has caught up
+        else:
+            return await self._rest_at_head()
+        return False
+
+    async def _rest_at_head(self) -> bool:
+        """Nothing that is wanted lies between the place and the head: join, finish, or wait for more."""
+        head = self._hub.head.sequence
+        is_ahead = self._position > head  # another relay, a moment ahead of this one, gave the cursor
+        self._position = max(self._position, head)
+        if self._start.until_ms is None and not is_ahead:  # a paced one has caught up
             self._join(self)
             return True
-        else:
-            await self._hub.wait_beyond(self._position, within_s=_SETTLE_S)
-        return self._has_ended()
+        if await self._has_ended():
+            return True
+        await self._hub.wait_beyond(self._position, within_s=_SETTLE_S)
+        return False
 
     def _write_rest(self) -> bool:
         """Write the rest of the ring and join, if it is little enough for one turn and nothing is missing before it."""
@@ -183,7 +193,7 @@ class Replay:
         self._tell_gap(stretch.gap)
         for at in range(0, len(stretch.items), _SLICE):
             await self._write_in_turn(stretch.items[at : at + _SLICE])
-            if self._link.ended is not None or self._has_ended():
+            if self._link.ended is not None or self._is_beyond_end:
                 return
         self._position = max(self._position, stretch.covered_to)
 
@@ -196,17 +206,17 @@ class Replay:
             await self._link.drained()
             return
         for item in items:
-            if item.game in self.wanted.games and item.valid:
+            if self._is_wanted(item):
                 wait_s = self._pace.due_at_s(item.round.timestamp, time.monotonic()) - time.monotonic()
                 if wait_s > 0:
                     await self._link.drained()
                     await asyncio.sleep(wait_s)
-                if self._link.ended is not None:
-                    return
             self._write((item,))
 
     def _write(self, items: Sequence[Item]) -> None:
         """Write those of `items` that are wanted, in one write; the place moves beyond all of them."""
+        if self._link.ended is not None:  # its goodbye named the place
+            return
         form = self._link.form
         data = [item.rendered(form) for item in items if self._is_wanted(item)]
         if data:
@@ -226,16 +236,25 @@ class Replay:
             return False
         return item.matches(self.wanted.filter)
 
-    def _has_ended(self) -> bool:
+    @property
+    def _is_beyond_end(self) -> bool:
+        """Whether a round was read that is so much later than the end that none before it can follow."""
+        return self._start.until_ms is not None and self._newest_ms > self._start.until_ms + OVERRUN_MS
+
+    async def _has_ended(self) -> bool:
         """Finish the link if the end that the client asked for has been reached."""
         until_ms = self._start.until_ms
         if until_ms is None:
             return False
-        at_head = self._position >= self._hub.head.sequence
-        if self._newest_ms > until_ms + OVERRUN_MS or (at_head and time.time() > until_ms / 1000 + _SETTLE_S):
+        if not self._is_beyond_end:
+            if time.time() <= until_ms / 1000 + SETTLE_S:
+                return False
+            # The hub may be behind the log, or cut off from it; what it has not seen may be from before the end.
+            if self._position < (await self._history.bounds()).head:
+                return False
+        if self._link.ended is None:
             self._finish(self)
-            return True
-        return False
+        return True
 
     # --- what is told ------------------------------------------------------------------------------------------
 

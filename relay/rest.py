@@ -13,16 +13,13 @@ from aiohttp import web
 from auth.credentials import find_key
 from relay.compress import compressed
 from relay.edge import Edge
-from relay.errors import BadRequest, NoRoundYet
+from relay.errors import BadRequest
 from relay.history import History
 from relay.item import Item
-from relay.past import Query, look_back
+from relay.past import DEFAULT_LIMIT, MAX_LIMIT, Query, look_back
 from relay.start import parse_int, parse_time
 from relay.subscription import named_games, wanted
 from rounds import Catalogue, Cursor
-
-DEFAULT_LIMIT: Final = 500
-MAX_LIMIT: Final = 1000
 
 _JSON: Final = "application/json"
 
@@ -71,9 +68,7 @@ class Rest:
         slug = request.match_info["game"]
         named_games(self._catalogue, self._allowed(request), [slug])
         async with self._edge.feed.listening():
-            item = self._history.hub.ring.newest.get(slug)
-        if item is None or not item.valid:
-            raise NoRoundYet(f"game {slug!r} has no round yet")
+            item = self._history.newest(slug)
         etag = f'"{item.cursor}"'
         if etag in _etags(request):
             return web.Response(status=304, headers={"ETag": etag})

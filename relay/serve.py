@@ -10,7 +10,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 from aiohttp import web
@@ -29,6 +29,9 @@ from relay.history import History
 from relay.hub import Hub
 from relay.log_reader import LogReader
 from relay.ring import Ring
+from relay.rpc.methods import Methods
+from relay.rpc.server import listening_grpc
+from relay.rpc.service import DataStream
 from relay.settings import AuthSettings, HttpSettings, Settings
 from rounds import Catalogue, InvalidCatalogue
 
@@ -39,6 +42,13 @@ _BACKLOG: Final = 4096
 _DEAD_PEER_MS: Final = 30_000
 """Unacknowledged bytes older than this end a connection (TCP_USER_TIMEOUT): SSE has no pong to miss."""
 _CLOSING_S: Final = 1.0
+
+
+class Addresses(NamedTuple):
+    """Where a relay listens."""
+
+    url: str  # of HTTP
+    grpc_port: int
 
 
 async def serve(settings: Settings) -> None:
@@ -57,8 +67,8 @@ async def serve(settings: Settings) -> None:
 @asynccontextmanager
 async def running_relay(
     settings: Settings, keys: KeyStore, signer: TokenSigner, *, home: str | None = None
-) -> AsyncIterator[str]:
-    """Run a relay for as long as the block lasts; yield its URL. Leaving the block drains it.
+) -> AsyncIterator[Addresses]:
+    """Run a relay for as long as the block lasts; yield where it listens. Leaving the block drains it.
 
     Args:
         settings: All of them.
@@ -76,16 +86,22 @@ async def running_relay(
     admission = Admission(keys, signer, max_links=links.max_links or default_links(), retry_ms=links.retry_ms)
     heartbeats = Heartbeats(hub, interval_s=links.heartbeat_s, retry_ms=links.retry_ms)
     edge = Edge(hub, feed, admission, heartbeats, links)
+    methods = Methods(edge, history, catalogue)
     app = build_app(edge, history, catalogue, Health(edge.obstacle), home=home)
     async with reader, asyncio.TaskGroup() as tasks:
         running = [
             tasks.create_task(feed.run(), name="feed"),
             tasks.create_task(heartbeats.run(), name="heartbeats"),
         ]
-        async with _listening(app, settings.http) as url:
-            log.info("relay_listening", url=url, max_links=admission.max_links)
+        async with (
+            _listening(app, settings.http) as url,
+            listening_grpc(
+                settings.grpc, DataStream(edge, history, catalogue, methods).handler(), edge.obstacle
+            ) as port,
+        ):
+            log.info("relay_listening", url=url, grpc_port=port, max_links=admission.max_links)
             try:
-                yield url
+                yield Addresses(url, port)
             finally:
                 await edge.drain(settings.drain)
         for task in running:

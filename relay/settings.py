@@ -7,9 +7,9 @@ sections. This module alone reads the environment.
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -35,6 +35,34 @@ class HttpSettings(_Section):
     host: str = "0.0.0.0"  # noqa: S104 - in a container the platform decides who reaches it
     port: int = Field(default=8080, ge=0, le=65535)
     """0 lets the system choose. Platforms that set ``PORT`` are honoured when this is not set."""
+
+
+class GrpcSettings(_Section):
+    host: str = "0.0.0.0"  # noqa: S104 - as for HTTP
+    port: int = Field(default=50051, ge=0, le=65535)
+    """0 lets the system choose."""
+    tls_cert_file: Path | None = None
+    """A certificate chain in PEM: then the port speaks TLS. Replaced files count from the next handshake on."""
+    tls_key_file: Path | None = None
+    """Its key. Goes with `tls_cert_file`."""
+    tls_client_ca_file: Path | None = None
+    """Clients must show a certificate of this authority (mTLS)."""
+    keepalive_s: float = Field(default=50.0, ge=10, le=3600)
+    """Time between HTTP/2 pings; under the 60 s of silence at which many proxies cut."""
+    keepalive_timeout_s: float = Field(default=20.0, ge=1, le=600)
+    """A connection whose ping is not answered in this time is dead."""
+    request_bytes: int = Field(default=64 << 10, ge=1 << 10)
+    """The largest request; none of ours has a reason to be longer."""
+    streams_per_connection: int = Field(default=1000, ge=1)
+    """Calls at a time on one connection."""
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_cert_file and tls_key_file go together; one of them is missing")
+        if self.tls_client_ca_file is not None and self.tls_cert_file is None:
+            raise ValueError("tls_client_ca_file needs tls_cert_file and tls_key_file")
+        return self
 
 
 class AuthSettings(_Section):
@@ -105,6 +133,7 @@ class Settings(BaseSettings):
     )
 
     http: HttpSettings = HttpSettings()
+    grpc: GrpcSettings = GrpcSettings()
     auth: AuthSettings = AuthSettings()
     links: LinkSettings = LinkSettings()
     replay: ReplaySettings = ReplaySettings()

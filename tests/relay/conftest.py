@@ -50,12 +50,13 @@ def start_relay(nats: NatsServer) -> StartRelay:
         **sections: Any,
     ) -> AsyncIterator[str]:
         sections.setdefault("http", HttpSettings(host="127.0.0.1", port=0))
+        sections.setdefault("grpc", {"host": "127.0.0.1", "port": 0})
         sections.setdefault("drain", {"grace_s": 1, "margin_s": 1})
         settings = Settings(nats=LogSettings(url=nats_url or nats.url), **sections)
-        async with running_relay(settings, keys or KeyStore.demo(), signer or TokenSigner.ephemeral()) as url:
+        async with running_relay(settings, keys or KeyStore.demo(), signer or TokenSigner.ephemeral()) as at:
             if ready:
-                await wait_ready(url)
-            yield url
+                await wait_ready(at.url)
+            yield at.url
 
     return start
 

@@ -1,0 +1,110 @@
+"""Between the domain and the messages of proto/datastream.proto. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from relay.encode import Renderable
+from relay.errors import BadRequest
+from relay.start import MAX_LAST, MAX_SPEED, MIN_SPEED, Start
+from rounds import Cursor, Filter
+from rounds import datastream_pb2 as pb
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class ProtobufRound:
+    """A serialized ``datastream.Round``. Made once per round, for all streams."""
+
+    def render(self, item: Renderable) -> bytes:
+        return round_message(item).SerializeToString()
+
+    def join(self, rendered: list[bytes]) -> list[bytes]:
+        return rendered
+
+
+def round_message(item: Renderable) -> pb.Round:
+    """Make the message of one round."""
+    round_ = item.round
+    since_epoch = round_.finished - _EPOCH
+    return pb.Round(
+        round_id=round_.round_id,
+        game_slug=round_.game_slug,
+        game_type=round_.game_type,
+        finished_at=round_.finished_at,
+        extras=round_.extras,
+        timestamp=round_.timestamp,
+        cursor=item.cursor,
+        finished_time=Timestamp(
+            seconds=since_epoch.days * 86_400 + since_epoch.seconds, nanos=since_epoch.microseconds * 1000
+        ),
+    )
+
+
+def gap_message(event: Mapping[str, object]) -> bytes:
+    """Make the message that stands for lost rounds, from the event that other protocols are told."""
+    gap = pb.Gap(from_cursor=str(event["from"]), to_cursor=str(event["to"]), reason=str(event["reason"]))
+    return pb.Round(gap=gap).SerializeToString()
+
+
+def batch_entry(round_bytes: bytes) -> bytes:
+    """Wrap a serialized round as an element of ``RoundBatch.rounds``; a batch is such elements one after another."""
+    size, prefix = len(round_bytes), bytearray(b"\x0a")  # field 1, length-delimited
+    while size > 0x7F:
+        prefix.append(size & 0x7F | 0x80)
+        size >>= 7
+    prefix.append(size)
+    return bytes(prefix) + round_bytes
+
+
+def read_filter(message: pb.Filter) -> Filter:
+    """Read a filter; raise `InvalidFilter` as for any other protocol."""
+    return Filter.build(
+        min_point=repr(message.min_point) if message.HasField("min_point") else None,
+        max_point=repr(message.max_point) if message.HasField("max_point") else None,
+        colors=message.colors,
+        trends=message.trends,
+    )
+
+
+def read_start(message: pb.Start, after: str) -> Start:
+    """Read where a stream begins and ends; `after` is the request's own field, short for the one in `message`.
+
+    Raises:
+        InvalidCursor: A cursor is malformed.
+        BadRequest: Another value is, or there are two beginnings.
+    """
+    if after and message.after and after != message.after:
+        raise BadRequest("after and start.after differ; send one of them")
+    cursor = after or message.after
+    start = Start(
+        after=Cursor.parse(cursor) if cursor else None,
+        since_ms=read_time(message.from_time) if message.HasField("from_time") else None,
+        last=message.last or None,
+        until_ms=read_time(message.to_time) if message.HasField("to_time") else None,
+    )
+    if sum(beginning is not None for beginning in (start.after, start.since_ms, start.last)) > 1:
+        raise BadRequest("more than one of after, from_time and last was given; a stream has one beginning")
+    if start.since_ms is not None and start.until_ms is not None and start.since_ms > start.until_ms:
+        raise BadRequest("from_time is later than to_time; it must not be")
+    if start.last is not None and start.last > MAX_LAST:
+        raise BadRequest(f"last {start.last} is not a whole number from 1 to {MAX_LAST}")
+    if message.speed == 0:
+        return start
+    if not MIN_SPEED <= message.speed <= MAX_SPEED:
+        raise BadRequest(f"speed {message.speed:g} is not a number from {MIN_SPEED:g} to {MAX_SPEED:g}")
+    return replace(start, speed=message.speed)
+
+
+def read_time(moment: Timestamp) -> int:
+    """Return Unix milliseconds; moments before 1970 are 1970."""
+    return max(0, moment.seconds * 1000 + moment.nanos // 1_000_000)
+
+
+def read_cursor(text: str) -> Cursor | None:
+    """Read an optional cursor; raise `InvalidCursor` when it is malformed."""
+    return Cursor.parse(text) if text else None

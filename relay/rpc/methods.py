@@ -1,0 +1,160 @@
+"""What each method of ``datastream.DataStream`` does, whether it is called over gRPC or through the HTTP proxy.
+
+Owns reading requests and making answers. The doing is that of every protocol: the same subscription rules, history
+and hub. Knows nothing of how calls, statuses and metadata look on a wire.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Final, NamedTuple
+
+from google.protobuf.message import Message
+
+from auth.tokens import Grant
+from relay.edge import Edge
+from relay.errors import BadRequest
+from relay.history import History
+from relay.hub import Wanted
+from relay.item import Item
+from relay.link import CloseReason, Link
+from relay.past import DEFAULT_LIMIT, MAX_LIMIT, Query, look_back
+from relay.rpc.convert import (
+    ProtobufRound,
+    batch_entry,
+    read_cursor,
+    read_filter,
+    read_start,
+    read_time,
+    round_message,
+)
+from relay.start import Start, resume
+from relay.subscription import named_games, wanted
+from rounds import Catalogue
+from rounds import datastream_pb2 as pb
+
+SERVICE: Final = "datastream.DataStream"
+STREAMS: Final[Mapping[str, type[Message]]] = {
+    "StreamByGame": pb.StreamByGameRequest,
+    "StreamByType": pb.StreamByTypeRequest,
+    "StreamAll": pb.StreamAllRequest,
+}
+UNARY: Final[Mapping[str, type[Message]]] = {
+    "GetLatest": pb.GetLatestRequest,
+    "GetHistory": pb.GetHistoryRequest,
+    "ListGames": pb.ListGamesRequest,
+}
+
+_SLICE: Final = 125
+_FORM: Final = ProtobufRound()
+
+
+class Subscription(NamedTuple):
+    """What a stream is to carry."""
+
+    wanted: Wanted
+    start: Start
+    allow_gap: bool
+
+
+class Methods:
+    """The service's methods on one edge."""
+
+    def __init__(self, edge: Edge, history: History, catalogue: Catalogue) -> None:
+        self._edge = edge
+        self._history = history
+        self._catalogue = catalogue
+
+    def subscription(self, request: Message, grant: Grant) -> Subscription:
+        """Read a request of one of `STREAMS`; raise what `wanted`, `read_filter` and `read_start` raise."""
+        path: dict[str, str] = {}
+        if isinstance(request, pb.StreamByGameRequest):
+            path = {"game": request.game_slug}
+        elif isinstance(request, pb.StreamByTypeRequest):
+            path = {"type": request.game_type}
+        elif not isinstance(request, pb.StreamAllRequest):
+            raise TypeError(type(request))
+        want = wanted(self._catalogue, grant.games, path, {})._replace(filter=read_filter(request.filter))
+        return Subscription(want, read_start(request.start, request.after), request.start.allow_gap)
+
+    async def answer(self, request: Message, grant: Grant) -> Message:
+        """Answer a request of one of `UNARY`; raise what any protocol raises for it."""
+        async with self._edge.feed.listening():
+            if isinstance(request, pb.GetLatestRequest):
+                return self._latest(request, grant)
+            if isinstance(request, pb.GetHistoryRequest):
+                return await self._page(request, grant)
+            return self._games(grant)
+
+    async def batches(self, request: pb.ReplayRequest, grant: Grant, link: Link) -> AsyncIterator[bytes]:
+        """Yield serialized ``RoundBatch`` messages up to the head of the log as it is now; then `link` has ended.
+
+        Raises as the streams do when the request is wrong.
+        """
+        want = wanted(self._catalogue, grant.games, {}, {})._replace(filter=read_filter(request.filter))
+        if request.game_slugs:
+            want = want._replace(games=named_games(self._catalogue, grant.games, request.game_slugs))
+        after = read_cursor(request.after)
+        bounds = await self._history.bounds()
+        position, gap = (bounds.first - 1, None) if after is None else resume(after, bounds)
+        link.place = lambda: bounds.at(position)
+        while gap is None and position < bounds.head and link.ended is None:
+            stretch = await self._history.stretch(position, want.games)
+            gap = stretch.gap
+            for at in range(0, len(stretch.items), _SLICE):
+                async with self._history.turn:
+                    batch = _batch(stretch.items[at : at + _SLICE], want, bounds.head)
+                    await asyncio.sleep(0)
+                if batch:
+                    yield batch
+            position = stretch.covered_to
+        if gap is not None:
+            link.tell(gap.event())
+        elif link.ended is None:
+            self._edge.hub.end(link, CloseReason.COMPLETED, retry_ms=0)
+
+    def _latest(self, request: pb.GetLatestRequest, grant: Grant) -> pb.Round:
+        named_games(self._catalogue, grant.games, [request.game_slug])
+        return round_message(self._history.newest(request.game_slug))
+
+    async def _page(self, request: pb.GetHistoryRequest, grant: Grant) -> pb.GetHistoryResponse:
+        if request.game_slug and request.game_type:
+            raise BadRequest("game_slug and game_type were both given; send one of them, or neither")
+        if request.limit > MAX_LIMIT:
+            raise BadRequest(f"limit {request.limit} is not a whole number from 1 to {MAX_LIMIT}")
+        path = {"game": request.game_slug} if request.game_slug else {}
+        path |= {"type": request.game_type} if request.game_type else {}
+        query = Query(
+            wanted(self._catalogue, grant.games, path, {})._replace(filter=read_filter(request.filter)),
+            limit=request.limit or DEFAULT_LIMIT,
+            before=read_cursor(request.before),
+            after=read_cursor(request.after),
+            since_ms=read_time(request.from_time) if request.HasField("from_time") else None,
+            until_ms=read_time(request.to_time) if request.HasField("to_time") else None,
+        )
+        answer = await look_back(self._history, query)
+        return pb.GetHistoryResponse(
+            rounds=[round_message(item) for item in answer.items],
+            next_before="" if answer.next_before is None else str(answer.next_before),
+            complete=answer.complete,
+        )
+
+    def _games(self, grant: Grant) -> pb.ListGamesResponse:
+        answer = pb.ListGamesResponse()
+        newest = self._history.hub.ring.newest
+        for game in self._catalogue.games.values():
+            if grant.games is None or game.slug in grant.games:
+                row = answer.games.add(slug=game.slug, name=game.name, type=game.type)
+                item = newest.get(game.slug)
+                if item is not None and item.valid:
+                    row.last_round, row.last_update = item.round.round_id, item.round.finished_at
+        return answer
+
+
+def _batch(items: list[Item], want: Wanted, head: int) -> bytes:
+    return b"".join(
+        [
+            batch_entry(item.rendered(_FORM))
+            for item in items
+            if item.sequence <= head and item.game in want.games and item.valid and item.matches(want.filter)
+        ]
+    )

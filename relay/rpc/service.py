@@ -1,0 +1,124 @@
+"""``datastream.DataStream`` on grpc.aio: calls, metadata and statuses around `relay.rpc.methods`.
+
+Messages of streams are bytes that were made once for everybody, so no generated servicer stands in between.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError, Message
+from grpc import StatusCode, aio
+from multidict import CIMultiDict
+
+from auth.credentials import find_key
+from auth.tokens import Grant
+from relay.edge import Edge
+from relay.errors import BadRequest
+from relay.history import History
+from relay.rpc.link import GrpcLink
+from relay.rpc.methods import SERVICE, STREAMS, UNARY, Methods
+from relay.rpc.status import Metadata, ending_of, ending_of_link
+from relay.session import Session
+from rounds import Catalogue
+from rounds import datastream_pb2 as pb
+
+log = structlog.get_logger()
+
+if TYPE_CHECKING:  # generic only for the type checker
+    Context = aio.ServicerContext[Any, Any]
+    Handlers = dict[str, grpc.RpcMethodHandler[Any, Any]]
+
+
+class DataStream:
+    """The service on one edge."""
+
+    def __init__(self, edge: Edge, history: History, catalogue: Catalogue, methods: Methods) -> None:
+        self._edge = edge
+        self._history = history
+        self._catalogue = catalogue
+        self._methods = methods
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Return what a server is given to serve all methods. Requests and answers are bytes to gRPC."""
+        streams: Handlers = {
+            name: grpc.unary_stream_rpc_method_handler(partial(self._guarded, self._stream, kind))
+            for name, kind in STREAMS.items()
+        }
+        unary: Handlers = {
+            name: grpc.unary_unary_rpc_method_handler(partial(self._guarded, self._answer, kind))
+            for name, kind in UNARY.items()
+        }
+        replay: Handlers = {
+            "Replay": grpc.unary_stream_rpc_method_handler(partial(self._guarded, self._replay, pb.ReplayRequest))
+        }
+        return grpc.method_handlers_generic_handler(SERVICE, {**streams, **unary, **replay})
+
+    async def _guarded(self, do: Any, kind: type[Message], data: bytes, context: "Context") -> Any:
+        """Read the request and call `do`; every error becomes a status and one sentence."""
+        try:
+            try:
+                request = kind.FromString(data)
+            except DecodeError as error:
+                raise BadRequest(f"the request is no {kind.DESCRIPTOR.full_name} message") from error
+            return await do(request, self._grant(context), context)
+        except (aio.AbortError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            ending = ending_of(error)
+            if ending is None:
+                log.exception("call_failed", method=kind.DESCRIPTOR.name)
+                await context.abort(StatusCode.INTERNAL, "internal error; it has been logged")
+            else:
+                await context.abort(ending.code, ending.sentence, ending.trailers)
+
+    async def _answer(self, request: Message, grant: Grant, _context: "Context") -> bytes:
+        return (await self._methods.answer(request, grant)).SerializeToString()
+
+    async def _stream(self, request: Message, grant: Grant, context: "Context") -> None:
+        want, start, allow_gap = self._methods.subscription(request, grant)
+        async with self._edge.place():
+            link = self._link(allow_gap=allow_gap)
+            with self._edge.open(link, key_id=grant.key_id, protocol="grpc"):
+                async with Session(self._history, self._catalogue, grant.games, link) as session:
+                    session.start(want, start)
+                    hello = await link.hello if start.is_told else {}
+                    await context.send_initial_metadata(_metadata_of(hello))
+                    await link.sink.pump(context.write)
+        await _end(context, link)
+
+    async def _replay(self, request: pb.ReplayRequest, grant: Grant, context: "Context") -> None:
+        async with self._edge.place():
+            link = self._link(allow_gap=False)
+            with self._edge.open(link, key_id=grant.key_id, protocol="grpc"):
+                async for batch in self._methods.batches(request, grant, link):
+                    await context.write(batch)
+        await _end(context, link)
+
+    def _grant(self, context: "Context") -> Grant:
+        pairs = [(key, value) for key, value in context.invocation_metadata() or () if isinstance(value, str)]
+        metadata = CIMultiDict(pairs)
+        presented = find_key(metadata, {}, allow_query=False)
+        return self._edge.admission.grant(presented, origin=metadata.get("origin"))
+
+    def _link(self, *, allow_gap: bool) -> GrpcLink:
+        task = asyncio.current_task()
+        if task is None:
+            raise AssertionError("calls run in tasks")
+        return GrpcLink(task.cancel, max_age_s=self._edge.age_limit_s(), allow_gap=allow_gap)
+
+
+def _metadata_of(hello: Mapping[str, object]) -> Metadata:
+    if not hello:
+        return ()
+    complete = "true" if hello["complete"] else "false"
+    return (("complete", complete), ("first-cursor", str(hello["first"])), ("head-cursor", str(hello["head"])))
+
+
+async def _end(context: "Context", link: GrpcLink) -> None:
+    ending = ending_of_link(link)
+    if ending.code is not StatusCode.OK:
+        await context.abort(ending.code, ending.sentence, ending.trailers)

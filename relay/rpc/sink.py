@@ -1,0 +1,64 @@
+"""Where the hub puts the messages of one stream, and its handler takes them out. Stands for a transport."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final
+
+_LOW_WATER_BYTES: Final = 64 << 10
+
+
+class MessageSink:
+    """A queue of messages with the manners of a transport. Bounded by the hub, which ends who lets it grow."""
+
+    def __init__(self, cut: Callable[[], object]) -> None:
+        """`cut` ends the stream at once, whatever still waits in it."""
+        self._cut = cut
+        self._messages: deque[bytes] = deque()
+        self._size = 0
+        self._closing = False
+        self._changed = asyncio.Event()
+        self._taken = asyncio.Event()
+
+    def write(self, messages: Iterable[bytes]) -> None:
+        """Take messages; they leave in this order."""
+        for message in messages:
+            self._messages.append(message)
+            self._size += len(message)
+        self._changed.set()
+
+    def get_write_buffer_size(self) -> int:
+        return self._size
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def close(self) -> None:
+        """Let the stream end when everything has been taken."""
+        self._closing = True
+        self._changed.set()
+        self._taken.set()
+
+    def abort(self) -> None:
+        """End the stream at once."""
+        self.close()
+        self._cut()
+
+    async def drained(self) -> None:
+        """Wait until little is left to take."""
+        while self._size > _LOW_WATER_BYTES and not self._closing:
+            self._taken.clear()
+            await self._taken.wait()
+
+    async def pump(self, send: Callable[[bytes], Awaitable[None]]) -> None:
+        """Hand every message to `send`, until closed and empty. A message counts as unsent until `send` returns."""
+        while True:
+            while self._messages:
+                message = self._messages.popleft()
+                await send(message)
+                self._size -= len(message)
+                self._taken.set()
+            if self._closing:
+                return
+            self._changed.clear()
+            await self._changed.wait()

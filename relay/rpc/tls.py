@@ -1,0 +1,64 @@
+"""TLS for the gRPC port, from files that may be replaced while it serves."""
+
+from pathlib import Path
+
+import grpc
+import structlog
+
+from relay.errors import StartError
+from relay.settings import GrpcSettings
+
+log = structlog.get_logger()
+
+
+class _Files:
+    """The certificate files; read again at the next handshake after one of them has changed."""
+
+    def __init__(self, settings: GrpcSettings) -> None:
+        self._settings = settings
+        self._seen: tuple[int, ...] = ()
+
+    def load(self) -> grpc.ServerCertificateConfiguration:
+        """Read all files; raise OSError when one cannot be read."""
+        settings = self._settings
+        if settings.tls_cert_file is None or settings.tls_key_file is None:
+            raise AssertionError("checked by the settings")
+        self._seen = self._changes()
+        pair = (settings.tls_key_file.read_bytes(), settings.tls_cert_file.read_bytes())
+        roots = None if settings.tls_client_ca_file is None else settings.tls_client_ca_file.read_bytes()
+        return grpc.ssl_server_certificate_configuration([pair], root_certificates=roots)
+
+    def fetch(self) -> grpc.ServerCertificateConfiguration | None:
+        """Return the files anew if they have changed; called by gRPC before each handshake, in a thread of its own."""
+        try:
+            if self._changes() == self._seen:
+                return None
+            fresh = self.load()
+        except OSError as error:
+            log.error("tls_reload_failed", error=str(error))
+            return None
+        log.info("tls_reloaded")
+        return fresh
+
+    def _changes(self) -> tuple[int, ...]:
+        settings = self._settings
+        files: tuple[Path | None, ...] = (settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
+        return tuple(path.stat().st_mtime_ns for path in files if path is not None)
+
+
+def credentials(settings: GrpcSettings) -> grpc.ServerCredentials:
+    """Make the server's credentials; clients must show a certificate when a client CA is configured.
+
+    Raises:
+        StartError: A file cannot be read.
+    """
+    files = _Files(settings)
+    try:
+        initial = files.load()
+    except OSError as error:
+        raise StartError(f"TLS for gRPC: {error}") from error
+    return grpc.dynamic_ssl_server_credentials(
+        initial,
+        files.fetch,  # type: ignore[arg-type]  # None means unchanged, says grpc's documentation
+        require_client_authentication=settings.tls_client_ca_file is not None,
+    )
