@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 _SLICE: Final = 125
 """Rounds handled per turn, for all replays together: about a millisecond, so that live rounds hardly notice."""
-_SETTLE_S: Final = 1.0
+SETTLE_S: Final = 1.0
 """How long after that time, at the head of the log, it waits for rounds that were committed before it."""
 _RETRY_S: Final = 0.25
 _LONGEST_RETRY_S: Final = 5.0
@@ -154,6 +154,9 @@ class Replay:
         """Write the next rounds; return True when the link has been joined or finished."""
         if self._epoch != self._hub.head.epoch:
             self._begin_anew()
+        if self._is_beyond_end:
+            self._finish(self)
+            return True
         items = self._hub.ring.after(self._position, self.wanted.games, limit=_SLICE)
         if items is None:
             await self._read()
@@ -173,9 +176,10 @@ class Replay:
         if self._start.until_ms is None and not is_ahead:  # a paced one has caught up
             self._join(self)
             return True
-        if await self._has_ended():
+        if await self._is_at_end():
+            self._finish(self)
             return True
-        await self._hub.wait_beyond(self._position, within_s=_SETTLE_S)
+        await self._hub.wait_beyond(self._position, within_s=SETTLE_S)
         return False
 
     def _write_rest(self) -> bool:
@@ -241,20 +245,13 @@ class Replay:
         """Whether a round was read that is so much later than the end that none before it can follow."""
         return self._start.until_ms is not None and self._newest_ms > self._start.until_ms + OVERRUN_MS
 
-    async def _has_ended(self) -> bool:
-        """Finish the link if the end that the client asked for has been reached."""
+    async def _is_at_end(self) -> bool:
+        """Whether everything up to the end that the client asked for has been written, now that the head is reached."""
         until_ms = self._start.until_ms
-        if until_ms is None:
+        if until_ms is None or time.time() <= until_ms / 1000 + SETTLE_S:
             return False
-        if not self._is_beyond_end:
-            if time.time() <= until_ms / 1000 + SETTLE_S:
-                return False
-            # The hub may be behind the log, or cut off from it; what it has not seen may be from before the end.
-            if self._position < (await self._history.bounds()).head:
-                return False
-        if self._link.ended is None:
-            self._finish(self)
-        return True
+        # The hub may be behind the log, or cut off from it; what it has not seen may be from before the end.
+        return self._position >= (await self._history.bounds()).head
 
     # --- what is told ------------------------------------------------------------------------------------------
 
