@@ -17,8 +17,9 @@ SCRIPTS = Path(__file__).parent / "node"
 
 
 def node(script: str, *arguments: str) -> Program:
+    command = [tool("node"), script, *arguments]
     node_packages(SCRIPTS)
-    return Program([tool("node"), script, *arguments], cwd=SCRIPTS)
+    return Program(command, cwd=SCRIPTS)
 
 
 def happened(client: Program, event: str, *, count: int = 1) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ def node_packages(folder: Path) -> None:
     stamp = folder / "node_modules" / ".installed"
     with _alone(folder):
         if not stamp.exists() or stamp.read_text("ascii") != wanted:
-            _install([npm, "ci", "--no-audit", "--no-fund"], folder)
+            _install([npm, "ci"], folder)
             stamp.write_text(wanted, "ascii")
 
 
@@ -43,13 +43,15 @@ def go_modules(folder: Path) -> None:
 
 
 def _install(command: list[str], folder: Path) -> None:
+    what = f"{Path(command[0]).name} {' '.join(command[1:])} in {folder.relative_to(ROOT)}"
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_INSTALL_S, check=False)
     except subprocess.TimeoutExpired:
-        pytest.skip(f"{' '.join(command[:3])} in {folder.relative_to(ROOT)} got no answer in {_INSTALL_S:.0f} s")
+        pytest.skip(f"{what} got no answer in {_INSTALL_S:.0f} s")
     if done.returncode:
-        last = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()[-1]
-        pytest.skip(f"{' '.join(command[:3])} failed in {folder.relative_to(ROOT)}: {last}")
+        # npm and go both name the cause first.
+        reason = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()[0]
+        pytest.skip(f"{what} failed: {reason}")
 
 
 @contextmanager
