@@ -149,7 +149,7 @@ def response(*, protocol: str | None, message_bytes: int, linger_s: float) -> we
         protocols=() if protocol is None else (protocol,),
         autoping=False,  # the wheel pings and counts the answers
         compress=True,
-        max_msg_size=message_bytes,
+        max_msg_size=message_bytes + 1,  # aiohttp refuses a message of exactly this size
         timeout=linger_s,
     )
 
