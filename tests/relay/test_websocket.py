@@ -1,0 +1,514 @@
+"""Rounds over WebSocket: handshake, frames, client messages and close codes, as the contract has them."""
+
+import asyncio
+import base64
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final
+
+import aiohttp
+import jwt
+import msgspec
+import pytest
+import websockets
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
+
+from auth.keys import DEMO_KEY, KeyStore
+from auth.tokens import LIFE_S, TokenSigner
+from tests.relay.conftest import KEY_HEADER, Publish, StartRelay, metric, metric_becomes, token_of
+from tests.relay.raw_http import Answer, Connection, connection, exchange
+
+pytestmark = pytest.mark.service
+
+DEADLINE_S: Final = 20.0
+SECRET: Final = b"a secret that the tests know: 32+"
+DEMO: Final = KeyStore.demo().authenticate(DEMO_KEY)
+HANDSHAKE: Final = (
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: " + "A" * 22 + "==",
+)
+
+WebSocket = aiohttp.ClientWebSocketResponse
+
+
+@asynccontextmanager
+async def link(client: aiohttp.ClientSession, url: str, path: str, **options: Any) -> AsyncIterator[WebSocket]:
+    """Open a WebSocket with a fresh token."""
+    token = await token_of(client, url)
+    options.setdefault("protocols", [token])
+    async with client.ws_connect(f"{url}{path}", **options) as ws:
+        yield ws
+
+
+async def received(ws: WebSocket) -> Any:
+    """Read the next message, which is JSON in a text frame."""
+    message = await ws.receive(DEADLINE_S)
+    assert message.type is aiohttp.WSMsgType.TEXT, message
+    return msgspec.json.decode(message.data)
+
+
+async def closed(ws: WebSocket) -> tuple[int, dict[str, Any]]:
+    """Read up to the close frame; return its code and its reason, which is JSON of at most 123 bytes."""
+    while (message := await ws.receive(DEADLINE_S)).type is not aiohttp.WSMsgType.CLOSE:
+        assert message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.PING), message
+    reason = message.extra or ""
+    assert len(reason.encode()) <= 123
+    return message.data, msgspec.json.decode(reason)
+
+
+# --- the handshake -----------------------------------------------------------------------------------------------
+
+
+async def test_token_is_selected_back(relay: str, client: aiohttp.ClientSession) -> None:
+    """Browsers and the Node client fail a handshake whose offered subprotocol is not selected."""
+    token = await token_of(client, relay)
+    async with client.ws_connect(f"{relay}/ws/crash", protocols=[token]) as ws:
+        assert ws.protocol == token
+
+
+@pytest.mark.parametrize("order", [1, -1])
+async def test_named_protocol_is_selected_when_offered(relay: str, client: aiohttp.ClientSession, order: int) -> None:
+    """Offered beside `datastream.v1`, in either order, the token does not travel back."""
+    offered = [await token_of(client, relay), "datastream.v1"][::order]
+    async with client.ws_connect(f"{relay}/ws/crash", protocols=offered) as ws:
+        assert ws.protocol == "datastream.v1"
+
+
+async def test_key_in_a_header_opens_a_link_without_subprotocol(relay: str, client: aiohttp.ClientSession) -> None:
+    """Clients that can set headers need no token."""
+    async with client.ws_connect(f"{relay}/ws/crash", headers=KEY_HEADER) as ws:
+        assert ws.protocol is None
+
+
+def claims(**changes: object) -> dict[str, object]:
+    """What a good token says, but for `changes`."""
+    now = int(time.time())
+    whole: dict[str, object] = {
+        "iss": "stream-relay", "aud": "stream", "sub": "demo", "kind": "private", "games": None, "origins": [],
+        "iat": now, "exp": now + LIFE_S, "jti": "1",
+    }  # fmt: skip
+    return whole | changes
+
+
+def signed(body: dict[str, object], *, secret: bytes = SECRET, algorithm: str = "HS256") -> str:
+    return jwt.encode(body, secret if algorithm != "none" else None, algorithm, headers={"kid": "t"})
+
+
+BAD_TOKENS: dict[str, Callable[[], str]] = {
+    "garbage": lambda: "not-a-token",
+    "expired_by_a_second": lambda: TokenSigner({"t": SECRET}).issue(DEMO, now=time.time() - LIFE_S - 1)[0],
+    "expired_now": lambda: TokenSigner({"t": SECRET}).issue(DEMO, now=int(time.time()) - LIFE_S)[0],
+    "from_the_future": lambda: TokenSigner({"t": SECRET}).issue(DEMO, now=time.time() + 3600)[0],
+    "wrong_audience": lambda: signed(claims(aud="admin")),
+    "wrong_issuer": lambda: signed(claims(iss="somebody")),
+    "alg_none": lambda: signed(claims(), algorithm="none"),
+    "other_signature": lambda: signed(claims(), secret=b"x" * 32),
+    "other_signer": lambda: TokenSigner.ephemeral().issue(DEMO)[0],
+    "altered": lambda: TokenSigner({"t": SECRET}).issue(DEMO)[0][:-4] + "AAAA",
+    "without_games": lambda: signed({name: value for name, value in claims().items() if name != "games"}),
+    "a_key": lambda: DEMO_KEY,
+}
+
+
+async def shake_hands(url: str, path: str, *headers: str) -> Answer:
+    return await exchange(url, f"GET {path} HTTP/1.1", *HANDSHAKE, *headers)
+
+
+async def test_bad_tokens_never_open_a_socket(start_relay: StartRelay) -> None:
+    """Each is answered 401 with the error body, which does not repeat it; a good one made the same way opens."""
+    async with start_relay(signer=TokenSigner({"t": SECRET})) as url:
+        for name, make in BAD_TOKENS.items():
+            token = make()
+            answer = await shake_hands(url, "/ws/crash", f"Sec-WebSocket-Protocol: {token}")
+            assert answer.status == 401, name
+            assert answer.json["success"] is False
+            assert answer.json["code"] in ("invalid_token", "invalid_credential")
+            assert token.encode() not in answer.body
+            assert "sec-websocket-protocol" not in answer.headers
+        assert await opens(url, signed(claims()))
+
+
+def opening(token: str, path: str = "/ws/crash") -> bytes:
+    """A whole handshake request."""
+    lines = (f"GET {path} HTTP/1.1", "Host: x", *HANDSHAKE, f"Sec-WebSocket-Protocol: {token}", "", "")
+    return "\r\n".join(lines).encode()
+
+
+async def test_link_outlives_its_token(
+    start_relay: StartRelay, client: aiohttp.ClientSession, publish: Publish
+) -> None:
+    """The token opens the door and says nothing about how long an open link may live."""
+    token = signed(claims(iat=int(time.time()) - LIFE_S + 1, exp=int(time.time()) + 1))
+    async with (
+        start_relay(signer=TokenSigner({"t": SECRET})) as url,
+        client.ws_connect(f"{url}/ws/crash", protocols=[token]) as ws,
+    ):
+        while await opens(url, token):
+            pass
+        await publish("crash", 1)
+        assert (await received(ws))["round_id"] == 1
+
+
+async def opens(url: str, token: str) -> bool:
+    async with connection(url) as attempt:
+        await attempt.send(opening(token))
+        return (await attempt.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("/ws/no-such-game", 404, "unknown_game"),
+        ("/ws/type/no-such-type", 404, "unknown_type"),
+        ("/ws?games=crash,,dice", 400, "bad_request"),
+        ("/ws?games=crash,nope", 404, "unknown_game"),
+        ("/ws/crash?games=dice", 400, "bad_request"),
+        ("/ws/crash?min_point=x", 400, "invalid_filter"),
+        ("/ws/crash?after=x", 400, "invalid_cursor"),
+    ],
+)
+async def test_what_there_is_not_is_refused_before_the_handshake(relay: str, path: str, status: int, code: str) -> None:
+    """A status and the error body, never an open socket."""
+    answer = await shake_hands(relay, path, f"X-API-Key: {DEMO_KEY}")
+
+    assert (answer.status, answer.json["code"], answer.json["success"]) == (status, code, False)
+
+
+async def test_plain_http_is_told_to_upgrade(relay: str) -> None:
+    """426 names the protocol (RFC 9110 section 15.5.22)."""
+    answer = await exchange(relay, "GET /ws/crash HTTP/1.1", f"X-API-Key: {DEMO_KEY}")
+
+    assert (answer.status, answer.headers["upgrade"], answer.json["code"]) == (426, "websocket", "upgrade_required")
+
+
+async def test_handshake_without_a_key_of_its_own_is_malformed(relay: str) -> None:
+    """A broken handshake gets the error body like everything else."""
+    answer = await exchange(relay, "GET /ws/crash HTTP/1.1", *HANDSHAKE[:2], f"X-API-Key: {DEMO_KEY}")
+
+    assert (answer.status, answer.json["success"]) == (400, False)
+
+
+# --- rounds ------------------------------------------------------------------------------------------------------
+
+
+async def test_every_message_is_a_round_with_the_given_fields_first(
+    relay: str, client: aiohttp.ClientSession, publish: Publish
+) -> None:
+    """A client that knows nothing of ours works: six given fields in the given order, and nothing but rounds."""
+    async with link(client, relay, "/ws/crash") as ws:
+        await publish("crash", 1, 2**63 - 1)
+        first, second = await received(ws), await received(ws)
+
+    assert list(first) == ["round_id", "game_slug", "game_type", "finished_at", "extras", "timestamp", "cursor"]
+    assert (first["round_id"], first["game_slug"], first["extras"]) == (1, "crash", '{"point":"2.50"}')
+    assert second["round_id"] == 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/ws/crash", ["crash"]),
+        ("/ws/type/color", ["double"]),
+        ("/ws?games=dice,double", ["dice", "double"]),
+        ("/ws", ["crash", "dice", "double"]),
+        ("/ws?min_point=2.5", ["crash", "dice", "double"]),
+        ("/ws?min_point=2.51", []),
+        ("/ws/type/multiplier?max_point=2.50", ["crash", "dice"]),
+    ],
+)
+async def test_link_has_the_rounds_it_asked_for(
+    relay: str, client: aiohttp.ClientSession, publish: Publish, path: str, expected: list[str]
+) -> None:
+    """One game, a type, several, all, or what matches; in the order of the log."""
+    async with link(client, relay, path) as ws:
+        for number, game in enumerate(["crash", "dice", "double"], 1):
+            await publish(game, number)
+        await ws.send_str('{"action":"ping"}')
+        seen: list[str] = []
+        while len(seen) < len(expected):
+            message = await received(ws)
+            if "event" not in message:
+                seen.append(message["game_slug"])
+
+    assert seen == expected
+
+
+@asynccontextmanager
+async def inflating(
+    client: aiohttp.ClientSession, url: str, **deflate: Any
+) -> AsyncIterator[websockets.ClientConnection]:
+    """Open a WebSocket of another library, which inflates with exactly the window that was agreed on."""
+    token = websockets.Subprotocol(await token_of(client, url))
+    offer = ClientPerMessageDeflateFactory(**deflate)
+    async with (
+        websockets.connect(
+            f"{url.replace('http', 'ws')}/ws/crash", subprotocols=[token], extensions=[offer], compression=None
+        ) as ws,
+        asyncio.timeout(DEADLINE_S),
+    ):
+        yield ws
+
+
+@pytest.mark.parametrize("bits", [9, 10, 12])
+async def test_compressed_link_of_each_window_size(
+    relay: str, client: aiohttp.ClientSession, publish: Publish, bits: int
+) -> None:
+    """What the client can inflate is what it gets, however small its window."""
+    ballast = "".join(f"{number:04x}" for number in range(3000))
+    async with inflating(client, relay, server_max_window_bits=bits, client_max_window_bits=True) as ws:
+        await publish("crash", *range(1, 21), extras=msgspec.json.encode({"ballast": ballast}).decode())
+        rounds = [msgspec.json.decode(await ws.recv()) for _ in range(20)]
+
+    assert ws.response is not None
+    assert f"server_max_window_bits={bits}" in ws.response.headers["Sec-WebSocket-Extensions"].replace(" ", "")
+    assert [round_["round_id"] for round_ in rounds] == list(range(1, 21))
+    assert all(ballast in round_["extras"] for round_ in rounds)
+
+
+@pytest.mark.parametrize("takeover", [True, False])
+async def test_compressed_link_with_and_without_context_takeover(
+    relay: str, client: aiohttp.ClientSession, publish: Publish, takeover: bool
+) -> None:
+    """Shared frames depend on no earlier one: either kind of inflater reads them, and is read."""
+    options = {"server_no_context_takeover": not takeover, "client_no_context_takeover": not takeover}
+    async with inflating(client, relay, **options) as ws:
+        await publish("crash", 1, 2, 3)
+        seen = [msgspec.json.decode(await ws.recv())["round_id"] for _ in range(3)]
+        await ws.send('{"action":"ping"}')
+        assert msgspec.json.decode(await ws.recv()) == {"event": "pong"}
+
+    assert ws.response is not None
+    assert "permessage-deflate" in ws.response.headers["Sec-WebSocket-Extensions"]
+    assert seen == [1, 2, 3]
+
+
+# --- client messages ---------------------------------------------------------------------------------------------
+
+
+async def test_link_changes_what_it_follows(relay: str, client: aiohttp.ClientSession, publish: Publish) -> None:
+    """`subscribe` adds, `unsubscribe` takes away, each is answered with what is in force, from the next round on."""
+    async with link(client, relay, "/ws/crash") as ws:
+        await ws.send_json({"action": "subscribe", "games": ["dice", "double"]})
+        assert await received(ws) == {"event": "subscribed", "games": ["crash", "dice", "double"]}
+        await ws.send_json({"action": "unsubscribe", "games": ["crash", "double"]})
+        assert await received(ws) == {"event": "subscribed", "games": ["dice"]}
+        await publish("crash", 1)
+        await publish("double", 2)
+        await publish("dice", 3)
+        assert (await received(ws))["round_id"] == 3
+        await ws.send_json({"action": "unsubscribe", "games": ["dice"]})
+        assert await received(ws) == {"event": "subscribed", "games": []}
+
+
+async def test_ping_is_answered(relay: str, client: aiohttp.ClientSession) -> None:
+    """In JSON for browsers, which cannot send ping frames; those are answered with what they carried."""
+    async with link(client, relay, "/ws/crash", autoping=False) as ws:
+        await ws.send_json({"action": "ping"})
+        assert await received(ws) == {"event": "pong"}
+        await ws.ping(b"still there?")
+        pong = await ws.receive(DEADLINE_S)
+
+    assert (pong.type, bytes(pong.data)) == (aiohttp.WSMsgType.PONG, b"still there?")
+
+
+BAD_MESSAGES: dict[str, str | bytes] = {
+    "bad_json": "{",
+    "no_object": "[]",
+    "unknown_action": '{"action":"publish"}',
+    "unknown_field": '{"action":"ping","x":1}',
+    "unknown_game": '{"action":"subscribe","games":["nope"]}',
+    "unknown_game_of_4000_bytes": f'{{"action":"subscribe","games":["{"é" * 1900}"]}}',
+    "wildcard": '{"action":"subscribe","games":["*"]}',
+    "no_game": '{"action":"subscribe","games":[]}',
+    "bad_cursor": '{"action":"subscribe","games":["dice"],"after":"../.."}',
+    "binary": b'{"action":"ping"}',
+}
+
+
+@pytest.mark.parametrize("name", BAD_MESSAGES)
+async def test_message_that_is_wrong_ends_its_link_with_the_reason(
+    relay: str, client: aiohttp.ClientSession, name: str
+) -> None:
+    """1008, and JSON that says what is wrong."""
+    message = BAD_MESSAGES[name]
+    async with link(client, relay, "/ws/crash") as ws:
+        await (ws.send_str(message) if isinstance(message, str) else ws.send_bytes(message))
+        code, reason = await closed(ws)
+
+    assert (code, reason["reason"]) == (1008, "bad_message")
+    assert reason["error"]
+
+
+async def test_more_than_a_hundred_messages_between_heartbeats_end_the_link(
+    relay: str, client: aiohttp.ClientSession
+) -> None:
+    """A hundred are answered; the next one is too many."""
+    async with link(client, relay, "/ws/crash") as ws:
+        for _ in range(100):
+            await ws.send_str('{"action":"ping"}')
+        for _ in range(100):
+            assert await received(ws) == {"event": "pong"}
+        await ws.send_str('{"action":"ping"}')
+        code, reason = await closed(ws)
+
+    assert code == 1008
+    assert "100" in reason["error"]
+
+
+async def test_message_over_the_limit_is_too_large(start_relay: StartRelay, client: aiohttp.ClientSession) -> None:
+    """1009, at the size that the operator set."""
+    async with start_relay(links={"message_bytes": 128}) as url, link(client, url, "/ws/crash") as ws:
+        await ws.send_str('{"action":"ping"}'.ljust(128))
+        assert await received(ws) == {"event": "pong"}
+        await ws.send_str('{"action":"ping"}'.ljust(129))
+        message = await ws.receive(DEADLINE_S)
+
+    assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, 1009)
+
+
+# --- ends --------------------------------------------------------------------------------------------------------
+
+
+async def test_full_relay_says_when_to_come_back(start_relay: StartRelay, client: aiohttp.ClientSession) -> None:
+    """1013 with a delay of the client's own; a place that becomes free is given again."""
+    async with start_relay(links={"max_links": 1, "retry_ms": 100}) as url:
+        async with link(client, url, "/ws/crash"), link(client, url, "/ws/crash") as refused:
+            code, reason = await closed(refused)
+        await metric_becomes(client, url, "relay_links", 0)
+        async with link(client, url, "/ws/crash") as ws:
+            await ws.send_str('{"action":"ping"}')
+            assert await received(ws) == {"event": "pong"}
+
+    assert (code, reason["reason"]) == (1013, "capacity")
+    assert 100 <= reason["retry_ms"] <= 300
+
+
+async def test_old_link_is_sent_to_reconnect(
+    start_relay: StartRelay, client: aiohttp.ClientSession, publish: Publish
+) -> None:
+    """1012 with the cursor of the last round it was sent."""
+    async with (
+        start_relay(links={"max_age_s": 1, "heartbeat_s": 0.1, "retry_ms": 50}) as url,
+        link(client, url, "/ws/crash") as ws,
+    ):
+        await publish("crash", 1)
+        cursor = (await received(ws))["cursor"]
+        code, reason = await closed(ws)
+
+    assert (code, reason["reason"], reason["cursor"]) == (1012, "max_age", cursor)
+    assert 0 <= reason["retry_ms"] <= 50
+
+
+async def test_client_that_answers_no_ping_is_given_up(start_relay: StartRelay, client: aiohttp.ClientSession) -> None:
+    """Two pings without an answer, and the link ends; one that answers stays."""
+    async with (
+        start_relay(links={"heartbeat_s": 0.1}) as url,
+        link(client, url, "/ws/crash") as alive,
+        link(client, url, "/ws/crash", autoping=False) as dead,
+    ):
+        reading = asyncio.create_task(received(alive))  # the client answers pings while it reads
+        code, reason = await closed(dead)
+        await metric_becomes(client, url, "relay_links", 1)
+        await alive.send_str('{"action":"ping"}')
+        assert await reading == {"event": "pong"}
+
+    assert (code, reason["reason"]) == (1011, "unresponsive")
+
+
+async def test_client_that_never_closes_back_is_cut(start_relay: StartRelay, client: aiohttp.ClientSession) -> None:
+    """A closed link waits for the client's own close frame no longer than it may linger."""
+    async with start_relay(links={"max_age_s": 1, "heartbeat_s": 1, "linger_s": 0.1}) as url, connection(url) as raw:
+        await raw.send(opening(await token_of(client, url)))
+        data = await raw.rest()
+        await metric_becomes(client, url, "relay_links", 0)
+
+    assert b'"reason":"max_age"' in data
+
+
+# --- company -----------------------------------------------------------------------------------------------------
+
+
+async def test_eleventh_client_is_not_delayed_by_ten_bad_ones(
+    start_relay: StartRelay, client: aiohttp.ClientSession, publish: Publish
+) -> None:
+    """Half-open, never reading, garbage and endless handshakes beside it: it gets every round, in order, promptly."""
+    rounds = 60
+    ballast = msgspec.json.encode({"point": "2.50", "ballast": "x" * 100_000}).decode()
+    delays_s: list[float] = []
+    async with start_relay(links={"unsent_bytes": 64 << 10, "linger_s": 0.1}) as url, AsyncExitStack() as stack:
+        for misbehave in BAD_CLIENTS:
+            bad = await stack.enter_async_context(connection(url))
+            await misbehave(bad, await token_of(client, url))
+        good = await stack.enter_async_context(link(client, url, "/ws/crash"))
+        for number in range(1, rounds + 1):
+            sent_at = time.monotonic()
+            await publish("crash", number, extras=ballast)
+            assert (await received(good))["round_id"] == number
+            delays_s.append(time.monotonic() - sent_at)
+        # Four of the ten had a link that reads nothing; each of them is ended, and all of their memory let go.
+        async with asyncio.timeout(DEADLINE_S):
+            while await metric(client, url, "relay_links_slow_total") < 4:
+                rounds += 1
+                await publish("crash", rounds, extras=ballast)
+                assert (await received(good))["round_id"] == rounds
+
+    assert max(delays_s) < 1
+    assert sorted(delays_s)[len(delays_s) // 2] < 0.1
+
+
+Misbehave = Callable[[Connection, str], Any]
+
+
+async def never_read(bad: Connection, token: str) -> None:
+    await bad.send(opening(token))
+    await bad.until(b"\r\n\r\n")
+    bad.writer.transport.pause_reading()  # type: ignore[attr-defined]
+
+
+async def never_read_events(bad: Connection, token: str) -> None:
+    await bad.send(f"GET /sse/crash?token={token} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    await bad.until(b"\r\n\r\n")
+    bad.writer.transport.pause_reading()  # type: ignore[attr-defined]
+
+
+async def say_nothing(bad: Connection, token: str) -> None:
+    """Connect, and that is all."""
+
+
+async def begin_a_handshake(bad: Connection, token: str) -> None:
+    await bad.send(opening(token)[:-4])
+
+
+async def begin_a_header(bad: Connection, token: str) -> None:
+    await bad.send(b"GET /ws/crash HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 4000)
+
+
+async def send_garbage(bad: Connection, token: str) -> None:
+    await bad.send(base64.b64decode("FgMBAgABAAH8AwP/") * 50)
+
+
+async def send_garbage_frames(bad: Connection, token: str) -> None:
+    await never_read(bad, token)
+    await bad.send(b"\xff" * 64)
+
+
+async def begin_a_message(bad: Connection, token: str) -> None:
+    await never_read(bad, token)
+    await bad.send(b"\x01\x85mask\x00")
+
+
+BAD_CLIENTS: Final[list[Misbehave]] = [
+    never_read,
+    never_read,
+    never_read_events,
+    begin_a_message,
+    send_garbage_frames,
+    say_nothing,
+    begin_a_handshake,
+    begin_a_header,
+    send_garbage,
+    say_nothing,
+]
