@@ -33,6 +33,16 @@ async def test_each_pass_has_ids_and_times_of_its_own(tmp_path: Path) -> None:
     assert [round_.extras for round_ in rounds_of(items)] == [round_.extras for round_ in rounds(3)] * 3
 
 
+async def test_pass_begins_after_the_newest_round_of_the_one_before_not_after_its_last(tmp_path: Path) -> None:
+    """Rounds may stand a little out of order; no time is given twice all the same."""
+    path = write(tmp_path / "a.jsonl", [round_at(0), round_at(2), round_at(1)])
+
+    items = await played(replay(path=str(path), loop=True), stop_after=6)
+
+    times = [round_.timestamp - START_MS for round_ in rounds_of(items)]
+    assert times == [0, 2000, 1000, 3000, 5000, 4000]
+
+
 async def test_passes_follow_each_other_at_the_cadence_of_the_recording(tmp_path: Path) -> None:
     """The schedule goes on over the seam, a second of the recording's time after its last round."""
     path = write(tmp_path / "a.jsonl", rounds(3))

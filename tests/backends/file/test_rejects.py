@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from backends.contract import Captured, Rejected, SourceError
 from tests.backends.file.replaying import (
+    StoppedClock,
     ids,
     jsonl,
     played,
@@ -65,6 +66,17 @@ async def test_with_a_rejects_file_replay_goes_on(tmp_path: Path) -> None:
         ("a.jsonl", number, item.reason) for number, item in zip((4, 6, 7), rejected, strict=True)
     ]
     assert [line["raw"] for line in lines] == ["{broken", UNKNOWN.decode().rstrip(), "\\xff\\xfe"]
+
+
+async def test_rejected_line_is_due_with_the_round_before_it(tmp_path: Path) -> None:
+    """It has no time of its own, and must not hold up what comes after it."""
+    clock = StoppedClock()
+    path = str(with_bad_lines(tmp_path))
+
+    items = await played(replay(clock, path=path, rejects_file=str(tmp_path / "rejects"), speed=1))
+
+    assert len(items) == 7
+    assert clock.passed_s == 3
 
 
 async def test_restart_does_not_reject_a_line_again_that_was_confirmed(tmp_path: Path) -> None:
