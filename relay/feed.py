@@ -53,6 +53,7 @@ class Feed:
         self._starting = asyncio.Lock()
         self._stopping: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
+        self._doubtful = False  # the log may have been made anew since we looked
         self.repaired = 0
         """Rounds that the live subscription missed and the log supplied."""
 
@@ -161,12 +162,17 @@ class Feed:
     # --- rounds ------------------------------------------------------------------------------------------------
 
     async def _on_reconnected(self) -> None:
+        self._doubtful = True
         self._wake.set()
 
     async def _on_live(self, message: Msg) -> None:
         entry = _entry_of(message)
         if self._sequencer is None or entry is None:
             return
+        if entry.sequence <= max(self._sequencer.head, 1):
+            # What a repair has read comes once more; or a new log counts from 1 again.
+            self._doubtful = True
+            self._wake.set()
         ready = self._sequencer.on_live(entry)
         if ready:
             self._hub.publish(ready)
@@ -175,12 +181,12 @@ class Feed:
 
     async def _catch_up(self, nc: Client, sequencer: Sequencer) -> None:
         first, tail = await self._reader.first(), await self._reader.last()
-        if tail < sequencer.head:
-            await self._check_epoch(nc, sequencer)
+        if (self._doubtful or tail < sequencer.head) and await self._is_made_anew(nc, sequencer):
             return
+        tail = max(tail, sequencer.known)  # the replica that answered may be behind
         self._hub.first = tail + 1 if first is None else first
         while sequencer.head < tail and self._sequencer is sequencer:
-            page = await self._reader.page(sequencer.head + 1, limit=_PAGE)
+            page = await self._reader.page_up_to(tail, sequencer.head + 1, limit=_PAGE)
             # An empty page below the tail: those rounds are gone, purged since.
             covered_to = page.entries[-1].sequence if page.entries else tail
             ready = sequencer.on_read(page.entries, covered_to=covered_to)
@@ -189,14 +195,25 @@ class Feed:
                 log.info("feed_repaired", rounds=len(page.entries), head=sequencer.head)
                 self._hub.publish(ready)
 
-    async def _check_epoch(self, nc: Client, sequencer: Sequencer) -> None:
-        """The log ends before what we have seen: it was purged to nothing, or lost and made anew."""
-        info = await open_log(nc, self._settings)
-        if self._sequencer is not sequencer or info.epoch == self._epoch:
-            return
+    async def _is_made_anew(self, nc: Client, sequencer: Sequencer) -> bool:
+        """Ask for the log's identity, since it ends before what we have seen, or may have been lost and made anew.
+
+        When it was, begin with the new one and return True.
+        """
+        self._doubtful = False
+        try:
+            info = await open_log(nc, self._settings)
+        except LogUnavailable:
+            self._doubtful = True
+            raise
+        if self._sequencer is not sequencer:
+            return True
+        if info.epoch == self._epoch:
+            return False
         log.error("log_rebuilt", old_epoch=self._epoch, new_epoch=info.epoch, seen=sequencer.head, last=info.last)
         self._begin(info, head=0, newest=())
         self._wake.set()
+        return True
 
     def _begin(self, info: LogInfo, *, head: int, newest: Iterable[LogEntry]) -> None:
         self._epoch = info.epoch

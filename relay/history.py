@@ -9,9 +9,10 @@ from typing import Final, NamedTuple
 
 from relay.errors import NoRoundYet
 from relay.hub import Hub
-from relay.item import Item
+from relay.item import Item, LogEntry
 from relay.log_reader import LogReader
-from relay.start import Bounds, Gap, GapReason
+from relay.start import OVERRUN_MS, Bounds, Gap, GapReason
+from rounds import Cursor
 
 PAGE: Final = 500
 """Rounds asked of the log at a time: about 100 KB, some milliseconds of the server's work."""
@@ -57,11 +58,16 @@ class History:
             raise NoRoundYet(f"game {game!r} has no round yet")
         return item
 
-    async def bounds(self) -> Bounds:
-        """Ask the log what it holds. Raises `LogUnavailable`, as everything here does."""
+    async def bounds(self, cursor: Cursor | None = None) -> Bounds:
+        """Ask the log what it holds; `cursor`, if given, is what they will be compared with.
+
+        Raises `LogUnavailable`, as everything here does.
+        """
         epoch = self.hub.head.epoch
         first, last = await self._reader.first(), await self._reader.last()
         head = max(last, self.hub.head.sequence)
+        if cursor is not None and cursor.epoch == epoch and cursor.sequence > head:
+            head = await self._reader.reached(cursor.sequence) or head
         return Bounds(epoch, head + 1 if first is None else first, head)
 
     async def stretch(self, position: int, games: frozenset[str]) -> Stretch:
@@ -69,18 +75,17 @@ class History:
         epoch, head = self.hub.head.epoch, self.hub.head.sequence
         only = next(iter(games)) if len(games) == 1 else None
         async with self._reading:
-            page = await self._reader.page(position + 1, limit=PAGE, game=only)
+            page = await self._reader.page_up_to(head, position + 1, limit=PAGE, game=only)
             oldest = None if only is None else await self._reader.first()
         last = page.entries[-1].sequence if page.entries else position
         # When nothing remains, the log has nothing of these games up to what the hub had seen before it was asked.
         covered_to = last if page.remaining else max(last, head)
-        if only is None:
-            oldest = page.entries[0].sequence if page.entries else covered_to + 1
-        elif oldest is None:
-            oldest = covered_to + 1
+        # Of what comes before the page, rounds of the game may have been purged; of what comes after its first, none.
+        gone_to = page.entries[0].sequence - 1 if page.entries else covered_to
+        if oldest is not None:
+            gone_to = min(gone_to, oldest - 1)
         gap = None
-        if oldest > position + 1:
-            gone_to = min(oldest - 1, covered_to)
+        if gone_to > position:
             gap = Gap(Bounds(epoch, 0, 0).at(position), Bounds(epoch, 0, 0).at(gone_to), GapReason.EXPIRED)
         return Stretch([Item(epoch, entry) for entry in page.entries], covered_to, gap)
 
@@ -92,8 +97,34 @@ class History:
         sequence = await self._reader.since(max(0, since_ms - _CLOCK_SKEW_MS))
         return None if sequence is None else sequence - 1
 
-    async def nth_last(self, game: str, count: int, *, before: int) -> int:
-        """Return the sequence of the `count`-th last round of a game before sequence `before`, or of its oldest."""
+    async def position_beyond(self, until_ms: int, head: int) -> int:
+        """Return a place after which, up to `head`, no round is of a time up to `until_ms`.
+
+        Rests on the log being in the order of the rounds' own times but for `OVERRUN_MS`. When they were stored says
+        only where to look first: a recording, or what an outage held up, was stored long after its time.
+        """
+        low = await self.position_at(until_ms + OVERRUN_MS + 2 * _CLOCK_SKEW_MS)
+        if low is None or low >= head:
+            return head
+        probe, high = low, head
+        while low < high:
+            page = await self._reader.page(probe + 1, limit=1)
+            if not page.entries or self._is_after(page.entries[0], until_ms + OVERRUN_MS):
+                high = probe
+            else:
+                low = page.entries[0].sequence
+            probe = (low + high) // 2
+        return high
+
+    def _is_after(self, entry: LogEntry, moment_ms: int) -> bool:
+        item = Item(self.hub.head.epoch, entry)
+        return item.valid and item.round.timestamp > moment_ms
+
+    async def nth_last(self, game: str, count: int, *, before: int) -> int | None:
+        """Return the sequence of the `count`-th last round of a game before sequence `before`, or of its oldest.
+
+        None when it has none.
+        """
         if before > self.hub.head.sequence and (recent := self.hub.ring.last(game, count)):
             return recent[0].sequence
         return await self._reader.nth_last(game, count, before=before)

@@ -1,7 +1,8 @@
 """Read stored rounds from the log, in pages, without leaving any state in the server.
 
-Owns the one kind of NATS request that relays make: batched direct get (nats-server >= 2.11), answered by any
-replica, on a connection of its own, so that a page never stands in front of a live round.
+Owns the requests that relays make of the log: batched direct get (nats-server >= 2.11), answered by any replica, on a
+connection of its own, so that a page never stands in front of a live round. A replica may be behind, so before
+"nothing more" is believed in a cluster, the leader is asked too.
 https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-31.md
 """
 
@@ -24,9 +25,10 @@ from rounds.subjects import LOG_SUBJECTS, log_subject
 
 _ANSWER_S: Final = 5.0
 _PAGE_BYTES: Final = 1 << 20
-_STORED: Final = re.compile(rb"\r\nNats-Subject: rounds\.([a-z0-9-]+)\r\nNats-Sequence: ([0-9]+)\r\n")
+_STORED: Final = re.compile(rb"\r\nNats-Subject: rounds\.([^\r]+)\r\nNats-Sequence: ([0-9]+)\r\n")
 _PENDING: Final = re.compile(rb"\r\nNats-Num-Pending: ([0-9]+)")
-_STATUS: Final = re.compile(rb"NATS/1\.0 ?([0-9]*)([^\r]*)")
+_STATUS: Final = re.compile(rb"NATS/1\.0 ([0-9]{3})([^\r]*)")
+_NOT_FOUND: Final = 404
 
 
 class Page(NamedTuple):
@@ -51,14 +53,14 @@ class _Answer:
     def take(self, headers: bytes, data: bytes) -> None:
         if self.done.done():
             return
-        if data:
+        status = _STATUS.match(headers)
+        if status is None:  # a stored message, whatever was stored
             if match := _STORED.search(headers):
-                self.entries.append(LogEntry(int(match[2]), match[1].decode("ascii"), data))
+                self.entries.append(LogEntry(int(match[2]), match[1].decode(errors="replace"), data))
             if self._single:
                 self.done.set_result(None)
             return
-        status = _STATUS.match(headers)
-        code, text = (status[1], status[2]) if status else (b"", headers)
+        code, text = status[1], status[2]
         if code == b"204":  # the end of a batch
             pending = _PENDING.search(headers)
             self.remaining = int(pending[1]) if pending else 0
@@ -75,6 +77,24 @@ class _Count(NamedTuple):
 
     sequence: int
     rounds: int
+
+
+class _Stored(msgspec.Struct):
+    """A message as the leader hands it out; msgspec decodes its base64."""
+
+    subject: str
+    seq: int
+    data: bytes = b""
+
+
+class _Fault(msgspec.Struct, frozen=True):
+    code: int = 0
+    description: str = "no reason given"
+
+
+class _LeaderAnswer(msgspec.Struct):
+    message: _Stored | None = None
+    error: _Fault = _Fault()
 
 
 class LogReader:
@@ -106,6 +126,45 @@ class LogReader:
         """
         return await self._get({"seq": max(start, 1), "batch": limit, "next_by_subj": _subject_of(game)})
 
+    async def page_up_to(self, known: int, start: int, *, limit: int, game: str | None = None) -> Page:
+        """Read as `page` does, from a log that is known to have reached sequence `known`.
+
+        A replica that is behind ends a page too early and cannot know. So when nothing seems to remain before `known`,
+        the stream's leader, which is never behind, is asked for what follows, and what it has is put at the end.
+        """
+        page = await self.page(start, limit=limit, game=game)
+        end = page.entries[-1].sequence if page.entries else start - 1
+        if page.remaining or end >= known or self._settings.replicas == 1:
+            return page
+        entry = await self._next_of_leader(end + 1, game=game)
+        return page if entry is None else Page([*page.entries, entry], remaining=1)
+
+    async def reached(self, sequence: int) -> int | None:
+        """Return a sequence that the log has reached and that is not before `sequence`; None when it ends before.
+
+        For a sequence beyond what `last` says, which a replica may have said that is behind.
+        """
+        if self._settings.replicas == 1:
+            return None
+        entry = await self._next_of_leader(sequence)
+        return None if entry is None else entry.sequence
+
+    async def _next_of_leader(self, start: int, *, game: str | None = None) -> LogEntry | None:
+        """Ask the stream's leader for the first entry from sequence `start` on; None when there is none."""
+        nc = await self._connected()
+        request = msgspec.json.encode({"seq": max(start, 1), "next_by_subj": _subject_of(game)})
+        self.requests += 1
+        try:
+            message = await nc.request(f"$JS.API.STREAM.MSG.GET.{self._settings.stream}", request, timeout=_ANSWER_S)
+        except (NatsError, TimeoutError, OSError) as error:
+            raise _no_answer(error) from error
+        answer = msgspec.json.decode(message.data, type=_LeaderAnswer)
+        if answer.message is not None:
+            return LogEntry(answer.message.seq, answer.message.subject.rpartition(".")[2], answer.message.data)
+        if answer.error.code == _NOT_FOUND:
+            return None
+        raise LogUnavailable(f"the log's leader answered {answer.error.description!r}")
+
     async def since(self, since_ms: int) -> int | None:
         """Return the sequence of the first round stored at or after a time (Unix ms); None when there is none yet."""
         page = await self._get({"start_time": utc_text(since_ms), "batch": 1, "next_by_subj": LOG_SUBJECTS})
@@ -125,14 +184,17 @@ class LogReader:
         page = await self._get({"last_by_subj": LOG_SUBJECTS}, single=True)
         return page.entries[0].sequence if page.entries else 0
 
-    async def nth_last(self, game: str, count: int, *, before: int) -> int:
+    async def nth_last(self, game: str, count: int, *, before: int) -> int | None:
         """Return the sequence of the `count`-th last round of a game before sequence `before`, or of its oldest.
 
+        None when it has none at all.
         By counting, not by reading: some ten small requests, however long the log is.
         """
         beyond = await self._count_from(before, game)
         low, high = await self._count_from(1, game), beyond
         wanted = count + beyond.rounds  # rounds from the place that is sought to the end of the log
+        if low.rounds == beyond.rounds:
+            return None
         if low.rounds <= wanted:
             return low.sequence
         for attempt in itertools.count():
@@ -167,7 +229,7 @@ class LogReader:
             async with asyncio.timeout(_ANSWER_S):
                 await answer.done
         except (NatsError, TimeoutError, OSError) as error:
-            raise LogUnavailable(f"the log did not answer: {str(error) or type(error).__name__}") from error
+            raise _no_answer(error) from error
         finally:
             del self._answers[number]
         return Page(answer.entries, answer.remaining)
@@ -194,6 +256,10 @@ class LogReader:
 
 async def _ignore(_message: Msg) -> None:
     """Everything to the inbox goes past nats-py's subscription, but the server must know of one."""
+
+
+def _no_answer(error: Exception) -> LogUnavailable:
+    return LogUnavailable(f"the log did not answer: {str(error) or type(error).__name__}")
 
 
 def _subject_of(game: str | None) -> str:

@@ -4,6 +4,7 @@ Owns reading the log backwards, which it cannot do by itself: it finds by counti
 there, and turns the result round. A request reads a bounded amount; the next page goes on where it stopped.
 """
 
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -12,7 +13,7 @@ from relay.errors import CursorLost
 from relay.history import PAGE, History
 from relay.hub import Wanted
 from relay.item import Item
-from relay.start import OVERRUN_MS, Bounds, GapReason, resume
+from relay.start import OVERRUN_MS, SETTLE_S, Bounds, GapReason, resume
 from rounds import Cursor
 
 DEFAULT_LIMIT: Final = 500
@@ -53,7 +54,7 @@ async def look_back(history: History, query: Query) -> Answer:
         items = _from_memory(history, query)
         if items is not None:
             return Answer(items, history.hub.bounds.at(items[-1].sequence), True)
-    bounds = await history.bounds()
+    bounds = await history.bounds(query.after)
     floor, complete = await _floor(history, query, bounds)
     ceiling = await _ceiling(history, query, bounds)
     items = []
@@ -61,6 +62,8 @@ async def look_back(history: History, query: Query) -> Answer:
     async for item in _newest_first(history, query.wanted.games, floor, ceiling):
         ceiling = item.sequence
         read += 1
+        if query.since_ms is not None and item.valid and item.round.timestamp < query.since_ms - OVERRUN_MS:
+            break
         if _matches(item, query):
             items.append(item)
         if len(items) == query.limit or read == _MOST_READ:
@@ -106,8 +109,7 @@ async def _ceiling(history: History, query: Query, bounds: Bounds) -> int:
             raise _lost(query.before, bounds)
         ceiling = min(ceiling, query.before.sequence)
     if query.until_ms is not None:
-        position = await history.position_at(query.until_ms + OVERRUN_MS)
-        ceiling = min(ceiling, bounds.head + 1 if position is None else position + 1)
+        ceiling = min(ceiling, await history.position_beyond(query.until_ms, bounds.head) + 1)
     return ceiling
 
 
@@ -132,7 +134,7 @@ async def _newest_first(history: History, games: frozenset[str], floor: int, cei
 async def _window(history: History, games: frozenset[str], ceiling: int) -> int:
     """Return where to begin reading to get about a page that ends before `ceiling`."""
     if len(games) == 1:
-        return min(ceiling - 1, await history.nth_last(next(iter(games)), PAGE, before=ceiling))
+        return min(ceiling - 1, await history.nth_last(next(iter(games)), PAGE, before=ceiling) or 1)
     return ceiling - PAGE
 
 
@@ -144,6 +146,21 @@ async def _forward(history: History, games: frozenset[str], begin: int, ceiling:
         items += (item for item in stretch.items if item.sequence < ceiling and item.game in games)
         position = max(position + 1, stretch.covered_to)
     return items
+
+
+async def is_over(history: History, query: Query) -> bool:
+    """Whether a query finds nothing, now and for ever: its end is past, and its cursor is of this log.
+
+    Raises:
+        LogUnavailable: The log does not answer.
+    """
+    if query.until_ms is None or time.time() <= query.until_ms / 1000 + SETTLE_S:
+        return False
+    try:
+        answer = await look_back(history, query)
+    except CursorLost:
+        return False
+    return answer.complete and not answer.items and answer.next_before is None
 
 
 def _matches(item: Item, query: Query) -> bool:

@@ -21,15 +21,13 @@ from relay.hub import Wanted
 from relay.item import Item
 from relay.link import Link
 from relay.pace import Pace
-from relay.start import OVERRUN_MS, Gap, GapReason, Start, hello, resume
+from relay.start import OVERRUN_MS, SETTLE_S, Gap, GapReason, Start, hello, resume
 from rounds import Cursor
 
 log = structlog.get_logger()
 
 _SLICE: Final = 125
 """Rounds handled per turn, for all replays together: about a millisecond, so that live rounds hardly notice."""
-SETTLE_S: Final = 1.0
-"""How long after that time, at the head of the log, it waits for rounds that were committed before it."""
 _RETRY_S: Final = 0.25
 _LONGEST_RETRY_S: Final = 5.0
 
@@ -128,7 +126,7 @@ class Replay:
 
     async def _locate(self) -> None:
         """Find the place to begin in the log, and tell the client how whole the answer will be."""
-        start, bounds = self._start, await self._history.bounds()
+        start, bounds = self._start, await self._history.bounds(self._start.after)
         position, gap = bounds.head, None
         if start.after is not None:
             position, gap = resume(start.after, bounds)
@@ -140,7 +138,8 @@ class Replay:
         elif start.last is not None:
             for game in self.wanted.games:
                 floor = await self._history.nth_last(game, start.last, before=bounds.head + 1)
-                self._floors[game] = max(floor, bounds.first)
+                if floor is not None:
+                    self._floors[game] = max(floor, bounds.first)
             position = min(self._floors.values(), default=bounds.head + 1) - 1
         elif start.until_ms is not None or start.speed is not None:
             position = bounds.first - 1

@@ -6,11 +6,13 @@ from aiohttp import web
 
 from auth.credentials import Presented, find_key, find_sse_credential, find_ws_credential
 from auth.tokens import Grant
+from backends.log import LogError
 from relay import sse, websocket
 from relay.edge import Edge
 from relay.errors import NeedsUpgrade, Unavailable
 from relay.history import History
 from relay.hub import Wanted
+from relay.past import Query, is_over
 from relay.session import Session
 from relay.start import Start
 from relay.subscription import wanted
@@ -69,6 +71,8 @@ class Routes:
         start = Start.parse(request.query, last_event_id=request.headers.get("Last-Event-ID"))
         try:
             async with self._edge.place():
+                if request.headers.get("Last-Event-ID") and await self._is_over(want, start):
+                    return sse.nothing_left()
                 response = await sse.open_stream(request)
                 link = sse.open_link(request, max_age_s=self._edge.age_limit_s(), retry_ms=self._edge.settings.retry_ms)
                 with self._edge.open(link, key_id=grant.key_id, protocol="sse"):
@@ -79,6 +83,13 @@ class Routes:
             response = await sse.open_stream(request)
             await response.write(sse.retry_line(full.retry_ms))
         return response
+
+    async def _is_over(self, want: Wanted, start: Start) -> bool:
+        """Whether a stream that is asked for again has ended: an EventSource cannot know, and comes back."""
+        try:
+            return await is_over(self._history, Query(want, limit=1, after=start.after, until_ms=start.until_ms))
+        except LogError:
+            return False  # the stream itself waits for the log; an error would end an EventSource for good
 
     def _admit(self, request: web.Request, presented: Presented | None) -> tuple[Grant, Wanted]:
         """Check who asks and for what, before anything is allocated for it."""

@@ -24,6 +24,11 @@ class Sequencer:
         """True while an entry is known to exist that was not handed on: read the log from ``head + 1``."""
         return self._early > self.head
 
+    @property
+    def known(self) -> int:
+        """The highest sequence that the log is known to have reached."""
+        return max(self.head, self._early)
+
     def on_live(self, entry: LogEntry) -> Sequence[LogEntry]:
         """Take an entry from the live subscription; return what can be handed on now."""
         if entry.sequence <= self.head:

@@ -36,7 +36,7 @@ class SseLink(Link):
         self.transport.write(chunk(block) if self._chunked else block)
 
     def tell(self, event: Mapping[str, object]) -> None:
-        self.write(b"event: %b\ndata: %b\n\n" % (str(event["event"]).encode(), msgspec.json.encode(event)))
+        self.write(_event_block(event))
 
     def heartbeat(self) -> bool:
         if not self.transport.get_write_buffer_size():
@@ -45,7 +45,9 @@ class SseLink(Link):
 
     def say_goodbye(self, goodbye: Goodbye) -> None:
         if goodbye.reason is CloseReason.COMPLETED:
-            self.tell({"event": "end", "reason": goodbye.reason, "cursor": goodbye.cursor})
+            # With an id even when no round was sent: an EventSource comes back, and is then told by 204 to stay away.
+            end = {"event": "end", "reason": goodbye.reason, "cursor": goodbye.cursor}
+            self.write(b"id: %b\n%b" % (str(goodbye.cursor).encode(), _event_block(end)))
         self.write(retry_line(goodbye.retry_ms))
         if not self._finished.done():
             self._finished.set_result(None)
@@ -75,6 +77,15 @@ def open_link(request: web.Request, *, max_age_s: float, retry_ms: int) -> SseLi
     )
     link.write(retry_line(retry_ms) + SSE_COMMENT)  # at once, so that proxies pass the headers on
     return link
+
+
+def nothing_left() -> web.Response:
+    """Answer 204, after which an EventSource stays away for good (HTML standard, section 9.2.3)."""
+    return web.Response(status=204, headers={"Cache-Control": "no-store"})
+
+
+def _event_block(event: Mapping[str, object]) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (str(event["event"]).encode(), msgspec.json.encode(event))
 
 
 def retry_line(retry_ms: int) -> bytes:

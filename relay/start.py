@@ -21,6 +21,8 @@ MAX_SPEED: Final = 10_000.0
 
 OVERRUN_MS: Final = 60_000
 """Reading up to a time goes on so far beyond it: the log is not quite in the order of the rounds' own times."""
+SETTLE_S: Final = 1.0
+"""How long after that time, at the head of the log, rounds are waited for that were committed before it."""
 
 _BEGINNINGS: Final = ("after", "from", "last")
 
