@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-.PHONY: help run test check format bench lock install clean
+.PHONY: help run test check format bench proto lock install clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ format: $(READY) ## Rewrite the code in the one format
 
 bench: $(READY) ## The benchmarks of docs/benchmarks.md, one after another
 	$(BIN)/python -m bench
+
+proto: $(READY) ## Generate rounds/datastream_pb2.py from proto/
+	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m grpc_tools.protoc -Irounds=proto --python_out=. --mypy_out=quiet:. rounds/datastream.proto
 
 lock: ## Pin again what pyproject.toml allows, with hashes
 	$(BIN)/python -m pip install --quiet uv

@@ -16,6 +16,8 @@ from relay.history import History
 from relay.metrics import Metrics
 from relay.rest import Rest
 from relay.routes import Routes
+from relay.rpc.methods import Methods
+from relay.rpc.proxy import Proxy
 from rounds import Catalogue
 
 log = structlog.get_logger()
@@ -26,11 +28,14 @@ _BODY_BYTES: Final = 64 << 10
 # No cookies, so credentials never travel by themselves: any page may ask, its key and origin decide.
 _CORS: Final = {
     "Access-Control-Allow-Origin": "*",
-    "Access-Control-Expose-Headers": "Link, Retry-After",
+    "Access-Control-Expose-Headers": "Complete, ETag, First-Cursor, Grpc-Message, Grpc-Status, Head-Cursor, Link, "
+    "Retry-After, Retry-After-Ms, X-History-Complete",
 }
 _PREFLIGHT: Final = {
     "Access-Control-Allow-Methods": "GET, HEAD, POST, OPTIONS",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, Last-Event-ID, X-API-Key",
+    "Access-Control-Allow-Headers": "Authorization, Connect-Accept-Encoding, Connect-Content-Encoding, "
+    "Connect-Protocol-Version, Connect-Timeout-Ms, Content-Type, Grpc-Timeout, Last-Event-ID, X-API-Key, X-Grpc-Web, "
+    "X-User-Agent",
     "Access-Control-Max-Age": "86400",
 }
 
@@ -46,7 +51,7 @@ _CODES: Final = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
 def build_app(
-    edge: Edge, history: History, catalogue: Catalogue, health: Health, *, home: str | None
+    edge: Edge, history: History, catalogue: Catalogue, methods: Methods, health: Health, *, home: str | None
 ) -> web.Application:
     """Put the application together; `home` is the page at ``/``, when there is to be one."""
     app = web.Application(middlewares=[_errors], client_max_size=_BODY_BYTES)
@@ -55,6 +60,7 @@ def build_app(
     app.add_routes(Rest(edge, history, catalogue).table())
     app.add_routes(health.table())
     app.add_routes(Metrics(edge, history).table())
+    app.add_routes(Proxy(edge, history, catalogue, methods).table())
     if home is not None:
         app.router.add_get("/", Home(home).show)
     return app

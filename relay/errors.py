@@ -7,6 +7,8 @@ RelayError
 │   ├── NotAllowed       the credential does not cover this game or origin
 │   ├── CursorLost       the log knows nothing of this cursor (any more)
 │   ├── NoRoundYet       the game has no round in the log
+│   ├── Unsupported      the gRPC service has no such method
+│   ├── WrongMediaType   the body is of a type that is not understood here
 │   ├── NeedsUpgrade     a WebSocket path was asked for without a WebSocket handshake
 │   └── NotFound         no such path
 ├── Unavailable          this instance is full or going away; another one, or this one later, answers
@@ -15,7 +17,7 @@ RelayError
 Errors of the domain (`rounds`) and of `auth` have their rows in the table too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -46,6 +48,21 @@ class BadMessage(ClientError):
 
 class NotAllowed(ClientError):
     """The credential is good but does not cover what was asked for."""
+
+
+class Unsupported(ClientError):
+    """The service has no such method."""
+
+
+class WrongMediaType(ClientError):
+    """The body is of a type that is not understood here."""
+
+    def __init__(self, found: str, *, allowed: Iterable[str]) -> None:
+        super().__init__(found)
+        self.found, self.allowed = found, tuple(allowed)
+
+    def __str__(self) -> str:
+        return f"{self.found[:80]} is not understood here; send {', '.join(self.allowed)}"
 
 
 class NeedsUpgrade(ClientError):
@@ -112,7 +129,9 @@ _REFUSALS: Final[Mapping[type[Exception], Refusal]] = {
     CursorLost: Refusal(404, "cursor_lost"),
     NoRoundYet: Refusal(404, "no_round_yet"),
     NotFound: Refusal(404, "not_found"),
+    WrongMediaType: Refusal(415, "unsupported_media_type"),
     NeedsUpgrade: Refusal(426, "upgrade_required"),
+    Unsupported: Refusal(501, "unsupported"),
     Unavailable: Refusal(503, "unavailable"),
     LogUnavailable: Refusal(503, "log_unavailable"),
 }

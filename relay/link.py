@@ -44,6 +44,7 @@ class CloseReason(StrEnum):
     DRAINING = "draining"  # reconnect after the given time; another instance answers
     MAX_AGE = "max_age"  # reconnect after the given time
     SLOW = "slow"  # reconnect with the cursor: the log still has everything
+    DEADLINE = "deadline"  # the client's own deadline (gRPC) has passed
     GAP = "gap"  # rounds are gone, and the client (gRPC) did not say that it can go on without them
     COMPLETED = "completed"  # the end that the client asked for (`to`)
     FAILED = "failed"  # a bug of ours, logged; reconnect

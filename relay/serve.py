@@ -87,7 +87,7 @@ async def running_relay(
     heartbeats = Heartbeats(hub, interval_s=links.heartbeat_s, retry_ms=links.retry_ms)
     edge = Edge(hub, feed, admission, heartbeats, links)
     methods = Methods(edge, history, catalogue)
-    app = build_app(edge, history, catalogue, Health(edge.obstacle), home=home)
+    app = build_app(edge, history, catalogue, methods, Health(edge.obstacle), home=home)
     async with reader, asyncio.TaskGroup() as tasks:
         running = [
             tasks.create_task(feed.run(), name="feed"),

@@ -45,10 +45,10 @@ def round_message(item: Renderable) -> pb.Round:
     )
 
 
-def gap_message(event: Mapping[str, object]) -> bytes:
+def gap_message(event: Mapping[str, object]) -> pb.Round:
     """Make the message that stands for lost rounds, from the event that other protocols are told."""
     gap = pb.Gap(from_cursor=str(event["from"]), to_cursor=str(event["to"]), reason=str(event["reason"]))
-    return pb.Round(gap=gap).SerializeToString()
+    return pb.Round(gap=gap)
 
 
 def batch_entry(round_bytes: bytes) -> bytes:

@@ -1,41 +1,105 @@
-"""A gRPC stream as the hub sees it: messages go to a sink, events become metadata, an end becomes a status."""
+"""Links of the gRPC service as the hub sees them: events become metadata, an end becomes a status.
+
+`GrpcLink` hands messages to its handler through a sink; `ProxyLink` writes prepared bytes to the transport, as SSE
+does.
+"""
 
 import asyncio
 from collections.abc import Callable, Mapping
 
-from relay.link import CloseReason, Goodbye, Link
+from aiohttp import HttpVersion11, web
+
+from relay.encode import Form, chunk
+from relay.link import CloseReason, Drain, Goodbye, Link, Sink
 from relay.rpc.convert import ProtobufRound, gap_message
-from relay.rpc.sink import MessageSink
+from relay.rpc.dialect import Dialect, EnvelopedRound
+from relay.rpc.sink import HeldBack, MessageSink
+from relay.rpc.status import ending_of_goodbye
 
 
-class GrpcLink(Link):
-    """An open stream. Its handler takes messages out of `sink` and, when that ends, tells `ended` as a status."""
+class RpcLink(Link):
+    """A stream of the service. Told of the history's state through metadata, of lost rounds by a message or the end."""
 
-    __slots__ = ("_allow_gap", "hello", "lost", "sink")
+    __slots__ = ("_allow_gap", "hello", "lost")
 
-    def __init__(self, cut: Callable[[], object], *, max_age_s: float, allow_gap: bool) -> None:
-        self.sink = MessageSink(cut)
-        super().__init__(self.sink, ProtobufRound(), max_age_s=max_age_s, drain=self.sink.drained)
+    def __init__(self, sink: Sink, form: Form, *, max_age_s: float, drain: Drain, allow_gap: bool) -> None:
+        super().__init__(sink, form, max_age_s=max_age_s, drain=drain)
         self.hello: asyncio.Future[Mapping[str, object]] = asyncio.get_running_loop().create_future()
-        """What the client is told before the first round, if it is told anything."""
+        """What the client is told before the first round; empty when the stream ended before."""
         self.lost: Mapping[str, object] | None = None
         """The gap that ended the stream."""
         self._allow_gap = allow_gap
 
     def heartbeat(self) -> bool:
-        return True  # HTTP/2 has pings of its own, and gRPC sends them
+        return True
 
     def tell(self, event: Mapping[str, object]) -> None:
         if event["event"] == "hello":
             if not self.hello.done():
                 self.hello.set_result(event)
         elif self._allow_gap:
-            self.sink.write([gap_message(event)])
+            self.write_gap(event)
         elif self.ended is None:
             self.lost = event
             self.end(Goodbye(CloseReason.GAP, str(event["to"]), 0), linger_s=60)
 
+    def write_gap(self, event: Mapping[str, object]) -> None:
+        """Write the message that stands for lost rounds."""
+        raise AssertionError("only of links that allow gaps")
+
     def say_goodbye(self, goodbye: Goodbye) -> None:
         if not self.hello.done():
             self.hello.set_result({})
+
+
+class GrpcLink(RpcLink):
+    """A stream over HTTP/2. Its handler takes messages out of `sink` and, when that ends, tells `ended` as a status."""
+
+    __slots__ = ("sink",)
+
+    def __init__(self, cut: Callable[[], object], *, max_age_s: float, allow_gap: bool) -> None:
+        self.sink = MessageSink(cut)
+        super().__init__(self.sink, ProtobufRound(), max_age_s=max_age_s, drain=self.sink.drained, allow_gap=allow_gap)
+
+    def write_gap(self, event: Mapping[str, object]) -> None:
+        self.sink.write([gap_message(event).SerializeToString()])
+
+    def say_goodbye(self, goodbye: Goodbye) -> None:
+        super().say_goodbye(goodbye)
         self.sink.close()
+
+
+class ProxyLink(RpcLink):
+    """A stream over plain HTTP. What is written before `open` waits for the response's headers."""
+
+    __slots__ = ("_chunked", "_dialect", "_finished")
+
+    def __init__(self, request: web.Request, dialect: Dialect, *, max_age_s: float, allow_gap: bool) -> None:
+        self._dialect = dialect
+        self._chunked = request.version >= HttpVersion11
+        self._finished = asyncio.get_running_loop().create_future()
+        form = EnvelopedRound(dialect, self._chunked)
+        super().__init__(HeldBack(), form, max_age_s=max_age_s, drain=request.writer.drain, allow_gap=allow_gap)
+
+    def open(self, transport: asyncio.WriteTransport) -> None:
+        """Write what waited, and from now on at once."""
+        held, self.transport = self.transport, transport
+        if isinstance(held, HeldBack) and held.data:
+            transport.write(bytes(held.data))
+
+    def write(self, element: bytes) -> None:
+        """Write one element of the stream."""
+        self.transport.write(chunk(element) if self._chunked else element)
+
+    def write_gap(self, event: Mapping[str, object]) -> None:
+        self.write(self._dialect.wrap(self._dialect.write(gap_message(event))))
+
+    def say_goodbye(self, goodbye: Goodbye) -> None:
+        super().say_goodbye(goodbye)
+        self.write(self._dialect.end(ending_of_goodbye(goodbye, self.lost)))
+        if not self._finished.done():
+            self._finished.set_result(None)
+
+    async def finished(self) -> None:
+        """Wait until the link has been ended by us. A client that leaves cancels this."""
+        await self._finished

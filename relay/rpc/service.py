@@ -4,7 +4,6 @@ Messages of streams are bytes that were made once for everybody, so no generated
 """
 
 import asyncio
-from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from relay.errors import BadRequest
 from relay.history import History
 from relay.rpc.link import GrpcLink
 from relay.rpc.methods import SERVICE, STREAMS, UNARY, Methods
-from relay.rpc.status import Metadata, ending_of, ending_of_link
+from relay.rpc.status import ending_of, ending_of_goodbye, metadata_of
 from relay.session import Session
 from rounds import Catalogue
 from rounds import datastream_pb2 as pb
@@ -86,7 +85,7 @@ class DataStream:
                 async with Session(self._history, self._catalogue, grant.games, link) as session:
                     session.start(want, start)
                     hello = await link.hello if start.is_told else {}
-                    await context.send_initial_metadata(_metadata_of(hello))
+                    await context.send_initial_metadata(metadata_of(hello))
                     await link.sink.pump(context.write)
         await _end(context, link)
 
@@ -111,14 +110,9 @@ class DataStream:
         return GrpcLink(task.cancel, max_age_s=self._edge.age_limit_s(), allow_gap=allow_gap)
 
 
-def _metadata_of(hello: Mapping[str, object]) -> Metadata:
-    if not hello:
-        return ()
-    complete = "true" if hello["complete"] else "false"
-    return (("complete", complete), ("first-cursor", str(hello["first"])), ("head-cursor", str(hello["head"])))
-
-
 async def _end(context: "Context", link: GrpcLink) -> None:
-    ending = ending_of_link(link)
+    if link.ended is None:
+        return
+    ending = ending_of_goodbye(link.ended, link.lost)
     if ending.code is not StatusCode.OK:
         await context.abort(ending.code, ending.sentence, ending.trailers)

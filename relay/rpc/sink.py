@@ -62,3 +62,22 @@ class MessageSink:
                 return
             self._changed.clear()
             await self._changed.wait()
+
+
+class HeldBack:
+    """Keeps bytes until there is a transport to write them to."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def write(self, data: bytes) -> None:
+        self.data += data
+
+    def get_write_buffer_size(self) -> int:
+        return len(self.data)
+
+    def is_closing(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        """There is no connection yet that could be ended."""

@@ -1,12 +1,12 @@
 """How errors and ends of streams look in gRPC: a status, its sentence, and trailers that say what to do next."""
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from grpc import StatusCode
 
 from relay.errors import CursorLost, Unavailable, refusal_of
-from relay.link import CloseReason
-from relay.rpc.link import GrpcLink
+from relay.link import CloseReason, Goodbye
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -15,13 +15,10 @@ _BY_HTTP_STATUS: Final = {
     401: StatusCode.UNAUTHENTICATED,
     403: StatusCode.PERMISSION_DENIED,
     404: StatusCode.NOT_FOUND,
+    413: StatusCode.RESOURCE_EXHAUSTED,
     429: StatusCode.RESOURCE_EXHAUSTED,
+    501: StatusCode.UNIMPLEMENTED,
     503: StatusCode.UNAVAILABLE,
-}
-_BY_REASON: Final = {
-    CloseReason.COMPLETED: StatusCode.OK,
-    CloseReason.GAP: StatusCode.OUT_OF_RANGE,
-    CloseReason.FAILED: StatusCode.INTERNAL,
 }
 
 
@@ -30,7 +27,8 @@ class Ending(NamedTuple):
 
     code: StatusCode
     sentence: str
-    trailers: Metadata
+    trailers: Metadata = ()
+    word: str = ""  # the stable word of the error body
 
 
 def ending_of(error: Exception) -> Ending | None:
@@ -38,29 +36,39 @@ def ending_of(error: Exception) -> Ending | None:
     refusal = refusal_of(error)
     if refusal is None:
         return None
+    code, trailers = _BY_HTTP_STATUS.get(refusal.status, StatusCode.UNKNOWN), ()
     if isinstance(error, CursorLost):
-        return Ending(StatusCode.OUT_OF_RANGE, str(error), (("first-cursor", str(error.first)),))
+        return Ending(StatusCode.OUT_OF_RANGE, str(error), (("first-cursor", str(error.first)),), refusal.code)
     if isinstance(error, Unavailable):
-        full = error.reason == "capacity"
-        code = StatusCode.RESOURCE_EXHAUSTED if full else StatusCode.UNAVAILABLE
-        return Ending(code, str(error), (("retry-after-ms", str(error.retry_ms)),))
-    return Ending(_BY_HTTP_STATUS.get(refusal.status, StatusCode.UNKNOWN), str(error), ())
+        if error.reason == "capacity":
+            code = StatusCode.RESOURCE_EXHAUSTED
+        return Ending(code, str(error), (("retry-after-ms", str(error.retry_ms)),), refusal.code)
+    return Ending(code, str(error), trailers, refusal.code)
 
 
-def ending_of_link(link: GrpcLink) -> Ending:
-    """Say how a stream ends that was ended by us."""
-    goodbye = link.ended
-    if goodbye is None:
-        return Ending(StatusCode.CANCELLED, "the stream was cut", ())
-    code = _BY_REASON.get(goodbye.reason, StatusCode.UNAVAILABLE)
-    if goodbye.reason is CloseReason.GAP and link.lost is not None:
-        sentence = f"rounds after {link.lost['from']} up to {link.lost['to']} are gone ({link.lost['reason']})"
-        return Ending(
-            code,
-            f"{sentence}; start after first-cursor, or ask with allow_gap",
-            (("first-cursor", goodbye.cursor or ""),),
+def ending_of_goodbye(goodbye: Goodbye, lost: Mapping[str, object] | None) -> Ending:
+    """Say how a stream ends that was ended by us; `lost` is the gap that ended it, if one did."""
+    reason, cursor = goodbye.reason, goodbye.cursor or ""
+    if reason is CloseReason.COMPLETED:
+        return Ending(StatusCode.OK, "", (), reason)
+    if reason is CloseReason.DEADLINE:
+        return Ending(StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed", (), reason)
+    if reason is CloseReason.FAILED:
+        return Ending(StatusCode.INTERNAL, "internal error; it has been logged", (), reason)
+    if lost is not None:
+        sentence = (
+            f"rounds after {lost['from']} up to {lost['to']} are gone ({lost['reason']}); "
+            "start after first-cursor, or ask with allow_gap"
         )
-    if code is not StatusCode.UNAVAILABLE:
-        return Ending(code, str(goodbye.reason), ())
-    trailers = (("retry-after-ms", str(goodbye.retry_ms)), ("resume-cursor", goodbye.cursor or ""))
-    return Ending(code, f"{goodbye.reason}: call again after retry-after-ms with resume-cursor", trailers)
+        return Ending(StatusCode.OUT_OF_RANGE, sentence, (("first-cursor", cursor),), reason)
+    trailers = (("retry-after-ms", str(goodbye.retry_ms)), ("resume-cursor", cursor))
+    sentence = f"{reason}: call again after retry-after-ms, with resume-cursor"
+    return Ending(StatusCode.UNAVAILABLE, sentence, trailers, reason)
+
+
+def metadata_of(hello: Mapping[str, object]) -> Metadata:
+    """Render what a client that sent a cursor or a time is told before the first round."""
+    if not hello:
+        return ()
+    complete = "true" if hello["complete"] else "false"
+    return (("complete", complete), ("first-cursor", str(hello["first"])), ("head-cursor", str(hello["head"])))

@@ -1,0 +1,157 @@
+"""``/api/grpc/datastream.DataStream/<Method>``: the gRPC service for clients without HTTP/2.
+
+Owns the HTTP side of Connect and gRPC-Web; how things look is in `relay.rpc.dialect`, what is done in
+`relay.rpc.methods`. Streams are links like those of SSE: the hub writes prepared bytes to the transport.
+Why our own: docs/adr/0009-own-connect-proxy.md
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+import structlog
+from aiohttp import web
+from google.protobuf.message import Message
+from grpc import StatusCode
+
+from auth.credentials import find_key
+from auth.tokens import Grant
+from relay.compress import compressed
+from relay.edge import Edge
+from relay.errors import Unsupported, WrongMediaType
+from relay.history import History
+from relay.link import CloseReason
+from relay.rpc.dialect import Dialect, accepted, error_of, http_status_of
+from relay.rpc.link import ProxyLink
+from relay.rpc.methods import SERVICE, STREAMS, UNARY, Methods
+from relay.rpc.proxy_request import dialect_of, message_of, timeout_s
+from relay.rpc.status import Ending, ending_of, metadata_of
+from relay.session import Session
+from rounds import Catalogue
+from rounds import datastream_pb2 as pb
+
+log = structlog.get_logger()
+
+_KINDS: Final[Mapping[str, type[Message]]] = {**STREAMS, **UNARY, "Replay": pb.ReplayRequest}
+_OK: Final = Ending(StatusCode.OK, "")
+_INTERNAL: Final = Ending(StatusCode.INTERNAL, "internal error; it has been logged", (), "internal")
+_LATE: Final = Ending(StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed", (), "deadline_exceeded")
+
+
+class Proxy:
+    """The service over HTTP, on one edge."""
+
+    def __init__(self, edge: Edge, history: History, catalogue: Catalogue, methods: Methods) -> None:
+        self._edge = edge
+        self._history = history
+        self._catalogue = catalogue
+        self._methods = methods
+
+    def table(self) -> list[web.RouteDef]:
+        path = f"/api/grpc/{SERVICE}/{{method}}"
+        return [web.post(path, self.call), web.get(path, self.call, allow_head=False)]
+
+    async def call(self, request: web.Request) -> web.StreamResponse:
+        """Answer one call in the dialect that it came in; refusals too."""
+        dialect = dialect_of(request)
+        try:
+            return await self._answer(request, dialect)
+        except (ConnectionResetError, WrongMediaType):
+            raise
+        except TimeoutError:
+            ending = _LATE
+        except Exception as error:
+            found = ending_of(error)
+            if found is None:
+                log.exception("call_failed", path=request.path)
+            ending = found or _INTERNAL
+        return _refused(dialect, ending)
+
+    async def _answer(self, request: web.Request, dialect: Dialect) -> web.StreamResponse:
+        name = request.match_info["method"]
+        kind = _KINDS.get(name)
+        if kind is None:
+            raise Unsupported(f"unknown method {name[:64]!r}; there are: {', '.join(_KINDS)}")
+        if not dialect.web and dialect.streams == (name in UNARY):
+            raise WrongMediaType(dialect.content_type, allowed=accepted(streams=name not in UNARY))
+        grant = self._grant(request)
+        message = await message_of(request, dialect, kind)
+        if name in UNARY:
+            async with asyncio.timeout(timeout_s(request)):
+                return _single(request, dialect, dialect.write(await self._methods.answer(message, grant)))
+        async with self._edge.place():
+            if isinstance(message, pb.ReplayRequest):
+                return await self._replay(request, dialect, message, grant)
+            return await self._stream(request, dialect, message, grant)
+
+    async def _stream(
+        self, request: web.Request, dialect: Dialect, message: Message, grant: Grant
+    ) -> web.StreamResponse:
+        want, start, allow_gap = self._methods.subscription(message, grant)
+        link = ProxyLink(request, dialect, max_age_s=self._edge.age_limit_s(), allow_gap=allow_gap)
+        with self._edge.open(link, key_id=grant.key_id, protocol="proxy"):
+            async with Session(self._history, self._catalogue, grant.games, link) as session:
+                session.start(want, start)
+                try:
+                    async with asyncio.timeout(timeout_s(request)):
+                        hello = await link.hello if start.is_told else {}
+                        response = await _open(request, dialect, link, hello)
+                        await link.finished()
+                except TimeoutError:
+                    self._edge.end(link, CloseReason.DEADLINE)
+        return response
+
+    async def _replay(
+        self, request: web.Request, dialect: Dialect, message: pb.ReplayRequest, grant: Grant
+    ) -> web.StreamResponse:
+        link = ProxyLink(request, dialect, max_age_s=self._edge.age_limit_s(), allow_gap=False)
+        response: web.StreamResponse | None = None
+        with self._edge.open(link, key_id=grant.key_id, protocol="proxy"):
+            try:
+                async with asyncio.timeout(timeout_s(request)):
+                    async for batch in self._methods.batches(message, grant, link):
+                        response = response or await _open(request, dialect, link, {})
+                        data = dialect.write(pb.RoundBatch.FromString(batch)) if dialect.is_json else batch
+                        link.write(dialect.wrap(data))
+                        await link.drained()
+            except TimeoutError:
+                self._edge.end(link, CloseReason.DEADLINE)
+            return response or await _open(request, dialect, link, {})
+
+    def _grant(self, request: web.Request) -> Grant:
+        presented = find_key(request.headers, request.query, allow_query=False)
+        return self._edge.admission.grant(presented, origin=request.headers.get("Origin"))
+
+
+async def _open(
+    request: web.Request, dialect: Dialect, link: ProxyLink, hello: Mapping[str, object]
+) -> web.StreamResponse:
+    """Answer 200 with the headers of a stream, and let the link write."""
+    headers = {"Content-Type": dialect.content_type, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    response = web.StreamResponse(headers={**headers, **dict(metadata_of(hello))})
+    response.force_close()
+    await response.prepare(request)
+    if request.transport is None:
+        raise ConnectionResetError("the client left")
+    link.open(request.transport)
+    return response
+
+
+def _single(request: web.Request, dialect: Dialect, message: bytes) -> web.Response:
+    if dialect.web:
+        return web.Response(body=dialect.wrap(message) + dialect.end(_OK), content_type=dialect.content_type)
+    body, encoding = compressed(message, request.headers.get("Accept-Encoding", ""))
+    headers = {"Vary": "Accept-Encoding"} | ({} if encoding is None else {"Content-Encoding": encoding})
+    return web.Response(body=body, content_type=dialect.content_type, headers=headers)
+
+
+def _refused(dialect: Dialect, ending: Ending) -> web.Response:
+    if dialect.streams:
+        return web.Response(body=dialect.end(ending), content_type=dialect.content_type)
+    return web.Response(
+        status=http_status_of(ending.code),
+        body=msgspec.json.encode(error_of(ending)),
+        content_type="application/json",
+        headers=dict(ending.trailers),
+    )

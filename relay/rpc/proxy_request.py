@@ -1,0 +1,107 @@
+"""Read what an HTTP call of the service holds: its dialect, its message, its deadline."""
+
+import base64
+import binascii
+import struct
+import zlib
+from typing import Final
+
+from aiohttp import web
+from google.protobuf.message import Message
+
+from relay.errors import BadRequest, WrongMediaType
+from relay.rpc.dialect import COMPRESSED, CONNECT_JSON, CONNECT_PROTO, DIALECTS, Dialect
+
+_LONGEST: Final = 64 << 10
+"""Of a request's message, unpacked."""
+_UNITS_S: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+
+
+def dialect_of(request: web.Request) -> Dialect:
+    """Tell the dialect by content type, or by ``encoding`` when the request is a GET; raise `WrongMediaType`."""
+    if request.method == "GET":
+        encoding = request.query.get("encoding", "json")
+        if encoding not in ("json", "proto"):
+            raise WrongMediaType(f"encoding={encoding[:40]}", allowed=("encoding=json", "encoding=proto"))
+        return CONNECT_JSON if encoding == "json" else CONNECT_PROTO
+    dialect = DIALECTS.get(request.content_type)
+    if dialect is None:
+        raise WrongMediaType(request.content_type, allowed=tuple(DIALECTS))
+    return dialect
+
+
+async def message_of(request: web.Request, dialect: Dialect, kind: type[Message]) -> Message:
+    """Read the one message of a request.
+
+    Raises:
+        BadRequest: It is no such message, is too long, or was packed in a way that we do not know.
+    """
+    if request.method == "GET":
+        return dialect.read(_of_query(request), kind)
+    try:
+        body = await request.read()
+    except web.HTTPRequestEntityTooLarge as error:
+        raise BadRequest(f"the request has more than {_LONGEST} bytes") from error
+    if not dialect.streams:
+        return dialect.read(_unpacked(body, request.headers.get("Content-Encoding", "identity")), kind)
+    if dialect.text:
+        body = _of_base64(body)
+    header = "Grpc-Encoding" if dialect.web else "Connect-Content-Encoding"
+    return dialect.read(_of_envelope(body, request.headers.get(header, "identity")), kind)
+
+
+def timeout_s(request: web.Request) -> float | None:
+    """Read the deadline of a call in seconds; None: there is none. Raise `BadRequest` when it is malformed."""
+    text = request.headers.get("Connect-Timeout-Ms")
+    if text is not None:
+        if text.isascii() and text.isdigit() and len(text) <= 10:
+            return int(text) / 1000
+        raise BadRequest(f"Connect-Timeout-Ms {text[:40]!r} is not a number of milliseconds of at most 10 digits")
+    text = request.headers.get("Grpc-Timeout")
+    if text is None:
+        return None
+    if text[:-1].isascii() and text[:-1].isdigit() and len(text) <= 9 and text[-1] in _UNITS_S:
+        return int(text[:-1]) * _UNITS_S[text[-1]]
+    raise BadRequest(f"Grpc-Timeout {text[:40]!r} is not at most 8 digits and one of {', '.join(_UNITS_S)}")
+
+
+def _of_query(request: web.Request) -> bytes:
+    text = request.query.get("message", "")
+    data = _of_base64(text.encode()) if request.query.get("base64") == "1" else text.encode()
+    return _unpacked(data, request.query.get("compression", "identity"))
+
+
+def _of_base64(text: bytes) -> bytes:
+    # Both alphabets, with or without padding: Connect's GET uses the one of URLs, gRPC-Web the other.
+    text = text.replace(b"-", b"+").replace(b"_", b"/").rstrip(b"=")
+    try:
+        return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
+    except binascii.Error as error:
+        raise BadRequest("the message is not base64") from error
+
+
+def _of_envelope(body: bytes, encoding: str) -> bytes:
+    if len(body) < 5:
+        raise BadRequest(
+            f"the request has {len(body)} bytes and no envelope: a flag byte, 4 of length, a message"
+        )
+    flags, size = struct.unpack_from("!BI", body)
+    if len(body) != 5 + size:
+        raise BadRequest(f"the envelope says {size} bytes, and {len(body) - 5} follow; one message is expected")
+    return _unpacked(body[5:], encoding) if flags & COMPRESSED else body[5:]
+
+
+def _unpacked(data: bytes, encoding: str) -> bytes:
+    if encoding == "identity":
+        return data
+    if encoding != "gzip":
+        raise BadRequest(f"encoding {encoding[:40]!r} is not known; send gzip or identity")
+    try:
+        # Not gzip.decompress: a few bytes can unpack to gigabytes.
+        unpack = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+        data = unpack.decompress(data, _LONGEST + 1)
+    except zlib.error as error:
+        raise BadRequest("the message is not gzip") from error
+    if len(data) > _LONGEST:
+        raise BadRequest(f"the message has more than {_LONGEST} bytes unpacked")
+    return data
