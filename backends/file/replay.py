@@ -120,7 +120,9 @@ class FileReplay:
             return None
         place = resumed.place
         self._first_id = self._first_id or resumed.first_id
-        log.info("replay_resumed", path=self._options.path, file=place.file, line=place.line, pass_=place.pass_.number)
+        log.info(
+            "replay_resumed", path=self._options.path, file=place.file, line=place.line, pass_number=place.pass_.number
+        )
         return place
 
     async def _recorded(self, run: _Run) -> AsyncGenerator[list[Item], None]:
