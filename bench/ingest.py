@@ -5,6 +5,7 @@ What came of it is in docs/adr/0003-own-publish-pipeline.md.
 """
 
 import asyncio
+import logging
 import os
 import tempfile
 import time
@@ -14,17 +15,20 @@ from pathlib import Path
 from typing import Any, Final
 
 import nats
+import structlog
 import uvloop
 from nats.aio.msg import Msg
 
-from backends.contract import Captured, Rejected
+from backends.contract import BackendContext, Captured, Rejected
+from backends.ingest import run_ingest
 from backends.log import LogSettings, connect, open_log
 from backends.publisher import Publisher, PublisherSettings
+from backends.registry import make_backend
 from bench._nats import NatsServer
 from bench._process import cpu_s, rss_bytes
 from bench._report import heading, table
 from bench._rounds import endless
-from rounds import Round, dedup_id, log_subject
+from rounds import Catalogue, dedup_id, log_subject
 
 _COMMAND: Final = "python -m bench.ingest"
 _COUNT: Final = 200_000
@@ -36,6 +40,7 @@ Batches = AsyncIterator[Sequence[Captured[int] | Rejected[int]]]
 
 
 async def main() -> None:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     heading(f"Ingest: {_COUNT:,} rounds into JetStream, best of {_REPEATS}", _COMMAND)
     await speed()
     heading(f"Ingest: memory over {_MANY:,} rounds", _COMMAND)
@@ -55,7 +60,7 @@ async def speed() -> None:
             "nats-py `publish_async`": publish_async,
             "nats-py `publish`, one reply inbox": publish_with_one_inbox,
             "our publisher": from_memory,
-            "our publisher, from a JSONL file": lambda url: publish(url, from_file(path)),
+            "our publisher, backend `file`, JSONL": lambda url: from_file(url, path),
         }
         rows = []
         base = 0.0
@@ -144,13 +149,11 @@ async def made(count: int, *, on_batch: Callable[[int], None] = lambda _: None) 
         yield [Captured(round_, start) for round_ in islice(rounds, _BATCH)]
 
 
-async def from_file(path: Path) -> Batches:
-    """Rounds of a JSONL file, parsed and checked."""
-    with path.open("rb") as file:
-        number = 0
-        while lines := list(islice(file, _BATCH)):
-            number += len(lines)
-            yield [Captured(Round.parse(line), number) for line in lines]
+async def from_file(url: str, path: Path) -> None:
+    """The whole of ingest: the backend ``file`` reads, parses and checks a recording at full speed."""
+    context = BackendContext(Catalogue.load())
+    backend = make_backend("file", {"path": str(path), "speed": "max"}, context)
+    await run_ingest(backend, LogSettings(url=url), name="file")
 
 
 # --- memory ------------------------------------------------------------------------------------------------------
