@@ -3,14 +3,16 @@
 Imports what a command needs only when it runs: `serve` is on the cold-start path of serverless platforms.
 """
 
-import asyncio
 import os
 import sys
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 import typer
+
+from relay import cli_client
+from relay.cli_run import fail
+from relay.cli_run import run as run_command
 
 app = typer.Typer(
     name="stream-relay",
@@ -21,8 +23,7 @@ app = typer.Typer(
 )
 key_app = typer.Typer(no_args_is_help=True, help="Make API keys and token secrets.")
 app.add_typer(key_app, name="key")
-
-DEFAULT_URL = "http://127.0.0.1:8080"
+cli_client.add_to(app)
 
 
 def main() -> None:
@@ -53,8 +54,6 @@ def _root(
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
 Port = Annotated[int | None, typer.Option(min=0, max=65535, help="HTTP port; 0 lets the system choose.")]
-Url = Annotated[str, typer.Option(envvar="BASE_URL", help="Where the relay is.")]
-ApiKey = Annotated[str, typer.Option("--key", envvar="API_KEY", help="Your API key; the demo's by default.")]
 
 
 @app.command()
@@ -66,7 +65,7 @@ def dev(port: Port = None) -> None:
 
     http: dict[str, Any] = {"host": "127.0.0.1"} | ({} if port is None else {"port": port})
     settings = _settings({"http": http}, log_level="warning")
-    _run(run(settings, out=Console()))
+    run_command(run(settings, out=Console()))
 
 
 @app.command()
@@ -76,7 +75,7 @@ def serve(host: Host = None, port: Port = None) -> None:
 
     given = {"host": host, "port": port}
     http = {name: value for name, value in given.items() if value is not None}
-    _run(run(_settings({"http": http} if http else {})))
+    run_command(run(_settings({"http": http} if http else {})))
 
 
 @app.command()
@@ -91,24 +90,9 @@ def ingest(
     for text in option or []:
         name, equals, value = text.partition("=")
         if not equals:
-            _fail(f"--option {text!r} is not NAME=VALUE")
+            fail(f"--option {text!r} is not NAME=VALUE")
         given[name] = value
-    _run(run(_settings({"backend": given} if given else {})))
-
-
-@app.command()
-def tail(
-    game: Annotated[str | None, typer.Argument(help="The game to follow; all games without it.")] = None,
-    via: Annotated[Literal["ws", "sse"], typer.Option(help="The protocol to use.")] = "ws",
-    url: Url = DEFAULT_URL,
-    key: ApiKey = "",
-    count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="Stop after so many rounds.")] = None,
-) -> None:
-    """Print rounds as they come, one JSON line each, reconnecting without missing any."""
-    from auth.keys import DEMO_KEY
-    from relay.tail import tail as run
-
-    _run(run(url, key or DEMO_KEY, game, via=via, count=count))
+    run_command(run(_settings({"backend": given} if given else {})))
 
 
 @app.command()
@@ -149,34 +133,7 @@ def _settings(overrides: dict[str, Any], *, log_level: str | None = None) -> Any
     try:
         settings = load(overrides)
     except InvalidSettings as error:
-        _fail(str(error))
+        fail(str(error))
     level = settings.log.level if log_level is None or "level" in settings.log.model_fields_set else log_level
     configure(log_format=settings.log.format, level=level)
     return settings
-
-
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Run to the end on uvloop; what an operator or user can mend is told in one line, without a traceback."""
-    import uvloop
-
-    from relay.exits import sentences
-
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(work)
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-    except BrokenPipeError:  # the reader of our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(141) from None
-    except Exception as error:
-        lines = sentences(error)
-        if lines is None:
-            raise
-        _fail("\n".join(lines))
-
-
-def _fail(sentence: str) -> NoReturn:
-    for line in sentence.splitlines():
-        print(f"stream-relay: {line}", file=sys.stderr)
-    raise typer.Exit(1)

@@ -44,7 +44,7 @@ async def dev(settings: Settings, *, out: Console) -> None:
             running_relay(settings, KeyStore.demo(), TokenSigner.ephemeral(), home=_page()) as at,
             asyncio.TaskGroup() as tasks,
         ):
-            ingest = tasks.create_task(run_ingest(backend, settings.nats), name="ingest")
+            ingest = tasks.create_task(run_ingest(backend, settings.nats, name=settings.backend.name), name="ingest")
             _welcome(out, at)
             await stop_requested()
             ingest.cancel()

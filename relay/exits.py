@@ -3,10 +3,10 @@
 from auth.keys import InvalidKeys
 from backends.contract import BackendError
 from backends.log import LogError
+from relay.client import Refused
 from relay.errors import StartError
-from relay.tail import TailError
 
-_TELLABLE = (StartError, LogError, BackendError, InvalidKeys, TailError)
+_TELLABLE = (StartError, LogError, BackendError, InvalidKeys, Refused)
 
 
 def sentences(error: BaseException) -> list[str] | None:

@@ -20,7 +20,7 @@ async def ingest(settings: Settings) -> None:
     """
     context = BackendContext(catalogue=load_catalogue(settings.games_file), interactive=sys.stderr.isatty())
     backend = make_backend(settings.backend.name, settings.backend.options, context)
-    work = asyncio.create_task(run_ingest(backend, settings.nats), name="ingest")
+    work = asyncio.create_task(run_ingest(backend, settings.nats, name=settings.backend.name), name="ingest")
     stop = asyncio.create_task(stop_requested(), name="stop")
     await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
     stop.cancel()

@@ -1,0 +1,190 @@
+"""The commands of a client: ``tail``, ``replay``, ``history``, ``export``; over the public API, with a key."""
+
+import csv
+import io
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import typer
+
+from relay.cli_run import fail, run
+
+DEFAULT_URL: Final = "http://127.0.0.1:8080"
+_FIELDS: Final = ("round_id", "game_slug", "game_type", "finished_at", "extras", "timestamp")
+
+Game = Annotated[str | None, typer.Argument(help="The game; all games without it.")]
+Via = Annotated[Literal["ws", "sse", "grpc"], typer.Option(help="The protocol to use.")]
+Url = Annotated[str, typer.Option(envvar="BASE_URL", help="Where the relay is; grpc://host:port for gRPC elsewhere.")]
+ApiKey = Annotated[str, typer.Option("--key", envvar="API_KEY", help="Your API key; the demo's by default.")]
+Count = Annotated[int | None, typer.Option("--count", "-n", min=1, help="Stop after so many rounds.")]
+From = Annotated[str | None, typer.Option("--from", help="First moment, such as 2026-01-18T10:00:00Z.")]
+To = Annotated[str | None, typer.Option("--to", help="Last moment.")]
+After = Annotated[str | None, typer.Option(help="The cursor of the last round that you have.")]
+Where = Annotated[list[str] | None, typer.Option("--where", help="A filter, such as min_point=2 or colors=red,black.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    for command in (tail, replay, history, export):
+        app.command()(command)
+
+
+def tail(
+    game: Game = None,
+    via: Via = "ws",
+    url: Url = DEFAULT_URL,
+    key: ApiKey = "",
+    count: Count = None,
+    where: Where = None,
+) -> None:
+    """Print rounds as they come, one JSON line each, reconnecting without missing any."""
+    run(_print(_followed(game, url, key, via, _filters(where)), count))
+
+
+def replay(
+    game: Game = None,
+    from_: From = None,
+    to: To = None,
+    after: After = None,
+    last: Annotated[int | None, typer.Option(min=1, help="So many rounds of each game back.")] = None,
+    speed: Annotated[float | None, typer.Option(help="Times the original cadence; else at once.")] = None,
+    via: Via = "ws",
+    url: Url = DEFAULT_URL,
+    key: ApiKey = "",
+    count: Count = None,
+    where: Where = None,
+) -> None:
+    """Print rounds of the past as they were, then live ones; with --to, stop there."""
+    given = {"from": from_, "to": to, "after": after, "last": last, "speed": speed}
+    if all(given[name] is None for name in ("from", "after", "last")):
+        fail("say where to begin: --from, --after or --last")
+    parameters = {name: str(value) for name, value in given.items() if value is not None}
+    run(_print(_followed(game, url, key, via, parameters | _filters(where)), count))
+
+
+def history(
+    game: Game = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many rounds.")] = 20,
+    form: Annotated[Literal["table", "jsonl", "csv"], typer.Option("--format", help="How to print them.")] = "table",
+    from_: From = None,
+    to: To = None,
+    url: Url = DEFAULT_URL,
+    key: ApiKey = "",
+    where: Where = None,
+) -> None:
+    """Print rounds of the past, newest first."""
+    given = {"from": from_, "to": to}
+    parameters = {name: value for name, value in given.items() if value is not None} | _filters(where)
+    run(_print_history(_target(game, url, key), parameters, limit, form))
+
+
+def export(
+    file: Annotated[Path, typer.Argument(help="A new file: .jsonl, .jsonl.gz or .jsonl.zst.")],
+    game: Annotated[str | None, typer.Option(help="One game; all games without it.")] = None,
+    from_: From = None,
+    to: To = None,
+    url: Url = DEFAULT_URL,
+    key: ApiKey = "",
+    where: Where = None,
+) -> None:
+    """Write a range of rounds to a recording that the file backend can replay."""
+    from datetime import UTC, datetime
+
+    parameters = {"from": from_ or "1970-01-01T00:00:00Z", "to": to or datetime.now(UTC).isoformat()}
+    run(_export(file, _target(game, url, key), parameters | _filters(where)))
+
+
+def _target(game: str | None, url: str, key: str) -> Any:
+    from auth.keys import DEMO_KEY
+    from relay.client import Target
+
+    return Target(url.rstrip("/"), key or DEMO_KEY, game)
+
+
+def _followed(
+    game: str | None, url: str, key: str, via: Literal["ws", "sse", "grpc"], parameters: Mapping[str, str]
+) -> AsyncIterator[bytes]:
+    from relay.client import follow
+
+    return follow(_target(game, url, key), via=via, parameters=parameters, say=_say)
+
+
+async def _print(rounds: Any, count: int | None) -> None:
+    async with aclosing(rounds):
+        left = count
+        async for data in rounds:
+            sys.stdout.buffer.write(data + b"\n")
+            sys.stdout.buffer.flush()
+            if left is not None:
+                left -= 1
+                if left == 0:
+                    return
+
+
+async def _print_history(target: Any, parameters: Mapping[str, str], limit: int, form: str) -> None:
+    from relay.client import history as pages
+    from relay.recording import progress
+
+    with progress(f"history of {target.game or 'all games'}", total=limit, shown=limit > 1000) as advance:
+        rows = []
+        async for round_ in pages(target, parameters, limit=limit):
+            advance(1)
+            if form == "table":
+                rows.append(round_)
+            else:
+                print(_line(round_, form))
+    if form == "table":
+        _print_table(rows)
+
+
+def _line(round_: Mapping[str, Any], form: str) -> str:
+    if form == "csv":
+        line = io.StringIO()
+        csv.writer(line, lineterminator="").writerow([round_[field] for field in _FIELDS])
+        return line.getvalue()
+    import msgspec
+
+    return msgspec.json.encode(round_).decode()
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("finished_at", "game_slug", "round_id", "extras", "cursor"):
+        table.add_column(name, no_wrap=name != "extras", overflow="fold")
+    for round_ in rows:
+        table.add_row(*(str(round_[name]) for name in ("finished_at", "game_slug", "round_id", "extras", "cursor")))
+    Console().print(table)
+
+
+async def _export(file: Path, target: Any, parameters: Mapping[str, str]) -> None:
+    from relay.client import follow
+    from relay.recording import progress, recording
+
+    rounds = follow(target, via="ws", parameters=parameters, say=_say)
+    with recording(file) as write, progress(f"export to {file.name}", total=None, shown=True) as advance:
+        written = 0
+        async for data in rounds:
+            write(data)
+            written += 1
+            advance(1)
+    print(f"{written} rounds written to {file}", file=sys.stderr)
+
+
+def _filters(where: list[str] | None) -> dict[str, str]:
+    found = {}
+    for text in where or []:
+        name, equals, value = text.partition("=")
+        if not equals:
+            fail(f"--where {text!r} is not NAME=VALUE, such as min_point=2")
+        found[name] = value
+    return found
+
+
+def _say(sentence: str) -> None:
+    print(f"stream-relay: {sentence}", file=sys.stderr)

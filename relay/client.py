@@ -1,0 +1,182 @@
+"""A client of the public API, as the command line needs one: follow rounds for ever, or read the past page by page.
+
+A client like any other: it has a key, reconnects with the cursor of the last round it had, and believes what it is
+told.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+
+Via = Literal["ws", "sse", "grpc"]
+
+_FATAL_STATUS: Final = (400, 401, 403, 404, 426)
+_FATAL_CLOSE: Final = (1007, 1008, 1009, 4001)
+_COMPLETED: Final = 1000
+_LONGEST_WAIT_S: Final = 10.0
+
+
+class Refused(Exception):
+    """The relay refused for good; ``str()`` is its own sentence."""
+
+
+class _Ended(Exception):
+    """The end that was asked for has been reached."""
+
+
+class _Message(msgspec.Struct):
+    """What has to be known of a message: the place of a round, or the name of an event."""
+
+    cursor: str | None = None
+    event: str | None = None
+    reason: str | None = None
+    begin: str | None = msgspec.field(default=None, name="from")
+    end: str | None = msgspec.field(default=None, name="to")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a relay is, and who asks."""
+
+    url: str  # without a slash at the end
+    key: str
+    game: str | None  # None: all games
+
+    def path(self, prefix: str) -> str:
+        return f"{self.url}{prefix}" + ("" if self.game is None else f"/{quote(self.game, safe='')}")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"X-API-Key": self.key}
+
+
+async def follow(
+    target: Target, *, via: Via, parameters: Mapping[str, str], say: Callable[[str], None]
+) -> AsyncIterator[bytes]:
+    """Yield each round's JSON, reconnecting for as long as it takes; ends where ``to`` says.
+
+    Args:
+        target: Whom to ask for what.
+        via: The protocol.
+        parameters: ``after``, ``from``, ``to``, ``last``, ``speed`` and filters, as in the URL.
+        say: Told in one sentence when the connection is lost or rounds are gone.
+
+    Raises:
+        Refused: The relay refused the key, the game or a parameter.
+    """
+    read = _reader(via)
+    given, failures = dict(parameters), 0
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=5)) as session:
+        while True:
+            try:
+                async for data in read(session, target, given):
+                    failures = 0
+                    message = msgspec.json.decode(data, type=_Message)
+                    if message.event == "gap":
+                        say(f"rounds after {message.begin} up to {message.end} are gone ({message.reason})")
+                    if message.event is None and message.cursor is not None:
+                        for beginning in ("from", "last"):
+                            given.pop(beginning, None)
+                        given["after"] = message.cursor
+                        yield data
+            except _Ended:
+                return
+            except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+                say(f"connection lost ({str(error) or type(error).__name__}); reconnecting")
+            failures += 1
+            # Full jitter: many clients that lost one relay must not come back together.
+            await asyncio.sleep(random.uniform(0, min(_LONGEST_WAIT_S, 0.25 * 2**failures)))  # noqa: S311
+
+
+Reader = Callable[[aiohttp.ClientSession, Target, Mapping[str, str]], AsyncIterator[bytes]]
+
+
+def _reader(via: Via) -> Reader:
+    if via == "grpc":
+        from relay.client_grpc import read_grpc
+
+        return read_grpc
+    return _read_websocket if via == "ws" else _read_sse
+
+
+async def history(target: Target, parameters: Mapping[str, str], *, limit: int) -> AsyncIterator[dict[str, Any]]:
+    """Yield up to `limit` rounds of the past, newest first, page by page.
+
+    Raises:
+        Refused: The relay refused, or cannot be reached.
+    """
+    url: str | None = target.path("/api/history")
+    query: dict[str, str] | None = {**parameters, "limit": str(min(limit, 1000))}
+    left = limit
+    try:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
+            while url is not None and left > 0:
+                async with session.get(url, params=query, headers=target.headers) as response:
+                    await _check(response)
+                    for round_ in (await response.json())[:left]:
+                        left -= 1
+                        yield round_
+                    following = response.links.get("next")
+                    url, query = (None if following is None else str(following["url"])), None
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise Refused(f"{target.url} cannot be asked: {str(error) or type(error).__name__}") from error
+
+
+async def _read_websocket(
+    session: aiohttp.ClientSession, target: Target, parameters: Mapping[str, str]
+) -> AsyncIterator[bytes]:
+    # A fresh token each time: one lives for 30 s and only opens the door.
+    async with session.post(f"{target.url}/api/auth/token", headers=target.headers) as response:
+        await _check(response)
+        token = (await response.json())["token"]
+    try:
+        link = session.ws_connect(target.path("/ws"), params=parameters, protocols=[token], heartbeat=30)
+        async with link as ws:
+            async for message in ws:
+                if message.type is aiohttp.WSMsgType.TEXT:
+                    yield message.data.encode()
+            if ws.close_code == _COMPLETED:
+                raise _Ended
+            if ws.close_code in _FATAL_CLOSE:
+                raise Refused(f"the relay closed the connection with code {ws.close_code}")
+    except aiohttp.WSServerHandshakeError as error:
+        if error.status not in _FATAL_STATUS:
+            raise
+    else:
+        return
+    # The library hides the body of a refused handshake; the same request over SSE is refused in words.
+    async with session.get(target.path("/sse"), params=parameters, headers=target.headers) as response:
+        await _check(response)
+        raise Refused("the relay refused the WebSocket handshake")
+
+
+async def _read_sse(
+    session: aiohttp.ClientSession, target: Target, parameters: Mapping[str, str]
+) -> AsyncIterator[bytes]:
+    async with session.get(target.path("/sse"), params=parameters, headers=target.headers) as response:
+        await _check(response)
+        event = b""
+        async for line in response.content:
+            if line.startswith(b"event: "):
+                event = line[7:].strip()
+            elif line.startswith(b"data: "):
+                if event == b"end":
+                    raise _Ended
+                event = b""
+                yield line[6:].rstrip(b"\n")
+
+
+async def _check(response: aiohttp.ClientResponse) -> None:
+    if response.status in _FATAL_STATUS:
+        try:
+            sentence = (await response.json())["error"]
+        except (ValueError, KeyError, aiohttp.ContentTypeError):
+            sentence = f"{response.url.origin()} answered {response.status}"
+        raise Refused(sentence)
+    response.raise_for_status()

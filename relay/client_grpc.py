@@ -1,0 +1,106 @@
+"""Follow rounds over gRPC, for `relay.client`."""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import grpc
+from grpc import StatusCode, aio
+
+from relay.client import Refused, Target
+from relay.rpc.methods import SERVICE
+from relay.start import parse_time
+from rounds import Round
+from rounds import datastream_pb2 as pb
+from rounds.round import with_cursor
+
+_PORT: Final = 50051
+_FATAL: Final = (
+    StatusCode.INVALID_ARGUMENT,
+    StatusCode.NOT_FOUND,
+    StatusCode.OUT_OF_RANGE,
+    StatusCode.PERMISSION_DENIED,
+    StatusCode.UNAUTHENTICATED,
+)
+
+
+async def read_grpc(_session: object, target: Target, parameters: Mapping[str, str]) -> AsyncIterator[bytes]:
+    """Yield each round's JSON from one stream.
+
+    Raises:
+        Refused: With the status' own sentence.
+        ConnectionError: The stream ended; call again.
+    """
+    filter_, start = _filter(parameters), _start(parameters)
+    async with _channel(target) as channel:
+        if target.game is None:
+            request: Any = pb.StreamAllRequest(filter=filter_, start=start)
+            method = "StreamAll"
+        else:
+            request = pb.StreamByGameRequest(game_slug=target.game, filter=filter_, start=start)
+            method = "StreamByGame"
+        call = channel.unary_stream(
+            f"/{SERVICE}/{method}",
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=pb.Round.FromString,
+        )(request, metadata=(("x-api-key", target.key),))
+        try:
+            async for message in call:
+                yield _json_of(message)
+        except aio.AioRpcError as error:
+            if error.code() in _FATAL:
+                raise Refused(error.details() or error.code().name) from error
+            raise ConnectionError(error.details() or error.code().name) from error
+
+
+def _channel(target: Target) -> aio.Channel:
+    parts = urlsplit(target.url)
+    port = parts.port if parts.scheme in ("grpc", "grpcs") and parts.port else _PORT
+    address = f"{parts.hostname}:{port}"
+    if parts.scheme in ("https", "grpcs"):
+        return aio.secure_channel(address, grpc.ssl_channel_credentials())
+    return aio.insecure_channel(address)
+
+
+def _filter(parameters: Mapping[str, str]) -> pb.Filter:
+    filter_ = pb.Filter(
+        colors=[value for value in parameters.get("colors", "").split(",") if value],
+        trends=[value for value in parameters.get("trends", "").split(",") if value],
+    )
+    for name in ("min_point", "max_point"):
+        if name in parameters:
+            setattr(filter_, name, float(parameters[name]))
+    return filter_
+
+
+def _start(parameters: Mapping[str, str]) -> pb.Start:
+    start = pb.Start(
+        after=parameters.get("after", ""),
+        last=int(parameters.get("last", 0)),
+        speed=float(parameters.get("speed", 0)),
+        allow_gap=True,
+    )
+    for name, field in (("from", start.from_time), ("to", start.to_time)):
+        moment_ms = parse_time(parameters, name)
+        if moment_ms is not None:
+            field.FromMilliseconds(moment_ms)
+    return start
+
+
+def _json_of(message: pb.Round) -> bytes:
+    if message.HasField("gap"):
+        gap = message.gap
+        return b'{"event":"gap","from":"%b","to":"%b","reason":"%b"}' % (
+            gap.from_cursor.encode(),
+            gap.to_cursor.encode(),
+            gap.reason.encode(),
+        )
+    round_ = Round(
+        message.round_id,
+        message.game_slug,
+        message.game_type,
+        message.finished_at,
+        message.extras,
+        message.timestamp,
+    )
+    return with_cursor(round_.to_json(), message.cursor)
