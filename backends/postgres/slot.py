@@ -122,9 +122,9 @@ async def check_slot(link: Link, options: ReplicationOptions) -> Slot:
     if slot["slot_type"] != "logical" or slot["plugin"] != "pgoutput" or slot["database"] != slot["our_database"]:
         detail = f"{slot['slot_type']} {slot['plugin'] or ''} {slot['database'] or ''}".strip()
         raise SlotLost(SlotState.FOREIGN, options, detail)
-    reason = slot.get("invalidation_reason") or ("conflicting" if slot.get("conflicting") == "t" else None)
-    if slot["wal_status"] == "lost" or reason:
-        raise SlotLost(SlotState.INVALIDATED, options, reason or "wal_removed")
+    reason = slot.get("invalidation_reason")  # of 17 and later; before, only that it is so
+    if reason or slot["wal_status"] == "lost":
+        raise SlotLost(SlotState.INVALIDATED, options, reason or "what it kept is gone")
     if publication is None:
         raise SlotLost(SlotState.PUBLICATION_MISSING, options)
     if publication["pubinsert"] != "t" or publication["covers"] != "t":

@@ -1,5 +1,5 @@
 -- What the server knows of one replication slot; no row: there is none.
--- The whole row, since its columns differ between versions: invalidation_reason is of 17, conflicting of 16.
+-- The whole row, since its columns differ between versions: invalidation_reason is of 17.
 SELECT
     s.*,
     current_database() AS our_database

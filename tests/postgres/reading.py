@@ -1,0 +1,112 @@
+"""Reading a backend in tests: what came, with waits on it, and confirming it or not."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from backends.contract import BackendContext, Captured, Rejected
+from backends.postgres.replication import PostgresReplication
+from rounds import Catalogue, Round
+from tests.postgres_server import PostgresServer
+
+CONTEXT = BackendContext(Catalogue.load())
+
+
+def make_backend(server: PostgresServer, dsn: str | None = None, **options: object) -> PostgresReplication:
+    """A backend on `server` that sets up what it needs, and is impatient."""
+    defaults = {"dsn": dsn or server.dsn(), "create": True, "retry_max_s": 0.2}
+    return PostgresReplication({**defaults, **options}, CONTEXT)
+
+
+class Reader:
+    """Everything that a backend has yielded so far."""
+
+    def __init__(self, backend: PostgresReplication, *, confirm: bool) -> None:
+        self.backend = backend
+        self.items: list[Captured[Any] | Rejected[Any]] = []
+        self.batches: list[int] = []
+        self.task: asyncio.Task[None] | None = None
+        self._confirm = confirm
+        self._gate = asyncio.Event()
+        self._gate.set()
+        self._changed = asyncio.Event()
+
+    @property
+    def rounds(self) -> list[Round]:
+        return [item.round for item in self.items if isinstance(item, Captured)]
+
+    @property
+    def ids(self) -> list[int]:
+        return [round_.round_id for round_ in self.rounds]
+
+    @property
+    def rejected(self) -> list[Rejected[Any]]:
+        return [item for item in self.items if isinstance(item, Rejected)]
+
+    async def seen(self, count: int) -> None:
+        """Wait until `count` items have come; raise what ended the reading instead."""
+        await self.until(lambda: len(self.items) >= count)
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something holds that changes with what is read."""
+        assert self.task is not None
+        while not holds():
+            self._changed.clear()
+            changed = asyncio.ensure_future(self._changed.wait())
+            await asyncio.wait([changed, self.task], return_when=asyncio.FIRST_COMPLETED)
+            changed.cancel()
+            if self.task.done():
+                await self.task
+                raise AssertionError("reading ended")
+
+    def confirm_all(self) -> None:
+        """Confirm what came, and from now on at once."""
+        self._confirm = True
+        if self.items:
+            self.backend.confirm(self.items[-1].position)
+
+    def stop_taking(self) -> None:
+        """Take no further batch, as a publisher that is full does."""
+        self._gate.clear()
+
+    def take_again(self) -> None:
+        self._gate.set()
+
+    async def run(self) -> None:
+        async for batch in self.backend.read():
+            self.items += batch
+            self.batches.append(len(batch))
+            if self._confirm:
+                self.backend.confirm(batch[-1].position)
+            self._changed.set()
+            await self._gate.wait()
+
+
+@asynccontextmanager
+async def reading(backend: PostgresReplication, *, confirm: bool = True) -> AsyncIterator[Reader]:
+    """Open a backend and read it in the background for as long as the block lasts."""
+    reader = Reader(backend, confirm=confirm)
+    async with backend.open():
+        reader.task = asyncio.create_task(reader.run(), name="reader")
+        try:
+            yield reader
+        finally:
+            reader.task.cancel()
+            await asyncio.wait([reader.task])
+
+
+async def wait_for_sql(server: PostgresServer, sql: str, wanted: Callable[[Any], bool] = bool) -> Any:
+    """Ask the server again and again until the one value that `sql` gives is as wanted; return it."""
+    connection = await server.connect()
+    try:
+        while not wanted(value := await connection.fetchval(sql)):
+            await connection.execute("SELECT pg_sleep(0.01)")
+        return value
+    finally:
+        await connection.close()
+
+
+CONFIRMED = "SELECT confirmed_flush_lsn - '0/0'::pg_lsn FROM pg_replication_slots WHERE slot_name = 'stream_relay'"
+HOLDER = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = 'stream_relay'"
+HEAD = "SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"

@@ -1,0 +1,478 @@
+"""Capture by logical replication from real servers: rounds, positions, set-up, and every state of a slot."""
+
+import re
+
+import pytest
+
+from backends.contract import SourceError
+from backends.postgres.capture import ColumnMissing
+from backends.postgres.slot import SlotLost, SlotState
+from tests.backends.harness import Wire
+from tests.postgres.reading import CONFIRMED, HEAD, HOLDER, make_backend, reading, wait_for_sql
+from tests.postgres_server import PostgresServer
+
+pytestmark = pytest.mark.service
+
+BAD_ROW = "INSERT INTO rounds VALUES (9, 'crash', 'multiplier', NULL, '{}')"
+
+
+async def open_once(server: PostgresServer, **options: object) -> None:
+    async with make_backend(server, **options).open():
+        pass
+
+
+# --- rounds ----------------------------------------------------------------------------------------------------------
+
+
+async def test_committed_rows_come_as_rounds_in_commit_order(any_postgres: PostgresServer) -> None:
+    """Interleaved transactions come one after the other, by commit; the timestamp is the commit's."""
+    server = any_postgres
+    await server.make_rounds_table()
+    async with reading(make_backend(server)) as reader:
+        first, second = await server.connect(), await server.connect()
+        begun = first.transaction(), second.transaction()
+        await begun[0].start()
+        await begun[1].start()
+        for number, connection in enumerate([first, second, first, second], 1):
+            await connection.execute(
+                "INSERT INTO rounds VALUES ($1, 'double', 'color', '2026-01-18 10:00:30.5+00', '{\"n\": 7}')", number
+            )
+        await begun[1].commit()
+        await begun[0].commit()
+        committed_ms = await first.fetchval("SELECT extract(epoch FROM now()) * 1000")
+        await first.close()
+        await second.close()
+        await reader.seen(4)
+        end = reader.items[-1].position.lsn
+        assert await wait_for_sql(server, CONFIRMED, lambda lsn: lsn >= end)
+
+    assert reader.ids == [2, 4, 1, 3]
+    round_ = reader.rounds[0]
+    assert (round_.finished_at, round_.extras) == ("2026-01-18T10:00:30.5Z", '{"n":"7"}')
+    assert committed_ms - 1000 < round_.timestamp <= committed_ms
+    assert reader.backend.status.state is SlotState.STREAMING
+    assert await server.fetch(HOLDER) == [(None,)]
+
+
+async def test_rows_of_one_copy_are_confirmed_together(postgres: PostgresServer) -> None:
+    """All rows of a COPY share one place; it is confirmed with the last of them, never before."""
+    await postgres.make_rounds_table()
+    async with reading(make_backend(postgres), confirm=False) as reader:
+        connection = await postgres.connect()
+        records = [(n, "crash", "multiplier", None, None) for n in range(1, 501)]
+        await connection.copy_records_to_table("rounds", records=records)
+        await connection.execute("UPDATE rounds SET finished_at = now()")
+        await connection.close()
+        await reader.seen(500)
+        reader.backend.confirm(reader.items[498].position)
+        half = reader.backend.status.confirmed_lsn
+
+    assert len({item.position for item in reader.items[:499]}) == 1
+    assert reader.items[499].position > reader.items[498].position
+    async with reading(make_backend(postgres)) as again:
+        await again.seen(500)
+        assert again.items[-1].position.lsn > half
+    assert [item.key for item in again.rejected] == [item.key for item in reader.rejected]
+
+
+async def test_large_transaction_comes_in_small_batches(postgres: PostgresServer) -> None:
+    """Its rows are handed on as they arrive, not collected."""
+    await postgres.make_rounds_table()
+    async with reading(make_backend(postgres)) as reader:
+        await postgres.insert_rounds(1, 20_000)
+        await reader.seen(20_000)
+
+    assert reader.ids == list(range(1, 20_001))
+    assert max(reader.batches) <= 1000
+
+
+async def test_row_that_is_no_round_does_not_stop_the_flow(any_postgres: PostgresServer) -> None:
+    """NULL, NaN, infinity: named, in their place; huge extras are rounds like others."""
+    server = any_postgres
+    await server.execute("CREATE TABLE rounds (round_id numeric, game_slug text, finished_at timestamptz, extras text)")
+    async with reading(make_backend(server)) as reader:
+        await server.execute(
+            """
+            INSERT INTO rounds VALUES (NULL, 'crash', now(), '{}'), ('NaN', 'crash', now(), '{}'),
+                (3, 'crash', 'infinity', '{}'), (4, 'chess', now(), '{}'), (5, 'crash', now(), '{"point": NaN}'),
+                (6, 'crash', now(), '{"a": "' || repeat('x', 3000000) || '"}'), (7, 'crash', now(), NULL)
+            """
+        )
+        await reader.seen(7)
+
+    assert reader.ids == [6, 7]
+    assert [item.key for item in reader.rejected] == [
+        f"public.rounds:{key}" for key in ("crash:None", "crash:NaN", "crash:3", "chess:4", "crash:5")
+    ]
+    assert len(reader.rounds[0].extras) > 3_000_000
+    assert reader.rounds[1].game_type == "multiplier"
+
+
+async def test_changes_that_are_no_inserts_make_no_rounds(any_postgres: PostgresServer) -> None:
+    """Updates (of a row with unchanged TOAST too), deletes and truncations pass, and need no key."""
+    server = any_postgres
+    await server.execute("CREATE TABLE rounds (round_id bigint, game_slug text, finished_at timestamptz, extras jsonb)")
+    async with reading(make_backend(server)) as reader:
+        await server.execute(
+            """
+            INSERT INTO rounds SELECT 1, 'crash', now(), jsonb_build_object('a', string_agg(md5(n::text), ''))
+            FROM generate_series(1, 3000) n;
+            UPDATE rounds SET round_id = 2;
+            DELETE FROM rounds;
+            TRUNCATE rounds;
+            INSERT INTO rounds VALUES (3, 'crash', now(), '{}');
+            """
+        )
+        await reader.seen(2)
+
+    assert reader.ids == [1, 3]
+
+
+async def test_table_changed_while_streaming_is_read_on(any_postgres: PostgresServer) -> None:
+    """Columns added, dropped and of another type; a column renamed away stops with its name."""
+    server = any_postgres
+    await server.make_rounds_table(extras="text")
+    async with reading(make_backend(server)) as reader:
+        await server.insert_rounds(1, 2)
+        await server.execute(
+            """
+            ALTER TABLE rounds ADD COLUMN note text DEFAULT 'x';
+            ALTER TABLE rounds DROP COLUMN game_type;
+            ALTER TABLE rounds ALTER COLUMN extras TYPE jsonb USING extras::jsonb;
+            INSERT INTO rounds VALUES (3, 'crash', now(), '{"point": 2.50}', 'y');
+            """
+        )
+        await reader.seen(3)
+        await server.execute(
+            "ALTER TABLE rounds RENAME extras TO payload; INSERT INTO rounds VALUES (4, 'crash', now(), '{}')"
+        )
+        with pytest.raises(ColumnMissing, match=r"has no column 'extras' .*payload.* option 'extras_column'"):
+            await reader.seen(4)
+
+    assert reader.ids == [1, 2, 3]
+    assert reader.rounds[2].extras == '{"point":"2.50"}'
+    async with reading(make_backend(server, extras_column="payload")) as renamed:
+        await renamed.seen(1)
+    assert renamed.ids == [4]
+
+
+async def test_partitioned_table_is_read_as_one(any_postgres: PostgresServer) -> None:
+    """Rows come under the name of the table, whichever partition holds them, also one made later."""
+    server = any_postgres
+    await server.execute(
+        """
+        CREATE TABLE rounds (round_id bigint, game_slug text, finished_at timestamptz, extras jsonb)
+        PARTITION BY RANGE (round_id);
+        CREATE TABLE rounds_0 PARTITION OF rounds FOR VALUES FROM (0) TO (10);
+        """
+    )
+    async with reading(make_backend(server)) as reader:
+        await server.execute(
+            """
+            CREATE TABLE rounds_1 (extras jsonb, finished_at timestamptz, game_slug text, round_id bigint);
+            ALTER TABLE rounds ATTACH PARTITION rounds_1 FOR VALUES FROM (10) TO (20);
+            INSERT INTO rounds VALUES (1, 'crash', now(), '{}'), (11, 'crash', now(), '{}'), (2, 'dice', now(), '{}');
+            """
+        )
+        await reader.seen(3)
+
+    assert reader.ids == [1, 11, 2]
+
+
+async def test_other_names_are_mapped(postgres: PostgresServer) -> None:
+    """Schema, table and columns by config; a table of the same name elsewhere is not read."""
+    await postgres.make_rounds_table()
+    await postgres.execute(
+        'CREATE SCHEMA "Play"; CREATE TABLE "Play"."rounds"'
+        ' ("Id" int, kind text, game text, "at" timestamp, data json);'
+    )
+    names = {
+        "table": "Play.rounds",
+        "round_id_column": "Id",
+        "game_type_column": "kind",
+        "game_slug_column": "game",
+        "finished_at_column": "at",
+        "extras_column": "data",
+    }
+    async with reading(make_backend(postgres, **names)) as reader:
+        await postgres.execute("ALTER PUBLICATION stream_relay ADD TABLE rounds")
+        await postgres.insert_rounds(1, 3)
+        await postgres.execute(
+            """INSERT INTO "Play"."rounds" VALUES (4, 'own', 'dice', '2026-01-18 10:00', '{"p":"1"}')"""
+        )
+        await reader.seen(1)
+
+    (round_,) = reader.rounds
+    assert (round_.round_id, round_.game_type, round_.finished_at) == (4, "own", "2026-01-18T10:00:00Z")
+
+
+# --- how far the server may forget -----------------------------------------------------------------------------------
+
+
+async def test_idle_table_with_a_busy_neighbour_lets_the_log_go(any_postgres: PostgresServer) -> None:
+    """With nothing to confirm, the place moves with the server's log; else that would grow until the slot is lost."""
+    server = any_postgres
+    await server.make_rounds_table()
+    await server.execute("CREATE TABLE neighbour (n int)")
+    async with reading(make_backend(server, sender_timeout_s=1)) as reader:
+        await server.insert_rounds(1, 1)
+        await reader.seen(1)
+        await server.execute("INSERT INTO neighbour SELECT generate_series(1, 10000)")
+        (row,) = await server.fetch(HEAD)
+        await wait_for_sql(server, CONFIRMED, lambda lsn: lsn >= row[0])
+
+
+async def test_place_does_not_move_over_what_is_not_stored(postgres: PostgresServer) -> None:
+    """Rows yielded but not confirmed, and a transaction still open: a busy neighbour's log does not hide them."""
+    await postgres.make_rounds_table()
+    await postgres.execute("CREATE TABLE neighbour (n int)")
+    async with reading(make_backend(postgres, sender_timeout_s=1), confirm=False) as reader:
+        connection = await postgres.connect()
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute("INSERT INTO rounds VALUES (1, 'crash', NULL, now(), '{}')")
+        await postgres.insert_rounds(2, 2)
+        await reader.seen(1)
+        await postgres.execute("INSERT INTO neighbour SELECT generate_series(1, 10000)")
+        (row,) = await postgres.fetch(HEAD)
+        await wait_for_sql(
+            postgres,
+            "SELECT write_lsn - '0/0'::pg_lsn FROM pg_stat_replication",
+            lambda lsn: lsn is not None and lsn >= row[0],
+        )
+        assert (await postgres.fetch(CONFIRMED))[0][0] < reader.items[0].position.lsn
+        await transaction.commit()
+        await connection.close()
+        await reader.seen(2)
+
+    async with reading(make_backend(postgres)) as again:
+        await again.seen(2)
+    assert again.ids == [2, 1]
+
+
+async def test_heartbeat_moves_the_place(postgres: PostgresServer) -> None:
+    """A message of our own travels through the slot when nothing else does."""
+    await postgres.make_rounds_table()
+    async with reading(make_backend(postgres, heartbeat_s=0.05)):
+        (row,) = await postgres.fetch(HEAD)
+        await wait_for_sql(postgres, CONFIRMED, lambda lsn: lsn > row[0] + 1000)
+
+
+async def test_leaving_tells_the_server_the_last_place(any_postgres: PostgresServer) -> None:
+    """What was confirmed right before the end is not sent again."""
+    await any_postgres.make_rounds_table()
+    async with reading(make_backend(any_postgres), confirm=False) as reader:
+        await any_postgres.insert_rounds(1, 5)
+        await reader.seen(5)
+        reader.confirm_all()
+    assert (await any_postgres.fetch(CONFIRMED))[0][0] >= reader.items[-1].position.lsn
+
+
+# --- set-up ----------------------------------------------------------------------------------------------------------
+
+
+async def test_sentence_about_a_missing_slot_holds_what_to_run(any_postgres: PostgresServer) -> None:
+    """A DBA pastes the SQL, and it works."""
+    server = any_postgres
+    await server.make_rounds_table()
+    with pytest.raises(
+        SlotLost, match=r"replication slot 'stream_relay' does not exist on .* \(missing\); run: "
+    ) as lost:
+        await open_once(server, create=False)
+
+    for sql in re.findall(r"(?:CREATE|SELECT).*?;", str(lost.value)):
+        await server.execute(sql)
+    async with reading(make_backend(server, create=False)) as reader:
+        await server.insert_rounds(1, 1)
+        await reader.seen(1)
+
+
+async def test_slot_that_was_dropped_is_not_made_anew(postgres: PostgresServer) -> None:
+    """A new one would begin after the rounds that the old one held, and nobody would notice."""
+    await postgres.make_rounds_table()
+    await open_once(postgres)
+    await postgres.execute("SELECT pg_drop_replication_slot('stream_relay')")
+
+    with pytest.raises(SlotLost) as lost:
+        await open_once(postgres)
+
+    assert lost.value.state is SlotState.MISSING
+
+
+async def test_publication_of_inserts_lets_updates_through(postgres: PostgresServer) -> None:
+    """On a table without a key, publishing updates would make the producer's UPDATE fail."""
+    await postgres.execute(
+        "CREATE TABLE rounds (round_id bigint, game_slug text, finished_at timestamptz, extras text)"
+    )
+    await open_once(postgres)
+
+    await postgres.execute("UPDATE rounds SET round_id = 1; DELETE FROM rounds")
+
+    row = (await postgres.fetch("SELECT * FROM pg_publication"))[0]
+    assert [row[name] for name in ("pubinsert", "pubupdate", "pubdelete", "pubtruncate", "puballtables")] == [
+        True, False, False, False, False,
+    ]  # fmt: skip
+
+
+async def test_failover_slot_is_made_where_the_server_can(any_postgres: PostgresServer) -> None:
+    """From PostgreSQL 17 on; before, one sentence."""
+    await any_postgres.make_rounds_table()
+    if any_postgres.version < 17:
+        with pytest.raises(SourceError, match=r"option failover: needs PostgreSQL 17, and .* is 1[56]"):
+            await open_once(any_postgres, failover=True)
+    else:
+        await open_once(any_postgres, failover=True)
+        assert await any_postgres.fetch("SELECT failover FROM pg_replication_slots") == [(True,)]
+
+
+async def test_source_that_cannot_be_used_says_what_to_do(any_postgres: PostgresServer) -> None:
+    """Table, columns, kind of table, rights, database, and whether anybody is there."""
+    server = any_postgres
+    await server.execute(
+        "CREATE ROLE clerk LOGIN; CREATE UNLOGGED TABLE fleeting (round_id int); CREATE TABLE odd (round_id int)"
+    )
+    with pytest.raises(SourceError, match=r'has no table "public"."rounds"; set the option \'table\''):
+        await open_once(server)
+    with pytest.raises(SourceError, match=r'unlogged .* run: ALTER TABLE "public"."fleeting" SET LOGGED;'):
+        await open_once(server, table="fleeting")
+    with pytest.raises(ColumnMissing, match=r"has no column 'game_slug' .* it has round_id; set the option"):
+        await open_once(server, table="odd")
+    with pytest.raises(SourceError, match='run: ALTER ROLE "clerk" REPLICATION;'):
+        await open_once(server, dsn=server.dsn(user="clerk"))
+    with pytest.raises(SourceError, match=r'cannot connect to 127.0.0.1:.*: .*database "nowhere" does not exist'):
+        await open_once(server, dsn=server.dsn("nowhere"))
+    await server.restart(wal_level="replica")
+    with pytest.raises(SourceError, match=r"has wal_level 'replica', .* ALTER SYSTEM SET wal_level = 'logical'"):
+        await open_once(server)
+    await server.stop()
+    with pytest.raises(SourceError, match=r"cannot connect to 127.0.0.1:.*: .*refused"):
+        await open_once(server)
+
+
+# --- a lost slot is a state ------------------------------------------------------------------------------------------
+
+
+async def test_slot_of_another_kind_is_named(postgres: PostgresServer) -> None:
+    """A physical slot, another plugin's, another database's."""
+    await postgres.make_rounds_table()
+    await postgres.execute("CREATE DATABASE other")
+    await postgres.execute("CREATE PUBLICATION stream_relay FOR TABLE rounds")
+    for database, sql in [
+        ("postgres", "SELECT pg_create_physical_replication_slot('stream_relay')"),
+        ("postgres", "SELECT pg_create_logical_replication_slot('stream_relay', 'test_decoding')"),
+        ("other", "SELECT pg_create_logical_replication_slot('stream_relay', 'pgoutput')"),
+    ]:
+        if "test_decoding" in sql and not await _has_test_decoding(postgres):
+            continue
+        await postgres.execute(sql, database=database)
+        with pytest.raises(SlotLost, match="set the option 'slot' to another name") as lost:
+            await open_once(postgres)
+        assert lost.value.state is SlotState.FOREIGN
+        await postgres.execute("SELECT pg_drop_replication_slot('stream_relay')", database=database)
+
+
+async def _has_test_decoding(server: PostgresServer) -> bool:
+    sql = "SELECT pg_create_logical_replication_slot('probe', 'test_decoding', true)"
+    try:
+        await server.execute(sql)
+    except Exception:  # noqa: BLE001 - whatever the server says: it has not
+        return False
+    return True
+
+
+async def test_slot_whose_log_was_removed_is_named(any_postgres: PostgresServer) -> None:
+    """The server gave up on us to save its disk, while we were away."""
+    server = any_postgres
+    await server.restart(max_slot_wal_keep_size="1MB", min_wal_size="32MB", max_wal_size="32MB")
+    await server.make_rounds_table()
+    await open_once(server)
+    for number in range(4):
+        await server.insert_rounds(number, number)
+        await server.execute("SELECT pg_switch_wal()")
+    await server.execute("CHECKPOINT")
+
+    with pytest.raises(SlotLost, match=r"was invalidated: .* \(invalidated\); run: SELECT .*drop") as lost:
+        await open_once(server)
+
+    assert lost.value.state is SlotState.INVALIDATED
+
+
+ADVANCE = "SELECT pg_replication_slot_advance('stream_relay', pg_current_wal_lsn())"
+DROP = "SELECT pg_drop_replication_slot('stream_relay')"
+CREATE = "SELECT pg_create_logical_replication_slot('stream_relay', 'pgoutput')"
+
+
+@pytest.mark.parametrize(
+    ("tampering", "state"),
+    [([ADVANCE], SlotState.MOVED), ([DROP, CREATE], SlotState.MOVED), ([DROP], SlotState.MISSING)],
+    ids=["advanced", "recreated", "dropped"],
+)
+async def test_slot_tampered_with_behind_our_back_is_named(
+    any_postgres: PostgresServer, tampering: list[str], state: SlotState
+) -> None:
+    """The server would start at the new place without a word, and the rounds between would be missing."""
+    server = any_postgres
+    await server.make_rounds_table()
+    async with Wire(server.dsn()).listening() as wire:
+        dsn = server.dsn().replace(str(server.port), str(wire.port))
+        async with reading(make_backend(server, dsn, connect_timeout_s=1)) as reader:
+            await server.insert_rounds(1, 1)
+            await reader.seen(1)
+            wire.swallow_answers()
+            await server.execute("SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots")
+            await server.insert_rounds(2, 2)
+            for sql in tampering:
+                await server.execute(sql)
+            wire.cut()
+            with pytest.raises(SlotLost) as lost:
+                await reader.seen(2)
+
+    assert lost.value.state is reader.backend.status.state is state
+
+
+async def test_publication_dropped_under_us_is_named(any_postgres: PostgresServer) -> None:
+    """PostgreSQL 18 passes rows over with a warning, before it is an error; neither loses rows unseen."""
+    server = any_postgres
+    await server.make_rounds_table()
+    async with reading(make_backend(server)) as reader:
+        await server.insert_rounds(1, 1)
+        await reader.seen(1)
+        await server.execute("DROP PUBLICATION stream_relay")
+        await server.insert_rounds(2, 2)
+        with pytest.raises(SlotLost, match=r"\(publication_missing\); run: CREATE PUBLICATION"):
+            await reader.seen(2)
+        confirmed = reader.backend.status.confirmed_lsn
+        await server.execute("CREATE PUBLICATION stream_relay FOR TABLE rounds")
+    assert confirmed < (await server.fetch(HEAD))[0][0]
+
+    async with reading(make_backend(server)) as late:
+        with pytest.raises(
+            SlotLost, match="was made after the place that replication slot 'stream_relay' is at"
+        ) as lost:
+            await late.seen(1)
+    assert lost.value.state is SlotState.PUBLICATION_LATE
+
+
+async def test_table_that_is_not_published_is_named(any_postgres: PostgresServer) -> None:
+    """Another table's publication, one of updates only, one of partitions; the SQL in the sentence repairs each."""
+    server = any_postgres
+    await server.execute(
+        """
+        CREATE TABLE rounds (round_id bigint, game_slug text, finished_at timestamptz, extras jsonb)
+        PARTITION BY RANGE (round_id);
+        CREATE TABLE rounds_0 PARTITION OF rounds FOR VALUES FROM (0) TO (10);
+        """
+    )
+    for publication in (
+        "FOR TABLE rounds WITH (publish = 'update', publish_via_partition_root)",
+        "FOR TABLE rounds",
+        "",
+    ):
+        await server.execute(f"CREATE PUBLICATION stream_relay {publication}")
+        await server.execute("SELECT pg_create_logical_replication_slot('stream_relay', 'pgoutput')")
+        with pytest.raises(SlotLost, match=r"\(table_not_published\)") as lost:
+            await open_once(server)
+        for sql in re.findall(r"ALTER .*?;", str(lost.value)):
+            await server.execute(sql)
+        await open_once(server)
+        await server.execute("SELECT pg_drop_replication_slot('stream_relay'); DROP PUBLICATION stream_relay")
