@@ -22,7 +22,7 @@ class LiveRelay:
     key: Final = DEMO_KEY
 
     def __init__(self, settings: Mapping[str, str]) -> None:
-        self._settings = dict(settings)
+        self._settings = {"RELAY_GRPC_PORT": "0"} | dict(settings)
         self._start(port=0)
 
     def _start(self, *, port: int) -> None:
