@@ -130,6 +130,8 @@ async def _print_history(target: Any, parameters: Mapping[str, str], limit: int,
 
     with progress(f"history of {target.game or 'all games'}", total=limit, shown=limit > 1000) as advance:
         rows = []
+        if form == "csv":
+            print(",".join(_FIELDS))
         async for round_ in pages(target, parameters, limit=limit):
             advance(1)
             if form == "table":
