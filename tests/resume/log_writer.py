@@ -1,0 +1,85 @@
+"""The log as an operator and a publisher have it: rounds put in, purged, and the whole of it made anew."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final, Self
+
+import msgspec
+from nats.aio.client import Client
+
+from backends.log import LogInfo, LogSettings, connect, open_log
+from rounds import Cursor, Round, log_subject
+from rounds.round import utc_text
+
+TEN_O_CLOCK_MS: Final = 1_768_730_400_000
+"""2026-01-18T10:00:00Z: when the rounds of these tests begin."""
+
+
+def make_round(game: str, number: int, *, at_ms: int | None = None, point: str = "2.50") -> Round:
+    """Make round `number` of a game; by default rounds are a second apart."""
+    timestamp = TEN_O_CLOCK_MS + number * 1000 if at_ms is None else at_ms
+    return Round.make(
+        round_id=number,
+        game_slug=game,
+        game_type="multiplier",
+        finished_at=utc_text(timestamp),
+        extras=f'{{"point":"{point}"}}',
+        timestamp=timestamp,
+    )
+
+
+class LogWriter:
+    """A connection that may do everything to the log."""
+
+    def __init__(self, nc: Client, settings: LogSettings, info: LogInfo) -> None:
+        self._nc = nc
+        self._settings = settings
+        self.epoch = info.epoch
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: LogSettings) -> AsyncIterator[Self]:
+        """Connect, and make the log if there is none."""
+        async with connect(settings, name="writer") as nc:
+            yield cls(nc, settings, await open_log(nc, settings))
+
+    async def store(self, *rounds: Round) -> list[int]:
+        """Store rounds one by one; return their sequences."""
+        return [await self.store_raw(log_subject(round_.game_slug), round_.to_json()) for round_ in rounds]
+
+    async def store_raw(self, subject: str, data: bytes) -> int:
+        answer = await self._ask(subject, data)
+        return int(answer["seq"])
+
+    async def store_many(self, rounds: Iterable[Round]) -> int:
+        """Store many rounds at once; return the sequence of the last, when all are stored."""
+        last = (await self.info()).last
+        for round_ in rounds:
+            await self._nc.publish(log_subject(round_.game_slug), round_.to_json())
+            last += 1
+        await self._nc.flush(timeout=30)
+        while (await self.info()).last < last:
+            pass
+        return last
+
+    async def purge_up_to(self, sequence: int) -> None:
+        """Remove everything up to and including a sequence, as retention does."""
+        await self._ask(f"$JS.API.STREAM.PURGE.{self._settings.stream}", msgspec.json.encode({"seq": sequence + 1}))
+
+    async def rebuild(self) -> None:
+        """Lose the log, and make an empty one."""
+        await self._ask(f"$JS.API.STREAM.DELETE.{self._settings.stream}", b"")
+        before = self.epoch
+        self.epoch = (await open_log(self._nc, self._settings)).epoch
+        assert self.epoch != before
+
+    async def info(self) -> LogInfo:
+        return await open_log(self._nc, self._settings)
+
+    def cursor(self, sequence: int) -> str:
+        return str(Cursor(self.epoch, sequence))
+
+    async def _ask(self, subject: str, payload: bytes) -> Mapping[str, Any]:
+        answer: Mapping[str, Any] = msgspec.json.decode((await self._nc.request(subject, payload, timeout=10)).data)
+        assert "error" not in answer, answer
+        return answer

@@ -1,0 +1,274 @@
+"""Part of history, asked for by time and by count: where it begins, where it ends, and how fast it goes."""
+
+import time
+
+import aiohttp
+import pytest
+
+from auth.keys import DEMO_KEY
+from rounds.round import utc_text
+from tests.resume.log_writer import TEN_O_CLOCK_MS, LogWriter, make_round
+from tests.resume.viewers import SseViewer, WebSocketViewer, sequence_of, watch
+
+pytestmark = pytest.mark.service
+
+PROTOCOLS = pytest.mark.parametrize("protocol", ["ws", "sse"])
+
+
+def at(seconds: float) -> str:
+    """The time so many seconds after ten o'clock."""
+    return utc_text(TEN_O_CLOCK_MS + round(seconds * 1000))
+
+
+def assert_completed(viewer: WebSocketViewer | SseViewer) -> str:
+    """Check that a stream ended because its end was reached; return the cursor it gave."""
+    if isinstance(viewer, WebSocketViewer):
+        assert viewer.ended is not None
+        assert (viewer.ended["code"], viewer.ended["reason"]) == (1000, "completed")
+        return str(viewer.ended["cursor"])
+    end = viewer.events[-1]
+    assert viewer.seen[-1] is end
+    assert (end["event"], end["reason"]) == ("end", "completed")
+    assert viewer.last_event_id == end["cursor"]
+    return str(end["cursor"])
+
+
+@PROTOCOLS
+async def test_from_and_to_bound_a_replay_which_then_ends(relay: str, log: LogWriter, protocol: str) -> None:
+    """Both times are inclusive; the rounds of other games in between do not matter."""
+    await log.store_many(make_round(game, number) for number in range(300) for game in ("crash", "dice"))
+
+    async with watch(relay, "crash", protocol=protocol, from_=at(100), to=at(200)) as viewer:
+        await viewer.to_the_end()
+
+    assert viewer.ids == list(range(100, 201))
+    assert viewer.events[0] == {
+        "event": "hello",
+        "complete": True,
+        "first": log.cursor(1),
+        "head": log.cursor(600),
+    }
+    assert viewer.gaps == []
+    assert sequence_of(assert_completed(viewer)) >= viewer.sequences[-1]
+
+
+@PROTOCOLS
+async def test_end_is_found_although_the_log_goes_on_with_other_games(
+    relay: str, log: LogWriter, protocol: str
+) -> None:
+    """What memory holds has no more of the game, and a round of another is the newest: the replay ends all the same."""
+    await log.store(*(make_round("crash", number) for number in range(5)))
+    async with watch(relay, "crash", protocol=protocol, after=log.cursor(0)) as live:
+        await live.until_rounds(5)
+        await log.store(make_round("crash", 5), make_round("dice", 1))
+        await live.until_rounds(6)
+        async with watch(relay, "crash", protocol=protocol, after=live.rounds[-2]["cursor"], to=at(10)) as viewer:
+            await viewer.to_the_end()
+
+    assert viewer.ids == [5]
+    assert assert_completed(viewer) == log.cursor(7)
+
+
+async def test_end_in_the_future_is_waited_for(relay: str, log: LogWriter) -> None:
+    """Up to the end the stream is live; it closes soon after it."""
+    now_ms = time.time_ns() // 1_000_000
+    await log.store(make_round("crash", 1, at_ms=now_ms - 2000))
+    async with watch(relay, "crash", after=log.cursor(0), to=utc_text(now_ms + 1500)) as viewer:
+        await viewer.until_rounds(1)
+        await log.store(make_round("crash", 2, at_ms=now_ms), make_round("crash", 3, at_ms=now_ms + 1501))
+        await viewer.to_the_end()
+
+    assert viewer.ids == [1, 2]
+    assert_completed(viewer)
+    assert time.time() * 1000 > now_ms + 1500
+
+
+@PROTOCOLS
+@pytest.mark.parametrize("count", [1, 7, 150])
+async def test_last_begins_so_many_rounds_back_and_goes_on_live(
+    relay: str, log: LogWriter, protocol: str, count: int
+) -> None:
+    """`last` counts rounds of the game, and nothing but rounds is sent: such a client need not know of cursors."""
+    await log.store_many(make_round(game, number) for number in range(200) for game in ("dice", "crash", "plinko"))
+
+    async with watch(relay, "crash", protocol=protocol, last=count) as viewer:
+        await viewer.until_rounds(count)
+        await log.store(make_round("crash", 200))
+        await viewer.until_round(200)
+
+    assert viewer.ids == list(range(200 - count, 201))
+    assert viewer.events == []
+
+
+async def test_last_counts_for_each_game_by_itself(relay: str, log: LogWriter) -> None:
+    """A busy game does not push out a quiet one; a game with fewer rounds, or none, gives what it has."""
+    await log.store(make_round("crash", 1), make_round("crash", 2))
+    await log.store_many(make_round("dice", number) for number in range(100))
+
+    async with watch(relay, "", games="crash,dice,plinko", last=3) as viewer:
+        await viewer.until_rounds(5)
+        await log.store(make_round("plinko", 1))
+        await viewer.until_rounds(6)
+
+    assert [(round_["game_slug"], round_["round_id"]) for round_ in viewer.rounds] == [
+        ("crash", 1),
+        ("crash", 2),
+        ("dice", 97),
+        ("dice", 98),
+        ("dice", 99),
+        ("plinko", 1),
+    ]
+
+
+@PROTOCOLS
+async def test_paced_replay_keeps_the_cadence_times_its_speed(relay: str, log: LogWriter, protocol: str) -> None:
+    """Rounds come when they are due, counted from the first: 5 rounds a second apart take 0.4 s at ten times."""
+    offsets_ms = [0, 1000, 1500, 3000, 4000]
+    await log.store(
+        *(make_round("crash", n, at_ms=TEN_O_CLOCK_MS + offset) for n, offset in enumerate(offsets_ms)),
+        make_round("dice", 1, at_ms=TEN_O_CLOCK_MS + 5000),
+    )
+
+    came_s = []
+    async with watch(relay, "crash", protocol=protocol, from_=at(0), to=at(60), speed=10) as viewer:
+        for count in range(1, 6):
+            await viewer.until_rounds(count)
+            came_s.append(time.monotonic())
+        await viewer.to_the_end()
+
+    assert viewer.ids == [0, 1, 2, 3, 4]
+    assert_completed(viewer)
+    for came, due_ms in zip(came_s, offsets_ms, strict=True):
+        assert came - came_s[0] == pytest.approx(due_ms / 1000 / 10, abs=0.08)
+
+
+async def test_paced_replay_that_has_caught_up_goes_on_live(relay: str, log: LogWriter) -> None:
+    """Behind the last round of history come the live ones, as they come."""
+    await log.store(*(make_round("crash", number) for number in range(30)), make_round("dice", 1))
+
+    async with watch(relay, "crash", from_=at(0), speed=1000) as viewer:
+        await viewer.until_rounds(30)
+        await log.store(make_round("crash", 30))
+        await viewer.until_rounds(31)
+
+    assert viewer.ids == list(range(31))
+
+
+async def test_paced_replay_waits_only_for_rounds_that_are_sent(relay: str, log: LogWriter) -> None:
+    """What a filter or the begin takes out has no part in the cadence: the first round that is sent comes at once."""
+    await log.store(
+        make_round("crash", 1, at_ms=TEN_O_CLOCK_MS),
+        make_round("crash", 2, at_ms=TEN_O_CLOCK_MS + 3_600_000, point="1.00"),
+        make_round("crash", 3, at_ms=TEN_O_CLOCK_MS + 7_200_000),
+    )
+
+    async with watch(relay, "crash", from_=at(1), min_point="2", speed=0.01) as viewer:
+        await viewer.until_rounds(1)
+
+    assert viewer.ids == [3]
+
+
+async def test_replay_without_a_beginning_begins_with_the_oldest_round(relay: str, log: LogWriter) -> None:
+    """`to` alone is everything up to there."""
+    await log.store(*(make_round("crash", number) for number in range(50)))
+
+    async with watch(relay, "crash", to=at(20)) as viewer:
+        await viewer.to_the_end()
+
+    assert viewer.ids == list(range(21))
+    assert_completed(viewer)
+
+
+async def test_eventsource_that_comes_back_after_the_end_is_told_to_stay_away(relay: str, log: LogWriter) -> None:
+    """It sends the id of the end to the same URL, and is answered 204, after which it never comes again."""
+    await log.store(*(make_round("crash", number) for number in range(30)))
+    query = {"from": at(10), "to": at(20)}
+    async with watch(relay, "crash", protocol="sse", **query) as viewer:
+        await viewer.to_the_end()
+
+    async with aiohttp.ClientSession(headers={"X-API-Key": DEMO_KEY}) as session:
+        again = {"Last-Event-ID": viewer.last_event_id}
+        async with session.get(f"{relay}/sse/crash", params=query, headers=again) as answer:
+            assert (answer.status, await answer.read()) == (204, b"")
+
+
+async def test_eventsource_that_was_cut_off_before_the_end_gets_the_rest(relay: str, log: LogWriter) -> None:
+    """Only when nothing is left is it 204; what the URL says of the beginning does not count any more."""
+    await log.store(*(make_round("crash", number) for number in range(30)))
+
+    async with watch(relay, "crash", protocol="sse", last_event_id=log.cursor(16), from_=at(10), to=at(20)) as viewer:
+        await viewer.to_the_end()
+
+    assert viewer.ids == [16, 17, 18, 19, 20]
+    assert_completed(viewer)
+
+
+async def test_eventsource_whose_replay_found_nothing_does_not_ask_for_ever(relay: str, log: LogWriter) -> None:
+    """The end has an id even when no round had one."""
+    await log.store(make_round("crash", 1))
+    async with watch(relay, "crash", protocol="sse", from_=at(100), to=at(200)) as viewer:
+        await viewer.to_the_end()
+    assert viewer.rounds == []
+
+    async with watch(
+        relay, "crash", protocol="sse", last_event_id=viewer.last_event_id, from_=at(100), to=at(200)
+    ) as again:
+        assert again.response.status == 204
+
+
+async def test_eventsource_of_a_log_made_anew_is_told_before_it_is_sent_away(relay: str, log: LogWriter) -> None:
+    """Its cursor is of a log that is gone: first the gap and what the new log has, then 204."""
+    lost = log.cursor(7)
+    await log.rebuild()
+    await log.store(make_round("crash", 1))
+
+    async with watch(relay, "crash", protocol="sse", last_event_id=lost, to=at(60)) as viewer:
+        await viewer.to_the_end()
+    assert [gap["reason"] for gap in viewer.gaps] == ["rebuilt"]
+    assert viewer.ids == [1]
+
+    async with watch(relay, "crash", protocol="sse", last_event_id=viewer.last_event_id, to=at(60)) as again:
+        assert again.response.status == 204
+
+
+@PROTOCOLS
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ({"after": "nonsense"}, "cursor 'nonsense' is malformed"),
+        ({"after": "k3f9a2-18446744073709551616"}, "is malformed"),
+        ({"from": "yesterday"}, "from 'yesterday' is not an RFC 3339 time"),
+        ({"from": "2026-01-18T11:00:00Z", "to": "2026-01-18T10:00:00Z"}, "is later than to"),
+        ({"last": "-1"}, "last '-1' is not a whole number from 1 to 10000"),
+        ({"last": "1000000000"}, "last '1000000000' is not"),
+        ({"speed": "0"}, "speed '0' is not a number from 0.01 to 10000"),
+        ({"last": "5", "after": "k3f9a2-1"}, "after and last were given"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+async def test_question_that_makes_no_sense_is_refused(
+    relay: str, protocol: str, query: dict[str, str], sentence: str
+) -> None:
+    """400 and one sentence, before anything is opened."""
+    async with aiohttp.ClientSession(headers={"X-API-Key": DEMO_KEY}) as session:
+        headers = {"Upgrade": "websocket", "Connection": "Upgrade"} if protocol == "ws" else {}
+        async with session.get(f"{relay}/{protocol}/crash", params=query, headers=headers) as answer:
+            body = await answer.json()
+
+    assert answer.status == 400
+    assert sentence in body["error"]
+
+
+async def test_rest_finds_rounds_by_their_own_time_even_if_stored_much_later(relay: str, log: LogWriter) -> None:
+    """A recording that was read in at once has its own times; REST and streams find the same rounds in it."""
+    await log.store_many(make_round("crash", number, at_ms=TEN_O_CLOCK_MS + number * 60_000) for number in range(300))
+    begin, end = at(100 * 60), at(110 * 60)
+
+    async with (
+        aiohttp.ClientSession(headers={"X-API-Key": DEMO_KEY}) as session,
+        session.get(f"{relay}/api/history/crash", params={"from": begin, "to": end}) as answer,
+    ):
+        found = [round_["round_id"] for round_ in await answer.json()]
+        assert "Link" not in answer.headers
+
+    assert found == list(range(110, 99, -1))
