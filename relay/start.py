@@ -5,6 +5,7 @@ be told that rounds are gone. See docs/resume.md.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +24,12 @@ OVERRUN_MS: Final = 60_000
 """Reading up to a time goes on so far beyond it: the log is not quite in the order of the rounds' own times."""
 SETTLE_S: Final = 1.0
 """How long after that time, at the head of the log, rounds are waited for that were committed before it."""
+
+_RFC3339: Final = re.compile(
+    r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[-+ ][0-9]{2}:[0-9]{2})\Z", re.IGNORECASE
+)
+_LATEST_MS: Final = 253_402_214_400_000
+"""The last day of the year 9999: what is later, people mean as never, and no clock can add to."""
 
 _BEGINNINGS: Final = ("after", "from", "last")
 
@@ -140,14 +147,15 @@ def parse_time(query: Mapping[str, str], name: str) -> int | None:
     text = query.get(name)
     if text is None:
         return None
-    # A '+' that was not percent-encoded arrives as a space.
-    try:
-        moment = datetime.fromisoformat(text.replace(" ", "+") if text[10:11] in ("T", "t") else text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None or "T" not in text.upper():
-        raise BadRequest(f"{name} {text[:40]!r} is not an RFC 3339 time with a zone, such as 2026-01-18T10:00:00Z")
-    return max(0, math.floor(moment.timestamp() * 1000))
+    if _RFC3339.match(text):
+        try:
+            # A '+' that was not percent-encoded has come as a space.
+            moment = datetime.fromisoformat(text.replace(" ", "+").upper())
+        except ValueError:
+            pass
+        else:
+            return min(max(0, math.floor(moment.timestamp() * 1000)), _LATEST_MS)
+    raise BadRequest(f"{name} {text[:40]!r} is not an RFC 3339 time with a zone, such as 2026-01-18T10:00:00Z")
 
 
 def parse_int(query: Mapping[str, str], name: str, *, at_least: int, at_most: int) -> int:
