@@ -13,7 +13,9 @@ from relay.edge import Edge
 from relay.errors import Unavailable, error_response, refusal_of
 from relay.health import Health
 from relay.history import History
+from relay.http_protocol import HttpProtocol
 from relay.metrics import Metrics
+from relay.openapi import Docs
 from relay.rest import Rest
 from relay.routes import Routes
 from relay.rpc.methods import Methods
@@ -60,6 +62,7 @@ def build_app(
     app.add_routes(Rest(edge, history, catalogue).table())
     app.add_routes(health.table())
     app.add_routes(Metrics(edge, history).table())
+    app.add_routes(Docs().table())
     app.add_routes(Proxy(edge, history, catalogue, methods).table())
     if home is not None:
         app.router.add_get("/", Home(home).show)
@@ -85,6 +88,8 @@ async def _finish_headers(request: web.Request, response: web.StreamResponse) ->
 @web.middleware
 async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer every error with one sentence; what is a bug of ours is logged whole and told as 500."""
+    if isinstance(request.protocol, HttpProtocol):
+        request.protocol.request_arrived()
     if request.method == "OPTIONS":
         return web.Response(status=204, headers=_PREFLIGHT)  # a preflight carries no key: it is the same everywhere
     try:

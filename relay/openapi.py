@@ -1,0 +1,232 @@
+"""The OpenAPI description of the HTTP paths, and the page that shows it.
+
+Owns nothing but words: a test holds every path, parameter and schema here against the routes and real answers.
+"""
+
+from importlib import resources
+from importlib.metadata import version
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+
+from relay.past import DEFAULT_LIMIT, MAX_LIMIT
+from relay.start import MAX_LAST, MAX_SPEED, MIN_SPEED
+
+Json = dict[str, Any]
+
+_TEXT: Final[Json] = {"type": "string"}
+_TIME: Final[Json] = {"type": "string", "format": "date-time"}
+_NULLABLE_TEXT: Final[Json] = {"type": ["string", "null"]}
+
+_ROUND_FIELDS: Final[Json] = {
+    "round_id": {"type": "integer", "format": "int64", "description": "Unique within its game."},
+    "game_slug": _TEXT,
+    "game_type": _TEXT,
+    "finished_at": {**_TIME, "description": "RFC 3339 in UTC."},
+    "extras": {**_TEXT, "description": "A JSON document as text; the numbers in it are strings."},
+    "timestamp": {"type": "integer", "format": "int64", "description": "When the round was committed, Unix ms."},
+    "cursor": {**_TEXT, "description": "The place of the round in the log: send it as `after` to go on from here."},
+}
+
+_SCHEMAS: Final[Json] = {
+    "Round": {"type": "object", "required": list(_ROUND_FIELDS), "properties": _ROUND_FIELDS},
+    "LatestRound": {
+        "type": "object",
+        "required": [*_ROUND_FIELDS, "value"],
+        "properties": {**_ROUND_FIELDS, "value": {**_NULLABLE_TEXT, "description": "The main figure of the extras."}},
+    },
+    "Game": {
+        "type": "object",
+        "required": ["slug", "name", "type", "last_round", "last_update"],
+        "properties": {
+            "slug": _TEXT,
+            "name": _TEXT,
+            "type": _TEXT,
+            "last_round": {"type": ["integer", "null"], "format": "int64"},
+            "last_update": {"type": ["string", "null"], "format": "date-time"},
+        },
+    },
+    "Token": {
+        "type": "object",
+        "required": ["token", "expires_at"],
+        "properties": {"token": _TEXT, "expires_at": _TIME},
+    },
+    "Error": {
+        "type": "object",
+        "required": ["error", "success", "code"],
+        "properties": {
+            "error": {**_TEXT, "description": "One sentence: what is wrong, and what is allowed."},
+            "success": {"const": False},
+            "code": {**_TEXT, "description": "A stable word for programs."},
+        },
+    },
+    "Health": {"type": "object", "required": ["status"], "properties": {"status": _TEXT, "reason": _TEXT}},
+}
+
+
+def _query(name: str, description: str, schema: Json = _TEXT) -> Json:
+    return {"name": name, "in": "query", "description": description, "schema": schema}
+
+
+def _path(name: str, description: str) -> Json:
+    return {"name": name, "in": "path", "required": True, "description": description, "schema": _TEXT}
+
+
+_GAME: Final = _path("game", "The slug of a game, such as `crash`.")
+_TYPE: Final = _path("type", "A type of games, such as `multiplier`.")
+_METHOD: Final = _path("method", "A method of `datastream.DataStream`, such as `GetLatest`.")
+_GAMES: Final = _query("games", "Several games, separated by commas. All that the key allows without it.")
+_FILTERS: Final = [
+    _query("min_point", "The least `point`, inclusive. A round without one does not match.", {"type": "number"}),
+    _query("max_point", "The largest `point`, inclusive.", {"type": "number"}),
+    _query("colors", "Any of these colors, separated by commas."),
+    _query("trends", "Any of these trends, separated by commas."),
+]
+_RANGE: Final = [
+    _query("after", "Only rounds after this cursor."),
+    _query("from", "The first moment, inclusive.", _TIME),
+    _query("to", "The last moment, inclusive.", _TIME),
+]
+_START: Final = [
+    *_RANGE,
+    _query("last", "Begin so many rounds of each game back.", {"type": "integer", "minimum": 1, "maximum": MAX_LAST}),
+    _query(
+        "speed",
+        "Times the original cadence; as fast as the client reads without it.",
+        {"type": "number", "minimum": MIN_SPEED, "maximum": MAX_SPEED},
+    ),
+]
+_PAGE: Final = [
+    _query("before", "Only rounds before this cursor; `Link: rel=next` has it."),
+    *_RANGE,
+    *_FILTERS,
+    _query(
+        "limit",
+        "At most so many rounds.",
+        {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
+    ),
+]
+
+
+def _schema(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _answer(description: str, schema: Json, media: str = "application/json") -> Json:
+    return {"description": description, "content": {media: {"schema": schema}}}
+
+
+def _operation(summary: str, answer: Json, *parameters: Json, status: str = "200", security: bool = True) -> Json:
+    operation: Json = {
+        "summary": summary,
+        "parameters": list(parameters),
+        "responses": {status: answer, "default": _answer("An error.", _schema("Error"))},
+    }
+    if not security:
+        operation["security"] = []
+    return operation
+
+
+_SSE: Final = _answer(
+    "An event stream: `id` is the cursor, `data` a round. It ends with `retry` when the client should come back.",
+    {"type": "string"},
+    "text/event-stream",
+)
+_WS: Final[Json] = {"description": "The handshake is done: one round per text frame."}
+_ROUNDS: Final = _answer("Rounds, newest first.", {"type": "array", "items": _schema("Round")})
+_RPC: Final = _answer("The method's answer.", {"type": "object"})
+
+
+def _stream(summary: str, *parameters: Json) -> tuple[Json, Json]:
+    ws = _operation(f"{summary} over WebSocket", _WS, *parameters, *_START, *_FILTERS, status="101")
+    ws["description"] = "The token of `POST /api/auth/token` is offered as a subprotocol."
+    sse_parameters = [
+        *parameters,
+        *_START,
+        *_FILTERS,
+        _query("api_key", "The key, for clients that cannot set headers."),
+        _query("token", "A stream token instead of a key."),
+    ]
+    return {"get": ws}, {"get": _operation(f"{summary} as server-sent events", _SSE, *sse_parameters)}
+
+
+def _paths() -> Json:
+    one, kind, several = (
+        _stream("Stream a game", _GAME),
+        _stream("Stream a type", _TYPE),
+        _stream("Stream several games, or all", _GAMES),
+    )
+    return {
+        "/api/auth/token": {
+            "post": _operation("Exchange a key for a token of 30 seconds", _answer("A token.", _schema("Token")))
+        },
+        "/ws": several[0],
+        "/ws/{game}": one[0],
+        "/ws/type/{type}": kind[0],
+        "/sse": several[1],
+        "/sse/{game}": one[1],
+        "/sse/type/{type}": kind[1],
+        "/api/games": {"get": _operation("List games", _answer("Games.", {"type": "array", "items": _schema("Game")}))},
+        "/api/latest/{game}": {
+            "get": _operation("The newest round of a game", _answer("A round.", _schema("LatestRound")), _GAME)
+        },
+        "/api/history": {"get": _operation("The past of several games, or of all", _ROUNDS, _GAMES, *_PAGE)},
+        "/api/history/{game}": {"get": _operation("The past of a game", _ROUNDS, _GAME, *_PAGE)},
+        "/api/history/type/{type}": {"get": _operation("The past of a type", _ROUNDS, _TYPE, *_PAGE)},
+        "/api/grpc/datastream.DataStream/{method}": {
+            "get": _operation("Call the gRPC service by Connect's GET", _RPC, _METHOD),
+            "post": _operation("Call the gRPC service by Connect or gRPC-Web", _RPC, _METHOD),
+        },
+        "/healthz": {"get": _operation("Is the process alive?", _answer("Yes.", _schema("Health")), security=False)},
+        "/readyz": {
+            "get": _operation("Should it be sent clients?", _answer("Yes.", _schema("Health")), security=False)
+        },
+        "/metrics": {
+            "get": _operation("Numbers for Prometheus", _answer("Metrics.", _TEXT, "text/plain"), security=False)
+        },
+    }
+
+
+def document() -> Json:
+    """Return the description as OpenAPI 3.1."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "stream-relay",
+            "version": version("stream-relay"),
+            "description": "Live game rounds over WebSocket, server-sent events and REST. One cursor works everywhere.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"key": []}, {"bearer": []}],
+        "paths": _paths(),
+        "components": {
+            "schemas": _SCHEMAS,
+            "securitySchemes": {
+                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+                "bearer": {"type": "http", "scheme": "bearer"},
+            },
+        },
+    }
+
+
+class Docs:
+    """Serves the description and its page."""
+
+    def __init__(self) -> None:
+        self._document: bytes | None = None
+
+    def table(self) -> list[web.RouteDef]:
+        return [web.get("/openapi.json", self.describe), web.get("/docs", self.show)]
+
+    async def describe(self, _request: web.Request) -> web.Response:
+        """The description; made at the first asking."""
+        if self._document is None:
+            self._document = msgspec.json.encode(document())
+        return web.Response(body=self._document, content_type="application/json")
+
+    async def show(self, _request: web.Request) -> web.Response:
+        """The page. It holds everything it needs."""
+        page = resources.files("relay").joinpath("static/docs.html").read_text("utf-8")
+        return web.Response(text=page, content_type="text/html")
