@@ -50,7 +50,7 @@ async def test_websockets_offers_the_named_protocol_beside_its_token(relay: Live
 async def test_websockets_with_and_without_compression(relay: LiveRelay, compression: str | None) -> None:
     """Compression is used exactly when the client offers it, and changes nothing of what the client reads."""
     token = websockets.Subprotocol(relay.token())
-    url = f"{relay.ws_url}/ws/crash"
+    url = f"{relay.ws_url}/ws"
     async with websockets.connect(url, subprotocols=[token], compression=compression) as ws:
         assert ws.response is not None
         extensions = ws.response.headers.get("Sec-WebSocket-Extensions", "")
@@ -189,9 +189,7 @@ def test_sseclient_with_its_credential_in_each_allowed_place(relay: LiveRelay, w
         where
     )
     params = {"api_key": {"api_key": relay.key}, "token": {"token": relay.token()}}.get(where)
-    with requests.get(
-        f"{relay.url}/sse/crash", headers=headers, params=params, stream=True, timeout=DEADLINE_S
-    ) as response:
+    with requests.get(f"{relay.url}/sse", headers=headers, params=params, stream=True, timeout=DEADLINE_S) as response:
         assert response.status_code == 200
         for event in islice(sseclient.SSEClient(iter(response)).events(), 2):
             assert event.event == "message"
