@@ -1,0 +1,88 @@
+"""The description of the HTTP paths, held against the routes, the code's own parameter names, and real answers."""
+
+import re
+from typing import Any
+
+import aiohttp
+import pytest
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
+
+from relay.app import build_app
+from relay.health import Health
+from relay.openapi import document
+from relay.start import PARAMETERS as START_PARAMETERS
+from rounds.filter import PARAMETERS as FILTER_PARAMETERS
+from tests.relay.conftest import KEY_HEADER, Publish
+
+_NOT_API = {"/", "/docs", "/openapi.json"}
+
+
+def schema_of(path: str, method: str = "get", status: str = "200") -> dict[str, Any]:
+    answer = document()["paths"][path][method]["responses"][status]
+    schema: dict[str, Any] = answer["content"]["application/json"]["schema"]
+    return schema | {"components": document()["components"]}
+
+
+def check(answer: object, schema: dict[str, Any]) -> None:
+    Draft202012Validator(schema).validate(answer)
+
+
+def test_document_is_openapi() -> None:
+    """Judged by a validator that we did not write."""
+    validate(document())
+
+
+def test_every_route_is_described_and_nothing_else() -> None:
+    """What is described is there; what is there is described."""
+    nothing: Any = None  # routes can be listed without anything behind them
+    app = build_app(nothing, nothing, nothing, nothing, Health(lambda: None), home="<p>")
+
+    routes = {
+        (route.method.lower(), route.resource.canonical)
+        for route in app.router.routes()
+        if route.resource is not None and route.method != "HEAD" and route.resource.canonical not in _NOT_API
+    }
+    described = {(method, path) for path, methods in document()["paths"].items() for method in methods}
+
+    assert routes == described
+
+
+def test_parameters_of_the_code_are_described() -> None:
+    """A parameter that streams or history understand cannot be forgotten here."""
+    for path in ("/ws/{game}", "/sse/type/{type}"):
+        names = {parameter["name"] for parameter in document()["paths"][path]["get"]["parameters"]}
+        assert names >= {*START_PARAMETERS, *FILTER_PARAMETERS}, path
+    history = {parameter["name"] for parameter in document()["paths"]["/api/history"]["get"]["parameters"]}
+    assert history == {"games", "before", "after", "from", "to", "limit", *FILTER_PARAMETERS}
+
+
+@pytest.mark.service
+async def test_answers_are_as_described(relay: str, publish: Publish, client: aiohttp.ClientSession) -> None:
+    """Real answers against the schemas, an error among them."""
+    await publish("crash", 1, 2)
+
+    for path, real in (
+        ("/api/games", "/api/games"),
+        ("/api/latest/{game}", "/api/latest/crash"),
+        ("/api/history/{game}", "/api/history/crash"),
+        ("/healthz", "/healthz"),
+    ):
+        async with client.get(relay + real, headers=KEY_HEADER) as response:
+            assert response.status == 200
+            check(await response.json(), schema_of(path))
+    async with client.post(f"{relay}/api/auth/token", headers=KEY_HEADER) as response:
+        check(await response.json(), schema_of("/api/auth/token", "post"))
+    async with client.get(f"{relay}/api/latest/nope", headers=KEY_HEADER) as response:
+        check(await response.json(), schema_of("/api/latest/{game}", status="default"))
+
+
+@pytest.mark.service
+async def test_page_needs_nothing_from_elsewhere(relay: str, client: aiohttp.ClientSession) -> None:
+    """No CDN: the page works on an island."""
+    async with client.get(f"{relay}/docs") as response:
+        page = await response.text()
+
+    assert response.content_type == "text/html"
+    assert not re.findall(r"(?:src|href)=[\"']?https?://|@import|//cdn", page)
+    assert "openapi.json" in page
