@@ -1,0 +1,31 @@
+-- Wake the reader of the table of rounds whenever a statement has inserted into it, and keep a reader's place.
+-- A bare wake-up: payloads have a limit that would fail the producer, and equal ones collapse within a transaction.
+-- Nothing here may fail an INSERT: a full queue fails the commit and no handler helps, so it is looked at first; the
+-- handler takes care of all else. Run as the owner of the table. Safe to run again.
+CREATE SCHEMA IF NOT EXISTS stream_relay;
+
+CREATE TABLE IF NOT EXISTS stream_relay.positions (
+    consumer text NOT NULL,
+    source text NOT NULL,
+    lowest bigint NOT NULL,
+    safe bigint NOT NULL,
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (consumer, source)
+);
+
+CREATE OR REPLACE FUNCTION stream_relay.wake() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+BEGIN
+    IF pg_notification_queue_usage() < 0.5 THEN
+        PERFORM pg_notify(TG_ARGV[0], '');
+    END IF;
+    RETURN NULL;
+EXCEPTION WHEN OTHERS THEN
+    RETURN NULL;
+END
+$$;
+
+DROP TRIGGER IF EXISTS stream_relay_wake ON :"schema".:"table";
+
+CREATE TRIGGER stream_relay_wake AFTER INSERT ON :"schema".:"table"
+FOR EACH STATEMENT EXECUTE FUNCTION stream_relay.wake(:'channel');

@@ -1,0 +1,3 @@
+-- Move on, never back: a process that was frozen may come late with an old place.
+UPDATE stream_relay.positions SET safe = greatest(safe, $3), updated_at = now()
+WHERE consumer = $1 AND source = $2

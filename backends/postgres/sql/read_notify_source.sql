@@ -1,0 +1,42 @@
+-- What postgres-notify needs to know of the server and the table before it starts; no row: there is no such table.
+SELECT
+    c.relkind = 'p' AS is_partitioned,
+    current_setting('server_version_num')::integer AS version,
+    pg_catalog.pg_is_in_recovery() AS is_standby,
+    has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AS may_read,
+    coalesce(o.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype), FALSE) AS is_ordered,
+    (SELECT array_agg(a.attname::text ORDER BY a.attnum) FROM pg_catalog.pg_attribute AS a
+    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns,
+    EXISTS (
+        SELECT FROM pg_catalog.pg_index AS i
+        WHERE i.indrelid = c.oid AND i.indisvalid AND i.indpred IS NULL AND i.indkey[0] = o.attnum
+    ) AS is_indexed,
+    EXISTS (
+        SELECT FROM pg_catalog.pg_index AS i
+        WHERE
+            i.indrelid = c.oid AND i.indisvalid AND i.indisunique AND i.indpred IS NULL
+            AND i.indkey[0] = o.attnum AND (i.indnkeyatts = 1 OR c.relkind = 'p')
+    ) AS is_unique,
+    (
+        SELECT s.seqcache FROM pg_catalog.pg_sequence AS s
+        WHERE s.seqrelid = to_regclass(pg_catalog.pg_get_serial_sequence(format('%I.%I', n.nspname, c.relname), o.attname))
+    ) AS sequence_cache,
+    EXISTS (
+        SELECT FROM pg_catalog.pg_trigger AS t
+        WHERE t.tgrelid = c.oid AND t.tgname = 'stream_relay_wake' AND t.tgenabled <> 'D'
+    ) AS has_trigger,
+    p.oid IS NOT NULL AS has_positions,
+    coalesce(
+        has_schema_privilege(p.relnamespace, 'USAGE')
+        AND has_table_privilege(p.oid, 'SELECT') AND has_table_privilege(p.oid, 'INSERT')
+        AND has_table_privilege(p.oid, 'UPDATE'),
+        FALSE
+    ) AS may_keep_position,
+    current_setting('track_commit_timestamp') = 'on' AS has_commit_times
+FROM pg_catalog.pg_class AS c
+INNER JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_attribute AS o
+    ON o.attrelid = c.oid AND o.attname = :'order_column' AND o.attnum > 0 AND NOT o.attisdropped
+LEFT JOIN pg_catalog.pg_namespace AS ours ON ours.nspname = 'stream_relay'
+LEFT JOIN pg_catalog.pg_class AS p ON p.relnamespace = ours.oid AND p.relname = 'positions'
+WHERE n.nspname = :'schema' AND c.relname = :'table' AND c.relkind IN ('r', 'p')

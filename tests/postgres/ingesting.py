@@ -1,0 +1,90 @@
+"""Run a Postgres backend in a test and see what it yields, waiting for rounds and not for time."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from backends.contract import Backend, BackendContext, Captured, Rejected
+from backends.postgres.notify import PostgresNotify
+from backends.postgres.statements import statement
+from rounds import Catalogue
+from tests.postgres_server import PostgresServer
+
+CONTEXT = BackendContext(catalogue=Catalogue.load())
+WAIT_S = 30.0
+
+
+class Reading:
+    """What a running backend has yielded. Confirms everything at once unless told not to."""
+
+    def __init__(self, backend: Backend[Any], *, confirms: bool = True) -> None:
+        self.ids: list[int] = []
+        self.items: list[Captured[Any] | Rejected[Any]] = []
+        self._backend = backend
+        self._confirms = confirms
+        self._news = asyncio.Condition()
+
+    async def run(self) -> None:
+        stream = self._backend.read()
+        try:
+            async for batch in stream:
+                assert batch
+                async with self._news:
+                    for item in batch:
+                        self.items.append(item)
+                        if isinstance(item, Captured):
+                            self.ids.append(item.round.round_id)
+                    if self._confirms:
+                        self._backend.confirm(batch[-1].position)
+                    self._news.notify_all()
+        finally:
+            await stream.aclose()  # type: ignore[attr-defined]
+
+    async def reach(self, count: int) -> list[int]:
+        """Wait until so many items were yielded; return the ids of the rounds among them, in their order."""
+        async with asyncio.timeout(WAIT_S), self._news:
+            await self._news.wait_for(lambda: len(self.items) >= count)
+        return self.ids
+
+
+@asynccontextmanager
+async def reading(backend: Backend[Any], *, confirms: bool = True) -> AsyncIterator[Reading]:
+    """Open a backend and read from it until the block is left; an error of it ends the block."""
+    result = Reading(backend, confirms=confirms)
+    async with backend.open():
+        task = asyncio.create_task(result.run())
+        owner = asyncio.current_task()
+        task.add_done_callback(lambda _: owner.cancel() if owner and not task.cancelled() else None)
+        try:
+            yield result
+        except asyncio.CancelledError:
+            if not task.done():
+                raise
+        finally:
+            if not task.done():
+                task.cancel()
+            await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something is so that nobody tells of, such as a number in a status."""
+    async with asyncio.timeout(WAIT_S):
+        while not condition():  # noqa: ASYNC110 - no event tells of it
+            await asyncio.sleep(0.01)
+
+
+def notify_options(server: PostgresServer, **options: object) -> dict[str, object]:
+    """Options of `postgres-notify` for a test: polls often enough that a lost wake-up fails no test by its slowness."""
+    return {"dsn": server.dsn(), "start": "beginning", "poll_s": 0.1, **options}
+
+
+def notify_backend(server: PostgresServer, **options: object) -> PostgresNotify:
+    return PostgresNotify(notify_options(server, **options), CONTEXT)
+
+
+async def set_up_notify(server: PostgresServer, table: str = "rounds", schema: str = "public") -> None:
+    """Make what `stream-relay backend setup` makes."""
+    await server.execute(statement("create_wake", schema=schema, table=table, channel="stream_relay"))

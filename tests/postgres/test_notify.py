@@ -1,0 +1,262 @@
+"""`postgres-notify` on real servers: what it yields, in what order, and from where it goes on."""
+
+import pytest
+
+from backends.contract import Captured, InvalidOptions, Rejected, SourceError
+from backends.postgres.notify import PostgresNotify
+from tests.postgres.ingesting import CONTEXT, notify_backend, reading, set_up_notify, until
+from tests.postgres_server import PostgresServer
+
+pytestmark = pytest.mark.service
+
+
+async def test_rows_of_before_and_after_the_start_come_once_in_order(any_postgres: PostgresServer) -> None:
+    """Started at the beginning, the whole table comes, then what is inserted; on every version."""
+    await any_postgres.make_rounds_table()
+    await any_postgres.insert_rounds(1, 4500)
+    await set_up_notify(any_postgres)
+
+    async with reading(notify_backend(any_postgres, batch_rows=1000)) as found:
+        await found.reach(4500)
+        await any_postgres.insert_rounds(4501, 4510)
+        assert await found.reach(4510) == list(range(1, 4511))
+
+
+async def test_restart_goes_on_where_everything_was_confirmed(postgres: PostgresServer) -> None:
+    """A new process reads again what was not confirmed and a little before it, and nothing is missing."""
+    await postgres.make_rounds_table()
+    await set_up_notify(postgres)
+    await postgres.insert_rounds(1, 2000)
+    async with reading(notify_backend(postgres)) as found:
+        await found.reach(2000)
+    await postgres.insert_rounds(2001, 2005)
+
+    async with reading(notify_backend(postgres, lookback_ids=10), confirms=False) as found:
+        assert await found.reach(15) == list(range(1991, 2006))
+    async with reading(notify_backend(postgres, lookback_ids=0)) as found:
+        assert await found.reach(5) == list(range(2001, 2006))
+
+
+async def test_started_now_the_rows_of_before_are_left_and_an_open_transaction_is_not(
+    postgres: PostgresServer,
+) -> None:
+    """ "Now" is what is committed from here on, also by a transaction that took its id before."""
+    await postgres.make_rounds_table()
+    await set_up_notify(postgres)
+    await postgres.insert_rounds(1, 50)
+    early = await postgres.connect()
+    transaction = early.transaction()
+    await transaction.start()
+    await early.execute("INSERT INTO rounds VALUES (51, 'dice', NULL, now(), '{}')")
+    await postgres.insert_rounds(52, 60)
+
+    async with reading(notify_backend(postgres, start="now")) as found:
+        await postgres.insert_rounds(61, 61)
+        await found.reach(1)
+        await transaction.commit()
+        assert await found.reach(2) == [61, 51]
+    await early.close()
+
+
+async def test_late_committer_is_not_missed_and_does_not_hold_up_others(any_postgres: PostgresServer) -> None:
+    """The id taken first and committed last comes last, and a restart before its commit misses nothing either."""
+    server = any_postgres
+    await server.make_rounds_table()
+    await set_up_notify(server)
+    late = await server.connect()
+    transaction = late.transaction()
+    await transaction.start()
+    await late.execute("INSERT INTO rounds VALUES (1, 'dice', NULL, now(), '{}')")
+    await server.insert_rounds(2, 3)
+
+    async with reading(notify_backend(server, lookback_ids=0)) as found:
+        assert await found.reach(2) == [2, 3]
+    async with reading(notify_backend(server, lookback_ids=0)) as found:
+        await found.reach(2)
+        await transaction.commit()
+        assert await found.reach(3) == [2, 3, 1]
+    await late.close()
+
+
+async def test_rolled_back_hole_is_passed_and_its_place_confirmed(postgres: PostgresServer) -> None:
+    """A hole that nobody can fill any more holds nothing back: the kept place gets beyond it without a new row."""
+    await postgres.make_rounds_table()
+    await set_up_notify(postgres)
+    doomed = await postgres.connect()
+    transaction = doomed.transaction()
+    await transaction.start()
+    await doomed.execute("INSERT INTO rounds VALUES (2, 'dice', NULL, now(), '{}')")
+    await postgres.insert_rounds(1, 1)
+    await postgres.insert_rounds(3, 3)
+    backend = notify_backend(postgres)
+
+    async with reading(backend) as found:
+        await found.reach(2)
+        assert backend.status.safe == 1
+        await transaction.rollback()
+        await until(lambda: backend.status.safe == 3)
+    rows = await postgres.fetch("SELECT safe FROM stream_relay.positions")
+    assert [row["safe"] for row in rows] == [3]
+    await doomed.close()
+
+
+async def test_too_much_beyond_a_hole_is_held_back_until_it_is_closed(postgres: PostgresServer) -> None:
+    """What would come again after a crash stays within what the log recognises."""
+    await postgres.make_rounds_table()
+    await set_up_notify(postgres)
+    late = await postgres.connect()
+    transaction = late.transaction()
+    await transaction.start()
+    await late.execute("INSERT INTO rounds VALUES (1, 'dice', NULL, now(), '{}')")
+    await postgres.insert_rounds(2, 500)
+
+    async with reading(notify_backend(postgres, batch_rows=50, ahead_rows=100)) as found:
+        assert await found.reach(150) == list(range(2, 152))
+        await transaction.commit()
+        assert sorted(await found.reach(500)) == list(range(1, 501))
+    await late.close()
+
+
+async def test_row_that_is_no_round_is_rejected_with_its_key_and_the_flow_goes_on(postgres: PostgresServer) -> None:
+    """NULL, an unknown game, extras that are no object: each is named, none stops the others."""
+    await postgres.make_rounds_table()
+    await set_up_notify(postgres)
+    await postgres.execute(
+        """INSERT INTO rounds VALUES
+        (1, 'crash', NULL, NULL, '{}'), (2, 'no-such-game', NULL, now(), '{}'), (3, 'crash', NULL, now(), '[1]'),
+        (4, 'crash', NULL, 'infinity', '{}'), (5, 'crash', NULL, now(), '{"point": "NaN"}'),
+        (6, 'dice', NULL, now(), NULL)
+        """
+    )
+
+    async with reading(notify_backend(postgres)) as found:
+        assert await found.reach(6) == [5, 6]
+    rejected = [item for item in found.items if isinstance(item, Rejected)]
+    assert [item.key for item in rejected] == [
+        "public.rounds:crash:1", "public.rounds:no-such-game:2", "public.rounds:crash:3", "public.rounds:crash:4",
+    ]  # fmt: skip
+    assert "finished_at is NULL" in rejected[0].reason
+
+
+async def test_huge_extras_come_whole(postgres: PostgresServer) -> None:
+    """A row that PostgreSQL stores out of line is a row like any other."""
+    await postgres.make_rounds_table()
+    await set_up_notify(postgres)
+    await postgres.execute(
+        "INSERT INTO rounds SELECT 1, 'crash', NULL, now(), jsonb_build_object('x', repeat('ab', 1000000))"
+    )
+
+    async with reading(notify_backend(postgres)) as found:
+        await found.reach(1)
+    assert isinstance(found.items[0], Captured)
+    assert len(found.items[0].round.extras) > 2_000_000
+
+
+async def test_timestamp_is_the_commit_where_the_server_keeps_it_and_else_the_end_of_the_round(
+    postgres: PostgresServer,
+) -> None:
+    """Either way it is the same at every reading."""
+    await postgres.make_rounds_table()
+    await set_up_notify(postgres)
+    await postgres.execute("INSERT INTO rounds VALUES (1, 'dice', NULL, '2026-01-18T10:00:30.5Z', '{}')")
+    await postgres.restart(track_commit_timestamp="on")
+    await postgres.execute("INSERT INTO rounds VALUES (2, 'dice', NULL, '2026-01-18T10:00:30Z', '{}')")
+    (kept,) = await postgres.fetch(
+        "SELECT (extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1000)::bigint AS ms FROM rounds "
+        "WHERE round_id = 2"
+    )
+
+    async with reading(notify_backend(postgres)) as found:
+        await found.reach(2)
+    timestamps = [item.round.timestamp for item in found.items if isinstance(item, Captured)]
+    assert timestamps == [1768730430500, kept["ms"]]
+
+
+async def test_partitioned_table_is_read_as_one_with_holes_of_its_partitions(any_postgres: PostgresServer) -> None:
+    """Who writes into a partition only is waited for like all others."""
+    server = any_postgres
+    await server.execute(
+        """CREATE TABLE rounds (round_id bigint, game_slug text, finished_at timestamptz, extras json,
+             PRIMARY KEY (round_id, game_slug)) PARTITION BY LIST (game_slug);
+           CREATE TABLE rounds_crash PARTITION OF rounds FOR VALUES IN ('crash');
+           CREATE TABLE rounds_rest PARTITION OF rounds DEFAULT"""
+    )
+    await set_up_notify(server)
+    late = await server.connect()
+    transaction = late.transaction()
+    await transaction.start()
+    await late.execute("INSERT INTO rounds_crash VALUES (1, 'crash', now(), '{}')")
+    await server.execute("INSERT INTO rounds VALUES (2, 'double', now(), '{}'), (3, 'crash', now(), '{}')")
+    backend = notify_backend(server)
+
+    async with reading(backend) as found:
+        await found.reach(2)
+        assert backend.status.safe == 0
+        await transaction.commit()
+        assert await found.reach(3) == [2, 3, 1]
+    types = {item.round.game_slug: item.round.game_type for item in found.items if isinstance(item, Captured)}
+    assert types == {"double": "color", "crash": "multiplier"}
+    await late.close()
+
+
+async def test_other_names_of_table_and_columns_are_options(postgres: PostgresServer) -> None:
+    """Names that need quotes too, and ids unique within their game only, beside an order of the table's own."""
+    await postgres.execute(
+        """CREATE SCHEMA "Bets"; CREATE TABLE "Bets"."Game Rounds" (
+             seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "Id" int, game text, ended timestamp, data text);
+           INSERT INTO "Bets"."Game Rounds" ("Id", game, ended, data) VALUES
+             (1, 'crash', '2026-01-18 10:00:30', '{"point": 2.50}'), (1, 'dice', '2026-01-18 10:00:31', '{}')"""
+    )
+    await set_up_notify(postgres, "Game Rounds", schema="Bets")
+    backend = notify_backend(
+        postgres, table="Bets.Game Rounds", order_column="seq", round_id_column="Id", game_slug_column="game",
+        finished_at_column="ended", extras_column="data",
+    )  # fmt: skip
+
+    async with reading(backend) as found:
+        assert await found.reach(2) == [1, 1]
+    assert isinstance(found.items[0], Captured)
+    assert found.items[0].round.finished_at == "2026-01-18T10:00:30Z"
+    assert found.items[0].round.extras == '{"point":"2.50"}'
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"table": "no_such"}, "has no table"),
+        ({"extras_column": "payload"}, "has no column payload"),
+        ({"order_column": "game_slug"}, "is no integer"),
+        ({"order_column": "gone"}, "set the option 'order_column'"),
+        ({"dsn": "postgresql://postgres@127.0.0.1:1/postgres", "connect_timeout_s": 1}, "cannot be reached"),
+    ],
+)
+async def test_source_that_does_not_fit_is_one_sentence_that_says_what_to_do(
+    postgres: PostgresServer, options: dict[str, object], says: str
+) -> None:
+    """Nothing is read from a source that would lose rounds, and the operator is told why."""
+    await postgres.make_rounds_table()
+    await set_up_notify(postgres)
+
+    with pytest.raises(SourceError, match=says):
+        async with notify_backend(postgres, **options).open():
+            pass
+
+
+async def test_without_set_up_the_command_to_run_is_named(postgres: PostgresServer) -> None:
+    """A first start says what is missing."""
+    await postgres.execute(
+        "CREATE TABLE rounds (round_id bigint, game_slug text, finished_at timestamptz, extras jsonb)"
+    )
+
+    with pytest.raises(SourceError) as caught:
+        async with notify_backend(postgres).open():
+            pass
+    lines = str(caught.value).splitlines()
+    assert "CREATE UNIQUE INDEX CONCURRENTLY" in lines[0]
+    assert "stream-relay backend setup" in lines[1]
+
+
+def test_unknown_option_names_those_there_are() -> None:
+    """A typo is not a default."""
+    with pytest.raises(InvalidOptions, match="unknown option 'pol_s'"):
+        PostgresNotify({"dsn": "postgresql://localhost/x", "pol_s": 1}, CONTEXT)

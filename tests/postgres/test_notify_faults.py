@@ -1,0 +1,232 @@
+"""What `postgres-notify` does when things break: servers, links, poolers, other readers, its own trigger."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import asyncpg
+import pytest
+
+from backends.contract import SourceError
+from tests.postgres.ingesting import notify_backend, reading, set_up_notify, until
+from tests.postgres.pooler import pooler_before
+from tests.postgres_server import PostgresServer
+
+pytestmark = pytest.mark.service
+
+
+@pytest.fixture
+async def rounds_table(postgres: PostgresServer) -> PostgresServer:
+    """A server with the table of rounds, set up."""
+    await postgres.make_rounds_table()
+    await set_up_notify(postgres)
+    return postgres
+
+
+async def test_wake_up_delivers_long_before_the_next_poll(rounds_table: PostgresServer) -> None:
+    """NOTIFY is the hint that makes it fast."""
+    async with reading(notify_backend(rounds_table, poll_s=60)) as found:
+        await rounds_table.insert_rounds(1, 1)
+        await found.reach(1)
+        await rounds_table.insert_rounds(2, 2)
+        await found.reach(2)
+
+
+async def test_lost_wake_up_is_made_good_by_the_poll(rounds_table: PostgresServer) -> None:
+    """Polling is the guarantee: without a trigger every row still comes."""
+    await rounds_table.execute("DROP TRIGGER stream_relay_wake ON rounds")
+    async with reading(notify_backend(rounds_table)) as found:
+        for number in range(1, 4):
+            await rounds_table.insert_rounds(number, number)
+            await found.reach(number)
+
+
+async def test_insert_succeeds_whatever_is_wrong_with_the_trigger(rounds_table: PostgresServer) -> None:
+    """The producer comes first: a channel name that NOTIFY refuses fails no INSERT, and nobody is asked to listen."""
+    too_long = "x" * 64
+    await rounds_table.execute(
+        f"""DROP TRIGGER stream_relay_wake ON rounds; CREATE TRIGGER stream_relay_wake AFTER INSERT ON rounds
+            FOR EACH STATEMENT EXECUTE FUNCTION stream_relay.wake('{too_long}')"""
+    )
+
+    await rounds_table.insert_rounds(1, 1)
+
+    assert len(await rounds_table.fetch("SELECT 1 FROM rounds")) == 1
+
+
+async def test_many_inserts_of_one_transaction_wake_once(rounds_table: PostgresServer) -> None:
+    """Equal payloads collapse, so ten thousand statements fill no queue."""
+    heard: list[object] = []
+    listener = await rounds_table.connect()
+    await listener.add_listener("stream_relay", lambda *event: heard.append(event))
+    producer = await rounds_table.connect()
+    async with producer.transaction():
+        for number in range(1, 101):
+            await producer.execute("INSERT INTO rounds VALUES ($1, 'dice', NULL, now(), '{}')", number)
+    await listener.execute("SELECT 1")
+    assert len(heard) == 1
+    await producer.close()
+    await listener.close()
+
+
+@pytest.mark.parametrize("end", ["fast", "immediate", "kill", "terminate"])
+async def test_every_row_comes_once_through_loss_of_the_server(rounds_table: PostgresServer, end: str) -> None:
+    """Shut down, crashed or merely cut off, the reader comes back and goes on."""
+    server = rounds_table
+    backend = notify_backend(server, retry_max_s=0.2)
+    async with reading(backend) as found:
+        await server.insert_rounds(1, 100)
+        await found.reach(100)
+        if end == "terminate":
+            await server.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'stream-relay%'"
+            )
+        elif end == "kill":
+            await server.kill()
+            await server.start()
+        else:
+            await server.restart("fast" if end == "fast" else "immediate")
+        await server.insert_rounds(101, 200)
+        assert await found.reach(200) == list(range(1, 201))
+    assert backend.status.reconnects >= 1
+
+
+async def test_fast_shutdown_is_not_held_up_by_the_reader(rounds_table: PostgresServer) -> None:
+    """A server that is to stop stops at once while we listen."""
+    async with reading(notify_backend(rounds_table)) as found:
+        await rounds_table.insert_rounds(1, 1)
+        await found.reach(1)
+        async with asyncio.timeout(1):
+            await rounds_table.stop("fast")
+
+
+async def test_transaction_open_over_a_crash_leaves_a_hole_that_dies(rounds_table: PostgresServer) -> None:
+    """Who held the lock before the crash cannot hold it after; the reader does not wait for a ghost."""
+    server = rounds_table
+    ghost = await server.connect()
+    await ghost.transaction().start()
+    await ghost.execute("INSERT INTO rounds VALUES (1, 'dice', NULL, now(), '{}')")
+    await server.insert_rounds(2, 2)
+    backend = notify_backend(server, retry_max_s=0.2)
+
+    async with reading(backend) as found:
+        await found.reach(1)
+        await server.kill()
+        await server.start()
+        await server.insert_rounds(3, 3)
+        assert await found.reach(2) == [2, 3]
+        await until(lambda: backend.status.safe == 3)
+    ghost.terminate()
+
+
+async def test_prepared_transaction_is_waited_for_like_any_other(postgres: PostgresServer) -> None:
+    """Two-phase commit holds its locks without a session; a row that comes so is not missed."""
+    await postgres.restart(max_prepared_transactions="5")
+    await postgres.make_rounds_table()
+    await set_up_notify(postgres)
+    # A transaction that has notified cannot be prepared, so producers of this kind go without the trigger.
+    await postgres.execute("DROP TRIGGER stream_relay_wake ON rounds")
+    producer = await postgres.connect()
+    await producer.execute("BEGIN; INSERT INTO rounds VALUES (1, 'dice', NULL, now(), '{}'); PREPARE TRANSACTION 'x'")
+    await producer.close()
+    await postgres.insert_rounds(2, 2)
+    backend = notify_backend(postgres)
+
+    async with reading(backend) as found:
+        await found.reach(1)
+        await postgres.insert_rounds(3, 3)
+        await found.reach(2)
+        assert backend.status.safe == 0
+        await postgres.execute("COMMIT PREPARED 'x'")
+        assert await found.reach(3) == [2, 3, 1]
+
+
+async def test_row_with_an_id_taken_before_its_transaction_is_late_and_not_lost(rounds_table: PostgresServer) -> None:
+    """Looking back finds what breaks the rule, at the latest at the next start."""
+    backend = notify_backend(rounds_table)
+    await rounds_table.insert_rounds(1, 1)
+    await rounds_table.insert_rounds(3, 3)
+    async with reading(backend) as found:
+        await found.reach(2)
+        await until(lambda: backend.status.safe == 3)
+        await rounds_table.insert_rounds(2, 2)
+        await rounds_table.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'stream-relay%'"
+        )
+        assert await found.reach(3) == [1, 3, 2]
+
+
+async def test_second_reader_stands_by_and_takes_over_when_the_first_is_gone(rounds_table: PostgresServer) -> None:
+    """One reads at a time, and the next one goes on where the first was confirmed."""
+    second = notify_backend(rounds_table, lookback_ids=0)
+    async with reading(second) as takes_over:
+        await rounds_table.insert_rounds(1, 1)
+        await takes_over.reach(1)
+        async with reading(notify_backend(rounds_table, lookback_ids=0)) as stands_by:
+            await rounds_table.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'stream-relay keeper'"
+            )
+            await rounds_table.insert_rounds(2, 50)
+            await until(lambda: {*takes_over.ids, *stands_by.ids} == set(range(1, 51)))
+
+
+async def test_reader_that_says_nothing_any_more_is_ended_by_the_next(rounds_table: PostgresServer) -> None:
+    """A frozen process holds its lock for ever; whoever waits ends its session after the stated time."""
+    frozen = await rounds_table.connect()
+    name = "stream_relay:stream_relay:public.rounds"
+    await frozen.execute("SELECT pg_advisory_lock(hashtextextended($1, 0))", name)
+    await rounds_table.insert_rounds(1, 1)
+
+    async with reading(notify_backend(rounds_table, takeover_s=4)) as found:
+        await found.reach(1)
+    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+        await frozen.execute("SELECT 1")
+
+
+async def test_pooler_in_transaction_mode_is_named_and_can_be_polled_through(rounds_table: PostgresServer) -> None:
+    """LISTEN would wait for ever there; the operator is told so at once, and what to set."""
+    await rounds_table.insert_rounds(1, 3)
+    async with pooler_before(rounds_table) as port:
+        dsn = f"postgresql://postgres@127.0.0.1:{port}/postgres?sslmode=disable"
+        with pytest.raises(SourceError, match=r"looks like a pooler in transaction mode .* notify=false to poll"):
+            async with notify_backend(rounds_table, dsn=dsn).open():
+                pass
+        async with reading(notify_backend(rounds_table, dsn=dsn, notify=False)) as found:
+            assert await found.reach(3) == [1, 2, 3]
+
+
+async def test_reader_leaves_a_frozen_server_in_bounded_time(rounds_table: PostgresServer) -> None:
+    """A server that is silent is not waited for."""
+    async with AsyncExitStack() as stack:
+        found = await stack.enter_async_context(reading(notify_backend(rounds_table)))
+        await rounds_table.insert_rounds(1, 1)
+        await found.reach(1)
+        rounds_table.freeze()
+        async with asyncio.timeout(10):
+            await stack.aclose()
+    rounds_table.thaw()
+
+
+async def test_table_that_is_dropped_while_it_is_read_ends_the_reader_with_a_sentence(
+    rounds_table: PostgresServer,
+) -> None:
+    """What an operator did is told to an operator, and not retried for ever."""
+
+    async def drop_it_meanwhile() -> None:
+        async with reading(notify_backend(rounds_table)) as found:
+            await rounds_table.insert_rounds(1, 1)
+            await found.reach(1)
+            await rounds_table.execute("DROP TABLE rounds")
+            await found.reach(2)
+
+    with pytest.raises(SourceError, match="rounds"):
+        await drop_it_meanwhile()
+
+
+async def test_column_added_and_type_changed_while_it_is_read_change_nothing(rounds_table: PostgresServer) -> None:
+    """DDL that leaves the columns in place is not noticed by clients."""
+    async with reading(notify_backend(rounds_table)) as found:
+        await rounds_table.insert_rounds(1, 1)
+        await found.reach(1)
+        await rounds_table.execute("ALTER TABLE rounds ADD COLUMN note text; ALTER TABLE rounds ALTER extras TYPE text")
+        await rounds_table.insert_rounds(2, 2)
+        assert await found.reach(2) == [1, 2]
