@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from rounds import Round
 
 _LINKS: Final = (500, 5000)
+_ALLOWED: Final = range(100, 9001)
+"""With fewer, a turn's CPU drowns in the 10 ms steps; with more, both fleets do not fit into 20,000 open files."""
 _DELIVERIES: Final = 400_000
 """Of each kind: enough CPU for its 10 ms steps to be below 1 %."""
 _BURST: Final = 100
@@ -34,6 +36,8 @@ _BURSTS: Final = 3
 """Per slice."""
 _SLICES: Final = 8
 """The relay and the bare loop take turns this often."""
+_LONGEST_SLICE: Final = 200
+"""Rounds in a turn: while the bare loop has its, nobody answers the relay's pings."""
 _IDLE_S: Final = 45.0
 _IDLE_FROM: Final = 5000
 _RELAY_CORE: Final = 0
@@ -146,7 +150,7 @@ def measure(nats: NatsServer, wire: Wire, count: int) -> Result:
         rss_per_link = (rss_bytes(process.pid) - rss_before) / count
         idle_share = _idle(fleet, process) if count >= _IDLE_FROM else None
         with _ceiling(wire, count) as (writer, bare):
-            times = max(1, _DELIVERIES // count // _SLICES)
+            times = max(1, min(_DELIVERIES // count // _SLICES, _LONGEST_SLICE))
             single = _compete(process, fleet, writer, bare, rounds, times=times, at_once=1)
             piled = _compete(process, fleet, writer, bare, rounds, times=_BURSTS, at_once=_BURST)
             bare.close()
@@ -217,5 +221,12 @@ def _idle(fleet: Fleet, process: RelayProcess) -> float:
     return share
 
 
+def _counts(arguments: list[str]) -> list[int]:
+    for text in arguments:
+        if not text.isdecimal() or int(text) not in _ALLOWED:
+            raise SystemExit(f"{text!r} is no number of links; use {_ALLOWED.start} to {_ALLOWED.stop - 1}")
+    return [int(text) for text in arguments] or list(_LINKS)
+
+
 if __name__ == "__main__":
-    main([int(text) for text in sys.argv[1:]] or list(_LINKS))
+    main(_counts(sys.argv[1:]))

@@ -78,13 +78,18 @@ class Fleet:
     # --- rounds --------------------------------------------------------------------------------------------------
 
     def receive(self, messages: int) -> float:
-        """Read until every link has `messages` of them since the start; return when the last one had (monotonic)."""
+        """Read until every link has `messages` of them since the start; return when the last one had (monotonic).
+
+        Raises:
+            BadWire: They did not come in time, or more than these came, or other bytes than the first link got.
+        """
         position, tails, startswith, read = self._position, self._tails, self.reference.startswith, os.read
-        waiting = len(self._sockets)
-        complete = -1
+        waiting, complete = len(self._sockets), -1
+        deadline = time.monotonic() + _PATIENCE_S
         while waiting:
             events = self._epoll.poll(_PATIENCE_S)
-            if not events:
+            # Not only when nothing comes: heartbeats always do.
+            if not events or time.monotonic() > deadline:
                 raise BadWire(f"{waiting} of {len(self)} links did not get message {messages} within {_PATIENCE_S} s")
             for number, _ in events:
                 data = read(number, _READ_BYTES)
@@ -93,6 +98,8 @@ class Fleet:
                     position[number] = now_at = before + len(data)
                 else:
                     now_at = self._with_care(number, data)
+                    if len(self.ends) > messages:
+                        raise BadWire(f"{len(self.ends)} messages came where {messages} were sent")
                     complete = len(self.reference) if len(self.ends) == messages else -1
                 if now_at == complete != before:
                     waiting -= 1
