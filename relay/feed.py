@@ -53,7 +53,9 @@ class Feed:
         self._starting = asyncio.Lock()
         self._stopping: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
-        self._doubtful = False  # the log may have been made anew since we looked
+        self._newest_live = 0
+        self._doubts = 0  # times that the log may have been made anew
+        self._dispelled = 0  # so many of them were looked into
         self.repaired = 0
         """Rounds that the live subscription missed and the log supplied."""
 
@@ -161,18 +163,26 @@ class Feed:
 
     # --- rounds ------------------------------------------------------------------------------------------------
 
+    @property
+    def _is_doubtful(self) -> bool:
+        """Whether what comes may be of another log than what came: nothing is handed on before that is known."""
+        return self._doubts > self._dispelled
+
     async def _on_reconnected(self) -> None:
-        self._doubtful = True
+        self._doubts += 1
         self._wake.set()
 
     async def _on_live(self, message: Msg) -> None:
         entry = _entry_of(message)
         if self._sequencer is None or entry is None:
             return
-        if entry.sequence <= max(self._sequencer.head, 1):
-            # What a repair has read comes once more; or a new log counts from 1 again.
-            self._doubtful = True
+        if entry.sequence <= max(self._newest_live, 1):  # a new log counts from 1 again
+            self._doubts += 1
+        self._newest_live = entry.sequence
+        if self._is_doubtful:
+            self._sequencer.on_sign(entry.sequence)
             self._wake.set()
+            return
         ready = self._sequencer.on_live(entry)
         if ready:
             self._hub.publish(ready)
@@ -181,7 +191,7 @@ class Feed:
 
     async def _catch_up(self, nc: Client, sequencer: Sequencer) -> None:
         first, tail = await self._reader.first(), await self._reader.last()
-        if (self._doubtful or tail < sequencer.head) and await self._is_made_anew(nc, sequencer):
+        if (self._is_doubtful or tail < sequencer.head) and await self._is_made_anew(nc, sequencer):
             return
         tail = max(tail, sequencer.known)  # the replica that answered may be behind
         self._hub.first = tail + 1 if first is None else first
@@ -200,12 +210,9 @@ class Feed:
 
         When it was, begin with the new one and return True.
         """
-        self._doubtful = False
-        try:
-            info = await open_log(nc, self._settings)
-        except LogUnavailable:
-            self._doubtful = True
-            raise
+        doubts = self._doubts
+        info = await open_log(nc, self._settings)
+        self._dispelled = doubts
         if self._sequencer is not sequencer:
             return True
         if info.epoch == self._epoch:

@@ -29,6 +29,10 @@ class Sequencer:
         """The highest sequence that the log is known to have reached."""
         return max(self.head, self._early)
 
+    def on_sign(self, sequence: int) -> None:
+        """Learn that the log has reached `sequence`, from an entry that must not be handed on: read it there."""
+        self._early = max(self._early, sequence)
+
     def on_live(self, entry: LogEntry) -> Sequence[LogEntry]:
         """Take an entry from the live subscription; return what can be handed on now."""
         if entry.sequence <= self.head:
