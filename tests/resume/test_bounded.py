@@ -1,6 +1,7 @@
 """Part of history, asked for by time and by count: where it begins, where it ends, and how fast it goes."""
 
 import time
+from typing import Any
 
 import aiohttp
 import pytest
@@ -182,7 +183,7 @@ async def test_replay_without_a_beginning_begins_with_the_oldest_round(relay: st
 async def test_eventsource_that_comes_back_after_the_end_is_told_to_stay_away(relay: str, log: LogWriter) -> None:
     """It sends the id of the end to the same URL, and is answered 204, after which it never comes again."""
     await log.store(*(make_round("crash", number) for number in range(30)))
-    query = {"from": at(10), "to": at(20)}
+    query: dict[str, Any] = {"from": at(10), "to": at(20)}
     async with watch(relay, "crash", protocol="sse", **query) as viewer:
         await viewer.to_the_end()
 

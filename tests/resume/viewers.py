@@ -5,6 +5,7 @@ Owns no expectations. Every wait ends: with what was waited for, with the end of
 
 import asyncio
 import json
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -144,17 +145,26 @@ class SseViewer(Viewer):
 
 @asynccontextmanager
 async def watch(
-    url: str, path: str, *, protocol: str = "ws", last_event_id: str | None = None, **query: object
+    url: str,
+    path: str,
+    *,
+    protocol: str = "ws",
+    last_event_id: str | None = None,
+    receive_buffer: int | None = None,
+    **query: object,
 ) -> AsyncIterator[Any]:
     """Open a stream: ``async with watch(url, "crash", after=cursor) as viewer``. `protocol` is ``ws`` or ``sse``.
 
     A parameter that is a Python keyword is given with an underscore behind it: ``from_``. The empty path is all games,
-    or those of the parameter ``games``.
+    or those of the parameter ``games``. `receive_buffer` is what the kernel takes for the client, in bytes.
     """
     path = f"/{path}" if path else ""
     parameters = {name.rstrip("_"): str(value) for name, value in query.items()}
     async with AsyncExitStack() as stack:
-        session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)))
+        connector = aiohttp.TCPConnector(socket_factory=_socket_factory(receive_buffer))
+        session = await stack.enter_async_context(
+            aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
+        )
         if protocol == "ws":
             token = await token_of(session, url)
             opened = session.ws_connect(f"{url}/ws{path}", params=parameters, protocols=[token], max_msg_size=0)
@@ -164,6 +174,16 @@ async def watch(
             asked = session.get(f"{url}/sse{path}", params=parameters, headers=headers)
             viewer = SseViewer(await stack.enter_async_context(asked))
         yield viewer
+
+
+def _socket_factory(receive_buffer: int | None) -> Callable[[Any], socket.socket]:
+    def make(address: Any) -> socket.socket:
+        made = socket.socket(*address[:3])
+        if receive_buffer is not None:  # before connect: it sets the window that the relay is offered
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        return made
+
+    return make
 
 
 async def token_of(session: aiohttp.ClientSession, url: str) -> str:
