@@ -26,6 +26,7 @@ from relay.feed import Feed
 from relay.health import Health
 from relay.heartbeat import Heartbeats
 from relay.history import History
+from relay.http_protocol import protocol_factory
 from relay.hub import Hub
 from relay.log_reader import LogReader
 from relay.ring import Ring
@@ -156,14 +157,16 @@ async def stop_requested() -> None:
 async def _listening(app: web.Application, settings: HttpSettings) -> AsyncIterator[str]:
     listener = _bind(settings)
     # handler_cancellation: an SSE handler waits on a future, and must end when its client leaves.
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_CLOSING_S)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=_CLOSING_S)
     await runner.setup()
+    factory = protocol_factory(runner, request_s=settings.request_s)
+    server = await asyncio.get_running_loop().create_server(factory, sock=listener, backlog=_BACKLOG)
     try:
-        await web.SockSite(runner, listener, backlog=_BACKLOG).start()
         host, port = listener.getsockname()[:2]
         shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
         yield f"http://{shown}:{port}"
     finally:
+        server.close()
         await runner.cleanup()
 
 

@@ -35,6 +35,8 @@ class HttpSettings(_Section):
     host: str = "0.0.0.0"  # noqa: S104 - in a container the platform decides who reaches it
     port: int = Field(default=8080, ge=0, le=65535)
     """0 lets the system choose. Platforms that set ``PORT`` are honoured when this is not set."""
+    request_s: float = Field(default=10.0, gt=0, le=60)
+    """How long a new connection may take to send the head of its first request."""
 
 
 class GrpcSettings(_Section):
