@@ -1,0 +1,76 @@
+"""``stream-relay serve`` as an operator runs it: a process of its own, with a key and a token secret of its own."""
+
+import asyncio
+import os
+import secrets
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from auth.keys import generate
+from tests.clients.program import Program
+from tests.relay.conftest import wait_ready
+
+COMMAND: Final = str(Path(sys.executable).with_name("stream-relay"))
+SETTINGS: Final = {"RELAY_HTTP_HOST": "127.0.0.1", "RELAY_HTTP_PORT": "0", "RELAY_GRPC_PORT": "0"}
+
+
+class Serving:
+    """A running relay process."""
+
+    token_secrets: Final = f"t:{secrets.token_hex(32)}"
+
+    def __init__(self, nats_url: str, settings: dict[str, str]) -> None:
+        self.key, stored = generate("private")
+        self._program = Program(
+            [COMMAND, "serve"],
+            env=SETTINGS
+            | {
+                "RELAY_NATS_URL": nats_url,
+                "RELAY_AUTH_KEYS": f"k={stored}",
+                "RELAY_AUTH_TOKEN_SECRETS": self.token_secrets,
+            }
+            | settings,
+        )
+        self.url = ""
+
+    @property
+    def printed(self) -> list[str]:
+        """All it has printed; complete once it has ended."""
+        return self._program.printed
+
+    async def listening(self) -> None:
+        """Wait until it listens, and learn where."""
+        [found] = await asyncio.to_thread(self._program.wait_for, r"(?=.*relay_listening).*(http://127\.0\.0\.1:\d+)")
+        self.url = found[1]
+
+    async def logged(self, pattern: str) -> None:
+        """Wait until it logs a line that matches."""
+        await asyncio.to_thread(self._program.wait_for, pattern)
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self._program.pid, number)
+
+    async def exit_code(self, *, within_s: float = 30) -> int:
+        """Wait until it has ended."""
+        return await asyncio.to_thread(self._program.wait, within_s=within_s)
+
+    def stop(self) -> int:
+        """End it as Ctrl-C does, by force if need be."""
+        return self._program.stop()
+
+
+@asynccontextmanager
+async def serving(nats_url: str, *, ready: bool = True, **settings: str) -> AsyncIterator[Serving]:
+    """Run a relay process with `settings` (``RELAY_...``); without `ready` it is handed over once it listens."""
+    relay = Serving(nats_url, settings)
+    try:
+        await relay.listening()
+        if ready:
+            await wait_ready(relay.url)
+        yield relay
+    finally:
+        await asyncio.to_thread(relay.stop)
