@@ -13,7 +13,7 @@ from tests.postgres_server import PostgresServer
 CONTEXT = BackendContext(Catalogue.load())
 
 
-def make_backend(server: PostgresServer, dsn: str | None = None, **options: object) -> PostgresReplication:
+def make_backend(server: PostgresServer, dsn: str | None = None, **options: Any) -> PostgresReplication:
     """A backend on `server` that sets up what it needs, and is impatient."""
     defaults = {"dsn": dsn or server.dsn(), "create": True, "retry_max_s": 0.2}
     return PostgresReplication({**defaults, **options}, CONTEXT)

@@ -1,0 +1,320 @@
+"""Capture while everything around it fails: the server, the network, the broker, our own process, a second one."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from nats.aio.client import Client
+from nats.js.errors import NotFoundError
+
+from backends.connection import connect
+from backends.contract import SourceError
+from backends.ingest import run_ingest
+from backends.log_settings import LogSettings
+from backends.postgres.replication import PostgresReplication
+from backends.publisher import PublisherSettings
+from tests.backends.harness import Wire, captured_events, stored
+from tests.nats import NatsServer
+from tests.postgres.ingest_process import ingesting
+from tests.postgres.reading import HOLDER, make_backend, reading, wait_for_sql
+from tests.postgres_server import PostgresServer
+
+pytestmark = pytest.mark.service
+
+
+@asynccontextmanager
+async def ingest(backend: PostgresReplication, nats: NatsServer, **settings: Any) -> AsyncIterator[asyncio.Task[Any]]:
+    """Publish what a backend reads, in this process, for as long as the block lasts. The slot stands when it begins."""
+    async with backend.open():
+        pass
+    task = asyncio.create_task(
+        run_ingest(backend, LogSettings(url=nats.url), PublisherSettings(ack_timeout_s=1, **settings))
+    )
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def stored_ids(nats: NatsServer, count: int) -> list[int]:
+    """Wait until the log holds at least `count` rounds; return all, in log order."""
+    async with connect(LogSettings(url=nats.url), name="test-waiter") as nc:
+        live = await nc.subscribe("live.rounds.*")
+        while (missing := count - await _messages(nc)) > 0:
+            for _ in range(missing):
+                await live.next_msg(timeout=30)
+    return [number for _, number in await stored(nats)]
+
+
+async def _messages(nc: Client) -> int:
+    try:
+        messages: int = (await nc.jetstream().stream_info("ROUNDS")).state.messages
+    except NotFoundError:
+        return 0
+    return messages
+
+
+# --- the server ------------------------------------------------------------------------------------------------------
+
+
+async def test_fast_shutdown_does_not_wait_for_an_idle_reader(any_postgres: PostgresServer) -> None:
+    """The server ends once we have confirmed all of its log, and we do so at once."""
+    server = any_postgres
+    await server.make_rounds_table()
+    async with reading(make_backend(server)) as reader:
+        await server.insert_rounds(1, 10)
+        await reader.seen(10)
+        began = time.monotonic()
+        await server.stop("fast")
+        assert time.monotonic() - began < 1
+
+        await server.start()
+        await server.insert_rounds(11, 20)
+        await reader.seen(20)
+    assert reader.ids == list(range(1, 21))
+
+
+async def test_fast_shutdown_does_not_wait_for_rounds_that_cannot_be_stored(any_postgres: PostgresServer) -> None:
+    """With the broker down nothing may be confirmed. We go, and the rounds come again."""
+    server = any_postgres
+    await server.make_rounds_table()
+    async with reading(make_backend(server), confirm=False) as reader:
+        await server.insert_rounds(1, 10)
+        await reader.seen(10)
+        began = time.monotonic()
+        await server.stop("fast")
+        assert time.monotonic() - began < 1
+
+        await server.start()
+        await server.insert_rounds(11, 20)
+        await reader.seen(20)
+    assert reader.ids == list(range(1, 21))
+    async with reading(make_backend(server)) as again:
+        await again.seen(20)
+    assert again.ids == list(range(1, 21))
+
+
+async def test_fast_shutdown_does_not_wait_for_a_reader_that_is_full(postgres: PostgresServer) -> None:
+    """With the broker down for long nobody asks for the next batch: we leave the stream, and go on there later."""
+    await postgres.make_rounds_table()
+    with captured_events() as events:
+        async with reading(make_backend(postgres), confirm=False) as reader:
+            reader.stop_taking()
+            await postgres.insert_rounds(1, 50_000)
+            await reader.seen(1)
+            await events.seen("stream_left")
+            began = time.monotonic()
+            await postgres.stop("fast")
+            assert time.monotonic() - began < 1
+
+            await postgres.start()
+            reader.take_again()
+            await reader.seen(50_000)
+    assert reader.ids == list(range(1, 50_001))
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate", "kill"])
+async def test_server_restart_in_mid_transaction_loses_and_doubles_nothing(postgres: PostgresServer, mode: Any) -> None:
+    """The stream goes on within the transaction at which it broke off."""
+    await postgres.make_rounds_table()
+    async with reading(make_backend(postgres)) as reader:
+        await postgres.insert_rounds(1, 9_000)
+        await reader.seen(1000)
+        reader.stop_taking()
+        await (postgres.kill() if mode == "kill" else postgres.stop(mode))
+        await postgres.start()
+        reader.take_again()
+        await postgres.insert_rounds(9_001, 9_002)
+        await reader.seen(9_002)
+
+    assert reader.ids == list(range(1, 9_003))
+
+
+async def test_terminated_backend_is_replaced(any_postgres: PostgresServer) -> None:
+    """An administrator ends our connection: the next one goes on where it was."""
+    server = any_postgres
+    await server.make_rounds_table()
+    with captured_events() as events:
+        async with reading(make_backend(server)) as reader:
+            for first in (1, 11, 21):
+                await server.insert_rounds(first, first + 9)
+                await reader.seen(first + 9)
+                await server.execute("SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots")
+            await server.insert_rounds(31, 31)
+            await reader.seen(31)
+
+    assert reader.ids == list(range(1, 32))
+    assert "57P01" in next(e["error"] for e in events.details if e["event"] == "stream_lost")
+
+
+async def test_stalled_network_is_noticed_and_our_dead_connection_removed(postgres: PostgresServer) -> None:
+    """Nothing comes and nothing breaks: after ``sender_timeout_s`` a new connection takes the slot from the old."""
+    await postgres.make_rounds_table()
+    async with Wire(postgres.dsn()).listening() as wire:
+        dsn = postgres.dsn().replace(str(postgres.port), str(wire.port))
+        with captured_events() as events:
+            async with reading(make_backend(postgres, dsn, sender_timeout_s=1, connect_timeout_s=1)) as reader:
+                await postgres.insert_rounds(1, 1)
+                await reader.seen(1)
+                wire.swallow_answers()
+                await postgres.insert_rounds(2, 2)
+                await events.seen("stream_lost")
+                assert "silent for" in events.details[-1]["error"]
+                wire.cut()
+                await reader.seen(2)
+    assert reader.ids == [1, 2]
+
+
+async def test_frozen_server_is_waited_for(postgres: PostgresServer) -> None:
+    """Connecting to it has a deadline too; when it thaws, nothing is missing."""
+    await postgres.make_rounds_table()
+    with captured_events() as events:
+        async with reading(make_backend(postgres, sender_timeout_s=1, connect_timeout_s=0.3)) as reader:
+            await postgres.insert_rounds(1, 1)
+            await reader.seen(1)
+            postgres.freeze()
+            await events.seen("stream_lost")
+            with pytest.raises(SourceError, match=r"no answer from 127.0.0.1:.* within 0.3 s"):
+                await make_backend(postgres, connect_timeout_s=0.3).open().__aenter__()
+            postgres.thaw()
+            await postgres.insert_rounds(2, 2)
+            await reader.seen(2)
+    assert reader.ids == [1, 2]
+
+
+# --- the broker ------------------------------------------------------------------------------------------------------
+
+
+async def test_broker_down_longer_than_the_sender_timeout_keeps_the_stream(
+    postgres: PostgresServer, nats: NatsServer
+) -> None:
+    """Status goes out on a timer of its own, so the server does not take us for dead, and nothing is lost."""
+    await postgres.make_rounds_table()
+    with captured_events() as events:
+        async with ingest(make_backend(postgres, sender_timeout_s=1), nats):
+            await postgres.insert_rounds(1, 100)
+            await stored_ids(nats, 100)
+            await nats.kill()
+            await postgres.insert_rounds(101, 200)
+            holder = await wait_for_sql(postgres, HOLDER)
+            connection = await postgres.connect()
+            await connection.execute("SELECT pg_sleep(2.5)")  # the situation itself: an outage of this length
+            assert await connection.fetchval(HOLDER) == holder
+            await connection.close()
+            await nats.start()
+            assert await stored_ids(nats, 200) == list(range(1, 201))
+    assert "stream_lost" not in events
+
+
+async def test_broker_killed_and_started_again_leaves_no_gap(postgres: PostgresServer, nats: NatsServer) -> None:
+    """Killed and started again in mid-stream, twice: once each, in order."""
+    await postgres.make_rounds_table()
+    async with ingest(make_backend(postgres), nats):
+        for start in range(1, 4):
+            await postgres.insert_rounds(start * 3_000 - 2_999, start * 3_000)
+            await stored_ids(nats, start * 3_000 - 2_900)
+            if start < 3:
+                await nats.kill()
+                await nats.start()
+        assert await stored_ids(nats, 9_000) == list(range(1, 9_001))
+
+
+# --- our own process -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("window_s", [120.0, 0.1], ids=["within", "beyond"])
+async def test_ingest_killed_between_ack_and_confirm_doubles_nothing(
+    postgres: PostgresServer, nats: NatsServer, window_s: float
+) -> None:
+    """Within and beyond the log's duplicate window: what was stored is recognised."""
+    await postgres.make_rounds_table()
+    log = {"duplicate_window_s": window_s}
+    # An hour of lag: everything is stored and nothing confirmed when the process dies.
+    async with ingesting(postgres, nats, log=log, publisher={"confirm_lag_s": 3600}) as process:
+        await process.said("stream_started")
+        for n in range(10):
+            await postgres.insert_rounds(n * 10 + 1, n * 10 + 10)
+        await stored_ids(nats, 100)
+        await process.kill()
+    await postgres.insert_rounds(101, 110)
+    await postgres.execute("SELECT pg_sleep($1)", min(window_s, 0.3))  # the situation: the window has passed
+
+    async with ingesting(postgres, nats, log=log) as process:
+        assert await stored_ids(nats, 110) == list(range(1, 111))
+
+
+@pytest.mark.parametrize("window_s", [120.0, 0.1], ids=["within", "beyond"])
+async def test_ingest_killed_with_half_a_transaction_acked_doubles_nothing(
+    postgres: PostgresServer, nats: NatsServer, window_s: float
+) -> None:
+    """The whole transaction comes again, and what was stored of it is recognised."""
+    await postgres.make_rounds_table()
+    log = {"duplicate_window_s": window_s}
+    async with ingesting(postgres, nats, log=log, publisher={"max_in_flight": 16}) as process:
+        await process.said("stream_started")
+        await postgres.insert_rounds(1, 4_000)
+        await stored_ids(nats, 1)
+        await process.kill()
+    half = len(await stored(nats))
+    assert 0 < half < 4_000
+
+    async with ingesting(postgres, nats, log=log):
+        assert await stored_ids(nats, 4_000) == list(range(1, 4_001))
+
+
+# --- a second process ------------------------------------------------------------------------------------------------
+
+
+async def test_hot_standby_takes_over_when_the_first_is_killed(postgres: PostgresServer, nats: NatsServer) -> None:
+    """Well under a second from the kill to the first round through the second process; no gap, no double."""
+    await postgres.make_rounds_table()
+    async with ingesting(postgres, nats) as first, ingesting(postgres, nats, create=False) as second:
+        await first.said("stream_started")
+        await postgres.insert_rounds(1, 10)
+        await stored_ids(nats, 10)
+        await second.said("slot_awaited")
+        await postgres.insert_rounds(11, 20)
+        await first.kill()
+        killed = time.monotonic()
+        await second.said("stream_started")
+        assert time.monotonic() - killed < 0.9
+        await postgres.insert_rounds(21, 30)
+        assert await stored_ids(nats, 30) == list(range(1, 31))
+
+
+async def test_frozen_holder_is_evicted_and_harmless_when_it_thaws(postgres: PostgresServer, nats: NatsServer) -> None:
+    """After its ``sender_timeout_s`` the slot is the other's. What the zombie still sends is known already."""
+    await postgres.make_rounds_table()
+    async with ingesting(postgres, nats, sender_timeout_s=1) as first, ingesting(postgres, nats) as second:
+        await first.said("stream_started")
+        await second.said("slot_awaited")
+        await postgres.insert_rounds(1, 10)
+        await stored_ids(nats, 10)
+        first.freeze()
+        await postgres.insert_rounds(11, 20)
+        await second.said("stream_started")
+        await postgres.insert_rounds(21, 30)
+        await stored_ids(nats, 30)
+        first.thaw()
+        await first.said("slot_awaited")
+        await second.kill()
+        await postgres.insert_rounds(31, 40)
+        await first.said("stream_started")
+        assert await stored_ids(nats, 40) == list(range(1, 41))
+
+
+async def test_two_readers_in_turn_leave_one_log(postgres: PostgresServer, nats: NatsServer) -> None:
+    """The slot goes back and forth between two processes while rows come: each round once, in order."""
+    await postgres.make_rounds_table()
+    async with ingest(make_backend(postgres), nats):
+        await postgres.insert_rounds(1, 1)
+        await stored_ids(nats, 1)
+        async with ingest(make_backend(postgres, create=False), nats):
+            for n in range(1, 6):
+                await postgres.insert_rounds(n * 100, n * 100 + 99)
+                await postgres.execute("SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots")
+            assert await stored_ids(nats, 501) == [1, *range(100, 600)]
