@@ -3,10 +3,11 @@
 import csv
 import io
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 import typer
 
@@ -97,10 +98,17 @@ def export(
     run(_export(file, _target(game, url, key), parameters | _filters(where)))
 
 
-def _target(game: str | None, url: str, key: str) -> Any:
+def _target(game: str | None, url: str, key: str, *, schemes: Sequence[str] = ("http", "https")) -> Any:
     from auth.keys import DEMO_KEY
     from relay.client import Target
 
+    try:
+        parts = urlsplit(url)
+        is_good = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number
+        is_good = False
+    if not is_good:
+        fail(f"--url {url!r} is not the address of a relay, such as {schemes[0]}://127.0.0.1:8080")
     return Target(url.rstrip("/"), key or DEMO_KEY, game)
 
 
@@ -109,7 +117,8 @@ def _followed(
 ) -> AsyncIterator[bytes]:
     from relay.client import follow
 
-    return follow(_target(game, url, key), via=via, parameters=parameters, say=_say)
+    schemes = ("http", "https", "grpc", "grpcs") if via == "grpc" else ("http", "https")
+    return follow(_target(game, url, key, schemes=schemes), via=via, parameters=parameters, say=_say)
 
 
 async def _print(rounds: Any, count: int | None) -> None:
@@ -140,6 +149,7 @@ async def _print_history(target: Any, parameters: Mapping[str, str], limit: int,
                 print(_line(round_, form))
     if form == "table":
         _print_table(rows)
+    sys.stdout.flush()  # here, where a closed pipe is still met quietly
 
 
 def _line(round_: Mapping[str, Any], form: str) -> str:
@@ -179,11 +189,15 @@ async def _export(file: Path, target: Any, parameters: Mapping[str, str]) -> Non
 
 
 def _filters(where: list[str] | None) -> dict[str, str]:
+    from rounds.filter import PARAMETERS
+
     found = {}
     for text in where or []:
         name, equals, value = text.partition("=")
         if not equals:
             fail(f"--where {text!r} is not NAME=VALUE, such as min_point=2")
+        if name not in PARAMETERS:  # a relay would ignore it, and everything would match
+            fail(f"--where {text!r} is no filter; there are: {', '.join(PARAMETERS)}")
         found[name] = value
     return found
 

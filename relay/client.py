@@ -26,7 +26,7 @@ class Refused(Exception):
     """The relay refused for good; ``str()`` is its own sentence."""
 
 
-class _Ended(Exception):
+class Ended(Exception):
     """The end that was asked for has been reached."""
 
 
@@ -85,7 +85,7 @@ async def follow(
                             given.pop(beginning, None)
                         given["after"] = message.cursor
                         yield data
-            except _Ended:
+            except Ended:
                 return
             except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
                 say(f"connection lost ({str(error) or type(error).__name__}); reconnecting")
@@ -142,7 +142,7 @@ async def _read_websocket(
                 if message.type is aiohttp.WSMsgType.TEXT:
                     yield message.data.encode()
             if ws.close_code == _COMPLETED:
-                raise _Ended
+                raise Ended
             if ws.close_code in _FATAL_CLOSE:
                 raise Refused(f"the relay closed the connection with code {ws.close_code}")
     except aiohttp.WSServerHandshakeError as error:
@@ -167,7 +167,7 @@ async def _read_sse(
                 event = line[7:].strip()
             elif line.startswith(b"data: "):
                 if event == b"end":
-                    raise _Ended
+                    raise Ended
                 event = b""
                 yield line[6:].rstrip(b"\n")
 

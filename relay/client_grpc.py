@@ -7,10 +7,11 @@ from urllib.parse import urlsplit
 import grpc
 from grpc import StatusCode, aio
 
-from relay.client import Refused, Target
+from relay.client import Ended, Refused, Target
+from relay.errors import BadRequest
 from relay.rpc.methods import SERVICE
-from relay.start import parse_time
-from rounds import Round
+from relay.start import Start, parse_time
+from rounds import Filter, InvalidCursor, InvalidFilter, Round
 from rounds import datastream_pb2 as pb
 from rounds.round import with_cursor
 
@@ -28,9 +29,15 @@ async def read_grpc(_session: object, target: Target, parameters: Mapping[str, s
     """Yield each round's JSON from one stream.
 
     Raises:
-        Refused: With the status' own sentence.
+        Refused: A parameter is wrong, or the relay refused; with its own sentence.
+        Ended: The end that was asked for has been reached.
         ConnectionError: The stream ended; call again.
     """
+    try:  # what the fields of a message cannot hold is refused here, in the words of the other protocols
+        Filter.parse(parameters)
+        Start.parse(parameters)
+    except (BadRequest, InvalidCursor, InvalidFilter) as error:
+        raise Refused(str(error)) from error
     filter_, start = _filter(parameters), _start(parameters)
     async with _channel(target) as channel:
         if target.game is None:
@@ -51,6 +58,7 @@ async def read_grpc(_session: object, target: Target, parameters: Mapping[str, s
             if error.code() in _FATAL:
                 raise Refused(error.details() or error.code().name) from error
             raise ConnectionError(error.details() or error.code().name) from error
+    raise Ended
 
 
 def _channel(target: Target) -> aio.Channel:

@@ -1,6 +1,7 @@
 """Write rounds to a file that the file backend replays, and show how far it is."""
 
 import gzip
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,18 +14,29 @@ from rounds import Round
 
 @contextmanager
 def recording(path: Path) -> Iterator[Callable[[bytes], None]]:
-    """Open a new recording; yield what takes one round's JSON. The name says how it is packed.
+    """Make a new recording; yield what takes one round's JSON. The name says how it is packed.
+
+    The file is there once the block has ended well, and whole. Until then it has another name, and if the block fails
+    nothing is left of it.
 
     Raises:
         StartError: The name is of no known kind, or the file exists or cannot be made.
     """
+    if path.exists():
+        raise StartError(f"{path} is there already; choose another name, or remove it")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with _open(path) as file:
+        try:
+            with _open(part, packed_as=path.name) as file:
 
-            def write(data: bytes) -> None:
-                file.write(Round.parse(data).to_json() + b"\n")  # the six given fields: cursors are of one log only
+                def write(data: bytes) -> None:
+                    # The six given fields: cursors are of one log only.
+                    file.write(Round.parse(data).to_json() + b"\n")
 
-            yield write
+                yield write
+            part.rename(path)
+        finally:
+            part.unlink(missing_ok=True)
     except OSError as error:
         raise StartError(f"{path} cannot be written: {error.strerror or error}") from error
 
@@ -44,14 +56,14 @@ def progress(title: str, *, total: int | None, shown: bool) -> Iterator[Callable
         yield lambda step: bar.advance(task, step)
 
 
-def _open(path: Path) -> IO[bytes]:
-    if path.name.endswith(".jsonl"):
+def _open(path: Path, *, packed_as: str) -> IO[bytes]:
+    if packed_as.endswith(".jsonl"):
         return path.open("xb")
-    if path.name.endswith(".jsonl.gz"):
+    if packed_as.endswith(".jsonl.gz"):
         return gzip.open(path, "xb")  # type: ignore[return-value]  # it is a binary file in all but name
-    if path.name.endswith(".jsonl.zst"):
+    if packed_as.endswith(".jsonl.zst"):
         import zstandard
 
         file: IO[bytes] = zstandard.open(path, "xb")
         return file
-    raise StartError(f"{path.name} must end in .jsonl, .jsonl.gz or .jsonl.zst")
+    raise StartError(f"{packed_as} must end in .jsonl, .jsonl.gz or .jsonl.zst")
