@@ -8,14 +8,14 @@ _WORTH_IT_BYTES: Final = 1024
 _GZIP_LEVEL: Final = 4
 _BROTLI_QUALITY: Final = 4
 """Both take about 5 ms for the largest answer and make it a tenth of its size; docs/benchmarks.md."""
-_CODING: Final = re.compile(r"([a-z*-]+)\s*(?:;\s*q=([01](?:\.[0-9]{0,3})?))?", re.ASCII)
+_WEIGHT: Final = re.compile(r"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)", re.ASCII)
 
 
 def compressed(body: bytes, accept_encoding: str) -> tuple[bytes, str | None]:
     """Return the body to send and its ``Content-Encoding``, the best of what `accept_encoding` allows (RFC 9110)."""
     if len(body) < _WORTH_IT_BYTES or not accept_encoding:
         return body, None
-    weights = {coding: float(weight or 1) for coding, weight in _CODING.findall(accept_encoding.lower())}
+    weights = read_weights(accept_encoding)
     if weights.get("br", 0) > 0 and weights["br"] >= weights.get("gzip", 0):
         import brotli  # only those who ask for it pay for its import
 
@@ -23,3 +23,14 @@ def compressed(body: bytes, accept_encoding: str) -> tuple[bytes, str | None]:
     if weights.get("gzip", weights.get("*", 0)) > 0:
         return gzip.compress(body, compresslevel=_GZIP_LEVEL, mtime=0), "gzip"
     return body, None
+
+
+def read_weights(accept_encoding: str) -> dict[str, float]:
+    """Read how welcome each coding is, from 0 (not at all) to 1; what is malformed is left out (RFC 9110, 12.5.3)."""
+    weights: dict[str, float] = {}
+    for element in accept_encoding.lower().split(","):
+        coding, semicolon, parameter = (part.strip() for part in element.partition(";"))
+        weight = _WEIGHT.fullmatch(parameter)
+        if coding and (weight or not semicolon):
+            weights[coding] = float(weight[1]) if weight else 1.0
+    return weights

@@ -22,6 +22,7 @@ from relay.subscription import named_games, wanted
 from rounds import Catalogue, Cursor
 
 _JSON: Final = "application/json"
+_CACHING: Final = {"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding, Authorization, X-API-Key"}
 
 
 class Rest:
@@ -69,9 +70,9 @@ class Rest:
         named_games(self._catalogue, self._allowed(request), [slug])
         async with self._edge.feed.listening():
             item = self._history.newest(slug)
-        etag = f'"{item.cursor}"'
-        if etag in _etags(request):
-            return web.Response(status=304, headers={"ETag": etag})
+        etag = f'W/"{item.cursor}"'  # weak: it names the round, not the bytes, which may come compressed
+        if _is_known(etag, request.headers.get("If-None-Match")):
+            return web.Response(status=304, headers={**_CACHING, "ETag": etag})
         return _answer(request, _with_value(item, self._catalogue.game(slug).value), {"ETag": etag})
 
     async def history(self, request: web.Request) -> web.Response:
@@ -104,8 +105,7 @@ class Rest:
 def _answer(request: web.Request, body: bytes, headers: Mapping[str, str] | None = None) -> web.Response:
     body, encoding = compressed(body, request.headers.get("Accept-Encoding", ""))
     response = web.Response(body=body, headers=headers, content_type=_JSON, charset="utf-8")
-    response.headers["Cache-Control"] = "private, no-cache"
-    response.headers["Vary"] = "Accept-Encoding, Authorization, X-API-Key"
+    response.headers.update(_CACHING)
     if encoding is not None:
         response.headers["Content-Encoding"] = encoding
     return response
@@ -124,6 +124,9 @@ def _cursor(query: Mapping[str, str], name: str) -> Cursor | None:
     return Cursor.parse(query[name]) if name in query else None
 
 
-def _etags(request: web.Request) -> list[str]:
-    """The tags that the client has (RFC 9110 section 13.1.2); weak ones match too."""
-    return [tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")]
+def _is_known(etag: str, if_none_match: str | None) -> bool:
+    """Whether the client has this version already; weakly compared (RFC 9110 section 13.1.2)."""
+    if if_none_match is None:
+        return False
+    known = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+    return known == ["*"] or etag.removeprefix("W/") in known
