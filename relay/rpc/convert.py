@@ -1,64 +1,27 @@
 """Between the domain and the messages of proto/datastream.proto. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Final
+from dataclasses import replace
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from relay.encode import Renderable
 from relay.errors import BadRequest
+from relay.rpc.wire import round_bytes
 from relay.start import MAX_LAST, MAX_SPEED, MIN_SPEED, Start
 from rounds import Cursor, Filter
 from rounds import datastream_pb2 as pb
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class ProtobufRound:
-    """A serialized ``datastream.Round``. Made once per round, for all streams."""
-
-    def render(self, item: Renderable) -> bytes:
-        return round_message(item).SerializeToString()
-
-    def join(self, rendered: list[bytes]) -> list[bytes]:
-        return rendered
-
 
 def round_message(item: Renderable) -> pb.Round:
     """Make the message of one round."""
-    round_ = item.round
-    since_epoch = round_.finished - _EPOCH
-    return pb.Round(
-        round_id=round_.round_id,
-        game_slug=round_.game_slug,
-        game_type=round_.game_type,
-        finished_at=round_.finished_at,
-        extras=round_.extras,
-        timestamp=round_.timestamp,
-        cursor=item.cursor,
-        finished_time=Timestamp(
-            seconds=since_epoch.days * 86_400 + since_epoch.seconds, nanos=since_epoch.microseconds * 1000
-        ),
-    )
+    return pb.Round.FromString(round_bytes(item.round, item.cursor))
 
 
 def gap_message(event: Mapping[str, object]) -> pb.Round:
     """Make the message that stands for lost rounds, from the event that other protocols are told."""
     gap = pb.Gap(from_cursor=str(event["from"]), to_cursor=str(event["to"]), reason=str(event["reason"]))
     return pb.Round(gap=gap)
-
-
-def batch_entry(round_bytes: bytes) -> bytes:
-    """Wrap a serialized round as an element of ``RoundBatch.rounds``; a batch is such elements one after another."""
-    size, prefix = len(round_bytes), bytearray(b"\x0a")  # field 1, length-delimited
-    while size > 0x7F:
-        prefix.append(size & 0x7F | 0x80)
-        size >>= 7
-    prefix.append(size)
-    return bytes(prefix) + round_bytes
 
 
 def read_filter(message: pb.Filter) -> Filter:

@@ -10,24 +10,29 @@ from collections.abc import Callable, Mapping
 from aiohttp import HttpVersion11, web
 
 from relay.encode import Form, chunk
+from relay.hub import Hub
 from relay.link import CloseReason, Drain, Goodbye, Link, Sink
-from relay.rpc.convert import ProtobufRound, gap_message
+from relay.rpc.convert import gap_message
 from relay.rpc.dialect import Dialect, EnvelopedRound
 from relay.rpc.sink import HeldBack, MessageSink
-from relay.rpc.status import ending_of_goodbye
+from relay.rpc.status import Ending, ending_of_gap, ending_of_goodbye
+from relay.rpc.wire import ProtobufRound
 
 
 class RpcLink(Link):
     """A stream of the service. Told of the history's state through metadata, of lost rounds by a message or the end."""
 
-    __slots__ = ("_allow_gap", "hello", "lost")
+    __slots__ = ("_allow_gap", "_hub", "hello", "lost")
 
-    def __init__(self, sink: Sink, form: Form, *, max_age_s: float, drain: Drain, allow_gap: bool) -> None:
+    def __init__(
+        self, hub: Hub, sink: Sink, form: Form, *, max_age_s: float, drain: Drain, allow_gap: bool = False
+    ) -> None:
         super().__init__(sink, form, max_age_s=max_age_s, drain=drain)
         self.hello: asyncio.Future[Mapping[str, object]] = asyncio.get_running_loop().create_future()
         """What the client is told before the first round; empty when the stream ended before."""
         self.lost: Mapping[str, object] | None = None
         """The gap that ended the stream."""
+        self._hub = hub
         self._allow_gap = allow_gap
 
     def heartbeat(self) -> bool:
@@ -41,7 +46,7 @@ class RpcLink(Link):
             self.write_gap(event)
         elif self.ended is None:
             self.lost = event
-            self.end(Goodbye(CloseReason.GAP, str(event["to"]), 0), linger_s=60)
+            self._hub.end(self, CloseReason.GAP, retry_ms=0)
 
     def write_gap(self, event: Mapping[str, object]) -> None:
         """Write the message that stands for lost rounds."""
@@ -51,15 +56,24 @@ class RpcLink(Link):
         if not self.hello.done():
             self.hello.set_result({})
 
+    @property
+    def ending(self) -> Ending | None:
+        """How the stream ends; None when it was not ended by us."""
+        if self.lost is not None:
+            return ending_of_gap(self.lost, self._hub.bounds)
+        return None if self.ended is None else ending_of_goodbye(self.ended)
+
 
 class GrpcLink(RpcLink):
     """A stream over HTTP/2. Its handler takes messages out of `sink` and, when that ends, tells `ended` as a status."""
 
     __slots__ = ("sink",)
 
-    def __init__(self, cut: Callable[[], object], *, max_age_s: float, allow_gap: bool) -> None:
+    def __init__(self, hub: Hub, cut: Callable[[], object], *, max_age_s: float, allow_gap: bool = False) -> None:
+        """`cut` ends the call at once, whatever still waits for the client."""
         self.sink = MessageSink(cut)
-        super().__init__(self.sink, ProtobufRound(), max_age_s=max_age_s, drain=self.sink.drained, allow_gap=allow_gap)
+        form, drain = ProtobufRound(), self.sink.drained
+        super().__init__(hub, self.sink, form, max_age_s=max_age_s, drain=drain, allow_gap=allow_gap)
 
     def write_gap(self, event: Mapping[str, object]) -> None:
         self.sink.write([gap_message(event).SerializeToString()])
@@ -74,12 +88,14 @@ class ProxyLink(RpcLink):
 
     __slots__ = ("_chunked", "_dialect", "_finished")
 
-    def __init__(self, request: web.Request, dialect: Dialect, *, max_age_s: float, allow_gap: bool) -> None:
+    def __init__(
+        self, hub: Hub, request: web.Request, dialect: Dialect, *, max_age_s: float, allow_gap: bool = False
+    ) -> None:
         self._dialect = dialect
         self._chunked = request.version >= HttpVersion11
         self._finished = asyncio.get_running_loop().create_future()
-        form = EnvelopedRound(dialect, self._chunked)
-        super().__init__(HeldBack(), form, max_age_s=max_age_s, drain=request.writer.drain, allow_gap=allow_gap)
+        form, drain = EnvelopedRound(dialect, self._chunked), request.writer.drain
+        super().__init__(hub, HeldBack(), form, max_age_s=max_age_s, drain=drain, allow_gap=allow_gap)
 
     def open(self, transport: asyncio.WriteTransport) -> None:
         """Write what waited, and from now on at once."""
@@ -96,7 +112,7 @@ class ProxyLink(RpcLink):
 
     def say_goodbye(self, goodbye: Goodbye) -> None:
         super().say_goodbye(goodbye)
-        self.write(self._dialect.end(ending_of_goodbye(goodbye, self.lost)))
+        self.write(self._dialect.end(self.ending or ending_of_goodbye(goodbye)))
         if not self._finished.done():
             self._finished.set_result(None)
 

@@ -5,7 +5,7 @@ and hub. Knows nothing of how calls, statuses and metadata look on a wire.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from google.protobuf.message import Message
@@ -13,21 +13,14 @@ from google.protobuf.message import Message
 from auth.tokens import Grant
 from relay.edge import Edge
 from relay.errors import BadRequest
-from relay.history import History
+from relay.history import History, Stretch
 from relay.hub import Wanted
 from relay.item import Item
 from relay.link import CloseReason, Link
 from relay.past import DEFAULT_LIMIT, MAX_LIMIT, Query, look_back
-from relay.rpc.convert import (
-    ProtobufRound,
-    batch_entry,
-    read_cursor,
-    read_filter,
-    read_start,
-    read_time,
-    round_message,
-)
-from relay.start import Start, resume
+from relay.rpc.convert import read_cursor, read_filter, read_start, read_time, round_message
+from relay.rpc.wire import ProtobufRound, batch_entry
+from relay.start import Bounds, Start, hello, resume
 from relay.subscription import named_games, wanted
 from rounds import Catalogue
 from rounds import datastream_pb2 as pb
@@ -85,32 +78,58 @@ class Methods:
                 return await self._page(request, grant)
             return self._games(grant)
 
-    async def batches(self, request: pb.ReplayRequest, grant: Grant, link: Link) -> AsyncIterator[bytes]:
-        """Yield serialized ``RoundBatch`` messages up to the head of the log as it is now; then `link` has ended.
+    async def replay(self, request: pb.ReplayRequest, grant: Grant, link: Link) -> AsyncGenerator[bytes]:
+        """Find where a replay begins, tell `link` how whole it will be, and return its serialized ``RoundBatch``es.
 
-        Raises as the streams do when the request is wrong.
+        They reach up to the head of the log as it is now; then `link` has ended. Raises as the streams do when the
+        request is wrong.
         """
         want = wanted(self._catalogue, grant.games, {}, {})._replace(filter=read_filter(request.filter))
         if request.game_slugs:
             want = want._replace(games=named_games(self._catalogue, grant.games, request.game_slugs))
         after = read_cursor(request.after)
-        bounds = await self._history.bounds()
+        bounds = await self._history.bounds(after)
         position, gap = (bounds.first - 1, None) if after is None else resume(after, bounds)
         link.place = lambda: bounds.at(position)
-        while gap is None and position < bounds.head and link.ended is None:
-            stretch = await self._history.stretch(position, want.games)
-            gap = stretch.gap
-            for at in range(0, len(stretch.items), _SLICE):
-                async with self._history.turn:
-                    batch = _batch(stretch.items[at : at + _SLICE], want, bounds.head)
-                    await asyncio.sleep(0)
-                if batch:
-                    yield batch
-            position = stretch.covered_to
+        link.tell(hello(bounds, complete=gap is None))
         if gap is not None:
             link.tell(gap.event())
-        elif link.ended is None:
+            bounds = bounds._replace(head=position)  # nothing more is read
+        return self._batches(want, bounds._replace(first=position + 1), link, is_told=after is not None)
+
+    async def _batches(self, want: Wanted, bounds: Bounds, link: Link, *, is_told: bool) -> AsyncGenerator[bytes]:
+        """Yield what `bounds` hold. A stretch is being read while the one before it is on its way."""
+        position = bounds.first - 1
+        link.place = lambda: bounds.at(position)
+        reading = self._read_on(position, want)
+        try:
+            while position < bounds.head:
+                stretch = await reading
+                if stretch.covered_to < bounds.head:
+                    reading = self._read_on(stretch.covered_to, want)
+                # Who asked from the oldest round on misses nothing when that is another one by now.
+                if stretch.gap is not None and (is_told or position >= bounds.first):
+                    link.tell(stretch.gap.event())
+                    return
+                for at in range(0, len(stretch.items), _SLICE):
+                    items = stretch.items[at : at + _SLICE]
+                    async with self._history.turn:
+                        batch = _batch(items, want, bounds.head)
+                        await asyncio.sleep(0)  # the next in line goes on when the loop has turned
+                    if link.ended is not None:  # its goodbye named the place before this batch
+                        return
+                    position = items[-1].sequence
+                    if batch:
+                        yield batch
+                position = stretch.covered_to
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+        if link.ended is None:
             self._edge.hub.end(link, CloseReason.COMPLETED, retry_ms=0)
+
+    def _read_on(self, position: int, want: Wanted) -> asyncio.Task[Stretch]:
+        return asyncio.create_task(self._history.stretch(position, want.games), name="replay-read")
 
     def _latest(self, request: pb.GetLatestRequest, grant: Grant) -> pb.Round:
         named_games(self._catalogue, grant.games, [request.game_slug])
@@ -150,7 +169,7 @@ class Methods:
         return answer
 
 
-def _batch(items: list[Item], want: Wanted, head: int) -> bytes:
+def _batch(items: Sequence[Item], want: Wanted, head: int) -> bytes:
     return b"".join(
         [
             batch_entry(item.rendered(_FORM))

@@ -7,6 +7,7 @@ Why our own: docs/adr/0009-own-connect-proxy.md
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import aclosing
 from typing import Final
 
 import msgspec
@@ -89,7 +90,8 @@ class Proxy:
         self, request: web.Request, dialect: Dialect, message: Message, grant: Grant
     ) -> web.StreamResponse:
         want, start, allow_gap = self._methods.subscription(message, grant)
-        link = ProxyLink(request, dialect, max_age_s=self._edge.age_limit_s(), allow_gap=allow_gap)
+        link = self._link(request, dialect, allow_gap=allow_gap)
+        response: web.StreamResponse | None = None
         with self._edge.open(link, key_id=grant.key_id, protocol="proxy"):
             async with Session(self._history, self._catalogue, grant.games, link) as session:
                 session.start(want, start)
@@ -99,25 +101,36 @@ class Proxy:
                         response = await _open(request, dialect, link, hello)
                         await link.finished()
                 except TimeoutError:
+                    if response is None:
+                        raise
                     self._edge.end(link, CloseReason.DEADLINE)
         return response
 
     async def _replay(
         self, request: web.Request, dialect: Dialect, message: pb.ReplayRequest, grant: Grant
     ) -> web.StreamResponse:
-        link = ProxyLink(request, dialect, max_age_s=self._edge.age_limit_s(), allow_gap=False)
+        link = self._link(request, dialect)
         response: web.StreamResponse | None = None
         with self._edge.open(link, key_id=grant.key_id, protocol="proxy"):
             try:
-                async with asyncio.timeout(timeout_s(request)):
-                    async for batch in self._methods.batches(message, grant, link):
-                        response = response or await _open(request, dialect, link, {})
+                async with (
+                    asyncio.timeout(timeout_s(request)),
+                    aclosing(await self._methods.replay(message, grant, link)) as batches,
+                ):
+                    response = await _open(request, dialect, link, await link.hello)
+                    async for batch in batches:
                         data = dialect.write(pb.RoundBatch.FromString(batch)) if dialect.is_json else batch
                         link.write(dialect.wrap(data))
                         await link.drained()
             except TimeoutError:
+                if response is None:
+                    raise
                 self._edge.end(link, CloseReason.DEADLINE)
-            return response or await _open(request, dialect, link, {})
+        return response
+
+    def _link(self, request: web.Request, dialect: Dialect, *, allow_gap: bool = False) -> ProxyLink:
+        age_s = self._edge.age_limit_s()
+        return ProxyLink(self._edge.hub, request, dialect, max_age_s=age_s, allow_gap=allow_gap)
 
     def _grant(self, request: web.Request) -> Grant:
         presented = find_key(request.headers, request.query, allow_query=False)

@@ -82,9 +82,7 @@ def _of_base64(text: bytes) -> bytes:
 
 def _of_envelope(body: bytes, encoding: str) -> bytes:
     if len(body) < 5:
-        raise BadRequest(
-            f"the request has {len(body)} bytes and no envelope: a flag byte, 4 of length, a message"
-        )
+        raise BadRequest(f"the request has {len(body)} bytes and no envelope: a flag byte, 4 of length, a message")
     flags, size = struct.unpack_from("!BI", body)
     if len(body) != 5 + size:
         raise BadRequest(f"the envelope says {size} bytes, and {len(body) - 5} follow; one message is expected")

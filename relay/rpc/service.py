@@ -4,6 +4,7 @@ Messages of streams are bytes that were made once for everybody, so no generated
 """
 
 import asyncio
+from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from relay.errors import BadRequest
 from relay.history import History
 from relay.rpc.link import GrpcLink
 from relay.rpc.methods import SERVICE, STREAMS, UNARY, Methods
-from relay.rpc.status import ending_of, ending_of_goodbye, metadata_of
+from relay.rpc.status import ending_of, metadata_of
 from relay.session import Session
 from rounds import Catalogue
 from rounds import datastream_pb2 as pb
@@ -91,10 +92,12 @@ class DataStream:
 
     async def _replay(self, request: pb.ReplayRequest, grant: Grant, context: "Context") -> None:
         async with self._edge.place():
-            link = self._link(allow_gap=False)
+            link = self._link()
             with self._edge.open(link, key_id=grant.key_id, protocol="grpc"):
-                async for batch in self._methods.batches(request, grant, link):
-                    await context.write(batch)
+                async with aclosing(await self._methods.replay(request, grant, link)) as batches:
+                    await context.send_initial_metadata(metadata_of(await link.hello))
+                    async for batch in batches:
+                        await context.write(batch)
         await _end(context, link)
 
     def _grant(self, context: "Context") -> Grant:
@@ -103,16 +106,14 @@ class DataStream:
         presented = find_key(metadata, {}, allow_query=False)
         return self._edge.admission.grant(presented, origin=metadata.get("origin"))
 
-    def _link(self, *, allow_gap: bool) -> GrpcLink:
+    def _link(self, *, allow_gap: bool = False) -> GrpcLink:
         task = asyncio.current_task()
         if task is None:
             raise AssertionError("calls run in tasks")
-        return GrpcLink(task.cancel, max_age_s=self._edge.age_limit_s(), allow_gap=allow_gap)
+        return GrpcLink(self._edge.hub, task.cancel, max_age_s=self._edge.age_limit_s(), allow_gap=allow_gap)
 
 
 async def _end(context: "Context", link: GrpcLink) -> None:
-    if link.ended is None:
-        return
-    ending = ending_of_goodbye(link.ended, link.lost)
-    if ending.code is not StatusCode.OK:
+    ending = link.ending
+    if ending is not None and ending.code is not StatusCode.OK:
         await context.abort(ending.code, ending.sentence, ending.trailers)

@@ -1,12 +1,15 @@
 """How errors and ends of streams look in gRPC: a status, its sentence, and trailers that say what to do next."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from grpc import StatusCode
 
 from relay.errors import CursorLost, Unavailable, refusal_of
 from relay.link import CloseReason, Goodbye
+from relay.start import Bounds, GapReason
+from rounds import Cursor
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -20,6 +23,10 @@ _BY_HTTP_STATUS: Final = {
     501: StatusCode.UNIMPLEMENTED,
     503: StatusCode.UNAVAILABLE,
 }
+
+
+_RETRY_MS: Final = "1000"
+"""As ``Retry-After: 1`` over HTTP, where nothing better is known."""
 
 
 class Ending(NamedTuple):
@@ -36,18 +43,19 @@ def ending_of(error: Exception) -> Ending | None:
     refusal = refusal_of(error)
     if refusal is None:
         return None
-    code, trailers = _BY_HTTP_STATUS.get(refusal.status, StatusCode.UNKNOWN), ()
     if isinstance(error, CursorLost):
         return Ending(StatusCode.OUT_OF_RANGE, str(error), (("first-cursor", str(error.first)),), refusal.code)
+    code = _BY_HTTP_STATUS.get(refusal.status, StatusCode.UNKNOWN)
     if isinstance(error, Unavailable):
         if error.reason == "capacity":
             code = StatusCode.RESOURCE_EXHAUSTED
         return Ending(code, str(error), (("retry-after-ms", str(error.retry_ms)),), refusal.code)
+    trailers = (("retry-after-ms", _RETRY_MS),) if code is StatusCode.UNAVAILABLE else ()
     return Ending(code, str(error), trailers, refusal.code)
 
 
-def ending_of_goodbye(goodbye: Goodbye, lost: Mapping[str, object] | None) -> Ending:
-    """Say how a stream ends that was ended by us; `lost` is the gap that ended it, if one did."""
+def ending_of_goodbye(goodbye: Goodbye) -> Ending:
+    """Say how a stream ends that was ended by us, with the rounds whole up to its cursor."""
     reason, cursor = goodbye.reason, goodbye.cursor or ""
     if reason is CloseReason.COMPLETED:
         return Ending(StatusCode.OK, "", (), reason)
@@ -55,15 +63,24 @@ def ending_of_goodbye(goodbye: Goodbye, lost: Mapping[str, object] | None) -> En
         return Ending(StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed", (), reason)
     if reason is CloseReason.FAILED:
         return Ending(StatusCode.INTERNAL, "internal error; it has been logged", (), reason)
-    if lost is not None:
-        sentence = (
-            f"rounds after {lost['from']} up to {lost['to']} are gone ({lost['reason']}); "
-            "start after first-cursor, or ask with allow_gap"
-        )
-        return Ending(StatusCode.OUT_OF_RANGE, sentence, (("first-cursor", cursor),), reason)
     trailers = (("retry-after-ms", str(goodbye.retry_ms)), ("resume-cursor", cursor))
     sentence = f"{reason}: call again after retry-after-ms, with resume-cursor"
     return Ending(StatusCode.UNAVAILABLE, sentence, trailers, reason)
+
+
+def ending_of_gap(gap: Mapping[str, object], bounds: Bounds) -> Ending:
+    """Say how a stream ends that lost rounds, from the event that other protocols are told and what the log holds."""
+    resume, first = Cursor.parse(str(gap["to"])), bounds.at(bounds.first)
+    if gap["reason"] == GapReason.AHEAD:
+        resume = Cursor.parse(str(gap["from"]))  # the log lost its tail: new rounds follow the gap's beginning
+    else:
+        first = replace(resume, sequence=resume.sequence + 1)
+    sentence = (
+        f"rounds after {gap['from']} up to {gap['to']} are gone ({gap['reason']}); "
+        "start after resume-cursor to go on without them, or ask with allow_gap"
+    )
+    trailers = (("first-cursor", str(first)), ("resume-cursor", str(resume)))
+    return Ending(StatusCode.OUT_OF_RANGE, sentence, trailers, CloseReason.GAP)
 
 
 def metadata_of(hello: Mapping[str, object]) -> Metadata:

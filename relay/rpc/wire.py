@@ -1,0 +1,87 @@
+"""Rounds as serialized ``datastream.Round`` messages, made without message objects. Pure.
+
+Owns the bytes of what is sent most: one round, and a batch of them. A round's message is put together by hand, in a
+fifth of the time that generated code takes; a property test holds both to the same bytes.
+https://protobuf.dev/programming-guides/encoding/
+"""
+
+from dataclasses import dataclass
+from datetime import date
+from functools import lru_cache
+from typing import Final
+
+from relay.encode import Renderable
+from rounds import Round
+
+_EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
+_UINT64: Final = 2**64 - 1
+_ONE_BYTE: Final = [bytes((number,)) for number in range(0x80)]
+
+
+@dataclass(frozen=True, slots=True)
+class ProtobufRound:
+    """A serialized ``datastream.Round``. Made once per round, for all streams."""
+
+    def render(self, item: Renderable) -> bytes:
+        return round_bytes(item.round, item.cursor)
+
+    def join(self, rendered: list[bytes]) -> list[bytes]:
+        return rendered
+
+
+def round_bytes(round_: Round, cursor: str) -> bytes:
+    """Serialize a valid round; every field in the order of its number, as generated code has it."""
+    finished_at, extras, place = round_.finished_at.encode(), round_.extras.encode(), cursor.encode()
+    moment = _timestamp(round_.finished_at)
+    return b"".join(
+        (
+            b"\x08" + varint(round_.round_id) if round_.round_id else b"",
+            _game(round_.game_slug, round_.game_type),
+            b"\x22" + _ONE_BYTE[len(finished_at)],
+            finished_at,
+            b"\x2a" + varint(len(extras)),
+            extras,
+            b"\x30" + varint(round_.timestamp) if round_.timestamp else b"",
+            b"\x3a" + _ONE_BYTE[len(place)],
+            place,
+            b"\x42" + _ONE_BYTE[len(moment)],
+            moment,
+        )
+    )
+
+
+def batch_entry(serialized: bytes) -> bytes:
+    """Wrap a serialized round as an element of ``RoundBatch.rounds``; a batch is such elements one after another."""
+    return b"\x0a" + varint(len(serialized)) + serialized
+
+
+def varint(number: int) -> bytes:
+    """Write an unsigned number seven bits at a time, the lowest first."""
+    if number < 0x80:
+        return _ONE_BYTE[number]
+    data = bytearray()
+    while number > 0x7F:
+        data.append(number & 0x7F | 0x80)
+        number >>= 7
+    data.append(number)
+    return bytes(data)
+
+
+@lru_cache(maxsize=1024)
+def _game(slug: str, type_: str) -> bytes:
+    first, second = slug.encode(), type_.encode()
+    return b"".join((b"\x12", varint(len(first)), first, b"\x1a", varint(len(second)), second))
+
+
+def _timestamp(text: str) -> bytes:
+    """Serialize a ``google.protobuf.Timestamp`` from RFC 3339 in UTC with ``Z``, to the nanosecond."""
+    seconds = _day_s(text[:10]) + int(text[11:13]) * 3600 + int(text[14:16]) * 60 + int(text[17:19])
+    data = b"\x08" + varint(seconds & _UINT64) if seconds else b""  # before 1970: two's complement
+    nanos = int(text[20:-1].ljust(9, "0")) if len(text) > 20 else 0
+    return data + b"\x10" + varint(nanos) if nanos else data
+
+
+@lru_cache(maxsize=64)
+def _day_s(text: str) -> int:
+    """Return the Unix time at which a day begins."""
+    return (date.fromisoformat(text).toordinal() - _EPOCH_DAY) * 86_400

@@ -1,0 +1,132 @@
+"""A relay in this process with a gRPC port of its own, rounds to put into its log, and grpcio to call it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiohttp
+import pytest
+
+from auth.keys import DEMO_KEY, KeyStore
+from auth.tokens import TokenSigner
+from backends.log import LogSettings, connect, open_log
+from relay.serve import running_relay
+from relay.settings import HttpSettings, Settings
+from rounds import Round, log_subject
+from tests.nats import NatsServer
+from tests.rpc.caller import Caller
+
+READY_S: Final = 20.0
+
+StartRelay = Callable[..., Any]
+Publish = Callable[..., Awaitable[list[int]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """Where a running relay is."""
+
+    url: str
+    grpc_port: int
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.grpc_port}"
+
+    def proxy(self, method: str) -> str:
+        """The URL of a method behind the proxy."""
+        return f"{self.url}/api/grpc/datastream.DataStream/{method}"
+
+    def caller(self, key: str | None = DEMO_KEY) -> Caller:
+        """grpcio, with a key."""
+        return Caller(self.address, key)
+
+    async def metric(self, name: str) -> float:
+        """Read one of the relay's numbers."""
+        async with aiohttp.ClientSession() as http, http.get(f"{self.url}/metrics") as response:
+            for line in (await response.text()).splitlines():
+                if line.startswith(f"{name} "):
+                    return float(line.removeprefix(f"{name} "))
+        raise AssertionError(f"no metric {name}")
+
+    async def metric_becomes(self, name: str, value: float) -> None:
+        """Wait until one of the relay's numbers is `value`."""
+        async with asyncio.timeout(READY_S):
+            while await self.metric(name) != value:  # noqa: ASYNC110 - the relay is asked, as by any scraper
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def start_relay(nats: NatsServer) -> StartRelay:
+    """Start a relay: ``async with start_relay(links={...}) as relay``. Arguments are sections of the settings."""
+
+    @asynccontextmanager
+    async def start(*, keys: KeyStore | None = None, ready: bool = True, **sections: Any) -> AsyncIterator[Relay]:
+        sections = {
+            "http": HttpSettings(host="127.0.0.1", port=0),
+            "drain": {"grace_s": 1, "margin_s": 1},
+            **sections,
+            "grpc": {"host": "127.0.0.1", "port": 0, **sections.get("grpc", {})},
+        }
+        settings = Settings(nats=LogSettings(url=nats.url), **sections)
+        async with running_relay(settings, keys or KeyStore.demo(), TokenSigner.ephemeral()) as at:
+            if ready:
+                await _wait_ready(at.url)
+            yield Relay(at.url, at.grpc_port)
+
+    return start
+
+
+@pytest.fixture
+async def relay(start_relay: StartRelay) -> AsyncIterator[Relay]:
+    """A running relay."""
+    async with start_relay() as running:
+        yield running
+
+
+@pytest.fixture
+async def caller(relay: Relay) -> AsyncIterator[Caller]:
+    """grpcio on the running relay, with the demo's key."""
+    async with relay.caller() as calling:
+        yield calling
+
+
+@pytest.fixture
+async def publish(nats: NatsServer) -> AsyncIterator[Publish]:
+    """Store rounds in the log: ``await publish("crash", 1, 2, 3)``; returns their sequences."""
+    settings = LogSettings(url=nats.url)
+    async with connect(settings, name="test") as nc:
+        await open_log(nc, settings)
+        stream = nc.jetstream()
+
+        async def put(game: str, *numbers: int, **fields: Any) -> list[int]:
+            return [
+                (await stream.publish(log_subject(game), make_round(game, number, **fields).to_json())).seq
+                for number in numbers
+            ]
+
+        yield put
+
+
+def make_round(game: str, number: int, *, extras: str = '{"point":"2.50"}', timestamp: int = 1768730430000) -> Round:
+    types = {"double": "color", "wall-street": "trending", "fortune-dragon": "slots"}
+    return Round.make(
+        round_id=number,
+        game_slug=game,
+        game_type=types.get(game, "multiplier"),
+        finished_at="2026-01-18T10:00:30.123456789Z",
+        extras=extras,
+        timestamp=timestamp,
+    )
+
+
+async def _wait_ready(url: str) -> None:
+    """Wait until the relay says that clients are welcome."""
+    async with asyncio.timeout(READY_S), aiohttp.ClientSession() as session:
+        while True:
+            async with session.get(f"{url}/readyz") as response:
+                if response.status == 200:
+                    return
+            await asyncio.sleep(0.01)

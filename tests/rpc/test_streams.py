@@ -1,0 +1,193 @@
+"""Streams of rounds over gRPC, as grpcio sees them: live, filtered, resumed, bounded."""
+
+from typing import Any
+
+import aiohttp
+import pytest
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from grpc import StatusCode
+
+from rounds import datastream_pb2 as pb
+from tests.rpc.caller import Caller, ending, read, text_of
+from tests.rpc.conftest import Publish, Relay
+
+pytestmark = pytest.mark.service
+
+NOW_MS = 1768730430000
+
+
+def ids(messages: list[Any]) -> list[int]:
+    return [message.round_id for message in messages]
+
+
+async def test_round_carries_all_that_other_protocols_do(caller: Caller, publish: Publish) -> None:
+    """The given fields, the cursor, and the moment as a real timestamp, to the nanosecond."""
+    async with caller.stream(pb.StreamByGameRequest(game_slug="crash")) as call:
+        [sequence] = await publish("crash", 67890)
+        round_ = await call.read()
+
+    assert round_.cursor.endswith(f"-{sequence}")
+    assert round_ == pb.Round(
+        round_id=67890,
+        game_slug="crash",
+        game_type="multiplier",
+        finished_at="2026-01-18T10:00:30.123456789Z",
+        extras='{"point":"2.50"}',
+        timestamp=NOW_MS,
+        cursor=round_.cursor,
+        finished_time=Timestamp(seconds=1768730430, nanos=123456789),
+    )
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        (pb.StreamByTypeRequest(game_type="color"), ["double"]),
+        (pb.StreamByTypeRequest(game_type="multiplier"), ["crash", "dice"]),
+        (pb.StreamAllRequest(), ["crash", "dice", "double"]),
+    ],
+)
+async def test_several_games_on_one_stream(
+    caller: Caller, publish: Publish, request_: Message, expected: list[str]
+) -> None:
+    """By type or all: their rounds and no other, in the order of the log."""
+    async with caller.stream(request_) as call:
+        for number, game in enumerate(["crash", "dice", "double"], 1):
+            await publish(game, number)
+        seen = [round_.game_slug for round_ in await read(call, len(expected))]
+
+    assert seen == expected
+
+
+async def test_filtered_stream_has_what_matches_only(caller: Caller, publish: Publish) -> None:
+    """Bounds are inclusive, live as in history, and a round without the field does not match."""
+    await publish("crash", 1, extras='{"point":"1.99"}')
+    [begin] = await publish("crash", 2, extras='{"point":"2"}')
+    wanted = pb.Filter(min_point=2, max_point=3)
+    request = pb.StreamByGameRequest(game_slug="crash", filter=wanted, start=pb.Start(last=2))
+    async with caller.stream(request) as call:
+        for number, point in enumerate(["3.00", "3.01"], begin + 1):
+            await publish("crash", number, extras=f'{{"point":"{point}"}}')
+        await publish("crash", 5, extras="{}")
+        await publish("crash", 6, extras='{"point":"2.5"}')
+        seen = ids(await read(call, 3))
+
+    assert seen == [2, 3, 6]
+
+
+async def test_criteria_of_a_filter_all_hold(caller: Caller, publish: Publish) -> None:
+    """Within a list one match is enough; between criteria, all must hold."""
+    wanted = pb.Filter(trends=["up", "down"], min_point=2)
+    async with caller.stream(pb.StreamAllRequest(filter=wanted)) as call:
+        for number, extras in enumerate(
+            [
+                '{"trend":"up","point":"1"}',
+                '{"trend":"flat","point":"3"}',
+                '{"point":"3"}',
+                '{"trend":"down","point":"2"}',
+            ]
+        ):
+            await publish("wall-street", number, extras=extras)
+        seen = ids(await read(call, 1))
+
+    assert seen == [3]
+
+
+async def test_stream_goes_on_after_a_cursor(caller: Caller, publish: Publish) -> None:
+    """Every later round once and in order, from history to live; the metadata says that it is whole."""
+    await publish("crash", *range(1, 6))
+    async with caller.stream(pb.StreamByGameRequest(game_slug="crash", start=pb.Start(last=5))) as first:
+        third = (await read(first, 3))[-1]
+    request = pb.StreamByGameRequest(game_slug="crash", after=third.cursor)
+    async with caller.stream(request) as call:
+        told = text_of(await call.initial_metadata())
+        await publish("crash", 6)
+        seen = ids(await read(call, 3))
+
+    epoch = third.cursor.partition("-")[0]
+    assert seen == [4, 5, 6]
+    assert {name: told[name] for name in ("complete", "first-cursor", "head-cursor")} == {
+        "complete": "true",
+        "first-cursor": f"{epoch}-1",
+        "head-cursor": f"{epoch}-5",
+    }
+
+
+async def test_client_without_a_cursor_is_told_nothing(caller: Caller) -> None:
+    """A default stream has no metadata of ours."""
+    async with caller.stream(pb.StreamAllRequest()) as call:
+        told = text_of(await call.initial_metadata())
+
+    assert not told.keys() & {"complete", "first-cursor", "head-cursor"}
+
+
+async def test_cursor_of_another_log(caller: Caller, publish: Publish) -> None:
+    """OUT_OF_RANGE says that rounds are gone, what is first, and where to go on to have all that there is."""
+    await publish("crash", 1, 2)
+    call = caller.call(pb.StreamAllRequest(after="k3f9a2-1042"))
+    messages, end = await ending(call)
+    told = text_of(await call.initial_metadata())
+
+    assert messages == []
+    assert end is not None
+    assert end.code is StatusCode.OUT_OF_RANGE
+    assert "k3f9a2-1042" in end.sentence
+    assert told["complete"] == "false"
+    assert end.trailers["first-cursor"] == told["first-cursor"]
+    async with caller.stream(pb.StreamAllRequest(after=end.trailers["resume-cursor"])) as again:
+        seen = await read(again, 2)
+    assert ids(seen) == [1, 2]
+    assert seen[0].cursor == end.trailers["first-cursor"]
+
+
+async def test_cursor_beyond_the_end_of_the_log(caller: Caller, publish: Publish) -> None:
+    """The log has lost its tail: the client is told, and goes on with the next round there is."""
+    await publish("crash", 1)
+    async with caller.stream(pb.StreamAllRequest(start=pb.Start(last=1))) as call:
+        epoch = (await call.read()).cursor.partition("-")[0]
+    _, end = await ending(caller.call(pb.StreamAllRequest(after=f"{epoch}-900")))
+    assert end is not None
+    async with caller.stream(pb.StreamAllRequest(after=end.trailers["resume-cursor"])) as again:
+        await publish("crash", 2)
+        seen = ids(await read(again, 1))
+
+    assert end.code is StatusCode.OUT_OF_RANGE
+    assert seen == [2]
+
+
+async def test_client_that_allows_gaps_is_told_within_the_stream(caller: Caller, publish: Publish) -> None:
+    """With `allow_gap` the gap is a message in its place, and all that there is follows it."""
+    await publish("crash", 1)
+    async with caller.stream(pb.StreamAllRequest(start=pb.Start(after="k3f9a2-1042", allow_gap=True))) as call:
+        gap, round_ = await read(call, 2)
+
+    assert gap == pb.Round(
+        gap=pb.Gap(from_cursor="k3f9a2-1042", to_cursor=f"{round_.cursor.partition('-')[0]}-0", reason="rebuilt")
+    )
+    assert round_.round_id == 1
+
+
+async def test_stream_between_two_times(caller: Caller, publish: Publish) -> None:
+    """Both are inclusive, and the stream ends with OK."""
+    for number in range(1, 6):
+        await publish("crash", number, timestamp=NOW_MS + 1000 * number)
+    start = pb.Start(from_time=Timestamp(seconds=NOW_MS // 1000 + 2), to_time=Timestamp(seconds=NOW_MS // 1000 + 4))
+    messages, end = await ending(caller.call(pb.StreamByGameRequest(game_slug="crash", start=start)))
+
+    assert end is None
+    assert ids(messages) == [2, 3, 4]
+
+
+async def test_same_rounds_over_grpc_and_sse(relay: Relay, caller: Caller, publish: Publish) -> None:
+    """One log, one cursor: a stream goes on where another protocol stopped."""
+    await publish("crash", 1, 2)
+    async with (
+        aiohttp.ClientSession(headers=dict(caller.metadata)) as http,
+        http.get(f"{relay.url}/sse/crash?last=2") as response,
+    ):
+        cursor = ""
+        while not cursor.startswith("id: "):
+            cursor = (await response.content.readline()).decode().strip()
+    async with caller.stream(pb.StreamAllRequest(after=cursor.removeprefix("id: "))) as call:
+        assert ids(await read(call, 1)) == [2]
