@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from relay import cli_client
+from relay import cli_backend, cli_client
 from relay.cli_run import fail
 from relay.cli_run import run as run_command
 
@@ -137,3 +137,6 @@ def _settings(overrides: dict[str, Any], *, log_level: str | None = None) -> Any
     level = settings.log.level if log_level is None or "level" in settings.log.model_fields_set else log_level
     configure(log_format=settings.log.format, level=level)
     return settings
+
+
+cli_backend.add_to(app, _settings)

@@ -1,0 +1,154 @@
+"""Backfill on real servers: what is already in the table gets into the log once, beside live capture or alone."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+
+from backends.contract import Backend, SourceError
+from backends.ingest import run_ingest
+from backends.log import LogSettings
+from backends.postgres.backfill import Range, TableBackfill
+from backends.postgres.notify_options import NotifyOptions
+from tests.backends.harness import stored
+from tests.nats import NatsServer
+from tests.postgres.ingesting import CONTEXT, notify_backend, notify_options, set_up_notify, until
+from tests.postgres_server import PostgresServer
+
+pytestmark = pytest.mark.service
+
+
+@pytest.fixture
+async def table(postgres: PostgresServer) -> PostgresServer:
+    """A server with the table of rounds, set up for live capture."""
+    await postgres.make_rounds_table()
+    await set_up_notify(postgres)
+    return postgres
+
+
+def backfill_of(server: PostgresServer, nats: NatsServer, **more: Any) -> TableBackfill:
+    return TableBackfill(NotifyOptions.read(notify_options(server)), CONTEXT, LogSettings(url=nats.url), **more)
+
+
+@asynccontextmanager
+async def ingesting(backend: Backend[Any], nats: NatsServer) -> AsyncIterator[asyncio.Task[Any]]:
+    task = asyncio.create_task(run_ingest(backend, LogSettings(url=nats.url)))
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def ids_in(nats: NatsServer) -> list[int]:
+    return [number for _, number in await stored(nats)]
+
+
+async def test_rows_of_before_the_first_start_join_live_capture_without_hole_or_double(
+    table: PostgresServer, nats: NatsServer
+) -> None:
+    """While rounds are captured live, older ones are filled in; each is in the log once."""
+    await table.insert_rounds(1, 5000)
+    live = notify_backend(table, start="now")
+    async with ingesting(live, nats):
+        await table.insert_rounds(5001, 5100)
+        await until(lambda: live.status.newest >= 5000)
+        fill = asyncio.create_task(run_ingest(backfill_of(table, nats), LogSettings(url=nats.url)))
+        await table.insert_rounds(5101, 5200)
+        await fill
+        await until(lambda: live.status.safe == 5200)
+        found = await ids_in(nats)
+
+    assert sorted(found) == list(range(1, 5201))
+
+
+async def test_range_on_demand_adds_only_what_the_log_lacks(table: PostgresServer, nats: NatsServer) -> None:
+    """Run over rounds that were captured long ago, a backfill doubles none of them."""
+    await table.insert_rounds(1, 100)
+    await run_ingest(backfill_of(table, nats, first=20, last=40), LogSettings(url=nats.url))
+    assert sorted(await ids_in(nats)) == list(range(20, 41))
+
+    backfill = backfill_of(table, nats, first=10, last=60)
+    await run_ingest(backfill, LogSettings(url=nats.url))
+
+    assert sorted(await ids_in(nats)) == list(range(10, 61))
+    assert backfill.left_out == 21
+
+
+async def test_stopped_backfill_goes_on_by_being_run_again(table: PostgresServer, nats: NatsServer) -> None:
+    """Killed anywhere, it needs no memory of its own."""
+    await table.insert_rounds(1, 9000)
+    reached = asyncio.Event()
+
+    def tell(_span: Range, place: int) -> None:
+        if place >= 2000:
+            reached.set()
+
+    async with ingesting(backfill_of(table, nats, on_progress=tell), nats):
+        await reached.wait()
+    await run_ingest(backfill_of(table, nats), LogSettings(url=nats.url))
+
+    assert await ids_in(nats) == list(range(1, 9001))
+
+
+async def test_progress_is_told_from_the_first_id_to_the_last(table: PostgresServer, nats: NatsServer) -> None:
+    """Who watches sees the range, and that its end was reached."""
+    await table.insert_rounds(101, 300)
+    seen: list[tuple[Range, int]] = []
+
+    backfill = backfill_of(table, nats, on_progress=lambda span, place: seen.append((span, place)))
+    await run_ingest(backfill, LogSettings(url=nats.url))
+
+    assert seen[-1] == (Range(101, 300), 300)
+
+
+async def test_rate_is_kept_by_small_pages(table: PostgresServer, nats: NatsServer) -> None:
+    """A limit holds within a second too: no burst of thousands and a long pause."""
+    await table.insert_rounds(1, 100)
+    backfill = backfill_of(table, nats, rate=200)
+    started = asyncio.get_running_loop().time()
+    async with backfill.open():
+        sizes = [len(batch) async for batch in backfill.read()]
+
+    assert sizes == [50, 50]
+    assert asyncio.get_running_loop().time() - started >= 0.45
+
+
+async def test_ids_that_are_unique_within_a_game_only_are_all_found(postgres: PostgresServer, nats: NatsServer) -> None:
+    """Pages go by id and game, so that a page that ends between two games of one id loses none."""
+    await postgres.execute(
+        """CREATE TABLE rounds (round_id bigint, game_slug text, finished_at timestamptz, extras text,
+             PRIMARY KEY (round_id, game_slug));
+           INSERT INTO rounds SELECT n, g, now(), '{}' FROM generate_series(1, 30) n,
+             unnest(ARRAY['crash', 'dice', 'double']) g"""
+    )
+    await run_ingest(backfill_of(postgres, nats, rate=80), LogSettings(url=nats.url))
+
+    found = await stored(nats)
+    assert len(found) == len(set(found)) == 90
+
+
+async def test_empty_table_is_filled_in_at_once(table: PostgresServer, nats: NatsServer) -> None:
+    """Nothing to do is no error."""
+    stats = await run_ingest(backfill_of(table, nats), LogSettings(url=nats.url))
+    assert stats.read == 0
+
+
+async def test_server_lost_in_the_middle_is_found_again(table: PostgresServer, nats: NatsServer) -> None:
+    """A restart of the database costs time and no rounds."""
+    await table.insert_rounds(1, 6000)
+    reached = asyncio.Event()
+    async with ingesting(backfill_of(table, nats, on_progress=lambda *_: reached.set()), nats) as work:
+        await reached.wait()
+        await table.restart("immediate")
+        await work
+    assert await ids_in(nats) == list(range(1, 6001))
+
+
+async def test_table_that_cannot_be_read_is_a_sentence(postgres: PostgresServer, nats: NatsServer) -> None:
+    """A wrong name is told before anything is sent."""
+    with pytest.raises(SourceError, match="has no table"):
+        await run_ingest(backfill_of(postgres, nats), LogSettings(url=nats.url))
