@@ -61,6 +61,8 @@ class Edge:
             Unavailable: This instance is full, draining, or cannot follow the log now.
         """
         with self.admission.place():
+            if not self.feed.connected:  # whoever is here stays and misses nothing; another instance may be better off
+                raise Unavailable("log_unavailable", self.admission.spread_ms())
             async with AsyncExitStack() as stack:
                 try:
                     await stack.enter_async_context(self.feed.listening())
