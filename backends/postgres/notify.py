@@ -227,14 +227,10 @@ class PostgresNotify:
             self._read += 1
             self._safe_yielded = max(self._safe_yielded, min(row["place"], frontier.safe))
             position = NotifyPosition(self._read, self._safe_yielded)
-            values = [row[field] for field in FIELDS]
-            if not has_game_type:
-                values[FIELDS.index("game_type")] = None
             try:
-                round_ = self._mapper.to_round(values, row["committed_ms"] or 0)
-                items.append(Captured(round_ if row["committed_ms"] is not None else at_its_end(round_), position))
+                items.append(Captured(round_of(row, self._mapper, has_game_type=has_game_type), position))
             except InvalidRound as error:
-                items.append(self._mapper.reject(values, str(error), position))
+                items.append(self._mapper.reject([row[field] for field in FIELDS], str(error), position))
         return items
 
     # --- keeping our place --------------------------------------------------------------------------------------
@@ -283,6 +279,16 @@ class PostgresNotify:
             await session.close()
 
 
-def at_its_end(round_: Round) -> Round:
-    """Take the end of a round for its commit, where commit times are not kept: the same at every reading."""
+def round_of(row: Any, mapper: RowMapper, *, has_game_type: bool) -> Round:
+    """Make a round of a row that one of our queries found; raise `InvalidRound` when it is none.
+
+    Where commit times are not kept, the end of the round stands for its commit: the same at every reading.
+    """
+    values = [row[field] for field in FIELDS]
+    if not has_game_type:
+        values[FIELDS.index("game_type")] = None  # the query named another column in its place
+    committed_ms = row["committed_ms"]
+    round_ = mapper.to_round(values, committed_ms or 0)
+    if committed_ms is not None:
+        return round_
     return msgspec.structs.replace(round_, timestamp=max(0, int(round_.finished.timestamp() * 1000)))

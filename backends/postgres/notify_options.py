@@ -56,9 +56,18 @@ class NotifyOptions(PostgresOptions):
 
 
 def scan_statement(options: NotifyOptions, columns: list[str]) -> str:
-    """Write the query that reads rows; `columns` are those the table has."""
+    """Write the query that reads what is new; `columns` are those the table has."""
+    return _rows_statement("scan_rows", options, columns)
+
+
+def page_statement(options: NotifyOptions, columns: list[str]) -> str:
+    """Write the query that reads the next page of a range; `columns` are those the table has."""
+    return _rows_statement("read_page", options, columns)
+
+
+def _rows_statement(name: str, options: NotifyOptions, columns: list[str]) -> str:
     return statement(
-        "scan_rows",
+        name,
         schema=options.schema_name,
         table=options.table_name,
         order_column=options.order,

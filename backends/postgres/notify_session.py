@@ -22,6 +22,7 @@ from backends.postgres.notify_options import (
     scan_statement,
     warnings_of,
 )
+from backends.postgres.options import PostgresOptions
 from backends.postgres.statements import statement
 
 _ANSWER_S: Final = 15.0
@@ -67,8 +68,8 @@ class Session:
         """
         made: list[Connection] = []
         try:
-            made.append(await open_connection(options, "reader"))
-            made.append(await open_connection(options, "keeper"))
+            made.append(await open_connection(options, "reader", pooled=not options.notify))
+            made.append(await open_connection(options, "keeper", pooled=not options.notify))
             session = cls(options, *made)
             await session._prepare()
         except BaseException:
@@ -204,21 +205,21 @@ class Session:
         self.fail("the server closed the connection")
 
 
-async def open_connection(options: NotifyOptions, role: str) -> Connection:
+async def open_connection(options: PostgresOptions, role: str, *, pooled: bool = False) -> Connection:
     """Open one connection that reads rows as the mapper wants them; errors as in `Session.connect`."""
-    settings = {**SESSION, **_KEEPALIVE, "application_name": f"stream-relay {role}"} if options.notify else {}
+    settings = {} if pooled else {**SESSION, **_KEEPALIVE, "application_name": f"stream-relay {role}"}
     connect = asyncpg.connect(
         options.dsn.get_secret_value(),
         timeout=options.connect_timeout_s,
         # A pooler in transaction mode hands each transaction to another server process: nothing prepared may stay.
-        statement_cache_size=100 if options.notify else 0,
+        statement_cache_size=0 if pooled else 100,
         server_settings=settings,
     )
     connection: Connection = await ask(options, connect)
     return connection
 
 
-async def ask(options: NotifyOptions, answer: Any) -> Any:
+async def ask(options: PostgresOptions, answer: Any) -> Any:
     """Await what asyncpg does, and turn its errors into ours."""
     try:
         return await answer
@@ -232,19 +233,19 @@ _PASSING: Final = ("08", "53", "57", "40", "55P03", "25006")
 """Classes of what goes away by itself: connection, resources, shutdown, deadlock, lock; and a demoted primary."""
 
 
-def _translated(options: NotifyOptions, error: asyncpg.PostgresError) -> Exception:
+def _translated(options: PostgresOptions, error: asyncpg.PostgresError) -> Exception:
     code = str(error.sqlstate or "")
     sentence = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if code == "26000" or (code == "42P05" and options.notify) or "startup parameter" in sentence:
+    if code == "26000" or code == "42P05" or "startup parameter" in sentence:
         return SourceError(pooler_sentence(options, sentence))
     if code.startswith(_PASSING):
         return ConnectionLost(f"{sentence} ({code})")
     return SourceError(f"{options.shown_dsn}: {sentence} ({code})")
 
 
-def pooler_sentence(options: NotifyOptions, sign: str) -> str:
+def pooler_sentence(options: PostgresOptions, sign: str) -> str:
     """Name the pooler, and say what to do about it."""
     return (
         f"{options.shown_dsn} looks like a pooler in transaction mode ({sign}), where LISTEN does not work; set the "
-        f"option 'dsn' to the server itself or a pool in session mode, or notify=false to poll each {options.poll_s:g} s"
+        f"option 'dsn' to the server itself or a pool in session mode, or notify=false to poll only"
     )

@@ -1,0 +1,145 @@
+"""The commands ``stream-relay backend``: set up, check, look at, remove and fill in the source of a backend."""
+
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from relay.cli_run import fail, run
+
+backend_app = typer.Typer(no_args_is_help=True, help="Set up and care for the source of a backend.")
+
+Backend = Annotated[str | None, typer.Option(help="Name of the backend; the settings' by default.")]
+Options = Annotated[list[str] | None, typer.Option("--option", "-o", help="A backend option, NAME=VALUE.")]
+Dsn = Annotated[str | None, typer.Option(help="Connect as somebody who may, such as the table's owner.")]
+Print = Annotated[bool, typer.Option("--print", help="Print the SQL for a DBA, and run nothing.")]
+
+_load: Callable[[dict[str, Any]], Any]
+
+
+def add_to(app: typer.Typer, load: Callable[[dict[str, Any]], Any]) -> None:
+    """Add the commands; `load` reads the settings with those overrides, or ends the program with a sentence."""
+    global _load
+    _load = load
+    app.add_typer(backend_app, name="backend")
+
+
+def chosen(backend: str | None, option: list[str] | None) -> dict[str, Any]:
+    """Read which backend, and which options of it, the command line names."""
+    given: dict[str, Any] = {} if backend is None else {"name": backend}
+    for text in option or []:
+        name, equals, value = text.partition("=")
+        if not equals:
+            fail(f"--option {text!r} is not NAME=VALUE")
+        given[name] = value
+    return {"backend": given} if given else {}
+
+
+@backend_app.command()
+def setup(
+    backend: Backend = None,
+    option: Options = None,
+    dsn: Dsn = None,
+    grant_to: Annotated[str | None, typer.Option(help="The role that ingest connects as, if not the owner.")] = None,
+    only_print: Print = False,
+) -> None:
+    """Make what the backend needs in its source."""
+    _change(backend, option, dsn, only_print, lambda care: care.setup_sql(grant_to), "is set up")
+
+
+@backend_app.command()
+def teardown(
+    backend: Backend = None,
+    option: Options = None,
+    dsn: Dsn = None,
+    only_print: Print = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove what setup made; what was not captured by then is not captured any more."""
+    if not (yes or only_print):
+        typer.confirm("Capture of rounds ends here, and its place is forgotten. Go on?", abort=True)
+    _change(backend, option, dsn, only_print, lambda care: care.teardown_sql(), "is removed")
+
+
+@backend_app.command()
+def check(backend: Backend = None, option: Options = None) -> None:
+    """Check everything that the backend needs; each failure says what to run. Exit code 1 when there is one."""
+    from backends.postgres.care import Verdict
+
+    care = _care(backend, option)
+    failures = 0
+
+    async def work() -> None:
+        nonlocal failures
+        for finding in await care.check():
+            failures += finding.verdict is Verdict.FAILURE
+            typer.echo(f"{finding.verdict:8} {finding.text}")
+
+    run(work())
+    if failures:
+        raise typer.Exit(1)
+
+
+@backend_app.command()
+def status(backend: Backend = None, option: Options = None) -> None:
+    """Say how capture stands: who reads, what was confirmed last, how much waits."""
+    care = _care(backend, option)
+
+    async def work() -> None:
+        for name, value in (await care.status()).items():
+            typer.echo(f"{name + ':':18}{value}")
+
+    run(work())
+
+
+@backend_app.command()
+def backfill(
+    backend: Backend = None,
+    option: Options = None,
+    first: Annotated[int | None, typer.Option("--from-id", min=0, help="First id; the oldest by default.")] = None,
+    last: Annotated[int | None, typer.Option("--to-id", min=0, help="Last id; the newest of now by default.")] = None,
+    rate: Annotated[float, typer.Option("--rate", min=0, help="Rounds per second at most; 0: no limit.")] = 0,
+) -> None:
+    """Put rounds that are already in the table into the log, without those that it has. Go on by running it again."""
+    from relay.backfill import backfill as work
+
+    settings = _load(chosen(backend, option))
+    run(work(settings, first=first, last=last, rate=rate, interactive=sys.stderr.isatty()))
+
+
+def _care(backend: str | None, option: list[str] | None) -> Any:
+    from backends.contract import BackendError
+    from backends.postgres.care import care_of
+
+    settings = _load(chosen(backend, option)).backend
+    try:
+        return care_of(settings.name, settings.options)
+    except BackendError as error:
+        fail(str(error))
+    except ImportError as error:
+        fail(f"{error}; install it with: pip install 'stream-relay[postgres]'")
+
+
+def _change(
+    backend: str | None,
+    option: list[str] | None,
+    dsn: str | None,
+    only_print: bool,
+    sql_of: Callable[[Any], list[str]],
+    done: str,
+) -> None:
+    from backends.contract import BackendError
+    from backends.postgres.care import options_as, run_sql
+
+    care = _care(backend, option)
+    statements = sql_of(care)
+    if only_print:
+        typer.echo("\n\n".join(f"{sql.rstrip(';')};" for sql in statements))
+        return
+    try:
+        options = options_as(care, dsn)
+    except BackendError as error:
+        fail(str(error))
+    run(run_sql(options, statements))
+    typer.echo(f"{options.shown_dsn}: {options.table} {done}")

@@ -1,0 +1,133 @@
+"""`stream-relay backend setup|check|status|teardown` on real servers: what is made, found, said and removed."""
+
+import pytest
+
+from backends.contract import InvalidOptions, SourceError
+from backends.postgres.care import Verdict, care_of, options_as, run_sql
+from tests.postgres.ingesting import notify_backend, reading
+from tests.postgres_server import PostgresServer
+
+pytestmark = pytest.mark.service
+BACKENDS = ["postgres-notify", "postgres-replication"]
+
+
+def options_of(server: PostgresServer, **more: object) -> dict[str, object]:
+    return {"dsn": server.dsn(), **more}
+
+
+async def failures(name: str, options: dict[str, object]) -> list[str]:
+    return [finding.text for finding in await care_of(name, options).check() if finding.verdict is Verdict.FAILURE]
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+async def test_set_up_makes_every_check_pass_and_tear_down_leaves_nothing(
+    any_postgres: PostgresServer, name: str
+) -> None:
+    """What is made is all that is needed, and all of it goes again; on every version."""
+    server = any_postgres
+    await server.make_rounds_table()
+    care = care_of(name, options_of(server))
+    assert any("stream-relay backend setup" in text for text in await failures(name, options_of(server)))
+
+    await run_sql(options_as(care, None), care.setup_sql(None))
+    assert await failures(name, options_of(server)) == []
+
+    await run_sql(options_as(care, None), care.teardown_sql())
+    left = await server.fetch(
+        """SELECT 1 FROM pg_namespace WHERE nspname = 'stream_relay' UNION ALL SELECT 1 FROM pg_publication
+           UNION ALL SELECT 1 FROM pg_replication_slots UNION ALL SELECT 1 FROM pg_trigger WHERE NOT tgisinternal"""
+    )
+    assert left == []
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+async def test_role_without_rights_is_told_which_and_set_up_grants_them(postgres: PostgresServer, name: str) -> None:
+    """The least that ingest needs, and nothing that lets it write rounds."""
+    await postgres.make_rounds_table()
+    await postgres.execute("CREATE ROLE ingest LOGIN")
+    options = options_of(postgres, dsn=postgres.dsn(user="ingest"))
+    care = care_of(name, options)
+    assert await failures(name, options) != []
+
+    await run_sql(options_as(care, postgres.dsn()), care.setup_sql("ingest"))
+
+    assert await failures(name, options) == []
+    may = await postgres.fetch("SELECT has_table_privilege('ingest', 'rounds', 'INSERT')")
+    assert may[0][0] is False
+
+
+async def test_status_of_notify_tells_who_reads_and_how_far_behind(postgres: PostgresServer) -> None:
+    """An operator sees whether anybody reads, and how much waits."""
+    await postgres.make_rounds_table()
+    care = care_of("postgres-notify", options_of(postgres))
+    await run_sql(options_as(care, None), care.setup_sql(None))
+    assert await care.status() == {"state": "never run"}
+    async with reading(notify_backend(postgres)) as found:
+        await postgres.insert_rounds(1, 3)
+        await found.reach(3)
+        running = await care.status()
+    await postgres.insert_rounds(4, 8)
+    stopped = await care.status()
+
+    assert running["state"] == "reading"
+    assert running["active"].startswith("process ")
+    assert stopped["state"] == "nobody reads"
+    assert stopped["lag"] == "5 rows"
+    assert stopped["last confirmed"].startswith("id 3, ")
+
+
+async def test_status_of_replication_tells_how_much_the_server_keeps(postgres: PostgresServer) -> None:
+    """Before a disk is full, the number that fills it is there."""
+    await postgres.make_rounds_table()
+    care = care_of("postgres-replication", options_of(postgres))
+    assert (await care.status())["state"] == "missing"
+    await run_sql(options_as(care, None), care.setup_sql(None))
+    await postgres.insert_rounds(1, 100)
+
+    status = await care.status()
+
+    assert status["state"] == "nobody reads"
+    assert status["wal_status"] == "reserved"
+    assert int(status["lag"].partition(" ")[0].replace(",", "")) > 1000
+
+
+async def test_server_that_cannot_replicate_says_which_setting_to_change(postgres: PostgresServer) -> None:
+    """wal_level, slots and senders are each named with the command."""
+    await postgres.make_rounds_table()
+    await postgres.restart(wal_level="replica", max_replication_slots="0", max_wal_senders="0")
+
+    said = "\n".join(await failures("postgres-replication", options_of(postgres)))
+
+    assert "ALTER SYSTEM SET wal_level = 'logical'" in said
+    assert "ALTER SYSTEM SET max_replication_slots" in said
+    assert "ALTER SYSTEM SET max_wal_senders" in said
+
+
+async def test_sequence_that_caches_ids_is_a_warning_with_its_remedy(postgres: PostgresServer) -> None:
+    """Cached ids come late by design; the check says so before anybody wonders."""
+    await postgres.execute(
+        """CREATE TABLE rounds (round_id bigint GENERATED ALWAYS AS IDENTITY (CACHE 20) PRIMARY KEY,
+           game_slug text, finished_at timestamptz, extras jsonb)"""
+    )
+    care = care_of("postgres-notify", options_of(postgres))
+    await run_sql(options_as(care, None), care.setup_sql(None))
+
+    warnings = [finding.text for finding in await care.check() if finding.verdict is Verdict.WARNING]
+
+    assert any("caches 20 ids" in text and "SET CACHE 1" in text for text in warnings)
+
+
+async def test_set_up_that_is_refused_names_the_statement(postgres: PostgresServer) -> None:
+    """Who may not is told what could not be run."""
+    await postgres.make_rounds_table()
+    await postgres.execute("CREATE ROLE nobody_special LOGIN")
+    care = care_of("postgres-notify", options_of(postgres, dsn=postgres.dsn(user="nobody_special")))
+
+    with pytest.raises(SourceError, match="CREATE SCHEMA IF NOT EXISTS stream_relay"):
+        await run_sql(options_as(care, None), care.setup_sql(None))
+
+
+def test_backend_without_set_up_names_those_with_one() -> None:
+    """Asking for the set-up of recorded files is answered, not crashed on."""
+    with pytest.raises(InvalidOptions, match="postgres-notify, postgres-replication"):
+        care_of("file", {})
