@@ -69,7 +69,11 @@ class _Answer:
             self.done.set_result(None)
         else:
             reason = (code + text).decode(errors="replace").strip()
-            self.done.set_exception(LogUnavailable(f"the log answered {reason!r}"))
+            self.fail(LogUnavailable(f"the log answered {reason!r}"))
+
+    def fail(self, error: LogUnavailable) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
 
 
 class _Count(NamedTuple):
@@ -238,7 +242,9 @@ class LogReader:
         if self._nc is None:
             async with self._connecting:
                 if self._nc is None:
-                    nc = await self._stack.enter_async_context(connect(self._settings, name="stream-relay reader"))
+                    nc = await self._stack.enter_async_context(
+                        connect(self._settings, name="stream-relay reader", on_disconnected=self._on_disconnected)
+                    )
                     self._inbox = nc.new_inbox()
                     await nc.subscribe(f"{self._inbox}.*", cb=_ignore)
                     await nc.flush()
@@ -247,6 +253,11 @@ class LogReader:
         if not self._nc.is_connected:
             raise LogUnavailable("NATS is not reachable")
         return self._nc
+
+    async def _on_disconnected(self) -> None:
+        """The rest of what was asked for never comes."""
+        for answer in self._answers.values():
+            answer.fail(LogUnavailable("the connection to NATS was lost"))
 
     def _on_message(self, number: int, headers: bytes, data: bytes) -> None:
         answer = self._answers.get(number)
