@@ -33,7 +33,7 @@ class LogWriter:
 
     def __init__(self, nc: Client, settings: LogSettings, info: LogInfo) -> None:
         self._nc = nc
-        self._settings = settings
+        self.settings = settings
         self.epoch = info.epoch
 
     @classmethod
@@ -64,17 +64,17 @@ class LogWriter:
 
     async def purge_up_to(self, sequence: int) -> None:
         """Remove everything up to and including a sequence, as retention does."""
-        await self._ask(f"$JS.API.STREAM.PURGE.{self._settings.stream}", msgspec.json.encode({"seq": sequence + 1}))
+        await self._ask(f"$JS.API.STREAM.PURGE.{self.settings.stream}", msgspec.json.encode({"seq": sequence + 1}))
 
     async def rebuild(self) -> None:
         """Lose the log, and make an empty one."""
-        await self._ask(f"$JS.API.STREAM.DELETE.{self._settings.stream}", b"")
+        await self._ask(f"$JS.API.STREAM.DELETE.{self.settings.stream}", b"")
         before = self.epoch
-        self.epoch = (await open_log(self._nc, self._settings)).epoch
+        self.epoch = (await open_log(self._nc, self.settings)).epoch
         assert self.epoch != before
 
     async def info(self) -> LogInfo:
-        return await open_log(self._nc, self._settings)
+        return await open_log(self._nc, self.settings)
 
     def cursor(self, sequence: int) -> str:
         return str(Cursor(self.epoch, sequence))

@@ -148,6 +148,7 @@ async def watch(
     url: str,
     path: str,
     *,
+    key: str = DEMO_KEY,
     protocol: str = "ws",
     last_event_id: str | None = None,
     receive_buffer: int | None = None,
@@ -166,11 +167,11 @@ async def watch(
             aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
         )
         if protocol == "ws":
-            token = await token_of(session, url)
+            token = await token_of(session, url, key)
             opened = session.ws_connect(f"{url}/ws{path}", params=parameters, protocols=[token], max_msg_size=0)
             viewer: Viewer = WebSocketViewer(await stack.enter_async_context(opened))
         else:
-            headers = {"X-API-Key": DEMO_KEY} | ({"Last-Event-ID": last_event_id} if last_event_id else {})
+            headers = {"X-API-Key": key} | ({"Last-Event-ID": last_event_id} if last_event_id else {})
             asked = session.get(f"{url}/sse{path}", params=parameters, headers=headers)
             viewer = SseViewer(await stack.enter_async_context(asked))
         yield viewer
@@ -186,8 +187,8 @@ def _socket_factory(receive_buffer: int | None) -> Callable[[Any], socket.socket
     return make
 
 
-async def token_of(session: aiohttp.ClientSession, url: str) -> str:
-    async with session.post(f"{url}/api/auth/token", headers={"X-API-Key": DEMO_KEY}) as answer:
+async def token_of(session: aiohttp.ClientSession, url: str, key: str) -> str:
+    async with session.post(f"{url}/api/auth/token", headers={"X-API-Key": key}) as answer:
         answer.raise_for_status()
         return str((await answer.json())["token"])
 
