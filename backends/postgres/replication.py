@@ -10,7 +10,7 @@ import random
 import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -214,12 +214,8 @@ class PostgresReplication:
         options = self._options
         waited = False
         while (slot := await check_slot(link, options)).holder is not None:
-            if slot.holder == self._own_pid:
-                # The server has not noticed yet that this connection of ours is gone.
-                with suppress(ServerError):
-                    await link.query(statement("end_backend", pid=str(slot.holder)), options.connect_timeout_s)
-            else:
-                self._shared = True
+            # Our own former connection holds it too, until the server has noticed that it is gone.
+            self._shared |= slot.holder != self._own_pid
             if not waited:
                 waited = True
                 self._state = SlotState.STANDBY

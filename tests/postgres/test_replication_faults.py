@@ -151,8 +151,8 @@ async def test_terminated_backend_is_replaced(any_postgres: PostgresServer) -> N
     assert "57P01" in next(e["error"] for e in events.details if e["event"] == "stream_lost")
 
 
-async def test_stalled_network_is_noticed_and_our_dead_connection_removed(postgres: PostgresServer) -> None:
-    """Nothing comes and nothing breaks: after ``sender_timeout_s`` a new connection takes the slot from the old."""
+async def test_stalled_network_is_noticed(postgres: PostgresServer) -> None:
+    """Nothing comes and nothing breaks: after ``sender_timeout_s`` a new connection goes on."""
     await postgres.make_rounds_table()
     async with Wire(postgres.dsn()).listening() as wire:
         dsn = postgres.dsn().replace(str(postgres.port), str(wire.port))
