@@ -18,8 +18,6 @@ from backends.postgres.wal import parse_lsn
 
 _OLDEST: Final = 140000
 _FAILOVER_SINCE: Final = 170000
-DUPLICATE: Final = frozenset({"42710", "23505"})
-"""What the server says when another process has just made the same thing."""
 
 
 class ReplicationOptions(PostgresOptions):
@@ -137,10 +135,13 @@ async def check_slot(link: Link, options: ReplicationOptions) -> Slot:
 async def create_missing(link: Link, options: ReplicationOptions) -> int | None:
     """Make publication and slot if neither exists; return where the new slot starts, None when nothing was made.
 
+    Of several processes that start together one makes them, and the others wait for it, until it closes `link`.
+
     Raises:
         SourceError: The server refused; the text has what to run.
         StreamLost: The connection broke.
     """
+    await _ask(link, options, "lock_setup", slot=options.slot)
     if await _publication(link, options) is not None or await _slot(link, options) is not None:
         return None
     made = None
@@ -148,8 +149,6 @@ async def create_missing(link: Link, options: ReplicationOptions) -> int | None:
         try:
             made = await link.query(sql, options.connect_timeout_s)
         except ServerError as error:
-            if error.sqlstate in DUPLICATE:
-                return None
             raise SourceError(f"cannot set up replication: {error}; run as an owner: {one_line(sql)}") from error
     return parse_lsn(made[0]["lsn"] or "") if made else None
 

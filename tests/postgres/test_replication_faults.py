@@ -18,7 +18,7 @@ from backends.postgres.replication import PostgresReplication
 from backends.publisher import PublisherSettings
 from tests.backends.harness import Wire, captured_events, stored
 from tests.nats import NatsServer
-from tests.postgres.ingest_process import ingesting
+from tests.postgres.ingest_process import IngestProcess, ingesting
 from tests.postgres.reading import HOLDER, make_backend, reading, wait_for_sql
 from tests.postgres_server import PostgresServer
 
@@ -269,18 +269,31 @@ async def test_ingest_killed_with_half_a_transaction_acked_doubles_nothing(
 # --- a second process ------------------------------------------------------------------------------------------------
 
 
+async def holder_first(one: IngestProcess, other: IngestProcess) -> tuple[IngestProcess, IngestProcess]:
+    """Wait until one of two processes that started together streams and the other stands by."""
+    started = asyncio.create_task(one.said("stream_started")), asyncio.create_task(other.said("stream_started"))
+    await asyncio.wait(started, return_when=asyncio.FIRST_COMPLETED)
+    one_holds = started[0].done()
+    waiting = started[1] if one_holds else started[0]
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    holder, standby = (one, other) if one_holds else (other, one)
+    if not any("slot_awaited" in line for line in standby.lines):
+        await standby.said("slot_awaited")
+    return holder, standby
+
+
 async def test_hot_standby_takes_over_when_the_first_is_killed(postgres: PostgresServer, nats: NatsServer) -> None:
     """Well under a second from the kill to the first round through the second process; no gap, no double."""
     await postgres.make_rounds_table()
-    async with ingesting(postgres, nats) as first, ingesting(postgres, nats, create=False) as second:
-        await first.said("stream_started")
+    async with ingesting(postgres, nats) as first, ingesting(postgres, nats) as second:
+        holder, standby = await holder_first(first, second)
         await postgres.insert_rounds(1, 10)
         await stored_ids(nats, 10)
-        await second.said("slot_awaited")
         await postgres.insert_rounds(11, 20)
-        await first.kill()
+        await holder.kill()
         killed = time.monotonic()
-        await second.said("stream_started")
+        await standby.said("stream_started")
         assert time.monotonic() - killed < 0.9
         await postgres.insert_rounds(21, 30)
         assert await stored_ids(nats, 30) == list(range(1, 31))
@@ -289,9 +302,11 @@ async def test_hot_standby_takes_over_when_the_first_is_killed(postgres: Postgre
 async def test_frozen_holder_is_evicted_and_harmless_when_it_thaws(postgres: PostgresServer, nats: NatsServer) -> None:
     """After its ``sender_timeout_s`` the slot is the other's. What the zombie still sends is known already."""
     await postgres.make_rounds_table()
-    async with ingesting(postgres, nats, sender_timeout_s=1) as first, ingesting(postgres, nats) as second:
-        await first.said("stream_started")
-        await second.said("slot_awaited")
+    async with (
+        ingesting(postgres, nats, sender_timeout_s=1) as one,
+        ingesting(postgres, nats, sender_timeout_s=1) as other,
+    ):
+        first, second = await holder_first(one, other)
         await postgres.insert_rounds(1, 10)
         await stored_ids(nats, 10)
         first.freeze()
