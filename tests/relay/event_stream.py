@@ -42,8 +42,16 @@ class EventStream:
         self._response = response
 
     async def block(self) -> Block:
+        block = await self.block_or_end()
+        assert block is not None, "the stream has ended"
+        return block
+
+    async def block_or_end(self) -> Block | None:
+        """Read the next block; None when the stream has ended as it should, its last chunk whole."""
         async with asyncio.timeout(DEADLINE_S):
             text = (await self._response.content.readuntil(b"\n\n")).decode()
+        if not text:
+            return None
         fields = [line.partition(":") for line in text.rstrip("\n").split("\n")]
         return Block([(name, value.removeprefix(" ")) for name, _, value in fields])
 

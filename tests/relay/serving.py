@@ -5,7 +5,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -64,9 +64,11 @@ class Serving:
 
 
 @asynccontextmanager
-async def serving(nats_url: str, *, ready: bool = True, **settings: str) -> AsyncIterator[Serving]:
-    """Run a relay process with `settings` (``RELAY_...``); without `ready` it is handed over once it listens."""
-    relay = Serving(nats_url, settings)
+async def serving(
+    nats_url: str, *, ready: bool = True, settings: Mapping[str, str] | None = None, **more: str
+) -> AsyncIterator[Serving]:
+    """Run a relay process with settings (``RELAY_...``); without `ready` it is handed over once it listens."""
+    relay = Serving(nats_url, {**(settings or {}), **more})
     try:
         await relay.listening()
         if ready:
