@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -28,6 +29,7 @@ async def run_ingest(
     *,
     rejects: Rejects = log_reject,
     name: str = "backend",
+    watch: Callable[[Callable[[], Stats]], None] | None = None,
     progress_s: float = _PROGRESS_S,
 ) -> Stats:
     """Publish what `backend` reads until it is exhausted; return the numbers.
@@ -40,6 +42,7 @@ async def run_ingest(
         settings: The pipeline's bounds; None: the defaults.
         rejects: Takes what cannot become a round; what it raises ends the run.
         name: The backend's name, for the logs.
+        watch: Called once with a function that returns the numbers as they are then.
         progress_s: Seconds between ``ingest_progress`` events; none while nothing is read.
 
     Raises:
@@ -52,6 +55,8 @@ async def run_ingest(
     publisher: Publisher[Any] = Publisher(
         log_settings, settings or PublisherSettings(), confirm=backend.confirm, rejects=rejects
     )
+    if watch is not None:
+        watch(lambda: publisher.stats)
     progress = asyncio.create_task(_tell_progress(publisher, bound, progress_s), name="ingest-progress")
     try:
         async with backend.open():

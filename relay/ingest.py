@@ -2,13 +2,23 @@
 
 import asyncio
 import sys
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
 
-from backends.contract import BackendContext
+import structlog
+
+from backends.acks import Stats
+from backends.contract import Backend, BackendContext
 from backends.ingest import run_ingest
+from backends.observed import Observed
 from backends.registry import make_backend
+from backends.rejects import RejectsStream
+from relay.ingest_metrics import IngestMetrics, serving_metrics
 from relay.serve import load_catalogue, stop_requested
 from relay.settings import Settings
+
+log = structlog.get_logger()
 
 
 async def ingest(settings: Settings) -> None:
@@ -20,11 +30,35 @@ async def ingest(settings: Settings) -> None:
     """
     context = BackendContext(catalogue=load_catalogue(settings.games_file), interactive=sys.stderr.isatty())
     backend = make_backend(settings.backend.name, settings.backend.options, context)
-    work = asyncio.create_task(run_ingest(backend, settings.nats, name=settings.backend.name), name="ingest")
-    stop = asyncio.create_task(stop_requested(), name="stop")
-    await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
-    stop.cancel()
-    if not work.done():
-        work.cancel()
-    with suppress(asyncio.CancelledError):
-        await work
+    async with watched_ingest(settings, backend) as work:
+        stop = asyncio.create_task(stop_requested(), name="stop")
+        await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+
+
+@asynccontextmanager
+async def watched_ingest(settings: Settings, backend: Backend[Any]) -> AsyncIterator[asyncio.Task[Stats]]:
+    """Run a backend into the log, with rejects kept, and metrics and probes served, for as long as the block lasts.
+
+    Leaving the block stops it, and raises what ended it before.
+    """
+    name = settings.backend.name
+    observed = Observed(backend)
+    metrics = IngestMetrics(observed, name)
+
+    def watch(stats: Callable[[], Stats]) -> None:
+        metrics.stats = stats
+
+    async with RejectsStream(settings.nats, name) as rejects, serving_metrics(metrics, settings.ingest) as port:
+        if port is not None:
+            log.info("ingest_listening", port=port)
+        ingesting = run_ingest(observed, settings.nats, rejects=rejects, name=name, watch=watch)
+        work = asyncio.create_task(ingesting, name="ingest")
+        try:
+            yield work
+        finally:
+            if not work.done():
+                work.cancel()
+            await asyncio.wait([work])
+        if not work.cancelled():
+            work.result()

@@ -109,6 +109,12 @@ class DrainSettings(_Section):
     """Part of the grace that is kept for closing what is left."""
 
 
+class IngestSettings(_Section):
+    host: str = "0.0.0.0"  # noqa: S104 - as HttpSettings.host
+    port: int | None = Field(default=None, ge=0, le=65535)
+    """Where the ingest process answers /healthz, /readyz and /metrics; unset: nowhere. 0 lets the system choose."""
+
+
 class LoggingSettings(_Section):
     format: Literal["auto", "json", "console"] = "auto"
     """auto: readable on a terminal, JSON lines elsewhere."""
@@ -142,6 +148,7 @@ class Settings(BaseSettings):
     drain: DrainSettings = DrainSettings()
     nats: LogSettings = LogSettings()
     backend: BackendSettings = BackendSettings()
+    ingest: IngestSettings = IngestSettings()
     log: LoggingSettings = LoggingSettings()
     games_file: Path | None = None
     """TOML laid over the bundled catalogue of games; see rounds/games.toml for the form."""

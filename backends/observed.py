@@ -1,0 +1,106 @@
+"""Watch a backend at work: what it yielded, what was confirmed, and how long that took from the commit on.
+
+Pure counting around any backend, for metrics and health; knows nothing of how they are shown.
+"""
+
+import time
+from bisect import bisect_left
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+from backends.contract import Backend, Captured, Rejected
+
+P = TypeVar("P")
+
+BOUNDS_S: Final = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_LIVE_S: Final = 3600.0
+"""What was committed longer ago than this was no live round when it was read, and says nothing of our speed."""
+
+
+@runtime_checkable
+class HasStatus(Protocol):
+    """What a backend may also have: how its source is, as an object with ``state`` and whatever else it knows."""
+
+    @property
+    def status(self) -> Any: ...
+
+
+class Numbered(NamedTuple, Generic[P]):
+    """A position of the backend, and how many items were yielded up to it."""
+
+    number: int
+    position: P
+
+
+class Histogram:
+    """How many latencies were at most so long, in seconds."""
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BOUNDS_S) + 1)
+        self.sum_s = 0.0
+
+    def add(self, latency_s: float) -> None:
+        self.counts[bisect_left(BOUNDS_S, latency_s)] += 1
+        self.sum_s += latency_s
+
+
+class Observed(Generic[P]):
+    """A backend that is watched. Implements `backends.contract.Backend` with `Numbered`."""
+
+    def __init__(self, backend: Backend[P]) -> None:
+        self._backend = backend
+        self._waiting: deque[tuple[int, float, int]] = deque()  # last number, read at, committed at (Unix ms; 0: none)
+        self.yielded = 0
+        self.confirmed = 0
+        self.is_open = False
+        self.commit_to_ack = Histogram()
+        """From the commit of a round to the ack of all rounds up to it."""
+
+    @property
+    def status(self) -> Any:
+        """That of the backend, None when it has none."""
+        return self._backend.status if isinstance(self._backend, HasStatus) else None
+
+    @property
+    def waiting_s(self) -> float:
+        """For how long the oldest round that is read and not acked has been waiting; 0: there is none."""
+        return time.monotonic() - self._waiting[0][1] if self._waiting else 0.0
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        async with self._backend.open():
+            self.is_open = True
+            try:
+                yield
+            finally:
+                self.is_open = False
+
+    async def read(self) -> AsyncIterator[Sequence[Captured[Numbered[P]] | Rejected[Numbered[P]]]]:
+        stream = self._backend.read()
+        try:
+            async for batch in stream:
+                yield [self._numbered(item, time.monotonic()) for item in batch]
+        finally:
+            close = getattr(stream, "aclose", None)
+            if close is not None:
+                await close()
+
+    def confirm(self, position: Numbered[P]) -> None:
+        now_ms = time.time() * 1000
+        while self._waiting and self._waiting[0][0] <= position.number:
+            _, _, committed_ms = self._waiting.popleft()
+            if committed_ms and 0 <= (latency_s := (now_ms - committed_ms) / 1000) < _LIVE_S:
+                self.commit_to_ack.add(latency_s)
+        self.confirmed = max(self.confirmed, position.number)
+        self._backend.confirm(position.position)
+
+    def _numbered(self, item: Captured[P] | Rejected[P], now: float) -> Captured[Numbered[P]] | Rejected[Numbered[P]]:
+        self.yielded += 1
+        place = Numbered(self.yielded, item.position)
+        if isinstance(item, Captured):
+            self._waiting.append((self.yielded, now, item.round.timestamp))
+            return Captured(item.round, place)
+        self._waiting.append((self.yielded, now, 0))
+        return Rejected(item.key, item.reason, item.raw, place)

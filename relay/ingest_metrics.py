@@ -1,0 +1,115 @@
+"""``/healthz``, ``/readyz`` and ``/metrics`` of the ingest process, on a port of its own.
+
+Reads numbers from where they are counted when somebody asks. Knows nothing of any backend but the words of its status.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import web
+
+from backends.acks import Stats
+from backends.observed import BOUNDS_S, Observed
+from relay.errors import StartError
+from relay.health import Health
+from relay.settings import IngestSettings
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+_STUCK_S: Final = 10.0
+"""A round that has waited so long for its ack says that the log takes nothing."""
+_NOT_READY: Final = ("connecting", "missing", "invalidated")
+
+
+class IngestMetrics:
+    """What one ingest process tells about itself."""
+
+    def __init__(self, observed: Observed[Any], backend: str) -> None:
+        self._observed = observed
+        self._backend = backend
+        self.stats: Callable[[], Stats] = Stats
+        """The publisher's numbers; set once there is one."""
+
+    def obstacle(self) -> str | None:
+        """Say in one word why rounds do not flow now; None: they do, or would."""
+        if not self._observed.is_open:
+            return "starting"
+        if (state := self._state()) in _NOT_READY:
+            return f"source_{state}"
+        return "log_stuck" if self._observed.waiting_s > _STUCK_S else None
+
+    async def scrape(self, request: web.Request) -> web.Response:
+        """Answer in the format that the scraper asks for."""
+        from prometheus_client import CollectorRegistry, ProcessCollector
+        from prometheus_client.exposition import choose_encoder
+
+        registry = CollectorRegistry()
+        registry.register(self)
+        ProcessCollector(registry=registry)
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(registry), headers={"Content-Type": content_type})
+
+    def collect(self) -> Iterator["Metric"]:
+        """Yield every metric with its value of now; called by the Prometheus client."""
+        from prometheus_client.core import CounterMetricFamily as Counter
+        from prometheus_client.core import GaugeMetricFamily as Gauge
+        from prometheus_client.core import HistogramMetricFamily as Histogram
+
+        stats, observed, status = self.stats(), self._observed, self._observed.status
+        yield Counter("ingest_rounds_read", "Items that the backend yielded.", value=observed.yielded)
+        yield Counter("ingest_rounds_acked", "Rounds that the log stored for us.", value=stats.acked)
+        yield Counter("ingest_rounds_doubled", "Rounds that the log had already.", value=stats.duplicates)
+        yield Counter("ingest_rounds_rejected", "Items that cannot become a round.", value=stats.rejected)
+        yield Counter("ingest_rounds_resent", "Publishes beyond the first of a round.", value=stats.resent)
+        yield Gauge("ingest_rounds_unacked", "Read and not yet stored.", value=observed.yielded - observed.confirmed)
+        yield Gauge("ingest_ready", "1 when rounds flow, or would.", value=int(self.obstacle() is None))
+        reconnects = Counter("ingest_reconnects", "Connections made anew.", labels=["to"])
+        reconnects.add_metric(["log"], stats.reconnects)
+        reconnects.add_metric(["source"], getattr(status, "reconnects", 0))
+        yield reconnects
+        state = Gauge(
+            "ingest_state", "What the source is doing: 1 for the state it is in.", labels=["backend", "state"]
+        )
+        state.add_metric([self._backend, self._state()], 1)
+        yield state
+        if hasattr(status, "lag_bytes"):
+            yield Gauge("ingest_lag_bytes", "Log of the source that is sent and not confirmed.", value=status.lag_bytes)
+        latency = Histogram("ingest_commit_to_ack_seconds", "From commit in the source to the ack of the log.")
+        counts = observed.commit_to_ack.counts
+        names = [*(str(bound) for bound in BOUNDS_S), "+Inf"]
+        buckets = [(name, float(sum(counts[: index + 1]))) for index, name in enumerate(names)]
+        latency.add_metric([], buckets, sum_value=observed.commit_to_ack.sum_s)
+        yield latency
+
+    def _state(self) -> str:
+        return str(getattr(self._observed.status, "state", "reading"))
+
+
+@asynccontextmanager
+async def serving_metrics(metrics: IngestMetrics, settings: IngestSettings) -> AsyncIterator[int | None]:
+    """Answer probes and scrapes for as long as the block lasts; yield the port, None when none is set.
+
+    Raises:
+        StartError: The port cannot be listened on.
+    """
+    if settings.port is None:
+        yield None
+        return
+    app = web.Application()
+    app.add_routes([*Health(metrics.obstacle).table(), web.get("/metrics", metrics.scrape)])
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, settings.host, settings.port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise StartError(
+                f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; "
+                "choose another port with RELAY_INGEST_PORT"
+            ) from error
+        yield int(runner.addresses[0][1])
+    finally:
+        await runner.cleanup()
