@@ -61,9 +61,9 @@ class Methods:
         """Read a request of one of `STREAMS`; raise what `wanted`, `read_filter` and `read_start` raise."""
         path: dict[str, str] = {}
         if isinstance(request, pb.StreamByGameRequest):
-            path = {"game": request.game_slug}
+            path = {"game": _given("game_slug", request.game_slug)}
         elif isinstance(request, pb.StreamByTypeRequest):
-            path = {"type": request.game_type}
+            path = {"type": _given("game_type", request.game_type)}
         elif not isinstance(request, pb.StreamAllRequest):
             raise TypeError(type(request))
         want = wanted(self._catalogue, grant.games, path, {})._replace(filter=read_filter(request.filter))
@@ -86,7 +86,8 @@ class Methods:
         """
         want = wanted(self._catalogue, grant.games, {}, {})._replace(filter=read_filter(request.filter))
         if request.game_slugs:
-            want = want._replace(games=named_games(self._catalogue, grant.games, request.game_slugs))
+            slugs = [_given("game_slugs", slug) for slug in request.game_slugs]
+            want = want._replace(games=named_games(self._catalogue, grant.games, slugs))
         after = read_cursor(request.after)
         bounds = await self._history.bounds(after)
         position, gap = (bounds.first - 1, None) if after is None else resume(after, bounds)
@@ -132,7 +133,7 @@ class Methods:
         return asyncio.create_task(self._history.stretch(position, want.games), name="replay-read")
 
     def _latest(self, request: pb.GetLatestRequest, grant: Grant) -> pb.Round:
-        named_games(self._catalogue, grant.games, [request.game_slug])
+        named_games(self._catalogue, grant.games, [_given("game_slug", request.game_slug)])
         return round_message(self._history.newest(request.game_slug))
 
     async def _page(self, request: pb.GetHistoryRequest, grant: Grant) -> pb.GetHistoryResponse:
@@ -167,6 +168,12 @@ class Methods:
                 if item is not None and item.valid:
                     row.last_round, row.last_update = item.round.round_id, item.round.finished_at
         return answer
+
+
+def _given(field: str, name: str) -> str:
+    if not name:
+        raise BadRequest(f"{field} holds an empty name; send one such as crash or multiplier")
+    return name
 
 
 def _batch(items: Sequence[Item], want: Wanted, head: int) -> bytes:

@@ -59,6 +59,7 @@ async def listening_grpc(
         yield port
     finally:
         watching.cancel()
+        await servicer.enter_graceful_shutdown()
         await server.stop(grace=_STOP_S)
 
 

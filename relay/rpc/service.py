@@ -65,8 +65,8 @@ class DataStream:
             except DecodeError as error:
                 raise BadRequest(f"the request is no {kind.DESCRIPTOR.full_name} message") from error
             return await do(request, self._grant(context), context)
-        except (aio.AbortError, asyncio.CancelledError):
-            raise
+        except (aio.AbortError, aio.InternalError, asyncio.CancelledError):
+            raise  # refused above, or the client left in the middle: gRPC knows
         except Exception as error:
             ending = ending_of(error)
             if ending is None:

@@ -1,5 +1,6 @@
 """TLS for the gRPC port, from files that may be replaced while it serves."""
 
+import ssl
 from pathlib import Path
 
 import grpc
@@ -19,11 +20,12 @@ class _Files:
         self._seen: tuple[int, ...] = ()
 
     def load(self) -> grpc.ServerCertificateConfiguration:
-        """Read all files; raise OSError when one cannot be read."""
+        """Read all files; raise OSError when one cannot be read or used."""
         settings = self._settings
         if settings.tls_cert_file is None or settings.tls_key_file is None:
             raise AssertionError("checked by the settings")
         self._seen = self._changes()
+        _check(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
         pair = (settings.tls_key_file.read_bytes(), settings.tls_cert_file.read_bytes())
         roots = None if settings.tls_client_ca_file is None else settings.tls_client_ca_file.read_bytes()
         return grpc.ssl_server_certificate_configuration([pair], root_certificates=roots)
@@ -46,11 +48,25 @@ class _Files:
         return tuple(path.stat().st_mtime_ns for path in files if path is not None)
 
 
+def _check(certificate: Path, key: Path, client_ca: Path | None) -> None:
+    """Raise OSError, naming the files, when they cannot be used: gRPC itself would only write to stderr."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, key)
+    except ssl.SSLError as error:
+        raise OSError(f"{certificate} and {key} are no certificate and its key: {error.reason or error}") from error
+    try:
+        if client_ca is not None:
+            context.load_verify_locations(client_ca)
+    except ssl.SSLError as error:
+        raise OSError(f"{client_ca} holds no certificate: {error.reason or error}") from error
+
+
 def credentials(settings: GrpcSettings) -> grpc.ServerCredentials:
     """Make the server's credentials; clients must show a certificate when a client CA is configured.
 
     Raises:
-        StartError: A file cannot be read.
+        StartError: A file cannot be read or used.
     """
     files = _Files(settings)
     try:

@@ -122,8 +122,8 @@ async def ending(call: Call) -> tuple[list[Any], Refused | None]:
     """Read a stream to its end; return its messages and, unless it ended well, what it ended with."""
     messages: list[Any] = []
     try:
-        async for message in call:
-            messages.append(message)  # noqa: PERF401 - what came before an error is wanted too
+        while (message := await call.read()) is not aio.EOF:
+            messages.append(message)
     except aio.AioRpcError as error:
         return messages, refused(error)
     return messages, None

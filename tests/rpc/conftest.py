@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ READY_S: Final = 20.0
 
 StartRelay = Callable[..., Any]
 Publish = Callable[..., Awaitable[list[int]]]
+Outliving = Callable[["Relay"], Caller]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,19 @@ async def caller(relay: Relay) -> AsyncIterator[Caller]:
     """grpcio on the running relay, with the demo's key."""
     async with relay.caller() as calling:
         yield calling
+
+
+@pytest.fixture
+async def outliving() -> AsyncIterator[Outliving]:
+    """Make callers that live longer than the relay they call."""
+    async with AsyncExitStack() as stack:
+
+        def make(relay: Relay) -> Caller:
+            calling = relay.caller()
+            stack.push_async_callback(calling.channel.close)
+            return calling
+
+        yield make
 
 
 @pytest.fixture

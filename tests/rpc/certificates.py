@@ -1,0 +1,49 @@
+"""Certificates for tests, made by openssl: an authority, and what it signs for this machine or for a client."""
+
+import subprocess
+from pathlib import Path
+from typing import Self
+
+from tests.clients.tools import tool
+
+
+class Authority:
+    """A certificate authority with its files in a folder of its own."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        folder.mkdir()
+        self._openssl = tool("openssl")
+        self._folder = folder
+        self.certificate = folder / "ca.pem"
+        self._key = folder / "ca.key"
+        self._run("req", "-x509", *_new_key(self._key), "-out", self.certificate, "-days", "2", "-subj", f"/CN={name}")
+
+    def sign(self, name: str) -> "Pair":
+        """Make a certificate for 127.0.0.1 and a key."""
+        pair = Pair(self._folder / f"{name}.pem", self._folder / f"{name}.key")
+        request, names = self._folder / f"{name}.csr", self._folder / f"{name}.ext"
+        names.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+        self._run("req", *_new_key(pair.key), "-out", request, "-subj", f"/CN={name}")
+        authority = ("-CA", self.certificate, "-CAkey", self._key, "-CAcreateserial")
+        self._run("x509", "-req", "-in", request, *authority, "-out", pair.certificate, "-days", "2", "-extfile", names)
+        return pair
+
+    def _run(self, *arguments: str | Path) -> None:
+        subprocess.run([self._openssl, *arguments], check=True, capture_output=True)
+
+
+class Pair:
+    """A certificate and its key, as files."""
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        self.certificate = certificate
+        self.key = key
+
+    def replace_by(self, other: Self) -> None:
+        """Put another pair in these files' place, as a renewal does."""
+        self.key.write_bytes(other.key.read_bytes())
+        self.certificate.write_bytes(other.certificate.read_bytes())
+
+
+def _new_key(path: Path) -> tuple[str | Path, ...]:
+    return ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", path)

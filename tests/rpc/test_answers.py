@@ -1,0 +1,70 @@
+"""Calls with one answer: the newest round, pages of the past, the games."""
+
+import pytest
+
+from rounds import datastream_pb2 as pb
+from tests.rpc.caller import Caller
+from tests.rpc.conftest import Publish
+
+pytestmark = pytest.mark.service
+
+
+async def test_latest_round_of_a_game(caller: Caller, publish: Publish) -> None:
+    """The newest one, with its cursor."""
+    await publish("crash", 1, 2)
+    await publish("dice", 3)
+
+    round_ = await caller.ask(pb.GetLatestRequest(game_slug="crash"))
+
+    assert round_.round_id == 2
+    assert round_.cursor
+
+
+async def test_history_pages_to_the_very_end(caller: Caller, publish: Publish) -> None:
+    """Newest first, page by page with `next_before`, until it is empty."""
+    await publish("crash", *range(1, 8))
+    await publish("dice", 100)
+    seen, before = [], ""
+    while True:
+        page = await caller.ask(pb.GetHistoryRequest(game_slug="crash", limit=3, before=before))
+        seen += [round_.round_id for round_ in page.rounds]
+        before = page.next_before
+        if not before:
+            break
+
+    assert seen == [7, 6, 5, 4, 3, 2, 1]
+
+
+async def test_history_has_what_matches_only(caller: Caller, publish: Publish) -> None:
+    """The filter of streams holds for the past too."""
+    for number, point in enumerate(["1.99", "2", "3.00", "3.01"], 1):
+        await publish("crash", number, extras=f'{{"point":"{point}"}}')
+    await publish("crash", 5, extras="{}")
+
+    page = await caller.ask(pb.GetHistoryRequest(game_type="multiplier", filter=pb.Filter(min_point=2, max_point=3)))
+
+    assert [round_.round_id for round_ in page.rounds] == [3, 2]
+
+
+async def test_history_after_a_cursor(caller: Caller, publish: Publish) -> None:
+    """Only what is later, and whether all of that is still there."""
+    await publish("crash", 1, 2, 3)
+    newest = await caller.ask(pb.GetHistoryRequest(limit=2))
+
+    page = await caller.ask(pb.GetHistoryRequest(after=newest.rounds[-1].cursor))
+
+    assert [round_.round_id for round_ in page.rounds] == [3]
+    assert page.complete
+
+
+async def test_games_and_their_newest_rounds(caller: Caller, publish: Publish) -> None:
+    """In the order of the catalogue; a game without a round says so by leaving it out."""
+    await publish("crash", 7)
+
+    answer = await caller.ask(pb.ListGamesRequest())
+
+    games = {game.slug: game for game in answer.games}
+    assert len(games) == 14
+    assert (games["crash"].last_round, games["crash"].last_update) == (7, "2026-01-18T10:00:30.123456789Z")
+    assert games["double"].type == "color"
+    assert not games["double"].HasField("last_round")

@@ -1,0 +1,190 @@
+"""How streams end: by drain, by age, by a client that stops reading or leaves; and that nothing is left of them."""
+
+import asyncio
+import gc
+from typing import Final
+
+import pytest
+from grpc import StatusCode, aio
+
+from rounds import datastream_pb2 as pb
+from tests.rpc.caller import Caller, Refused, ending, refused
+from tests.rpc.conftest import Outliving, Publish, Relay, StartRelay
+
+pytestmark = pytest.mark.service
+
+MANY: Final = 1000
+
+
+async def test_drain_ends_a_stream_with_its_place(
+    start_relay: StartRelay, publish: Publish, outliving: Outliving
+) -> None:
+    """UNAVAILABLE, with a delay of the client's own and the cursor to go on from."""
+    async with start_relay() as relay:
+        call = outliving(relay).call(pb.StreamAllRequest())
+        await call.initial_metadata()
+        await publish("crash", 1)
+        round_ = await call.read()
+    rest, end = await ending(call)
+
+    assert rest == []
+    assert end is not None
+    assert end.code is StatusCode.UNAVAILABLE
+    assert int(end.trailers["retry-after-ms"]) >= 0
+    assert end.trailers["resume-cursor"] == round_.cursor
+
+
+async def test_client_that_follows_drains_misses_nothing(
+    start_relay: StartRelay, publish: Publish, outliving: Outliving
+) -> None:
+    """From relay to relay with the cursor of each goodbye: every round once, whatever was published meanwhile."""
+    seen: list[int] = []
+    place = ""
+    number = 0
+    for _ in range(4):
+        async with start_relay(links={"retry_ms": 10}) as relay:
+            call = outliving(relay).call(pb.StreamAllRequest(after=place))
+            await call.initial_metadata()
+            for _ in range(20):
+                number += 1
+                await publish("crash", number)
+        messages, end = await ending(call)
+        assert end is not None
+        assert end.code is StatusCode.UNAVAILABLE
+        seen += [round_.round_id for round_ in messages]
+        place = end.trailers["resume-cursor"]
+        number += 1
+        await publish("crash", number)  # while no relay is there
+    async with start_relay() as relay:
+        call = outliving(relay).call(pb.StreamAllRequest(after=place))
+        while seen[-1] != number:
+            seen.append((await call.read()).round_id)
+        call.cancel()
+
+    assert seen == list(range(1, number + 1))
+
+
+async def test_draining_relay_takes_no_new_stream(start_relay: StartRelay, outliving: Outliving) -> None:
+    """While streams are being ended, new ones are sent elsewhere, with a delay."""
+
+    async def knock(relay: Relay) -> Refused:
+        await relay.metric_becomes("relay_ready", 0)
+        refusal = await calling.refusal(pb.StreamAllRequest())
+        for call in calls:
+            call.cancel()
+        return refusal
+
+    async with start_relay(drain={"grace_s": 3, "margin_s": 0}) as relay:
+        calling = outliving(relay)
+        calls = [calling.call(pb.StreamAllRequest()) for _ in range(3)]
+        for call in calls:
+            await call.initial_metadata()
+        knocking = asyncio.create_task(knock(relay))
+    refusal = await knocking
+
+    assert refusal.code is StatusCode.UNAVAILABLE
+    assert "draining" in refusal.sentence
+    assert int(refusal.trailers["retry-after-ms"]) > 0
+
+
+async def test_stream_that_has_reached_its_age(start_relay: StartRelay) -> None:
+    """It ends as by a drain, before any proxy on the way would cut it."""
+    async with start_relay(links={"max_age_s": 1, "heartbeat_s": 0.1}) as relay, relay.caller() as calling:
+        _, end = await ending(calling.call(pb.StreamAllRequest()))
+
+    assert end is not None
+    assert end.code is StatusCode.UNAVAILABLE
+    assert "max_age" in end.sentence
+    assert end.trailers.keys() >= {"retry-after-ms", "resume-cursor"}
+
+
+async def test_client_that_stops_reading(start_relay: StartRelay, publish: Publish) -> None:
+    """What waits for it is bounded; it is ended as slow with its place, and a reading client does not notice."""
+    async with (
+        start_relay(links={"unsent_bytes": 64 << 10, "linger_s": 60}) as relay,
+        relay.caller() as reader,
+        relay.caller() as sleeper,
+        reader.stream(pb.StreamAllRequest()) as reading,
+    ):
+        unread = sleeper.call(pb.StreamAllRequest())
+        await unread.initial_metadata()
+        ballast = '{"ballast":"' + "x" * 50_000 + '"}'
+        sent = 0
+        while await relay.metric("relay_links_slow_total") == 0:
+            sent += 1
+            await publish("crash", sent, extras=ballast)
+            assert (await reading.read()).round_id == sent
+            assert sent < 200, "nothing bounds what waits for a client"
+        messages, end = await ending(unread)
+
+        assert end is not None
+        assert end.code is StatusCode.UNAVAILABLE
+        assert "slow" in end.sentence
+        assert end.trailers["resume-cursor"] == messages[-1].cursor
+        assert [message.round_id for message in messages] == list(range(1, len(messages) + 1))
+        await relay.metric_becomes("relay_links", 1)
+
+
+async def test_client_that_never_reads_again_is_cut(start_relay: StartRelay, publish: Publish) -> None:
+    """It does not read its goodbye either: its call is ended, and its place free, after the time to linger."""
+    async with (
+        start_relay(links={"unsent_bytes": 64 << 10, "linger_s": 0.1}) as relay,
+        relay.caller() as sleeper,
+    ):
+        unread = sleeper.call(pb.StreamAllRequest())
+        await unread.initial_metadata()
+        sent = 0
+        while await relay.metric("relay_links_slow_total") == 0:
+            sent += 1
+            await publish("crash", sent, extras='{"ballast":"' + "x" * 50_000 + '"}')
+        await relay.metric_becomes("relay_links", 0)
+        _, end = await ending(unread)
+
+    assert end is not None
+
+
+async def test_thousand_streams_that_are_opened_and_cancelled(relay: Relay) -> None:
+    """Nothing is left of them: no place taken, no link followed, no task."""
+    async with relay.caller() as calling:
+        await calling.refusal(pb.GetLatestRequest(game_slug="nope"))  # the connection is up
+        before = len(asyncio.all_tasks())
+        for _ in range(MANY // 100):
+            calls = [calling.call(pb.StreamAllRequest()) for _ in range(100)]
+            for call in calls:
+                await call.initial_metadata()
+            assert await relay.metric("relay_links") == 100
+            for call in calls:
+                call.cancel()
+            await relay.metric_becomes("relay_links", 0)
+            del call, calls
+        gc.collect()
+        async with asyncio.timeout(10):
+            while len(asyncio.all_tasks()) > before:  # noqa: ASYNC110 - tasks that end have no event
+                await asyncio.sleep(0.01)
+
+
+async def test_streams_that_are_cancelled_before_they_begin(relay: Relay) -> None:
+    """A client may change its mind at any moment."""
+    async with relay.caller() as calling:
+        for number in range(200):
+            call = calling.call(pb.StreamAllRequest(start=pb.Start(last=1 + number % 3)))
+            await asyncio.sleep(0)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call.read()
+        await relay.metric_becomes("relay_links", 0)
+        answer = await calling.ask(pb.ListGamesRequest())
+
+    assert answer.games
+
+
+async def test_call_to_a_relay_that_is_gone(start_relay: StartRelay) -> None:
+    """What remains of a connection to a stopped relay fails at once."""
+    async with start_relay() as relay:
+        address = relay.address
+    async with Caller(address, None, enable_retries=0) as calling:
+        call = calling.call(pb.StreamAllRequest(), timeout_s=5)
+        with pytest.raises(aio.AioRpcError) as failed:
+            await call.read()
+
+    assert refused(failed.value).code in (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED)

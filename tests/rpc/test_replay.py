@@ -1,0 +1,86 @@
+"""Bulk replay: the whole past in batches, once, in order, as fast as the client reads."""
+
+import pytest
+from grpc import StatusCode
+
+from rounds import datastream_pb2 as pb
+from tests.rpc.caller import Caller, ending, text_of
+from tests.rpc.conftest import Publish, Relay
+
+pytestmark = pytest.mark.service
+
+
+def ids(batches: list[pb.RoundBatch]) -> list[int]:
+    return [round_.round_id for batch in batches for round_ in batch.rounds]
+
+
+async def test_whole_log_in_batches(caller: Caller, publish: Publish) -> None:
+    """Every round of every game once and in order, several to a message, over more than one page of the log."""
+    await publish("crash", *range(1, 601))
+    await publish("dice", *range(601, 1201))
+
+    batches, end = await ending(caller.call(pb.ReplayRequest()))
+
+    assert end is None
+    assert ids(batches) == list(range(1, 1201))
+    assert len(batches) < 20
+
+
+async def test_replay_of_some_games_after_a_cursor(caller: Caller, publish: Publish) -> None:
+    """Only those games, only what matches, only what is later; the metadata says that it is whole."""
+    await publish("crash", 1, 2)
+    await publish("double", 3, extras='{"color":"red"}')
+    place = (await caller.ask(pb.GetHistoryRequest(game_slug="crash", limit=1))).rounds[0].cursor
+    await publish("crash", 4, extras='{"point":"1"}')
+    await publish("dice", 5)
+    await publish("crash", 6)
+
+    wanted = pb.Filter(min_point=2)
+    call = caller.call(pb.ReplayRequest(game_slugs=["crash", "double"], filter=wanted, after=place))
+    told = text_of(await call.initial_metadata())
+    batches, end = await ending(call)
+
+    assert end is None
+    assert ids(batches) == [6]
+    assert told["complete"] == "true"
+
+
+async def test_replay_of_an_empty_log(caller: Caller) -> None:
+    """It ends at once, and well."""
+    assert await ending(caller.call(pb.ReplayRequest())) == ([], None)
+
+
+async def test_replay_after_a_cursor_of_another_log(caller: Caller, publish: Publish) -> None:
+    """OUT_OF_RANGE; with its resume cursor everything there is comes."""
+    await publish("crash", 1, 2)
+
+    batches, end = await ending(caller.call(pb.ReplayRequest(after="k3f9a2-7")))
+
+    assert batches == []
+    assert end is not None
+    assert end.code is StatusCode.OUT_OF_RANGE
+    again, _ = await ending(caller.call(pb.ReplayRequest(after=end.trailers["resume-cursor"])))
+    assert ids(again) == [1, 2]
+
+
+async def test_replay_then_stream(caller: Caller, publish: Publish) -> None:
+    """A client catches up in bulk and goes on live from its last cursor, with no round lost between the two."""
+    await publish("crash", 1, 2, 3)
+    batches, _ = await ending(caller.call(pb.ReplayRequest()))
+    await publish("crash", 4)
+
+    async with caller.stream(pb.StreamAllRequest(after=batches[-1].rounds[-1].cursor)) as call:
+        await publish("crash", 5)
+        seen = [(await call.read()).round_id for _ in range(2)]
+
+    assert seen == [4, 5]
+
+
+async def test_replay_that_is_cancelled_in_the_middle(relay: Relay, caller: Caller, publish: Publish) -> None:
+    """A client that leaves frees its place and its reading of the log."""
+    await publish("crash", *range(1, 300), extras='{"ballast":"' + "x" * 20_000 + '"}')
+    call = caller.call(pb.ReplayRequest())
+    await call.read()
+    call.cancel()
+
+    await relay.metric_becomes("relay_links", 0)

@@ -1,0 +1,246 @@
+"""Calls that are refused: which status, which sentence, what the client should do next."""
+
+import hashlib
+from typing import Final
+
+import pytest
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from grpc import StatusCode, aio
+
+from auth.keys import DEMO_KEY, KeyStore
+from rounds import datastream_pb2 as pb
+from tests.nats import NatsServer
+from tests.rpc.caller import SERVICE, Caller, refused
+from tests.rpc.conftest import Publish, Relay, StartRelay
+
+pytestmark = pytest.mark.service
+
+DICE_KEY: Final = "sk_live_" + "d" * 64
+PUBLIC_KEY: Final = "pk_live_" + "e" * 64
+ONE_OF_EACH: Final[list[Message]] = [
+    pb.StreamByGameRequest(game_slug="crash"),
+    pb.StreamByTypeRequest(game_type="multiplier"),
+    pb.StreamAllRequest(),
+    pb.ReplayRequest(),
+    pb.GetLatestRequest(game_slug="crash"),
+    pb.GetHistoryRequest(game_slug="crash"),
+    pb.ListGamesRequest(),
+]
+
+
+def keys() -> KeyStore:
+    """A key for dice only, and one for a page of example.com."""
+    return KeyStore.load(
+        file_text=f"""
+        [keys.dice]
+        hash = "{_hash(DICE_KEY)}"
+        games = ["dice"]
+        [keys.page]
+        hash = "{_hash(PUBLIC_KEY)}"
+        kind = "public"
+        allowed_origins = ["https://example.com"]
+        """
+    )
+
+
+def _hash(key: str) -> str:
+    return f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def name_of(request: Message) -> str:
+    return type(request).__name__.removesuffix("Request")
+
+
+# --- credentials ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("request_", ONE_OF_EACH, ids=name_of)
+@pytest.mark.parametrize("key", [None, "sk_live_" + "1" * 64, "nonsense"], ids=["no_key", "wrong_key", "no_key_at_all"])
+async def test_call_without_a_good_key(relay: Relay, request_: Message, key: str | None) -> None:
+    """UNAUTHENTICATED from every method, and the key is not said back."""
+    async with relay.caller(key) as calling:
+        refusal = await calling.refusal(request_)
+
+    assert refusal.code is StatusCode.UNAUTHENTICATED
+    assert refusal.sentence
+    assert key is None or key not in refusal.sentence
+
+
+async def test_key_in_authorization(relay: Relay) -> None:
+    """`authorization: Bearer <key>` is as good as `x-api-key`."""
+    async with relay.caller(None) as calling:
+        calling.metadata = [("authorization", f"Bearer {DEMO_KEY}")]
+        answer = await calling.ask(pb.ListGamesRequest())
+
+    assert "crash" in {game.slug for game in answer.games}
+
+
+async def test_two_different_keys(relay: Relay) -> None:
+    """It is not guessed which one is meant."""
+    async with relay.caller() as calling:
+        calling.metadata.append(("authorization", f"Bearer {DICE_KEY}"))
+        refusal = await calling.refusal(pb.ListGamesRequest())
+
+    assert refusal.code is StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pb.StreamByGameRequest(game_slug="crash"),
+        pb.StreamByTypeRequest(game_type="color"),
+        pb.ReplayRequest(game_slugs=["dice", "crash"]),
+        pb.GetLatestRequest(game_slug="crash"),
+        pb.GetHistoryRequest(game_slug="crash"),
+    ],
+    ids=name_of,
+)
+async def test_key_for_another_game(start_relay: StartRelay, request_: Message) -> None:
+    """PERMISSION_DENIED when the key does not cover what was named."""
+    async with start_relay(keys=keys()) as relay, relay.caller(DICE_KEY) as calling:
+        refusal = await calling.refusal(request_)
+
+    assert refusal.code is StatusCode.PERMISSION_DENIED
+
+
+async def test_key_for_one_game_sees_that_one(start_relay: StartRelay, publish: Publish) -> None:
+    """All games are all that the key covers: in streams, in the list, and in the past."""
+    async with start_relay(keys=keys()) as relay, relay.caller(DICE_KEY) as calling:
+        async with calling.stream(pb.StreamAllRequest()) as call:
+            await publish("crash", 1)
+            await publish("dice", 2)
+            round_ = await call.read()
+        games = await calling.ask(pb.ListGamesRequest())
+        past = await calling.ask(pb.GetHistoryRequest())
+
+    assert round_.game_slug == "dice"
+    assert [game.slug for game in games.games] == ["dice"]
+    assert [found.game_slug for found in past.rounds] == ["dice"]
+
+
+async def test_public_key_from_nowhere(start_relay: StartRelay) -> None:
+    """A page's key works with its origin only."""
+    async with start_relay(keys=keys()) as relay, relay.caller(PUBLIC_KEY) as calling:
+        refusal = await calling.refusal(pb.ListGamesRequest())
+        calling.metadata.append(("origin", "https://example.com"))
+        answer = await calling.ask(pb.ListGamesRequest())
+
+    assert refusal.code is StatusCode.PERMISSION_DENIED
+    assert answer.games
+
+
+# --- requests ------------------------------------------------------------------------------------------------------
+
+WRONG: Final[list[tuple[Message, StatusCode, str]]] = [
+    (pb.StreamByGameRequest(game_slug="nope"), StatusCode.NOT_FOUND, "'nope'"),
+    (pb.StreamByTypeRequest(game_type="nope"), StatusCode.NOT_FOUND, "'nope'"),
+    (pb.ReplayRequest(game_slugs=["nope"]), StatusCode.NOT_FOUND, "'nope'"),
+    (pb.GetLatestRequest(game_slug="nope"), StatusCode.NOT_FOUND, "'nope'"),
+    (pb.GetLatestRequest(game_slug="pipa-brazil"), StatusCode.NOT_FOUND, "no round yet"),
+    (pb.GetHistoryRequest(game_slug="nope"), StatusCode.NOT_FOUND, "'nope'"),
+    (pb.StreamByGameRequest(), StatusCode.INVALID_ARGUMENT, "game_slug"),
+    (pb.StreamByTypeRequest(), StatusCode.INVALID_ARGUMENT, "game_type"),
+    (pb.GetLatestRequest(), StatusCode.INVALID_ARGUMENT, "game_slug"),
+    (pb.ReplayRequest(game_slugs=[""]), StatusCode.INVALID_ARGUMENT, "empty"),
+    (pb.StreamAllRequest(after="where I was"), StatusCode.INVALID_ARGUMENT, "'where I was'"),
+    (pb.ReplayRequest(after="where I was"), StatusCode.INVALID_ARGUMENT, "'where I was'"),
+    (pb.StreamAllRequest(after="a-1", start=pb.Start(after="a-2")), StatusCode.INVALID_ARGUMENT, "differ"),
+    (pb.StreamAllRequest(after="a-1", start=pb.Start(last=2)), StatusCode.INVALID_ARGUMENT, "one beginning"),
+    (pb.StreamAllRequest(start=pb.Start(last=10_001)), StatusCode.INVALID_ARGUMENT, "10001"),
+    (pb.StreamAllRequest(start=pb.Start(speed=-1)), StatusCode.INVALID_ARGUMENT, "-1"),
+    (pb.StreamAllRequest(start=pb.Start(speed=float("nan"))), StatusCode.INVALID_ARGUMENT, "nan"),
+    (
+        pb.StreamAllRequest(start=pb.Start(from_time=Timestamp(seconds=2), to_time=Timestamp(seconds=1))),
+        StatusCode.INVALID_ARGUMENT,
+        "from_time",
+    ),
+    (pb.StreamAllRequest(filter=pb.Filter(min_point=2, max_point=1)), StatusCode.INVALID_ARGUMENT, "min_point 2"),
+    (pb.StreamAllRequest(filter=pb.Filter(min_point=float("inf"))), StatusCode.INVALID_ARGUMENT, "'inf'"),
+    (pb.GetHistoryRequest(limit=1001), StatusCode.INVALID_ARGUMENT, "1001"),
+    (pb.GetHistoryRequest(game_slug="crash", game_type="multiplier"), StatusCode.INVALID_ARGUMENT, "both"),
+    (pb.GetHistoryRequest(before="k3f9a2-1"), StatusCode.OUT_OF_RANGE, "k3f9a2-1"),
+    (pb.GetHistoryRequest(after="k3f9a2-1"), StatusCode.OUT_OF_RANGE, "k3f9a2-1"),
+    (pb.ReplayRequest(after="k3f9a2-1"), StatusCode.OUT_OF_RANGE, "k3f9a2-1"),
+]
+
+
+async def test_every_request_that_is_wrong(caller: Caller) -> None:
+    """The status says whose fault it is; the sentence names the value."""
+    for request, code, said in WRONG:
+        refusal = await caller.refusal(request)
+
+        assert refusal.code is code, f"{request}: {refusal}"
+        assert said in refusal.sentence, f"{request}: {refusal}"
+        assert ("first-cursor" in refusal.trailers) is (code is StatusCode.OUT_OF_RANGE), f"{request}: {refusal}"
+
+
+async def test_request_that_is_no_protobuf(relay: Relay) -> None:
+    """INVALID_ARGUMENT names the message that was expected."""
+    async with relay.caller() as calling:
+        call = calling.channel.unary_unary(f"/{SERVICE}/GetLatest")
+        with pytest.raises(aio.AioRpcError) as failed:
+            await call(b"\xff\xff\xff", metadata=calling.metadata)
+
+    assert failed.value.code() is StatusCode.INVALID_ARGUMENT
+    assert failed.value.details() == "the request is no datastream.GetLatestRequest message"
+
+
+async def test_request_of_ten_megabytes(relay: Relay) -> None:
+    """It is refused before it is read whole, and the connection serves on."""
+    async with relay.caller() as calling:
+        refusal = await calling.refusal(pb.GetLatestRequest(game_slug="x" * (10 << 20)))
+        answer = await calling.ask(pb.ListGamesRequest())
+
+    assert refusal.code is StatusCode.RESOURCE_EXHAUSTED
+    assert answer.games
+
+
+async def test_method_that_there_is_not(relay: Relay) -> None:
+    """UNIMPLEMENTED."""
+    async with relay.caller() as calling:
+        call = calling.channel.unary_unary(f"/{SERVICE}/Nope")
+        with pytest.raises(aio.AioRpcError) as failed:
+            await call(b"", metadata=calling.metadata)
+
+    assert refused(failed.value).code is StatusCode.UNIMPLEMENTED
+
+
+# --- the relay's own state -----------------------------------------------------------------------------------------
+
+
+async def test_full_relay(start_relay: StartRelay) -> None:
+    """RESOURCE_EXHAUSTED with a delay of the client's own; answers are still given."""
+    async with (
+        start_relay(links={"max_links": 1}) as relay,
+        relay.caller() as calling,
+        calling.stream(pb.StreamAllRequest()),
+    ):
+        refusal = await calling.refusal(pb.StreamAllRequest())
+        replay = await calling.refusal(pb.ReplayRequest())
+        answer = await calling.ask(pb.ListGamesRequest())
+
+    assert refusal.code is replay.code is StatusCode.RESOURCE_EXHAUSTED
+    assert int(refusal.trailers["retry-after-ms"]) >= 2000
+    assert answer.games
+
+
+async def test_relay_without_its_log(start_relay: StartRelay, nats: NatsServer) -> None:
+    """UNAVAILABLE and a delay, from streams and answers alike."""
+    async with start_relay() as relay, relay.caller() as calling:
+        await nats.kill()
+        await relay.metric_becomes("relay_ready", 0)
+        for request in ONE_OF_EACH:
+            refusal = await calling.refusal(request)
+
+            assert refusal.code is StatusCode.UNAVAILABLE, refusal
+            assert int(refusal.trailers["retry-after-ms"]) >= 1000
+
+
+async def test_deadline_of_a_stream(relay: Relay) -> None:
+    """A stream ends when its client's deadline passes, and its place is free again."""
+    async with relay.caller() as calling:
+        refusal = await calling.refusal(pb.StreamAllRequest(), timeout_s=0.3)
+        await relay.metric_becomes("relay_links", 0)
+
+    assert refusal.code is StatusCode.DEADLINE_EXCEEDED
