@@ -171,7 +171,10 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
         table.add_column(name, no_wrap=name != "extras", overflow="fold")
     for round_ in rows:
         table.add_row(*(str(round_[name]) for name in ("finished_at", "game_slug", "round_id", "extras", "cursor")))
-    Console().print(table)
+    console = Console()
+    with console.capture() as drawn:
+        console.print(table)
+    print(drawn.get(), end="")  # not by the console, which meets a closed pipe in a way of its own
 
 
 async def _export(file: Path, target: Any, parameters: Mapping[str, str]) -> None:

@@ -1,0 +1,399 @@
+"""``tail``, ``replay``, ``history`` and ``export`` as a person runs them, against a running relay."""
+
+import asyncio
+import csv
+import fcntl
+import gzip
+import io
+import json
+import os
+import pty
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from auth.keys import KeyStore
+from auth.tokens import TokenSigner
+from backends.log import LogSettings
+from relay.serve import Addresses, running_relay
+from relay.settings import DrainSettings, GrpcSettings, HttpSettings, ReplaySettings, Settings
+from rounds import Round
+from rounds.round import utc_text
+from tests.backends.file.replaying import played, replay, rounds_of
+from tests.clients.program import clean_environment
+from tests.nats import NatsServer
+from tests.relay.conftest import wait_ready
+from tests.resume.log_writer import TEN_O_CLOCK_MS, LogWriter, make_round
+
+pytestmark = pytest.mark.service
+
+COMMAND = str(Path(sys.executable).with_name("stream-relay"))
+COUNT = 300
+"""Rounds of ``crash`` in the log, and as many of ``dice``; the relay remembers 20 of each."""
+TRANSPORTS = ("ws", "sse", "grpc")
+_DEADLINE_S = 60
+
+
+class Relay(NamedTuple):
+    """A running relay and its log."""
+
+    at: Addresses
+    log: LogWriter
+
+    def url(self, via: str = "ws") -> str:
+        return f"grpc://127.0.0.1:{self.at.grpc_port}" if via == "grpc" else self.at.url
+
+
+class Result(NamedTuple):
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def rounds(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def ids(self) -> list[int]:
+        return [round_["round_id"] for round_ in self.rounds]
+
+
+@pytest.fixture
+async def relay(nats: NatsServer) -> AsyncIterator[Relay]:
+    """A relay with a full log."""
+    settings = Settings(
+        nats=LogSettings(url=nats.url),
+        http=HttpSettings(host="127.0.0.1", port=0),
+        grpc=GrpcSettings(host="127.0.0.1", port=0),
+        drain=DrainSettings(grace_s=1, margin_s=1),
+        replay=ReplaySettings(ring_rounds=20),
+    )
+    async with LogWriter.open(settings.nats) as log:
+        await log.store_many(all_rounds())
+        async with running_relay(settings, KeyStore.demo(), TokenSigner.ephemeral()) as at:
+            await wait_ready(at.url)
+            yield Relay(at, log)
+
+
+def all_rounds() -> list[Round]:
+    return [
+        make_round(game, number, point="7.00" if number % 10 == 0 else "2.50")
+        for number in range(1, COUNT + 1)
+        for game in ("crash", "dice")
+    ]
+
+
+def at(number: int) -> str:
+    return utc_text(TEN_O_CLOCK_MS + number * 1000)
+
+
+@asynccontextmanager
+async def started(*arguments: str, **files: Any) -> AsyncIterator[Process]:
+    """Run a command for as long as the block lasts, which is not for ever."""
+    streams = {"stdin": DEVNULL, "stdout": PIPE, "stderr": PIPE} | files
+    env = clean_environment() | {"PYTHONUNBUFFERED": ""}  # as a person runs them
+    process = await asyncio.create_subprocess_exec(COMMAND, *arguments, env=env, **streams)
+    try:
+        async with asyncio.timeout(_DEADLINE_S):
+            yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def ran(*arguments: str) -> Result:
+    """Run a command to its end."""
+    async with started(*arguments) as process:
+        out, err = await process.communicate()
+        assert process.returncode is not None
+        return Result(process.returncode, out.decode(), err.decode())
+
+
+async def lines(stream: asyncio.StreamReader | None, count: int) -> list[str]:
+    assert stream is not None
+    return [(await stream.readline()).decode() for _ in range(count)]
+
+
+# --- what they print -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("via", TRANSPORTS)
+async def test_a_bounded_replay_prints_its_rounds_and_ends(relay: Relay, via: str) -> None:
+    """From the first to the last moment, both included, in order, one JSON line each, over every protocol."""
+    result = await ran("replay", "crash", "--from", at(100), "--to", at(200), "--via", via, "--url", relay.url(via))
+
+    assert (result.code, result.err) == (0, "")
+    assert result.ids == list(range(100, 201))
+    assert list(result.rounds[0])[-1] == "cursor"
+
+
+@pytest.mark.parametrize("via", TRANSPORTS)
+async def test_a_replay_goes_on_live(relay: Relay, via: str) -> None:
+    """What is stored while it runs comes after what was, of all games when none is named."""
+    arguments = ("replay", "--last", "2", "--via", via, "--url", relay.url(via))
+    async with started(*arguments) as process:
+        past = await lines(process.stdout, 4)
+        await relay.log.store(make_round("double", 1))
+        [live] = await lines(process.stdout, 1)
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 130
+
+    seen = [(json.loads(line)["game_slug"], json.loads(line)["round_id"]) for line in [*past, live]]
+    assert seen == [("crash", 299), ("dice", 299), ("crash", 300), ("dice", 300), ("double", 1)]
+
+
+async def test_a_replay_after_a_cursor_begins_with_the_next_round(relay: Relay) -> None:
+    """With the filter in force."""
+    result = await ran(
+        *("replay", "crash", "--after", relay.log.cursor(401), "--where", "min_point=7", "--count", "3"),
+        *("--url", relay.url()),
+    )
+
+    assert (result.code, result.ids) == (0, [210, 220, 230])
+
+
+@pytest.mark.parametrize("via", TRANSPORTS)
+async def test_tail_prints_live_rounds_only(relay: Relay, via: str) -> None:
+    """Nothing of the past; and it stops after as many as were asked for."""
+    async with started("tail", "crash", "--via", via, "--url", relay.url(via), "--count", "1") as process:
+        number, line = 1000, asyncio.ensure_future(lines(process.stdout, 1))
+        while not line.done():  # until the command is connected, nobody knows when
+            number += 1
+            await relay.log.store(make_round("crash", number))
+            await asyncio.wait({line}, timeout=0.1)
+        assert await process.wait() == 0
+
+    assert json.loads(line.result()[0])["round_id"] > 1000
+
+
+async def test_history_as_json_lines_is_newest_first_over_several_pages(relay: Relay) -> None:
+    """As many as were asked for, and no more than there are."""
+    some = await ran("history", "crash", "--limit", "30", "--format", "jsonl", "--url", relay.url())
+    everything = await ran("history", "--limit", "5000", "--format", "jsonl", "--url", relay.url())
+
+    assert some.ids == list(range(300, 270, -1))
+    assert len(everything.rounds) == 2 * COUNT
+    assert (some.err, everything.err) == ("", "")
+
+
+async def test_history_as_csv_is_read_back_by_any_reader(relay: Relay) -> None:
+    """A heading with the six given fields, and JSON in a quoted field."""
+    result = await ran("history", "dice", "--limit", "3", "--format", "csv", "--to", at(50), "--url", relay.url())
+
+    rows = list(csv.DictReader(io.StringIO(result.out)))
+    assert [row["round_id"] for row in rows] == ["50", "49", "48"]
+    assert list(rows[0]) == ["round_id", "game_slug", "game_type", "finished_at", "extras", "timestamp"]
+    assert json.loads(rows[0]["extras"]) == {"point": "7.00"}
+
+
+async def test_history_as_a_table_is_for_people(relay: Relay) -> None:
+    """A heading and a line for each round."""
+    result = await ran("history", "crash", "--limit", "2", "--url", relay.url())
+
+    assert result.code == 0
+    heading, *rows = [line for line in result.out.splitlines() if not line.startswith(" ")]
+    assert heading.split()[:3] == ["finished_at", "game_slug", "round_id"]
+    assert [row.split()[2] for row in rows] == ["300", "299"]
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+REPLAY = ("replay", "crash", "--last", "1")
+
+
+@pytest.mark.parametrize("via", TRANSPORTS)
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((*REPLAY, "--key", "sk_live_x"), "the API key is malformed"),
+        ((*REPLAY, "--key", f"sk_live_{'1' * 64}"), "the API key is unknown"),
+        (("replay", "chess", "--last", "1"), "chess"),
+        (("replay", "crash", "--after", "nonsense"), "cursor 'nonsense' is malformed"),
+        (("replay", "crash", "--from", "noon"), "from 'noon' is not an RFC 3339 time"),
+        ((*REPLAY, "--speed", "0"), "speed '0.0' is not a number from 0.01 to 10000"),
+        ((*REPLAY, "--where", "min_point=x"), "min_point 'x' is not a decimal number"),
+        (("replay", "crash", "--from", "2026-01-18T10:00:00Z", "--last", "1"), "from and last were given"),
+    ],
+)
+async def test_what_the_relay_refuses_is_one_line(
+    relay: Relay, via: str, arguments: tuple[str, ...], sentence: str
+) -> None:
+    """The relay's own sentence over every protocol, status 1, and no attempt to come again."""
+    result = await ran(*arguments, "--via", via, "--url", relay.url(via))
+
+    assert_one_line(result, sentence)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("replay", "crash"), "say where to begin: --from, --after or --last"),
+        (("tail", "--where", "min_point"), "--where 'min_point' is not NAME=VALUE"),
+        (("tail", "--where", "points=2"), "--where 'points=2' is no filter; there are: min_point, max_point"),
+        (("tail", "--url", "localhost:8080"), "--url 'localhost:8080' is not the address of a relay"),
+        (("tail", "--url", "http://x:port"), "--url 'http://x:port' is not the address of a relay"),
+        (("tail", "--url", "grpc://127.0.0.1:1"), "--url 'grpc://127.0.0.1:1' is not the address of a relay"),
+        (("history", "--url", "http://127.0.0.1:9"), "http://127.0.0.1:9 cannot be asked"),
+        (("export", "rounds.xml"), "rounds.xml must end in .jsonl, .jsonl.gz or .jsonl.zst"),
+        (("export", "/no/such/folder/rounds.jsonl"), "/no/such/folder/rounds.jsonl cannot be written: No such file"),
+    ],
+)
+async def test_what_needs_no_relay_to_be_refused_is_refused_at_once(arguments: tuple[str, ...], sentence: str) -> None:
+    """One line on stderr, and status 1."""
+    assert_one_line(await ran(*arguments), sentence)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("history", "chess"), "chess"),
+        (("history", "--key", "sk_live_x"), "the API key is malformed"),
+        (("history", "--from", "noon"), "from 'noon' is not an RFC 3339 time"),
+        (("history", "--where", "max_point=x"), "max_point 'x' is not a decimal number"),
+    ],
+)
+async def test_history_refuses_in_one_line_too(relay: Relay, arguments: tuple[str, ...], sentence: str) -> None:
+    """As the streaming commands do."""
+    assert_one_line(await ran(*arguments, "--url", relay.url()), sentence)
+
+
+def assert_one_line(result: Result, sentence: str) -> None:
+    assert (result.code, result.out) == (1, ""), result
+    assert result.err.startswith("stream-relay: ")
+    assert sentence in result.err
+    assert result.err.count("\n") == 1, result.err
+
+
+# --- recordings ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["rounds.jsonl", "rounds.jsonl.gz", "rounds.jsonl.zst"])
+async def test_what_was_exported_is_replayed_by_the_file_backend(relay: Relay, tmp_path: Path, name: str) -> None:
+    """The loop is closed: the very rounds of the log come out of the recording, in their order."""
+    file = tmp_path / name
+
+    result = await ran("export", str(file), "--url", relay.url())
+
+    assert (result.code, result.out) == (0, "")
+    assert result.err == f"{2 * COUNT} rounds written to {file}\n"
+    assert rounds_of(await played(replay(path=str(file)))) == all_rounds()
+    assert [path.name for path in file.parent.iterdir() if path.name.startswith("rounds")] == [name]
+
+
+async def test_an_export_is_of_the_range_and_filter_that_were_asked_for(relay: Relay, tmp_path: Path) -> None:
+    """One game, both moments included."""
+    file = tmp_path / "some.jsonl"
+
+    await ran(
+        *("export", str(file), "--game", "crash", "--from", at(100), "--to", at(200), "--where", "min_point=7"),
+        *("--url", relay.url()),
+    )
+
+    assert [json.loads(line)["round_id"] for line in file.read_text().splitlines()] == list(range(100, 201, 10))
+    assert "cursor" not in file.read_text()
+
+
+async def test_an_existing_file_is_left_alone(relay: Relay, tmp_path: Path) -> None:
+    """Refused before anything is asked of the relay."""
+    file = tmp_path / "rounds.jsonl"
+    file.write_text("mine")
+
+    assert_one_line(await ran("export", str(file), "--url", relay.url()), "is there already")
+    assert file.read_text() == "mine"
+
+
+async def test_an_export_that_the_relay_refuses_leaves_nothing_behind(relay: Relay, tmp_path: Path) -> None:
+    """Not even an empty file."""
+    folder = tmp_path / "exports"
+    folder.mkdir()
+
+    result = await ran("export", str(folder / "a.jsonl"), "--game", "chess", "--url", relay.url())
+
+    assert_one_line(result, "chess")
+    assert list(folder.iterdir()) == []
+
+
+async def test_an_export_that_is_interrupted_leaves_nothing_behind(relay: Relay, tmp_path: Path) -> None:
+    """Until the end is reached the file has another name, and Ctrl-C takes it away."""
+    folder = tmp_path / "exports"
+    folder.mkdir()
+    file = folder / "a.jsonl.gz"
+    async with started("export", str(file), "--to", "9999-01-01T00:00:00Z", "--url", relay.url()) as process:
+        while not (found := list(folder.iterdir())):  # noqa: ASYNC110 - the folder is looked at until it has begun
+            await asyncio.sleep(0.01)
+        assert found != [file]
+
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 130
+
+    assert list(folder.iterdir()) == []
+
+
+async def test_a_recording_packed_as_gzip_is_whole(relay: Relay, tmp_path: Path) -> None:
+    """Any other reader can have it too."""
+    file = tmp_path / "rounds.jsonl.gz"
+
+    await ran("export", str(file), "--game", "dice", "--url", relay.url())
+
+    assert len(gzip.decompress(file.read_bytes()).splitlines()) == COUNT
+
+
+# --- pipes and terminals ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("replay", "--last", "300"),
+        ("history", "--limit", "600", "--format", "jsonl"),
+        ("history", "--limit", "600", "--format", "csv"),
+        ("history", "--limit", "600"),
+    ],
+)
+async def test_a_reader_that_has_seen_enough_ends_the_command_quietly(relay: Relay, arguments: tuple[str, ...]) -> None:
+    """As in ``| head -1``: no traceback, no complaint."""
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)  # less than any of them prints
+    async with started(*arguments, "--url", relay.url(), stdout=writing) as process:
+        os.close(writing)
+        assert await asyncio.to_thread(os.read, reading, 1)
+        os.close(reading)
+        _, err = await process.communicate()
+
+    assert err == b""
+    assert process.returncode == 128 + signal.SIGPIPE
+
+
+async def test_progress_is_shown_on_a_terminal_and_nowhere_else(relay: Relay, tmp_path: Path) -> None:
+    """A person sees that it goes on; a log file is not filled with it."""
+    ours, theirs = pty.openpty()
+    async with started("export", str(tmp_path / "a.jsonl"), "--url", relay.url(), stderr=theirs) as process:
+        shown = asyncio.create_task(asyncio.to_thread(_all_of, ours))
+        await process.wait()
+        os.close(theirs)
+        on_terminal = await shown
+    elsewhere = await ran("export", str(tmp_path / "b.jsonl"), "--url", relay.url())
+
+    assert "export to a.jsonl" in on_terminal
+    assert "\x1b[" in on_terminal
+    assert elsewhere.err == f"{2 * COUNT} rounds written to {tmp_path / 'b.jsonl'}\n"
+
+
+def _all_of(terminal: int) -> str:
+    data = b""
+    try:
+        while piece := os.read(terminal, 4096):
+            data += piece
+    except OSError:  # EIO: the other side is closed
+        pass
+    os.close(terminal)
+    return data.decode()
