@@ -114,7 +114,7 @@ class Hub:
         """End one link: it is told why, and where it was."""
         self.remove(link)
         place = self.head if link.place is None else link.place()
-        link.end(Goodbye(reason, str(place), retry_ms), linger_s=self._linger_s)
+        link.end(Goodbye(reason, None if place is None else str(place), retry_ms), linger_s=self._linger_s)
 
     # --- rounds ------------------------------------------------------------------------------------------------
 

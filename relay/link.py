@@ -57,7 +57,7 @@ class Goodbye:
     """What a client is told when its link is ended by us."""
 
     reason: CloseReason
-    cursor: str | None  # everything up to here was written to the link
+    cursor: str | None  # everything up to here was written to the link; None: begin again as you began
     retry_ms: int  # how long this client should wait before it reconnects
 
 
@@ -75,7 +75,7 @@ class Link(ABC):
         self.opened_at = asyncio.get_running_loop().time()
         self.expires_at = self.opened_at + max_age_s
         self.ended: Goodbye | None = None
-        self.place: Callable[[], Cursor] | None = None
+        self.place: Callable[[], Cursor | None] | None = None
         """Says up to where everything was written; None: to the hub's head."""
         self.is_told = False
         """True when the client knows of cursors, and so of events that are not rounds."""

@@ -101,9 +101,9 @@ class Replay:
             stats.active -= 1
 
     @property
-    def place(self) -> Cursor:
-        """Where the reading is: all that is wanted up to here was written."""
-        return Cursor(self._epoch, self._position) if self._position >= 0 else self._start.after or self._hub.head
+    def place(self) -> Cursor | None:
+        """Where the reading is: all that is wanted up to here was written. None: where it begins is not known yet."""
+        return Cursor(self._epoch, self._position) if self._position >= 0 else self._start.after
 
     @property
     def _is_open_ended(self) -> bool:

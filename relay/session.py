@@ -62,9 +62,16 @@ class Session:
         else:
             self._replay(wanted.games, start)
 
-    def place(self) -> Cursor:
-        """Return the cursor up to which everything was written to the link."""
-        return min((replay.place for replay in self._replays), key=lambda place: place.sequence, default=self._hub.head)
+    def place(self) -> Cursor | None:
+        """Return the cursor up to which everything was written to the link; None when there is no such place yet."""
+        places = [replay.place for replay in self._replays]
+        if None in places:
+            return None
+        head = self._hub.head
+        if self._live.games or not places:
+            places.append(head)
+        # A place in an earlier log comes before every place in this one.
+        return min(filter(None, places), key=lambda place: (place.epoch == head.epoch, place.sequence))
 
     def on_message(self, message: ClientMessage) -> None:
         """Do what the client asks, and answer.
