@@ -1,0 +1,160 @@
+"""``python -m bench.capture``: rows committed in a real PostgreSQL until they are acked by a real JetStream.
+
+Every run has servers of its own. The rows are committed before it starts (speed, memory) or at a steady rate (latency),
+and it ends with the last ack. What came of it is in docs/postgres-replication.md.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Final
+
+import structlog
+import uvloop
+
+from backends.connection import connect
+from backends.contract import BackendContext, Captured
+from backends.ingest import run_ingest
+from backends.log import open_log
+from backends.log_settings import LogSettings
+from backends.postgres.capture import Item, WalPosition
+from backends.postgres.replication import PostgresReplication
+from bench._nats import NatsServer
+from bench._postgres import commit_at, commit_times_us, fill, running
+from bench._process import rss_bytes
+from bench._report import heading, percentile, table
+from rounds import Catalogue
+from tests.postgres_server import PostgresServer
+
+_COMMAND: Final = "python -m bench.capture"
+_COUNT: Final = 100_000
+_LARGE: Final = 300_000
+_REPEATS: Final = 3
+_RATE: Final = 500
+_SPAN_S: Final = 10
+
+
+class Probe:
+    """A backend that notes when each round is confirmed, and sets `done` when the last one is."""
+
+    def __init__(self, server: PostgresServer, count: int) -> None:
+        options = {"dsn": server.dsn(), "slot": "bench", "publication": "bench"}
+        self._backend = PostgresReplication(options, BackendContext(Catalogue.load()))
+        self._count = count
+        self._read = 0
+        self.ids: dict[WalPosition, int] = {}
+        self.confirmed_us: dict[WalPosition, int] = {}
+        self.memory: dict[int, int] = {}
+        self.last: WalPosition | None = None
+        self.done = asyncio.Event()
+
+    def open(self) -> AbstractAsyncContextManager[None]:
+        return self._backend.open()
+
+    async def read(self) -> AsyncIterator[Sequence[Item]]:
+        async for batch in self._backend.read():
+            if self._read // 50_000 != (self._read + len(batch)) // 50_000:
+                self.memory[(self._read + len(batch)) // 50_000 * 50_000] = rss_bytes(os.getpid())
+            self._read += len(batch)
+            for item in batch:
+                assert isinstance(item, Captured), item
+                self.ids[item.position] = item.round.round_id
+            if self._read == self._count:
+                self.last = batch[-1].position
+            yield batch
+
+    def confirm(self, position: WalPosition) -> None:
+        self._backend.confirm(position)
+        self.confirmed_us[position] = time.time_ns() // 1000
+        if position == self.last:
+            self.done.set()
+
+
+async def main() -> None:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    heading(f"Capture: {_COUNT:,} rows into JetStream, best of {_REPEATS}", _COMMAND)
+    await speed()
+    heading(f"Capture: one transaction of {_LARGE:,} rows", _COMMAND)
+    await memory()
+    heading(f"Capture: commit to ack at {_RATE} rows/s, one row per transaction, {_SPAN_S} s", _COMMAND)
+    await latency()
+
+
+async def speed() -> None:
+    """Rounds a second from the start of ingest to the last ack, and what it costs."""
+    rows = []
+    for per_transaction in (1000, 1):
+        rate, cpu_us = max([await _drained(per_transaction) for _ in range(_REPEATS)])
+        rows.append([f"{per_transaction}", f"{rate:,.0f}", f"{cpu_us:.1f}"])
+    table(["rows per transaction", "rounds/s", "CPU µs/round"], rows)
+
+
+async def memory() -> None:
+    """Resident memory while one large transaction passes through."""
+    async with running() as postgres:
+        await postgres.run(fill(postgres.server, _LARGE, _LARGE))
+        probe = Probe(postgres.server, _LARGE)
+        rate, _ = await _ingested(probe, _LARGE)
+    table(["rounds read", "RSS"], [[f"{count:,}", f"{size / 2**20:.1f} MiB"] for count, size in probe.memory.items()])
+    sizes = list(probe.memory.values())
+    print(f"{rate:,.0f} rounds/s; RSS moves by {(max(sizes) - min(sizes)) / 2**20:.1f} MiB\n")
+
+
+async def latency() -> None:
+    """From the commit, by the server's clock, to the ack that lets its place be confirmed."""
+    async with running() as postgres:
+        probe = Probe(postgres.server, _RATE * _SPAN_S)
+        with NatsServer() as nats:
+            ingest = asyncio.create_task(run_ingest(probe, LogSettings(url=nats.url), name="bench"))
+            await postgres.run(commit_at(postgres.server, _RATE, _SPAN_S, first=1))
+            await probe.done.wait()
+            ingest.cancel()
+            await asyncio.wait([ingest])
+        committed = await postgres.run(commit_times_us(postgres.server))
+    took_ms = _latencies_ms(probe, committed)
+    table(
+        ["rounds", "p50 ms", "p99 ms", "max ms"],
+        [[f"{len(took_ms):,}", *(f"{percentile(took_ms, share):.2f}" for share in (0.5, 0.99, 1))]],
+    )
+
+
+def _latencies_ms(probe: Probe, committed: dict[int, int]) -> list[float]:
+    """A confirmation covers every round before it, so each round counts to the first that is not below it."""
+    confirmations = sorted(probe.confirmed_us.items())
+    found, at = [], 0
+    for position, round_id in sorted(probe.ids.items()):
+        while confirmations[at][0] < position:
+            at += 1
+        found.append((confirmations[at][1] - committed[round_id]) / 1000)
+    return found
+
+
+async def _drained(per_transaction: int) -> tuple[float, float]:
+    async with running() as postgres:
+        await postgres.run(fill(postgres.server, _COUNT, per_transaction))
+        return await _ingested(Probe(postgres.server, _COUNT), _COUNT)
+
+
+async def _ingested(probe: Probe, count: int) -> tuple[float, float]:
+    """Run ingest until all is confirmed: rounds a second, and CPU in µs per round."""
+    with NatsServer() as nats:
+        began, cpu = time.perf_counter(), time.process_time()
+        ingest = asyncio.create_task(run_ingest(probe, LogSettings(url=nats.url), name="bench"))
+        done = asyncio.create_task(probe.done.wait())
+        await asyncio.wait([ingest, done], return_when=asyncio.FIRST_COMPLETED)
+        took, used = time.perf_counter() - began, time.process_time() - cpu
+        done.cancel()
+        ingest.cancel()
+        await asyncio.wait([ingest])
+        if not ingest.cancelled():
+            await ingest
+        async with connect(LogSettings(url=nats.url), name="bench") as nc:
+            assert (await open_log(nc, LogSettings())).last == count
+    return count / took, used / count * 1e6
+
+
+if __name__ == "__main__":
+    uvloop.run(main())
