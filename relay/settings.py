@@ -5,9 +5,10 @@ sections. This module alone reads the environment.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Final, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
@@ -18,9 +19,15 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from auth.redact import MASK, redact
 from backends.log import LogSettings
 
 ENV_PREFIX = "RELAY_"
+
+_IN_URL: Final = re.compile(r"(://)[^\s,'\"]*(@)")
+"""All that stands before the last ``@``: where a password is optional, the name may be a token."""
+_IN_DSN: Final = re.compile(r"(password\s*=\s*)(?:'[^']*'|[^\s&]+)()", re.IGNORECASE)
+_SECRET_NAME: Final = re.compile(r"password|secret|token|api_?key", re.IGNORECASE)
 
 
 class InvalidSettings(Exception):
@@ -225,8 +232,20 @@ def _sentence(fault: Any) -> str:
     variable = f"{ENV_PREFIX}{where.replace('.', '_')}".upper()
     if fault["type"] == "extra_forbidden":
         return f"{where} in the settings file is not a setting; {_allowed_near(variable)}"
-    shown = "" if where in _secret_fields() else f"={str(fault['input'])[:80]!r}"
-    return f"{variable}{shown} is not allowed: {fault['msg'][0].lower()}{fault['msg'][1:]}"
+    # A fault of a whole section comes with all of the section, its secrets too.
+    is_shown = where not in _secret_fields() and not isinstance(fault["input"], Mapping)
+    shown = f"={masked(where, str(fault['input']))[:80]!r}" if is_shown else ""
+    reason = fault["msg"].removeprefix("Value error, ")
+    return f"{variable}{shown} is not allowed: {reason[0].lower()}{reason[1:]}"
+
+
+def masked(name: str, value: str) -> str:
+    """Return what may be shown of a setting's value: no password inside a URL or DSN, nothing of what is a secret."""
+    if value and _SECRET_NAME.search(name):
+        return MASK
+    for inside in (_IN_URL, _IN_DSN):
+        value = inside.sub(rf"\1{MASK}\2", value)
+    return redact(value)
 
 
 def _secret_fields() -> set[str]:
