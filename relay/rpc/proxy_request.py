@@ -42,8 +42,10 @@ async def message_of(request: web.Request, dialect: Dialect, kind: type[Message]
         body = await request.read()
     except web.HTTPRequestEntityTooLarge as error:
         raise BadRequest(f"the request has more than {_LONGEST} bytes") from error
+    except web.RequestPayloadError as error:
+        raise BadRequest("the request's body is not what its Content-Encoding says") from error
     if not dialect.streams:
-        return dialect.read(_unpacked(body, request.headers.get("Content-Encoding", "identity")), kind)
+        return dialect.read(body, kind)  # unpacked by aiohttp, as any body is
     if dialect.text:
         body = _of_base64(body)
     header = "Grpc-Encoding" if dialect.web else "Connect-Content-Encoding"

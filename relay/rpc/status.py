@@ -56,16 +56,16 @@ def ending_of(error: Exception) -> Ending | None:
 
 def ending_of_goodbye(goodbye: Goodbye) -> Ending:
     """Say how a stream ends that was ended by us, with the rounds whole up to its cursor."""
-    reason, cursor = goodbye.reason, goodbye.cursor or ""
+    reason = goodbye.reason
     if reason is CloseReason.COMPLETED:
         return Ending(StatusCode.OK, "", (), reason)
     if reason is CloseReason.DEADLINE:
         return Ending(StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed", (), reason)
     if reason is CloseReason.FAILED:
         return Ending(StatusCode.INTERNAL, "internal error; it has been logged", (), reason)
-    trailers = (("retry-after-ms", str(goodbye.retry_ms)), ("resume-cursor", cursor))
-    sentence = f"{reason}: call again after retry-after-ms, with resume-cursor"
-    return Ending(StatusCode.UNAVAILABLE, sentence, trailers, reason)
+    place = () if goodbye.cursor is None else (("resume-cursor", goodbye.cursor),)
+    sentence = f"{reason}: call again after retry-after-ms" + (", with resume-cursor" if place else "")
+    return Ending(StatusCode.UNAVAILABLE, sentence, (("retry-after-ms", str(goodbye.retry_ms)), *place), reason)
 
 
 def ending_of_gap(gap: Mapping[str, object], bounds: Bounds) -> Ending:

@@ -1,7 +1,7 @@
 """Calls that are refused: which status, which sentence, what the client should do next."""
 
 import hashlib
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from google.protobuf.message import Message
@@ -178,7 +178,7 @@ async def test_every_request_that_is_wrong(caller: Caller) -> None:
 async def test_request_that_is_no_protobuf(relay: Relay) -> None:
     """INVALID_ARGUMENT names the message that was expected."""
     async with relay.caller() as calling:
-        call = calling.channel.unary_unary(f"/{SERVICE}/GetLatest")
+        call: Any = calling.channel.unary_unary(f"/{SERVICE}/GetLatest")
         with pytest.raises(aio.AioRpcError) as failed:
             await call(b"\xff\xff\xff", metadata=calling.metadata)
 
@@ -199,7 +199,7 @@ async def test_request_of_ten_megabytes(relay: Relay) -> None:
 async def test_method_that_there_is_not(relay: Relay) -> None:
     """UNIMPLEMENTED."""
     async with relay.caller() as calling:
-        call = calling.channel.unary_unary(f"/{SERVICE}/Nope")
+        call: Any = calling.channel.unary_unary(f"/{SERVICE}/Nope")
         with pytest.raises(aio.AioRpcError) as failed:
             await call(b"", metadata=calling.metadata)
 

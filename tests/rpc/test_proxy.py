@@ -1,0 +1,451 @@
+"""The service over plain HTTP, as it stands on the wire: Connect and gRPC-Web, byte for byte."""
+
+import asyncio
+import base64
+import gzip
+import io
+import json
+import struct
+from collections.abc import AsyncIterator
+from typing import Final
+
+import aiohttp
+import pytest
+from google.protobuf.message import Message
+
+from auth.keys import DEMO_KEY
+from rounds import datastream_pb2 as pb
+from tests.nats import NatsServer
+from tests.rpc.conftest import Outliving, Publish, Relay, StartRelay
+
+pytestmark = pytest.mark.service
+
+JSON: Final = {"Content-Type": "application/json"}
+PROTO: Final = {"Content-Type": "application/proto"}
+CONNECT_JSON: Final = {"Content-Type": "application/connect+json"}
+CONNECT_PROTO: Final = {"Content-Type": "application/connect+proto"}
+WEB: Final = {"Content-Type": "application/grpc-web+proto"}
+WEB_TEXT: Final = {"Content-Type": "application/grpc-web-text"}
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(headers={"X-API-Key": DEMO_KEY}) as session:
+        yield session
+
+
+def envelope(message: Message | bytes, flags: int = 0) -> bytes:
+    data = message.SerializeToString() if isinstance(message, Message) else message
+    return struct.pack("!BI", flags, len(data)) + data
+
+
+async def element(response: aiohttp.ClientResponse) -> tuple[int, bytes]:
+    """Read one envelope of a stream: its flags and its message."""
+    async with asyncio.timeout(20):
+        flags, size = struct.unpack("!BI", await response.content.readexactly(5))
+        return flags, await response.content.readexactly(size)
+
+
+def elements(data: bytes) -> list[tuple[int, bytes]]:
+    """Take a whole stream apart."""
+    found = []
+    while data:
+        flags, size = struct.unpack_from("!BI", data)
+        found.append((flags, data[5 : 5 + size]))
+        data = data[5 + size :]
+    return found
+
+
+def trailers(data: bytes) -> dict[str, str]:
+    """Read the status frame of gRPC-Web."""
+    return dict(line.split(": ", 1) for line in data.decode().splitlines())
+
+
+# --- Connect, one answer -------------------------------------------------------------------------------------------
+
+
+async def test_json_by_post(relay: Relay, http: aiohttp.ClientSession, publish: Publish) -> None:
+    """A line of curl is enough. Names are those of the contract; 64-bit numbers are strings, as protobuf has it."""
+    await publish("crash", 67890)
+    async with http.post(relay.proxy("GetLatest"), headers=JSON, data='{"game_slug":"crash"}') as response:
+        answer = await response.json()
+
+    assert response.status == 200
+    assert answer.pop("cursor")
+    assert answer == {
+        "round_id": "67890",
+        "game_slug": "crash",
+        "game_type": "multiplier",
+        "finished_at": "2026-01-18T10:00:30.123456789Z",
+        "extras": '{"point":"2.50"}',
+        "timestamp": "1768730430000",
+        "finished_time": "2026-01-18T10:00:30.123456789Z",
+    }
+
+
+async def test_protobuf_by_post(relay: Relay, http: aiohttp.ClientSession, publish: Publish) -> None:
+    """The same as protobuf, packed by the client or not."""
+    await publish("crash", 7)
+    data = pb.GetLatestRequest(game_slug="crash").SerializeToString()
+    async with http.post(relay.proxy("GetLatest"), headers=PROTO, data=data) as response:
+        plain = pb.Round.FromString(await response.read())
+    packed = {**PROTO, "Content-Encoding": "gzip"}
+    async with http.post(relay.proxy("GetLatest"), headers=packed, data=gzip.compress(data)) as response:
+        assert response.content_type == "application/proto", await response.text()
+        assert pb.Round.FromString(await response.read()) == plain
+
+    assert plain.round_id == 7
+
+
+@pytest.mark.parametrize("encoding", ["json", "proto"])
+async def test_get(relay: Relay, http: aiohttp.ClientSession, publish: Publish, encoding: str) -> None:
+    """A call without side effects by GET, its message in the query, in base64 when it says so."""
+    await publish("crash", 7)
+    request = pb.GetLatestRequest(game_slug="crash").SerializeToString()
+    query = {"connect": "v1", "encoding": encoding, "message": '{"game_slug":"crash"}'}
+    if encoding == "proto":
+        query |= {"base64": "1", "message": base64.urlsafe_b64encode(request).decode().rstrip("=")}
+    async with http.get(relay.proxy("GetLatest"), params=query) as response:
+        body = await response.read()
+
+    assert response.status == 200
+    assert (json.loads(body)["round_id"] == "7") if encoding == "json" else (pb.Round.FromString(body).round_id == 7)
+
+
+async def test_long_answer_is_compressed(relay: Relay, http: aiohttp.ClientSession, publish: Publish) -> None:
+    """When the client takes it and it is worth it."""
+    await publish("crash", *range(1, 101))
+    async with http.post(relay.proxy("GetHistory"), headers=JSON | {"Accept-Encoding": "gzip"}, data="{}") as response:
+        answer = await response.json()
+
+    assert response.headers["Content-Encoding"] == "gzip"
+    assert len(answer["rounds"]) == 100
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "status", "code", "word"),
+    [
+        ("GetLatest", '{"game_slug":"nope"}', 404, "not_found", "unknown_game"),
+        ("GetLatest", '{"game_slug":"dice"}', 404, "not_found", "no_round_yet"),
+        ("GetLatest", '{"game_slug":7}', 400, "invalid_argument", "bad_request"),
+        ("GetLatest", '{"slug":"dice"}', 400, "invalid_argument", "bad_request"),
+        ("GetLatest", "{", 400, "invalid_argument", "bad_request"),
+        ("GetLatest", "\udcff", 400, "invalid_argument", "bad_request"),
+        ("GetHistory", '{"before":"k3f9a2-1"}', 400, "out_of_range", "cursor_lost"),
+        ("GetHistory", '{"filter":{"min_point":3,"max_point":2}}', 400, "invalid_argument", "invalid_filter"),
+        ("GetLatest", " " * (10 << 20), 400, "invalid_argument", "bad_request"),
+        ("Nope", "{}", 501, "unimplemented", "unsupported"),
+    ],
+)
+async def test_error_of_a_call(
+    relay: Relay, http: aiohttp.ClientSession, method: str, body: str, status: int, code: str, word: str
+) -> None:
+    """Connect's own codes, a sentence, and the stable word of the HTTP API as a detail."""
+    async with http.post(
+        relay.proxy(method), headers=JSON, data=io.BytesIO(body.encode(errors="surrogateescape"))
+    ) as response:
+        error = await response.json()
+
+    assert response.status == status
+    assert error["code"] == code
+    assert error["message"]
+    [detail] = error["details"]
+    assert detail["type"] == "google.rpc.ErrorInfo"
+    assert detail["debug"]["reason"] == word
+    assert base64.b64decode(detail["value"] + "==")
+
+
+async def test_malformed_protobuf(relay: Relay, http: aiohttp.ClientSession) -> None:
+    """The error is JSON, whatever the request was in."""
+    async with http.post(relay.proxy("GetLatest"), headers=PROTO, data=b"\xff\xff") as response:
+        error = await response.json()
+
+    assert (response.status, error["code"]) == (400, "invalid_argument")
+
+
+async def test_request_that_unpacks_to_gigabytes(relay: Relay, http: aiohttp.ClientSession) -> None:
+    """A bomb is refused where it passes the limit, not when it is unpacked."""
+    bomb = gzip.compress(b"\0" * (50 << 20))
+    headers = PROTO | {"Content-Encoding": "gzip"}
+    async with http.post(relay.proxy("GetLatest"), headers=headers, data=bomb) as response:
+        error = await response.json()
+
+    assert error["code"] == "invalid_argument"
+    assert "unpacked" in error["message"] or "more than" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({"X-API-Key": ""}, "unauthenticated"),
+        ({"X-API-Key": "sk_live_" + "1" * 64}, "unauthenticated"),
+        ({"Authorization": "Bearer sk_live_" + "1" * 64}, "invalid_argument"),
+        ({"Content-Encoding": "gzip"}, "invalid_argument"),
+        ({"Connect-Timeout-Ms": "soon"}, "invalid_argument"),
+        ({"Connect-Timeout-Ms": "0"}, "deadline_exceeded"),
+    ],
+)
+async def test_header_that_is_wrong(
+    relay: Relay, http: aiohttp.ClientSession, headers: dict[str, str], code: str
+) -> None:
+    """One sentence names it."""
+    async with http.post(relay.proxy("ListGames"), headers=JSON | headers, data="{}") as response:
+        error = await response.json()
+
+    assert error["code"] == code
+    assert error["message"]
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/grpc", "application/connect+json"])
+async def test_body_of_another_type(relay: Relay, http: aiohttp.ClientSession, content_type: str) -> None:
+    """415 names what is understood, for a method that has one answer."""
+    async with http.post(relay.proxy("ListGames"), headers={"Content-Type": content_type}, data="{}") as response:
+        answer = await response.json()
+
+    assert response.status == 415
+    assert "application/json" in answer["error"]
+
+
+async def test_preflight_of_a_browser(relay: Relay, http: aiohttp.ClientSession) -> None:
+    """A page of any origin may ask; its key and origin decide. It may read what tells it how to go on."""
+    asked = {"Origin": "https://example.com", "Access-Control-Request-Method": "POST"}
+    async with http.options(relay.proxy("StreamAll"), headers=asked) as response:
+        allowed = response.headers["Access-Control-Allow-Headers"].lower()
+    async with http.post(
+        relay.proxy("ListGames"), headers=JSON | {"Origin": "https://example.com"}, data="{}"
+    ) as answer:
+        exposed = answer.headers["Access-Control-Expose-Headers"].lower()
+
+    assert response.status == 204
+    for name in ("content-type", "connect-protocol-version", "connect-timeout-ms", "x-api-key", "x-grpc-web"):
+        assert name in allowed
+    for name in ("grpc-status", "grpc-message", "retry-after-ms", "first-cursor"):
+        assert name in exposed
+
+
+# --- Connect, streams ----------------------------------------------------------------------------------------------
+
+
+async def test_json_stream(relay: Relay, http: aiohttp.ClientSession, publish: Publish) -> None:
+    """Rounds come one by one as they happen, each in an envelope; the headers at once."""
+    request = envelope(b'{"game_slug":"crash","filter":{"min_point":2}}')
+    async with http.post(relay.proxy("StreamByGame"), headers=CONNECT_JSON, data=request) as response:
+        await publish("crash", 1, extras='{"point":"1.5"}')
+        await publish("crash", 2)
+        flags, data = await element(response)
+
+    assert response.content_type == "application/connect+json"
+    assert flags == 0
+    assert json.loads(data)["round_id"] == "2"
+
+
+async def test_protobuf_stream_that_goes_on_after_a_cursor(
+    relay: Relay, http: aiohttp.ClientSession, publish: Publish
+) -> None:
+    """The hello is in the response's headers, where initial metadata are."""
+    await publish("crash", 1, 2, 3)
+    begin = pb.StreamAllRequest(start=pb.Start(last=3))
+    async with http.post(relay.proxy("StreamAll"), headers=CONNECT_PROTO, data=envelope(begin)) as response:
+        first = pb.Round.FromString((await element(response))[1])
+    after = pb.StreamAllRequest(after=first.cursor)
+    async with http.post(relay.proxy("StreamAll"), headers=CONNECT_PROTO, data=envelope(after)) as response:
+        seen = [pb.Round.FromString((await element(response))[1]).round_id for _ in range(2)]
+
+    assert first.round_id == 1
+    assert seen == [2, 3]
+    assert response.headers["complete"] == "true"
+    assert response.headers["first-cursor"] == first.cursor
+
+
+async def test_stream_after_a_cursor_of_another_log(
+    relay: Relay, http: aiohttp.ClientSession, publish: Publish
+) -> None:
+    """The end says that rounds are gone and where to go on; nothing else is in the stream."""
+    await publish("crash", 1)
+    request = envelope(b'{"after":"k3f9a2-7"}')
+    async with http.post(relay.proxy("StreamAll"), headers=CONNECT_JSON, data=request) as response:
+        [(flags, data)] = elements(await response.read())
+
+    end = json.loads(data)
+    assert flags == 2
+    assert end["error"]["code"] == "out_of_range"
+    assert end["metadata"]["first-cursor"][0].endswith("-1")
+    assert end["metadata"]["resume-cursor"][0].endswith("-0")
+
+
+async def test_gap_that_a_client_allows(relay: Relay, http: aiohttp.ClientSession, publish: Publish) -> None:
+    """It is a message in the stream, as over gRPC."""
+    await publish("crash", 1)
+    request = envelope(b'{"start":{"after":"k3f9a2-7","allow_gap":true}}')
+    async with http.post(relay.proxy("StreamAll"), headers=CONNECT_JSON, data=request) as response:
+        gap, round_ = [json.loads((await element(response))[1]) for _ in range(2)]
+
+    assert gap["gap"]["reason"] == "rebuilt"
+    assert round_["round_id"] == "1"
+
+
+async def test_stream_with_a_deadline(relay: Relay, http: aiohttp.ClientSession) -> None:
+    """It ends by itself, and says why."""
+    headers = CONNECT_JSON | {"Connect-Timeout-Ms": "200"}
+    async with http.post(relay.proxy("StreamAll"), headers=headers, data=envelope(b"{}")) as response:
+        [(flags, data)] = elements(await response.read())
+
+    assert flags == 2
+    assert json.loads(data)["error"]["code"] == "deadline_exceeded"
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"", "invalid_argument"),
+        (b"{}", "invalid_argument"),
+        (envelope(b"{"), "invalid_argument"),
+        (envelope(b"{}") * 2, "invalid_argument"),
+        (envelope(b"not gzip", 1), "invalid_argument"),
+        (envelope(b'{"after":"where I was"}'), "invalid_argument"),
+    ],
+)
+async def test_stream_that_is_refused(relay: Relay, http: aiohttp.ClientSession, body: bytes, code: str) -> None:
+    """A stream is refused at its end, as Connect has it, with 200."""
+    async with http.post(relay.proxy("StreamAll"), headers=CONNECT_JSON, data=body) as response:
+        [(flags, data)] = elements(await response.read())
+
+    assert (response.status, flags) == (200, 2)
+    assert json.loads(data)["error"]["code"] == code
+
+
+async def test_replay_over_connect(relay: Relay, http: aiohttp.ClientSession, publish: Publish) -> None:
+    """Batches, then an end without an error."""
+    await publish("crash", *range(1, 301))
+    async with http.post(relay.proxy("Replay"), headers=CONNECT_PROTO, data=envelope(b"")) as response:
+        *batches, (flags, end) = elements(await response.read())
+
+    assert [round_.round_id for _, data in batches for round_ in pb.RoundBatch.FromString(data).rounds] == list(
+        range(1, 301)
+    )
+    assert (flags, json.loads(end)) == (2, {"metadata": {}})
+
+
+async def test_drain_ends_proxied_streams(start_relay: StartRelay, publish: Publish) -> None:
+    """The end is the same as over gRPC: unavailable, a delay, the place."""
+    async with aiohttp.ClientSession(headers={"X-API-Key": DEMO_KEY}) as http:
+        async with start_relay() as relay:
+            response = await http.post(relay.proxy("StreamAll"), headers=CONNECT_JSON, data=envelope(b"{}"))
+            await publish("crash", 1)
+            round_ = json.loads((await element(response))[1])
+        flags, data = await element(response)
+
+    end = json.loads(data)
+    assert flags == 2
+    assert end["error"]["code"] == "unavailable"
+    assert end["metadata"]["resume-cursor"] == [round_["cursor"]]
+    assert int(end["metadata"]["retry-after-ms"][0]) >= 0
+
+
+async def test_full_relay_over_the_proxy(start_relay: StartRelay) -> None:
+    """resource_exhausted, with a delay of the client's own."""
+    async with (
+        start_relay(links={"max_links": 1}) as relay,
+        aiohttp.ClientSession(headers={"X-API-Key": DEMO_KEY}) as http,
+        http.post(relay.proxy("StreamAll"), headers=CONNECT_JSON, data=envelope(b"{}")),
+        http.post(relay.proxy("StreamAll"), headers=CONNECT_JSON, data=envelope(b"{}")) as second,
+    ):
+        [(_, data)] = elements(await second.read())
+
+    end = json.loads(data)
+    assert end["error"]["code"] == "resource_exhausted"
+    assert int(end["metadata"]["retry-after-ms"][0]) >= 2000
+
+
+async def test_proxy_without_the_log(start_relay: StartRelay, nats: NatsServer) -> None:
+    """503 with a delay for an answer, unavailable at the end of a stream."""
+    async with start_relay() as relay, aiohttp.ClientSession(headers={"X-API-Key": DEMO_KEY}) as http:
+        await nats.kill()
+        await relay.metric_becomes("relay_ready", 0)
+        async with http.post(relay.proxy("ListGames"), headers=JSON, data="{}") as answer:
+            assert answer.status == 503
+            assert int(answer.headers["retry-after-ms"]) >= 1000
+        async with http.post(relay.proxy("StreamAll"), headers=CONNECT_JSON, data=envelope(b"{}")) as response:
+            [(_, data)] = elements(await response.read())
+
+    assert json.loads(data)["error"]["code"] == "unavailable"
+
+
+async def test_proxied_client_that_leaves(relay: Relay, http: aiohttp.ClientSession) -> None:
+    """Its place is free at once."""
+    async with http.post(relay.proxy("StreamAll"), headers=CONNECT_JSON, data=envelope(b"{}")):
+        await relay.metric_becomes("relay_links", 1)
+    await relay.metric_becomes("relay_links", 0)
+
+
+# --- gRPC-Web ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("headers", [WEB, WEB_TEXT], ids=["binary", "text"])
+async def test_grpc_web_answer(
+    relay: Relay, http: aiohttp.ClientSession, publish: Publish, headers: dict[str, str]
+) -> None:
+    """One message, then the status in a frame of its own; all of it in base64 as text."""
+    await publish("crash", 7)
+    body = envelope(pb.GetLatestRequest(game_slug="crash"))
+    body = base64.b64encode(body) if headers is WEB_TEXT else body
+    async with http.post(relay.proxy("GetLatest"), headers=headers, data=body) as response:
+        data = await response.read()
+    (flags, message), (end_flags, end) = elements(_plain(data) if headers is WEB_TEXT else data)
+
+    assert response.content_type == headers["Content-Type"]
+    assert (flags, pb.Round.FromString(message).round_id) == (0, 7)
+    assert (end_flags, trailers(end)["grpc-status"]) == (0x80, "0")
+
+
+async def test_grpc_web_stream(relay: Relay, http: aiohttp.ClientSession, publish: Publish) -> None:
+    """Rounds as they happen."""
+    request = envelope(pb.StreamByGameRequest(game_slug="crash"))
+    async with http.post(relay.proxy("StreamByGame"), headers=WEB, data=request) as response:
+        await publish("crash", 1)
+        flags, data = await element(response)
+
+    assert (flags, pb.Round.FromString(data).round_id) == (0, 1)
+
+
+async def test_grpc_web_refusal(relay: Relay, http: aiohttp.ClientSession) -> None:
+    """HTTP 200, a status of gRPC's numbers, and a sentence that is percent-encoded."""
+    request = envelope(pb.GetLatestRequest(game_slug="nöpe"))
+    async with http.post(relay.proxy("GetLatest"), headers=WEB, data=request) as response:
+        [(flags, data)] = elements(await response.read())
+
+    end = trailers(data)
+    assert (response.status, flags, end["grpc-status"]) == (200, 0x80, "5")
+    assert "n%C3%B6pe" in end["grpc-message"]
+
+
+async def test_grpc_web_timeout(relay: Relay, http: aiohttp.ClientSession) -> None:
+    """gRPC's own way to write a deadline."""
+    request = envelope(pb.StreamAllRequest())
+    headers = WEB | {"Grpc-Timeout": "200m"}
+    async with http.post(relay.proxy("StreamAll"), headers=headers, data=request) as response:
+        [(_, data)] = elements(await response.read())
+
+    assert trailers(data)["grpc-status"] == "4"
+
+
+def _plain(text: bytes) -> bytes:
+    """Decode base64 that was written in pieces, each with its padding."""
+    pieces, plain = text.replace(b"=", b"=\n").replace(b"=\n=\n", b"==\n").split(b"\n"), b""
+    for piece in pieces:
+        plain += base64.b64decode(piece)
+    return plain
+
+
+async def test_same_place_whatever_the_way(
+    relay: Relay, http: aiohttp.ClientSession, publish: Publish, outliving: Outliving
+) -> None:
+    """A cursor from the proxy goes on over gRPC."""
+    await publish("crash", 1, 2)
+    async with http.post(relay.proxy("GetHistory"), headers=JSON, data='{"game_slug":"crash"}') as response:
+        oldest = (await response.json())["rounds"][-1]
+    call = outliving(relay).call(pb.StreamAllRequest(after=oldest["cursor"]))
+    round_ = await call.read()
+    call.cancel()
+
+    assert round_.round_id == 2
