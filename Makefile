@@ -4,10 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-.PHONY: help run test check format bench proto lock install clean
+.PHONY: help run run-postgres test check format bench proto lock install clean
 
 help: ## Show what can be made
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 install: $(READY) ## Install everything that run, test and check need into .venv
 
@@ -24,6 +24,9 @@ $(READY): requirements-dev.lock pyproject.toml
 
 run: $(READY) ## Everything embedded on this machine: NATS, recorded rounds, relay, ready to curl
 	@exec $(BIN)/stream-relay dev
+
+run-postgres: $(READY) ## The same, with a real PostgreSQL that the rounds are captured from
+	@exec $(BIN)/stream-relay dev --backend postgres-replication
 
 test: $(READY) check ## Everything: check, then the tests that start real servers and clients
 	$(BIN)/python -m pytest -n auto -m service

@@ -57,14 +57,22 @@ Port = Annotated[int | None, typer.Option(min=0, max=65535, help="HTTP port; 0 l
 
 
 @app.command()
-def dev(port: Port = None) -> None:
+def dev(
+    port: Port = None,
+    backend: Annotated[
+        Literal["file", "postgres-replication", "postgres-notify"] | None,
+        typer.Option(help="Play rounds from a file, or into a real database that they are captured from."),
+    ] = None,
+) -> None:
     """Run everything on this machine: NATS, recorded rounds as if live, a relay. For trying it out."""
     from rich.console import Console
 
     from relay.dev import dev as run
 
-    http: dict[str, Any] = {"host": "127.0.0.1"} | ({} if port is None else {"port": port})
-    settings = _settings({"http": http}, log_level="warning")
+    given: dict[str, Any] = {"http": {"host": "127.0.0.1"} | ({} if port is None else {"port": port})}
+    if backend is not None:
+        given["backend"] = {"name": backend}
+    settings = _settings(given, log_level="warning")
     run_command(run(settings, out=Console()))
 
 

@@ -4,8 +4,10 @@ Owns the demo: a real nats-server, recorded rounds that play as if live, a relay
 """
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from rich.console import Console
 
@@ -22,6 +24,13 @@ from relay.settings import BackendSettings, DrainSettings, Settings
 _DEMO_BACKEND: Final = {"loop": True, "shift_to_now": True, "speed": 10}
 """The slowest game of the recording finishes a round every 30 s; ten times as fast, a newcomer waits 3 s at most."""
 
+_POSTGRES: Final = ("postgres-replication", "postgres-notify")
+_POSTGRES_HINT: Final = """
+  [dim]a round of your own, while curl runs:[/]
+    {psql} \\
+      -c "INSERT INTO rounds (game_slug, extras) VALUES ('crash', '{{\\"point\\": \\"777.77\\"}}')"
+"""
+
 
 async def dev(settings: Settings, *, out: Console) -> None:
     """Run everything until SIGINT or SIGTERM.
@@ -29,32 +38,45 @@ async def dev(settings: Settings, *, out: Console) -> None:
     Raises:
         StartError: A part cannot start; ``str()`` says why.
     """
-    catalogue = load_catalogue(settings.games_file)
-    async with nats_server() as nats_url:
+    context = BackendContext(catalogue=load_catalogue(settings.games_file))
+    async with nats_server() as nats_url, _demo_source(settings.backend, context) as source:
         settings = settings.model_copy(
             update={
                 "grpc": settings.grpc.model_copy(update=_grpc_address(settings)),
                 "nats": settings.nats.model_copy(update={"url": nats_url}),
-                "backend": _demo_backend(settings.backend),
+                "backend": source.backend,
                 "drain": DrainSettings(grace_s=1, margin_s=1),  # Ctrl-C means now
             }
         )
-        backend = make_backend(settings.backend.name, settings.backend.options, BackendContext(catalogue=catalogue))
+        backend = make_backend(settings.backend.name, settings.backend.options, context)
         async with (
             running_relay(settings, KeyStore.demo(), TokenSigner.ephemeral(), home=_page()) as at,
             asyncio.TaskGroup() as tasks,
         ):
             ingest = tasks.create_task(run_ingest(backend, settings.nats, name=settings.backend.name), name="ingest")
-            _welcome(out, at)
+            _welcome(out, at, source.hint)
             await stop_requested()
             ingest.cancel()
 
 
-def _demo_backend(settings: BackendSettings) -> BackendSettings:
-    """The bundled recording, unless the user has chosen a backend of their own."""
-    if settings.options or settings.name != "file":
-        return settings
-    return BackendSettings.model_validate({"name": "file", "path": str(bundled()), **_DEMO_BACKEND})
+class _Source(NamedTuple):
+    backend: BackendSettings
+    hint: str = ""  # what else to paste
+
+
+@asynccontextmanager
+async def _demo_source(settings: BackendSettings, context: BackendContext) -> AsyncIterator[_Source]:
+    """The bundled recording, played from its file or into a database, unless the user has a source of their own."""
+    recording = {"path": str(bundled()), **_DEMO_BACKEND}
+    if settings.options or settings.name not in ("file", *_POSTGRES):
+        yield _Source(settings)
+    elif settings.name == "file":
+        yield _Source(BackendSettings.model_validate({"name": "file", **recording}))
+    else:
+        from relay.demo_postgres import demo_database
+
+        async with demo_database(settings.name, recording, context) as database:
+            yield _Source(database.backend, _POSTGRES_HINT.format(psql=database.psql))
 
 
 def _grpc_address(settings: Settings) -> dict[str, object]:
@@ -71,7 +93,7 @@ def _page() -> str | None:
     return None
 
 
-def _welcome(out: Console, at: Addresses) -> None:
+def _welcome(out: Console, at: Addresses, hint: str) -> None:
     """Print where everything is, and commands that can be pasted as they are."""
     url = at.url
     out.print(
@@ -80,7 +102,7 @@ def _welcome(out: Console, at: Addresses) -> None:
 
   [dim]rounds of one game, by SSE:[/]
     curl -N -H 'X-API-Key: {DEMO_KEY}' {url}/sse/crash
-
+{hint}
   [dim]all games, by WebSocket or SSE, never missing a round:[/]
     stream-relay tail --url {url}
     stream-relay tail crash --via sse --url {url}

@@ -8,6 +8,7 @@ import os
 import pwd
 import shutil
 import stat
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -45,9 +46,37 @@ def server_account() -> str | None:
     return None
 
 
+def command_as(account: str | None) -> list[str]:
+    """Return what to put before a command so that it runs as `account` and ends when its parent does.
+
+    A program of its own, since what runs between fork and exec must be next to nothing, and uvloop knows no ``user=``.
+    """
+    return [sys.executable, "-I", "-S", "-c", _LAUNCHER, account or ""]
+
+
+_LAUNCHER: Final = """
+import ctypes, os, pwd, signal, sys
+account, *command = sys.argv[1:]
+if account:
+    entry = pwd.getpwnam(account)
+    os.setgroups([])
+    os.setgid(entry.pw_gid)
+    os.setuid(entry.pw_uid)
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGQUIT)  # PR_SET_PDEATHSIG: our parent may be killed without a word
+os.execv(command[0], command)
+"""
+
+
 def reachable_programs(programs: Path, folder: Path) -> Path:
-    """Return `programs`, or a copy in `folder` when other accounts cannot get to them, as below root's home."""
-    if os.geteuid() != 0 or all(_is_open(place) for place in (programs, *programs.parents)):
+    """Return `programs`, or a copy in `folder` when other accounts cannot get to them, as below root's home.
+
+    Opens `folder` to other accounts when we are root.
+    """
+    if os.geteuid() != 0:
+        return programs
+    folder.chmod(0o755)
+    if all(_is_open(place) for place in (programs, *programs.parents)):
         return programs
     install, package = programs.parent, programs.parent.parent
     copied = shutil.copytree(install, folder / package.name / install.name, symlinks=True)

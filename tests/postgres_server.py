@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 
 import asyncpg
 
-from relay.postgres_programs import find_programs, reachable_programs, server_account
+from relay.postgres_programs import command_as, find_programs, reachable_programs, server_account
 
 VERSIONS: Final = (15, 16, 18)
 
@@ -179,13 +179,19 @@ class PostgresServer:
     # --- inside -------------------------------------------------------------------------------------------------
 
     def _make_cluster(self) -> None:
-        self._folder.chmod(0o755)
         self._programs = reachable_programs(self._programs, self._folder)
         template = _template(self.version, self._programs, self._account)
         subprocess.run(["cp", "-a", template, self._data], check=True)
 
     async def _try_start(self, port: int) -> bool:
-        command: list[str | Path] = [self._programs / "postgres", "-D", self._data, "-p", str(port)]
+        command: list[str | Path] = [
+            *command_as(self._account),
+            self._programs / "postgres",
+            "-D",
+            self._data,
+            "-p",
+            str(port),
+        ]
         for name, value in self._settings.items():
             command += ["-c", f"{name}={value}"]
         process = self._process = await asyncio.create_subprocess_exec(
@@ -195,7 +201,6 @@ class PostgresServer:
             stderr=asyncio.subprocess.PIPE,
             cwd=self._folder,
             start_new_session=True,
-            **_as(self._account),
         )
         ready = asyncio.Event()
         self._reader = asyncio.create_task(self._read_log(process, ready), name="postgres-log")
@@ -243,18 +248,14 @@ def _template(version: int, programs: Path, account: str | None) -> Path:
                 if account is not None:
                     shutil.chown(made, account)
                 subprocess.run(
-                    [programs / "initdb", "-D", f"{made}/data", "-U", "postgres", "-A", "trust", "-E", "UTF8",
-                     "--no-locale", "--no-sync"],
-                    check=True, cwd=folder, stdout=subprocess.DEVNULL, **_as(account),
+                    [*command_as(account), programs / "initdb", "-D", f"{made}/data",
+                     "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"],
+                    check=True, cwd=folder, stdout=subprocess.DEVNULL,
                 )  # fmt: skip
                 Path(made, "data").rename(template)
     finally:
         os.close(lock)
     return template
-
-
-def _as(account: str | None) -> dict[str, Any]:
-    return {} if account is None else {"user": account, "group": account, "extra_groups": []}
 
 
 def _free_port() -> int:

@@ -1,0 +1,75 @@
+"""`stream-relay dev --backend postgres-…` as a newcomer runs it."""
+
+import asyncio
+import re
+import signal
+import sys
+from pathlib import Path
+
+import aiohttp
+import asyncpg
+import pytest
+
+from auth.keys import DEMO_KEY
+
+pytestmark = pytest.mark.service
+
+_PROGRAM = Path(sys.executable).with_name("stream-relay")
+_INSERT = """INSERT INTO rounds (game_slug, extras) VALUES ('crash', '{"point": "777.77"}')"""
+
+
+async def _printed(process: asyncio.subprocess.Process, pattern: str) -> str:
+    assert process.stdout is not None
+    seen = ""
+    async for line in process.stdout:
+        seen += line.decode()
+        if match := re.search(pattern, seen):
+            return match[1]
+    raise AssertionError(seen)
+
+
+@pytest.mark.parametrize("backend", ["postgres-replication", "postgres-notify"])
+async def test_row_inserted_by_hand_is_on_the_screen_of_a_running_client(backend: str) -> None:
+    """What the demo says to paste works, rounds come without it too, and Ctrl-C ends everything."""
+    process = await asyncio.create_subprocess_exec(
+        _PROGRAM, "dev", "--backend", backend, "--port", "0",
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(60):
+            url = await _printed(process, r"is up\s+(http://\S+)")
+            dsn = await _printed(process, r"(postgresql://\S+)")
+            async with aiohttp.ClientSession(url, headers={"X-API-Key": DEMO_KEY}) as client:
+                await _ready(client)
+                await _insert_is_seen(client, dsn)
+            process.send_signal(signal.SIGINT)
+            await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+    assert process.returncode == 0
+
+
+async def _ready(client: aiohttp.ClientSession) -> None:
+    while True:
+        async with client.get("/readyz") as answer:
+            if answer.status == 200:
+                return
+        await asyncio.sleep(0.05)  # a probe is all there is to wait on
+
+
+async def _insert_is_seen(client: aiohttp.ClientSession, dsn: str) -> None:
+    async with client.get("/sse/crash") as stream:
+        await _line_with(stream, b'"game_slug":"crash"')
+        connection = await asyncpg.connect(dsn)
+        await connection.execute(_INSERT)
+        await connection.close()
+        await _line_with(stream, b"777.77")
+
+
+async def _line_with(stream: aiohttp.ClientResponse, text: bytes) -> None:
+    async for line in stream.content:
+        if text in line:
+            return
+    raise AssertionError("the stream ended")
