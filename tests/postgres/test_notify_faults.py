@@ -1,6 +1,7 @@
 """What `postgres-notify` does when things break: servers, links, poolers, other readers, its own trigger."""
 
 import asyncio
+import secrets
 from contextlib import AsyncExitStack
 
 import asyncpg
@@ -51,6 +52,28 @@ async def test_insert_succeeds_whatever_is_wrong_with_the_trigger(rounds_table: 
     await rounds_table.insert_rounds(1, 1)
 
     assert len(await rounds_table.fetch("SELECT 1 FROM rounds")) == 1
+
+
+async def test_insert_succeeds_while_the_queue_of_notifications_is_full(rounds_table: PostgresServer) -> None:
+    """A listener that hangs in a transaction fills the queue for everybody; a commit with NOTIFY would fail then."""
+    await rounds_table.restart(max_notify_queue_pages="64")
+    hanging = await rounds_table.connect()
+    await hanging.execute("LISTEN stream_relay")
+    await hanging.execute("BEGIN")
+    filling = await rounds_table.connect()
+
+    async def fill() -> None:
+        for _ in range(1000):
+            await filling.execute("SELECT pg_notify('stream_relay', $1)", secrets.token_hex(3900))
+
+    with pytest.raises(asyncpg.PostgresError, match="too many notifications"):
+        await fill()
+
+    await rounds_table.insert_rounds(1, 1)
+
+    assert len(await rounds_table.fetch("SELECT 1 FROM rounds")) == 1
+    await filling.close()
+    hanging.terminate()
 
 
 async def test_many_inserts_of_one_transaction_wake_once(rounds_table: PostgresServer) -> None:

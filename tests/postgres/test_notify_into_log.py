@@ -1,0 +1,168 @@
+"""`postgres-notify` through to the log: once each, through crashes of ingest, of the log, and a change of backend."""
+
+import asyncio
+import os
+import random
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from backends.connection import connect
+from backends.contract import Backend
+from backends.ingest import run_ingest
+from backends.log_settings import LogSettings
+from backends.postgres.replication import PostgresReplication
+from tests.backends.harness import stored
+from tests.nats import NatsServer
+from tests.postgres.ingesting import CONTEXT, notify_backend, set_up_notify
+from tests.postgres_server import PostgresServer
+
+pytestmark = pytest.mark.service
+WAIT_S = 60.0
+
+
+@asynccontextmanager
+async def ingest_process(postgres: PostgresServer, nats: NatsServer) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run ``stream-relay ingest`` as an operator does; killed at the end."""
+    process = await asyncio.create_subprocess_exec(
+        Path(sys.executable).with_name("stream-relay"), "ingest", "--backend", "postgres-notify",
+        "-o", f"dsn={postgres.dsn()}", "-o", "start=beginning", "-o", "poll_s=0.1",
+        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+        env={**os.environ, "RELAY_NATS_URL": nats.url},
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+@asynccontextmanager
+async def ingesting(backend: Backend[Any], nats: NatsServer) -> AsyncIterator[None]:
+    task = asyncio.create_task(run_ingest(backend, LogSettings(url=nats.url)))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def log_holds(nats: NatsServer, count: int) -> None:
+    """Wait until the log holds so many rounds: each is told of as it is stored."""
+    async with asyncio.timeout(WAIT_S), connect(LogSettings(url=nats.url), name="test") as nc:
+        told = await nc.subscribe("live.rounds.*")
+        while True:
+            answer = msgspec.json.decode((await nc.request("$JS.API.STREAM.INFO.ROUNDS", b"", 5)).data)
+            if answer.get("state", {}).get("messages", 0) >= count:
+                return
+            with suppress(TimeoutError):
+                await told.next_msg(timeout=0.5)
+
+
+async def produce(postgres: PostgresServer, writers: int, rounds: int) -> int:
+    """Insert from several connections at once, some transactions late, some rolled back; return how many rows stand."""
+    dice = random.Random(7)
+    ids = iter(range(1, writers * rounds + 1))
+    stand = 0
+
+    async def write() -> None:
+        nonlocal stand
+        connection = await postgres.connect()
+        for _ in range(rounds):
+            transaction = connection.transaction()
+            await transaction.start()
+            await connection.execute("INSERT INTO rounds VALUES ($1, 'dice', NULL, now(), '{}')", next(ids))
+            await connection.execute("SELECT pg_sleep($1)", dice.choice([0, 0, 0.002, 0.03]))
+            if dice.random() < 0.1:
+                await transaction.rollback()
+            else:
+                await transaction.commit()
+                stand += 1
+        await connection.close()
+
+    await asyncio.gather(*(write() for _ in range(writers)))
+    return stand
+
+
+async def test_ingest_killed_again_and_again_neither_loses_nor_doubles_a_round(
+    postgres: PostgresServer, nats: NatsServer
+) -> None:
+    """With late committers and rolled-back ids under way, each committed row is in the log once."""
+    await postgres.make_rounds_table()
+    await set_up_notify(postgres)
+    producing = asyncio.create_task(produce(postgres, writers=6, rounds=100))
+    for least in (1, 100, 200):
+        async with ingest_process(postgres, nats):
+            await log_holds(nats, least)
+    stand = await producing
+    async with ingest_process(postgres, nats):
+        await log_holds(nats, stand)
+
+    found = [number for _, number in await stored(nats)]
+    rows = await postgres.fetch("SELECT round_id FROM rounds")
+    assert sorted(found) == sorted(row[0] for row in rows)
+
+
+async def test_log_killed_while_rounds_are_captured_gets_each_once(postgres: PostgresServer, nats: NatsServer) -> None:
+    """A broker that crashes holds ingest up and nothing else."""
+    await postgres.make_rounds_table()
+    await set_up_notify(postgres)
+    async with ingesting(notify_backend(postgres), nats):
+        await postgres.insert_rounds(1, 3000)
+        await log_holds(nats, 100)
+        await nats.kill()
+        await postgres.insert_rounds(3001, 4000)
+        await nats.start()
+        await log_holds(nats, 4000)
+    assert sorted(number for _, number in await stored(nats)) == list(range(1, 4001))
+
+
+async def test_backend_is_changed_on_a_running_database_and_back_without_loss_or_double(
+    postgres: PostgresServer, nats: NatsServer
+) -> None:
+    """The new one is started before the old one is stopped; ids see to the rest."""
+    await postgres.make_rounds_table()
+    await set_up_notify(postgres)
+
+    def replication() -> PostgresReplication:
+        return PostgresReplication({"dsn": postgres.dsn(), "create": True}, CONTEXT)
+
+    async with ingesting(replication(), nats):
+        await slot_is_read(postgres)
+        await postgres.insert_rounds(1, 500)
+        async with ingesting(notify_backend(postgres, start="now", lookback_ids=0), nats):
+            await place_is_kept(postgres)
+            await postgres.insert_rounds(501, 1000)
+            await log_holds(nats, 1000)
+        await postgres.insert_rounds(1001, 1500)
+        await log_holds(nats, 1500)
+    await postgres.insert_rounds(1501, 1600)
+    async with ingesting(notify_backend(postgres), nats):
+        await log_holds(nats, 1600)
+        async with ingesting(replication(), nats):
+            await slot_is_read(postgres)
+            await postgres.insert_rounds(1601, 1700)
+            await log_holds(nats, 1700)
+
+    assert sorted(number for _, number in await stored(nats)) == list(range(1, 1701))
+
+
+async def slot_is_read(postgres: PostgresServer) -> None:
+    await _becomes_true(postgres, "SELECT coalesce(bool_and(active), false) FROM pg_replication_slots")
+
+
+async def place_is_kept(postgres: PostgresServer) -> None:
+    await _becomes_true(postgres, "SELECT count(*) > 0 FROM stream_relay.positions")
+
+
+async def _becomes_true(postgres: PostgresServer, sql: str) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while not (await postgres.fetch(sql))[0][0]:  # noqa: ASYNC110 - the server tells nobody
+            await asyncio.sleep(0.02)
