@@ -1,0 +1,82 @@
+"""``serve`` and ``ingest`` that cannot start: one line on what to do about it."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from auth.keys import DEMO_KEY, generate, hash_of
+from tests.cli.command import assert_one_line, run
+from tests.nats import NatsServer
+from tests.relay.serving import SETTINGS
+
+pytestmark = pytest.mark.service
+
+KEYS = f"k={generate('private')[1]}"
+SECRETS = "t:" + "x" * 32
+
+
+def test_without_keys() -> None:
+    """It says which settings to set, and how to make a key."""
+    assert_one_line(run("serve", **SETTINGS), "RELAY_AUTH_KEYS", "stream-relay key new")
+
+
+def test_without_token_secrets() -> None:
+    """All relays need the same, so none is made up."""
+    assert_one_line(
+        run("serve", RELAY_AUTH_KEYS=KEYS, **SETTINGS), "RELAY_AUTH_TOKEN_SECRETS", "stream-relay key secret"
+    )
+
+
+@pytest.mark.parametrize(
+    ("auth", "parts"),
+    [
+        ({"RELAY_AUTH_KEYS": DEMO_KEY}, ["keys line"]),
+        ({"RELAY_AUTH_KEYS": f"k={DEMO_KEY}"}, ["keys line", "plain secret"]),
+        ({"RELAY_AUTH_KEYS": f"k={hash_of(DEMO_KEY)}"}, ["demo's key"]),
+        ({"RELAY_AUTH_KEYS_FILE": "/nowhere"}, ["RELAY_AUTH_KEYS_FILE", "/nowhere"]),
+        ({"RELAY_AUTH_KEYS": KEYS, "RELAY_AUTH_TOKEN_SECRETS": "t:short"}, ["32 are needed"]),
+    ],
+)
+def test_with_keys_that_cannot_be_used(auth: dict[str, str], parts: list[str]) -> None:
+    """The entry and what is wrong with it, never the secret."""
+    outcome = run("serve", **SETTINGS, **({"RELAY_AUTH_TOKEN_SECRETS": SECRETS} | auth))
+
+    assert_one_line(outcome, *parts)
+    assert DEMO_KEY not in outcome.err
+
+
+@pytest.mark.parametrize("command", ["serve", "dev"])
+def test_on_a_busy_port(command: str) -> None:
+    """Which port, and how to choose another."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        environment = SETTINGS | {"RELAY_HTTP_PORT": port, "RELAY_LOG_LEVEL": "error"}
+        outcome = run(command, RELAY_AUTH_KEYS=KEYS, RELAY_AUTH_TOKEN_SECRETS=SECRETS, **environment)
+
+    assert_one_line(outcome, f"127.0.0.1:{port}", "RELAY_HTTP_PORT")
+
+
+def test_with_a_games_file_that_is_wrong(tmp_path: Path) -> None:
+    """The file, the entry, what is allowed."""
+    games = tmp_path / "games.toml"
+    games.write_text("[games.new]\ntype = 'nope'\n")
+    auth = {"RELAY_AUTH_KEYS": KEYS, "RELAY_AUTH_TOKEN_SECRETS": SECRETS}
+
+    assert_one_line(run("serve", RELAY_GAMES_FILE=str(games), **auth, **SETTINGS), str(games), "'nope'", "multiplier")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--backend", "nope"], ["'nope'", "known backends: ", "file"]),
+        (["--option", "loud"], ["'loud'", "NAME=VALUE"]),
+        (["--backend", "file", "-o", "path=/nowhere"], ["/nowhere"]),
+        (["--backend", "file", "-o", "path=x", "-o", "sped=2"], ["sped", "speed"]),
+    ],
+)
+async def test_ingest_that_cannot_start(nats: NatsServer, arguments: list[str], parts: list[str]) -> None:
+    """An unknown backend lists the known ones, an unknown option the known options."""
+    outcome = run("ingest", *arguments, RELAY_NATS_URL=nats.url, RELAY_LOG_LEVEL="error", RELAY_INGEST_PORT="0")
+
+    assert_one_line(outcome, *parts)
