@@ -22,6 +22,7 @@ from backends.log import open_log
 from backends.log_settings import LogSettings
 from backends.postgres.capture import Item, WalPosition
 from backends.postgres.replication import PostgresReplication
+from bench._capture_peers import compare
 from bench._nats import NatsServer
 from bench._postgres import commit_at, commit_times_us, fill, running
 from bench._process import rss_bytes
@@ -81,6 +82,8 @@ async def main() -> None:
     await memory()
     heading(f"Capture: commit to ack at {_RATE} rows/s, one row per transaction, {_SPAN_S} s", _COMMAND)
     await latency()
+    heading(f"Capture: peers on the same rows and at {_RATE} rows/s", _COMMAND)
+    await compare(_COUNT, _RATE, _SPAN_S)
 
 
 async def speed() -> None:
