@@ -1,0 +1,124 @@
+"""``dev`` as a newcomer runs it, and ``tail`` against it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import requests
+
+from rounds import Catalogue
+from tests.cli.command import COMMAND, assert_one_line, run, started
+from tests.clients.program import Program, clean_environment
+
+pytestmark = pytest.mark.service
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[str]:
+    """The URL that a running demo has printed."""
+    with started("dev", "--port", "0") as program:
+        [found] = program.wait_for(r"is up\s+(http://127\.0\.0\.1:\d+)")
+        yield found[1]
+
+
+def test_every_game_delivers_within_seconds(demo: str) -> None:
+    """A newcomer who asks for any of the 14 games sees a round before losing patience."""
+    games = sorted(Catalogue.load().slugs)
+    assert len(games) == 14
+    with ExitStack() as stack:
+        tails = {game: stack.enter_context(started("tail", game, "-n", "1", BASE_URL=demo)) for game in games[:4]}
+        for game, program in tails.items():
+            [found] = program.wait_for(r"^\{.*\}$")
+            assert json.loads(found[0])["game_slug"] == game
+    began = time.monotonic()
+    seen: set[str] = set()
+    with requests.get(f"{demo}/sse", headers={"X-API-Key": "sk_live_" + "0" * 64}, stream=True, timeout=10) as response:
+        for line in response.iter_lines():
+            if line.startswith(b"data: "):
+                seen.add(json.loads(line[6:])["game_slug"])
+            if seen == set(games):
+                break
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("via", ["ws", "sse"])
+def test_tail_prints_so_many_rounds(demo: str, via: str) -> None:
+    """One JSON line each, on stdout, and nothing else; then it ends."""
+    outcome = run("tail", "--via", via, "-n", "3", "--url", demo)
+    rounds = [json.loads(line) for line in outcome.out.splitlines()]
+
+    assert (outcome.code, outcome.err, len(rounds)) == (0, "", 3)
+    assert all(list(round_)[:2] == ["round_id", "game_slug"] for round_ in rounds)
+
+
+@pytest.mark.parametrize("via", ["ws", "sse"])
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["crash", "--key", "sk_live_" + "1" * 64], "unknown"),
+        (["crash", "--key", "x"], "malformed"),
+        (["no-such-game"], "no-such-game"),
+        (["../../healthz"], "healthz"),
+    ],
+)
+def test_tail_that_is_refused_says_so_in_one_line(demo: str, via: str, arguments: list[str], part: str) -> None:
+    """The relay's own sentence, whichever protocol; there is no use in trying again."""
+    outcome = run("tail", *arguments, "--via", via, "--url", demo)
+
+    assert_one_line(outcome, part)
+    assert "1111" not in outcome.err
+
+
+def test_tail_stops_when_its_reader_does(demo: str) -> None:
+    """``stream-relay tail | head -1`` ends without a traceback."""
+    done = subprocess.run(
+        ["bash", "-c", f"'{COMMAND}' tail --url {demo} | head -1"],
+        env=clean_environment(), capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == ""
+
+
+def test_tail_is_stopped_by_ctrl_c(demo: str) -> None:
+    """Quickly, and with the code that shells expect."""
+    with started("tail", "--url", demo) as program:
+        program.wait_for(r"^\{")
+        assert ended_after_s(program, signal.SIGINT) < 2
+        assert program.stop() == 130
+        assert not any("Traceback" in line for line in program.printed)
+
+
+def test_dev_prints_what_to_paste_and_it_works() -> None:
+    """The curl line on the screen brings rounds; Ctrl-C ends everything within 2 s, its nats-server too."""
+    with started("dev", "--port", "0") as program:
+        [up] = program.wait_for(r"is up\s+(http://127\.0\.0\.1:\d+)")
+        [curl] = program.wait_for(r"^\s*(curl .*)$")
+        with Program(["bash", "-c", curl[1]]) as client:
+            client.wait_for(r"^data: \{")
+            children = children_of(program.pid)
+            assert children
+            assert ended_after_s(program, signal.SIGINT) < 2
+        assert program.stop() == 0
+    assert up[1] in curl[1]
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+def ended_after_s(program: Program, number: signal.Signals) -> float:
+    """Send a signal and wait for the end; return how long that took."""
+    began = time.monotonic()
+    os.kill(program.pid, number)
+    program.wait(within_s=10)
+    return time.monotonic() - began
+
+
+def children_of(pid: int) -> list[str]:
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return re.findall(r"\d+", found.stdout)
