@@ -68,9 +68,11 @@ class LogWriter:
 
     async def rebuild(self) -> None:
         """Lose the log, and make an empty one."""
-        await self._ask(f"$JS.API.STREAM.DELETE.{self.settings.stream}", b"")
-        before = self.epoch
-        self.epoch = (await open_log(self._nc, self.settings)).epoch
+        before, last = self.epoch, -1
+        while last:  # nats-server removes files a moment later, and a new stream may find those of the old one
+            await self._ask(f"$JS.API.STREAM.DELETE.{self.settings.stream}", b"")
+            info = await open_log(self._nc, self.settings)
+            self.epoch, last = info.epoch, info.last
         assert self.epoch != before
 
     async def info(self) -> LogInfo:
