@@ -42,6 +42,8 @@ class NotifyOptions(PostgresOptions):
     ahead_rows: int = Field(default=5000, ge=1)
     """How many rows to read beyond a hole. What is beyond comes again after a crash, and only the newest 10,000 rounds
     of the log are recognised then."""
+    answer_timeout_s: float = Field(default=15.0, ge=0.2, le=600)
+    """A server that does not answer a query for so long is given up and connected to anew."""
     takeover_s: float = Field(default=15.0, ge=4, le=3600)
     """A reader that has not been heard of for so long is ended by the next one."""
 

@@ -25,7 +25,6 @@ from backends.postgres.notify_options import (
 from backends.postgres.options import PostgresOptions
 from backends.postgres.statements import statement
 
-_ANSWER_S: Final = 15.0
 _PROBE_S: Final = 3.0
 _CLOSE_S: Final = 1.0
 _STANDBY_LOOK_S: Final = 0.2
@@ -45,6 +44,7 @@ class Session:
 
     def __init__(self, options: NotifyOptions, reader: Connection, keeper: Connection) -> None:
         self._options = options
+        self._patience_s = options.answer_timeout_s
         self._reader = reader
         self._keeper = keeper
         self._woken = asyncio.Event()
@@ -83,21 +83,21 @@ class Session:
     async def scan(self, spans: Sequence[Span], limit: int) -> list[asyncpg.Record]:
         """Read rows within `spans` in their order, `limit` at most, all of one snapshot."""
         lows, highs = [span.low for span in spans], [span.high for span in spans]
-        scan = self._reader.fetch(self._scan_sql, lows, highs, limit, timeout=_ANSWER_S)
+        scan = self._reader.fetch(self._scan_sql, lows, highs, limit, timeout=self._patience_s)
         rows: list[asyncpg.Record] = await ask(self._options, scan)
         return rows
 
     async def writers(self) -> list[str]:
         """Name the transactions that may hold rows back now."""
         sql = statement("read_writers")
-        rows = await ask(self._options, self._reader.fetch(sql, self._options.quoted_table, timeout=_ANSWER_S))
+        rows = await ask(self._options, self._reader.fetch(sql, self._options.quoted_table, timeout=self._patience_s))
         return [row[0] for row in rows]
 
     async def extent(self) -> tuple[int | None, int | None]:
         """Return the oldest and the newest id that are visible; None: there is none."""
         options = self._options
         sql = statement("read_extent", schema=options.schema_name, table=options.table_name, order_column=options.order)
-        row = await ask(options, self._reader.fetchrow(sql, timeout=_ANSWER_S))
+        row = await ask(options, self._reader.fetchrow(sql, timeout=self._patience_s))
         return row["oldest"], row["newest"]
 
     async def wait(self, timeout_s: float) -> None:
@@ -120,9 +120,9 @@ class Session:
         if not options.notify:
             return True  # a pooler in transaction mode has no sessions, and so no locks of sessions
         name = f"stream_relay:{options.consumer}:{options.source}"
-        leads = await ask(options, self._keeper.fetchval(statement("try_lead"), name, timeout=_ANSWER_S))
+        leads = await ask(options, self._keeper.fetchval(statement("try_lead"), name, timeout=self._patience_s))
         if not leads:
-            evict = self._keeper.fetch(statement("evict_leader"), name, options.takeover_s, timeout=_ANSWER_S)
+            evict = self._keeper.fetch(statement("evict_leader"), name, options.takeover_s, timeout=self._patience_s)
             await ask(options, evict)
             await self.wait(_STANDBY_LOOK_S)
         self._leads = bool(leads)
@@ -131,23 +131,29 @@ class Session:
     async def position(self) -> tuple[int, int] | None:
         """Return the lowest and the safe id of our place; None: we have never run."""
         keys = (self._options.consumer, self._options.source)
-        row = await ask(self._options, self._keeper.fetchrow(statement("read_position"), *keys, timeout=_ANSWER_S))
+        row = await ask(
+            self._options,
+            self._keeper.fetchrow(statement("read_position"), *keys, timeout=self._patience_s),
+        )
         return None if row is None else (row["lowest"], row["safe"])
 
     async def begin(self, lowest: int) -> bool:
         """Make our place, after id `lowest`; whether there was none yet."""
         keys = (self._options.consumer, self._options.source)
         sql = statement("begin_position")
-        return await ask(self._options, self._keeper.fetchrow(sql, *keys, lowest, timeout=_ANSWER_S)) is not None
+        return await ask(self._options, self._keeper.fetchrow(sql, *keys, lowest, timeout=self._patience_s)) is not None
 
     async def keep(self, safe: int) -> None:
         """Move our place on."""
         keys = (self._options.consumer, self._options.source)
-        await ask(self._options, self._keeper.execute(statement("keep_position"), *keys, safe, timeout=_ANSWER_S))
+        await ask(
+            self._options,
+            self._keeper.execute(statement("keep_position"), *keys, safe, timeout=self._patience_s),
+        )
 
     async def beat(self) -> None:
         """Let the server hear of us, so that nobody takes us for dead, and see that it is there."""
-        await ask(self._options, self._keeper.execute("SELECT", timeout=_ANSWER_S))
+        await ask(self._options, self._keeper.execute("SELECT", timeout=self._patience_s))
 
     def fail(self, reason: str) -> None:
         """Take note that a connection is of no use; whoever waits for rows is told."""

@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from backends.contract import SourceError
+from tests.backends.harness import Wire
 from tests.postgres.ingesting import notify_backend, reading, set_up_notify, until
 from tests.postgres.pooler import pooler_before
 from tests.postgres_server import PostgresServer
@@ -215,6 +216,27 @@ async def test_pooler_in_transaction_mode_is_named_and_can_be_polled_through(rou
                 pass
         async with reading(notify_backend(rounds_table, dsn=dsn, notify=False)) as found:
             assert await found.reach(3) == [1, 2, 3]
+
+
+async def test_stalled_link_is_given_up_for_a_new_one(rounds_table: PostgresServer) -> None:
+    """A connection that swallows everything looks alive for ever; a deadline ends it."""
+    wire = Wire(f"tcp://127.0.0.1:{rounds_table.port}")
+    async with wire.listening():
+        backend = notify_backend(
+            rounds_table,
+            dsn=f"postgresql://postgres@127.0.0.1:{wire.port}/postgres?sslmode=disable",
+            answer_timeout_s=0.5,
+            connect_timeout_s=0.5,
+            retry_max_s=0.2,
+        )
+        async with reading(backend) as found:
+            await rounds_table.insert_rounds(1, 10)
+            await found.reach(10)
+            wire.swallow_answers()
+            await rounds_table.insert_rounds(11, 20)
+            await until(lambda: backend.status.reconnects > 0)
+            wire.cut()
+            assert await found.reach(20) == list(range(1, 21))
 
 
 async def test_reader_leaves_a_frozen_server_in_bounded_time(rounds_table: PostgresServer) -> None:
