@@ -177,7 +177,7 @@ class Start(_message.Message):
     speed: _builtins.float
     """Times the original cadence; 0: as fast as the client reads."""
     allow_gap: _builtins.bool
-    """Tell lost rounds as a `gap` in the stream and go on, instead of ending with OUT_OF_RANGE and the trailer `first-cursor`."""
+    """Tell lost rounds as a `gap` in the stream and go on, instead of ending with OUT_OF_RANGE."""
     @_builtins.property
     def from_time(self) -> _timestamp_pb2.Timestamp:
         """The first moment, inclusive."""

@@ -1,0 +1,82 @@
+// Prints every finished round of one game, from some point upwards. When the stream ends, it goes on where it stopped.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"math/rand"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	pb "stream-relay-sample/datastream"
+)
+
+func main() {
+	minPoint, err := strconv.ParseFloat(env("MIN_POINT", "1"), 64)
+	if err != nil {
+		log.Fatalf("MIN_POINT: %v", err)
+	}
+	connection, err := grpc.NewClient(env("GRPC_URL", "127.0.0.1:50051"),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), // credentials.NewTLS(nil) where the relay has a certificate
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}))
+	if err != nil {
+		log.Fatalf("GRPC_URL: %v", err)
+	}
+	client := pb.NewDataStreamClient(connection)
+	ctx := metadata.AppendToOutgoingContext(context.Background(), "x-api-key", env("API_KEY", "sk_live_"+strings.Repeat("0", 64)))
+	request := &pb.StreamByGameRequest{
+		GameSlug: env("GAME", "crash"),
+		Filter:   &pb.Filter{MinPoint: &minPoint},
+		Start:    &pb.Start{AllowGap: true},
+	}
+	for {
+		time.Sleep(follow(ctx, client, request))
+	}
+}
+
+// follow prints rounds until the stream ends, remembers the last one in request, and returns how long to wait.
+func follow(ctx context.Context, client pb.DataStreamClient, request *pb.StreamByGameRequest) time.Duration {
+	stream, err := client.StreamByGame(ctx, request)
+	for err == nil {
+		var round *pb.Round
+		round, err = stream.Recv()
+		switch {
+		case err != nil:
+		case round.Gap != nil:
+			log.Printf("rounds after %s are gone (%s)", round.Gap.FromCursor, round.Gap.Reason)
+		default:
+			fmt.Printf("[%s] Round %d\n", round.GameSlug, round.RoundId)
+			request.Start.After = round.Cursor // go on after what has been printed
+		}
+	}
+	switch status.Code(err) {
+	case codes.InvalidArgument, codes.Unauthenticated, codes.PermissionDenied, codes.NotFound:
+		log.Fatalf("refused: %v", err) // the request is wrong; anything else is worth a retry
+	}
+	log.Printf("disconnected: %v", err)
+	if stream != nil {
+		if told := stream.Trailer().Get("retry-after-ms"); len(told) > 0 {
+			if wait, err := strconv.Atoi(told[0]); err == nil {
+				return time.Duration(wait) * time.Millisecond
+			}
+		}
+	}
+	return time.Duration(rand.Int63n(int64(2 * time.Second))) // at random, so that clients do not all come at once
+}
+
+func env(name, fallback string) string {
+	if value := os.Getenv(name); value != "" {
+		return value
+	}
+	return fallback
+}

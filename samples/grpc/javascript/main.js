@@ -1,0 +1,39 @@
+// Prints every finished round of one game, from some point upwards. When the stream ends, it goes on where it stopped.
+import { fileURLToPath } from 'node:url'
+import grpc from '@grpc/grpc-js'
+import { loadSync } from '@grpc/proto-loader'
+
+const { GRPC_URL = '127.0.0.1:50051', API_KEY = 'sk_live_' + '0'.repeat(64), GAME = 'crash', MIN_POINT = '1' } = process.env
+const FATAL = [grpc.status.INVALID_ARGUMENT, grpc.status.UNAUTHENTICATED, grpc.status.PERMISSION_DENIED, grpc.status.NOT_FOUND]
+
+const proto = fileURLToPath(new URL('../../../proto/datastream.proto', import.meta.url))
+const { datastream } = grpc.loadPackageDefinition(loadSync(proto, { keepCase: true, longs: String }))
+// grpc.credentials.createSsl() where the relay has a certificate.
+const client = new datastream.DataStream(GRPC_URL, grpc.credentials.createInsecure(), {
+  'grpc.keepalive_time_ms': 30_000,
+  'grpc.keepalive_timeout_ms': 10_000,
+})
+const metadata = new grpc.Metadata()
+metadata.set('x-api-key', API_KEY)
+const request = { game_slug: GAME, filter: { min_point: Number(MIN_POINT) }, start: { allow_gap: true } }
+
+function follow() {
+  const call = client.StreamByGame(request, metadata)
+  call.on('data', (round) => {
+    if (round.gap) return console.error(`rounds after ${round.gap.from_cursor} are gone (${round.gap.reason})`)
+    console.log(`[${round.game_slug}] Round ${round.round_id}`)
+    request.start.after = round.cursor // go on after what has been printed
+  })
+  call.on('error', () => {}) // the status says it all
+  call.on('status', ({ code, details, metadata }) => {
+    if (FATAL.includes(code)) {
+      console.error(`refused: ${details}`)
+      process.exit(1)
+    }
+    console.error(`disconnected: ${details}`)
+    const [told] = metadata.get('retry-after-ms')
+    setTimeout(follow, told === undefined ? Math.random() * 2000 : Number(told)) // at random, so that not all come at once
+  })
+}
+
+follow()

@@ -1,0 +1,43 @@
+"""Print every finished round of one game, from some point upwards. When the stream ends, go on where it stopped."""
+
+import os
+import random
+import sys
+import time
+from pathlib import Path
+
+import grpc
+
+sys.path.append(str(Path(__file__).parents[3] / "proto"))  # where datastream.proto is
+pb, services = grpc.protos_and_services("datastream.proto")
+
+FATAL = ("INVALID_ARGUMENT", "UNAUTHENTICATED", "PERMISSION_DENIED", "NOT_FOUND")
+
+# grpc.secure_channel(url, grpc.ssl_channel_credentials(), options) where the relay has a certificate.
+options = [("grpc.keepalive_time_ms", 30_000), ("grpc.keepalive_timeout_ms", 10_000)]
+channel = grpc.insecure_channel(os.environ.get("GRPC_URL", "127.0.0.1:50051"), options)
+stub = services.DataStreamStub(channel)
+metadata = [("x-api-key", os.environ.get("API_KEY", "sk_live_" + "0" * 64))]
+request = pb.StreamByGameRequest(
+    game_slug=os.environ.get("GAME", "crash"),
+    filter=pb.Filter(min_point=float(os.environ.get("MIN_POINT", "1"))),
+    start=pb.Start(allow_gap=True),
+)
+
+while True:
+    pause_s = random.uniform(0, 2)  # at random, so that clients do not all come at once
+    try:
+        for round_ in stub.StreamByGame(request, metadata=metadata):
+            if round_.HasField("gap"):
+                print(f"rounds after {round_.gap.from_cursor} are gone ({round_.gap.reason})", file=sys.stderr)
+                continue
+            print(f"[{round_.game_slug}] Round {round_.round_id}", flush=True)
+            request.start.after = round_.cursor  # go on after what has been printed
+    except grpc.RpcError as error:
+        if error.code().name in FATAL:
+            sys.exit(f"refused: {error.details()}")
+        print(f"disconnected: {error.details()}", file=sys.stderr)
+        for name, value in error.trailing_metadata() or ():
+            if name == "retry-after-ms":
+                pause_s = int(value) / 1000
+    time.sleep(pause_s)

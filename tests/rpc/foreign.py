@@ -1,0 +1,121 @@
+"""Clients that others wrote, as programs: how each is started, and what it printed."""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from google.protobuf import timestamp_pb2
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+
+from auth.keys import DEMO_KEY
+from rounds import datastream_pb2 as pb
+from tests.clients.program import Program
+from tests.clients.tools import ROOT, node_packages, tool
+from tests.rpc.conftest import Relay
+
+NODE: Final = Path(__file__).parent / "node"
+PROTO_FILE: Final = ROOT / "proto" / "datastream.proto"
+
+WAYS: Final = (
+    "grpc-js",
+    "connect node-connect-json",
+    "connect node-connect-proto",
+    "connect node-grpc-web",
+    "connect node-grpc",
+    "connect web-connect-json",
+    "connect web-connect-proto",
+    "connect web-grpc-web",
+    "grpc-web binary",
+    "grpc-web text",
+)
+"""Script and variant: every library, in every protocol that it speaks."""
+STREAMING: Final = tuple(way for way in WAYS if way != "grpc-web binary")
+"""Those that hand on messages before the end of a stream: grpc-web does so as text only."""
+
+
+class End(NamedTuple):
+    """What a call ended with, its code by the one name that all libraries understand."""
+
+    code: str
+    sentence: str
+    trailers: Mapping[str, str]
+
+
+class Call:
+    """A script that calls one method; its messages come as it prints them."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+
+    async def messages(self, count: int) -> list[dict[str, Any]]:
+        """Wait for so many messages more."""
+        return [json.loads(line)["message"] for line in await self._lines('^{"event":"message"', count)]
+
+    async def end(self) -> End:
+        """Wait for the end of the call."""
+        facts = json.loads((await self._lines('^{"event":"end"', 1))[0])
+        # grpc-js says NOT_FOUND, connect NotFound.
+        code = facts["code"].replace("_", "").lower()
+        return End(code, facts["sentence"], {name.lower(): value for name, value in facts["trailers"].items()})
+
+    async def _lines(self, pattern: str, count: int) -> list[str]:
+        found = await asyncio.to_thread(self._program.wait_for, pattern, count=count)
+        return [match.string for match in found]
+
+
+@asynccontextmanager
+async def calling(
+    way: str, relay: Relay, method: str, request: Mapping[str, Any], *, key: str = DEMO_KEY, folder: Path
+) -> AsyncIterator[Call]:
+    """Call a method in one of `WAYS` for as long as the block lasts."""
+    await asyncio.to_thread(node_packages, NODE)
+    script, _, variant = way.partition(" ")
+    descriptors = folder / "datastream.binpb"
+    descriptors.write_bytes(descriptor_set())
+    asked = [method, json.dumps(request)]
+    if script == "grpc-js":
+        arguments = [relay.address, key, str(PROTO_FILE), *asked]
+    else:
+        url = f"http://{relay.address}" if variant == "node-grpc" else f"{relay.url}/api/grpc"
+        arguments = [variant, url, key, str(descriptors), *asked]
+    async with running([tool("node"), f"{script}.js", *arguments], folder=NODE) as program:
+        yield Call(program)
+
+
+@asynccontextmanager
+async def running(command: list[str], *, folder: Path = ROOT) -> AsyncIterator[Program]:
+    """Run a program for as long as the block lasts."""
+    program = await asyncio.to_thread(Program, command, cwd=folder)
+    try:
+        yield program
+    finally:
+        await asyncio.to_thread(program.stop)
+
+
+def buf() -> str:
+    """The path of buf; skip the test when npm cannot bring it."""
+    node_packages(NODE)
+    return str(NODE / "node_modules" / ".bin" / "buf")
+
+
+def grpcurl() -> str:
+    """The path of grpcurl, from the system or where ``go install`` was told to put it; skip the test without it."""
+    ours = ROOT / ".cache" / "bin" / "grpcurl"
+    return str(ours) if os.access(ours, os.X_OK) else tool("grpcurl")
+
+
+def descriptor_set() -> bytes:
+    """The schema as clients without generated code load it."""
+    files = []
+    for descriptor in (timestamp_pb2.DESCRIPTOR, pb.DESCRIPTOR):
+        file = FileDescriptorProto()
+        descriptor.CopyToProto(file)
+        for message in file.message_type:
+            for field in message.field:
+                field.json_name = descriptor.message_types_by_name[message.name].fields_by_name[field.name].json_name
+        files.append(file)
+    return FileDescriptorSet(file=files).SerializeToString()
