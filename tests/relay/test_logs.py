@@ -65,7 +65,8 @@ def test_no_secret_in_any_form(capsys: pytest.CaptureFixture[str], log_format: s
     """In the event, in fields, in an exception, from us or from a library."""
     configure(log_format=log_format, level="debug")
     log = structlog.get_logger()
-    log.info("key " + KEY, path=f"/sse/crash?api_key={KEY}&token={TOKEN}", headers={"X-API-Key": KEY, "a": [TOKEN]})
+    text = f"key {KEY}"
+    log.info(text, path=f"/sse/crash?api_key={KEY}&token={TOKEN}", headers={"X-API-Key": KEY, "a": [TOKEN]})
     with structlog.contextvars.bound_contextvars(link=KEY):
         log.info("bound")
     try:
