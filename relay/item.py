@@ -41,12 +41,12 @@ class Item:
     @property
     def valid(self) -> bool:
         """False when the log holds something else than a round here: somebody else wrote to the subject."""
-        return self._parsed() is not None
+        return self._round is not None or self._parsed() is not None
 
     @property
     def round(self) -> Round:
         """The round itself; only of a `valid` item."""
-        round_ = self._parsed()
+        round_ = self._round or self._parsed()
         if round_ is None:
             raise InvalidRound(f"nothing valid at {self.cursor}")
         return round_

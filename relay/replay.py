@@ -21,6 +21,7 @@ from relay.hub import Wanted
 from relay.item import Item
 from relay.link import Link
 from relay.pace import Pace
+from relay.read_ahead import ReadAhead
 from relay.start import OVERRUN_MS, SETTLE_S, Gap, GapReason, Start, hello, resume
 from rounds import Cursor
 
@@ -63,10 +64,12 @@ class Replay:
         self._join = join
         self._finish = finish
         self._pace = None if start.speed is None else Pace(start.speed)
+        self._is_unbounded = start.since_ms is None and start.until_ms is None and wanted.filter.is_empty
         self._epoch = self._hub.head.epoch
         self._position = -1  # all that is wanted up to here was written; -1: it is not known where to begin
         self._floors: dict[str, int] = {}  # with `last`: where each game begins
         self._newest_ms = 0  # time of the newest round read
+        self._ahead = ReadAhead(history)
 
     def begin(self) -> bool:
         """Answer from memory when that is enough; return True when the link is live."""
@@ -99,6 +102,7 @@ class Replay:
             pass  # the client has left
         finally:
             stats.active -= 1
+            self._ahead.cancel()
 
     @property
     def place(self) -> Cursor | None:
@@ -191,9 +195,12 @@ class Replay:
         return True
 
     async def _read(self) -> None:
-        """Read a page of the log and write it."""
-        stretch = await self._history.stretch(self._position, self.wanted.games)
+        """Read a page of the log and write it; meanwhile the next one is on its way."""
+        games = self.wanted.games
+        stretch = await self._ahead.stretch(self._position, games)
         self._tell_gap(stretch.gap)
+        if self._pace is None and stretch.covered_to < self._hub.ring.whole_from(games):
+            self._ahead.start(stretch.covered_to, games)
         for at in range(0, len(stretch.items), _SLICE):
             await self._write_in_turn(stretch.items[at : at + _SLICE])
             if self._link.ended is not None or self._is_beyond_end:
@@ -221,7 +228,11 @@ class Replay:
         if self._link.ended is not None:  # its goodbye named the place
             return
         form = self._link.form
-        data = [item.rendered(form) for item in items if self._is_wanted(item)]
+        if self._is_unbounded and not self._floors:  # the usual case, at half the cost
+            games = self.wanted.games
+            data = [item.rendered(form) for item in items if item.game in games and item.valid]
+        else:
+            data = [item.rendered(form) for item in items if self._is_wanted(item)]
         if data:
             self._link.transport.write(form.join(data))
             self._history.stats.rounds += len(data)
