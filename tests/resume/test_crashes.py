@@ -111,20 +111,24 @@ async def test_nats_that_is_killed_in_mid_replay(nats: NatsServer, relay: str, l
 
 
 async def test_resume_while_nats_is_gone(nats: NatsServer, relay: str, log: LogWriter) -> None:
-    """Who comes back meanwhile is let in, waits, and is told when it is known how whole the answer is."""
+    """Who comes back meanwhile is told to come later, maybe to another relay; those who are here stay."""
     await log.store(*(make_round("crash", number) for number in range(1, 101)))
     async with watch(relay, "crash", after=log.cursor(100)) as live:
         await live.until(lambda message: message.get("event") == "hello")
         await nats.kill()
+        async with watch(relay, "crash", after=log.cursor(3)) as refused:
+            assert await refused.receive() is None
+            assert refused.ended is not None
+            assert (refused.ended["code"], refused.ended["reason"]) == (1013, "log_unavailable")
+        await live.say(action="ping")
+        await live.until(lambda message: message.get("event") == "pong")
+        await nats.start()
+        await wait_ready(relay)
         async with watch(relay, "crash", after=log.cursor(3)) as viewer:
-            await viewer.say(action="ping")
-            await viewer.until(lambda message: message.get("event") == "pong")
-            assert [event["event"] for event in viewer.events] == ["pong"]
-            await nats.start()
             await viewer.until_round(100)
 
     assert viewer.sequences == list(range(4, 101))
-    assert viewer.events[1]["complete"] is True
+    assert viewer.events[0]["complete"] is True
 
 
 @PROTOCOLS

@@ -341,7 +341,8 @@ class Machine(RuleBasedStateMachine):
                 self.world.follow(client, [game], self.world.had_by(after), begun=place, is_told=True)
                 await viewer.until(lambda message: message.get("event") == "hello")
             elif old is None:
-                self.world.follow(client, [game], self.world.logs.head, begun=place)
+                is_told = any(each.is_told for each in client.following)  # the link is
+                self.world.follow(client, [game], self.world.logs.head, begun=place, is_told=is_told)
             await client.until_rounds(await self.world.store_markers())
             for each in client.active.values():
                 each.is_told = each.is_told or after is not None
