@@ -51,6 +51,11 @@ class History:
         self._reader = reader
         self._reading = asyncio.Semaphore(concurrent)
 
+    @property
+    def log_requests(self) -> int:
+        """Requests sent to the log since the start of this process, for replays, REST and repair."""
+        return self._reader.requests
+
     def newest(self, game: str) -> Item:
         """Return a game's newest round, which is always in memory; raise `NoRoundYet` when there is none."""
         item = self.hub.ring.newest.get(game)
