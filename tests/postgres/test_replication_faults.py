@@ -1,9 +1,12 @@
 """Capture while everything around it fails: the server, the network, the broker, our own process, a second one."""
 
 import asyncio
+import os
+import shutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,6 +59,11 @@ async def _messages(nc: Client) -> int:
     except NotFoundError:
         return 0
     return messages
+
+
+async def run(*command: str | Path) -> None:
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.DEVNULL)
+    assert await process.wait() == 0
 
 
 # --- the server ------------------------------------------------------------------------------------------------------
@@ -184,6 +192,60 @@ async def test_frozen_server_is_waited_for(postgres: PostgresServer) -> None:
             await postgres.insert_rounds(2, 2)
             await reader.seen(2)
     assert reader.ids == [1, 2]
+
+
+async def test_restored_backup_is_read_from_its_own_place(postgres: PostgresServer) -> None:
+    """The server's log is shorter than what we have seen: starting there would pass over what comes now."""
+    server = postgres
+    await server.make_rounds_table()
+    backup = server._data.with_name("backup")
+    with captured_events() as events:
+        async with reading(make_backend(server)) as reader:
+            await server.insert_rounds(1, 10)
+            await reader.seen(10)
+            await server.stop()
+            await run("cp", "-a", server._data, backup)
+            await server.start()
+            await server.insert_rounds(11, 5000)
+            await reader.seen(5000)
+            await server.stop()
+            shutil.rmtree(server._data)
+            backup.rename(server._data)
+            await server.start()
+            await server.insert_rounds(6001, 6003)
+            await reader.until(lambda: reader.ids[-3:] == [6001, 6002, 6003])
+            assert "source_changed" in events
+            assert reader.items[-1].position > reader.items[4999].position
+
+
+async def test_large_rows_over_tls_do_not_stall(tmp_path: Path) -> None:
+    """What the TLS library holds makes no socket readable; a row beyond one record must not wait for the next row."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    await run(
+        "openssl", "req", "-new", "-x509", "-nodes", "-subj", "/CN=localhost", "-keyout", key, "-out", certificate
+    )
+    try:
+        server = PostgresServer(15, {"ssl": "on", "ssl_cert_file": "../certificate.pem", "ssl_key_file": "../key.pem"})
+    except LookupError as error:
+        pytest.skip(str(error))
+    for file in (key, certificate):
+        shutil.copy(file, server._folder)
+        shutil.chown(server._folder / file.name, server._account or os.getuid())
+        (server._folder / file.name).chmod(0o600)
+    try:
+        await server.start()
+        await server.make_rounds_table()
+        async with reading(make_backend(server, server.dsn() + "?sslmode=require")) as reader:
+            for size in range(1, 41):
+                await server.execute(
+                    "INSERT INTO rounds VALUES ($1, 'crash', NULL, now(), jsonb_build_object('a', repeat('x', $2)))",
+                    size,
+                    size * 1500,
+                )
+                await reader.seen(size)
+    finally:
+        await server.discard()
+    assert reader.ids == list(range(1, 41))
 
 
 # --- the broker ------------------------------------------------------------------------------------------------------
