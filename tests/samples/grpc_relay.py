@@ -1,0 +1,90 @@
+"""``stream-relay dev`` as the gRPC samples need it: HTTP and gRPC on ports of its own, which a restart keeps."""
+
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3 import Retry
+
+from auth.keys import DEMO_KEY
+from backends.recordings import bundled
+from tests.clients.program import Program
+
+_COMMAND: Final = str(Path(sys.executable).with_name("stream-relay"))
+_SPEED: Final = 400
+"""Times the pace of the recording: a round of `crash` every 40 ms or so."""
+
+
+class GrpcRelay:
+    """A running demo that plays fast."""
+
+    def __init__(self) -> None:
+        self.port, self.grpc_port = _free_port(), _free_port()
+        self._program: Program | None = None
+        self.start()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the samples read."""
+        return self.environment_at(self.grpc_port)
+
+    def environment_at(self, port: int) -> dict[str, str]:
+        """What makes a sample go another way to this relay."""
+        return {"GRPC_URL": f"127.0.0.1:{port}", "API_KEY": DEMO_KEY}
+
+    def start(self) -> None:
+        settings = {
+            "RELAY_GRPC_PORT": str(self.grpc_port),
+            "RELAY_BACKEND_NAME": "file",
+            "RELAY_BACKEND_PATH": str(bundled()),
+            "RELAY_BACKEND_LOOP": "true",
+            "RELAY_BACKEND_SHIFT_TO_NOW": "true",
+            "RELAY_BACKEND_SPEED": str(_SPEED),
+        }
+        self._program = Program([_COMMAND, "dev", "--port", str(self.port)], env=settings)
+        try:
+            self._program.wait_for(r"is up")
+            self._wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop it as Ctrl-C does; nothing happens when it does not run."""
+        if self._program is not None:
+            self._program.stop()
+            self._program = None
+
+    def rounds(self, game: str) -> list[int]:
+        """Return the ids of a game's last rounds, oldest first."""
+        answer = requests.get(
+            f"http://127.0.0.1:{self.port}/api/history/{game}?limit=1000", headers={"X-API-Key": DEMO_KEY}, timeout=10
+        )
+        return [round_["round_id"] for round_ in reversed(answer.json())]
+
+    def _wait_until_ready(self) -> None:
+        until_200 = Retry(total=100, backoff_factor=0.01, backoff_max=0.2, status_forcelist=[503])
+        with requests.Session() as session:
+            session.mount("http://", HTTPAdapter(max_retries=until_200))
+            session.get(f"http://127.0.0.1:{self.port}/readyz", timeout=10).raise_for_status()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def grpc_relay() -> Iterator[GrpcRelay]:
+    """Run a relay for as long as the block lasts."""
+    relay = GrpcRelay()
+    try:
+        yield relay
+    finally:
+        relay.stop()

@@ -1,0 +1,117 @@
+"""The gRPC samples as their READMEs start them, against ``stream-relay dev``."""
+
+import asyncio
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Final
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.clients.cutting_proxy import cutting_proxy
+from tests.samples.grpc_relay import GrpcRelay, grpc_relay
+from tests.samples.program_samples import SAMPLES, readme_commands, start
+
+NAMES: Final = [f"grpc/{language}" for language in ("go", "javascript", "python")]
+LINE: Final = r"^\[{game}\] Round (\d+)$"
+
+
+@pytest.fixture(scope="module")
+def relay() -> Iterator[GrpcRelay]:
+    with grpc_relay() as running:
+        yield running
+
+
+@pytest.fixture
+def own_relay() -> Iterator[GrpcRelay]:
+    with grpc_relay() as running:
+        yield running
+
+
+@pytest.mark.service
+@pytest.mark.parametrize("name", NAMES)
+def test_sample_prints_the_rounds_of_its_game(relay: GrpcRelay, name: str) -> None:
+    """`[crash] Round 67890` for every round, and GAME chooses the game."""
+    for game in ("crash", "dice"):
+        with start(name, relay.environment | {"GAME": game}) as sample:
+            sample.wait_for(LINE.format(game=game), count=3, within_s=90)
+
+
+@pytest.mark.service
+@pytest.mark.parametrize("name", NAMES)
+def test_sample_filters(relay: GrpcRelay, name: str) -> None:
+    """Rounds below MIN_POINT are not sent: of some it prints each, of all there are it leaves some out."""
+    with start(name, relay.environment | {"MIN_POINT": "2.5"}) as sample:
+        printed = [int(line[1]) for line in sample.wait_for(LINE.format(game="crash"), count=10, within_s=90)]
+    there_are = relay.rounds("crash")
+
+    between = there_are[there_are.index(printed[0]) : there_are.index(printed[-1]) + 1]
+    assert set(printed) < set(between)
+
+
+@pytest.mark.service
+@pytest.mark.parametrize(
+    "wrong", [{"API_KEY": "sk_live_" + "1" * 64}, {"GAME": "no-such-game"}], ids=["wrong_key", "unknown_game"]
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_sample_that_is_refused_says_so_and_stops(relay: GrpcRelay, name: str, wrong: dict[str, str]) -> None:
+    """A wrong key or game ends a sample at once with one sentence: trying again would not help."""
+    with start(name, relay.environment | wrong) as sample:
+        assert sample.wait(within_s=90) == 1
+
+    printed = "\n".join(sample.printed)
+    assert "Traceback" not in printed
+    assert "refused" in printed
+
+
+@pytest.mark.service
+@pytest.mark.parametrize("name", NAMES)
+def test_sample_goes_on_after_the_relay_was_restarted(own_relay: GrpcRelay, name: str) -> None:
+    """A relay that goes away and comes back, with a new log, interrupts a sample and does not end it."""
+    with start(name, own_relay.environment) as sample:
+        sample.wait_for(LINE.format(game="crash"), within_s=90)
+        own_relay.stop()
+        sample.wait_for("disconnected")
+        own_relay.start()
+        sample.wait_for("rounds after .* are gone", within_s=90)
+        sample.wait_for(LINE.format(game="crash"), count=2, within_s=90)
+
+
+@pytest.mark.service
+@pytest.mark.parametrize("name", NAMES)
+async def test_sample_on_a_network_that_cuts_misses_nothing(relay: GrpcRelay, name: str) -> None:
+    """A sample whose connection is cut again and again prints every round once, in order, as if it never had been."""
+    async with cutting_proxy(relay.grpc_port, carry_bytes=2500) as proxy:
+        port = urlsplit(proxy.url).port
+        assert port is not None
+        sample = await asyncio.to_thread(start, name, relay.environment_at(port))
+        try:
+            found = await asyncio.to_thread(sample.wait_for, LINE.format(game="crash"), count=60, within_s=90)
+        finally:
+            await asyncio.to_thread(sample.stop)
+    printed, truth = [int(line[1]) for line in found], await asyncio.to_thread(relay.rounds, "crash")
+
+    first = truth.index(printed[0])
+    assert printed == truth[first : first + len(printed)]
+    assert proxy.cuts >= 2
+
+
+def test_python_sample_pins_what_it_is_tested_with() -> None:
+    """The requirements of the sample name the very versions that the tests run it with."""
+    pins = (SAMPLES / "grpc/python/requirements.txt").read_text("ascii").split()
+
+    assert pins == [f"{package}=={version(package)}" for package in (pin.partition("==")[0] for pin in pins)]
+
+
+def test_javascript_sample_names_no_registry() -> None:
+    """A lock file that names a host would send every user there."""
+    assert '"resolved"' not in (SAMPLES / "grpc/javascript/package-lock.json").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sample_is_short_enough_to_paste(name: str) -> None:
+    """A sample is one file of about a hundred lines at most, and is started from its own folder."""
+    [program] = (SAMPLES / name).glob("main.*")
+
+    assert len(program.read_text("utf-8").splitlines()) <= 105
+    assert readme_commands(SAMPLES / name)[0] == f"cd samples/{name}"
