@@ -9,12 +9,13 @@ from typing import Any
 import structlog
 
 from backends.acks import Stats
-from backends.contract import Backend, BackendContext
+from backends.contract import Backend, BackendContext, BackendError
 from backends.ingest import run_ingest
 from backends.observed import Observed
 from backends.registry import make_backend
 from backends.rejects import RejectsStream
 from relay.ingest_metrics import IngestMetrics, serving_metrics
+from relay.recovery import recover
 from relay.serve import load_catalogue, stop_requested
 from relay.settings import Settings
 
@@ -30,30 +31,41 @@ async def ingest(settings: Settings) -> None:
     """
     context = BackendContext(catalogue=load_catalogue(settings.games_file), interactive=sys.stderr.isatty())
     backend = make_backend(settings.backend.name, settings.backend.options, context)
-    async with watched_ingest(settings, backend) as work:
+    async with watched_ingest(settings, backend, context) as work:
         stop = asyncio.create_task(stop_requested(), name="stop")
         await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
 
 
 @asynccontextmanager
-async def watched_ingest(settings: Settings, backend: Backend[Any]) -> AsyncIterator[asyncio.Task[Stats]]:
+async def watched_ingest(
+    settings: Settings, backend: Backend[Any], context: BackendContext
+) -> AsyncIterator[asyncio.Task[Stats]]:
     """Run a backend into the log, with rejects kept, and metrics and probes served, for as long as the block lasts.
 
     Leaving the block stops it, and raises what ended it before.
     """
     name = settings.backend.name
-    observed = Observed(backend)
-    metrics = IngestMetrics(observed, name)
+    metrics = IngestMetrics(Observed(backend), name)
 
     def watch(stats: Callable[[], Stats]) -> None:
         metrics.stats = stats
 
+    async def work_on(source: Backend[Any]) -> Stats:
+        while True:
+            metrics.observed = Observed(source)
+            try:
+                return await run_ingest(metrics.observed, settings.nats, rejects=rejects, name=name, watch=watch)
+            except BackendError as error:
+                recovered = await recover(error, settings, context, rejects)
+                if recovered is None:
+                    raise
+                source = recovered
+
     async with RejectsStream(settings.nats, name) as rejects, serving_metrics(metrics, settings.ingest) as port:
         if port is not None:
             log.info("ingest_listening", port=port)
-        ingesting = run_ingest(observed, settings.nats, rejects=rejects, name=name, watch=watch)
-        work = asyncio.create_task(ingesting, name="ingest")
+        work = asyncio.create_task(work_on(backend), name="ingest")
         try:
             yield work
         finally:

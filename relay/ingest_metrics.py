@@ -1,6 +1,7 @@
 """``/healthz``, ``/readyz`` and ``/metrics`` of the ingest process, on a port of its own.
 
-Reads numbers from where they are counted when somebody asks. Knows nothing of any backend but the words of its status.
+Reads numbers from where they are counted when somebody asks. Knows nothing of any backend but the words of its
+status.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -27,18 +28,19 @@ class IngestMetrics:
     """What one ingest process tells about itself."""
 
     def __init__(self, observed: Observed[Any], backend: str) -> None:
-        self._observed = observed
+        self.observed = observed
+        """What is watched; another one after a recovery."""
         self._backend = backend
         self.stats: Callable[[], Stats] = Stats
         """The publisher's numbers; set once there is one."""
 
     def obstacle(self) -> str | None:
         """Say in one word why rounds do not flow now; None: they do, or would."""
-        if not self._observed.is_open:
+        if not self.observed.is_open:
             return "starting"
         if (state := self._state()) in _NOT_READY:
             return f"source_{state}"
-        return "log_stuck" if self._observed.waiting_s > _STUCK_S else None
+        return "log_stuck" if self.observed.waiting_s > _STUCK_S else None
 
     async def scrape(self, request: web.Request) -> web.Response:
         """Answer in the format that the scraper asks for."""
@@ -57,7 +59,7 @@ class IngestMetrics:
         from prometheus_client.core import GaugeMetricFamily as Gauge
         from prometheus_client.core import HistogramMetricFamily as Histogram
 
-        stats, observed, status = self.stats(), self._observed, self._observed.status
+        stats, observed, status = self.stats(), self.observed, self.observed.status
         yield Counter("ingest_rounds_read", "Items that the backend yielded.", value=observed.yielded)
         yield Counter("ingest_rounds_acked", "Rounds that the log stored for us.", value=stats.acked)
         yield Counter("ingest_rounds_doubled", "Rounds that the log had already.", value=stats.duplicates)
@@ -84,7 +86,7 @@ class IngestMetrics:
         yield latency
 
     def _state(self) -> str:
-        return str(getattr(self._observed.status, "state", "reading"))
+        return str(getattr(self.observed.status, "state", "reading"))
 
 
 @asynccontextmanager

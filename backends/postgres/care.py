@@ -167,15 +167,30 @@ class ReplicationCare:
         async with _connected(options) as connection:
             server = await ask(options, connection.fetchrow(statement("read_replication_server")))
             columns = await ask(options, connection.fetch(statement("read_columns", **names)))
-            publication = await ask(
-                options,
-                connection.fetchrow(statement("read_publication", **names, publication=options.publication)),
-            )
             slot = await ask(options, connection.fetchrow(statement("read_slot", slot=options.slot)))
-        faults = [*self._server_faults(server, slot), *self._table_faults(columns)]
-        faults += [*self._publication_faults(publication), *self._slot_faults(slot)]
+            ours = await self._faults_of_ours(connection)
+        faults = [*self._server_faults(server, slot), *self._table_faults(columns), *ours]
         findings = [Finding(Verdict.FAILURE, fault) for fault in faults]
         return [*findings, await self._check_link()]
+
+    async def renew(self, *, certainly: bool) -> None:
+        """Make publication and slot anew, unless another process just has; `certainly`: even if they look whole.
+
+        Raises:
+            SourceError: It may not be done, or another process reads the slot by now.
+        """
+        options = self.options
+        async with _connected(options) as connection:
+            await ask(options, connection.fetch(statement("lock_renewal"), options.slot))
+            if certainly or await self._faults_of_ours(connection):
+                await run_sql(options, [*self.teardown_sql(), *self.setup_sql(None)])
+
+    async def _faults_of_ours(self, connection: Connection) -> list[str]:
+        options = self.options
+        names = {"schema": options.schema_name, "table": options.table_name, "publication": options.publication}
+        publication = await ask(options, connection.fetchrow(statement("read_publication", **names)))
+        slot = await ask(options, connection.fetchrow(statement("read_slot", slot=options.slot)))
+        return [*self._publication_faults(publication), *self._slot_faults(slot)]
 
     def _server_faults(self, server: Mapping[str, Any], slot: object) -> list[str]:
         where, faults = self.options.shown_dsn, []
@@ -234,6 +249,13 @@ class ReplicationCare:
             renew = f"stream-relay backend teardown; {SETUP}; stream-relay backend backfill"
             return [f"replication slot {name!r} is lost ({reason}); run: {renew}"]
         return []
+
+    async def has_unique_ids(self) -> bool:
+        """Whether ids are unique over all games, and so grow with the table; raise `SourceError` as `check` does."""
+        options = NotifyOptions.read({name: getattr(self.options, name) for name in PostgresOptions.model_fields})
+        async with _connected(options) as connection:
+            source = await read_source(connection, options)
+        return bool(source["is_unique"])
 
     def _grant(self, role: str) -> str:
         return f"ALTER ROLE {quote_identifier(role)} REPLICATION;"

@@ -5,7 +5,7 @@ Owns the states that a slot can be in and the words for each: what it is and wha
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -30,6 +30,8 @@ class ReplicationOptions(PostgresOptions):
     """Make publication and slot where neither exists. A slot alone that is missing was lost, and is never made anew."""
     failover: bool = False
     """Make a slot that physical standbys keep too, so that it survives a failover. PostgreSQL 17 and later."""
+    on_lost: Literal["stop", "backfill"] = "stop"
+    """When the slot is lost: stop and name the command to run, or make a new one and fill in from the table."""
     sender_timeout_s: float = Field(default=15.0, ge=1, le=3600)
     """A reader that is silent for so long loses the slot to the next one, and a server so silent is connected to anew.
     Sets ``wal_sender_timeout`` for this connection."""

@@ -15,7 +15,7 @@ from relay.settings import BackendSettings, IngestSettings, Settings
 from tests.backends.harness import stored
 from tests.backends.test_rejects import kept
 from tests.nats import NatsServer
-from tests.postgres.ingesting import notify_backend, set_up_notify, until
+from tests.postgres.ingesting import CONTEXT, notify_backend, set_up_notify, until
 from tests.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.service
@@ -35,7 +35,7 @@ async def test_metrics_and_probes_tell_what_the_process_does(
     backend = notify_backend(postgres, retry_max_s=0.2)
     base = f"http://127.0.0.1:{unused_tcp_port}"
 
-    async with aiohttp.ClientSession(base) as client, watched_ingest(settings, backend):
+    async with aiohttp.ClientSession(base) as client, watched_ingest(settings, backend, CONTEXT):
         await until(lambda: backend.status.state == "reading")
         await postgres.insert_rounds(1, 10)
         await postgres.execute("INSERT INTO rounds VALUES (11, 'crash', NULL, NULL, '{}')")
