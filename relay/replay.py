@@ -144,7 +144,8 @@ class Replay:
                 floor = await self._history.nth_last(game, start.last, before=bounds.head + 1)
                 if floor is not None:
                     self._floors[game] = max(floor, bounds.first)
-            position = min(self._floors.values(), default=bounds.head + 1) - 1
+            # What was stored while we counted is not behind the place, whichever game it is of.
+            position = min(bounds.head + 1, *self._floors.values()) - 1
         elif start.until_ms is not None or start.speed is not None:
             position = bounds.first - 1
         self._epoch, self._position = bounds.epoch, position
