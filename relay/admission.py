@@ -6,8 +6,6 @@ decided with the request, in `relay.subscription`.
 
 import asyncio
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 from auth.credentials import Presented, authorize
@@ -54,20 +52,19 @@ class Admission:
         self.grant(presented, origin=origin)
         return self._signer.issue(self._keys.authenticate(presented.secret if presented else ""))
 
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """Count one link for as long as the block runs; raise `Unavailable` when this instance takes no more."""
+    def enter(self) -> None:
+        """Count one link more; raise `Unavailable` when this instance takes none."""
         if self.draining:
             raise Unavailable("draining", self.spread_ms())
         if self.full:
             raise Unavailable("capacity", self.spread_ms())
         self.links += 1
-        try:
-            yield
-        finally:
-            self.links -= 1
-            if self.links == 0:
-                self._empty.set()
+
+    def leave(self) -> None:
+        """Count one link less."""
+        self.links -= 1
+        if self.links == 0:
+            self._empty.set()
 
     def spread_ms(self) -> int:
         """Pick a reconnect delay of this client's own, so that those who are sent away do not come back as one."""

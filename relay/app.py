@@ -9,6 +9,7 @@ from typing import Final
 import structlog
 from aiohttp import web
 
+from relay.cors import PREFLIGHT, cors_headers
 from relay.edge import Edge
 from relay.errors import Unavailable, error_response, refusal_of
 from relay.health import Health
@@ -27,23 +28,10 @@ log = structlog.get_logger()
 _BODY_BYTES: Final = 64 << 10
 """No request of ours has a body worth mentioning."""
 
-# No cookies, so credentials never travel by themselves: any page may ask, its key and origin decide.
-_CORS: Final = {
-    "Access-Control-Allow-Origin": "*",
-    "Access-Control-Expose-Headers": "Complete, ETag, First-Cursor, Grpc-Message, Grpc-Status, Head-Cursor, Link, "
-    "Retry-After, Retry-After-Ms, X-History-Complete",
-}
-_PREFLIGHT: Final = {
-    "Access-Control-Allow-Methods": "GET, HEAD, POST, OPTIONS",
-    "Access-Control-Allow-Headers": "Authorization, Connect-Accept-Encoding, Connect-Content-Encoding, "
-    "Connect-Protocol-Version, Connect-Timeout-Ms, Content-Type, Grpc-Timeout, Last-Event-ID, X-API-Key, X-Grpc-Web, "
-    "X-User-Agent",
-    "Access-Control-Max-Age": "86400",
-}
 
 _HEADERS: Final = {
     401: {"WWW-Authenticate": "Bearer"},
-    426: {"Upgrade": "websocket", "Connection": "Upgrade"},
+    426: {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"},
     503: {"Retry-After": "1"},
 }
 
@@ -81,8 +69,7 @@ class Home:
 
 async def _finish_headers(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = "stream-relay"  # not which versions of what
-    if "Origin" in request.headers:
-        response.headers.update(_CORS)
+    response.headers.update(cors_headers(request))
 
 
 @web.middleware
@@ -91,7 +78,7 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     if isinstance(request.protocol, HttpProtocol):
         request.protocol.request_arrived()
     if request.method == "OPTIONS":
-        return web.Response(status=204, headers=_PREFLIGHT)  # a preflight carries no key: it is the same everywhere
+        return web.Response(status=204, headers=PREFLIGHT)  # a preflight carries no key: it is the same everywhere
     try:
         return await handler(request)
     except web.HTTPException as error:

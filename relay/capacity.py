@@ -5,8 +5,8 @@ from typing import Final
 
 _BASE_BYTES: Final = 160 << 20
 """What the process needs before the first link, with room for replays and bursts."""
-_LINK_BYTES: Final = 48 << 10
-"""What a link costs with some bytes waiting in its buffers; an idle one costs about 13 KB (docs/benchmarks.md)."""
+_LINK_BYTES: Final = 16 << 10
+"""What a link costs with some bytes waiting in its buffers; an idle one costs about 3 KB (docs/benchmarks.md)."""
 _WITHOUT_LIMIT: Final = 50_000
 _CGROUP_FILES: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 

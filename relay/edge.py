@@ -8,7 +8,8 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Final
 
 import structlog
@@ -20,7 +21,9 @@ from relay.feed import Feed
 from relay.heartbeat import Heartbeats
 from relay.hub import Hub
 from relay.link import CloseReason, Link
+from relay.session import Session
 from relay.settings import DrainSettings, LinkSettings
+from relay.stream_link import StreamLink
 
 log = structlog.get_logger()
 
@@ -53,41 +56,71 @@ class Edge:
         """Pick how old a new link may get, so that links that came together do not leave together."""
         return self.settings.max_age_s * random.uniform(_YOUNGEST_SHARE, 1)  # noqa: S311
 
-    @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """Hold a place on this instance for one link, from before its handshake to its end.
+    async def take_place(self) -> None:
+        """Take a place on this instance for one link, from before its handshake to its end: `leave_place`.
 
         Raises:
-            Unavailable: This instance is full, draining, or cannot follow the log now.
+            Unavailable: This instance is full, draining, or cannot follow the log now. No place was taken.
         """
-        with self.admission.place():
+        self.admission.enter()
+        try:
             if not self.feed.connected:  # whoever is here stays and misses nothing; another instance may be better off
                 raise Unavailable("log_unavailable", self.admission.spread_ms())
-            async with AsyncExitStack() as stack:
-                try:
-                    await stack.enter_async_context(self.feed.listening())
-                except LogError as error:
-                    raise Unavailable("log_unavailable", self.admission.spread_ms()) from error
-                yield
+            await self.feed.listen()
+        except LogError as error:
+            self.admission.leave()
+            raise Unavailable("log_unavailable", self.admission.spread_ms()) from error
+        except BaseException:
+            self.admission.leave()
+            raise
+
+    def leave_place(self) -> None:
+        """Give a place back."""
+        self.feed.unlisten()
+        self.admission.leave()
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Hold a place for as long as the block runs; raise as `take_place` does."""
+        await self.take_place()
+        try:
+            yield
+        finally:
+            self.leave_place()
+
+    def adopt(self, link: StreamLink, session: Session, *, key_id: str, protocol: str) -> None:
+        """Look after a link that is a connection of its own, from now to its end; it has a place already."""
+        link.on_closed = partial(self._closed, link, session, key_id, protocol)
+        self._opened(link, key_id, protocol)
 
     @contextmanager
     def open(self, link: Link, *, key_id: str, protocol: str) -> Iterator[None]:
-        """Look after a link for as long as the block runs; log its opening and, with the reason, its end."""
-        bound = log.bind(link=link.id, protocol=protocol, key=key_id)
-        bound.info("link_opened")
-        self._links.add(link)
-        self._heartbeats.add(link)
+        """Look after a link for as long as the block runs."""
+        self._opened(link, key_id, protocol)
         try:
-            if self.admission.draining:  # it began during this link's handshake
-                self.end(link, CloseReason.DRAINING)
             yield
         finally:
-            self._heartbeats.remove(link)
-            self._links.discard(link)
-            reason = CloseReason.CLIENT if link.ended is None else link.ended.reason
-            self.closed[reason] += 1
-            age_s = asyncio.get_running_loop().time() - link.opened_at
-            bound.info("link_closed", reason=reason, age_s=round(age_s, 1))
+            self._gone(link, key_id, protocol)
+
+    def _opened(self, link: Link, key_id: str, protocol: str) -> None:
+        log.info("link_opened", link=link.id, protocol=protocol, key=key_id)
+        self._links.add(link)
+        self._heartbeats.add(link)
+        if self.admission.draining:  # it began during this link's handshake
+            self.end(link, CloseReason.DRAINING)
+
+    def _closed(self, link: Link, session: Session, key_id: str, protocol: str) -> None:
+        session.close()
+        self._gone(link, key_id, protocol)
+        self.leave_place()
+
+    def _gone(self, link: Link, key_id: str, protocol: str) -> None:
+        self._heartbeats.remove(link)
+        self._links.discard(link)
+        reason = CloseReason.CLIENT if link.ended is None else link.ended.reason
+        self.closed[reason] += 1
+        age_s = round(asyncio.get_running_loop().time() - link.opened_at, 1)
+        log.info("link_closed", link=link.id, protocol=protocol, key=key_id, reason=reason, age_s=age_s)
 
     def end(self, link: Link, reason: CloseReason) -> None:
         """End one link with a reconnect delay of its own."""
@@ -115,5 +148,6 @@ class Edge:
             async with asyncio.timeout_at(started + settings.grace_s):
                 await self.admission.emptied()
         except TimeoutError:
-            pass
+            for link in list(self._links):
+                link.transport.abort()
         log.info("drain_finished", links=self.admission.links, took_s=round(loop.time() - started, 2))

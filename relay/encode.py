@@ -15,6 +15,8 @@ from rounds import Round
 _TEXT: Final = 0x81  # FIN + opcode 1, RFC 6455 section 5.2
 _RSV1: Final = 0x40  # "compressed", RFC 7692 section 6
 PONG: Final = 0x8A  # FIN + opcode 10
+CLOSE: Final = 0x88  # FIN + opcode 8
+LAST_CHUNK: Final = b"0\r\n\r\n"
 PING_FRAME: Final = b"\x89\x00"
 SSE_COMMENT: Final = b":\n\n"
 

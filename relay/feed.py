@@ -59,12 +59,11 @@ class Feed:
         self.repaired = 0
         """Rounds that the live subscription missed and the log supplied."""
 
-    @asynccontextmanager
-    async def listening(self) -> AsyncIterator[None]:
-        """Follow the log for as long as any such block runs. Inside it, the hub gets every round from now on.
+    async def listen(self) -> None:
+        """Follow the log until as many `unlisten` have come. From here on, the hub gets every round.
 
         Raises:
-            LogUnavailable: The log cannot be followed now.
+            LogUnavailable: The log cannot be followed now; nothing has to be undone.
         """
         self._listeners += 1
         try:
@@ -72,11 +71,24 @@ class Feed:
                 async with self._starting:
                     if self._sequencer is None:
                         await self._start()
+        except BaseException:
+            self.unlisten()
+            raise
+
+    def unlisten(self) -> None:
+        """Need the log no longer. It is followed a little further, so that a reconnect does not start it again."""
+        self._listeners -= 1
+        if self._listeners == 0:
+            self._stop_later()
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        """Follow the log for as long as the block runs; raise as `listen` does."""
+        await self.listen()
+        try:
             yield
         finally:
-            self._listeners -= 1
-            if self._listeners == 0:
-                self._stop_later()
+            self.unlisten()
 
     @property
     def connected(self) -> bool:

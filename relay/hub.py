@@ -86,8 +86,11 @@ class Hub:
     def links(self) -> Iterable[Link]:
         return tuple(self._channel_of)
 
-    def add(self, link: Link, wanted: Wanted) -> None:
-        """Subscribe a link, or change what it is subscribed to, from the next round on."""
+    def add(self, link: Link, wanted: Wanted) -> Wanted:
+        """Subscribe a link, or change what it is subscribed to, from the next round on.
+
+        Returns `wanted`, or its equal that others are subscribed to: keep that one, and 10,000 links share it.
+        """
         self.remove(link)
         channel = self._channels.get((wanted, link.form))
         if channel is None:
@@ -96,6 +99,7 @@ class Hub:
                 self._by_game.setdefault(game, []).append(channel)
         channel.links.add(link)
         self._channel_of[link] = channel
+        return channel.wanted
 
     def remove(self, link: Link) -> None:
         """Forget a link; unknown links are ignored."""

@@ -41,6 +41,8 @@ class CloseReason(StrEnum):
     """Why a link ended: client advice, log field and metric label are this same word."""
 
     CLIENT = "client"  # the client closed, or its connection broke
+    CAPACITY = "capacity"  # this instance is full: reconnect after the given time
+    LOG_UNAVAILABLE = "log_unavailable"  # this instance cannot follow the log now: reconnect after the given time
     DRAINING = "draining"  # reconnect after the given time; another instance answers
     MAX_AGE = "max_age"  # reconnect after the given time
     SLOW = "slow"  # reconnect with the cursor: the log still has everything

@@ -1,21 +1,28 @@
 """The HTTP paths: what each reads from a request, and whom it hands it to. No decisions of its own."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from auth.credentials import Presented, find_key, find_sse_credential, find_ws_credential
 from auth.tokens import Grant
 from backends.log import LogError
-from relay import sse, websocket
+from relay import sse
+from relay.cors import cors_headers
 from relay.edge import Edge
-from relay.errors import NeedsUpgrade, Unavailable
+from relay.encode import SSE_COMMENT
+from relay.errors import Unavailable
+from relay.handshake import check_upgrade, shake_hands
 from relay.history import History
 from relay.hub import Wanted
 from relay.past import Query, is_over
 from relay.session import Session
 from relay.start import Start
+from relay.stream_link import StreamLink, TakenOver, give_to, head, take_over
 from relay.subscription import wanted
+from relay.websocket import WebSocketLink
 from rounds import Catalogue
 
 _STREAM_PATHS: Final = ("", "/type/{type}", "/{game}")
@@ -43,46 +50,76 @@ class Routes:
         return web.json_response({"token": token, "expires_at": expires_at}, headers={"Cache-Control": "no-store"})
 
     async def stream_websocket(self, request: web.Request) -> web.StreamResponse:
-        if request.headers.get("Upgrade", "").lower() != "websocket":
-            raise NeedsUpgrade
+        check_upgrade(request.headers)
         presented = find_ws_credential(request.headers, request.query)
         grant, want = self._admit(request, presented)
         start = Start.parse(request.query)
+        handshake = shake_hands(request.headers, subprotocol=None if presented is None else presented.subprotocol)
         settings = self._edge.settings
-        response = websocket.response(
-            protocol=None if presented is None else presented.subprotocol,
+        refusal = await self._take_place()
+        with self._handing_over(refusal):
+            transport = take_over(request)
+        link = WebSocketLink(
+            transport,
+            window_bits=handshake.window_bits,
             message_bytes=settings.message_bytes,
-            linger_s=settings.linger_s,
+            max_age_s=self._edge.age_limit_s(),
+            end=self._edge.end,
         )
-        try:
-            async with self._edge.place():
-                link = await websocket.open_link(request, response, max_age_s=self._edge.age_limit_s())
-                with self._edge.open(link, key_id=grant.key_id, protocol="websocket"):
-                    async with Session(self._history, self._catalogue, grant.games, link) as session:
-                        session.start(want, start)
-                        await link.serve(session.on_message)
-        except Unavailable as full:
+        give_to(link, transport)
+        transport.write(head(101, handshake.headers))
+        if refusal is not None:
             # A browser sees no status of a failed handshake, so it is let in to be told when to come back.
-            await websocket.refuse_politely(request, response, full)
-        return response
+            link.refuse(refusal, linger_s=settings.linger_s)
+            raise TakenOver
+        session = self._session(grant, link, "websocket")
+        link.on_message = session.on_message
+        session.start(want, start)
+        raise TakenOver
 
     async def stream_sse(self, request: web.Request) -> web.StreamResponse:
         grant, want = self._admit(request, find_sse_credential(request.headers, request.query))
         start = Start.parse(request.query, last_event_id=request.headers.get("Last-Event-ID"))
+        refusal = await self._take_place()
+        if refusal is not None:
+            return sse.refusal(refusal.retry_ms)
+        with self._handing_over(refusal):
+            if request.headers.get("Last-Event-ID") and await self._is_over(want, start):
+                self._edge.leave_place()
+                return sse.nothing_left()
+            transport = take_over(request)
+        chunked = request.version >= HttpVersion11
+        link = sse.SseLink(transport, chunked=chunked, max_age_s=self._edge.age_limit_s())
+        give_to(link, transport)
+        headers = sse.HEADERS | cors_headers(request) | ({"Transfer-Encoding": "chunked"} if chunked else {})
+        transport.write(head(200, headers))
+        # Something at once, so that proxies pass the headers on.
+        link.write(sse.retry_line(self._edge.settings.retry_ms) + SSE_COMMENT)
+        self._session(grant, link, "sse").start(want, start)
+        raise TakenOver
+
+    async def _take_place(self) -> Unavailable | None:
+        """Take a place for a link; return why there is none."""
         try:
-            async with self._edge.place():
-                if request.headers.get("Last-Event-ID") and await self._is_over(want, start):
-                    return sse.nothing_left()
-                response = await sse.open_stream(request)
-                link = sse.open_link(request, max_age_s=self._edge.age_limit_s(), retry_ms=self._edge.settings.retry_ms)
-                with self._edge.open(link, key_id=grant.key_id, protocol="sse"):
-                    async with Session(self._history, self._catalogue, grant.games, link) as session:
-                        session.start(want, start)
-                        await link.finished()
-        except Unavailable as full:
-            response = await sse.open_stream(request)
-            await response.write(sse.retry_line(full.retry_ms))
-        return response
+            await self._edge.take_place()
+        except Unavailable as refusal:
+            return refusal
+        return None
+
+    @contextmanager
+    def _handing_over(self, refusal: Unavailable | None) -> Iterator[None]:
+        """Give the place back when the client leaves before its link is made."""
+        try:
+            yield
+        except BaseException:
+            if refusal is None:
+                self._edge.leave_place()
+            raise
+
+    def _session(self, grant: Grant, link: StreamLink, protocol: str) -> Session:
+        session = Session(self._history, self._catalogue, grant.games, link)
+        self._edge.adopt(link, session, key_id=grant.key_id, protocol=protocol)
+        return session
 
     async def _is_over(self, want: Wanted, start: Start) -> bool:
         """Whether a stream that is asked for again has ended: an EventSource cannot know, and comes back."""

@@ -31,6 +31,8 @@ Games = frozenset[str]
 class Session:
     """One link's subscription. Entered for as long as the link is open."""
 
+    __slots__ = ("_allowed", "_catalogue", "_history", "_hub", "_link", "_live", "_replays")
+
     def __init__(self, history: History, catalogue: Catalogue, allowed: Games | None, link: Link) -> None:
         self._history = history
         self._hub = history.hub
@@ -47,19 +49,24 @@ class Session:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        tasks = self.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def close(self) -> list[asyncio.Task[None]]:
+        """Follow nothing any more; return the replays that are being cancelled."""
         tasks = [task for task in self._replays.values() if task is not None]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         self._hub.remove(self._link)
+        return tasks
 
     def start(self, wanted: Wanted, start: Start) -> None:
         """Follow what was asked for when the link was opened."""
-        self._live = wanted._replace(games=frozenset())
         self._link.is_told = start.is_told
         if start.is_live:
-            self._follow(wanted.games)
+            self._live = self._hub.add(self._link, wanted)
         else:
+            self._live = wanted._replace(games=frozenset())
             self._replay(wanted.games, start)
 
     def place(self) -> Cursor | None:
@@ -102,13 +109,11 @@ class Session:
             self._replay(games, Start(after=after))
 
     def _follow(self, games: Games) -> None:
-        self._live = self._live._replace(games=self._live.games | games)
-        self._hub.add(self._link, self._live)
+        self._live = self._hub.add(self._link, self._live._replace(games=self._live.games | games))
 
     def _drop(self, games: Games) -> None:
         if self._live.games & games:
-            self._live = self._live._replace(games=self._live.games - games)
-            self._hub.add(self._link, self._live)
+            self._live = self._hub.add(self._link, self._live._replace(games=self._live.games - games))
         for replay, task in list(self._replays.items()):
             replay.wanted = replay.wanted._replace(games=replay.wanted.games - games)
             if not replay.wanted.games and task is not None:

@@ -9,27 +9,31 @@ from collections.abc import Mapping
 from typing import Final
 
 import msgspec
-from aiohttp import HttpVersion11, web
+from aiohttp import web
 
-from relay.encode import SSE_COMMENT, SseBlock, chunk
-from relay.link import CloseReason, Drain, Goodbye, Link
+from relay.encode import LAST_CHUNK, SSE_COMMENT, SseBlock, chunk
+from relay.link import CloseReason, Goodbye
+from relay.stream_link import StreamLink
 
 HEADERS: Final = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-cache, no-transform",
+    "Connection": "close",
     "X-Accel-Buffering": "no",  # nginx would collect the stream otherwise
 }
 
 
-class SseLink(Link):
+class SseLink(StreamLink):
     """An open event stream."""
 
-    __slots__ = ("_chunked", "_finished")
+    __slots__ = ("_chunked",)
 
-    def __init__(self, transport: asyncio.WriteTransport, *, chunked: bool, max_age_s: float, drain: Drain) -> None:
-        super().__init__(transport, SseBlock(chunked), max_age_s=max_age_s, drain=drain)
+    def __init__(self, transport: asyncio.Transport, *, chunked: bool, max_age_s: float) -> None:
+        super().__init__(transport, SseBlock(chunked), max_age_s=max_age_s)
         self._chunked = chunked
-        self._finished = asyncio.get_running_loop().create_future()
+
+    def data_received(self, data: bytes) -> None:
+        """A client has nothing more to say on an event stream."""
 
     def write(self, block: bytes) -> None:
         """Write a block that is for this client alone."""
@@ -49,34 +53,17 @@ class SseLink(Link):
             end = {"event": "end", "reason": goodbye.reason, "cursor": goodbye.cursor}
             self.write(b"id: %b\n%b" % (str(goodbye.cursor).encode(), _event_block(end)))
         self.write(retry_line(goodbye.retry_ms))
-        if not self._finished.done():
-            self._finished.set_result(None)
-
-    async def finished(self) -> None:
-        """Wait until the link has been ended by us. A client that leaves cancels this."""
-        await self._finished
+        if self._chunked:
+            self.transport.write(LAST_CHUNK)
+        self.transport.close()
 
 
-async def open_stream(request: web.Request) -> web.StreamResponse:
-    """Answer 200 with the headers of an event stream."""
-    response = web.StreamResponse(headers=HEADERS)
+def refusal(retry_ms: int) -> web.Response:
+    """Answer 200, ``retry`` and the end: the only way to send an EventSource away for a while."""
+    headers = {name: value for name, value in HEADERS.items() if name != "Connection"}
+    response = web.Response(body=retry_line(retry_ms), headers=headers)
     response.force_close()
-    await response.prepare(request)
     return response
-
-
-def open_link(request: web.Request, *, max_age_s: float, retry_ms: int) -> SseLink:
-    """Begin the stream that was just answered and return its link; raise ConnectionResetError when the client left."""
-    if request.transport is None:
-        raise ConnectionResetError("the client left during the handshake")
-    link = SseLink(
-        request.transport,
-        chunked=request.version >= HttpVersion11,
-        max_age_s=max_age_s,
-        drain=request.writer.drain,
-    )
-    link.write(retry_line(retry_ms) + SSE_COMMENT)  # at once, so that proxies pass the headers on
-    return link
 
 
 def nothing_left() -> web.Response:
@@ -84,13 +71,10 @@ def nothing_left() -> web.Response:
     return web.Response(status=204, headers={"Cache-Control": "no-store"})
 
 
+def retry_line(retry_ms: int) -> bytes:
+    """Tell an EventSource how long to wait before it reconnects. Any error status would end it for good."""
+    return b"retry: %d\n\n" % retry_ms
+
+
 def _event_block(event: Mapping[str, object]) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (str(event["event"]).encode(), msgspec.json.encode(event))
-
-
-def retry_line(retry_ms: int) -> bytes:
-    """Tell an EventSource how long to wait before it reconnects.
-
-    Followed by the end of a 200 it is the only way to send one away for a while: any error status ends it for good.
-    """
-    return b"retry: %d\n\n" % retry_ms

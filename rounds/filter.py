@@ -35,6 +35,9 @@ class Facts:
         return cls(_decimal(raw.point), _text(raw.color), _text(raw.trend))
 
 
+_NONE: Final[frozenset[str]] = frozenset()
+
+
 @dataclass(frozen=True, slots=True)
 class Filter:
     """All criteria given must hold; within ``colors`` or ``trends`` one match is enough.
@@ -44,8 +47,8 @@ class Filter:
 
     min_point: Decimal | None = None
     max_point: Decimal | None = None
-    colors: frozenset[str] = frozenset()
-    trends: frozenset[str] = frozenset()
+    colors: frozenset[str] = _NONE
+    trends: frozenset[str] = _NONE
 
     @classmethod
     def parse(cls, parameters: Mapping[str, str]) -> Self:
@@ -74,7 +77,7 @@ class Filter:
         low, high = _bound("min_point", min_point), _bound("max_point", max_point)
         if low is not None and high is not None and low > high:
             raise InvalidFilter(f"min_point {min_point} is above max_point {max_point}; it must not be")
-        return cls(low, high, frozenset(colors), frozenset(trends))
+        return cls(low, high, frozenset(colors) or _NONE, frozenset(trends) or _NONE)
 
     @property
     def is_empty(self) -> bool:

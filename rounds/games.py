@@ -3,6 +3,7 @@
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import resources
 from typing import Any, Final, Self
 
@@ -108,7 +109,7 @@ class Catalogue:
         except KeyError:
             raise UnknownType(game_type, self._by_type) from None
 
-    @property
+    @cached_property
     def slugs(self) -> frozenset[str]:
         return frozenset(self.games)
 

@@ -1,0 +1,105 @@
+"""The opening handshake of a WebSocket, and its compression: headers in, headers out. Pure.
+
+Owns RFC 6455 section 4.2 and the negotiation of RFC 7692. Frames are shared by many links, so the server never
+keeps a window from one message to the next, and asks the same of the client.
+"""
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from relay.errors import BadRequest, NeedsUpgrade
+
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_VERSION: Final = "13"
+_WINDOW_BITS: Final = 15
+_LEAST_WINDOW_BITS: Final = 9  # zlib makes no raw stream with 8
+
+
+class Handshake(NamedTuple):
+    """What was agreed on."""
+
+    headers: dict[str, str]  # of the answer, 101
+    window_bits: int  # of the server's frames; 0: no compression
+
+
+def check_upgrade(headers: Mapping[str, str]) -> None:
+    """Raise `NeedsUpgrade` when a request does not mean to be a WebSocket handshake."""
+    if headers.get("Upgrade", "").strip().lower() != "websocket":
+        raise NeedsUpgrade
+
+
+def shake_hands(headers: Mapping[str, str], *, subprotocol: str | None) -> Handshake:
+    """Answer a client's handshake; `subprotocol` is the one that is selected.
+
+    Raises:
+        NeedsUpgrade: It is of another version than 13.
+        BadRequest: It is malformed.
+    """
+    version = headers.get("Sec-WebSocket-Version")
+    if version is None:
+        raise BadRequest("Sec-WebSocket-Version is missing; it must be 13")
+    if version.strip() != _VERSION:
+        raise NeedsUpgrade
+    if "upgrade" not in {token.strip().lower() for token in headers.get("Connection", "").split(",")}:
+        raise BadRequest(f"Connection {headers.get('Connection', '')[:40]!r} does not say upgrade, as a handshake must")
+    key = headers.get("Sec-WebSocket-Key", "").strip()
+    try:
+        if len(base64.b64decode(key, validate=True)) != 16:
+            raise BadRequest(f"Sec-WebSocket-Key {key[:40]!r} is not 16 bytes in base64")
+    except binascii.Error as error:
+        raise BadRequest(f"Sec-WebSocket-Key {key[:40]!r} is not 16 bytes in base64") from error
+    # RFC 6455 section 4.2.2: SHA-1 proves that this is a WebSocket server; it protects nothing.
+    accept = hashlib.sha1(key.encode("ascii") + _GUID, usedforsecurity=False).digest()
+    answer = {
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Accept": base64.b64encode(accept).decode("ascii"),
+    }
+    if subprotocol is not None:
+        answer["Sec-WebSocket-Protocol"] = subprotocol
+    window_bits, extension = _compression(headers.get("Sec-WebSocket-Extensions", ""))
+    if extension:
+        answer["Sec-WebSocket-Extensions"] = extension
+    return Handshake(answer, window_bits)
+
+
+def _compression(offers: str) -> tuple[int, str]:
+    """Accept the first offer of permessage-deflate that can be kept; return the window and the answer to it."""
+    for offer in offers.split(","):
+        name, *parameters = (part.strip() for part in offer.split(";"))
+        if name.lower() == "permessage-deflate" and (window_bits := _window(parameters)) is not None:
+            extension = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+            if window_bits != _WINDOW_BITS:
+                extension += f"; server_max_window_bits={window_bits}"
+            return window_bits, extension
+    return 0, ""
+
+
+def _window(parameters: list[str]) -> int | None:
+    """Return the bits of the server's window that an offer allows; None when it must be declined."""
+    window_bits = _WINDOW_BITS
+    seen: set[str] = set()
+    for parameter in parameters:
+        name, equals, value = (part.strip() for part in parameter.partition("="))
+        value = value.strip('"')
+        if name in seen:
+            return None
+        seen.add(name)
+        if name in ("server_no_context_takeover", "client_no_context_takeover"):
+            if equals:
+                return None
+        elif name == "client_max_window_bits":
+            if equals and not _is_window(value, least=8):  # any window of the client's can be read
+                return None
+        elif name == "server_max_window_bits" and _is_window(value, least=_LEAST_WINDOW_BITS):
+            window_bits = int(value)
+        else:
+            return None
+    return window_bits
+
+
+def _is_window(text: str, *, least: int) -> bool:
+    return text.isascii() and text.isdigit() and not text.startswith("0") and least <= int(text) <= _WINDOW_BITS
