@@ -142,7 +142,8 @@ class Feed:
         try:
             # First the subscription, then the tail: what is stored in between comes on both ways, and once.
             self._subscription = await nc.subscribe(LIVE_SUBJECTS, cb=self._on_live)
-            await nc.flush()
+            # Its answer shows that the subscription stands, as a flush would. But nats-py stops reading for good when
+            # a flush is answered that was given up.
             info = await open_log(nc, self._settings)
             newest = [entry for entry in await self._reader.newest() if entry.sequence <= info.last]
         except (NatsError, TimeoutError, OSError) as error:

@@ -246,6 +246,24 @@ async def test_new_clients_while_nats_is_down(
             assert await numbers(newcomer, 1) == await numbers(ws, 1) == [3]
 
 
+async def test_nats_that_does_not_answer(
+    start_relay: StartRelay, client: aiohttp.ClientSession, nats: NatsServer
+) -> None:
+    """Frozen with its connections open: a client that needs it is sent away in time; nobody waits for ever."""
+    async with start_relay() as url:
+        nats.freeze()
+        try:
+            async with asyncio.timeout(DEADLINE_S), link(client, url) as ws:
+                message = await ws.receive()
+        finally:
+            nats.thaw()
+        async with link(client, url) as ws:
+            await publish_stubbornly(nats.url, 1)
+            assert await numbers(ws, 1) == [1]
+
+    assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, 1013)
+
+
 async def not_ready(client: aiohttp.ClientSession, url: str) -> str:
     """Wait until the relay says that it should not be sent clients; return why."""
     async with asyncio.timeout(DEADLINE_S):
