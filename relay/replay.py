@@ -145,7 +145,7 @@ class Replay:
                 if floor is not None:
                     self._floors[game] = max(floor, bounds.first)
             # What was stored while we counted is not behind the place, whichever game it is of.
-            position = min(bounds.head + 1, *self._floors.values()) - 1
+            position = min([bounds.head + 1, *self._floors.values()]) - 1
         elif start.until_ms is not None or start.speed is not None:
             position = bounds.first - 1
         self._epoch, self._position = bounds.epoch, position
