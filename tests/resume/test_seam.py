@@ -79,13 +79,13 @@ async def test_filter_holds_on_both_sides_of_the_seam(relay: str, log: LogWriter
 
 @pytest.mark.timeout(120)
 async def test_client_that_hops_between_two_relays(nats: NatsServer, log: LogWriter, start_relay: StartRelay) -> None:
-    """200 times, at random, to a relay with little memory or to one that hears everything 15 ms later. A cursor from
-    the quicker one is ahead of the slower one, which is no gap: it waits until it has come so far itself.
+    """200 times, at random, to a relay with little memory or to one that hears of rounds 30 ms later. A cursor from the
+    quicker one is ahead of the slower one, which is no gap: it waits until it has come so far itself.
     """
     random.seed(4)
     cursor, seen, hellos = log.cursor(0), list[tuple[str, int]](), list[dict[str, object]]()
     async with (
-        slow_wire(nats.port, delay_s=0.015) as late_port,
+        slow_wire(nats.port, client="stream-relay", delay_s=0.03) as late_port,
         start_relay(replay={"ring_rounds": 3}) as quick,
         running(LogSettings(url=f"nats://127.0.0.1:{late_port}")) as late,
         steadily_stored(log, "crash", "dice", "plinko") as stored,
