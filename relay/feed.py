@@ -6,16 +6,17 @@ whose CPU some platforms take away, is nobody's slow consumer. Why republish: do
 
 import asyncio
 import random
+import re
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import structlog
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from backends.log import LogError, LogInfo, LogSettings, LogUnavailable, connect, open_log
+from relay import round_parser
 from relay.hub import Hub
 from relay.item import LogEntry
 from relay.log_reader import LogReader
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+_SEQUENCE: Final = re.compile(rb"\r\nNats-Sequence: ([0-9]{1,20})\r\n")
 _PARK_LIMIT: Final = 10_000
 _PAGE: Final = 1000
 _POLL_S: Final = 5.0
@@ -106,6 +108,7 @@ class Feed:
             try:
                 async with connect(self._settings, name="stream-relay", on_reconnected=self._on_reconnected) as nc:
                     await open_log(nc, self._settings)
+                    round_parser.attach(nc, LIVE_SUBJECTS.removesuffix(".*"), self._on_live)
                     self._nc = nc
                     log.info("log_connected")
                     await self._keep_whole(nc)
@@ -141,7 +144,7 @@ class Feed:
             raise LogUnavailable("NATS is not reachable")
         try:
             # First the subscription, then the tail: what is stored in between comes on both ways, and once.
-            self._subscription = await nc.subscribe(LIVE_SUBJECTS, cb=self._on_live)
+            self._subscription = await nc.subscribe(LIVE_SUBJECTS, cb=round_parser.past_nats_py)
             # Its answer shows that the subscription stands, as a flush would. But nats-py stops reading for good when
             # a flush is answered that was given up.
             info = await open_log(nc, self._settings)
@@ -185,8 +188,8 @@ class Feed:
         self._doubts += 1
         self._wake.set()
 
-    async def _on_live(self, message: Msg) -> None:
-        entry = _entry_of(message)
+    def _on_live(self, game: bytes, headers: bytes, data: bytes) -> None:
+        entry = _entry_of(game, headers, data)
         if self._sequencer is None or entry is None:
             return
         if entry.sequence <= max(self._newest_live, 1):  # a new log counts from 1 again
@@ -241,8 +244,7 @@ class Feed:
         self._hub.begin(Bounds(info.epoch, info.first, head), newest)
 
 
-def _entry_of(message: Msg) -> LogEntry | None:
+def _entry_of(game: bytes, headers: bytes, data: bytes) -> LogEntry | None:
     """Read a republished message: the server put the place of the stored one into its headers."""
-    headers = message.headers or {}
-    sequence = headers.get("Nats-Sequence")
-    return None if sequence is None else LogEntry(int(sequence), message.subject.rpartition(".")[2], message.data)
+    match = _SEQUENCE.search(headers)
+    return None if match is None else LogEntry(int(match[1]), game.decode("ascii", "replace"), data)

@@ -14,11 +14,10 @@ from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from backends.log import LogSettings, LogUnavailable, connect
-from relay import page_parser
+from relay import round_parser
 from relay.item import LogEntry
 from rounds.round import utc_text
 from rounds.subjects import LOG_SUBJECTS, log_subject
@@ -246,9 +245,9 @@ class LogReader:
                         connect(self._settings, name="stream-relay reader", on_disconnected=self._on_disconnected)
                     )
                     self._inbox = nc.new_inbox()
-                    await nc.subscribe(f"{self._inbox}.*", cb=_ignore)
+                    await nc.subscribe(f"{self._inbox}.*", cb=round_parser.past_nats_py)
                     await nc.flush()
-                    page_parser.attach(nc, self._inbox, self._on_message)
+                    round_parser.attach(nc, self._inbox, self._on_message)
                     self._nc = nc
         if not self._nc.is_connected:
             raise LogUnavailable("NATS is not reachable")
@@ -259,14 +258,10 @@ class LogReader:
         for answer in self._answers.values():
             answer.fail(LogUnavailable("the connection to NATS was lost"))
 
-    def _on_message(self, number: int, headers: bytes, data: bytes) -> None:
-        answer = self._answers.get(number)
+    def _on_message(self, number: bytes, headers: bytes, data: bytes) -> None:
+        answer = self._answers.get(int(number))
         if answer is not None:
             answer.take(headers, data)
-
-
-async def _ignore(_message: Msg) -> None:
-    """Everything to the inbox goes past nats-py's subscription, but the server must know of one."""
 
 
 def _no_answer(error: Exception) -> LogUnavailable:
