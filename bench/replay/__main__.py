@@ -10,7 +10,7 @@ from bench._nats import NatsServer
 from bench._process import allow_files, on_core
 from bench._relay import relay
 from bench._report import heading
-from bench.replay import speed
+from bench.replay import live, rest, speed, storm
 from bench.replay.filled_log import FilledLog
 
 _ROUNDS: Final = 1_000_000
@@ -28,6 +28,9 @@ def main(count: int) -> None:
         log.fill(count)
         with on_core(_RELAY_CORE), relay(nats.url) as process, on_core(_CLIENT_CORE):
             speed.run(nats, log, process, relay_core=_RELAY_CORE)
+            rest.run(process, relay_core=_RELAY_CORE, client_core=_CLIENT_CORE)
+            live.run(log, process, client_core=_CLIENT_CORE)
+        storm.run(nats, log, relay_core=_RELAY_CORE, client_core=_CLIENT_CORE)
 
 
 def _count(arguments: list[str]) -> int:
