@@ -54,6 +54,7 @@ async def dev(settings: Settings, *, out: Console) -> None:
             asyncio.TaskGroup() as tasks,
         ):
             ingest = tasks.create_task(run_ingest(backend, settings.nats, name=settings.backend.name), name="ingest")
+            await at.ready()
             _welcome(out, at, source.hint)
             await stop_requested()
             ingest.cancel()

@@ -48,6 +48,7 @@ class Feed:
         self._hub = hub
         self._reader = reader
         self._nc: Client | None = None
+        self._reached = asyncio.Event()
         self._epoch = ""
         self._sequencer: Sequencer | None = None
         self._subscription: Subscription | None = None
@@ -97,6 +98,10 @@ class Feed:
         """True while the log can be followed."""
         return self._nc is not None and self._nc.is_connected
 
+    async def reached(self) -> None:
+        """Wait until the log has been reached for the first time."""
+        await self._reached.wait()
+
     async def run(self) -> None:
         """Connect to the log, waiting for it as long as it takes; then repair holes as they appear. Until cancelled.
 
@@ -110,6 +115,7 @@ class Feed:
                     await open_log(nc, self._settings)
                     round_parser.attach(nc, LIVE_SUBJECTS.removesuffix(".*"), self._on_live)
                     self._nc = nc
+                    self._reached.set()
                     log.info("log_connected")
                     await self._keep_whole(nc)
             except LogUnavailable as error:

@@ -7,7 +7,7 @@ process stops when one of them dies.
 import asyncio
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -46,10 +46,11 @@ _CLOSING_S: Final = 1.0
 
 
 class Addresses(NamedTuple):
-    """Where a relay listens."""
+    """Where a relay listens, and how to wait until it takes clients."""
 
     url: str  # of HTTP
     grpc_port: int
+    ready: Callable[[], Awaitable[None]]
 
 
 async def serve(settings: Settings) -> None:
@@ -102,7 +103,7 @@ async def running_relay(
         ):
             log.info("relay_listening", url=url, grpc_port=port, max_links=admission.max_links)
             try:
-                yield Addresses(url, port)
+                yield Addresses(url, port, feed.reached)
             finally:
                 await edge.drain(settings.drain)
         for task in running:
