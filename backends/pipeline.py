@@ -11,11 +11,11 @@ from typing import Any, Final, Generic, TypeVar
 
 import structlog
 from nats.aio.client import Client
-from pydantic import BaseModel, ConfigDict, Field
 
 from backends.acks import Chain, Entry, Lag, Stats, Window
 from backends.contract import Rejected
 from backends.log import LogInfo, LogUnavailable
+from backends.publisher_settings import PublisherSettings
 from backends.wire import (
     HEADER_ROOM,
     NO_STREAM,
@@ -38,27 +38,6 @@ RAW_BYTES: Final = 64 << 10
 _WRITE_BYTES: Final = 256 << 10
 _REFUSED_PAUSE_S: Final = (0.01, 2.0)
 _TELL_REFUSED_S: Final = 10.0
-
-
-class PublisherSettings(BaseModel):
-    """How much may be under way, and how sure to be before the source may forget."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    max_in_flight: int = Field(default=4096, ge=1, le=8192)
-    """Rounds read and not yet acked. Under 10,000, where nats-server begins to refuse publishes to one stream."""
-    max_in_flight_bytes: int = Field(default=8 << 20, ge=64 << 10)
-    """The same in bytes; the bound of the publisher's memory."""
-    ack_timeout_s: float = Field(default=5.0, gt=0)
-    """Silence after which a connection with rounds under way is given up. A cluster elects a leader in about 2 s."""
-    tail_rounds: int = Field(default=10_000, ge=0)
-    """How many of the log's newest rounds are known from the start, so that a restart doubles none of them. At least
-    what can be acked and not confirmed at a crash: `max_in_flight`, or the source's largest transaction if larger."""
-    confirm_lag_s: float = Field(default=0.0, ge=0)
-    """Confirm only what was acked longer ago. nats-server acks before fsync (``sync_interval``, 2 min): where a power
-    failure of all replicas must lose nothing, set this above it, and the source sends again what was lost."""
-    leave_s: float = Field(default=1.0, ge=0)
-    """When stopped, how long to wait for acks of what is under way. The rest comes again at the next start."""
 
 
 class Pipeline(Generic[P]):

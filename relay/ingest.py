@@ -55,7 +55,9 @@ async def watched_ingest(
         while True:
             metrics.observed = Observed(source)
             try:
-                return await run_ingest(metrics.observed, settings.nats, rejects=rejects, name=name, watch=watch)
+                return await run_ingest(
+                    metrics.observed, settings.nats, settings.publish, rejects=rejects, name=name, watch=watch
+                )
             except BackendError as error:
                 recovered = await recover(error, settings, context, rejects)
                 if recovered is None:

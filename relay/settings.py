@@ -21,6 +21,7 @@ from pydantic_settings import (
 
 from auth.redact import MASK, redact
 from backends.log import LogSettings
+from backends.publisher_settings import PublisherSettings
 
 ENV_PREFIX = "RELAY_"
 
@@ -155,6 +156,7 @@ class Settings(BaseSettings):
     drain: DrainSettings = DrainSettings()
     nats: LogSettings = LogSettings()
     backend: BackendSettings = BackendSettings()
+    publish: PublisherSettings = PublisherSettings()
     ingest: IngestSettings = IngestSettings()
     log: LoggingSettings = LoggingSettings()
     games_file: Path | None = None
