@@ -17,7 +17,8 @@ from nats.aio.client import Client
 from backends.acks import Entry, Stats
 from backends.contract import Captured, Rejected
 from backends.log import LogInfo, LogSettings, LogUnavailable, connect, open_log
-from backends.pipeline import RAW_BYTES, Pipeline, PublisherSettings, Rejects
+from backends.pipeline import RAW_BYTES, Pipeline, Rejects
+from backends.publisher_settings import PublisherSettings
 from backends.tail import first_since, stored_ids
 from rounds import Round, dedup_id, log_subject
 
