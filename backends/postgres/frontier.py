@@ -9,6 +9,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+MIN_ID: Final = -(2**63)
 MAX_ID: Final = 2**63 - 1
 _INTERVALS_KEPT: Final = 1000
 

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from backends.contract import BackendContext, Captured, Rejected, SourceError
-from backends.postgres.frontier import MAX_ID, Frontier
+from backends.postgres.frontier import MAX_ID, MIN_ID, Frontier
 from backends.postgres.mapping import FIELDS, RowMapper
 from backends.postgres.notify_options import NotifyOptions
 from backends.postgres.notify_session import ConnectionLost, Session
@@ -75,6 +75,7 @@ class PostgresNotify:
         self._state = NotifyState.CONNECTING
         self._session: Session | None = None
         self._frontier: Frontier | None = None
+        self._began_at: int | None = None  # the newest id at a first start "now"
         self._absorb_to: int | None = (
             None  # rows up to this that the first scan finds were there before a first start "now"
         )
@@ -176,7 +177,7 @@ class PostgresNotify:
             await session.begin(beginning)
         # Some id below the newest may yet be committed, so we begin lower, and pass over what is there already.
         elif await session.begin(max(beginning, (newest or 0) - self._options.lookback_ids)):
-            self._absorb_to = newest
+            self._began_at = self._absorb_to = newest
 
     # --- following ----------------------------------------------------------------------------------------------
 
@@ -257,7 +258,9 @@ class PostgresNotify:
     async def _keep_now(self, session: Session) -> None:
         place = self._place()
         if place > self._kept:
-            await session.keep(place)
+            # Beyond the rows that a first start passed over, they need not be told from new ones any more.
+            lowest = self._began_at if self._began_at is not None and place >= self._began_at else MIN_ID
+            await session.keep(place, lowest)
             self._kept = place
         else:
             await session.beat()

@@ -143,13 +143,11 @@ class Session:
         sql = statement("begin_position")
         return await ask(self._options, self._keeper.fetchrow(sql, *keys, lowest, timeout=self._patience_s)) is not None
 
-    async def keep(self, safe: int) -> None:
-        """Move our place on."""
+    async def keep(self, safe: int, lowest: int) -> None:
+        """Move our place on, and what is never looked at again."""
         keys = (self._options.consumer, self._options.source)
-        await ask(
-            self._options,
-            self._keeper.execute(statement("keep_position"), *keys, safe, timeout=self._patience_s),
-        )
+        sql = statement("keep_position")
+        await ask(self._options, self._keeper.execute(sql, *keys, safe, lowest, timeout=self._patience_s))
 
     async def beat(self) -> None:
         """Let the server hear of us, so that nobody takes us for dead, and see that it is there."""

@@ -58,6 +58,22 @@ async def test_started_now_the_rows_of_before_are_left_and_an_open_transaction_i
     await early.close()
 
 
+async def test_restart_does_not_look_back_at_rows_of_before_a_first_start_now(postgres: PostgresServer) -> None:
+    """What was not wanted then is not wanted later either."""
+    await postgres.make_rounds_table()
+    await set_up_notify(postgres)
+    await postgres.insert_rounds(1, 50)
+    backend = notify_backend(postgres, start="now")
+    async with reading(backend) as found:
+        await postgres.insert_rounds(51, 52)
+        await found.reach(2)
+        await until(lambda: backend.status.safe == 52)
+    await postgres.insert_rounds(53, 53)
+
+    async with reading(notify_backend(postgres, start="now")) as found:
+        assert await found.reach(3) == [51, 52, 53]
+
+
 async def test_late_committer_is_not_missed_and_does_not_hold_up_others(any_postgres: PostgresServer) -> None:
     """The id taken first and committed last comes last, and a restart before its commit misses nothing either."""
     server = any_postgres

@@ -1,0 +1,105 @@
+"""`stream-relay backend …` as typed: what is printed, and the exit code that a script goes by."""
+
+import asyncio
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from relay.postgres_programs import command_as, find_programs, reachable_programs, server_account
+from tests.nats import NatsServer
+from tests.postgres_server import PostgresServer
+
+pytestmark = pytest.mark.service
+
+_PROGRAM = Path(sys.executable).with_name("stream-relay")
+
+
+async def run(*arguments: str, **environment: str) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(
+        _PROGRAM, *arguments,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+    said, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, said.decode()
+
+
+@pytest.mark.parametrize("backend", ["postgres-notify", "postgres-replication"])
+async def test_commands_of_a_whole_life_say_what_they_did_and_exit_accordingly(
+    postgres: PostgresServer, nats: NatsServer, backend: str
+) -> None:
+    """check, setup, check, status, backfill, teardown: as the documentation has it."""
+    await postgres.make_rounds_table()
+    await postgres.insert_rounds(1, 20)
+    settings = {
+        "RELAY_BACKEND_NAME": backend,
+        "RELAY_BACKEND_DSN": postgres.dsn().replace("postgres@", "postgres:secret@"),
+        "RELAY_NATS_URL": nats.url,
+    }
+
+    code, said = await run("backend", "check", **settings)
+    assert code == 1
+    assert "stream-relay backend setup" in said
+    code, said = await run("backend", "setup", **settings)
+    assert (code, said.strip().endswith("public.rounds is set up")) == (0, True)
+    code, _ = await run("backend", "check", **settings)
+    assert code == 0
+    code, said = await run("backend", "status", **settings)
+    assert (code, said.startswith("state:")) == (0, True)
+    code, said = await run("backend", "backfill", "--to-id", "10", RELAY_LOG_FORMAT="json", **settings)
+    assert code == 0
+    assert '"stored": 10' in said
+    code, _ = await run("backend", "teardown", "--yes", **settings)
+    assert code == 0
+    code, said = await run("backend", "check", **settings)
+    assert code == 1
+    assert "secret" not in said
+
+
+async def test_printed_sql_is_what_psql_takes(postgres: PostgresServer) -> None:
+    """A DBA pastes it, and the check passes."""
+    await postgres.make_rounds_table()
+    await postgres.execute("CREATE ROLE ingest LOGIN")
+    code, sql = await run(
+        "backend",
+        "setup",
+        "--backend",
+        "postgres-notify",
+        "-o",
+        f"dsn={postgres.dsn()}",
+        "--print",
+        "--grant-to",
+        "ingest",
+    )
+    assert code == 0
+    await postgres.execute(sql)
+    code, _ = await run("backend", "check", "--backend", "postgres-notify", "-o", f"dsn={postgres.dsn(user='ingest')}")
+    assert code == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's programs can be out of reach of the server's account")
+async def test_programs_below_a_closed_folder_are_copied_to_where_the_server_can_run_them(tmp_path: Path) -> None:
+    """A checkout in root's home runs the demo as any other does."""
+    programs = find_programs(18)
+    if programs is None:
+        pytest.skip("no PostgreSQL 18 on this machine")
+    package = programs.parent.parent
+    closed = tmp_path / "closed"
+    shutil.copytree(package, closed / package.name, ignore=shutil.ignore_patterns("pginstall"))
+    shutil.copytree(package.with_name(f"{package.name}.libs"), closed / f"{package.name}.libs")
+    closed.chmod(0o700)
+    open_folder = Path(tempfile.mkdtemp(prefix="stream-relay-test-"))
+    try:
+        reachable = reachable_programs(closed / package.name / "pginstall18" / "bin", open_folder)
+        process = await asyncio.create_subprocess_exec(
+            *command_as(server_account()), reachable / "psql", "--version", stdout=asyncio.subprocess.PIPE
+        )
+        said, _ = await process.communicate()
+    finally:
+        shutil.rmtree(open_folder)
+    assert said.startswith(b"psql (PostgreSQL) 18")
