@@ -40,9 +40,9 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         """Keep the tests' output to the tests."""
 
 
-@pytest.mark.parametrize("via", ["WebSocket", "EventSource"])
+@pytest.mark.parametrize("via", ["WebSocket", "EventSource", "fetch"])
 def test_page_shows_each_round_of_its_game(browser: Browser, page: str, relay: LiveRelay, via: str) -> None:
-    """A page from another origin connects with either protocol and shows rounds of the game that it names."""
+    """A page from another origin connects with any protocol and shows rounds of the game that it names."""
     browser.open(f"{page}?base={relay.url}&game=double&via={via}")
 
     shown = browser.rounds(3)
@@ -51,7 +51,7 @@ def test_page_shows_each_round_of_its_game(browser: Browser, page: str, relay: L
     assert len(set(shown)) == len(shown)
 
 
-@pytest.mark.parametrize("via", ["WebSocket", "EventSource"])
+@pytest.mark.parametrize("via", ["WebSocket", "EventSource", "fetch"])
 def test_page_goes_on_after_the_relay_was_restarted(
     browser: Browser, page: str, own_relay: LiveRelay, via: str
 ) -> None:
@@ -67,7 +67,7 @@ def test_page_goes_on_after_the_relay_was_restarted(
     assert browser.rounds(1)
 
 
-@pytest.mark.parametrize("via", ["WebSocket", "EventSource"])
+@pytest.mark.parametrize("via", ["WebSocket", "EventSource", "fetch"])
 def test_page_with_a_wrong_key_says_so_and_stops(browser: Browser, page: str, relay: LiveRelay, via: str) -> None:
     """A key that is nobody's is told to the person who gave it."""
     browser.open(f"{page}?base={relay.url}&key=sk_live_nobody&via={via}")
