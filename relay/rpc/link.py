@@ -16,7 +16,7 @@ from relay.rpc.convert import gap_message
 from relay.rpc.dialect import Dialect, EnvelopedRound
 from relay.rpc.sink import HeldBack, MessageSink
 from relay.rpc.status import Ending, ending_of_gap, ending_of_goodbye
-from relay.rpc.wire import ProtobufRound
+from relay.rpc.wire import Messages, ProtobufRound
 
 
 class RpcLink(Link):
@@ -76,7 +76,8 @@ class GrpcLink(RpcLink):
         super().__init__(hub, self.sink, form, max_age_s=max_age_s, drain=drain, allow_gap=allow_gap)
 
     def write_gap(self, event: Mapping[str, object]) -> None:
-        self.sink.write([gap_message(event).SerializeToString()])
+        message = gap_message(event).SerializeToString()
+        self.sink.write(Messages((message,), len(message)))
 
     def say_goodbye(self, goodbye: Goodbye) -> None:
         super().say_goodbye(goodbye)

@@ -2,8 +2,10 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Final
+
+from relay.rpc.wire import Messages
 
 _LOW_WATER_BYTES: Final = 64 << 10
 
@@ -14,17 +16,16 @@ class MessageSink:
     def __init__(self, cut: Callable[[], object]) -> None:
         """`cut` ends the stream at once, whatever still waits in it."""
         self._cut = cut
-        self._messages: deque[bytes] = deque()
+        self._waiting: deque[Messages] = deque()
         self._size = 0
         self._closing = False
         self._changed = asyncio.Event()
         self._taken = asyncio.Event()
 
-    def write(self, messages: Iterable[bytes]) -> None:
+    def write(self, messages: Messages) -> None:
         """Take messages; they leave in this order."""
-        for message in messages:
-            self._messages.append(message)
-            self._size += len(message)
+        self._waiting.append(messages)
+        self._size += messages.size
         self._changed.set()
 
     def get_write_buffer_size(self) -> int:
@@ -53,10 +54,10 @@ class MessageSink:
     async def pump(self, send: Callable[[bytes], Awaitable[None]]) -> None:
         """Hand every message to `send`, until closed and empty. A message counts as unsent until `send` returns."""
         while True:
-            while self._messages:
-                message = self._messages.popleft()
-                await send(message)
-                self._size -= len(message)
+            while self._waiting:
+                for message in self._waiting.popleft().messages:
+                    await send(message)
+                    self._size -= len(message)
                 self._taken.set()
             if self._closing:
                 return

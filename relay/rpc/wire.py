@@ -5,10 +5,11 @@ fifth of the time that generated code takes; a property test holds both to the s
 https://protobuf.dev/programming-guides/encoding/
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from relay.encode import Renderable
 from rounds import Round
@@ -18,6 +19,13 @@ _UINT64: Final = 2**64 - 1
 _ONE_BYTE: Final = [bytes((number,)) for number in range(0x80)]
 
 
+class Messages(NamedTuple):
+    """Serialized messages that leave one after another, and their size together: counted once for all streams."""
+
+    messages: Sequence[bytes]
+    size: int
+
+
 @dataclass(frozen=True, slots=True)
 class ProtobufRound:
     """A serialized ``datastream.Round``. Made once per round, for all streams."""
@@ -25,8 +33,8 @@ class ProtobufRound:
     def render(self, item: Renderable) -> bytes:
         return round_bytes(item.round, item.cursor)
 
-    def join(self, rendered: list[bytes]) -> list[bytes]:
-        return rendered
+    def join(self, rendered: list[bytes]) -> Messages:
+        return Messages(rendered, sum(map(len, rendered)))
 
 
 def round_bytes(round_: Round, cursor: str) -> bytes:
