@@ -1,0 +1,55 @@
+"""A log in a list, for tests of what is built upon reading one. Answers what `relay.log_reader.LogReader` does."""
+
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from operator import attrgetter
+
+from relay.item import LogEntry
+from relay.log_reader import Page
+
+
+@dataclass
+class MemoryLog:
+    """Entries in log order, each with the time at which it was stored."""
+
+    entries: list[LogEntry] = field(default_factory=list)
+    stored_ms: dict[int, int] = field(default_factory=dict)
+    most_at_once: int = 1000
+    """Pages are never longer, as those of a log with large rounds are not."""
+    requests: int = 0
+
+    def store(self, entry: LogEntry, *, at_ms: int) -> None:
+        self.entries.append(entry)
+        self.stored_ms[entry.sequence] = at_ms
+
+    def purge(self, sequence: int) -> None:
+        self.entries = [entry for entry in self.entries if entry.sequence > sequence]
+
+    async def page(self, start: int, *, limit: int, game: str | None = None) -> Page:
+        self.requests += 1
+        begin = bisect_left(self.entries, start, key=attrgetter("sequence"))
+        found = [entry for entry in self.entries[begin:] if game in (None, entry.game)]
+        size = min(limit, self.most_at_once)
+        return Page(found[:size], max(0, len(found) - size))
+
+    async def page_up_to(self, known: int, start: int, *, limit: int, game: str | None = None) -> Page:
+        del known
+        return await self.page(start, limit=limit, game=game)
+
+    async def reached(self, sequence: int) -> int | None:
+        del sequence
+        return None
+
+    async def first(self) -> int | None:
+        return self.entries[0].sequence if self.entries else None
+
+    async def last(self) -> int:
+        return self.entries[-1].sequence if self.entries else 0
+
+    async def since(self, since_ms: int) -> int | None:
+        return next((entry.sequence for entry in self.entries if self.stored_ms[entry.sequence] >= since_ms), None)
+
+    async def nth_last(self, game: str, count: int, *, before: int) -> int | None:
+        mine = [entry.sequence for entry in self.entries if entry.game == game]
+        earlier = [sequence for sequence in mine if sequence < before]
+        return earlier[-count:][0] if earlier else (mine[0] if mine and count else None)

@@ -1,0 +1,195 @@
+"""Paging through the past: whatever filter, page size and memory there are, the pages together are the whole."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relay.errors import CursorLost
+from relay.history import History
+from relay.hub import Hub, Wanted
+from relay.item import LogEntry
+from relay.past import Query, is_over, look_back
+from relay.ring import Ring
+from relay.start import OVERRUN_MS, Bounds
+from rounds import Cursor, Filter, Round
+from tests.resume.log_writer import TEN_O_CLOCK_MS, make_round
+from tests.resume.memory_log import MemoryLog
+
+GAMES = ("crash", "dice", "plinko")
+
+rounds_of_a_log = st.lists(
+    st.tuples(
+        st.sampled_from(GAMES),
+        st.integers(0, 9),  # points
+        st.integers(0, 40_000),  # milliseconds since the round before, by the rounds' own times
+        st.integers(-20_000, 20_000),  # and how far this one is out of their order
+    ),
+    max_size=40,
+)
+
+
+def history_of(
+    rounds: Sequence[Round], *, ring_rounds: int, seen_live: int, late_ms: int, most_at_once: int
+) -> History:
+    """Build a log of `rounds`, stored `late_ms` after their times, the last `seen_live` of which the hub saw come."""
+    log = MemoryLog(most_at_once=most_at_once)
+    newest_ms = 0
+    for sequence, round_ in enumerate(rounds, start=1):
+        newest_ms = max(newest_ms, round_.timestamp)
+        log.store(LogEntry(sequence, round_.game_slug, round_.to_json()), at_ms=newest_ms + late_ms)
+    hub = Hub(Ring(rounds_per_game=ring_rounds, bytes_per_game=1 << 20), unsent_bytes=1000, linger_s=1)
+    known = len(rounds) - seen_live
+    hub.begin(Bounds("k1", 1, known))
+    hub.publish(log.entries[known:])
+    return History(hub, cast("Any", log), concurrent=1)
+
+
+async def all_pages(history: History, query: Query) -> tuple[list[int], list[int]]:
+    """Follow the pages to the end; return the sequences found and the length of each page."""
+    found, lengths = [], []
+    while True:
+        answer = await look_back(history, query)
+        found += [item.sequence for item in answer.items]
+        lengths.append(len(answer.items))
+        if answer.next_before is None:
+            return found, lengths
+        assert query.before is None or answer.next_before.sequence < query.before.sequence, "no way to the end"
+        query = Query(query.wanted, query.limit, answer.next_before, query.after, query.since_ms, query.until_ms)
+
+
+@settings(deadline=None)
+@given(
+    stored=rounds_of_a_log,
+    games=st.sets(st.sampled_from([*GAMES, "double"]), min_size=1),
+    min_point=st.sampled_from([0, 0, 5]),
+    limit=st.integers(1, 12),
+    ring_rounds=st.integers(1, 10),
+    seen_live=st.integers(0, 40),
+    late_ms=st.sampled_from([0, 50, 10**9]),  # as it happens, or a recording read in much later
+    most_at_once=st.sampled_from([1, 3, 1000]),
+    purged=st.just(0) | st.integers(0, 45),
+    after=st.none() | st.integers(0, 40),
+    times=st.tuples(st.none() | st.integers(0, 1_600_000), st.none() | st.integers(0, 1_600_000)),
+)
+def test_pages_together_are_what_was_asked_for(
+    stored: list[tuple[str, int, int, int]],
+    games: set[str],
+    min_point: int,
+    limit: int,
+    ring_rounds: int,
+    seen_live: int,
+    late_ms: int,
+    most_at_once: int,
+    purged: int,
+    after: int | None,
+    times: tuple[int | None, int | None],
+) -> None:
+    """Newest first, each once, none missing that the log has; what memory has beyond that may come too."""
+    rounds, clock = [], TEN_O_CLOCK_MS
+    for number, (game, point, later_ms, astray_ms) in enumerate(stored, start=1):
+        clock += later_ms
+        rounds.append(make_round(game, number, at_ms=clock + astray_ms, point=f"{point}.00"))
+    since_ms, until_ms = (None if offset is None else TEN_O_CLOCK_MS + offset for offset in times)
+
+    async def ask() -> tuple[list[int], list[int]]:
+        history = history_of(
+            rounds,
+            ring_rounds=ring_rounds,
+            seen_live=min(seen_live, len(rounds)),
+            late_ms=late_ms,
+            most_at_once=most_at_once,
+        )
+        await asyncio.sleep(0)  # the hub takes what was published
+        cast("MemoryLog", history._reader).purge(purged)
+        wanted = Wanted(frozenset(games), Filter.build(min_point=str(min_point)) if min_point else Filter())
+        cursor = None if after is None or after > len(rounds) else Cursor("k1", after)
+        return await all_pages(history, Query(wanted, limit, None, cursor, since_ms, until_ms))
+
+    found, lengths = asyncio.run(ask())
+
+    expected = [
+        sequence
+        for sequence, round_ in enumerate(rounds, start=1)
+        if round_.game_slug in games
+        and stored[sequence - 1][1] >= min_point
+        and sequence > (after if after is not None and after <= len(rounds) else 0)
+        and (since_ms is None or round_.timestamp >= since_ms)
+        and (until_ms is None or round_.timestamp <= until_ms)
+    ]
+    assert found == sorted(set(found), reverse=True)
+    assert [sequence for sequence in found if sequence > purged] == [s for s in reversed(expected) if s > purged]
+    assert set(found) <= set(expected)
+    assert all(length == limit for length in lengths[:-1])
+
+
+def question(**rest: Any) -> Query:
+    return Query(Wanted(frozenset({"crash"}), Filter()), 1, **rest)
+
+
+@pytest.fixture
+async def history() -> History:
+    rounds = [make_round("crash", number) for number in range(1, 31)]
+    made = history_of(rounds, ring_rounds=5, seen_live=10, late_ms=10, most_at_once=1000)
+    await asyncio.sleep(0)
+    return made
+
+
+@pytest.mark.parametrize("member", ["after", "before"])
+async def test_cursor_of_another_log_is_lost(history: History, member: str) -> None:
+    """A page has no room to say what is missing; an error has."""
+    with pytest.raises(CursorLost, match="'k0-7' is not of this log, which holds k1-1 to k1-30"):
+        await look_back(history, question(**{member: Cursor("k0", 7)}))
+
+
+async def test_cursor_beyond_the_end_is_lost(history: History) -> None:
+    """The log that gave it had more; before it, there is all of this one."""
+    with pytest.raises(CursorLost):
+        await look_back(history, question(after=Cursor("k1", 31)))
+    assert [item.sequence for item in (await look_back(history, question(before=Cursor("k1", 99)))).items] == [30]
+
+
+async def test_rounds_gone_since_the_cursor_make_the_answer_incomplete(history: History) -> None:
+    """What is left is given all the same."""
+    cast("MemoryLog", history._reader).purge(10)
+
+    assert not (await look_back(history, question(after=Cursor("k1", 5)))).complete
+    assert (await look_back(history, question(after=Cursor("k1", 10)))).complete
+
+
+async def test_newest_page_is_answered_from_memory(history: History) -> None:
+    """Most questions cost the log nothing."""
+    reader = cast("MemoryLog", history._reader)
+
+    await look_back(history, question())
+    await look_back(history, question(before=Cursor("k1", 28)))
+
+    assert reader.requests == 0
+
+
+async def test_bounded_stream_is_over_when_nothing_is_left_before_its_end(history: History) -> None:
+    """Asked with the last cursor that was given; not before the end has passed, and not with a cursor that is lost."""
+    at_20 = TEN_O_CLOCK_MS + 20_000
+
+    assert await is_over(history, question(after=Cursor("k1", 20), until_ms=at_20))
+    assert not await is_over(history, question(after=Cursor("k1", 19), until_ms=at_20))
+    assert not await is_over(history, question(after=Cursor("k0", 20), until_ms=at_20))
+    assert not await is_over(history, question(after=Cursor("k1", 30), until_ms=10**14))
+    assert not await is_over(history, question(after=Cursor("k1", 30)))
+
+
+async def test_end_of_a_time_is_found_in_a_few_steps() -> None:
+    """By halving, also where rounds were stored in another year than they are from."""
+    count = 5000
+    rounds = [make_round("crash", number) for number in range(1, count + 1)]
+    for late_ms in (0, 10**10):
+        history = history_of(rounds, ring_rounds=5, seen_live=0, late_ms=late_ms, most_at_once=1000)
+        reader = cast("MemoryLog", history._reader)
+
+        place = await history.position_beyond(TEN_O_CLOCK_MS + 1_000_000, count)
+
+        assert 1000 <= place <= 1000 + OVERRUN_MS // 1000 + 5
+        assert reader.requests < 20
