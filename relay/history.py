@@ -16,6 +16,10 @@ from rounds import Cursor
 
 PAGE: Final = 500
 """Rounds asked of the log at a time: about 100 KB, some milliseconds of the server's work."""
+NEAR: Final = 10 * PAGE
+"""How far behind the head a place may be for memory to reach back to it."""
+_ALL_GAMES: Final = frozenset[str]()
+"""For `History.stretch`: every game there is, rather than each of many."""
 _CLOCK_SKEW_MS: Final = 2000
 """How far the clock of the log may be behind that of the source."""
 
@@ -50,6 +54,7 @@ class History:
         """Held for one turn of the loop by the replay that handles a slice: locks are fair, so replays take turns."""
         self._reader = reader
         self._reading = asyncio.Semaphore(concurrent)
+        self._reaching_back = asyncio.Lock()
 
     @property
     def log_requests(self) -> int:
@@ -93,6 +98,28 @@ class History:
         if gone_to > position:
             gap = Gap(Bounds(epoch, 0, 0).at(position), Bounds(epoch, 0, 0).at(gone_to), GapReason.EXPIRED)
         return Stretch([Item(epoch, entry) for entry in page.entries], covered_to, gap)
+
+    async def reach_back(self, position: int, games: frozenset[str]) -> None:
+        """Read into memory what came after a place of not long ago, once for all who ask for it.
+
+        A relay that has just started is met by many clients that another one has sent away: they have nearly the same
+        cursors, and one of them reads for all. Nothing happens for older places, and where memory has had to forget.
+        """
+        hub, ring = self.hub, self.hub.ring
+        async with self._reaching_back:
+            epoch, begun_at = hub.head.epoch, ring.begun_at
+            if not hub.head.sequence - NEAR <= position < begun_at == ring.whole_from(games):
+                return
+            start = at = max(0, min(position, begun_at - PAGE))
+            items: list[Item] = []
+            while at < begun_at:
+                stretch = await self.stretch(at, _ALL_GAMES)
+                if stretch.gap is not None:
+                    start, items = stretch.gap.end.sequence, []
+                items += (item for item in stretch.items if item.sequence <= begun_at)
+                at = max(at + 1, stretch.covered_to)
+            if (hub.head.epoch, ring.begun_at) == (epoch, begun_at) and start < begun_at:
+                ring.reach_back(start, items)
 
     async def position_at(self, since_ms: int) -> int | None:
         """Return the place right before the first round stored at or after a time; None when there is none yet.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from relay.errors import CursorLost
-from relay.history import PAGE, History
+from relay.history import NEAR, PAGE, History
 from relay.hub import Wanted
 from relay.item import Item
 from relay.start import OVERRUN_MS, SETTLE_S, Bounds, GapReason, resume
@@ -52,6 +52,9 @@ async def look_back(history: History, query: Query) -> Answer:
     """
     if query.after is None and query.since_ms is None and query.until_ms is None:
         items = _from_memory(history, query)
+        if items is None:
+            await history.reach_back(max(0, history.hub.head.sequence - NEAR), query.wanted.games)
+            items = _from_memory(history, query)
         if items is not None:
             return Answer(items, history.hub.bounds.at(items[-1].sequence), True)
     bounds = await history.bounds(query.after)

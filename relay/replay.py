@@ -82,8 +82,9 @@ class Replay:
     async def run(self) -> None:
         """Write what is missing; then join the link, or finish it where the client wanted the end."""
         stats = self._history.stats
-        stats.cold += 1
         stats.active += 1
+        if self._position >= 0:
+            stats.warm += 1
         failures = 0
         try:
             while self._link.ended is None:
@@ -117,6 +118,7 @@ class Replay:
 
     def _locate_in_memory(self) -> None:
         start, ring, head = self._start, self._hub.ring, self._hub.head
+        self._epoch = head.epoch
         whole_from = ring.whole_from(self.wanted.games)
         if start.after is not None:
             if start.after.epoch == head.epoch and whole_from <= start.after.sequence <= head.sequence:
@@ -130,6 +132,12 @@ class Replay:
 
     async def _locate(self) -> None:
         """Find the place to begin in the log, and tell the client how whole the answer will be."""
+        if self._start.after is not None and self._start.after.epoch == self._hub.head.epoch:
+            await self._history.reach_back(self._start.after.sequence, self.wanted.games)
+            self._locate_in_memory()
+            if self._position >= 0:
+                self._history.stats.warm += 1
+                return
         start, bounds = self._start, await self._history.bounds(self._start.after)
         position, gap = bounds.head, None
         if start.after is not None:
@@ -149,6 +157,7 @@ class Replay:
         elif start.until_ms is not None or start.speed is not None:
             position = bounds.first - 1
         self._epoch, self._position = bounds.epoch, position
+        self._history.stats.cold += 1
         self._tell(hello(bounds, complete=gap is None))
         self._tell_gap(gap)
 

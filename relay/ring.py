@@ -58,6 +58,34 @@ class Ring:
             ring.size -= len(oldest.data) + _ITEM_OVERHEAD_BYTES
             ring.whole_from = oldest.sequence
 
+    @property
+    def begun_at(self) -> int:
+        """The sequence up to which nothing is here, of no game."""
+        return self._begun_at
+
+    def reach_back(self, start: int, items: Iterable[Item]) -> None:
+        """Take `items`, every round after sequence `start` up to `begun_at` in log order; it then begins at `start`."""
+        begun_at, self._begun_at = self._begun_at, start
+        older: dict[str, list[Item]] = {}
+        for item in items:
+            older.setdefault(item.game, []).append(item)
+        for ring in self._games.values():
+            if ring.whole_from == begun_at:  # it has not had to forget anything
+                ring.whole_from = start
+        for game, found in older.items():
+            ring = self._games.setdefault(game, _GameRing(start))
+            if ring.whole_from == start:
+                self._put_before(ring, found)
+
+    def _put_before(self, ring: _GameRing, older: list[Item]) -> None:
+        for item in reversed(older):
+            size = len(item.data) + _ITEM_OVERHEAD_BYTES
+            if len(ring.items) == self._rounds_per_game or ring.size + size > self._bytes_per_game:
+                ring.whole_from = item.sequence
+                return
+            ring.items.appendleft(item)
+            ring.size += size
+
     def whole_from(self, games: Iterable[str]) -> int:
         """Return the sequence after which every round of `games` is here."""
         return max((self._whole_from(game) for game in games), default=self._begun_at)
