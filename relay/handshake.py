@@ -70,17 +70,21 @@ def _compression(offers: str) -> tuple[int, str]:
     """Accept the first offer of permessage-deflate that can be kept; return the window and the answer to it."""
     for offer in offers.split(","):
         name, *parameters = (part.strip() for part in offer.split(";"))
-        if name.lower() == "permessage-deflate" and (window_bits := _window(parameters)) is not None:
+        if name.lower() != "permessage-deflate":
+            continue
+        window_bits = _window(parameters)
+        if window_bits is not None:
             extension = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
-            if window_bits != _WINDOW_BITS:
+            # RFC 7692 section 7.1.2.1: who asks for a window is told it; who does not, may not understand.
+            if window_bits:
                 extension += f"; server_max_window_bits={window_bits}"
-            return window_bits, extension
+            return window_bits or _WINDOW_BITS, extension
     return 0, ""
 
 
 def _window(parameters: list[str]) -> int | None:
-    """Return the bits of the server's window that an offer allows; None when it must be declined."""
-    window_bits = _WINDOW_BITS
+    """Return the bits of the server's window that an offer asks for, 0 for none; None when it must be declined."""
+    window_bits = 0
     seen: set[str] = set()
     for parameter in parameters:
         name, equals, value = (part.strip() for part in parameter.partition("="))

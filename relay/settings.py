@@ -25,6 +25,9 @@ from backends.publisher_settings import PublisherSettings
 
 ENV_PREFIX = "RELAY_"
 
+_OF_KUBERNETES = re.compile(r"\ARELAY_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_\d+_(TCP|UDP|SCTP)(_.*)?)?)\Z")
+"""What Kubernetes puts into every container beside a Service called ``relay``; not meant for us."""
+
 _IN_URL: Final = re.compile(r"(://)[^\s,'\"]*(@)")
 """All that stands before the last ``@``: where a password is optional, the name may be a token."""
 _IN_DSN: Final = re.compile(r"(password\s*=\s*)(?:'[^']*'|[^\s&]+)()", re.IGNORECASE)
@@ -217,7 +220,10 @@ def _unknown_variables(environ: Mapping[str, str]) -> set[str]:
     return {
         name
         for name in environ
-        if name.startswith(ENV_PREFIX) and name not in known and not name.startswith(f"{ENV_PREFIX}BACKEND_")
+        if name.startswith(ENV_PREFIX)
+        and name not in known
+        and not name.startswith(f"{ENV_PREFIX}BACKEND_")
+        and _OF_KUBERNETES.match(name) is None
     }
 
 

@@ -171,3 +171,14 @@ def test_fault_never_shows_a_secret(monkeypatch: pytest.MonkeyPatch, wrong: dict
 def test_what_is_shown_of_a_value(name: str, value: str, shown: str) -> None:
     """Everything but what is secret."""
     assert masked(name, value) == shown
+
+
+def test_variables_that_kubernetes_adds_for_a_service_called_relay_are_none_of_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A relay starts beside a Service of its own name."""
+    for name in ("RELAY_SERVICE_HOST", "RELAY_SERVICE_PORT", "RELAY_SERVICE_PORT_HTTP", "RELAY_PORT"):
+        monkeypatch.setenv(name, "tcp://10.0.0.1:8080")
+    monkeypatch.setenv("RELAY_PORT_8080_TCP_ADDR", "10.0.0.1")
+
+    assert load().http.port == 8080
