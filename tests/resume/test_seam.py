@@ -22,14 +22,14 @@ PROTOCOLS = pytest.mark.parametrize("protocol", ["ws", "sse"])
 
 @asynccontextmanager
 async def steadily_stored(log: LogWriter, *games: str, every_s: float = 0.003) -> AsyncIterator[list[tuple[str, int]]]:
-    """Store rounds of some games for as long as the block lasts; yield what has been stored, in order."""
+    """Store rounds of some games for as long as the block lasts; yield which, in order, the one on its way included."""
     stored: list[tuple[str, int]] = []
 
     async def store() -> None:
         for number in itertools.count(1_000_000):
             game = random.choice(games)
+            stored.append((game, number))  # before: a client may have it before we know that it is stored
             await log.store(make_round(game, number))
-            stored.append((game, number))
             await asyncio.sleep(every_s)
 
     task = asyncio.create_task(store())
