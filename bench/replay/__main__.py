@@ -28,7 +28,7 @@ def main(count: int) -> None:
         log.fill(count)
         with on_core(_RELAY_CORE), relay(nats.url) as process, on_core(_CLIENT_CORE):
             speed.run(nats, log, process, relay_core=_RELAY_CORE)
-            rest.run(process, relay_core=_RELAY_CORE, client_core=_CLIENT_CORE)
+            rest.run(log, process, relay_core=_RELAY_CORE, client_core=_CLIENT_CORE)
             live.run(log, process, client_core=_CLIENT_CORE)
         storm.run(nats, log, relay_core=_RELAY_CORE, client_core=_CLIENT_CORE)
 

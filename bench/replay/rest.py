@@ -17,8 +17,9 @@ from aiohttp import web
 from bench._process import on_core
 from bench._relay import RelayProcess
 from bench._report import table
+from bench.replay.filled_log import FilledLog
 
-_PATHS: Final = ("/api/latest/crash", "/api/history/crash?limit=100", "/api/history/crash?limit=1000")
+_MEMORY, _LOG = "memory", "log"
 _CONNECTIONS: Final = 32
 _SECONDS: Final = 2
 _REPEATS: Final = 3
@@ -26,12 +27,19 @@ _RATE: Final = re.compile(r"^Requests/sec:\s+([0-9.]+)$", re.MULTILINE)
 _FAULT: Final = re.compile(r"^.*(?:Non-2xx|Socket errors).*$", re.MULTILINE)
 
 
-def run(process: RelayProcess, *, relay_core: int, client_core: int) -> None:
+def run(log: FilledLog, process: RelayProcess, *, relay_core: int, client_core: int) -> None:
     """Print requests a second of each; the relay and the bare handler take turns."""
     if shutil.which("wrk") is None:
         raise SystemExit("this part needs wrk; install it with: apt-get install wrk")
     rows = []
-    for path in _PATHS:
+    deep = f"before={log.cursor(log.count // 2)}"
+    paths = {
+        "/api/latest/crash": _MEMORY,
+        "/api/history/crash?limit=100": _MEMORY,
+        f"/api/history/crash?limit=100&{deep}": _LOG,
+        f"/api/history/crash?limit=1000&{deep}": _LOG,
+    }
+    for path, source in paths.items():
         url = f"http://127.0.0.1:{process.port}{path}"
         with urllib.request.urlopen(urllib.request.Request(url, headers={"X-API-Key": process.key})) as answer:
             body = answer.read()
@@ -39,8 +47,10 @@ def run(process: RelayProcess, *, relay_core: int, client_core: int) -> None:
             bare_url = f"http://127.0.0.1:{port}/"
             rates = [(_rate(url, process.key), _rate(bare_url, process.key)) for _ in range(_REPEATS)]
         ours, bare = (max(column) for column in zip(*rates, strict=True))
-        rows.append([f"`{path}`", f"{len(body):,}", f"**{ours:,.0f}/s**", f"{bare:,.0f}/s", f"**{ours / bare:.2f}**"])
-    table([f"wrk, {_CONNECTIONS} connections", "bytes", "relay", "bare handler", "ratio"], rows)
+        rows.append(
+            [f"`{path}`", source, f"{len(body):,}", f"**{ours:,.0f}/s**", f"{bare:,.0f}/s", f"**{ours / bare:.2f}**"]
+        )
+    table([f"wrk, {_CONNECTIONS} connections", "answered from", "bytes", "relay", "bare handler", "ratio"], rows)
 
 
 def _rate(url: str, key: str) -> float:
