@@ -137,3 +137,34 @@ def test_games_without_rounds_are_whole_from_where_memory_begins(games: tuple[st
     assert ring.whole_from(games) == 0
     assert ring.after(3, games, limit=9) == []
     assert ring.before(99, games, limit=9) == []
+
+
+@given(
+    older=st.lists(st.sampled_from(GAMES), min_size=1, max_size=20),
+    newer=st.lists(st.sampled_from(GAMES), max_size=20),
+    rounds_per_game=st.integers(1, 8),
+    start=st.integers(0, 19),
+    games=st.sets(st.sampled_from(GAMES), min_size=1),
+    place=st.integers(0, 45),
+)
+def test_memory_that_reaches_back_answers_whole_or_not_at_all(
+    older: list[str], newer: list[str], rounds_per_game: int, start: int, games: set[str], place: int
+) -> None:
+    """What was read from the log afterwards is put before what has come since, as far as there is room."""
+    begun_at, start = len(older), min(start, len(older) - 1)
+    everything = list(enumerate([*older, *newer], start=1))
+    ring = Ring(rounds_per_game=rounds_per_game, bytes_per_game=1 << 20)
+    ring.begin(begun_at)
+    for sequence, game in everything[begun_at:]:
+        ring.append(item(sequence, game))
+
+    ring.reach_back(start, [item(sequence, game) for sequence, game in everything[start:begun_at]])
+
+    wanted = [sequence for sequence, game in everything if game in games]
+    after = ring.after(place, games, limit=99)
+    if after is None:
+        most = {game: [s for s, of in everything if of == game and s > place] for game in games}
+        assert place < start or any(len(sequences_) > rounds_per_game for sequences_ in most.values())
+    else:
+        assert sequences(after) == [sequence for sequence in wanted if sequence > place]
+    assert all(len(ring.last(game, rounds_per_game + 1) or []) == 0 for game in GAMES)
