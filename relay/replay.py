@@ -11,6 +11,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Final
 
 import structlog
@@ -124,6 +125,10 @@ class Replay:
             if start.after.epoch == head.epoch and whole_from <= start.after.sequence <= head.sequence:
                 self._tell(hello(self._hub.bounds, complete=True))
                 self._position = start.after.sequence
+        elif start.last == 1 and self._is_open_ended:  # the newest of each game is always known, however old it is
+            newest_items = (ring.newest[game] for game in self.wanted.games if game in ring.newest)
+            self._write(sorted(newest_items, key=attrgetter("sequence")))
+            self._position = head.sequence
         elif start.last is not None:
             newest = {game: ring.last(game, start.last) for game in self.wanted.games}
             floors = {game: items[0].sequence for game, items in newest.items() if items}

@@ -8,6 +8,7 @@ import pytest
 
 from auth.keys import DEMO_KEY
 from rounds.round import utc_text
+from tests.resume.conftest import StartRelay
 from tests.resume.log_writer import TEN_O_CLOCK_MS, LogWriter, make_round
 from tests.resume.viewers import SseViewer, WebSocketViewer, sequence_of, watch
 
@@ -119,6 +120,27 @@ async def test_last_counts_for_each_game_by_itself(relay: str, log: LogWriter) -
         ("dice", 99),
         ("plinko", 1),
     ]
+
+
+async def test_last_round_of_every_game_is_in_memory_however_old_it_is(log: LogWriter, start_relay: StartRelay) -> None:
+    """What a board of all games begins with costs the log nothing, though one game has been quiet for long."""
+    await log.store(make_round("plinko", 1))
+    await log.store_many(make_round(game, number) for number in range(2000) for game in ("crash", "dice"))
+
+    async with (
+        start_relay(replay={"ring_rounds": 5}) as relay,
+        watch(relay, "", last=1) as viewer,
+        aiohttp.ClientSession() as session,
+    ):
+        await viewer.until_rounds(3)
+        await log.store(make_round("double", 1))
+        await viewer.until_rounds(4)
+        async with session.get(f"{relay}/metrics") as answer:
+            metrics = await answer.text()
+
+    assert viewer.sequences == [1, 4000, 4001, 4002]
+    assert 'relay_resumes_total{source="memory"} 1.0' in metrics
+    assert 'relay_resumes_total{source="log"} 0.0' in metrics
 
 
 @PROTOCOLS
