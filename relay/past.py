@@ -1,7 +1,7 @@
 """Pages of the past, newest first: what ``/api/history`` answers from.
 
-Owns reading the log backwards, which it cannot do by itself: it finds by counting where to begin, reads forward from
-there, and turns the result round. A request reads a bounded amount; the next page goes on where it stopped.
+Owns reading the log backwards, which it cannot do by itself: it guesses where to begin, reads forward from there, and
+turns the result round. A request reads a bounded amount; the next page goes on where it stopped.
 """
 
 import time
@@ -21,6 +21,7 @@ MAX_LIMIT: Final = 1000
 
 _MOST_READ: Final = 20_000
 """Rounds read from the log for one request; a rare match may need several pages to be found."""
+_WIDEST: Final = 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +58,22 @@ async def look_back(history: History, query: Query) -> Answer:
             items = _from_memory(history, query)
         if items is not None:
             return Answer(items, history.hub.bounds.at(items[-1].sequence), True)
-    bounds = await history.bounds(query.after)
+    bounds = await _bounds(history, query)
     floor, complete = await _floor(history, query, bounds)
     ceiling = await _ceiling(history, query, bounds)
     items = []
     read = 0
-    async for item in _newest_first(history, query.wanted.games, floor, ceiling):
-        ceiling = item.sequence
-        read += 1
-        if query.since_ms is not None and item.valid and item.round.timestamp < query.since_ms - OVERRUN_MS:
-            break
-        if _matches(item, query):
-            items.append(item)
-        if len(items) == query.limit or read == _MOST_READ:
-            return Answer(items, bounds.at(ceiling), complete)
+    async for window in _windows(history, query, floor, ceiling):
+        for item in window.items:
+            if query.since_ms is not None and item.valid and item.round.timestamp < query.since_ms - OVERRUN_MS:
+                return Answer(items, None, complete)
+            if _matches(item, query):
+                items.append(item)
+                if len(items) == query.limit:
+                    return Answer(items, bounds.at(item.sequence), complete)
+        read += window.read
+        if read >= _MOST_READ:
+            return Answer(items, bounds.at(window.begin), complete)
     return Answer(items, None, complete)
 
 
@@ -84,6 +87,14 @@ def _from_memory(history: History, query: Query) -> list[Item] | None:
     recent = history.hub.ring.before(before, query.wanted.games, limit=limit)
     items = [item for item in recent if _matches(item, query)][: query.limit]
     return items if len(items) == query.limit else None
+
+
+async def _bounds(history: History, query: Query) -> Bounds:
+    """Return what the log holds; it is asked only where it matters that this relay may be a moment behind."""
+    bounds = history.hub.bounds
+    if query.after is None and (query.before is None or query.before.sequence <= bounds.head + 1):
+        return bounds
+    return await history.bounds(query.after)
 
 
 async def _floor(history: History, query: Query, bounds: Bounds) -> tuple[int, bool]:
@@ -116,39 +127,46 @@ async def _ceiling(history: History, query: Query, bounds: Bounds) -> int:
     return ceiling
 
 
-async def _newest_first(history: History, games: frozenset[str], floor: int, ceiling: int) -> AsyncIterator[Item]:
-    """Yield what is between two sequences, both exclusive, newest first: from memory, then from the log by windows."""
-    ring = history.hub.ring
+class _Window(NamedTuple):
+    """What the log has of some games from sequence `begin` on, up to where the window before began."""
+
+    begin: int
+    items: list[Item]  # newest first
+    read: int  # entries of the log read for it, of all games
+
+
+async def _windows(history: History, query: Query, floor: int, ceiling: int) -> AsyncIterator[_Window]:
+    """Yield what is between two sequences, both exclusive, from the end on: first from memory, then from the log."""
+    ring, games = history.hub.ring, query.wanted.games
+    goal = min(PAGE, query.limit) if query.wanted.filter.is_empty else PAGE
+    # At first as if all games were as busy as each other; then as the windows show.
+    width = goal * max(1, len(ring.newest) // len(games))
     while ceiling > floor + 1:
         whole_from = ring.whole_from(games)
         if ceiling > whole_from + 1:
-            items = ring.before(ceiling, games, limit=PAGE)
-            ceiling = items[-1].sequence if items else whole_from + 1
+            items, read = ring.before(ceiling, games, limit=PAGE), 0
+            begin = max(floor, items[-1].sequence - 1 if len(items) == PAGE else whole_from) + 1
         else:
-            begin = max(floor + 1, await _window(history, games, ceiling))
-            items = await _forward(history, games, begin, ceiling)
+            begin = max(floor + 1, ceiling - width)
+            items, read = await _forward(history, games, begin, ceiling)
             items.reverse()
-            ceiling = begin
-        for item in items:
-            if item.sequence > floor:
-                yield item
+            # One game is found by its subject, however few rounds it has; of several, all that is between is read.
+            widest = _WIDEST if len(games) == 1 else _MOST_READ // 4
+            width = min(widest, width * (min(8, 1 + goal // len(items)) if items else 8))
+        yield _Window(begin, [item for item in items if item.sequence > floor], read)
+        ceiling = begin
 
 
-async def _window(history: History, games: frozenset[str], ceiling: int) -> int:
-    """Return where to begin reading to get about a page that ends before `ceiling`."""
-    if len(games) == 1:
-        return min(ceiling - 1, await history.nth_last(next(iter(games)), PAGE, before=ceiling) or 1)
-    return ceiling - PAGE
-
-
-async def _forward(history: History, games: frozenset[str], begin: int, ceiling: int) -> list[Item]:
+async def _forward(history: History, games: frozenset[str], begin: int, ceiling: int) -> tuple[list[Item], int]:
+    """Read from one sequence up to another, the latter exclusive; return what there is, and how many were read."""
     items: list[Item] = []
-    position = begin - 1
+    position, read = begin - 1, 0
     while position < ceiling - 1:
         stretch = await history.stretch(position, games)
+        read += max(1, len(stretch.items))
         items += (item for item in stretch.items if item.sequence < ceiling and item.game in games)
         position = max(position + 1, stretch.covered_to)
-    return items
+    return items, read
 
 
 async def is_over(history: History, query: Query) -> bool:

@@ -117,7 +117,7 @@ class Ring:
             if (ring := self._games.get(name)) is not None:
                 end = bisect_left(ring.items, sequence, key=_by_sequence)
                 runs.append(islice(reversed(ring.items), len(ring.items) - end, None))
-        newest_first = merge(*runs, key=_by_sequence, reverse=True)
+        newest_first = runs[0] if len(runs) == 1 else merge(*runs, key=_by_sequence, reverse=True)
         return list(islice(takewhile(lambda item: item.sequence > floor, newest_first), limit))
 
     def last(self, game: str, count: int) -> list[Item] | None:

@@ -206,6 +206,20 @@ async def test_history_after_a_cursor_whose_rounds_were_purged_says_that_it_is_n
     assert answer.headers["X-History-Complete"] == "false"
 
 
+async def test_rare_rounds_of_long_ago_are_found_without_reading_everything_at_once(relay: Relay) -> None:
+    """One game by its subject, at once; of several every request looks at so much, and ``Link`` goes on."""
+    rare = [make_round("dice", 1), make_round("plinko", 1), make_round("dice", 2)]
+    await relay.log.store_many([*rare, *(make_round("crash", number) for number in range(1, 30_001))])
+
+    one = await relay.pages("/api/history/dice?limit=10")
+    several = await relay.pages("/api/history?games=dice,plinko&limit=10")
+
+    assert [ids(page) for page in one] == [[2, 1]]
+    found = [(round_["game_slug"], round_["round_id"]) for page in several for round_ in page]
+    assert found == [("dice", 2), ("plinko", 1), ("dice", 1)]
+    assert len(several) > 1
+
+
 # --- what is refused ------------------------------------------------------------------------------------------------
 
 
