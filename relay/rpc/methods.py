@@ -19,7 +19,7 @@ from relay.item import Item
 from relay.link import CloseReason, Link
 from relay.past import DEFAULT_LIMIT, MAX_LIMIT, Query, look_back
 from relay.rpc.convert import read_cursor, read_filter, read_start, read_time, round_message
-from relay.rpc.wire import ProtobufRound, batch_entry
+from relay.rpc.wire import batch_entry, round_bytes
 from relay.start import Bounds, Start, hello, resume
 from relay.subscription import named_games, wanted
 from rounds import Catalogue
@@ -38,7 +38,6 @@ UNARY: Final[Mapping[str, type[Message]]] = {
 }
 
 _SLICE: Final = 125
-_FORM: Final = ProtobufRound()
 
 
 class Subscription(NamedTuple):
@@ -177,10 +176,13 @@ def _given(field: str, name: str) -> str:
 
 
 def _batch(items: Sequence[Item], want: Wanted, head: int) -> bytes:
+    """Serialize a ``RoundBatch`` of those of `items` that are wanted; empty when none is."""
+    games, filter_ = want.games, None if want.filter.is_empty else want.filter
     return b"".join(
         [
-            batch_entry(item.rendered(_FORM))
+            # Not the item's own rendering: nobody else asks an item that was just read for it.
+            batch_entry(round_bytes(item.round, item.cursor))
             for item in items
-            if item.sequence <= head and item.game in want.games and item.valid and item.matches(want.filter)
+            if item.sequence <= head and item.game in games and item.valid and (not filter_ or item.matches(filter_))
         ]
     )

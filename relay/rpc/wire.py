@@ -41,38 +41,38 @@ def round_bytes(round_: Round, cursor: str) -> bytes:
     """Serialize a valid round; every field in the order of its number, as generated code has it."""
     finished_at, extras, place = round_.finished_at.encode(), round_.extras.encode(), cursor.encode()
     moment = _timestamp(round_.finished_at)
-    return b"".join(
-        (
-            b"\x08" + varint(round_.round_id) if round_.round_id else b"",
-            _game(round_.game_slug, round_.game_type),
-            b"\x22" + _ONE_BYTE[len(finished_at)],
-            finished_at,
-            b"\x2a" + varint(len(extras)),
-            extras,
-            b"\x30" + varint(round_.timestamp) if round_.timestamp else b"",
-            b"\x3a" + _ONE_BYTE[len(place)],
-            place,
-            b"\x42" + _ONE_BYTE[len(moment)],
-            moment,
-        )
+    return b"%b%b\x22%c%b\x2a%b%b%b\x3a%c%b\x42%c%b" % (
+        b"\x08" + varint(round_.round_id) if round_.round_id else b"",
+        _game(round_.game_slug, round_.game_type),
+        len(finished_at),  # these three are always shorter than 128 bytes, so their length is one byte
+        finished_at,
+        varint(len(extras)),
+        extras,
+        b"\x30" + varint(round_.timestamp) if round_.timestamp else b"",
+        len(place),
+        place,
+        len(moment),
+        moment,
     )
 
 
 def batch_entry(serialized: bytes) -> bytes:
     """Wrap a serialized round as an element of ``RoundBatch.rounds``; a batch is such elements one after another."""
-    return b"\x0a" + varint(len(serialized)) + serialized
+    return b"\x0a%b%b" % (varint(len(serialized)), serialized)
 
 
 def varint(number: int) -> bytes:
     """Write an unsigned number seven bits at a time, the lowest first."""
     if number < 0x80:
         return _ONE_BYTE[number]
-    data = bytearray()
-    while number > 0x7F:
-        data.append(number & 0x7F | 0x80)
-        number >>= 7
-    data.append(number)
-    return bytes(data)
+    low = number & 0x7F | (number & 0x3F80) << 1 | 0x80
+    if number < 0x4000:
+        return low.to_bytes(2, "little")
+    return (low | 0x8000).to_bytes(2, "little") + _upper(number >> 14)
+
+
+# Ids and times of one log have most of their upper bits in common.
+_upper: Final = lru_cache(maxsize=4096)(varint)
 
 
 @lru_cache(maxsize=1024)
@@ -83,13 +83,16 @@ def _game(slug: str, type_: str) -> bytes:
 
 def _timestamp(text: str) -> bytes:
     """Serialize a ``google.protobuf.Timestamp`` from RFC 3339 in UTC with ``Z``, to the nanosecond."""
-    seconds = _day_s(text[:10]) + int(text[11:13]) * 3600 + int(text[14:16]) * 60 + int(text[17:19])
+    seconds = _minute_s(text[:16]) + int(text[17:19])
     data = b"\x08" + varint(seconds & _UINT64) if seconds else b""  # before 1970: two's complement
-    nanos = int(text[20:-1].ljust(9, "0")) if len(text) > 20 else 0
+    if len(text) == 20:
+        return data
+    nanos = int(text[20:-1].ljust(9, "0"))
     return data + b"\x10" + varint(nanos) if nanos else data
 
 
-@lru_cache(maxsize=64)
-def _day_s(text: str) -> int:
-    """Return the Unix time at which a day begins."""
-    return (date.fromisoformat(text).toordinal() - _EPOCH_DAY) * 86_400
+@lru_cache(maxsize=256)
+def _minute_s(text: str) -> int:
+    """Return the Unix time at which a minute begins."""
+    days = date.fromisoformat(text[:10]).toordinal() - _EPOCH_DAY
+    return days * 86_400 + int(text[11:13]) * 3600 + int(text[14:16]) * 60

@@ -1,0 +1,1 @@
+"""How much of what grpc.aio can do does a relay do?"""

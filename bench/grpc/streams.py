@@ -1,0 +1,160 @@
+"""gRPC streams in one process that cost it little: raw sockets, one epoll, and the few words of HTTP/2 that it takes.
+
+Each stream has a connection of its own, as clients do. Messages are counted, not parsed: only the five bytes before
+each are looked at.
+"""
+
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable
+from typing import Final, Self
+
+from hpack import Encoder
+
+_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_DATA, _HEADERS, _RST, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
+_ACK: Final = 1
+_END_STREAM: Final = 1
+_END_HEADERS: Final = 4
+_INITIAL_WINDOW: Final = 4
+_WIDE: Final = 2**31 - 1
+_READ_BYTES: Final = 1 << 18
+_PATIENCE_S: Final = 60.0
+
+
+class _Stream:
+    """One connection with one stream on it."""
+
+    __slots__ = ("_buffer", "_message_left", "_prefix", "answered", "ended", "messages", "received", "sock")
+
+    def __init__(self, port: int, path: str, key: str, request: bytes) -> None:
+        self.sock = socket.create_connection(("127.0.0.1", port), _PATIENCE_S)
+        self.messages = 0
+        self.received = 0
+        self.answered = False
+        self.ended = False
+        self._buffer = b""
+        self._message_left = 0
+        self._prefix = b""
+        headers = Encoder().encode(
+            [
+                (":method", "POST"),
+                (":scheme", "http"),
+                (":path", path),
+                (":authority", f"127.0.0.1:{port}"),
+                ("content-type", "application/grpc"),
+                ("te", "trailers"),
+                ("x-api-key", key),
+            ]
+        )
+        self.sock.sendall(
+            _PREFACE
+            + _frame(_SETTINGS, 0, 0, struct.pack("!HI", _INITIAL_WINDOW, _WIDE))
+            + _frame(_WINDOW_UPDATE, 0, 0, struct.pack("!I", _WIDE - 65_535))
+            + _frame(_HEADERS, _END_HEADERS, 1, headers)
+            + _frame(_DATA, _END_STREAM, 1, struct.pack("!BI", 0, len(request)) + request)
+        )
+
+    def take(self, data: bytes) -> None:
+        """Go through what was received, frame by frame."""
+        if self._buffer:
+            data = self._buffer + data
+        at = 0
+        while len(data) - at >= 9:
+            size = int.from_bytes(data[at : at + 3], "big")
+            kind, flags = data[at + 3], data[at + 4]
+            end = at + 9 + size
+            if len(data) < end:
+                break
+            if kind == _DATA:
+                self._count(data, at + 9, end)
+            elif kind == _HEADERS:
+                self.answered = True
+                self.ended = bool(flags & _END_STREAM)
+            elif kind in (_PING, _SETTINGS) and not flags & _ACK:
+                self.sock.sendall(_frame(kind, _ACK, 0, data[at + 9 : end] if kind == _PING else b""))
+            elif kind in (_RST, _GOAWAY):
+                raise ConnectionError(f"the server ended a stream: {data[at:end]!r}")
+            at = end
+        self._buffer = data[at:]
+
+    def _count(self, data: bytes, at: int, end: int) -> None:
+        self.received += end - at
+        while at < end:
+            if self._message_left:
+                taken = min(self._message_left, end - at)
+                self._message_left -= taken
+                at += taken
+            else:
+                taken = min(5 - len(self._prefix), end - at)
+                self._prefix += data[at : at + taken]
+                at += taken
+                if len(self._prefix) < 5:
+                    return
+                self._message_left = int.from_bytes(self._prefix[1:], "big")
+                self._prefix = b""
+            if not self._message_left:
+                self.messages += 1
+
+
+class Streams:
+    """Many of them. Entered for as long as they are open."""
+
+    def __init__(self, port: int, count: int, *, path: str, key: str, request: bytes) -> None:
+        self._epoll = select.epoll()
+        self._streams: dict[int, _Stream] = {}
+        for _ in range(count):
+            stream = _Stream(port, path, key, request)
+            self._streams[stream.sock.fileno()] = stream
+            self._epoll.register(stream.sock.fileno(), select.EPOLLIN)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for stream in self._streams.values():
+            stream.sock.close()
+        self._epoll.close()
+
+    @property
+    def messages(self) -> int:
+        """Messages received on all streams together."""
+        return sum(stream.messages for stream in self._streams.values())
+
+    @property
+    def received_bytes(self) -> int:
+        return sum(stream.received for stream in self._streams.values())
+
+    def receive(self, each: int) -> float:
+        """Read until every stream has had so many messages since the start; return when (monotonic seconds)."""
+        return self._read_until(lambda stream: stream.messages >= each)
+
+    def receive_all(self) -> float:
+        """Read until every stream has ended; return when."""
+        return self._read_until(lambda stream: stream.ended)
+
+    def opened(self) -> None:
+        """Read until every stream has been answered: then the server has begun to follow what it will send."""
+        self._read_until(lambda stream: stream.answered)
+
+    def _read_until(self, is_done: Callable[[_Stream], bool]) -> float:
+        waiting = {number for number, stream in self._streams.items() if not is_done(stream)}
+        while waiting:
+            events = self._epoll.poll(_PATIENCE_S)
+            if not events:
+                raise ConnectionError(f"{len(waiting)} streams waited for {_PATIENCE_S:.0f} s")
+            for number, _ in events:
+                stream = self._streams[number]
+                data = stream.sock.recv(_READ_BYTES)
+                if not data:
+                    raise ConnectionError("the server closed a connection")
+                stream.take(data)
+                if number in waiting and is_done(stream):
+                    waiting.discard(number)
+        return time.monotonic()
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return struct.pack("!BHBBI", len(payload) >> 16, len(payload) & 0xFFFF, kind, flags, stream) + payload
