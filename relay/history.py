@@ -4,9 +4,12 @@ Owns how history is found (by cursor, by time, by count) and what is said when i
 """
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from backends.log import LogUnavailable
 from relay.errors import NoRoundYet
 from relay.hub import Hub
 from relay.item import Item, LogEntry
@@ -18,6 +21,8 @@ PAGE: Final = 500
 """Rounds asked of the log at a time: about 100 KB, some milliseconds of the server's work."""
 NEAR: Final = 10 * PAGE
 """How far behind the head a place may be for memory to reach back to it."""
+TURN_S: Final = 10.0
+"""How long a reader waits for its turn: a log that has stopped to answer must not make a queue of its readers."""
 _ALL_GAMES: Final = frozenset[str]()
 """For `History.stretch`: every game there is, rather than each of many."""
 _CLOCK_SKEW_MS: Final = 2000
@@ -54,7 +59,7 @@ class History:
         """Held for one turn of the loop by the replay that handles a slice: locks are fair, so replays take turns."""
         self._reader = reader
         self._reading = asyncio.Semaphore(concurrent)
-        self._reaching_back = asyncio.Lock()
+        self._reaching_back: asyncio.Task[None] | None = None
 
     @property
     def log_requests(self) -> int:
@@ -81,10 +86,14 @@ class History:
         return Bounds(epoch, head + 1 if first is None else first, head)
 
     async def stretch(self, position: int, games: frozenset[str]) -> Stretch:
-        """Read on after `position`: a page of the one game or, when several are asked for, of all."""
+        """Read on after `position`: a page of the one game or, when several are asked for, of all.
+
+        Raises:
+            LogUnavailable: No answer, or no turn, in time.
+        """
         epoch, head = self.hub.head.epoch, self.hub.head.sequence
         only = next(iter(games)) if len(games) == 1 else None
-        async with self._reading:
+        async with self._turn_to_read():
             page = await self._reader.page_up_to(head, position + 1, limit=PAGE, game=only)
             oldest = None if only is None else await self._reader.first()
         last = page.entries[-1].sequence if page.entries else position
@@ -99,27 +108,52 @@ class History:
             gap = Gap(Bounds(epoch, 0, 0).at(position), Bounds(epoch, 0, 0).at(gone_to), GapReason.EXPIRED)
         return Stretch([Item(epoch, entry) for entry in page.entries], covered_to, gap)
 
+    @asynccontextmanager
+    async def _turn_to_read(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(TURN_S):
+                await self._reading.acquire()
+        except TimeoutError as error:
+            raise LogUnavailable(f"no turn to read the log within {TURN_S:g} s: too many want to") from error
+        try:
+            yield
+        finally:
+            self._reading.release()
+
     async def reach_back(self, position: int, games: frozenset[str]) -> None:
         """Read into memory what came after a place of not long ago, once for all who ask for it.
 
         A relay that has just started is met by many clients that another one has sent away: they have nearly the same
         cursors, and one of them reads for all. Nothing happens for older places, and where memory has had to forget.
         """
-        hub, ring = self.hub, self.hub.ring
-        async with self._reaching_back:
-            epoch, begun_at = hub.head.epoch, ring.begun_at
-            if not hub.head.sequence - NEAR <= position < begun_at == ring.whole_from(games):
+        ring = self.hub.ring
+        while self.hub.head.sequence - NEAR <= position < ring.begun_at == ring.whole_from(games):
+            begun_at = ring.begun_at
+            if self._reaching_back is None:
+                self._reaching_back = asyncio.create_task(self._reach_back(position), name="reach-back")
+                self._reaching_back.add_done_callback(self._reached_back)
+            await asyncio.shield(self._reaching_back)  # if it fails, it fails for all who wait
+            if ring.begun_at >= begun_at:  # what is older was purged
                 return
-            start = at = max(0, min(position, begun_at - PAGE))
-            items: list[Item] = []
-            while at < begun_at:
-                stretch = await self.stretch(at, _ALL_GAMES)
-                if stretch.gap is not None:
-                    start, items = stretch.gap.end.sequence, []
-                items += (item for item in stretch.items if item.sequence <= begun_at)
-                at = max(at + 1, stretch.covered_to)
-            if (hub.head.epoch, ring.begun_at) == (epoch, begun_at) and start < begun_at:
-                ring.reach_back(start, items)
+
+    async def _reach_back(self, position: int) -> None:
+        hub, ring = self.hub, self.hub.ring
+        epoch, begun_at = hub.head.epoch, ring.begun_at
+        start = at = max(0, min(position, begun_at - PAGE))
+        items: list[Item] = []
+        while at < begun_at:
+            stretch = await self.stretch(at, _ALL_GAMES)
+            if stretch.gap is not None:
+                start, items = stretch.gap.end.sequence, []
+            items += (item for item in stretch.items if item.sequence <= begun_at)
+            at = max(at + 1, stretch.covered_to)
+        if (hub.head.epoch, ring.begun_at) == (epoch, begun_at) and start < begun_at:
+            ring.reach_back(start, items)
+
+    def _reached_back(self, task: asyncio.Task[None]) -> None:
+        self._reaching_back = None
+        if not task.cancelled():
+            task.exception()  # whoever still waits is told
 
     async def position_at(self, since_ms: int) -> int | None:
         """Return the place right before the first round stored at or after a time; None when there is none yet.

@@ -1,7 +1,9 @@
 """``/api/games``, ``/api/latest`` and ``/api/history`` as any HTTP client meets them."""
 
+import asyncio
 import gzip
 import json
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -501,13 +503,31 @@ async def test_a_relay_that_never_reached_the_log_says_so_at_once(
 async def test_a_frozen_log_ends_in_503(full: Relay, nats: NatsServer) -> None:
     """Connections stay open and nothing answers: the wait has a deadline."""
     await full.get("/api/latest/crash")
+    begun = time.monotonic()
     nats.freeze()
     try:
-        answer = await full.get("/api/history/crash?limit=1000")
+        answers = await asyncio.gather(*(full.get("/api/history/crash?limit=1000") for _ in range(10)))
     finally:
         nats.thaw()
 
-    assert (answer.status, answer.json["code"]) == (503, "log_unavailable")
+    assert {(answer.status, answer.json["code"]) for answer in answers} == {(503, "log_unavailable")}
+    assert time.monotonic() - begun < 30  # many wait no longer than one
+
+
+async def test_nobody_queues_for_a_frozen_log(full: Relay, nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two read at a time; who does not get a turn is told as soon as those two are."""
+    monkeypatch.setattr("relay.history.TURN_S", 0.5)
+    deep = f"/api/history/crash?limit=10&before={full.log.cursor(700)}"
+    await full.get(deep)
+    begun = time.monotonic()
+    nats.freeze()
+    try:
+        answers = await asyncio.gather(*(full.get(deep) for _ in range(8)))
+    finally:
+        nats.thaw()
+
+    assert {(answer.status, answer.json["code"]) for answer in answers} == {(503, "log_unavailable")}
+    assert time.monotonic() - begun < 15  # in a queue it would take 20 s
 
 
 async def _seen(relay: Relay, game: str, number: int) -> None:
