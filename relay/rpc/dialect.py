@@ -6,7 +6,7 @@ https://connectrpc.com/docs/protocol and https://github.com/grpc/grpc/blob/maste
 
 import base64
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
@@ -19,8 +19,9 @@ from grpc import StatusCode
 
 from relay.encode import ByteStream, Renderable, chunk
 from relay.errors import BadRequest
-from relay.rpc.convert import round_message
 from relay.rpc.status import Ending
+from relay.rpc.wire import batch_entry, batch_json, round_bytes, round_json
+from rounds import Round
 
 _END: Final = 0x02  # Connect: the last envelope of a stream
 _TRAILERS: Final = 0x80  # gRPC-Web: the frame with the status
@@ -92,6 +93,16 @@ class Dialect:
     def write(self) -> Callable[[Message], bytes]:
         return to_json if self.is_json else to_proto
 
+    @property
+    def write_entry(self) -> Callable[[Round, str], bytes]:
+        """Writes a round as an element of a batch."""
+        return round_json if self.is_json else batch_entry
+
+    @property
+    def write_batch(self) -> Callable[[Sequence[bytes]], bytes]:
+        """Makes a ``RoundBatch`` of such elements."""
+        return batch_json if self.is_json else b"".join
+
     def wrap(self, message: bytes) -> bytes:
         """Make a stream's element of a message that was written in this dialect."""
         return self._on_wire(envelope(message))
@@ -135,7 +146,8 @@ class EnvelopedRound(ByteStream):
     chunked: bool
 
     def render(self, item: Renderable) -> bytes:
-        data = self.dialect.wrap(self.dialect.write(round_message(item)))
+        data = (round_json if self.dialect.is_json else round_bytes)(item.round, item.cursor)
+        data = self.dialect.wrap(data)
         return chunk(data) if self.chunked else data
 
 

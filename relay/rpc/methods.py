@@ -5,7 +5,7 @@ and hub. Knows nothing of how calls, statuses and metadata look on a wire.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from google.protobuf.message import Message
@@ -19,10 +19,9 @@ from relay.item import Item
 from relay.link import CloseReason, Link
 from relay.past import DEFAULT_LIMIT, MAX_LIMIT, Query, look_back
 from relay.rpc.convert import read_cursor, read_filter, read_start, read_time, round_message
-from relay.rpc.wire import batch_entry, round_bytes
 from relay.start import Bounds, Start, hello, resume
 from relay.subscription import named_games, wanted
-from rounds import Catalogue
+from rounds import Catalogue, Round
 from rounds import datastream_pb2 as pb
 
 SERVICE: Final = "datastream.DataStream"
@@ -38,6 +37,10 @@ UNARY: Final[Mapping[str, type[Message]]] = {
 }
 
 _SLICE: Final = 125
+"""Rounds handled per turn, for all replays together: about a millisecond, so that live rounds hardly notice."""
+
+Write = Callable[[Round, str], bytes]
+"""Makes the bytes of a round with its cursor."""
 
 
 class Subscription(NamedTuple):
@@ -77,11 +80,13 @@ class Methods:
                 return await self._page(request, grant)
             return self._games(grant)
 
-    async def replay(self, request: pb.ReplayRequest, grant: Grant, link: Link) -> AsyncGenerator[bytes]:
-        """Find where a replay begins, tell `link` how whole it will be, and return its serialized ``RoundBatch``es.
+    async def replay(
+        self, request: pb.ReplayRequest, grant: Grant, link: Link, write: Write
+    ) -> AsyncGenerator[list[bytes]]:
+        """Find where a replay begins, tell `link` how whole it will be, and return what `write` makes of its rounds.
 
-        They reach up to the head of the log as it is now; then `link` has ended. Raises as the streams do when the
-        request is wrong.
+        It comes in batches of at most a page of the log, up to the head of the log as it is now; then `link` has ended.
+        Raises as the streams do when the request is wrong.
         """
         want = wanted(self._catalogue, grant.games, {}, {})._replace(filter=read_filter(request.filter))
         if request.game_slugs:
@@ -95,9 +100,11 @@ class Methods:
         if gap is not None:
             link.tell(gap.event())
             bounds = bounds._replace(head=position)  # nothing more is read
-        return self._batches(want, bounds._replace(first=position + 1), link, is_told=after is not None)
+        return self._batches(want, bounds._replace(first=position + 1), link, write, is_told=after is not None)
 
-    async def _batches(self, want: Wanted, bounds: Bounds, link: Link, *, is_told: bool) -> AsyncGenerator[bytes]:
+    async def _batches(
+        self, want: Wanted, bounds: Bounds, link: Link, write: Write, *, is_told: bool
+    ) -> AsyncGenerator[list[bytes]]:
         """Yield what `bounds` hold. A stretch is being read while the one before it is on its way."""
         position = bounds.first - 1
         link.place = lambda: bounds.at(position)
@@ -111,17 +118,16 @@ class Methods:
                 if stretch.gap is not None and (is_told or position >= bounds.first):
                     link.tell(stretch.gap.event())
                     return
+                batch: list[bytes] = []
                 for at in range(0, len(stretch.items), _SLICE):
-                    items = stretch.items[at : at + _SLICE]
                     async with self._history.turn:
-                        batch = _batch(items, want, bounds.head)
+                        batch += _written(stretch.items[at : at + _SLICE], want, bounds.head, write)
                         await asyncio.sleep(0)  # the next in line goes on when the loop has turned
-                    if link.ended is not None:  # its goodbye named the place before this batch
-                        return
-                    position = items[-1].sequence
-                    if batch:
-                        yield batch
+                if link.ended is not None:  # its goodbye named the place before this batch
+                    return
                 position = stretch.covered_to
+                if batch:
+                    yield batch
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
@@ -175,14 +181,11 @@ def _given(field: str, name: str) -> str:
     return name
 
 
-def _batch(items: Sequence[Item], want: Wanted, head: int) -> bytes:
-    """Serialize a ``RoundBatch`` of those of `items` that are wanted; empty when none is."""
+def _written(items: Sequence[Item], want: Wanted, head: int, write: Write) -> list[bytes]:
+    # Not the item's own rendering: nobody else asks an item that was just read for this replay.
     games, filter_ = want.games, None if want.filter.is_empty else want.filter
-    return b"".join(
-        [
-            # Not the item's own rendering: nobody else asks an item that was just read for it.
-            batch_entry(round_bytes(item.round, item.cursor))
-            for item in items
-            if item.sequence <= head and item.game in games and item.valid and (not filter_ or item.matches(filter_))
-        ]
-    )
+    return [
+        write(item.round, item.cursor)
+        for item in items
+        if item.sequence <= head and item.game in games and item.valid and (not filter_ or item.matches(filter_))
+    ]

@@ -115,12 +115,11 @@ class Proxy:
             try:
                 async with (
                     asyncio.timeout(timeout_s(request)),
-                    aclosing(await self._methods.replay(message, grant, link)) as batches,
+                    aclosing(await self._methods.replay(message, grant, link, dialect.write_entry)) as batches,
                 ):
                     response = await _open(request, dialect, link, await link.hello)
                     async for batch in batches:
-                        data = dialect.write(pb.RoundBatch.FromString(batch)) if dialect.is_json else batch
-                        link.write(dialect.wrap(data))
+                        link.write(dialect.wrap(dialect.write_batch(batch)))
                         await link.drained()
             except TimeoutError:
                 if response is None:

@@ -22,6 +22,7 @@ from relay.history import History
 from relay.rpc.link import GrpcLink
 from relay.rpc.methods import SERVICE, STREAMS, UNARY, Methods
 from relay.rpc.status import ending_of, metadata_of
+from relay.rpc.wire import batch_entry
 from relay.session import Session
 from rounds import Catalogue
 from rounds import datastream_pb2 as pb
@@ -94,10 +95,10 @@ class DataStream:
         async with self._edge.place():
             link = self._link()
             with self._edge.open(link, key_id=grant.key_id, protocol="grpc"):
-                async with aclosing(await self._methods.replay(request, grant, link)) as batches:
+                async with aclosing(await self._methods.replay(request, grant, link, batch_entry)) as batches:
                     await context.send_initial_metadata(metadata_of(await link.hello))
                     async for batch in batches:
-                        await context.write(batch)
+                        await context.write(b"".join(batch))
         await _end(context, link)
 
     def _grant(self, context: "Context") -> Grant:

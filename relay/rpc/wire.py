@@ -1,8 +1,8 @@
 """Rounds as serialized ``datastream.Round`` messages, made without message objects. Pure.
 
-Owns the bytes of what is sent most: one round, and a batch of them. A round's message is put together by hand, in a
-fifth of the time that generated code takes; a property test holds both to the same bytes.
-https://protobuf.dev/programming-guides/encoding/
+Owns the bytes of what is sent most: one round, and a batch of them, as protobuf and as protobuf's JSON. They are put
+together by hand, in a fraction of the time that generated code takes; property tests hold both to the same result.
+https://protobuf.dev/programming-guides/encoding/ and https://protobuf.dev/programming-guides/json/
 """
 
 from collections.abc import Sequence
@@ -11,11 +11,14 @@ from datetime import date
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+import msgspec
+
 from relay.encode import Renderable
 from rounds import Round
 
 _EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
 _UINT64: Final = 2**64 - 1
+_json: Final = msgspec.json.Encoder()
 _ONE_BYTE: Final = [bytes((number,)) for number in range(0x80)]
 
 
@@ -56,9 +59,50 @@ def round_bytes(round_: Round, cursor: str) -> bytes:
     )
 
 
-def batch_entry(serialized: bytes) -> bytes:
-    """Wrap a serialized round as an element of ``RoundBatch.rounds``; a batch is such elements one after another."""
-    return b"\x0a%b%b" % (varint(len(serialized)), serialized)
+def batch_entry(round_: Round, cursor: str) -> bytes:
+    """Serialize a valid round as an element of ``RoundBatch.rounds``; a batch is such elements one after another."""
+    data = round_bytes(round_, cursor)
+    return b"\x0a%b%b" % (varint(len(data)), data)
+
+
+class _Json(msgspec.Struct, omit_defaults=True):
+    """``datastream.Round`` in protobuf's JSON: 64-bit numbers are text, and what is zero is left out."""
+
+    round_id: str = ""
+    game_slug: str = ""
+    game_type: str = ""
+    finished_at: str = ""
+    extras: str = ""
+    timestamp: str = ""
+    cursor: str = ""
+    finished_time: str = ""
+
+
+def round_json(round_: Round, cursor: str) -> bytes:
+    """Render a valid round as protobuf's JSON does, with the field names of the contract."""
+    moment = round_.finished_at
+    if len(moment) > 20:
+        nanos = moment[20:-1].ljust(9, "0")  # which is written with 0, 3, 6 or 9 digits
+        while nanos.endswith("000"):
+            nanos = nanos[:-3]
+        moment = f"{moment[:19]}.{nanos}Z" if nanos else f"{moment[:19]}Z"
+    return _json.encode(
+        _Json(
+            str(round_.round_id) if round_.round_id else "",
+            round_.game_slug,
+            round_.game_type,
+            round_.finished_at,
+            round_.extras,
+            str(round_.timestamp) if round_.timestamp else "",
+            cursor,
+            moment,
+        )
+    )
+
+
+def batch_json(rounds: Sequence[bytes]) -> bytes:
+    """Make a ``RoundBatch`` of rounds as JSON."""
+    return b'{"rounds":[%b]}' % b",".join(rounds)
 
 
 def varint(number: int) -> bytes:

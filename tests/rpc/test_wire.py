@@ -1,14 +1,16 @@
 """Rounds put together by hand, against the code that protobuf generates."""
 
+import json
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Final
 
+from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.rpc.wire import batch_entry, round_bytes, varint
+from relay.rpc.wire import batch_entry, batch_json, round_bytes, round_json, varint
 from rounds import Round
 from rounds import datastream_pb2 as pb
 
@@ -51,9 +53,18 @@ def test_any_round_is_serialized_as_generated_code_does(round_: Round, cursor: s
 @given(st.lists(rounds(), max_size=5))
 def test_batch_is_its_entries_one_after_another(batch: list[Round]) -> None:
     """Nothing but the entries is needed to make a message of several rounds."""
-    data = b"".join(batch_entry(round_bytes(round_, "k3f9a2-1")) for round_ in batch)
+    whole = pb.RoundBatch(rounds=[generated(round_, "k3f9a2-1") for round_ in batch])
 
-    assert pb.RoundBatch.FromString(data).rounds == [generated(round_, "k3f9a2-1") for round_ in batch]
+    assert pb.RoundBatch.FromString(b"".join(batch_entry(round_, "k3f9a2-1") for round_ in batch)) == whole
+    assert json_format.Parse(batch_json([round_json(round_, "k3f9a2-1") for round_ in batch]), pb.RoundBatch()) == whole
+
+
+@given(rounds())
+def test_any_round_is_json_as_generated_code_has_it(round_: Round) -> None:
+    """Member by member: text for 64-bit numbers, no zeros, a time with 0, 3, 6 or 9 digits."""
+    made = json_format.MessageToJson(generated(round_, "k3f9a2-1"), preserving_proto_field_name=True)
+
+    assert json.loads(round_json(round_, "k3f9a2-1")) == json.loads(made)
 
 
 @given(st.integers(0, 2**64 - 1))
