@@ -11,6 +11,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
+from heapq import merge
 from operator import attrgetter
 from typing import Final
 
@@ -69,6 +70,7 @@ class Replay:
         self._epoch = self._hub.head.epoch
         self._position = -1  # all that is wanted up to here was written; -1: it is not known where to begin
         self._floors: dict[str, int] = {}  # with `last`: where each game begins
+        self._counted_to = -1  # with `last`: up to here each game is read by itself
         self._newest_ms = 0  # time of the newest round read
         self._ahead = ReadAhead(history)
 
@@ -159,6 +161,7 @@ class Replay:
                     self._floors[game] = max(floor, bounds.first)
             # What was stored while we counted is not behind the place, whichever game it is of.
             position = min([bounds.head + 1, *self._floors.values()]) - 1
+            self._counted_to = min(bounds.head, self._hub.head.sequence)
         elif start.until_ms is not None or start.speed is not None:
             position = bounds.first - 1
         self._epoch, self._position = bounds.epoch, position
@@ -176,7 +179,9 @@ class Replay:
             self._finish(self)
             return True
         items = self._hub.ring.after(self._position, self.wanted.games, limit=_SLICE)
-        if items is None:
+        if items is None and self._position < self._counted_to:
+            await self._read_last()
+        elif items is None:
             await self._read()
         elif self._is_open_ended and self._write_rest():
             return True
@@ -221,6 +226,23 @@ class Replay:
             if self._link.ended is not None or self._is_beyond_end:
                 return
         self._position = max(self._position, stretch.covered_to)
+
+    async def _read_last(self) -> None:
+        """Read a page of each game, and write all of them up to where the first page ends.
+
+        Each game by itself: one that has been quiet begins far back, and between there and now may be the whole log.
+        """
+        begun = {game: max(self._position, floor - 1) for game, floor in self._floors.items()}
+        games = [game for game in begun if game in self.wanted.games and begun[game] < self._counted_to]
+        stretches = await asyncio.gather(*(self._history.stretch(begun[game], frozenset({game})) for game in games))
+        end = min([self._counted_to, *(stretch.covered_to for stretch in stretches)])
+        in_order = merge(*(stretch.items for stretch in stretches), key=attrgetter("sequence"))
+        items = [item for item in in_order if item.sequence <= end]
+        for at in range(0, len(items), _SLICE):
+            await self._write_in_turn(items[at : at + _SLICE])
+            if self._link.ended is not None or self._is_beyond_end:
+                return
+        self._position = max(self._position, end)
 
     async def _write_in_turn(self, items: Sequence[Item]) -> None:
         """Write a slice when it is this replay's turn, then wait until the client has taken most of it."""
@@ -286,6 +308,7 @@ class Replay:
         self._tell_gap(Gap(Cursor(self._epoch, self._position), bounds.at(bounds.first - 1), GapReason.REBUILT))
         self._epoch, self._position = bounds.epoch, bounds.first - 1
         self._floors.clear()
+        self._counted_to = -1
 
     def _tell(self, event: dict[str, object]) -> None:
         if self._start.is_told and self._link.ended is None:

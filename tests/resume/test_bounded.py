@@ -1,5 +1,6 @@
 """Part of history, asked for by time and by count: where it begins, where it ends, and how fast it goes."""
 
+import re
 import time
 from typing import Any
 
@@ -141,6 +142,30 @@ async def test_last_round_of_every_game_is_in_memory_however_old_it_is(log: LogW
     assert viewer.sequences == [1, 4000, 4001, 4002]
     assert 'relay_resumes_total{source="memory"} 1.0' in metrics
     assert 'relay_resumes_total{source="log"} 0.0' in metrics
+
+
+async def test_last_rounds_of_a_quiet_game_are_not_looked_for_among_all_others(
+    log: LogWriter, start_relay: StartRelay
+) -> None:
+    """Between the quiet game's rounds and now are 40 pages of other games; they are not read."""
+    await log.store(make_round("plinko", 1), make_round("crash", 1), make_round("plinko", 2))
+    await log.store_many(make_round("dice", number) for number in range(20_000))
+    await log.store(make_round("crash", 2), make_round("plinko", 3))
+
+    async with (
+        start_relay(replay={"ring_rounds": 5}) as relay,
+        watch(relay, "", games="crash,dice,plinko,double", last=700) as viewer,
+        aiohttp.ClientSession() as session,
+    ):
+        await viewer.until_rounds(705)
+        await log.store(make_round("double", 1))
+        await viewer.until_rounds(706)
+        async with session.get(f"{relay}/metrics") as answer:
+            metrics = await answer.text()
+
+    assert viewer.sequences == [1, 2, 3, *range(20_004 - 700, 20_007)]
+    [requests] = re.findall(r"^relay_log_requests_total ([0-9.]+)$", metrics, re.MULTILINE)
+    assert float(requests) < 80
 
 
 @PROTOCOLS
