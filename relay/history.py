@@ -85,8 +85,16 @@ class History:
             head = await self._reader.reached(cursor.sequence) or head
         return Bounds(epoch, head + 1 if first is None else first, head)
 
-    async def stretch(self, position: int, games: frozenset[str]) -> Stretch:
+    async def stretch(
+        self, position: int, games: frozenset[str], *, limit: int = PAGE, finds_gaps: bool = True
+    ) -> Stretch:
         """Read on after `position`: a page of the one game or, when several are asked for, of all.
+
+        Args:
+            position: The place that was reached.
+            games: What is wanted.
+            limit: The most rounds to read.
+            finds_gaps: Off: what is gone is not looked for, which saves a request.
 
         Raises:
             LogUnavailable: No answer, or no turn, in time.
@@ -94,8 +102,8 @@ class History:
         epoch, head = self.hub.head.epoch, self.hub.head.sequence
         only = next(iter(games)) if len(games) == 1 else None
         async with self._turn_to_read():
-            page = await self._reader.page_up_to(head, position + 1, limit=PAGE, game=only)
-            oldest = None if only is None else await self._reader.first()
+            page = await self._reader.page_up_to(head, position + 1, limit=limit, game=only)
+            oldest = None if only is None or not finds_gaps else await self._reader.first()
         last = page.entries[-1].sequence if page.entries else position
         # When nothing remains, the log has nothing of these games up to what the hub had seen before it was asked.
         covered_to = last if page.remaining else max(last, head)

@@ -148,7 +148,8 @@ async def _windows(history: History, query: Query, floor: int, ceiling: int) -> 
             begin = max(floor, items[-1].sequence - 1 if len(items) == PAGE else whole_from) + 1
         else:
             begin = max(floor + 1, ceiling - width)
-            items, read = await _forward(history, games, begin, ceiling)
+            expected = goal + goal // 4 if len(games) == 1 else ceiling - begin
+            items, read = await _forward(history, games, begin, ceiling, page=min(PAGE, expected))
             items.reverse()
             # One game is found by its subject, however few rounds it has; of several, all that is between is read.
             widest = _WIDEST if len(games) == 1 else _MOST_READ // 4
@@ -157,12 +158,14 @@ async def _windows(history: History, query: Query, floor: int, ceiling: int) -> 
         ceiling = begin
 
 
-async def _forward(history: History, games: frozenset[str], begin: int, ceiling: int) -> tuple[list[Item], int]:
+async def _forward(
+    history: History, games: frozenset[str], begin: int, ceiling: int, *, page: int
+) -> tuple[list[Item], int]:
     """Read from one sequence up to another, the latter exclusive; return what there is, and how many were read."""
     items: list[Item] = []
     position, read = begin - 1, 0
     while position < ceiling - 1:
-        stretch = await history.stretch(position, games)
+        stretch = await history.stretch(position, games, limit=page, finds_gaps=False)
         read += max(1, len(stretch.items))
         items += (item for item in stretch.items if item.sequence < ceiling and item.game in games)
         position = max(position + 1, stretch.covered_to)
