@@ -55,7 +55,9 @@ class Metrics:
         starts.add_metric(["memory"], history.stats.warm)
         starts.add_metric(["log"], history.stats.cold)
         yield starts
-        yield Counter("relay_log_requests", "Requests for stored rounds that NATS was sent.", value=history.log_requests)
+        yield Counter(
+            "relay_log_requests", "Requests for stored rounds that NATS was sent.", value=history.log_requests
+        )
         yield Gauge("relay_replays", "Replays under way.", value=history.stats.active)
         yield Counter("relay_rounds_replayed", "Rounds written by replays.", value=history.stats.rounds)
         yield Counter("relay_gaps", "Gaps told to clients.", value=history.stats.gaps)
