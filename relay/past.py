@@ -138,7 +138,8 @@ class _Window(NamedTuple):
 async def _windows(history: History, query: Query, floor: int, ceiling: int) -> AsyncIterator[_Window]:
     """Yield what is between two sequences, both exclusive, from the end on: first from memory, then from the log."""
     ring, games = history.hub.ring, query.wanted.games
-    goal = min(PAGE, query.limit) if query.wanted.filter.is_empty else PAGE
+    most = PAGE * 4 // 5  # so that a window that holds a little more is still read with one request
+    goal = min(most, query.limit) if query.wanted.filter.is_empty else most
     # At first as if all games were as busy as each other; then as the windows show.
     width = goal * max(1, len(ring.newest) // len(games))
     while ceiling > floor + 1:

@@ -54,7 +54,7 @@ def run(log: FilledLog, process: RelayProcess, *, relay_core: int, client_core: 
 
 
 def _rate(url: str, key: str) -> float:
-    command = ["wrk", "-t1", f"-c{_CONNECTIONS}", f"-d{_SECONDS}", "-H", f"X-API-Key: {key}", url]
+    command = ["wrk", "-t1", f"-c{_CONNECTIONS}", f"-d{_SECONDS}", "--timeout", "30s", "-H", f"X-API-Key: {key}", url]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     if fault := _FAULT.search(printed):
         raise SystemExit(f"{url}: {fault[0].strip()}")
