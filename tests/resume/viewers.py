@@ -8,7 +8,7 @@ import json
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Final
 
 import aiohttp
@@ -105,6 +105,8 @@ class WebSocketViewer(Viewer):
             return decoded
         if message.type is aiohttp.WSMsgType.CLOSE:
             self.ended = {"code": message.data, **json.loads(message.extra or "{}")}
+            with suppress(aiohttp.ClientConnectionResetError):  # the relay may have cut the connection by now
+                await self.ws.close()
         return None
 
 
@@ -168,7 +170,9 @@ async def watch(
         )
         if protocol == "ws":
             token = await token_of(session, url, key)
-            opened = session.ws_connect(f"{url}/ws{path}", params=parameters, protocols=[token], max_msg_size=0)
+            opened = session.ws_connect(
+                f"{url}/ws{path}", params=parameters, protocols=[token], max_msg_size=0, autoclose=False
+            )
             viewer: Viewer = WebSocketViewer(await stack.enter_async_context(opened))
         else:
             headers = {"X-API-Key": key} | ({"Last-Event-ID": last_event_id} if last_event_id else {})
