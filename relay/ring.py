@@ -13,8 +13,8 @@ from typing import Final
 
 from relay.item import Item
 
-_ITEM_OVERHEAD_BYTES: Final = 600
-"""An item's objects beside its data; measured with two wire forms rendered, see docs/benchmarks.md."""
+_ITEM_OVERHEAD_BYTES: Final = 1500
+"""An item's objects beside its data, two wire forms among them; measured with tracemalloc."""
 
 _by_sequence: Final = attrgetter("sequence")
 

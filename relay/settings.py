@@ -107,7 +107,7 @@ class LinkSettings(_Section):
 class ReplaySettings(_Section):
     ring_rounds: int = Field(default=500, ge=1)
     """Rounds kept in memory per game: they answer most reconnects without asking the log."""
-    ring_bytes: int = Field(default=512 << 10, ge=1 << 10)
+    ring_bytes: int = Field(default=1 << 20, ge=1 << 12)
     """And the memory they may take, per game."""
     concurrent: int = Field(default=2, ge=1, le=64)
     """Pages read from the log at a time for all replays together, so that they never starve live rounds."""

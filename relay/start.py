@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final, NamedTuple, Self
 
@@ -31,6 +31,7 @@ _RFC3339: Final = re.compile(
 _LATEST_MS: Final = 253_402_214_400_000
 """The last day of the year 9999: what is later, people mean as never, and no clock can add to."""
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _BEGINNINGS: Final = ("after", "from", "last")
 
 
@@ -154,7 +155,7 @@ def parse_time(query: Mapping[str, str], name: str) -> int | None:
         except ValueError:
             pass
         else:
-            return min(max(0, math.floor(moment.timestamp() * 1000)), _LATEST_MS)
+            return min(max(0, (moment - _EPOCH) // timedelta(milliseconds=1)), _LATEST_MS)
     raise BadRequest(f"{name} {text[:40]!r} is not an RFC 3339 time with a zone, such as 2026-01-18T10:00:00Z")
 
 
