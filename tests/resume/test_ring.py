@@ -60,7 +60,7 @@ def test_busy_game_does_not_push_out_a_quiet_one() -> None:
 
 def test_large_rounds_take_the_room_of_many() -> None:
     """Memory is bounded in bytes too; even one round over the limit is not kept."""
-    ring = Ring(rounds_per_game=100, bytes_per_game=5000)
+    ring = Ring(rounds_per_game=100, bytes_per_game=8000)
     ring.begin(0)
     for sequence in range(1, 11):
         ring.append(item(sequence, size=1000))
