@@ -85,8 +85,8 @@ class Methods:
     ) -> AsyncGenerator[list[bytes]]:
         """Find where a replay begins, tell `link` how whole it will be, and return what `write` makes of its rounds.
 
-        It comes in batches of at most a page of the log, up to the head of the log as it is now; then `link` has ended.
-        Raises as the streams do when the request is wrong.
+        It comes in batches of at most `_SLICE` rounds (longer ones were slower), up to the head of the log as it is
+        now; then `link` has ended. Raises as the streams do when the request is wrong.
         """
         want = wanted(self._catalogue, grant.games, {}, {})._replace(filter=read_filter(request.filter))
         if request.game_slugs:
@@ -118,16 +118,17 @@ class Methods:
                 if stretch.gap is not None and (is_told or position >= bounds.first):
                     link.tell(stretch.gap.event())
                     return
-                batch: list[bytes] = []
                 for at in range(0, len(stretch.items), _SLICE):
+                    items = stretch.items[at : at + _SLICE]
                     async with self._history.turn:
-                        batch += _written(stretch.items[at : at + _SLICE], want, bounds.head, write)
+                        batch = _written(items, want, bounds.head, write)
                         await asyncio.sleep(0)  # the next in line goes on when the loop has turned
-                if link.ended is not None:  # its goodbye named the place before this batch
-                    return
+                    if link.ended is not None:  # its goodbye named the place before this batch
+                        return
+                    position = items[-1].sequence
+                    if batch:
+                        yield batch
                 position = stretch.covered_to
-                if batch:
-                    yield batch
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
