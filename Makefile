@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Tests of real servers mostly wait for them: more of them than cores may run at a time.
+WORKERS ?= 4
 .PHONY: help run run-postgres test check format bench proto lock install clean
 
 help: ## Show what can be made
@@ -29,7 +31,7 @@ run-postgres: $(READY) ## The same, with a real PostgreSQL that the rounds are c
 	@exec $(BIN)/stream-relay dev --backend postgres-replication
 
 test: $(READY) check ## Everything: check, then the tests that start real servers and clients
-	$(BIN)/python -m pytest -n auto -m service
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m service
 
 check: $(READY) ## Format, lint, types and unit tests; no services, under 30 s
 	$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .

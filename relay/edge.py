@@ -139,6 +139,8 @@ class Edge:
         loop = asyncio.get_running_loop()
         started = loop.time()
         for number, link in enumerate(links):
+            if link not in self._links:  # it left by itself; nobody waits for its turn
+                continue
             # Wait only when ahead of schedule: one timer serves all links.
             ahead_s = started + spread_s * number / len(links) - loop.time()
             if ahead_s > 0:
