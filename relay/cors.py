@@ -8,8 +8,8 @@ from aiohttp import web
 # No cookies, so credentials never travel by themselves: any page may ask, its key and origin decide.
 _CORS: Final = {
     "Access-Control-Allow-Origin": "*",
-    "Access-Control-Expose-Headers": "Complete, ETag, First-Cursor, Grpc-Message, Grpc-Status, Head-Cursor, Link, Resume-Cursor, "
-    "Retry-After, Retry-After-Ms, X-History-Complete",
+    "Access-Control-Expose-Headers": "Complete, ETag, First-Cursor, Grpc-Message, Grpc-Status, Head-Cursor, Link, "
+    "Resume-Cursor, Retry-After, Retry-After-Ms, X-History-Complete",
 }
 PREFLIGHT: Final = {
     "Access-Control-Allow-Methods": "GET, HEAD, POST, OPTIONS",
