@@ -34,6 +34,7 @@ _ORIGIN: Final = re.compile(r"\A([a-z][a-z0-9+.-]*)://(?:[a-z0-9._-]+|\[[0-9a-f:
 _DEFAULT_PORTS: Final = {("http", "80"), ("https", "443")}
 
 ANY_ORIGIN: Final = "*"
+EXAMPLE_ORIGIN: Final = "https://app.example.com"
 
 
 class InvalidCredential(Exception):
@@ -112,6 +113,10 @@ class KeyStore:
             raise InvalidCredential("the API key is unknown; check that it is complete and has not been replaced")
         return key
 
+    def keys(self) -> Iterator[Key]:
+        """Every key, in the order in which they were configured."""
+        return (key for _, key in self._keys.values())
+
     def __len__(self) -> int:
         return len(self._keys)
 
@@ -128,6 +133,17 @@ def generate(kind: Kind) -> tuple[str, str]:
 def hash_of(secret: str) -> str:
     """Write the stored form of a secret: ``sha256:`` and 64 hex digits."""
     return f"sha256:{hashlib.sha256(secret.encode()).hexdigest()}"
+
+
+def line_entry(key_id: str, kind: Kind, stored: str) -> str:
+    """Write the entry of a new key as the one-line form has it; a public one gets an origin to be replaced.
+
+    Raises:
+        InvalidKeys: `key_id` is not allowed.
+    """
+    _check_id("new key", key_id)
+    members = f" kind=public allowed_origins={EXAMPLE_ORIGIN}" if kind == "public" else ""
+    return f"{key_id}={stored}{members}"
 
 
 def _digest(secret: str) -> bytes:
@@ -185,10 +201,7 @@ def _file_entries(text: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 def _checked(where: str, key_id: str, members: dict[str, Any]) -> tuple[bytes, Key]:
     """Check one entry of either form."""
-    if _ID.match(key_id) is None or redact(key_id) != key_id:
-        raise InvalidKeys(
-            f"{where}: key id {_shown(key_id)} is not allowed; use 1 to 64 letters, digits, '.', '_' and '-'"
-        )
+    _check_id(where, key_id)
     at = f"{where}: key {key_id!r}"
     try:
         entry = msgspec.convert(members, _Entry)
@@ -207,9 +220,16 @@ def _checked(where: str, key_id: str, members: dict[str, Any]) -> tuple[bytes, K
     if entry.kind == "private" and entry.allowed_origins:
         raise InvalidKeys(f"{at}: allowed_origins is for public keys; this one is private")
     if entry.kind == "public" and not entry.allowed_origins:
-        raise InvalidKeys(f"{at}: a public key needs allowed_origins, such as https://app.example.com, or * for any")
+        raise InvalidKeys(f"{at}: a public key needs allowed_origins, such as {EXAMPLE_ORIGIN}, or * for any")
     games = None if entry.games is None else frozenset(entry.games)
     return digest, Key(key_id, entry.kind, games, frozenset(entry.allowed_origins))
+
+
+def _check_id(where: str, key_id: str) -> None:
+    if _ID.match(key_id) is None or redact(key_id) != key_id:
+        raise InvalidKeys(
+            f"{where}: key id {_shown(key_id)} is not allowed; use 1 to 64 letters, digits, '.', '_' and '-'"
+        )
 
 
 def _checked_hash(at: str, text: str) -> bytes:

@@ -116,13 +116,22 @@ def config(
 @key_app.command("new")
 def key_new(
     kind: Annotated[Literal["private", "public"], typer.Option(help="private: servers; public: browsers.")] = "private",
+    key_id: Annotated[str, typer.Option("--id", help="What the logs call the client.")] = "client1",
 ) -> None:
     """Make an API key. It is shown once; only its hash is kept in the settings."""
-    from auth.keys import generate
+    from auth.keys import EXAMPLE_ORIGIN, InvalidKeys, generate, line_entry
 
     secret, stored = generate(kind)
-    print(f"key (give it to the client, it is not shown again): {secret}", file=sys.stderr)
-    print(f"hash (for RELAY_AUTH_KEYS or the keys file, see docs/auth.md): {stored}", file=sys.stderr)
+    try:
+        entry = line_entry(key_id, kind, stored)
+    except InvalidKeys as error:
+        fail(str(error))
+    origins = f"; put the origins of your pages in place of {EXAMPLE_ORIGIN}" if kind == "public" else ""
+    # What may be piped on stdout, what it is on stderr: a terminal shows each value below its name.
+    print("key, for the client; it is not shown again:", file=sys.stderr)
+    print(secret, flush=True)
+    print(f"entry, for RELAY_AUTH_KEYS{origins}:", file=sys.stderr)
+    print(entry, flush=True)
 
 
 @key_app.command("secret")

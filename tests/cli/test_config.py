@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from auth.keys import hash_of
+from auth.keys import KeyStore, Kind
 from tests.cli.command import assert_one_line, run
 
 pytestmark = pytest.mark.service
@@ -77,13 +77,24 @@ def test_wrong_setting_stops_every_command(command: str) -> None:
     assert_one_line(run(command, RELAY_LOG_LEVEL="loud"), "RELAY_LOG_LEVEL='loud'")
 
 
-def test_new_key_and_secret_are_what_serve_takes() -> None:
-    """The key goes to the client, its hash to the settings."""
-    made = run("key", "new", "--kind", "public")
-    printed = made.out + made.err
-    [key], [stored] = re.findall(r"pk_live_[0-9a-f]{64}", printed), re.findall(r"sha256:[0-9a-f]{64}", printed)
+@pytest.mark.parametrize("kind", ["private", "public"])
+def test_new_key_is_printed_for_pipes_with_an_entry_that_serve_takes(kind: Kind) -> None:
+    """Two lines on stdout: the key for the client, the entry for RELAY_AUTH_KEYS."""
+    key, entry = run("key", "new", "--kind", kind, "--id", "partner").out.splitlines()
+
+    found = KeyStore.load(text=entry).authenticate(key)
+    assert (found.id, found.kind) == ("partner", kind)
+    assert run("key", "new").out.splitlines()[1].startswith("client1=sha256:")
+
+
+def test_new_key_under_an_id_that_is_not_allowed() -> None:
+    """What is allowed, and no key that would be lost."""
+    assert_one_line(run("key", "new", "--id", "a b"), "'a b'", "1 to 64 letters")
+
+
+def test_new_secrets_differ() -> None:
+    """Each is an entry of RELAY_AUTH_TOKEN_SECRETS."""
     [first], [second] = (run("key", "secret").out.splitlines() for _ in range(2))
 
-    assert stored == hash_of(key)
     assert re.fullmatch(r"k\w+:[\w-]{43}", first)
     assert first != second
