@@ -77,8 +77,12 @@ async def running_relay(
         keys: Who may come in.
         signer: Makes and checks stream tokens.
         home: HTML to show at ``/``; None: nothing is there.
+
+    Raises:
+        StartError: Something is missing or wrong; ``str()`` says what.
     """
     catalogue = load_catalogue(settings.games_file)
+    _check_games(keys, catalogue)
     links = settings.links
     ring = Ring(rounds_per_game=settings.replay.ring_rounds, bytes_per_game=settings.replay.ring_bytes)
     hub = Hub(ring, unsent_bytes=links.unsent_bytes, linger_s=links.linger_s)
@@ -135,6 +139,16 @@ def load_catalogue(games_file: Path | None) -> Catalogue:
         return Catalogue.load(None if games_file is None else _read(games_file, "RELAY_GAMES_FILE"))
     except InvalidCatalogue as error:
         raise StartError(f"{games_file}: {error}") from error
+
+
+def _check_games(keys: KeyStore, catalogue: Catalogue) -> None:
+    """Refuse a key for a game that there is not: a misspelt one would open nothing, and nobody would be told."""
+    for key in keys.keys():  # noqa: SIM118 - a store is no mapping
+        if unknown := sorted((key.games or frozenset()) - catalogue.slugs):
+            raise StartError(
+                f"key {key.id!r}: games holds {unknown[0]!r}, which is not in the catalogue; "
+                f"known games: {', '.join(sorted(catalogue.slugs))}"
+            )
 
 
 async def stop_requested() -> None:

@@ -46,6 +46,13 @@ def test_with_keys_that_cannot_be_used(auth: dict[str, str], parts: list[str]) -
     assert DEMO_KEY not in outcome.err
 
 
+def test_with_a_key_for_a_game_that_there_is_not() -> None:
+    """Which key, which game, and which games there are."""
+    auth = {"RELAY_AUTH_KEYS": f"{KEYS} games=crash,chess", "RELAY_AUTH_TOKEN_SECRETS": SECRETS}
+
+    assert_one_line(run("serve", **auth, **SETTINGS), "key 'k'", "'chess'", "known games: ", "crash")
+
+
 @pytest.mark.parametrize("command", ["serve", "dev"])
 def test_on_a_busy_port(command: str) -> None:
     """Which port, and how to choose another."""
