@@ -89,6 +89,8 @@ class Session:
         if message.action == "ping":
             self._link.tell({"event": "pong"})
             return
+        if not message.games:
+            raise BadMessage(f"games must be a list of slugs to {message.action}")
         try:
             games = named_games(self._catalogue, self._allowed, message.games)
             after = None if message.after is None else Cursor.parse(message.after)

@@ -8,7 +8,7 @@ by the hub as prepared frames straight to the transport. The handshake is in `re
 import asyncio
 import functools
 from collections.abc import Callable, Mapping
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import msgspec
 
@@ -37,10 +37,14 @@ _UNANSWERED_PINGS: Final = 2
 _CLOSE_REASON_BYTES: Final = 123
 
 
+Action = Literal["subscribe", "unsubscribe", "ping"]
+_ACTIONS: Final = get_args(Action)
+
+
 class ClientMessage(msgspec.Struct, forbid_unknown_fields=True):
     """What a client may say on an open link."""
 
-    action: Literal["subscribe", "unsubscribe", "ping"]
+    action: Action
     games: list[str] = []
     after: str | None = None
 
@@ -154,7 +158,26 @@ def _read(text: bytes) -> ClientMessage:
     try:
         return _decode(text)
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise BadMessage(str(error)) from error
+        raise BadMessage(_fault(text)) from error
+
+
+def _fault(text: bytes) -> str:
+    """Say what is wrong with a message that could not be read, and what is allowed; fits into a close reason."""
+    try:
+        message = msgspec.json.decode(text)
+    except (msgspec.MsgspecError, RecursionError):
+        return 'not JSON; send an object such as {"action":"ping"}'
+    if not isinstance(message, dict):
+        return "a message must be a JSON object with an action"
+    names = ClientMessage.__struct_fields__
+    if unknown := [name for name in message if name not in names]:
+        return f"unknown member {unknown[0][:20]!r}; allowed: {', '.join(names)}"
+    if message.get("action") not in _ACTIONS:
+        return "action must be subscribe, unsubscribe or ping"
+    games = message.get("games", [])
+    if not isinstance(games, list) or not all(isinstance(game, str) for game in games):
+        return "games must be a list of slugs"
+    return "after must be a cursor"
 
 
 @functools.cache  # one compressor per window size serves the process

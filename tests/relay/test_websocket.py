@@ -168,6 +168,8 @@ async def opens(url: str, token: str) -> bool:
         ("/ws/crash?games=dice", 400, "bad_request"),
         ("/ws/crash?min_point=x", 400, "invalid_filter"),
         ("/ws/crash?after=x", 400, "invalid_cursor"),
+        ("/ws/crash?minpoint=2", 400, "bad_request"),
+        ("/ws?limit=2", 400, "bad_request"),
     ],
 )
 async def test_what_there_is_not_is_refused_before_the_handshake(relay: str, path: str, status: int, code: str) -> None:
@@ -340,6 +342,33 @@ async def test_message_that_is_wrong_ends_its_link_with_the_reason(
 
     assert (code, reason["reason"]) == (1008, "bad_message")
     assert reason["error"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("{", 'not JSON; send an object such as {"action":"ping"}'),
+        ("[" * 4000, 'not JSON; send an object such as {"action":"ping"}'),
+        ("[]", "a message must be a JSON object with an action"),
+        ("{}", "action must be subscribe, unsubscribe or ping"),
+        ('{"action":"foo"}', "action must be subscribe, unsubscribe or ping"),
+        ('{"action":["ping"]}', "action must be subscribe, unsubscribe or ping"),
+        ('{"action":"ping","game":"crash"}', "unknown member 'game'; allowed: action, games, after"),
+        ('{"action":"subscribe","games":"crash"}', "games must be a list of slugs"),
+        ('{"action":"subscribe","games":[1]}', "games must be a list of slugs"),
+        ('{"action":"subscribe","games":["crash"],"after":5}', "after must be a cursor"),
+        ('{"action":"subscribe"}', "games must be a list of slugs to subscribe"),
+    ],
+)
+async def test_refusal_of_a_message_is_a_whole_sentence_of_ours(
+    relay: str, client: aiohttp.ClientSession, text: str, sentence: str
+) -> None:
+    """It says what is allowed, not where a parser stumbled, and fits into a close reason uncut."""
+    async with link(client, relay, "/ws/crash") as ws:
+        await ws.send_str(text)
+        code, reason = await closed(ws)
+
+    assert (code, reason["error"]) == (1008, sentence)
 
 
 async def test_more_than_a_hundred_messages_between_heartbeats_end_the_link(
