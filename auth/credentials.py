@@ -84,6 +84,25 @@ def find_ws_credential(headers: Mapping[str, str], query: Mapping[str, str]) -> 
     return Presented(presented.kind, presented.secret, named or (tokens[0] if tokens else None))
 
 
+def required(presented: Presented | None, query: Mapping[str, str], *, tokens: bool) -> Presented:
+    """Return what was presented, or say what to send.
+
+    Args:
+        presented: What one of the ``find`` functions returned.
+        query: Decoded query parameters; a key among them is told where it would be taken.
+        tokens: Whether a stream token would do as well.
+
+    Raises:
+        InvalidCredential: Nothing was presented.
+    """
+    if presented is not None:
+        return presented
+    send = f"send an API key in X-API-Key{', or a stream token' if tokens else ''}"
+    if _values(query, "api_key"):
+        raise InvalidCredential(f"a key in the URL is taken on /sse only; {send}")
+    raise InvalidCredential(f"a credential is missing; {send}")
+
+
 def authorize(presented: Presented | None, keys: KeyStore, signer: TokenSigner, *, origin: str | None) -> Grant:
     """Turn what a request presented into what it is granted.
 
@@ -99,7 +118,7 @@ def authorize(presented: Presented | None, keys: KeyStore, signer: TokenSigner, 
         NotAllowedOrigin: The key is public and `origin` is not one of its own, compared exactly.
     """
     if presented is None:
-        raise InvalidCredential("a credential is missing; send an API key in X-API-Key, or a stream token")
+        raise InvalidCredential("a credential is missing; send an API key in X-API-Key")
     if presented.kind == "token":
         grant = signer.verify(presented.secret)
     else:

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from auth.credentials import find_key
+from auth.credentials import find_key, required
 from relay.compress import compressed
 from relay.edge import Edge
 from relay.errors import BadRequest
@@ -18,9 +18,11 @@ from relay.history import History
 from relay.item import Item
 from relay.past import DEFAULT_LIMIT, MAX_LIMIT, Query, look_back
 from relay.start import parse_int, parse_time
-from relay.subscription import named_games, wanted
+from relay.subscription import named_games, refuse_unknown, wanted
 from rounds import Catalogue, Cursor
+from rounds.filter import PARAMETERS as FILTER_PARAMETERS
 
+_PARAMETERS: Final = ("before", "after", "from", "to", "limit", *FILTER_PARAMETERS)
 _JSON: Final = "application/json"
 _CACHING: Final = {"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding, Authorization, X-API-Key"}
 
@@ -79,8 +81,10 @@ class Rest:
         """Rounds of the past, newest first, as a bare array; ``Link: rel="next"`` leads on to the very end."""
         query = request.query
         allowed = self._allowed(request)
+        want = wanted(self._catalogue, allowed, request.match_info, query)
+        refuse_unknown(query, _PARAMETERS if request.match_info else ("games", *_PARAMETERS))
         asked = Query(
-            wanted(self._catalogue, allowed, request.match_info, query),
+            want,
             limit=DEFAULT_LIMIT if "limit" not in query else parse_int(query, "limit", at_least=1, at_most=MAX_LIMIT),
             before=_cursor(query, "before"),
             after=_cursor(query, "after"),
@@ -98,7 +102,8 @@ class Rest:
         return _answer(request, b"[%b]" % b",".join([item.json for item in answer.items]), headers)
 
     def _allowed(self, request: web.Request) -> frozenset[str] | None:
-        presented = find_key(request.headers, request.query, allow_query=False)
+        found = find_key(request.headers, request.query, allow_query=False)
+        presented = required(found, request.query, tokens=False)
         return self._edge.admission.grant(presented, origin=request.headers.get("Origin")).games
 
 

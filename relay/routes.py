@@ -6,7 +6,7 @@ from typing import Final
 
 from aiohttp import HttpVersion11, web
 
-from auth.credentials import Presented, find_key, find_sse_credential, find_ws_credential
+from auth.credentials import Presented, find_key, find_sse_credential, find_ws_credential, required
 from auth.tokens import Grant
 from backends.log import LogError
 from relay import sse
@@ -19,13 +19,17 @@ from relay.history import History
 from relay.hub import Wanted
 from relay.past import Query, is_over
 from relay.session import Session
+from relay.start import PARAMETERS as START_PARAMETERS
 from relay.start import Start
 from relay.stream_link import StreamLink, TakenOver, give_to, head, take_over
-from relay.subscription import wanted
+from relay.subscription import refuse_unknown, wanted
 from relay.websocket import WebSocketLink
 from rounds import Catalogue
+from rounds.filter import PARAMETERS as FILTER_PARAMETERS
 
 _STREAM_PATHS: Final = ("", "/type/{type}", "/{game}")
+_WS_PARAMETERS: Final = (*START_PARAMETERS, *FILTER_PARAMETERS, "token")
+_SSE_PARAMETERS: Final = (*_WS_PARAMETERS, "api_key")
 
 
 class Routes:
@@ -44,7 +48,8 @@ class Routes:
         ]
 
     async def issue_token(self, request: web.Request) -> web.Response:
-        presented = find_key(request.headers, request.query, allow_query=False)
+        found = find_key(request.headers, request.query, allow_query=False)
+        presented = required(found, request.query, tokens=False)
         token, expires_at = self._edge.admission.token(presented, origin=request.headers.get("Origin"))
         # Strings only: given clients decode this into a map of strings.
         return web.json_response({"token": token, "expires_at": expires_at}, headers={"Cache-Control": "no-store"})
@@ -52,7 +57,7 @@ class Routes:
     async def stream_websocket(self, request: web.Request) -> web.StreamResponse:
         check_upgrade(request.headers)
         presented = find_ws_credential(request.headers, request.query)
-        grant, want = self._admit(request, presented)
+        grant, want = self._admit(request, presented, _WS_PARAMETERS)
         start = Start.parse(request.query)
         handshake = shake_hands(request.headers, subprotocol=None if presented is None else presented.subprotocol)
         settings = self._edge.settings
@@ -78,7 +83,8 @@ class Routes:
         raise TakenOver
 
     async def stream_sse(self, request: web.Request) -> web.StreamResponse:
-        grant, want = self._admit(request, find_sse_credential(request.headers, request.query))
+        presented = find_sse_credential(request.headers, request.query)
+        grant, want = self._admit(request, presented, _SSE_PARAMETERS)
         start = Start.parse(request.query, last_event_id=request.headers.get("Last-Event-ID"))
         refusal = await self._take_place()
         if refusal is not None:
@@ -128,7 +134,12 @@ class Routes:
         except LogError:
             return False  # the stream itself waits for the log; an error would end an EventSource for good
 
-    def _admit(self, request: web.Request, presented: Presented | None) -> tuple[Grant, Wanted]:
+    def _admit(
+        self, request: web.Request, found: Presented | None, parameters: tuple[str, ...]
+    ) -> tuple[Grant, Wanted]:
         """Check who asks and for what, before anything is allocated for it."""
+        presented = required(found, request.query, tokens=True)
         grant = self._edge.admission.grant(presented, origin=request.headers.get("Origin"))
-        return grant, wanted(self._catalogue, grant.games, request.match_info, request.query)
+        want = wanted(self._catalogue, grant.games, request.match_info, request.query)
+        refuse_unknown(request.query, parameters if request.match_info else ("games", *parameters))
+        return grant, want

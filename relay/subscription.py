@@ -1,10 +1,13 @@
 """What a request asks for: read from its path and query, checked against the catalogue and the grant. Pure."""
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from relay.errors import BadRequest, NotAllowed
 from relay.hub import Wanted
 from rounds import Catalogue, Filter
+
+_NOT_OURS: Final = ("_", "utm_")
 
 
 def wanted(
@@ -37,6 +40,20 @@ def wanted(
     else:
         games = _all_allowed(catalogue.slugs, allowed)
     return Wanted(games, Filter.parse(query))
+
+
+def refuse_unknown(query: Iterable[str], allowed: Iterable[str]) -> None:
+    """Check the names of query parameters: a misspelt one that is passed over would answer another question.
+
+    Names that begin with ``_`` or ``utm_`` are let through: tools add them against caches and for statistics.
+
+    Raises:
+        BadRequest: A name is not among those allowed.
+    """
+    known = list(allowed)
+    for name in query:
+        if name not in known and not name.startswith(_NOT_OURS):
+            raise BadRequest(f"unknown query parameter {name[:40]!r}; allowed here: {', '.join(known)}")
 
 
 def named_games(catalogue: Catalogue, allowed: frozenset[str] | None, names: Iterable[str]) -> frozenset[str]:

@@ -13,6 +13,7 @@ from auth.credentials import (
     find_key,
     find_sse_credential,
     find_ws_credential,
+    required,
 )
 from auth.keys import DEMO_KEY, DEMO_PUBLIC_KEY, InvalidCredential, Key, KeyStore, hash_of
 from auth.tokens import Grant, InvalidToken, TokenSigner
@@ -226,9 +227,33 @@ def test_origin_of_a_public_key_without_any_is_refused(signer: TokenSigner) -> N
 
 
 def test_nothing_presented_is_refused_with_what_to_send(keys: KeyStore, signer: TokenSigner) -> None:
-    """The sentence names the two ways in."""
-    with pytest.raises(InvalidCredential, match=r"X-API-Key, or a stream token"):
+    """A key, wherever it is not known that a token would do as well."""
+    with pytest.raises(InvalidCredential, match=r"missing; send an API key in X-API-Key$"):
         authorize(None, keys, signer, origin=None)
+
+
+@pytest.mark.parametrize(
+    ("query", "tokens", "sentence"),
+    [
+        ({}, True, "a credential is missing; send an API key in X-API-Key, or a stream token"),
+        ({}, False, "a credential is missing; send an API key in X-API-Key"),
+        ({"api_key": KEY}, False, "a key in the URL is taken on /sse only; send an API key in X-API-Key"),
+        ({"api_key": " "}, False, "a credential is missing; send an API key in X-API-Key"),
+    ],
+)
+def test_sentence_names_only_what_is_of_use_there(query: dict[str, str], tokens: bool, sentence: str) -> None:
+    """A token buys no token, and a key in a URL that takes none is not missing but misplaced."""
+    with pytest.raises(InvalidCredential) as raised:
+        required(None, query, tokens=tokens)
+
+    assert str(raised.value) == sentence
+
+
+def test_what_was_presented_is_what_is_required() -> None:
+    """Whether it is any good is asked elsewhere."""
+    presented = Presented("key", "x")
+
+    assert required(presented, {"api_key": "y"}, tokens=False) is presented
 
 
 @pytest.mark.parametrize("kind", ["key", "token"])

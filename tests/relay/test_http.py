@@ -194,6 +194,18 @@ async def test_key_in_the_url_buys_no_token(relay: str) -> None:
     answer = await exchange(relay, f"POST /api/auth/token?api_key={DEMO_KEY} HTTP/1.1", "Content-Length: 0")
 
     assert_is_error(answer, 401, "invalid_credential")
+    assert answer.json["error"] == "a key in the URL is taken on /sse only; send an API key in X-API-Key"
+    assert DEMO_KEY.encode() not in answer.body
+
+
+async def test_misspelt_parameter_streams_nothing(relay: str) -> None:
+    """400 with the parameters there are: `?minpoint=2` must not stream everything."""
+    answer = await exchange(relay, "GET /sse/crash?minpoint=2 HTTP/1.1", KEY)
+
+    assert_is_error(answer, 400, "bad_request")
+    assert "'minpoint'" in answer.json["error"]
+    assert "min_point" in answer.json["error"]
+    assert "games" not in answer.json["error"]  # the path names the game
 
 
 # --- browsers ----------------------------------------------------------------------------------------------------

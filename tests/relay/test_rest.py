@@ -249,6 +249,12 @@ async def test_rare_rounds_of_long_ago_are_found_without_reading_everything_at_o
         ("min_point=3&max_point=2", "invalid_filter", "min_point 3 is above max_point 2"),
         ("colors=red,,black", "invalid_filter", "colors 'red,,black'"),
         ("games=dice", "bad_request", "games cannot be given here"),
+        (
+            "minpoint=2",
+            "bad_request",
+            "unknown query parameter 'minpoint'; allowed here: before, after, from, to, limit",
+        ),
+        ("last=5", "bad_request", "unknown query parameter 'last'"),  # of streams; a page has a limit
     ],
 )
 async def test_a_bad_value_is_refused_by_name(relay: Relay, query: str, code: str, names: str) -> None:
