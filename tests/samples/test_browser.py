@@ -75,6 +75,13 @@ def test_page_with_a_wrong_key_says_so_and_stops(browser: Browser, page: str, re
     assert browser.status("key")
 
 
+def test_page_with_an_unknown_game_says_so_and_stops(browser: Browser, page: str, relay: LiveRelay) -> None:
+    """A browser hides why a handshake failed; the page finds out and does not come back for ever."""
+    browser.open(f"{page}?base={relay.url}&game=nope&via=WebSocket")
+
+    assert "unknown game 'nope'" in browser.status("refused")
+
+
 def test_relay_serves_the_page_itself(browser: Browser, relay: LiveRelay) -> None:
     """The address that `make run` prints shows live rounds without a single click."""
     browser.open(f"{relay.url}/")

@@ -24,20 +24,28 @@ request = pb.StreamByGameRequest(
     start=pb.Start(allow_gap=True),
 )
 
-while True:
-    pause_s = random.uniform(0, 2)  # at random, so that clients do not all come at once
-    try:
-        for round_ in stub.StreamByGame(request, metadata=metadata):
-            if round_.HasField("gap"):
-                print(f"rounds after {round_.gap.from_cursor} are gone ({round_.gap.reason})", file=sys.stderr)
-                continue
-            print(f"[{round_.game_slug}] Round {round_.round_id}", flush=True)
-            request.start.after = round_.cursor  # go on after what has been printed
-    except grpc.RpcError as error:
-        if error.code().name in FATAL:
-            sys.exit(f"refused: {error.details()}")
-        print(f"disconnected: {error.details()}", file=sys.stderr)
-        for name, value in error.trailing_metadata() or ():
-            if name == "retry-after-ms":
-                pause_s = int(value) / 1000
-    time.sleep(pause_s)
+
+def main() -> None:
+    while True:
+        pause_s = random.uniform(0, 2)  # at random, so that clients do not all come at once
+        try:
+            for round_ in stub.StreamByGame(request, metadata=metadata):
+                if round_.HasField("gap"):
+                    print(f"rounds after {round_.gap.from_cursor} are gone ({round_.gap.reason})", file=sys.stderr)
+                    continue
+                print(f"[{round_.game_slug}] Round {round_.round_id}", flush=True)
+                request.start.after = round_.cursor  # go on after what has been printed
+        except grpc.RpcError as error:
+            if error.code().name in FATAL:
+                sys.exit(f"refused: {error.details()}")
+            print(f"disconnected: {error.details()}", file=sys.stderr)
+            for name, value in error.trailing_metadata() or ():
+                if name == "retry-after-ms":
+                    pause_s = int(value) / 1000
+        time.sleep(pause_s)
+
+
+try:
+    main()
+except KeyboardInterrupt:
+    sys.exit(130)

@@ -12,21 +12,29 @@ import sseclient
 BASE_URL = os.environ.get("BASE_URL", "http://127.0.0.1:8080")
 GAME = os.environ.get("GAME", "crash")
 headers = {"X-API-Key": os.environ.get("API_KEY", "sk_live_" + "0" * 64), "Accept": "text/event-stream"}
-pause_s = 1.0
 
-while True:
-    try:
-        # The relay writes at least every 15 s, so half a minute of silence means that the connection is dead.
-        with requests.get(f"{BASE_URL}/sse/{GAME}", headers=headers, stream=True, timeout=(10, 30)) as response:
-            if response.status_code in (400, 401, 403, 404):
-                sys.exit(f"refused: {response.text}")
-            response.raise_for_status()
-            for event in sseclient.SSEClient(response).events():
-                if event.event == "message":  # others are about the stream itself
-                    round_ = json.loads(event.data)
-                    print(f"[{round_['game_slug']}] Round {round_['round_id']}", flush=True)
-                    headers["Last-Event-ID"], pause_s = event.id, 1.0
-    except requests.RequestException as error:
-        print(f"disconnected: {error}", file=sys.stderr)
-    time.sleep(random.uniform(0, pause_s))  # at random, so that clients do not all come at once
-    pause_s = min(2 * pause_s, 30)
+
+def main() -> None:
+    pause_s = 1.0
+    while True:
+        try:
+            # The relay writes at least every 15 s, so half a minute of silence means that the connection is dead.
+            with requests.get(f"{BASE_URL}/sse/{GAME}", headers=headers, stream=True, timeout=(10, 30)) as response:
+                if response.status_code in (400, 401, 403, 404):
+                    sys.exit(f"refused: {response.text}")
+                response.raise_for_status()
+                for event in sseclient.SSEClient(response).events():
+                    if event.event == "message":  # others are about the stream itself
+                        round_ = json.loads(event.data)
+                        print(f"[{round_['game_slug']}] Round {round_['round_id']}", flush=True)
+                        headers["Last-Event-ID"], pause_s = event.id, 1.0
+        except requests.RequestException as error:
+            print(f"disconnected: {error}", file=sys.stderr)
+        time.sleep(random.uniform(0, pause_s))  # at random, so that clients do not all come at once
+        pause_s = min(2 * pause_s, 30)
+
+
+try:
+    main()
+except KeyboardInterrupt:
+    sys.exit(130)

@@ -45,4 +45,7 @@ async def main() -> None:
             pause_s = min(2 * pause_s, 30)
 
 
-asyncio.run(main())
+try:
+    asyncio.run(main())
+except KeyboardInterrupt:
+    sys.exit(130)
