@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from relay import cli_backend, cli_client
-from relay.cli_run import fail
+from relay.cli_run import end_quietly_on_interrupt, fail
 from relay.cli_run import run as run_command
 
 app = typer.Typer(
@@ -28,6 +28,8 @@ cli_client.add_to(app)
 
 def main() -> None:
     """Entry point of the command."""
+    end_quietly_on_interrupt()
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before any import of it: what it has to say, we say in a sentence
     app()
 
 

@@ -4,6 +4,8 @@ Owns the demo: a real nats-server, recorded rounds that play as if live, a relay
 """
 
 import asyncio
+import shutil
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -36,7 +38,7 @@ async def dev(settings: Settings, *, out: Console) -> None:
     """Run everything until SIGINT or SIGTERM.
 
     Raises:
-        StartError: A part cannot start; ``str()`` says why.
+        StartError: A part cannot start, or a server of ours has died (then in a group); ``str()`` says why.
     """
     context = BackendContext(catalogue=load_catalogue(settings.games_file))
     async with nats_server() as nats_url, _demo_source(settings.backend, context) as source:
@@ -69,10 +71,10 @@ class _Source(NamedTuple):
 async def _demo_source(settings: BackendSettings, context: BackendContext) -> AsyncIterator[_Source]:
     """The bundled recording, played from its file or into a database, unless the user has a source of their own."""
     recording = {"path": str(bundled()), **_DEMO_BACKEND}
-    if settings.options or settings.name not in ("file", *_POSTGRES):
+    if settings.name == "file" and "path" not in settings.options:  # a speed of the user's own, say
+        yield _Source(BackendSettings.model_validate({"name": "file", **recording, **settings.options}))
+    elif settings.options or settings.name not in _POSTGRES:
         yield _Source(settings)
-    elif settings.name == "file":
-        yield _Source(BackendSettings.model_validate({"name": "file", **recording}))
     else:
         from relay.demo_postgres import demo_database
 
@@ -94,9 +96,18 @@ def _page() -> str | None:
     return None
 
 
+def _command() -> str:
+    """How to call us again from the same place: ``.venv/bin/stream-relay`` where that is not on the PATH."""
+    called = Path(sys.argv[0])
+    on_path = shutil.which("stream-relay")
+    if called.name != "stream-relay" or (on_path is not None and called.exists() and called.samefile(on_path)):
+        return "stream-relay"
+    return str(called)
+
+
 def _welcome(out: Console, at: Addresses, hint: str) -> None:
     """Print where everything is, and commands that can be pasted as they are."""
-    url = at.url
+    url, command = at.url, _command()
     out.print(
         f"""
 [bold green]stream-relay is up[/]  {url}
@@ -105,8 +116,8 @@ def _welcome(out: Console, at: Addresses, hint: str) -> None:
     curl -N -H 'X-API-Key: {DEMO_KEY}' {url}/sse/crash
 {hint}
   [dim]all games, by WebSocket or SSE, never missing a round:[/]
-    stream-relay tail --url {url}
-    stream-relay tail crash --via sse --url {url}
+    {command} tail --url {url}
+    {command} tail crash --via sse --url {url}
 
   [dim]by gRPC:[/]
     grpcurl -plaintext -H 'x-api-key: {DEMO_KEY}' -d '{{"game_slug":"crash"}}' \\

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from relay.errors import StartError
+from relay.postgres_programs import command_as
 
 _LISTENING: Final = re.compile(rb"Listening for client connections on 127\.0\.0\.1:([0-9]+)")
 _START_S: Final = 10.0
@@ -25,12 +26,13 @@ async def nats_server(store: Path | None = None) -> AsyncIterator[str]:
         store: Where JetStream keeps its files. None: a temporary folder that goes when the server stops.
 
     Raises:
-        StartError: There is no nats-server on this machine, or it did not start.
+        StartError: There is no nats-server on this machine, it did not start, or it ended while the block lasted: then
+            the block is cancelled, and the error comes in a group.
     """
     program = _find()
-    with tempfile.TemporaryDirectory(prefix="stream-relay-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="stream-relay-", ignore_cleanup_errors=True) as temporary:
         process = await asyncio.create_subprocess_exec(
-            program, "-a", "127.0.0.1", "-p", "-1", "-js", "-sd", str(store or temporary),
+            *command_as(None), program, "-a", "127.0.0.1", "-p", "-1", "-js", "-sd", str(store or temporary),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
@@ -38,11 +40,34 @@ async def nats_server(store: Path | None = None) -> AsyncIterator[str]:
         )  # fmt: skip
         try:
             port = await _ready(process)
-            drain = asyncio.create_task(_discard(process), name="nats-server-log")
-            yield f"nats://127.0.0.1:{port}"
+            async with watched(process, "nats-server"):
+                yield f"nats://127.0.0.1:{port}"
         finally:
             await _stop(process)
-        await drain
+
+
+@asynccontextmanager
+async def watched(process: asyncio.subprocess.Process, name: str) -> AsyncIterator[None]:
+    """Read away a server's log, so that it never blocks on it, and cancel the block when the server ends.
+
+    Raises:
+        StartError: It ended; in a group, as a `asyncio.TaskGroup` raises it.
+    """
+    async with asyncio.TaskGroup() as tasks:
+        watching = [
+            tasks.create_task(_discard(_log_of(process)), name=f"{name}-log"),
+            tasks.create_task(_raise_at_end(process, name), name=f"{name}-end"),
+        ]
+        try:
+            yield
+        finally:
+            for task in watching:
+                task.cancel()
+
+
+async def _raise_at_end(process: asyncio.subprocess.Process, name: str) -> None:
+    code = await process.wait()
+    raise StartError(f"the embedded {name} ended unexpectedly (status {code}); start again")
 
 
 def _find() -> str:
@@ -70,10 +95,8 @@ async def _ready(process: asyncio.subprocess.Process) -> int:
     raise StartError(f"nats-server did not start: {seen.decode(errors='replace').strip() or 'it said nothing'}")
 
 
-async def _discard(process: asyncio.subprocess.Process) -> None:
-    """Keep the pipe empty, so that the server never blocks on its log."""
-    stderr = _log_of(process)
-    while await stderr.read(1 << 16):
+async def _discard(log: asyncio.StreamReader) -> None:
+    while await log.read(1 << 16):
         pass
 
 

@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import select
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -109,6 +111,32 @@ def test_dev_prints_what_to_paste_and_it_works() -> None:
         assert program.stop() == 0
     assert up[1] in curl[1]
     assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+def test_dev_ends_with_its_nats_server() -> None:
+    """A demo without its log brings nothing any more: it says so and stops, instead of staying half dead."""
+    with started("dev", "--port", "0", RELAY_BACKEND_SPEED="100") as program:  # with the demo's recording all the same
+        program.wait_for(r"^Ctrl-C stops")
+        [server] = children_of(program.pid)
+        os.kill(int(server), signal.SIGKILL)
+        assert program.wait(within_s=10) == 1
+
+    assert program.printed[-1].startswith("stream-relay: the embedded nats-server ended unexpectedly")
+    assert not any("Traceback" in line for line in program.printed)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent has died")
+def test_dev_that_is_killed_takes_its_nats_server_along() -> None:
+    """``kill -9`` leaves no server behind that nobody knows of."""
+    with started("dev", "--port", "0") as program:
+        program.wait_for(r"^Ctrl-C stops")
+        [server] = children_of(program.pid)
+        end = os.pidfd_open(int(server))
+        os.kill(program.pid, signal.SIGKILL)
+        ended, _, _ = select.select([end], [], [], 10)
+        os.close(end)
+
+    assert ended
 
 
 def ended_after_s(program: Program, number: signal.Signals) -> float:
