@@ -19,6 +19,7 @@ from backends.postgres.notify_session import Connection, ConnectionLost, Session
 from backends.postgres.options import PostgresOptions, quote_identifier
 from backends.postgres.slot import ReplicationOptions
 from backends.postgres.statements import statement
+from backends.registry import UnknownBackend, known_backends
 
 SETUP: Final = "stream-relay backend setup"
 
@@ -60,12 +61,25 @@ class Care(Protocol):
 
 
 def care_of(name: str, options: Mapping[str, object]) -> Care:
-    """Return the care of the backend called `name`; raise `InvalidOptions` when it needs none or options are wrong."""
+    """Return the care of the backend called `name`.
+
+    Raises:
+        UnknownBackend: There is no such backend.
+        InvalidOptions: It needs no set-up, or options are missing or wrong.
+    """
     try:
         make = _CARES[name]
     except KeyError:
-        known = ", ".join(sorted(_CARES))
-        raise InvalidOptions(f"backend {name!r:.64} needs no set-up; backends with set-up: {known}") from None
+        known = known_backends()
+        if name not in known:
+            raise UnknownBackend(name, known) from None
+        cared = ", ".join(sorted(_CARES))
+        raise InvalidOptions(f"backend {name!r:.64} needs no set-up; backends with set-up: {cared}") from None
+    if not options.get("dsn"):
+        raise InvalidOptions(
+            f"backend {name!r} needs the option 'dsn'; set RELAY_BACKEND_DSN, or give "
+            "-o dsn=postgresql://user:password@host:5432/database"
+        )
     care: Care = make(options)
     return care
 
@@ -128,6 +142,9 @@ class NotifyCare:
             source=options.source,
         )
         async with _connected(options) as connection:
+            source = await read_source(connection, options)
+            if not source["has_positions"]:
+                return {"state": "not set up", "run": f"{SETUP} --backend postgres-notify"}
             row = await ask(options, connection.fetchrow(sql))
         if row is None:
             return {"state": "never run"}
@@ -278,7 +295,7 @@ class ReplicationCare:
         async with _connected(options) as connection:
             row = await ask(options, connection.fetchrow(statement("read_slot_status", slot=options.slot)))
         if row is None:
-            return {"state": "missing", "run": SETUP}
+            return {"state": "missing", "run": f"{SETUP} --backend postgres-replication"}
         return {
             "state": "streaming" if row["active"] else "nobody reads",
             "active": _holder(row["active_pid"], row["client"], row["application"]),

@@ -45,6 +45,9 @@ async def test_commands_of_a_whole_life_say_what_they_did_and_exit_accordingly(
     code, said = await run("backend", "check", **settings)
     assert code == 1
     assert "stream-relay backend setup" in said
+    code, said = await run("backend", "status", **settings)
+    state = "not set up" if backend == "postgres-notify" else "missing"
+    assert (code, said.split()) == (0, f"state: {state} run: stream-relay backend setup --backend {backend}".split())
     code, said = await run("backend", "setup", **settings)
     assert (code, said.strip().endswith("public.rounds is set up")) == (0, True)
     code, _ = await run("backend", "check", **settings)
@@ -59,6 +62,24 @@ async def test_commands_of_a_whole_life_say_what_they_did_and_exit_accordingly(
     code, said = await run("backend", "check", **settings)
     assert code == 1
     assert "secret" not in said
+
+
+@pytest.mark.parametrize(
+    ("backend", "parts"),
+    [
+        ("foo", ["unknown backend 'foo'", "known backends: ", "postgres-notify"]),
+        ("file", ["'file' needs no set-up", "postgres-notify"]),
+        ("postgres-notify", ["'dsn'", "RELAY_BACKEND_DSN", "-o dsn="]),
+        ("postgres-replication", ["'dsn'", "RELAY_BACKEND_DSN", "-o dsn="]),
+    ],
+)
+async def test_command_for_a_backend_that_cannot_be_cared_for(backend: str, parts: list[str]) -> None:
+    """An unknown one lists the known ones; one without a database says how to name it."""
+    code, said = await run("backend", "check", "--backend", backend)
+
+    assert code == 1
+    assert len(said.splitlines()) == 1
+    assert all(part in said for part in parts)
 
 
 async def test_printed_sql_is_what_psql_takes(postgres: PostgresServer) -> None:
