@@ -60,6 +60,13 @@ class Browser:
         """Wait until the page's status matches; return it."""
         return str(self._post("/execute/async", {"script": _STATUS, "args": [pattern]}))
 
+    def ask(self, script: str) -> Any:
+        """Run the body of an asynchronous function in the page; return what it returns."""
+        wrapped = (
+            f"const done = arguments[0]; (async () => {{ {script} }})().then(done, (error) => done(String(error)))"
+        )
+        return self._post("/execute/async", {"script": wrapped, "args": []})
+
     def clear(self) -> None:
         """Forget the rounds shown so far."""
         self._post("/execute/sync", {"script": "document.querySelector('ol').replaceChildren()", "args": []})

@@ -14,6 +14,30 @@ from tests.samples.browser import Browser, headless_browser
 
 pytestmark = pytest.mark.service
 
+_DOCS_OPERATIONS = """
+// The page adds all operations in one turn, which an observer sees the end of.
+const main = document.querySelector('main')
+if (!main.children.length)
+  await new Promise((filled) => new MutationObserver(filled).observe(main, {childList: true}))
+return [...main.children].map((details) => ({
+  name: details.querySelector('summary').innerText.split(/\\s+/).slice(0, 2).join(' '),
+  empty: [...details.querySelectorAll('p, table')].filter((part) => !part.textContent.trim()).length,
+  text: details.textContent,
+  required: [...details.querySelectorAll('input:required')].map((input) => input.name),
+  tried: Boolean(details.querySelector('form')),
+}))
+"""
+_TRY_TOKEN = """
+document.querySelector('input[name=key]').value = 'sk_live_' + '0'.repeat(64)
+const details = [...document.querySelectorAll('details')].find((part) => /auth.token/.test(part.textContent))
+details.open = true
+const out = details.querySelector('pre')
+const told = new Promise((done) => new MutationObserver(done).observe(out, {childList: true}))
+details.querySelector('button').click()
+await told
+return out.textContent
+"""
+
 LINE = r"\[{game}\] Round \d+ {{.*}}"
 
 
@@ -89,3 +113,23 @@ def test_relay_serves_the_page_itself(browser: Browser, relay: LiveRelay) -> Non
     shown = browser.rounds(1)
 
     assert re.fullmatch(LINE.format(game="crash"), shown[0]), shown
+
+
+def test_docs_page_has_no_empty_parts_and_insists_on_what_a_path_needs(browser: Browser, relay: LiveRelay) -> None:
+    """Each operation opens to something, code looks like code, and no request is sent without its path."""
+    browser.open(f"{relay.url}/docs")
+
+    operations = {operation["name"]: operation for operation in browser.ask(_DOCS_OPERATIONS)}
+
+    assert not [name for name, operation in operations.items() if operation["empty"] or "`" in operation["text"]]
+    assert operations["GET /api/latest/{game}"]["required"] == ["game"]
+    assert operations["GET /api/history"]["required"] == []
+    assert not operations["GET /sse/{game}"]["tried"]
+
+
+def test_docs_page_tries_a_post(browser: Browser, relay: LiveRelay) -> None:
+    """A token is fetched with POST, and shown."""
+    browser.open(f"{relay.url}/docs")
+    browser.ask(_DOCS_OPERATIONS)
+
+    assert browser.ask(_TRY_TOKEN).startswith("200 /api/auth/token")
