@@ -6,6 +6,7 @@ sections. This module alone reads the environment.
 
 import os
 import re
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, Self, get_args
@@ -31,6 +32,7 @@ _OF_KUBERNETES = re.compile(r"\ARELAY_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_\d+
 _IN_URL: Final = re.compile(r"(://)[^\s,'\"]*(@)")
 """All that stands before the last ``@``: where a password is optional, the name may be a token."""
 _IN_DSN: Final = re.compile(r"(password\s*=\s*)(?:'[^']*'|[^\s&]+)()", re.IGNORECASE)
+_BOUNDS: Final = {"ge": "of at least", "gt": "above", "le": "up to", "lt": "below"}
 _SECRET_NAME: Final = re.compile(r"password|secret|token|api_?key", re.IGNORECASE)
 
 
@@ -198,7 +200,8 @@ def load(overrides: Mapping[str, Any] | None = None) -> Settings:
     try:
         return Settings(**(overrides or {}))
     except ValidationError as error:
-        raise InvalidSettings("\n".join(_sentence(fault) for fault in error.errors())) from error
+        given_by = origins(overrides)
+        raise InvalidSettings("\n".join(_sentence(fault, given_by) for fault in error.errors())) from error
     except ValueError as error:  # broken TOML
         raise InvalidSettings(f"{path}: {error}") from error
 
@@ -213,6 +216,32 @@ def variables() -> dict[str, str]:
         else:
             names[f"{ENV_PREFIX}{section}".upper()] = section
     return names
+
+
+Origin = Literal["command line", "environment", "file", "PORT"]
+
+
+def origins(overrides: Mapping[str, Any] | None = None) -> dict[str, Origin]:
+    """Say where each setting that somebody gave, as ``section.field``, has its value from; the others are defaults."""
+    path, port = os.environ.get(f"{ENV_PREFIX}CONFIG"), os.environ.get("PORT")
+    known, options = variables(), f"{ENV_PREFIX}BACKEND_"
+    found: dict[str, Origin] = {"http.port": "PORT"} if port else {}
+    if path:
+        found |= dict.fromkeys(_paths(tomllib.loads(Path(path).read_text("utf-8"))), "file")
+    for name in os.environ:
+        if name in known:
+            found[known[name]] = "environment"
+        elif name.startswith(options):
+            found[f"backend.{name.removeprefix(options).lower()}"] = "environment"
+    return found | dict.fromkeys(_paths(overrides or {}), "command line")
+
+
+def _paths(tree: Mapping[str, Any]) -> list[str]:
+    return [
+        path
+        for section, inner in tree.items()
+        for path in ([f"{section}.{field}" for field in inner] if isinstance(inner, Mapping) else [section])
+    ]
 
 
 def _unknown_variables(environ: Mapping[str, str]) -> set[str]:
@@ -234,17 +263,54 @@ def _allowed_near(name: str) -> str:
     return f"there are: {', '.join(sorted(near))}"
 
 
-def _sentence(fault: Any) -> str:
+def _sentence(fault: Any, given_by: Mapping[str, Origin]) -> str:
     """Name the setting, the value and what is allowed, in one line; a secret's value is never shown."""
     where = ".".join(str(part) for part in fault["loc"])
     variable = f"{ENV_PREFIX}{where.replace('.', '_')}".upper()
+    file = os.environ.get(f"{ENV_PREFIX}CONFIG")
+    section, dot, _ = where.partition(".")
     if fault["type"] == "extra_forbidden":
-        return f"{where} in the settings file is not a setting; {_allowed_near(variable)}"
+        there_are = _allowed_near(variable) if dot else _sections()
+        return f"{where} in {file} is not a setting; {there_are}"
     # A fault of a whole section comes with all of the section, its secrets too.
     is_shown = where not in _secret_fields() and not isinstance(fault["input"], Mapping)
     shown = f"={masked(where, str(fault['input']))[:80]!r}" if is_shown else ""
-    reason = fault["msg"].removeprefix("Value error, ")
-    return f"{variable}{shown} is not allowed: {reason[0].lower()}{reason[1:]}"
+    origin = given_by.get(where)
+    name = {"file": f"{where}{shown} in {file}", "PORT": f"PORT{shown}"}.get(origin or "", f"{variable}{shown}")
+    if is_shown and not dot and _section_model(section):
+        return f"{name} is not allowed: {where} is a section, [{where}]"
+    reason = _number_allowed(where) or fault["msg"].removeprefix("Value error, ")
+    return f"{name} is not allowed: {reason[0].lower()}{reason[1:]}"
+
+
+def _sections() -> str:
+    """List what may stand at the top of a file."""
+    top = {name: _section_model(name) for name in Settings.model_fields}
+    sections = ", ".join(f"[{name}]" for name, model in top.items() if model)
+    return f"there are the sections {sections}, and {', '.join(name for name, model in top.items() if not model)}"
+
+
+def _section_model(name: str) -> type[BaseModel] | None:
+    field = Settings.model_fields.get(name)
+    model = field.annotation if field else None
+    return model if isinstance(model, type) and issubclass(model, BaseModel) else None
+
+
+def _number_allowed(where: str) -> str | None:
+    """Say in words which numbers a setting takes; None: it is no number."""
+    section, _, name = where.partition(".")
+    model = _section_model(section)
+    field = model.model_fields.get(name) if model else None
+    if field is None:
+        return None
+    types = {field.annotation, *get_args(field.annotation)}
+    if not types & {int, float}:
+        return None
+    bounds = {name: getattr(part, name) for part in field.metadata for name in _BOUNDS if hasattr(part, name)}
+    words = " and ".join(f"{_BOUNDS[name]} {bound}" for name, bound in bounds.items())
+    if bounds.keys() == {"ge", "le"}:
+        words = f"from {bounds['ge']} to {bounds['le']}"
+    return f"it must be {'a whole number' if int in types else 'a number'} {words}".rstrip()
 
 
 def masked(name: str, value: str) -> str:

@@ -8,14 +8,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from relay.settings import Settings, masked, variables
+from relay.settings import Settings, masked, origins, variables
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
 
 def show(settings: Settings, *, as_json: bool) -> None:
-    """Print every setting with its value; which are the defaults can be seen at a glance."""
+    """Print every setting with its value and where that comes from."""
     if as_json:
         json.dump(_masked_tree("", settings.model_dump(mode="json")), sys.stdout, indent=2)
         print()
@@ -23,22 +23,22 @@ def show(settings: Settings, *, as_json: bool) -> None:
     table = Table(box=None, pad_edge=False)
     table.add_column("setting", no_wrap=True)
     table.add_column("value", overflow="fold")
-    table.add_column("")
+    table.add_column("from", no_wrap=True)
+    given_by = origins()
     for variable, path in variables().items():
         if path == "config":
             continue
         section, _, field = path.partition(".")
         holder: BaseModel = getattr(settings, section) if field else settings
         value = getattr(holder, field or section)
-        given = (field or section) in holder.model_fields_set and (not field or section in settings.model_fields_set)
-        table.add_row(variable, _shown(path, value), "set" if given else "")
+        table.add_row(variable, _shown(path, value), given_by.get(path, "default"))
     for name, value in settings.backend.options.items():
-        table.add_row(f"RELAY_BACKEND_{name.upper()}", _shown(name, value), "set")
+        table.add_row(f"RELAY_BACKEND_{name.upper()}", _shown(name, value), given_by.get(f"backend.{name}", "default"))
     Console(soft_wrap=True).print(table)
 
 
 def _shown(name: str, value: object) -> Text:
-    return Text("-" if value is None else masked(name, str(value)))
+    return Text("-" if value is None else masked(name, str(value)) or "-")
 
 
 def _masked_tree(name: str, value: Any) -> Any:

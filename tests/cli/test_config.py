@@ -21,18 +21,25 @@ def test_version() -> None:
 
 
 def test_config_shows_what_is_in_force(tmp_path: Path) -> None:
-    """Every variable with its value, and which of them somebody has set, in the environment or in a file."""
+    """Every variable with its value, and whether that is from the environment, a file, the platform, or the default."""
     file = tmp_path / "relay.toml"
-    file.write_text("[links]\nretry_ms = 7\n")
-    rows = dict(
-        line.split(maxsplit=1)
-        for line in run("--config", str(file), "config", RELAY_HTTP_PORT="1234").out.splitlines()[1:]
-        if " " in line.strip()
-    )
+    file.write_text("[links]\nretry_ms = 7\n[backend]\nspeed = 2\n[grpc]\nport = 1\n")
+    given = {"RELAY_GRPC_PORT": "1234", "RELAY_BACKEND_PATH": "x.jsonl", "PORT": "1235"}
+    heading, *rows = (line.split() for line in run("--config", str(file), "config", **given).out.splitlines())
 
-    assert rows["RELAY_HTTP_PORT"].split() == ["1234", "set"]
-    assert rows["RELAY_LINKS_RETRY_MS"].split() == ["7", "set"]
-    assert rows["RELAY_DRAIN_GRACE_S"].split() == ["10.0"]
+    assert heading == ["setting", "value", "from"]
+    assert all(len(row) == 3 for row in rows)
+    for row in (
+        ["RELAY_GRPC_PORT", "1234", "environment"],
+        ["RELAY_HTTP_PORT", "1235", "PORT"],
+        ["RELAY_LINKS_RETRY_MS", "7", "file"],
+        ["RELAY_BACKEND_SPEED", "2", "file"],
+        ["RELAY_BACKEND_PATH", "x.jsonl", "environment"],
+        ["RELAY_DRAIN_GRACE_S", "10.0", "default"],
+        ["RELAY_AUTH_KEYS", "-", "default"],
+        ["RELAY_GAMES_FILE", "-", "default"],
+    ):
+        assert row in rows
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])
@@ -59,7 +66,7 @@ def test_config_masks_every_secret(form: list[str]) -> None:
 @pytest.mark.parametrize(
     ("wrong", "parts"),
     [
-        ({"RELAY_HTTP_PORT": "abc"}, ["RELAY_HTTP_PORT='abc'", "integer"]),
+        ({"RELAY_HTTP_PORT": "abc"}, ["RELAY_HTTP_PORT='abc'", "a whole number from 0 to 65535"]),
         ({"RELAY_LOG_LEVEL": "loud"}, ["RELAY_LOG_LEVEL='loud'", "'debug'"]),
         ({"RELAY_LINKS_FOO": "1"}, ["RELAY_LINKS_FOO", "RELAY_LINKS_RETRY_MS"]),
         ({"RELAY_CONFIG": "/nowhere"}, ["RELAY_CONFIG='/nowhere'", "readable file"]),

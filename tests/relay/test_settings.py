@@ -67,7 +67,10 @@ def test_backend_options_are_the_backends_own(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
-        ("RELAY_HTTP_PORT", "abc", "integer"),
+        ("RELAY_HTTP_PORT", "abc", "it must be a whole number from 0 to 65535"),
+        ("RELAY_INGEST_PORT", "abc", "it must be a whole number from 0 to 65535"),
+        ("RELAY_LINKS_MAX_LINKS", "-1", "it must be a whole number of at least 0"),
+        ("RELAY_HTTP_REQUEST_S", "0", "it must be a number above 0 and up to 60"),
         ("RELAY_HTTP_PORT", "65536", "65535"),
         ("RELAY_LINKS_HEARTBEAT_S", "nan", "55"),
         ("RELAY_LINKS_HEARTBEAT_S", "60", "55"),
@@ -114,10 +117,11 @@ def test_unknown_variable_is_told_what_there_is(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("[http]\nprot = 1\n", "http.prot in the settings file is not a setting; there are: RELAY_HTTP_HOST"),
-        ("[htpp]\nport = 1\n", "htpp in the settings file is not a setting"),
+        ("[http]\nprot = 1\n", "relay.toml is not a setting; there are: RELAY_HTTP_HOST"),
+        ("[htpp]\nport = 1\n", "relay.toml is not a setting; there are the sections [http], [grpc], "),
+        ("http = 3\n", "relay.toml is not allowed: http is a section, [http]"),
         ("x = [", "relay.toml: "),
-        ("[http]\nport = 'x'\n", "RELAY_HTTP_PORT='x' is not allowed"),
+        ("[http]\nport = 'x'\n", "relay.toml is not allowed: it must be a whole number from 0 to 65535"),
     ],
 )
 def test_wrong_file_is_told_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, sentence: str) -> None:
@@ -127,6 +131,23 @@ def test_wrong_file_is_told_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         load()
 
     assert sentence in str(raised.value)
+
+
+def test_wrong_port_of_the_platform_is_told_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody looks for a setting that nobody gave."""
+    monkeypatch.setenv("PORT", "http")
+    with pytest.raises(InvalidSettings, match=r"\APORT='http' is not allowed: "):
+        load()
+
+
+def test_wrong_value_of_the_environment_is_not_told_of_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Both name the port, and the one that wins is the one at fault."""
+    monkeypatch.setenv("RELAY_CONFIG", write(tmp_path, "[http]\nport = 1\n"))
+    monkeypatch.setenv("RELAY_HTTP_PORT", "abc")
+    with pytest.raises(InvalidSettings, match=r"\ARELAY_HTTP_PORT='abc' is not allowed: "):
+        load()
 
 
 def test_missing_file_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
