@@ -15,10 +15,18 @@ from relay.cli_run import fail, run
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 _FIELDS: Final = ("round_id", "game_slug", "game_type", "finished_at", "extras", "timestamp")
+_COLUMNS: Final = ("finished_at", "game_slug", "round_id", "extras")
+"""Of the table; and the cursor where there is room for it."""
+_UNWRAPPED: Final = 100_000
+"""Columns of what is no terminal: more than any round takes."""
 
 Game = Annotated[str | None, typer.Argument(help="The game; all games without it.")]
-Via = Annotated[Literal["ws", "sse", "grpc"], typer.Option(help="The protocol to use.")]
-Url = Annotated[str, typer.Option(envvar="BASE_URL", help="Where the relay is; grpc://host:port for gRPC elsewhere.")]
+Protocol = Literal["ws", "sse", "grpc"]
+Via = Annotated[
+    Protocol | None, typer.Option(help="The protocol to use: ws, unless the URL says grpc.", show_default=False)
+]
+Url = Annotated[str, typer.Option(envvar="BASE_URL", help="Where the relay is.")]
+StreamUrl = Annotated[str, typer.Option(envvar="BASE_URL", help="Where the relay is; grpc://host:port for gRPC.")]
 ApiKey = Annotated[str, typer.Option("--key", envvar="API_KEY", help="Your API key; the demo's by default.")]
 Count = Annotated[int | None, typer.Option("--count", "-n", min=1, help="Stop after so many rounds.")]
 From = Annotated[str | None, typer.Option("--from", help="First moment, such as 2026-01-18T10:00:00Z.")]
@@ -35,8 +43,8 @@ def add_to(app: typer.Typer) -> None:
 
 def tail(
     game: Game = None,
-    via: Via = "ws",
-    url: Url = DEFAULT_URL,
+    via: Via = None,
+    url: StreamUrl = DEFAULT_URL,
     key: ApiKey = "",
     count: Count = None,
     where: Where = None,
@@ -52,16 +60,16 @@ def replay(
     after: After = None,
     last: Annotated[int | None, typer.Option(min=1, help="So many rounds of each game back.")] = None,
     speed: Annotated[float | None, typer.Option(help="Times the original cadence; else at once.")] = None,
-    via: Via = "ws",
-    url: Url = DEFAULT_URL,
+    via: Via = None,
+    url: StreamUrl = DEFAULT_URL,
     key: ApiKey = "",
     count: Count = None,
     where: Where = None,
 ) -> None:
     """Print rounds of the past as they were, then live ones; with --to, stop there."""
     given = {"from": from_, "to": to, "after": after, "last": last, "speed": speed}
-    if all(given[name] is None for name in ("from", "after", "last")):
-        fail("say where to begin: --from, --after or --last")
+    if all(value is None for value in given.values()):
+        fail("say where to begin: --from, --after or --last; --to or --speed alone begin with the oldest round")
     parameters = {name: str(value) for name, value in given.items() if value is not None}
     run(_print(_followed(game, url, key, via, parameters | _filters(where)), count))
 
@@ -113,10 +121,12 @@ def _target(game: str | None, url: str, key: str, *, schemes: Sequence[str] = ("
 
 
 def _followed(
-    game: str | None, url: str, key: str, via: Literal["ws", "sse", "grpc"], parameters: Mapping[str, str]
+    game: str | None, url: str, key: str, via: Protocol | None, parameters: Mapping[str, str]
 ) -> AsyncIterator[bytes]:
     from relay.client import follow
 
+    if via is None:
+        via = "grpc" if url.lower().startswith(("grpc://", "grpcs://")) else "ws"
     schemes = ("http", "https", "grpc", "grpcs") if via == "grpc" else ("http", "https")
     return follow(_target(game, url, key, schemes=schemes), via=via, parameters=parameters, say=_say)
 
@@ -166,15 +176,22 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False)
-    for name in ("finished_at", "game_slug", "round_id", "extras", "cursor"):
-        table.add_column(name, no_wrap=name != "extras", overflow="fold")
-    for round_ in rows:
-        table.add_row(*(str(round_[name]) for name in ("finished_at", "game_slug", "round_id", "extras", "cursor")))
-    console = Console()
+    def table_of(*names: str) -> Table:
+        table = Table(box=None, pad_edge=False)
+        for name in names:
+            table.add_column(name, no_wrap=name != "extras", overflow="fold")
+        for round_ in rows:
+            table.add_row(*(str(round_[name]) for name in names))
+        return table
+
+    console = Console(width=None if sys.stdout.isatty() else _UNWRAPPED)  # a line is a round, for grep and awk
+    table = table_of(*_COLUMNS, "cursor")
+    if console.measure(table).maximum > console.width:
+        table = table_of(*_COLUMNS)
     with console.capture() as drawn:
         console.print(table)
-    print(drawn.get(), end="")  # not by the console, which meets a closed pipe in a way of its own
+    for line in drawn.get().splitlines():
+        print(line.rstrip())  # not by the console, which meets a closed pipe in a way of its own
 
 
 async def _export(file: Path, target: Any, parameters: Mapping[str, str]) -> None:

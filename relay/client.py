@@ -26,6 +26,10 @@ class Refused(Exception):
     """The relay refused for good; ``str()`` is its own sentence."""
 
 
+class Unreachable(ConnectionError):
+    """Nothing that speaks the protocol is at the address; ``str()`` asks whether there is a relay."""
+
+
 class Ended(Exception):
     """The end that was asked for has been reached."""
 
@@ -65,18 +69,19 @@ async def follow(
         target: Whom to ask for what.
         via: The protocol.
         parameters: ``after``, ``from``, ``to``, ``last``, ``speed`` and filters, as in the URL.
-        say: Told in one sentence when the connection is lost or rounds are gone.
+        say: Told in one sentence when there is no relay, the connection is lost or rounds are gone.
 
     Raises:
         Refused: The relay refused the key, the game or a parameter.
     """
     read = _reader(via)
     given, failures = dict(parameters), 0
+    was_reached = is_told = False
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=5)) as session:
         while True:
             try:
                 async for data in read(session, target, given):
-                    failures = 0
+                    failures, was_reached = 0, True
                     message = msgspec.json.decode(data, type=_Message)
                     if message.event == "gap":
                         say(f"rounds after {message.begin} up to {message.end} are gone ({message.reason})")
@@ -88,10 +93,25 @@ async def follow(
             except Ended:
                 return
             except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-                say(f"connection lost ({str(error) or type(error).__name__}); reconnecting")
+                if not was_reached and (question := _question(error, target)) is not None:
+                    if not is_told:
+                        say(f"{question}; trying until there is")
+                    is_told = True
+                else:
+                    was_reached = True
+                    say(f"connection lost ({str(error) or type(error).__name__}); reconnecting")
             failures += 1
             # Full jitter: many clients that lost one relay must not come back together.
             await asyncio.sleep(random.uniform(0, min(_LONGEST_WAIT_S, 0.25 * 2**failures)))  # noqa: S311
+
+
+def _question(error: Exception, target: Target) -> str | None:
+    """What to ask when a first connection fails; None when something did answer."""
+    if isinstance(error, Unreachable):
+        return str(error)
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ServerTimeoutError):
+        return f"is a relay running at {target.url}? ({error})"
+    return None
 
 
 Reader = Callable[[aiohttp.ClientSession, Target, Mapping[str, str]], AsyncIterator[bytes]]

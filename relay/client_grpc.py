@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import grpc
 from grpc import StatusCode, aio
 
-from relay.client import Ended, Refused, Target
+from relay.client import Ended, Refused, Target, Unreachable
 from relay.errors import BadRequest
 from relay.rpc.methods import SERVICE
 from relay.start import Start, parse_time
@@ -31,6 +31,7 @@ async def read_grpc(_session: object, target: Target, parameters: Mapping[str, s
     Raises:
         Refused: A parameter is wrong, or the relay refused; with its own sentence.
         Ended: The end that was asked for has been reached.
+        Unreachable: Nothing at the address speaks gRPC; call again.
         ConnectionError: The stream ended; call again.
     """
     try:  # what the fields of a message cannot hold is refused here, in the words of the other protocols
@@ -57,15 +58,23 @@ async def read_grpc(_session: object, target: Target, parameters: Mapping[str, s
         except aio.AioRpcError as error:
             if error.code() in _FATAL:
                 raise Refused(error.details() or error.code().name) from error
+            if channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE:  # after a loss it is IDLE
+                raise Unreachable(
+                    f"is a relay's gRPC at {_address(target)}? if elsewhere, say where with --url grpc://host:port"
+                ) from error
             raise ConnectionError(error.details() or error.code().name) from error
     raise Ended
 
 
-def _channel(target: Target) -> aio.Channel:
+def _address(target: Target) -> str:
     parts = urlsplit(target.url)
     port = parts.port if parts.scheme in ("grpc", "grpcs") and parts.port else _PORT
-    address = f"{parts.hostname}:{port}"
-    if parts.scheme in ("https", "grpcs"):
+    return f"{parts.hostname}:{port}"
+
+
+def _channel(target: Target) -> aio.Channel:
+    address = _address(target)
+    if urlsplit(target.url).scheme in ("https", "grpcs"):
         return aio.secure_channel(address, grpc.ssl_channel_credentials())
     return aio.insecure_channel(address)
 

@@ -10,6 +10,7 @@ import os
 import pty
 import signal
 import sys
+import termios
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -137,6 +138,44 @@ async def test_a_bounded_replay_prints_its_rounds_and_ends(relay: Relay, via: st
 
 
 @pytest.mark.parametrize("via", TRANSPORTS)
+@pytest.mark.parametrize("ending", [("--to", at(3)), ("--speed", "10000", "--count", "3")])
+async def test_a_replay_without_a_beginning_begins_with_the_oldest_round(
+    relay: Relay, via: str, ending: tuple[str, ...]
+) -> None:
+    """The end or the speed alone is enough to ask for."""
+    result = await ran("replay", "crash", *ending, "--via", via, "--url", relay.url(via))
+
+    assert (result.code, result.err, result.ids) == (0, "", [1, 2, 3])
+
+
+async def test_the_url_of_grpc_is_enough_to_choose_it(relay: Relay) -> None:
+    """No need to say --via as well."""
+    result = await ran("replay", "crash", "--to", at(3), "--url", relay.url("grpc"))
+
+    assert (result.code, result.err, result.ids) == (0, "", [1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("via", "url", "sentence"),
+    [
+        ("ws", "http://127.0.0.1:9", "is a relay running at http://127.0.0.1:9?"),
+        ("sse", "http://127.0.0.1:9", "is a relay running at http://127.0.0.1:9?"),
+        ("grpc", "grpc://127.0.0.1:9", "is a relay's gRPC at 127.0.0.1:9? if elsewhere, say where with --url grpc://"),
+    ],
+)
+async def test_where_no_relay_is_the_question_is_asked_once(via: str, url: str, sentence: str) -> None:
+    """Nothing was lost yet; and what is said once is not said at every attempt."""
+    async with started("tail", "--via", via, "--url", url) as process:
+        [first] = await lines(process.stderr, 1)
+        process.send_signal(signal.SIGINT)
+        _, rest = await process.communicate()
+
+    assert sentence in first
+    assert "lost" not in first
+    assert (rest, process.returncode) == (b"", 130)
+
+
+@pytest.mark.parametrize("via", TRANSPORTS)
 async def test_a_replay_goes_on_live(relay: Relay, via: str) -> None:
     """What is stored while it runs comes after what was, of all games when none is named."""
     arguments = ("replay", "--last", "2", "--via", via, "--url", relay.url(via))
@@ -200,9 +239,23 @@ async def test_history_as_a_table_is_for_people(relay: Relay) -> None:
     result = await ran("history", "crash", "--limit", "2", "--url", relay.url())
 
     assert result.code == 0
-    heading, *rows = [line for line in result.out.splitlines() if not line.startswith(" ")]
-    assert heading.split()[:3] == ["finished_at", "game_slug", "round_id"]
-    assert [row.split()[2] for row in rows] == ["300", "299"]
+    heading, *rows = result.out.splitlines()
+    assert heading.split() == ["finished_at", "game_slug", "round_id", "extras", "cursor"]
+    assert [row.split()[2] for row in rows] == ["300", "299"]  # a line each, as in a pipe they must be
+
+
+async def test_a_table_on_a_narrow_terminal_leaves_the_cursor_out(relay: Relay) -> None:
+    """So that the rest has room."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 60))
+    async with started("history", "crash", "--limit", "1", "--url", relay.url(), stdout=theirs) as process:
+        shown = asyncio.create_task(asyncio.to_thread(_all_of, ours))
+        await process.wait()
+        os.close(theirs)
+
+    heading = (await shown).splitlines()[0]
+    assert "extras" in heading
+    assert "cursor" not in heading
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
@@ -241,7 +294,10 @@ async def test_what_the_relay_refuses_is_one_line(
         (("tail", "--where", "points=2"), "--where 'points=2' is no filter; there are: min_point, max_point"),
         (("tail", "--url", "localhost:8080"), "--url 'localhost:8080' is not the address of a relay"),
         (("tail", "--url", "http://x:port"), "--url 'http://x:port' is not the address of a relay"),
-        (("tail", "--url", "grpc://127.0.0.1:1"), "--url 'grpc://127.0.0.1:1' is not the address of a relay"),
+        (
+            ("tail", "--via", "sse", "--url", "grpc://127.0.0.1:1"),
+            "--url 'grpc://127.0.0.1:1' is not the address of a relay",
+        ),
         (("history", "--url", "http://127.0.0.1:9"), "http://127.0.0.1:9 cannot be asked"),
         (("export", "rounds.xml"), "rounds.xml must end in .jsonl, .jsonl.gz or .jsonl.zst"),
         (("export", "/no/such/folder/rounds.jsonl"), "/no/such/folder/rounds.jsonl cannot be written: No such file"),
