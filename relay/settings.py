@@ -275,6 +275,9 @@ def _sentence(fault: Any, given_by: Mapping[str, Origin]) -> str:
     # A fault of a whole section comes with all of the section, its secrets too.
     is_shown = where not in _secret_fields() and not isinstance(fault["input"], Mapping)
     shown = f"={masked(where, str(fault['input']))[:80]!r}" if is_shown else ""
+    of_section = {origin for path, origin in given_by.items() if path.startswith(f"{where}.")}
+    if not is_shown and of_section == {"file"}:
+        variable = f"[{where}] in {file}"
     origin = given_by.get(where)
     name = {"file": f"{where}{shown} in {file}", "PORT": f"PORT{shown}"}.get(origin or "", f"{variable}{shown}")
     if is_shown and not dot and _section_model(section):

@@ -119,6 +119,7 @@ def test_unknown_variable_is_told_what_there_is(monkeypatch: pytest.MonkeyPatch)
     [
         ("[http]\nprot = 1\n", "relay.toml is not a setting; there are: RELAY_HTTP_HOST"),
         ("[htpp]\nport = 1\n", "relay.toml is not a setting; there are the sections [http], [grpc], "),
+        ("[nats]\npassword = 'p'\n", "relay.toml is not allowed: user and password go together"),
         ("http = 3\n", "relay.toml is not allowed: http is a section, [http]"),
         ("x = [", "relay.toml: "),
         ("[http]\nport = 'x'\n", "relay.toml is not allowed: it must be a whole number from 0 to 65535"),
