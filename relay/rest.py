@@ -22,7 +22,7 @@ from relay.subscription import named_games, refuse_unknown, wanted
 from rounds import Catalogue, Cursor
 from rounds.filter import PARAMETERS as FILTER_PARAMETERS
 
-_PARAMETERS: Final = ("before", "after", "from", "to", "limit", *FILTER_PARAMETERS)
+HISTORY_PARAMETERS: Final = ("before", "after", "from", "to", "limit", *FILTER_PARAMETERS)
 _JSON: Final = "application/json"
 _CACHING: Final = {"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding, Authorization, X-API-Key"}
 
@@ -82,7 +82,7 @@ class Rest:
         query = request.query
         allowed = self._allowed(request)
         want = wanted(self._catalogue, allowed, request.match_info, query)
-        refuse_unknown(query, _PARAMETERS if request.match_info else ("games", *_PARAMETERS))
+        refuse_unknown(query, HISTORY_PARAMETERS if request.match_info else ("games", *HISTORY_PARAMETERS))
         asked = Query(
             want,
             limit=DEFAULT_LIMIT if "limit" not in query else parse_int(query, "limit", at_least=1, at_most=MAX_LIMIT),

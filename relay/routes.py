@@ -28,8 +28,8 @@ from rounds import Catalogue
 from rounds.filter import PARAMETERS as FILTER_PARAMETERS
 
 _STREAM_PATHS: Final = ("", "/type/{type}", "/{game}")
-_WS_PARAMETERS: Final = (*START_PARAMETERS, *FILTER_PARAMETERS, "token")
-_SSE_PARAMETERS: Final = (*_WS_PARAMETERS, "api_key")
+WS_PARAMETERS: Final = (*START_PARAMETERS, *FILTER_PARAMETERS, "token")
+SSE_PARAMETERS: Final = (*WS_PARAMETERS, "api_key")
 
 
 class Routes:
@@ -57,7 +57,7 @@ class Routes:
     async def stream_websocket(self, request: web.Request) -> web.StreamResponse:
         check_upgrade(request.headers)
         presented = find_ws_credential(request.headers, request.query)
-        grant, want = self._admit(request, presented, _WS_PARAMETERS)
+        grant, want = self._admit(request, presented, WS_PARAMETERS)
         start = Start.parse(request.query)
         handshake = shake_hands(request.headers, subprotocol=None if presented is None else presented.subprotocol)
         settings = self._edge.settings
@@ -84,7 +84,7 @@ class Routes:
 
     async def stream_sse(self, request: web.Request) -> web.StreamResponse:
         presented = find_sse_credential(request.headers, request.query)
-        grant, want = self._admit(request, presented, _SSE_PARAMETERS)
+        grant, want = self._admit(request, presented, SSE_PARAMETERS)
         start = Start.parse(request.query, last_event_id=request.headers.get("Last-Event-ID"))
         refusal = await self._take_place()
         if refusal is not None:

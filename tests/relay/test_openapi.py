@@ -11,6 +11,8 @@ from openapi_spec_validator import validate
 from relay.app import build_app
 from relay.health import Health
 from relay.openapi import document
+from relay.rest import HISTORY_PARAMETERS
+from relay.routes import SSE_PARAMETERS, WS_PARAMETERS
 from relay.start import PARAMETERS as START_PARAMETERS
 from rounds.filter import PARAMETERS as FILTER_PARAMETERS
 from tests.relay.conftest import KEY_HEADER, Publish
@@ -55,6 +57,25 @@ def test_parameters_of_the_code_are_described() -> None:
         assert names >= {*START_PARAMETERS, *FILTER_PARAMETERS}, path
     history = {parameter["name"] for parameter in document()["paths"]["/api/history"]["get"]["parameters"]}
     assert history == {"games", "before", "after", "from", "to", "limit", *FILTER_PARAMETERS}
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/ws", WS_PARAMETERS),
+        ("/ws/{game}", WS_PARAMETERS),
+        ("/sse", SSE_PARAMETERS),
+        ("/sse/type/{type}", SSE_PARAMETERS),
+        ("/api/history", HISTORY_PARAMETERS),
+        ("/api/history/{game}", HISTORY_PARAMETERS),
+    ],
+)
+def test_no_parameter_that_is_described_is_refused(path: str, allowed: tuple[str, ...]) -> None:
+    """Unknown parameters are 400, and so nothing may be described that is not taken."""
+    parameters = document()["paths"][path]["get"]["parameters"]
+    described = {parameter["name"] for parameter in parameters if parameter["in"] == "query"}
+
+    assert described <= {*allowed, *([] if "{" in path else ["games"])}
 
 
 @pytest.mark.service
