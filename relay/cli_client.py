@@ -186,7 +186,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else _UNWRAPPED)  # a line is a round, for grep and awk
     table = table_of(*_COLUMNS, "cursor")
-    if console.measure(table).maximum > console.width:
+    if console.measure(table, options=console.options.update(width=_UNWRAPPED)).maximum > console.width:
         table = table_of(*_COLUMNS)
     with console.capture() as drawn:
         console.print(table)

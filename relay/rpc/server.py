@@ -53,7 +53,7 @@ async def listening_grpc(
         (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME), server
     )
     port = _bind(server, settings)
-    await server.start()
+    await _start(server)
     watching = asyncio.create_task(_tell_health(servicer, obstacle), name="grpc-health")
     try:
         yield port
@@ -71,6 +71,17 @@ def _bind(server: aio.Server, settings: GrpcSettings) -> int:
         return server.add_secure_port(address, credentials(settings))
     except RuntimeError as error:
         raise StartError(f"cannot listen on {address}; choose another port with RELAY_GRPC_PORT") from error
+
+
+async def _start(server: aio.Server) -> None:
+    """Start, to the end even when cancelled: the library complains aloud of a start half done."""
+    starting = asyncio.create_task(server.start(), name="grpc-start")
+    try:
+        await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await starting
+        await server.stop(grace=None)
+        raise
 
 
 async def _tell_health(servicer: health.aio.HealthServicer, obstacle: Callable[[], str | None]) -> None:
