@@ -31,7 +31,8 @@ run-postgres: $(READY) ## The same, with a real PostgreSQL that the rounds are c
 	@exec $(BIN)/stream-relay dev --backend postgres-replication
 
 test: $(READY) check ## Everything: check, then the tests that start real servers and clients
-	$(BIN)/python -m pytest -q -n $(WORKERS) -m service
+	$(BIN)/python -m pytest -q -m heavy
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m "service and not heavy"
 
 check: $(READY) ## Format, lint, types and unit tests; no services, under 30 s
 	$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .

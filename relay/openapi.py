@@ -139,7 +139,8 @@ _RPC: Final = _answer("The method's answer.", {"type": "object"})
 
 
 def _stream(summary: str, *parameters: Json) -> tuple[Json, Json]:
-    ws = _operation(f"{summary} over WebSocket", _WS, *parameters, *_START, *_FILTERS, status="101")
+    token = _query("token", "A stream token, for clients that cannot offer a subprotocol.")
+    ws = _operation(f"{summary} over WebSocket", _WS, *parameters, *_START, *_FILTERS, token, status="101")
     ws["description"] = "The token of `POST /api/auth/token` is offered as a subprotocol."
     sse_parameters = [
         *parameters,
@@ -147,6 +148,7 @@ def _stream(summary: str, *parameters: Json) -> tuple[Json, Json]:
         *_FILTERS,
         _query("api_key", "The key, for clients that cannot set headers."),
         _query("token", "A stream token instead of a key."),
+        _query("lastEventId", "The cursor of the last round, for polyfills that cannot send `Last-Event-ID`."),
     ]
     return {"get": ws}, {"get": _operation(f"{summary} as server-sent events", _SSE, *sse_parameters)}
 

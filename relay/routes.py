@@ -29,7 +29,8 @@ from rounds.filter import PARAMETERS as FILTER_PARAMETERS
 
 _STREAM_PATHS: Final = ("", "/type/{type}", "/{game}")
 WS_PARAMETERS: Final = (*START_PARAMETERS, *FILTER_PARAMETERS, "token")
-SSE_PARAMETERS: Final = (*WS_PARAMETERS, "api_key")
+SSE_PARAMETERS: Final = (*WS_PARAMETERS, "api_key", "lastEventId")
+"""``lastEventId``: EventSource polyfills that cannot set headers send it when they reconnect."""
 
 
 class Routes:
@@ -85,12 +86,13 @@ class Routes:
     async def stream_sse(self, request: web.Request) -> web.StreamResponse:
         presented = find_sse_credential(request.headers, request.query)
         grant, want = self._admit(request, presented, SSE_PARAMETERS)
-        start = Start.parse(request.query, last_event_id=request.headers.get("Last-Event-ID"))
+        last_event_id = request.headers.get("Last-Event-ID") or request.query.get("lastEventId")
+        start = Start.parse(request.query, last_event_id=last_event_id)
         refusal = await self._take_place()
         if refusal is not None:
             return sse.refusal(refusal.retry_ms)
         with self._handing_over(refusal):
-            if request.headers.get("Last-Event-ID") and await self._is_over(want, start):
+            if last_event_id and await self._is_over(want, start):
                 self._edge.leave_place()
                 return sse.nothing_left()
             transport = take_over(request)

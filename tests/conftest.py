@@ -1,11 +1,15 @@
 """Fixtures that several test folders share."""
 
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from tests.nats import NatsServer
+
+# A shell that runs us in the background has SIGINT ignored; the programs that tests start and interrupt would inherit it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from backends.publisher import Publisher, PublisherSettings
 from tests.backends.harness import DeadLetters, Source, assert_log_is, stored
 from tests.nats import NatsServer
 
-pytestmark = [pytest.mark.service, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.service, pytest.mark.heavy, pytest.mark.timeout(180)]
 
 NAMES = ("a", "b", "c")
 

@@ -17,7 +17,7 @@ from tests.resume.log_writer import LogWriter, make_round
 from tests.resume.test_seam import steadily_stored
 from tests.resume.viewers import sequence_of, watch
 
-pytestmark = [pytest.mark.service, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.service, pytest.mark.heavy, pytest.mark.timeout(180)]
 
 
 @pytest.fixture
