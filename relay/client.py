@@ -90,6 +90,7 @@ async def follow(
                             given.pop(beginning, None)
                         given["after"] = message.cursor
                         yield data
+                was_reached = True  # a link that was closed properly, though it had nothing to bring
             except Ended:
                 return
             except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:

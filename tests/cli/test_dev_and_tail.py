@@ -125,6 +125,18 @@ def test_dev_ends_with_its_nats_server() -> None:
     assert not any("Traceback" in line for line in program.printed)
 
 
+def test_ctrl_c_while_dev_starts_is_quiet() -> None:
+    """Its server is there and the rest is not: nothing is said, nothing stays, and the status is that of Ctrl-C."""
+    with started("dev", "--port", "0") as program:
+        while not (children := children_of(program.pid)):
+            pass
+        os.kill(program.pid, signal.SIGINT)
+        code = program.wait(within_s=10)
+
+    assert (code, program.printed) == (130, [])
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent has died")
 def test_dev_that_is_killed_takes_its_nats_server_along() -> None:
     """``kill -9`` leaves no server behind that nobody knows of."""

@@ -64,6 +64,16 @@ def test_on_a_busy_port(command: str) -> None:
     assert_one_line(outcome, f"127.0.0.1:{port}", "RELAY_HTTP_PORT")
 
 
+def test_on_a_busy_grpc_port() -> None:
+    """Our sentence only: nothing of what the library prints by itself."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        environment = SETTINGS | {"RELAY_GRPC_HOST": "127.0.0.1", "RELAY_GRPC_PORT": port, "RELAY_LOG_LEVEL": "error"}
+        outcome = run("serve", RELAY_AUTH_KEYS=KEYS, RELAY_AUTH_TOKEN_SECRETS=SECRETS, **environment)
+
+    assert_one_line(outcome, f"127.0.0.1:{port}", "RELAY_GRPC_PORT")
+
+
 def test_with_a_games_file_that_is_wrong(tmp_path: Path) -> None:
     """The file, the entry, what is allowed."""
     games = tmp_path / "games.toml"
