@@ -8,7 +8,7 @@ import pytest
 
 from tests.nats import NatsServer
 
-# A shell that runs us in the background has SIGINT ignored; the programs that tests start and interrupt would inherit it.
+# A shell that runs us in the background ignores SIGINT, and so would the programs that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
