@@ -38,7 +38,7 @@ async def dev(settings: Settings, *, out: Console) -> None:
     """Run everything until SIGINT or SIGTERM.
 
     Raises:
-        StartError: A part cannot start, or a server of ours has died (then in a group); ``str()`` says why.
+        StartError: A part cannot start, or our nats-server has died (then in a group); ``str()`` says why.
     """
     context = BackendContext(catalogue=load_catalogue(settings.games_file))
     async with nats_server() as nats_url, _demo_source(settings.backend, context) as source:

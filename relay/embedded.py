@@ -40,14 +40,14 @@ async def nats_server(store: Path | None = None) -> AsyncIterator[str]:
         )  # fmt: skip
         try:
             port = await _ready(process)
-            async with watched(process, "nats-server"):
+            async with _watched(process, "nats-server"):
                 yield f"nats://127.0.0.1:{port}"
         finally:
             await _stop(process)
 
 
 @asynccontextmanager
-async def watched(process: asyncio.subprocess.Process, name: str) -> AsyncIterator[None]:
+async def _watched(process: asyncio.subprocess.Process, name: str) -> AsyncIterator[None]:
     """Read away a server's log, so that it never blocks on it, and cancel the block when the server ends.
 
     Raises:

@@ -14,7 +14,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from relay.embedded import watched
 from relay.errors import StartError
 from relay.postgres_programs import command_as, find_programs, reachable_programs, server_account
 
@@ -36,7 +35,7 @@ async def postgres_server() -> AsyncIterator[str]:
     """Run PostgreSQL on a port of the system's choice, loopback only; yield the URL of its database.
 
     Raises:
-        StartError: There is none on this machine, it did not start, or it ended while the block lasted (in a group).
+        StartError: There is none on this machine, or it did not start.
     """
     programs = find_programs(18) or find_programs(16) or find_programs(15)
     if programs is None:
@@ -53,12 +52,15 @@ async def postgres_server() -> AsyncIterator[str]:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         process = await _start(programs, data, port, account)
+        drain: asyncio.Task[None] | None = None
         try:
             await _ready(process)
-            async with watched(process, "PostgreSQL"):
-                yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+            drain = asyncio.create_task(_discard(process), name="postgres-log")
+            yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
         finally:
             await _stop(process)
+            if drain is not None:
+                await drain
 
 
 async def _make_cluster(programs: Path, data: Path, account: str | None) -> None:
@@ -100,6 +102,13 @@ async def _ready(process: asyncio.subprocess.Process) -> None:
     except TimeoutError:
         pass
     raise StartError(f"PostgreSQL did not start: {_last_line(seen)}")
+
+
+async def _discard(process: asyncio.subprocess.Process) -> None:
+    """Keep the pipe empty, so that the server never blocks on its log."""
+    stderr = _log_of(process)
+    while await stderr.read(1 << 16):
+        pass
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:
