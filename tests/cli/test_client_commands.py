@@ -244,8 +244,11 @@ async def test_history_as_a_table_is_for_people(relay: Relay) -> None:
     assert [row.split()[2] for row in rows] == ["300", "299"]  # a line each, as in a pipe they must be
 
 
-async def test_a_table_on_a_narrow_terminal_leaves_the_cursor_out(relay: Relay) -> None:
+async def test_a_table_on_a_narrow_terminal_leaves_the_cursor_out(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """So that the rest has room."""
+    monkeypatch.delenv("COLUMNS", raising=False)  # would win over the terminal's own width
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 60))
     async with started("history", "crash", "--limit", "1", "--url", relay.url(), stdout=theirs) as process:
