@@ -17,7 +17,7 @@ from backends.postgres.statements import statement
 from backends.registry import make_backend
 from relay.embedded_postgres import postgres_server
 from relay.postgres_programs import find_programs
-from relay.settings import BackendSettings
+from relay.sections import BackendSettings
 
 _TABLE: Final = """
 CREATE TABLE rounds (

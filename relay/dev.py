@@ -20,8 +20,9 @@ from backends.ingest import run_ingest
 from backends.recordings import bundled
 from backends.registry import make_backend
 from relay.embedded import nats_server
+from relay.sections import BackendSettings, DrainSettings
 from relay.serve import Addresses, load_catalogue, running_relay, stop_requested
-from relay.settings import BackendSettings, DrainSettings, Settings
+from relay.settings import Settings
 
 _DEMO_BACKEND: Final = {"loop": True, "shift_to_now": True, "speed": 10}
 """The slowest game of the recording finishes a round every 30 s; ten times as fast, a newcomer waits 3 s at most."""

@@ -21,8 +21,8 @@ from relay.feed import Feed
 from relay.heartbeat import Heartbeats
 from relay.hub import Hub
 from relay.link import CloseReason, Link
+from relay.sections import DrainSettings, LinkSettings
 from relay.session import Session
-from relay.settings import DrainSettings, LinkSettings
 from relay.stream_link import StreamLink
 
 log = structlog.get_logger()

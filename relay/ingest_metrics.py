@@ -14,7 +14,7 @@ from backends.acks import Stats
 from backends.observed import BOUNDS_S, Observed
 from relay.errors import StartError
 from relay.health import Health
-from relay.settings import IngestSettings
+from relay.sections import IngestSettings
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric

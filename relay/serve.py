@@ -33,7 +33,8 @@ from relay.ring import Ring
 from relay.rpc.methods import Methods
 from relay.rpc.server import listening_grpc
 from relay.rpc.service import DataStream
-from relay.settings import AuthSettings, HttpSettings, Settings
+from relay.sections import AuthSettings, HttpSettings
+from relay.settings import Settings
 from rounds import Catalogue, InvalidCatalogue
 
 log = structlog.get_logger()

@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection
 from relay.errors import StartError
 from relay.rpc.methods import SERVICE
 from relay.rpc.tls import credentials
-from relay.settings import GrpcSettings
+from relay.sections import GrpcSettings
 
 log = structlog.get_logger()
 

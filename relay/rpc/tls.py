@@ -7,7 +7,7 @@ import grpc
 import structlog
 
 from relay.errors import StartError
-from relay.settings import GrpcSettings
+from relay.sections import GrpcSettings
 
 log = structlog.get_logger()
 

@@ -22,8 +22,9 @@ import pytest
 from auth.keys import KeyStore
 from auth.tokens import TokenSigner
 from backends.log import LogSettings
+from relay.sections import DrainSettings, GrpcSettings, HttpSettings, ReplaySettings
 from relay.serve import Addresses, running_relay
-from relay.settings import DrainSettings, GrpcSettings, HttpSettings, ReplaySettings, Settings
+from relay.settings import Settings
 from rounds import Round
 from rounds.round import utc_text
 from tests.backends.file.replaying import played, replay, rounds_of

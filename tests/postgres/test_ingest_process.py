@@ -11,7 +11,8 @@ from backends.observed import Observed
 from relay.errors import StartError
 from relay.ingest import watched_ingest
 from relay.ingest_metrics import IngestMetrics, serving_metrics
-from relay.settings import BackendSettings, IngestSettings, Settings
+from relay.sections import BackendSettings, IngestSettings
+from relay.settings import Settings
 from tests.backends.harness import stored
 from tests.backends.test_rejects import kept
 from tests.nats import NatsServer

@@ -8,7 +8,8 @@ from backends.log_settings import LogSettings
 from backends.postgres.slot import SlotLost
 from backends.registry import make_backend
 from relay.ingest import watched_ingest
-from relay.settings import BackendSettings, Settings
+from relay.sections import BackendSettings
+from relay.settings import Settings
 from tests.backends.harness import stored
 from tests.nats import NatsServer
 from tests.postgres.ingesting import CONTEXT

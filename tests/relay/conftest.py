@@ -11,8 +11,9 @@ import pytest
 from auth.keys import DEMO_KEY, KeyStore
 from auth.tokens import TokenSigner
 from backends.log import LogSettings, connect, open_log
+from relay.sections import HttpSettings
 from relay.serve import running_relay
-from relay.settings import HttpSettings, Settings
+from relay.settings import Settings
 from rounds import Round, log_subject
 from tests.nats import NatsServer
 

@@ -9,8 +9,9 @@ import pytest
 from auth.keys import KeyStore
 from auth.tokens import TokenSigner
 from backends.log import LogSettings
+from relay.sections import HttpSettings
 from relay.serve import running_relay
-from relay.settings import HttpSettings, Settings
+from relay.settings import Settings
 from tests.nats import NatsServer
 from tests.relay.conftest import wait_ready
 from tests.resume.log_writer import LogWriter
