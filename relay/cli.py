@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from relay import cli_backend, cli_client
-from relay.cli_run import end_quietly_on_interrupt, fail
-from relay.cli_run import run as run_command
+from relay.commands import backend as backend_commands
+from relay.commands import client_commands
+from relay.commands.run import end_quietly_on_interrupt, fail
+from relay.commands.run import run as run_command
 
 app = typer.Typer(
     name="stream-relay",
@@ -23,7 +24,7 @@ app = typer.Typer(
 )
 key_app = typer.Typer(no_args_is_help=True, help="Make API keys and token secrets.")
 app.add_typer(key_app, name="key")
-cli_client.add_to(app)
+client_commands.add_to(app)
 
 
 def main() -> None:
@@ -69,7 +70,7 @@ def dev(
     """Run everything on this machine: NATS, recorded rounds as if live, a relay. For trying it out."""
     from rich.console import Console
 
-    from relay.dev import dev as run
+    from relay.demo.dev import dev as run
 
     given: dict[str, Any] = {"http": {"host": "127.0.0.1"} | ({} if port is None else {"port": port})}
     if backend is not None:
@@ -110,7 +111,7 @@ def config(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON instead of a table.")] = False,
 ) -> None:
     """Print the settings in force and where each can be set; secrets are masked."""
-    from relay.show_config import show
+    from relay.commands.show_config import show
 
     show(_settings({}), as_json=as_json)
 
@@ -158,4 +159,4 @@ def _settings(overrides: dict[str, Any], *, log_level: str | None = None) -> Any
     return settings
 
 
-cli_backend.add_to(app, _settings)
+backend_commands.add_to(app, _settings)

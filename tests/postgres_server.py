@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 
 import asyncpg
 
-from relay.postgres_programs import command_as, find_programs, reachable_programs, server_account
+from relay.demo.postgres_programs import command_as, find_programs, reachable_programs, server_account
 
 VERSIONS: Final = (15, 16, 18)
 

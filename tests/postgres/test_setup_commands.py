@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.postgres_programs import command_as, find_programs, reachable_programs, server_account
+from relay.demo.postgres_programs import command_as, find_programs, reachable_programs, server_account
 from tests.nats import NatsServer
 from tests.postgres_server import PostgresServer
 

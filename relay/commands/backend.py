@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from relay.cli_run import fail, run
+from relay.commands.run import fail, run
 
 backend_app = typer.Typer(no_args_is_help=True, help="Set up and care for the source of a backend.")
 

@@ -19,7 +19,7 @@ from backends.contract import BackendContext
 from backends.ingest import run_ingest
 from backends.recordings import bundled
 from backends.registry import make_backend
-from relay.embedded import nats_server
+from relay.demo.embedded_nats import nats_server
 from relay.sections import BackendSettings, DrainSettings
 from relay.serve import Addresses, load_catalogue, running_relay, stop_requested
 from relay.settings import Settings
@@ -77,7 +77,7 @@ async def _demo_source(settings: BackendSettings, context: BackendContext) -> As
     elif settings.options or settings.name not in _POSTGRES:
         yield _Source(settings)
     else:
-        from relay.demo_postgres import demo_database
+        from relay.demo.demo_postgres import demo_database
 
         async with demo_database(settings.name, recording, context) as database:
             yield _Source(database.backend, _POSTGRES_HINT.format(psql=database.psql))
@@ -90,7 +90,7 @@ def _grpc_address(settings: Settings) -> dict[str, object]:
 
 def _page() -> str | None:
     """The browser sample: from the source tree, or the copy in the wheel."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     for path in (package.parent / "samples/browser/index.html", package / "static/demo.html"):
         if path.exists():
             return path.read_text("utf-8")

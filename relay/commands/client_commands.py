@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from relay.cli_run import fail, run
+from relay.commands.run import fail, run
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 _FIELDS: Final = ("round_id", "game_slug", "game_type", "finished_at", "extras", "timestamp")
@@ -108,7 +108,7 @@ def export(
 
 def _target(game: str | None, url: str, key: str, *, schemes: Sequence[str] = ("http", "https")) -> Any:
     from auth.keys import DEMO_KEY
-    from relay.client import Target
+    from relay.commands.client import Target
 
     try:
         parts = urlsplit(url)
@@ -123,7 +123,7 @@ def _target(game: str | None, url: str, key: str, *, schemes: Sequence[str] = ("
 def _followed(
     game: str | None, url: str, key: str, via: Protocol | None, parameters: Mapping[str, str]
 ) -> AsyncIterator[bytes]:
-    from relay.client import follow
+    from relay.commands.client import follow
 
     if via is None:
         via = "grpc" if url.lower().startswith(("grpc://", "grpcs://")) else "ws"
@@ -144,8 +144,8 @@ async def _print(rounds: Any, count: int | None) -> None:
 
 
 async def _print_history(target: Any, parameters: Mapping[str, str], limit: int, form: str) -> None:
-    from relay.client import history as pages
-    from relay.recording import progress
+    from relay.commands.client import history as pages
+    from relay.commands.recording import progress
 
     with progress(f"history of {target.game or 'all games'}", total=limit, shown=limit > 1000) as advance:
         rows = []
@@ -195,8 +195,8 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
 
 
 async def _export(file: Path, target: Any, parameters: Mapping[str, str]) -> None:
-    from relay.client import follow
-    from relay.recording import progress, recording
+    from relay.commands.client import follow
+    from relay.commands.recording import progress, recording
 
     rounds = follow(target, via="ws", parameters=parameters, say=_say)
     with recording(file) as write, progress(f"export to {file.name}", total=None, shown=True) as advance:

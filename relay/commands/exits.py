@@ -3,7 +3,7 @@
 from auth.keys import InvalidKeys
 from backends.contract import BackendError
 from backends.log import LogError
-from relay.client import Refused
+from relay.commands.client import Refused
 from relay.errors import StartError
 
 _TELLABLE = (StartError, LogError, BackendError, InvalidKeys, Refused)

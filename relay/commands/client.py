@@ -120,7 +120,7 @@ Reader = Callable[[aiohttp.ClientSession, Target, Mapping[str, str]], AsyncItera
 
 def _reader(via: Via) -> Reader:
     if via == "grpc":
-        from relay.client_grpc import read_grpc
+        from relay.commands.client_grpc import read_grpc
 
         return read_grpc
     return _read_websocket if via == "ws" else _read_sse

@@ -1,7 +1,7 @@
 """A real PostgreSQL as a child process, for ``stream-relay dev``. Not for production: nothing on its disk is kept
 safe.
 
-Owns the cluster from initdb to its removal. What it is filled with is in `relay.demo_postgres`.
+Owns the cluster from initdb to its removal. What it is filled with is in `relay.demo.demo_postgres`.
 """
 
 import asyncio
@@ -14,8 +14,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+from relay.demo.postgres_programs import command_as, find_programs, reachable_programs, server_account
 from relay.errors import StartError
-from relay.postgres_programs import command_as, find_programs, reachable_programs, server_account
 
 _START_S: Final = 30.0
 _STOP_S: Final = 3.0

@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+from relay.demo.postgres_programs import command_as
 from relay.errors import StartError
-from relay.postgres_programs import command_as
 
 _LISTENING: Final = re.compile(rb"Listening for client connections on 127\.0\.0\.1:([0-9]+)")
 _START_S: Final = 10.0

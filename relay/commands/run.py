@@ -28,7 +28,7 @@ def run(work: Coroutine[Any, Any, None]) -> None:
     """Run to the end; stop with a sentence and status 1 when it fails in a way that a person can mend."""
     import uvloop
 
-    from relay.exits import sentences
+    from relay.commands.exits import sentences
 
     if signal.getsignal(signal.SIGINT) is _leave:  # the runner cancels our work, and that cleans up
         signal.signal(signal.SIGINT, signal.default_int_handler)

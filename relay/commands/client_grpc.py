@@ -1,4 +1,4 @@
-"""Follow rounds over gRPC, for `relay.client`."""
+"""Follow rounds over gRPC, for `relay.commands.client`."""
 
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import grpc
 from grpc import StatusCode, aio
 
-from relay.client import Ended, Refused, Target, Unreachable
+from relay.commands.client import Ended, Refused, Target, Unreachable
 from relay.errors import BadRequest
 from relay.rpc.methods import SERVICE
 from relay.start import Start, parse_time
