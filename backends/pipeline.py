@@ -38,6 +38,7 @@ RAW_BYTES: Final = 64 << 10
 _WRITE_BYTES: Final = 256 << 10
 _REFUSED_PAUSE_S: Final = (0.01, 2.0)
 _TELL_REFUSED_S: Final = 10.0
+_LONGEST_PATIENCE_S: Final = 30.0
 
 
 class Pipeline(Generic[P]):
@@ -64,6 +65,7 @@ class Pipeline(Generic[P]):
         self._pause_s = _REFUSED_PAUSE_S[0]
         self._tell_refused_at = 0.0
         self._progress_at = 0.0
+        self._silent_connections = 0  # so many connections in a row have had no ack at all
         self._connection = 0
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
@@ -84,6 +86,7 @@ class Pipeline(Generic[P]):
     def lost(self) -> None:
         """Take note that the connection is gone; what was under way is to be sent again."""
         self._connection += 1  # late answers of the old one no longer count
+        self._silent_connections += 1  # until the next has an ack
         self._refusals.clear()
         self._previous = None
         self.window.rewind()
@@ -135,7 +138,7 @@ class Pipeline(Generic[P]):
             if not self.window.unanswered:
                 await self._after_refusals()
                 return
-        elif self.window.queued:
+        elif self.window.queued and not (self._silent_connections and self.window.unanswered):
             await self._send(link, limit)
             return
         await self._wait()
@@ -167,7 +170,9 @@ class Pipeline(Generic[P]):
     async def _send(self, link: PublishLink, limit: int) -> None:
         if not self.window.unanswered:
             self._progress_at = self._now()
-        taken = self.window.take(_WRITE_BYTES)
+        # After a connection without an ack one round goes first, and the rest when it is acked: a server that struggles
+        # still has all that it was sent before, and more of it only keeps it from getting well.
+        taken = self.window.take(1 if self._silent_connections else _WRITE_BYTES)
         publishes = []
         too_large = []
         chained = self._chain.holds(self._now())
@@ -225,6 +230,7 @@ class Pipeline(Generic[P]):
         if connection != self._connection:
             return
         self._progress_at = self._now()
+        self._silent_connections = 0
         self._pause_s = _REFUSED_PAUSE_S[0]
         self.head = max(self.head, acks.sequence)
         news = self.window.settle(acks.numbers)
@@ -249,17 +255,26 @@ class Pipeline(Generic[P]):
         if self.window.has_room:
             self._room.set()
 
+    @property
+    def _patience_s(self) -> float:
+        """How long to wait for an ack: twice as long after each connection that had none, up to a bound."""
+        return min(
+            self._settings.ack_timeout_s * 2.0**self._silent_connections,
+            max(_LONGEST_PATIENCE_S, self._settings.ack_timeout_s),
+        )
+
     async def _wait(self) -> None:
         """Wait for anything new, but not longer than the next deadline.
 
         Raises:
-            LogUnavailable: Nothing was answered for ``ack_timeout_s``.
+            LogUnavailable: Nothing was answered for ``ack_timeout_s``, or longer when that has happened before.
         """
-        silent_at = self._progress_at + self._settings.ack_timeout_s if self.window.unanswered else None
+        patience_s = self._patience_s
+        silent_at = self._progress_at + patience_s if self.window.unanswered else None
         deadlines = [at for at in (silent_at, self._lag.next_due) if at is not None]
         try:
             async with asyncio.timeout_at(min(deadlines, default=None)):
                 await self._wake.wait()
         except TimeoutError as error:
             if silent_at is not None and self._now() >= silent_at:
-                raise LogUnavailable(f"NATS acked nothing for {self._settings.ack_timeout_s:g} s") from error
+                raise LogUnavailable(f"NATS acked nothing for {patience_s:g} s") from error
