@@ -26,8 +26,8 @@ from bench._report import heading, percentile, table
 
 _RATES: Final = (100, 500)
 _SPAN_S: Final = 10
-_WARM_UP: Final = 200
-"""Rounds at the beginning that do not count: every process runs for the first time."""
+_WARM_UP_S: Final = 3
+"""At the beginning nothing counts: ingest is still starting, and every process runs for the first time."""
 _DEADLINE_S: Final = 60
 
 
@@ -46,19 +46,19 @@ async def main() -> None:
 
 
 async def _latencies_ms(rate: int) -> list[float]:
-    count = _WARM_UP + rate * _SPAN_S
+    warm_up = rate * _WARM_UP_S
+    count = warm_up + rate * _SPAN_S
     async with running() as postgres:
         with NatsServer() as nats, relay(nats.url) as process, _ingest(postgres, nats.url):
             async with aiohttp.ClientSession() as session:
                 url = f"http://127.0.0.1:{process.port}/ws/crash"
                 async with session.ws_connect(url, protocols=[process.token()]) as client:
                     reading = asyncio.create_task(_read(client, count))
-                    seconds = -(-count // rate)
-                    await postgres.run(commit_at(postgres.server, rate, seconds, first=1))
+                    await postgres.run(commit_at(postgres.server, rate, _WARM_UP_S + _SPAN_S, first=1))
                     async with asyncio.timeout(_DEADLINE_S):
                         received_us = await reading
         committed_us = await postgres.run(commit_times_us(postgres.server))
-    return [(received_us[number] - committed_us[number]) / 1000 for number in range(_WARM_UP + 1, count + 1)]
+    return [(received_us[number] - committed_us[number]) / 1000 for number in range(warm_up + 1, count + 1)]
 
 
 async def _read(client: aiohttp.ClientWebSocketResponse, count: int) -> dict[int, int]:
