@@ -13,7 +13,6 @@ from rounds import Catalogue, Round
 
 P = TypeVar("P")
 """A backend's own kind of position. Only that backend looks inside; the publisher hands it back as it got it."""
-P_contra = TypeVar("P_contra")
 
 
 @dataclass(frozen=True, slots=True)

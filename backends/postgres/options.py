@@ -6,7 +6,7 @@ a subclass.
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Self, TypeVar
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
@@ -134,11 +134,3 @@ def quote_identifier(name: str) -> str:
 def quote_literal(text: str) -> str:
     """Write text as an SQL string constant (standard_conforming_strings, on since 9.1)."""
     return "'" + text.replace("'", "''") + "'"
-
-
-def with_parameters(dsn: str, parameters: Mapping[str, str]) -> str:
-    """Add connection parameters to a URL; those that it has already win."""
-    parts = urlsplit(dsn)
-    present = {pair.partition("=")[0] for pair in parts.query.split("&")}
-    added = [f"{name}={quote(value, safe='')}" for name, value in parameters.items() if name not in present]
-    return urlunsplit(parts._replace(query="&".join([*filter(None, [parts.query]), *added])))

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from relay.demo.postgres_programs import command_as
+from relay.demo.process import log_of, stop
 from relay.errors import StartError
 
 _LISTENING: Final = re.compile(rb"Listening for client connections on 127\.0\.0\.1:([0-9]+)")
@@ -43,7 +45,7 @@ async def nats_server(store: Path | None = None) -> AsyncIterator[str]:
             async with _watched(process, "nats-server"):
                 yield f"nats://127.0.0.1:{port}"
         finally:
-            await _stop(process)
+            await stop(process, signal.SIGTERM, within_s=_STOP_S)
 
 
 @asynccontextmanager
@@ -55,7 +57,7 @@ async def _watched(process: asyncio.subprocess.Process, name: str) -> AsyncItera
     """
     async with asyncio.TaskGroup() as tasks:
         watching = [
-            tasks.create_task(_discard(_log_of(process)), name=f"{name}-log"),
+            tasks.create_task(_discard(log_of(process)), name=f"{name}-log"),
             tasks.create_task(_raise_at_end(process, name), name=f"{name}-end"),
         ]
         try:
@@ -80,7 +82,7 @@ def _find() -> str:
 
 async def _ready(process: asyncio.subprocess.Process) -> int:
     """Read the server's log until it says that it is ready; return its port."""
-    stderr = _log_of(process)
+    stderr = log_of(process)
     port, seen = 0, b""
     try:
         async with asyncio.timeout(_START_S):
@@ -98,21 +100,3 @@ async def _ready(process: asyncio.subprocess.Process) -> int:
 async def _discard(log: asyncio.StreamReader) -> None:
     while await log.read(1 << 16):
         pass
-
-
-def _log_of(process: asyncio.subprocess.Process) -> asyncio.StreamReader:
-    if process.stderr is None:
-        raise AssertionError("started with a pipe")
-    return process.stderr
-
-
-async def _stop(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is not None:
-        return
-    process.terminate()
-    try:
-        async with asyncio.timeout(_STOP_S):
-            await process.wait()
-    except TimeoutError:
-        process.kill()
-        await process.wait()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from relay.demo.postgres_programs import command_as, find_programs, reachable_programs, server_account
+from relay.demo.process import log_of, stop
 from relay.errors import StartError
 
 _START_S: Final = 30.0
@@ -58,7 +59,8 @@ async def postgres_server() -> AsyncIterator[str]:
             drain = asyncio.create_task(_discard(process), name="postgres-log")
             yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
         finally:
-            await _stop(process)
+            # As ``pg_ctl stop -m immediate`` does: the data goes anyway.
+            await stop(process, signal.SIGQUIT, within_s=_STOP_S)
             if drain is not None:
                 await drain
 
@@ -92,7 +94,7 @@ async def _start(programs: Path, data: Path, port: int, account: str | None) -> 
 
 async def _ready(process: asyncio.subprocess.Process) -> None:
     """Read the server's log until it says that it is ready."""
-    stderr, seen = _log_of(process), b""
+    stderr, seen = log_of(process), b""
     try:
         async with asyncio.timeout(_START_S):
             async for line in stderr:
@@ -106,28 +108,9 @@ async def _ready(process: asyncio.subprocess.Process) -> None:
 
 async def _discard(process: asyncio.subprocess.Process) -> None:
     """Keep the pipe empty, so that the server never blocks on its log."""
-    stderr = _log_of(process)
+    stderr = log_of(process)
     while await stderr.read(1 << 16):
         pass
-
-
-async def _stop(process: asyncio.subprocess.Process) -> None:
-    """Shut down as ``pg_ctl stop -m immediate`` does: the data goes anyway."""
-    if process.returncode is not None:
-        return
-    process.send_signal(signal.SIGQUIT)
-    try:
-        async with asyncio.timeout(_STOP_S):
-            await process.wait()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-
-
-def _log_of(process: asyncio.subprocess.Process) -> asyncio.StreamReader:
-    if process.stderr is None:
-        raise AssertionError("started with a pipe")
-    return process.stderr
 
 
 def _last_line(said: bytes) -> str:
