@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
+from backends.order import Lanes
+
 P = TypeVar("P")
 
 
@@ -63,11 +65,14 @@ class Window(Generic[P]):
     the number. Settled is whatever needs no sending any more: stored, known to be stored, or rejected.
     """
 
+    lanes: Lanes["Entry[P]"] | None = None
+    """When set, one entry per subject at most is handed out and unsettled. Set it only when nothing is handed out."""
+
     def __init__(self, *, max_count: int, max_bytes: int) -> None:
         self._max_count = max_count
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._sent: deque[Entry[P]] = deque()  # handed out by `take`, the oldest first; may hold settled entries
+        self._sent: deque[Entry[P]] = deque()  # handed out, settled, or waiting in a lane; the oldest first
         self._queue: deque[Entry[P]] = deque()  # to be handed out, all newer than those in _sent
         self._base = 0  # the number of _sent[0]
         self._failed: set[int] = set()
@@ -89,7 +94,8 @@ class Window(Generic[P]):
 
     @property
     def queued(self) -> bool:
-        return bool(self._queue)
+        """Whether `take` has something to hand out."""
+        return bool(self._queue) or (self.lanes is not None and self.lanes.ready)
 
     @property
     def first_failed(self) -> int | None:
@@ -107,15 +113,19 @@ class Window(Generic[P]):
         """Hand out the next entries to send, with their numbers, about `max_bytes` together; none: nothing queued."""
         taken: list[tuple[int, Entry[P]]] = []
         number = self._base + len(self._sent)
-        queue, sent = self._queue, self._sent
+        queue, sent, lanes = self._queue, self._sent, self.lanes
+        while max_bytes > 0 and lanes is not None and lanes.ready:
+            taken.append(lanes.take())
+            max_bytes -= taken[-1][1].size
         while queue and max_bytes > 0:
             entry = queue.popleft()
             sent.append(entry)
-            if not entry.settled:
-                entry.attempts += 1
+            if not entry.settled and (lanes is None or lanes.enter(entry.subject, number, entry)):
                 taken.append((number, entry))
                 max_bytes -= entry.size
             number += 1
+        for _, entry in taken:
+            entry.attempts += 1
         self._unanswered += len(taken)
         self._advance()
         return taken
@@ -123,9 +133,11 @@ class Window(Generic[P]):
     def settle(self, numbers: Iterable[int]) -> int:
         """Take note that these need no more sending; return for how many this is news. Ignores unknown numbers."""
         news = 0
-        sent = self._sent
+        sent, lanes = self._sent, self.lanes
         for number in numbers:
             index = number - self._base
+            if lanes is not None and not (0 <= index < len(sent) and lanes.leave(sent[index].subject, number)):
+                continue
             if index == 0 and sent and not sent[0].settled and number not in self._failed:
                 # Nearly always: acks come in the order of the publishes.
                 self._pop()
@@ -146,6 +158,8 @@ class Window(Generic[P]):
         index = number - self._base
         if not 0 <= index < len(self._sent) or self._sent[index].settled or number in self._failed:
             return False
+        if self.lanes is not None and not self.lanes.holds(self._sent[index].subject, number):
+            return False
         self._failed.add(number)
         self._unanswered -= 1
         return True
@@ -160,6 +174,8 @@ class Window(Generic[P]):
         self._sent.clear()
         self._failed.clear()
         self._unanswered = 0
+        if self.lanes is not None:
+            self.lanes.clear()
         self._advance()
 
     def unsettled(self) -> Iterator[Entry[P]]:
@@ -225,31 +241,3 @@ class Lag(Generic[P]):
     def next_due(self) -> float | None:
         """When `release` has something next; None: nothing is held."""
         return self._held[0][0] if self._held else None
-
-
-class Chain:
-    """Whether each round is published on the condition that the one before it is the newest of the log.
-
-    The condition keeps order when a round fails and a later one would not. It costs a stop whenever anything else
-    became the newest: a duplicate that stored nothing, another publisher. So it is given up for a while each time that
-    happens, longer and longer, and taken up again.
-    """
-
-    def __init__(self) -> None:
-        self._off_until = 0.0
-        self._pause_s = _SHORTEST_PAUSE_S
-
-    def holds(self, now: float) -> bool:
-        """Whether to publish on condition at `now`."""
-        return now >= self._off_until
-
-    def broken(self, now: float) -> None:
-        """Take note that something else than the round before was the newest of the log."""
-        if now > self._off_until + _LONGEST_PAUSE_S:
-            self._pause_s = _SHORTEST_PAUSE_S
-        self._off_until = now + self._pause_s
-        self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
-
-
-_SHORTEST_PAUSE_S: Final = 0.5
-_LONGEST_PAUSE_S: Final = 60.0

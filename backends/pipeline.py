@@ -12,9 +12,10 @@ from typing import Any, Final, Generic, TypeVar
 import structlog
 from nats.aio.client import Client
 
-from backends.acks import Chain, Entry, Lag, Stats, Window
+from backends.acks import Entry, Lag, Stats, Window
 from backends.contract import Rejected
 from backends.log import LogInfo, LogUnavailable
+from backends.order import Chain, Lanes
 from backends.publisher_settings import PublisherSettings
 from backends.wire import (
     HEADER_ROOM,
@@ -106,6 +107,7 @@ class Pipeline(Generic[P]):
             LogUnavailable: The connection is of no more use. Call `lost`, then `run` with another.
         """
         connection = self._connection
+        self.window.lanes = Lanes() if info.replicas > 1 else None
         link = await open_publish_link(
             nc,
             info.stream,
@@ -175,7 +177,7 @@ class Pipeline(Generic[P]):
         taken = self.window.take(1 if self._silent_connections else _WRITE_BYTES)
         publishes = []
         too_large = []
-        chained = self._chain.holds(self._now())
+        chained = self.window.lanes is None and self._chain.holds(self._now())
         for number, entry in taken:
             if len(entry.data) > limit:
                 too_large.append(number)

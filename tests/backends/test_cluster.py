@@ -12,7 +12,7 @@ from nats.errors import Error as NatsError
 
 from backends.log import LogSettings, connect
 from backends.publisher import Publisher, PublisherSettings
-from tests.backends.harness import DeadLetters, Source, assert_log_is, stored
+from tests.backends.harness import DeadLetters, Source, assert_log_is, make_round, stored
 from tests.nats import NatsServer
 
 pytestmark = [pytest.mark.service, pytest.mark.heavy, pytest.mark.timeout(180)]
@@ -91,3 +91,26 @@ async def test_leaders_that_step_down_or_die_cost_nothing(cluster: dict[str, Nat
     assert_log_is(await stored(cluster[leader]), source.rounds)
     assert source.confirmed[-1] == 20_000
     assert publisher.stats.resent > 0
+
+
+async def test_two_publishers_on_a_replicated_log_disturb_neither_it_nor_each_other(
+    cluster: dict[str, NatsServer],
+) -> None:
+    """A condition that fails stops a replicated stream for good in nats-server 2.15, so none may be sent."""
+    ours, same, theirs = Source(3000), Source(3000), Source(3000, start=10_001)
+    theirs.rounds = [make_round(round_.round_id, f"{round_.game_slug}-2") for round_ in theirs.rounds]
+    settings = LogSettings(url=",".join(server.url for server in cluster.values()), replicas=3)
+    rejects = DeadLetters()
+    publishers: list[Publisher[int]] = [
+        Publisher(settings, PublisherSettings(), confirm=source.confirm, rejects=rejects)
+        for source in (ours, same, theirs)
+    ]
+
+    async with asyncio.timeout(90):
+        await asyncio.gather(
+            *(one.run(source.read()) for one, source in zip(publishers, (ours, same, theirs), strict=True))
+        )
+
+    leader = await leader_of(list(cluster.values()))
+    assert_log_is(await stored(cluster[leader]), [*ours.rounds, *theirs.rounds])
+    assert sum(one.stats.acked for one in publishers) == 6000
