@@ -6,7 +6,6 @@ whose CPU some platforms take away, is nobody's slow consumer. Why republish: do
 
 import asyncio
 import random
-import re
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-_SEQUENCE: Final = re.compile(rb"\r\nNats-Sequence: ([0-9]{1,20})\r\n")
 _PARK_LIMIT: Final = 10_000
 _PAGE: Final = 1000
 _POLL_S: Final = 5.0
@@ -113,7 +111,7 @@ class Feed:
             try:
                 async with connect(self._settings, name="stream-relay", on_reconnected=self._on_reconnected) as nc:
                     await open_log(nc, self._settings)
-                    round_parser.attach(nc, LIVE_SUBJECTS.removesuffix(".*"), self._on_live)
+                    round_parser.attach(nc, LIVE_SUBJECTS.removesuffix(".*"), self._on_live, _ignore)
                     self._nc = nc
                     self._reached.set()
                     log.info("log_connected")
@@ -194,9 +192,8 @@ class Feed:
         self._doubts += 1
         self._wake.set()
 
-    def _on_live(self, game: bytes, headers: bytes, data: bytes) -> None:
-        entry = _entry_of(game, headers, data)
-        if self._sequencer is None or entry is None:
+    def _on_live(self, _game: bytes, entry: LogEntry) -> None:
+        if self._sequencer is None:
             return
         if entry.sequence <= max(self._newest_live, 1):  # a new log counts from 1 again
             self._doubts += 1
@@ -250,7 +247,5 @@ class Feed:
         self._hub.begin(Bounds(info.epoch, info.first, head), newest)
 
 
-def _entry_of(game: bytes, headers: bytes, data: bytes) -> LogEntry | None:
-    """Read a republished message: the server put the place of the stored one into its headers."""
-    match = _SEQUENCE.search(headers)
-    return None if match is None else LogEntry(int(match[1]), game.decode("ascii", "replace"), data)
+def _ignore(_game: bytes, _headers: bytes) -> None:
+    """Somebody else's message on our live subjects: nothing that the log holds."""

@@ -32,9 +32,14 @@ _CLOCK_SKEW_MS: Final = 2000
 class Stretch(NamedTuple):
     """A piece of the log: every round of the games asked for, from where it was to begin up to `covered_to`."""
 
-    items: list[Item]
+    epoch: str
+    entries: list[LogEntry]
     covered_to: int
     gap: Gap | None  # what is gone of it
+
+    def items(self) -> list[Item]:
+        """Make an item of each entry."""
+        return [Item(self.epoch, entry) for entry in self.entries]
 
 
 @dataclass(slots=True)
@@ -114,7 +119,7 @@ class History:
         gap = None
         if gone_to > position:
             gap = Gap(Bounds(epoch, 0, 0).at(position), Bounds(epoch, 0, 0).at(gone_to), GapReason.EXPIRED)
-        return Stretch([Item(epoch, entry) for entry in page.entries], covered_to, gap)
+        return Stretch(epoch, page.entries, covered_to, gap)
 
     @asynccontextmanager
     async def _turn_to_read(self) -> AsyncIterator[None]:
@@ -153,7 +158,7 @@ class History:
             stretch = await self.stretch(at, _ALL_GAMES)
             if stretch.gap is not None:
                 start, items = stretch.gap.end.sequence, []
-            items += (item for item in stretch.items if item.sequence <= begun_at)
+            items += (item for item in stretch.items() if item.sequence <= begun_at)
             at = max(at + 1, stretch.covered_to)
         if (hub.head.epoch, ring.begun_at) == (epoch, begun_at) and start < begun_at:
             ring.reach_back(start, items)

@@ -41,6 +41,10 @@ class Channel:
     form: Form
     links: set[Link] = field(default_factory=set)
     pending: list[bytes] = field(default_factory=list)
+    filter: Filter | None = field(init=False)  # None: every round of the games
+
+    def __post_init__(self) -> None:
+        self.filter = None if self.wanted.filter.is_empty else self.wanted.filter
 
 
 @dataclass(slots=True)
@@ -160,42 +164,45 @@ class Hub:
             asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
-        taken, dirty = 0, dict[int, Channel]()
-        while self._backlog and taken < _SLICE_BYTES:
-            entry = self._backlog.popleft()
-            taken += len(entry.data)
-            self._route(entry, dirty)
-        for channel in dirty.values():
+        dirty: list[Channel] = []
+        epoch, sequence, backlog, taken = self.head.epoch, self.head.sequence, self._backlog, 0
+        while backlog and taken < _SLICE_BYTES:
+            entry = backlog.popleft()
+            taken, sequence = taken + len(entry.data), entry.sequence
+            self._route(Item(epoch, entry), dirty)
+        self.head = Cursor(epoch, sequence)
+        for channel in dirty:
             self._write(channel)
         # Wake whoever waits for the head to move, and be ready for the next who does.
         self._advanced.set()
         self._advanced.clear()
-        self._flush_due = bool(self._backlog)
+        self._flush_due = bool(backlog)
         if self._flush_due:
             asyncio.get_running_loop().call_soon(self._flush)
 
-    def _route(self, entry: LogEntry, dirty: dict[int, Channel]) -> None:
+    def _route(self, item: Item, dirty: list[Channel]) -> None:
         """Put one round into the ring, and into the pending bytes of each channel that wants it."""
-        item = Item(self.head.epoch, entry)
-        self.head = Cursor(self.head.epoch, entry.sequence)
         self.ring.append(item)
-        channels = self._by_game.get(entry.game)
+        channels = self._by_game.get(item.game)
         if channels is None:
             return
         if not item.valid:
             self.stats.invalid += 1
             return
         self.stats.rounds += 1
-        verdicts: dict[Filter, bool] = {}
+        verdicts: dict[Filter, bool] | None = None
         for channel in channels:
-            filter_ = channel.wanted.filter
-            if not filter_.is_empty:
+            filter_ = channel.filter
+            if filter_ is not None:
+                if verdicts is None:
+                    verdicts = {}
                 if filter_ not in verdicts:
                     verdicts[filter_] = item.matches(filter_)
                 if not verdicts[filter_]:
                     continue
+            if not channel.pending:
+                dirty.append(channel)
             channel.pending.append(item.rendered(channel.form))
-            dirty[id(channel)] = channel
 
     def _write(self, channel: Channel) -> None:
         """Write all that is pending for a channel, in one write per link."""

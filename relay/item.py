@@ -4,7 +4,7 @@ Whoever holds an item (the hub, the ring, a replay) asks it for bytes; it makes 
 that nobody wants costs next to nothing, and one that 10,000 links want is encoded once.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import structlog
 
@@ -27,27 +27,31 @@ class LogEntry(NamedTuple):
 class Item:
     """One round of one log. Not shared between threads."""
 
-    __slots__ = ("_facts", "_json", "_refused", "_rendered", "_round", "cursor", "data", "game", "sequence")
+    __slots__ = ("_epoch", "_facts", "_json", "_rendered", "_round", "data", "game", "sequence")
 
     def __init__(self, epoch: str, entry: LogEntry) -> None:
         self.sequence, self.game, self.data = entry
-        self.cursor = f"{epoch}-{self.sequence}"
-        self._round: Round | None = None
-        self._refused = False
+        self._epoch = epoch
+        self._round: Round | Literal[False] | None = None  # False: there is none
         self._json: bytes | None = None
         self._facts: Facts | None = None
-        self._rendered: dict[Form, bytes] = {}
+        self._rendered: dict[Form, bytes] | None = None
+
+    @property
+    def cursor(self) -> str:
+        """The round's place in the log."""
+        return f"{self._epoch}-{self.sequence}"
 
     @property
     def valid(self) -> bool:
         """False when the log holds something else than a round here: somebody else wrote to the subject."""
-        return self._round is not None or self._parsed() is not None
+        return (self._parsed() if self._round is None else self._round) is not False
 
     @property
     def round(self) -> Round:
         """The round itself; only of a `valid` item."""
         round_ = self._round or self._parsed()
-        if round_ is None:
+        if round_ is False:
             raise InvalidRound(f"nothing valid at {self.cursor}")
         return round_
 
@@ -68,16 +72,18 @@ class Item:
 
     def rendered(self, form: Form) -> bytes:
         """The item in one wire form; only of a `valid` item. The same object for everybody who asks."""
+        if self._rendered is None:
+            self._rendered = {}
         data = self._rendered.get(form)
         if data is None:
             data = self._rendered[form] = form.render(self)
         return data
 
-    def _parsed(self) -> Round | None:
-        if self._round is None and not self._refused:
+    def _parsed(self) -> Round | Literal[False]:
+        if self._round is None:
             try:
                 self._round = Round.parse(self.data)
             except InvalidRound as error:
                 log.warning("round_invalid", game=self.game, cursor=self.cursor, error=str(error))
-                self._refused = True
+                self._round = False
         return self._round

@@ -24,7 +24,6 @@ from rounds.subjects import LOG_SUBJECTS, log_subject
 
 _ANSWER_S: Final = 5.0
 _PAGE_BYTES: Final = 1 << 20
-_STORED: Final = re.compile(rb"\r\nNats-Subject: rounds\.([^\r]+)\r\nNats-Sequence: ([0-9]+)\r\n")
 _PENDING: Final = re.compile(rb"\r\nNats-Num-Pending: ([0-9]+)")
 _STATUS: Final = re.compile(rb"NATS/1\.0 ([0-9]{3})([^\r]*)")
 _NOT_FOUND: Final = 404
@@ -49,15 +48,17 @@ class _Answer:
         self.entries: list[LogEntry] = []
         self.remaining = 0
 
-    def take(self, headers: bytes, data: bytes) -> None:
-        if self.done.done():
-            return
-        status = _STATUS.match(headers)
-        if status is None:  # a stored message, whatever was stored
-            if match := _STORED.search(headers):
-                self.entries.append(LogEntry(int(match[2]), match[1].decode(errors="replace"), data))
+    def take(self, entry: LogEntry) -> None:
+        """Take a stored message, whatever was stored."""
+        if not self.done.done():
+            self.entries.append(entry)
             if self._single:
                 self.done.set_result(None)
+
+    def take_status(self, headers: bytes) -> None:
+        """Take what says how a page ends."""
+        status = _STATUS.match(headers)
+        if status is None or self.done.done():
             return
         code, text = status[1], status[2]
         if code == b"204":  # the end of a batch
@@ -247,7 +248,7 @@ class LogReader:
                     self._inbox = nc.new_inbox()
                     await nc.subscribe(f"{self._inbox}.*", cb=round_parser.past_nats_py)
                     await nc.flush()
-                    round_parser.attach(nc, self._inbox, self._on_message)
+                    round_parser.attach(nc, self._inbox, self._on_entry, self._on_status)
                     self._nc = nc
         if not self._nc.is_connected:
             raise LogUnavailable("NATS is not reachable")
@@ -258,10 +259,15 @@ class LogReader:
         for answer in self._answers.values():
             answer.fail(LogUnavailable("the connection to NATS was lost"))
 
-    def _on_message(self, number: bytes, headers: bytes, data: bytes) -> None:
+    def _on_entry(self, number: bytes, entry: LogEntry) -> None:
         answer = self._answers.get(int(number))
         if answer is not None:
-            answer.take(headers, data)
+            answer.take(entry)
+
+    def _on_status(self, number: bytes, headers: bytes) -> None:
+        answer = self._answers.get(int(number))
+        if answer is not None:
+            answer.take_status(headers)
 
 
 def _no_answer(error: Exception) -> LogUnavailable:

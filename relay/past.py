@@ -167,8 +167,8 @@ async def _forward(
     position, read = begin - 1, 0
     while position < ceiling - 1:
         stretch = await history.stretch(position, games, limit=page, finds_gaps=False)
-        read += max(1, len(stretch.items))
-        items += (item for item in stretch.items if item.sequence < ceiling and item.game in games)
+        read += max(1, len(stretch.entries))
+        items += (item for item in stretch.items() if item.sequence < ceiling and item.game in games)
         position = max(position + 1, stretch.covered_to)
     return items, read
 

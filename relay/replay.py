@@ -221,8 +221,9 @@ class Replay:
         self._tell_gap(stretch.gap)
         if self._pace is None and stretch.covered_to < self._hub.ring.whole_from(games):
             self._ahead.start(stretch.covered_to, games)
-        for at in range(0, len(stretch.items), _SLICE):
-            await self._write_in_turn(stretch.items[at : at + _SLICE])
+        items = stretch.items()
+        for at in range(0, len(items), _SLICE):
+            await self._write_in_turn(items[at : at + _SLICE])
             if self._link.ended is not None or self._is_beyond_end:
                 return
         self._position = max(self._position, stretch.covered_to)
@@ -236,7 +237,7 @@ class Replay:
         games = [game for game in begun if game in self.wanted.games and begun[game] < self._counted_to]
         stretches = await asyncio.gather(*(self._history.stretch(begun[game], frozenset({game})) for game in games))
         end = min([self._counted_to, *(stretch.covered_to for stretch in stretches)])
-        in_order = merge(*(stretch.items for stretch in stretches), key=attrgetter("sequence"))
+        in_order = merge(*(stretch.items() for stretch in stretches), key=attrgetter("sequence"))
         items = [item for item in in_order if item.sequence <= end]
         for at in range(0, len(items), _SLICE):
             await self._write_in_turn(items[at : at + _SLICE])

@@ -1,28 +1,47 @@
-"""Take rounds out of a NATS connection's bytes, at several times the speed of nats-py's own way.
+"""Take stored rounds out of a NATS connection's bytes, at several times the speed of nats-py's own way.
 
 Owns the one place of the relay that reaches into nats-py, which spends more time on a message than everything that
-follows. nats-py keeps signing in, TLS, pings and reconnecting: what is not a round is handed to it, frame by frame.
+follows, and how the server marks a stored message, republished or read. nats-py keeps signing in, TLS, pings and
+reconnecting: what is not for us is handed to it, frame by frame.
 Measured in docs/benchmarks.md, decided in docs/adr/0007-read-pages-past-nats-py.md
 """
 
+import re
 from collections.abc import Callable
+from typing import Final
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
-OnMessage = Callable[[bytes, bytes, bytes], None]
-"""Called with the last token of the subject, the message's header block, and its data."""
+from relay.item import LogEntry
+
+OnEntry = Callable[[bytes, LogEntry], None]
+"""Called with the last token of the subject and the stored message. Runs inside the reading and must not raise."""
+OnOther = Callable[[bytes, bytes], None]
+"""Called in the same way with the header block of what is no stored message: the end of a page, an error."""
+
+_STORED: Final = re.compile(rb"\r\nNats-Subject: rounds\.([^\r]+)\r\nNats-Sequence: ([0-9]{1,20})\r\n")
+_GAMES_KEPT: Final = 4096
 
 
 class RoundParser(Parser):
-    """Calls back for each message to ``<prefix>.<token>``. The callback runs inside the reading and must not raise."""
+    """Calls back for each message to ``<prefix>.<token>``."""
 
-    def __init__(self, nc: Client, prefix: str, on_message: OnMessage) -> None:
+    def __init__(self, nc: Client, prefix: str, on_entry: OnEntry, on_other: OnOther) -> None:
         super().__init__(nc)
         self._start = f"HMSG {prefix}.".encode()
-        self._on_message = on_message
+        # Nearly all of them, in one match: what our publisher sent, and where the server says it is stored.
+        self._usual = re.compile(
+            rb"%b([^ ]+) [0-9]+ ([0-9]+) ([0-9]+)\r\nNATS/1\.0\r\n"
+            rb"(?:Nats-Msg-Id:[^\r]*\r\n)?(?:Nats-Expected-Last-Msg-Id:[^\r]*\r\n)?"
+            rb"Nats-Stream: [^\r]*\r\nNats-Subject: rounds\.([^\r]+)\r\nNats-Sequence: ([0-9]{1,20})\r\n"
+            % re.escape(self._start)
+        ).match
+        self._on_entry = on_entry
+        self._on_other = on_other
+        self._games: dict[bytes, str] = {}
         self._held = b""
 
     def reset(self) -> None:
@@ -34,27 +53,56 @@ class RoundParser(Parser):
         """Read as many whole frames as there are; keep the rest for the next call."""
         if self._held:
             data = self._held + data
-        at, start = 0, self._start
+        at, length = 0, len(data)
         while True:
-            line_end = data.find(b"\r\n", at)
-            if line_end < 0:
-                break
-            if data.startswith(start, at):
-                token, _sid, header_size, size = data[at + len(start) : line_end].split()
-                body = line_end + 2
-                end = body + int(size)
-                if len(data) < end + 2:
+            usual = self._usual(data, at)
+            if usual is None:
+                end = await self._unusual(data, at)
+                if end is None:
                     break
-                middle = body + int(header_size)
-                self._on_message(token, data[body:middle], data[middle:end])
-                at = end + 2
-            else:
-                end = self._other_frame_end(data, at, line_end)
-                if len(data) < end:
-                    break
-                await super().parse(data[at:end])
                 at = end
+                continue
+            token, header_size, size, game, sequence = usual.groups()
+            body = usual.end(3) + 2
+            end = body + int(size)
+            if length < end + 2:
+                break
+            self._on_entry(
+                token,
+                LogEntry(int(sequence), self._games.get(game) or self._game(game), data[body + int(header_size) : end]),
+            )
+            at = end + 2
         self._held = data[at:]
+
+    async def _unusual(self, data: bytes, at: int) -> int | None:
+        """Take one frame of another form; return where it ends, or None when it has not come whole."""
+        line_end = data.find(b"\r\n", at)
+        if line_end < 0:
+            return None
+        if not data.startswith(self._start, at):
+            end = self._other_frame_end(data, at, line_end)
+            if len(data) < end:
+                return None
+            await super().parse(data[at:end])
+            return end
+        token, _sid, header_size, size = data[at + len(self._start) : line_end].split()
+        body = line_end + 2
+        middle, end = body + int(header_size), body + int(size)
+        if len(data) < end + 2:
+            return None
+        headers = data[body:middle]
+        stored = _STORED.search(headers)
+        if stored is None:
+            self._on_other(token, headers)
+        else:
+            self._on_entry(token, LogEntry(int(stored[2]), self._game(stored[1]), data[middle:end]))
+        return end + 2
+
+    def _game(self, name: bytes) -> str:
+        game = name.decode(errors="replace")
+        if len(self._games) < _GAMES_KEPT:
+            self._games[name] = game
+        return game
 
     @staticmethod
     def _other_frame_end(data: bytes, at: int, line_end: int) -> int:
@@ -66,9 +114,9 @@ class RoundParser(Parser):
         return line_end + 2 + int(size) + 2
 
 
-def attach(nc: Client, prefix: str, on_message: OnMessage) -> None:
-    """Let `on_message` have what comes to ``<prefix>.*`` on a connection whose last request has just been answered."""
-    nc._ps = RoundParser(nc, prefix, on_message)  # noqa: SLF001 - see the module's docstring
+def attach(nc: Client, prefix: str, on_entry: OnEntry, on_other: OnOther) -> None:
+    """Take what comes to ``<prefix>.*`` on a connection whose last request has just been answered."""
+    nc._ps = RoundParser(nc, prefix, on_entry, on_other)  # noqa: SLF001 - see the module's docstring
 
 
 async def past_nats_py(_message: Msg) -> None:

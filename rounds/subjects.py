@@ -5,6 +5,7 @@ because NATS itself accepts a publish to ``rounds.*`` or ``rounds.a.b`` and stor
 """
 
 import re
+from functools import lru_cache
 from typing import Final
 
 SLUG_PATTERN: Final = r"\A[a-z0-9][a-z0-9-]{0,63}\Z"
@@ -31,9 +32,15 @@ class InvalidSlug(ValueError):
         )
 
 
+@lru_cache(maxsize=4096)
+def is_slug(text: str) -> bool:
+    """Whether `text` can stand as a game or type slug."""
+    return _SLUG.match(text) is not None
+
+
 def check_slug(text: object) -> str:
     """Return `text` if it can stand as a game or type slug; raise `InvalidSlug` for anything else."""
-    if not isinstance(text, str) or _SLUG.match(text) is None:
+    if not isinstance(text, str) or not is_slug(text):
         raise InvalidSlug(text)
     return text
 

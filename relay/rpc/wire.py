@@ -20,6 +20,7 @@ _EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
 _UINT64: Final = 2**64 - 1
 _json: Final = msgspec.json.Encoder()
 _ONE_BYTE: Final = [bytes((number,)) for number in range(0x80)]
+_PLACE: Final = [b"\x3a" + size for size in _ONE_BYTE]  # cursors and times are always shorter than 128 bytes
 
 
 class Messages(NamedTuple):
@@ -42,20 +43,21 @@ class ProtobufRound:
 
 def round_bytes(round_: Round, cursor: str) -> bytes:
     """Serialize a valid round; every field in the order of its number, as generated code has it."""
-    finished_at, extras, place = round_.finished_at.encode(), round_.extras.encode(), cursor.encode()
-    moment = _timestamp(round_.finished_at)
-    return b"%b%b\x22%c%b\x2a%b%b%b\x3a%c%b\x42%c%b" % (
-        b"\x08" + varint(round_.round_id) if round_.round_id else b"",
-        _game(round_.game_slug, round_.game_type),
-        len(finished_at),  # these three are always shorter than 128 bytes, so their length is one byte
-        finished_at,
-        varint(len(extras)),
-        extras,
-        b"\x30" + varint(round_.timestamp) if round_.timestamp else b"",
-        len(place),
-        place,
-        len(moment),
-        moment,
+    finished_at, finished_time = _finished(round_.finished_at)
+    extras, place = round_.extras.encode(), cursor.encode()
+    return b"".join(
+        (
+            b"\x08" + varint(round_.round_id) if round_.round_id else b"",
+            _game(round_.game_slug, round_.game_type),
+            finished_at,
+            b"\x2a",
+            varint(len(extras)),
+            extras,
+            b"\x30" + varint(round_.timestamp) if round_.timestamp else b"",
+            _PLACE[len(place)],
+            place,
+            finished_time,
+        )
     )
 
 
@@ -109,10 +111,14 @@ def varint(number: int) -> bytes:
     """Write an unsigned number seven bits at a time, the lowest first."""
     if number < 0x80:
         return _ONE_BYTE[number]
-    low = number & 0x7F | (number & 0x3F80) << 1 | 0x80
     if number < 0x4000:
-        return low.to_bytes(2, "little")
-    return (low | 0x8000).to_bytes(2, "little") + _upper(number >> 14)
+        return (number & 0x7F | (number & 0x3F80) << 1 | 0x80).to_bytes(2, "little")
+    return _lower(number & 0x3FFF) + _upper(number >> 14)
+
+
+@lru_cache(maxsize=0x4000)
+def _lower(number: int) -> bytes:
+    return (number & 0x7F | (number & 0x3F80) << 1 | 0x8080).to_bytes(2, "little")
 
 
 # Ids and times of one log have most of their upper bits in common.
@@ -123,6 +129,13 @@ _upper: Final = lru_cache(maxsize=4096)(varint)
 def _game(slug: str, type_: str) -> bytes:
     first, second = slug.encode(), type_.encode()
     return b"".join((b"\x12", varint(len(first)), first, b"\x1a", varint(len(second)), second))
+
+
+@lru_cache(maxsize=4096)
+def _finished(text: str) -> tuple[bytes, bytes]:
+    """Serialize the fields ``finished_at`` and ``finished_time``. Under load many rounds finish at the same time."""
+    data, moment = text.encode(), _timestamp(text)
+    return b"\x22%c%b" % (len(data), data), b"\x42%c%b" % (len(moment), moment)
 
 
 def _timestamp(text: str) -> bytes:
