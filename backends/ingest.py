@@ -28,6 +28,7 @@ async def run_ingest(
     settings: PublisherSettings | None = None,
     *,
     rejects: Rejects = log_reject,
+    acked: Callable[[Any], None] | None = None,
     name: str = "backend",
     watch: Callable[[Callable[[], Stats]], None] | None = None,
     progress_s: float = _PROGRESS_S,
@@ -41,6 +42,7 @@ async def run_ingest(
         log_settings: The log to publish to; made when it is missing.
         settings: The pipeline's bounds; None: the defaults.
         rejects: Takes what cannot become a round; what it raises ends the run.
+        acked: Told positions up to which the log has everything; what ``confirm_lag_s`` holds back comes here at once.
         name: The backend's name, for the logs.
         watch: Called once with a function that returns the numbers as they are then.
         progress_s: Seconds between ``ingest_progress`` events; none while nothing is read.
@@ -53,7 +55,7 @@ async def run_ingest(
     started = time.monotonic()
     outcome = "failed"
     publisher: Publisher[Any] = Publisher(
-        log_settings, settings or PublisherSettings(), confirm=backend.confirm, rejects=rejects
+        log_settings, settings or PublisherSettings(), confirm=backend.confirm, rejects=rejects, acked=acked
     )
     if watch is not None:
         watch(lambda: publisher.stats)

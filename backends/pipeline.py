@@ -51,6 +51,7 @@ class Pipeline(Generic[P]):
         *,
         confirm: Callable[[P], None],
         rejects: Rejects,
+        acked: Callable[[P], None] | None = None,
     ) -> None:
         self.window: Window[P] = Window(max_count=settings.max_in_flight, max_bytes=settings.max_in_flight_bytes)
         self.stats = Stats()
@@ -58,6 +59,7 @@ class Pipeline(Generic[P]):
         """The newest sequence of the log that we know of."""
         self._settings = settings
         self._confirm = confirm
+        self._acked = acked
         self._rejects = rejects
         self._lag: Lag[P] = Lag(settings.confirm_lag_s)
         self._chain = Chain()
@@ -250,6 +252,8 @@ class Pipeline(Generic[P]):
         """Tell the source how far everything is settled, and the reader that there is room."""
         position = self.window.position()
         if position is not None:
+            if self._acked is not None:
+                self._acked(position)
             self._lag.hold(position, self._now())
         due = self._lag.release(self._now())
         if due is not None:

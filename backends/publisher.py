@@ -43,10 +43,12 @@ class Publisher(Generic[P]):
         *,
         confirm: Callable[[P], None],
         rejects: Rejects,
+        acked: Callable[[P], None] | None = None,
     ) -> None:
+        """Prepare a publisher; `acked` is told what `confirm` will be, without the wait of ``confirm_lag_s``."""
         self._log_settings = log_settings
         self._settings = settings
-        self._pipeline: Pipeline[P] = Pipeline(settings, confirm=confirm, rejects=rejects)
+        self._pipeline: Pipeline[P] = Pipeline(settings, confirm=confirm, rejects=rejects, acked=acked)
         self._known: set[bytes] = set()
         self._subjects: dict[str, bytes] = {}
         self._epoch = ""

@@ -328,6 +328,7 @@ class PostgresReplication:
         if quiet_s < _LEAVE_S:
             self._leave_after(_LEAVE_S - quiet_s)
         elif self._closing is None:
+            self._state = SlotState.LEFT
             self._log.warning("stream_left", reason="nothing could be stored", quiet_s=round(quiet_s, 1))
             self._closing = asyncio.create_task(self._let_go(), name="postgres-leave")
 

@@ -20,6 +20,12 @@ _OLDEST: Final = 140000
 _FAILOVER_SINCE: Final = 170000
 
 
+BACKFILL: Final = (
+    "`stream-relay backend backfill --from-id N`, N the newest id in the log (`stream-relay backend status`)"
+)
+"""From the newest round that the log has: a plain backfill would send all of the table to live clients."""
+
+
 class ReplicationOptions(PostgresOptions):
     """Everything that `postgres-replication` can be told."""
 
@@ -51,6 +57,7 @@ class SlotState(StrEnum):
     READY = "ready"  # it can be read
     STREAMING = "streaming"  # we read it
     STANDBY = "standby"  # another process reads it; we wait
+    LEFT = "left"  # the log takes nothing, so the stream was left; it goes on there when it does
     CONNECTING = "connecting"  # there is no connection to the server
     MISSING = "missing"  # dropped, or never made
     INVALIDATED = "invalidated"  # the server has removed what it kept for it
@@ -187,7 +194,7 @@ def _sentence(state: SlotState, options: ReplicationOptions, detail: str) -> str
     where = options.shown_dsn
     create_publication, create_slot = map(one_line, _creation(options))
     renew = f"{one_line(statement('drop_slot', slot=options.slot))} {create_slot}"
-    backfill = "then `stream-relay backend backfill` for the rounds in between"
+    backfill = f"then, for the rounds in between, {BACKFILL}"
     quoted = quote_identifier(options.publication)
     match state:
         case SlotState.MISSING:
@@ -196,7 +203,7 @@ def _sentence(state: SlotState, options: ReplicationOptions, detail: str) -> str
             what, run = f"{slot} on {where} was invalidated: {detail}", f"{renew} {backfill}"
         case SlotState.MOVED:
             what = f"{slot} on {where} was moved {detail} by somebody else"
-            run = "`stream-relay backend backfill` for the rounds in between, and start again"
+            run = f"for the rounds in between {BACKFILL}, and start again"
         case SlotState.PUBLICATION_MISSING:
             what, run = f"{publication} does not exist on {where}", f"{create_publication} {renew} {backfill}"
         case SlotState.PUBLICATION_LATE:
