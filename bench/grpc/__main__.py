@@ -1,4 +1,4 @@
-"""``python -m bench.grpc [streams] [latency] [replay]``: a relay over gRPC, beside its ceilings.
+"""``python -m bench.grpc [streams] [lift] [latency] [replay]``: a relay over gRPC, beside its ceilings.
 
 The relay has one core to itself; clients, publisher and nats-server share the other. CPU is what the kernel has booked
 on the relay's process, so that time waiting for clients counts for nothing.
@@ -10,7 +10,9 @@ import socket
 import statistics
 import sys
 import time
-from typing import Final
+from collections.abc import Callable
+from functools import partial
+from typing import Final, Literal
 
 from bench._nats import NatsServer
 from bench._process import cpu_s, on_core
@@ -22,7 +24,7 @@ from bench.grpc.bare import SERVICE as BARE
 from bench.grpc.bare import bare
 from bench.grpc.reader import Read, read_alone
 from bench.grpc.streams import Streams
-from relay.rpc.wire import round_bytes
+from relay.rpc.wire import batch_entry, round_bytes
 from rounds import Catalogue
 from rounds import datastream_pb2 as pb
 
@@ -54,6 +56,9 @@ def main(wanted: list[str]) -> None:
                 if not wanted or "streams" in wanted:
                     heading("Streams over gRPC: messages by CPU-second of the server's process", _COMMAND)
                     fanout(at, port, publisher)
+                if not wanted or "lift" in wanted:
+                    heading("What lifts the ceiling: rounds by CPU-second of the server's process", _COMMAND)
+                    lift(at, port, publisher)
                 if not wanted or "latency" in wanted:
                     heading(f"Latency over gRPC at {_RATE} rounds/s, from publishing to the client's socket", _COMMAND)
                     latency(at, port, publisher)
@@ -125,6 +130,58 @@ def fanout(at: RelayProcess, port: int, publisher: Publisher) -> None:
         rows.append([f"{count}", f"{speeds[0]:,.0f}", f"{speeds[1]:,.0f}", *ratios])
     table(["streams", "relay", "bare grpc.aio server", "ratio", "ratio without following the log"], rows)
     print(f"Following the log costs {1e6 * following_s:.0f} us of CPU per round, however many streams there are.\n")
+
+
+# --- lift --------------------------------------------------------------------------------------------------------
+
+
+def lift(at: RelayProcess, port: int, publisher: Publisher) -> None:
+    """Other ways to send the same rounds: another event loop, several rounds in a message, the HTTP proxy."""
+    one = [round_bytes(round_, "mwv9bzxo-100042") for round_ in itertools.islice(endless(), _BURST)]
+    entries = [batch_entry(round_, "mwv9bzxo-100042") for round_ in itertools.islice(endless(), _BURST)]
+    tens = [b"".join(entries[at : at + 10]) for at in range(0, _BURST, 10)]
+    request = pb.StreamAllRequest().SerializeToString()
+    rounds = endless()
+
+    def publish() -> None:
+        publisher.publish(list(itertools.islice(rounds, _BURST)))
+
+    rows: dict[str, list[str]] = {}
+    for count in _STREAMS[:2]:
+        bares: list[tuple[str, list[bytes], Literal["uvloop", "asyncio"]]] = [
+            ("bare grpc.aio server, uvloop", one, "uvloop"),
+            ("bare grpc.aio server, asyncio's loop", one, "asyncio"),
+            ("bare grpc.aio server, uvloop, ten rounds to a message", tens, "uvloop"),
+        ]
+        for name, messages, loop in bares:
+            with on_core(_RELAY_CORE):
+                process = bare(messages, loop=loop)
+                floor = process.__enter__()
+            try:
+                with Streams(floor.port, count, path=f"/{BARE}/Stream", key="", request=b"") as streams:
+                    speed = _speed(floor.pid, streams, count, partial(floor.write, 1), messages=len(messages))
+            finally:
+                process.__exit__(None, None, None)
+            rows.setdefault(name, [name]).append(f"{speed:,.0f}")
+        for name, target, path, proxy in (
+            ("relay, gRPC", port, f"{_SERVICE}/StreamAll", False),
+            ("relay, Connect through the proxy", at.port, f"/api/grpc{_SERVICE}/StreamAll", True),
+        ):
+            with Streams(target, count, path=path, key=at.key, request=request, proxy=proxy) as streams:
+                speed = _speed(at.pid, streams, count, publish, messages=_BURST)
+            rows.setdefault(name, [name]).append(f"{speed:,.0f}")
+    table(["", *(f"{count} streams" for count in _STREAMS[:2])], list(rows.values()))
+
+
+def _speed(pid: int, streams: Streams, count: int, burst: Callable[[], None], *, messages: int) -> float:
+    """Rounds by CPU-second of a process that writes bursts of `_BURST` rounds, in so many messages each."""
+    streams.opened()
+    bursts = max(1, round(_DELIVERIES / count / _BURST))
+    before_s = cpu_s(pid)
+    for number in range(1, bursts + 1):
+        burst()
+        streams.receive(number * messages)
+    return bursts * _BURST * count / (cpu_s(pid) - before_s)
 
 
 # --- latency -----------------------------------------------------------------------------------------------------

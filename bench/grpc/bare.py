@@ -5,7 +5,7 @@ import multiprocessing
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import grpc
 import uvloop
@@ -26,11 +26,11 @@ class Bare:
 
 
 @contextmanager
-def bare(messages: Sequence[bytes]) -> Iterator[Bare]:
+def bare(messages: Sequence[bytes], *, loop: Literal["uvloop", "asyncio"] = "uvloop") -> Iterator[Bare]:
     """Run the process, on the cores this one is on."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_main, args=(list(messages), theirs), daemon=True)
+    process = context.Process(target=_main, args=(list(messages), theirs, loop), daemon=True)
     process.start()
     theirs.close()
     try:
@@ -42,8 +42,9 @@ def bare(messages: Sequence[bytes]) -> Iterator[Bare]:
         process.join()
 
 
-def _main(messages: list[bytes], pipe: Connection) -> None:
-    uvloop.run(_serve(messages, pipe))
+def _main(messages: list[bytes], pipe: Connection, loop: str) -> None:
+    run = uvloop.run if loop == "uvloop" else asyncio.run
+    run(_serve(messages, pipe))
 
 
 async def _serve(messages: list[bytes], pipe: Connection) -> None:

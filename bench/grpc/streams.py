@@ -99,14 +99,56 @@ class _Stream:
                 self.messages += 1
 
 
+class _ProxyStream:
+    """One connection with one stream of the HTTP proxy on it, by the Connect protocol."""
+
+    __slots__ = ("_buffer", "answered", "ended", "messages", "received", "sock")
+
+    def __init__(self, port: int, path: str, key: str, request: bytes) -> None:
+        self.sock = socket.create_connection(("127.0.0.1", port), _PATIENCE_S)
+        self.messages = 0
+        self.received = 0
+        self.answered = False
+        self.ended = False
+        self._buffer = b""
+        body = struct.pack("!BI", 0, len(request)) + request
+        # HTTP/1.0: what follows the headers is the stream itself, not in chunks.
+        head = f"POST {path} HTTP/1.0\r\nX-API-Key: {key}\r\nContent-Type: application/connect+proto\r\n"
+        self.sock.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+
+    def take(self, data: bytes) -> None:
+        """Count the messages in what was received."""
+        data = self._buffer + data
+        at = 0
+        if not self.answered:
+            head, found, _ = data.partition(b"\r\n\r\n")
+            if not found:
+                self._buffer = data
+                return
+            if b" 200 " not in head.partition(b"\r\n")[0]:
+                raise ConnectionError(f"the proxy answered {head!r}")
+            self.answered = True
+            at = len(head) + 4
+        while len(data) - at >= 5:
+            end = at + 5 + int.from_bytes(data[at + 1 : at + 5], "big")
+            if len(data) < end:
+                break
+            self.ended = bool(data[at])
+            self.messages += not self.ended
+            self.received += end - at
+            at = end
+        self._buffer = data[at:]
+
+
 class Streams:
     """Many of them. Entered for as long as they are open."""
 
-    def __init__(self, port: int, count: int, *, path: str, key: str, request: bytes) -> None:
+    def __init__(self, port: int, count: int, *, path: str, key: str, request: bytes, proxy: bool = False) -> None:
+        """Open `count` streams over HTTP/2, or as plain HTTP requests of the `proxy`."""
         self._epoll = select.epoll()
-        self._streams: dict[int, _Stream] = {}
+        self._streams: dict[int, _Stream | _ProxyStream] = {}
         for _ in range(count):
-            stream = _Stream(port, path, key, request)
+            stream = (_ProxyStream if proxy else _Stream)(port, path, key, request)
             self._streams[stream.sock.fileno()] = stream
             self._epoll.register(stream.sock.fileno(), select.EPOLLIN)
 
@@ -139,7 +181,7 @@ class Streams:
         """Read until every stream has been answered: then the server has begun to follow what it will send."""
         self._read_until(lambda stream: stream.answered)
 
-    def _read_until(self, is_done: Callable[[_Stream], bool]) -> float:
+    def _read_until(self, is_done: Callable[[_Stream | _ProxyStream], bool]) -> float:
         waiting = {number for number, stream in self._streams.items() if not is_done(stream)}
         while waiting:
             events = self._epoll.poll(_PATIENCE_S)
