@@ -14,7 +14,7 @@ import asyncpg
 from backends.contract import InvalidOptions, SourceError
 from backends.postgres.capture import ColumnMissing, columns_of
 from backends.postgres.link import Link, StreamLost
-from backends.postgres.notify_options import NotifyOptions, faults_of, read_source, warnings_of
+from backends.postgres.notify_options import NotifyOptions, faults_of, has_unique_order, read_source, warnings_of
 from backends.postgres.notify_session import Connection, ConnectionLost, Session, ask, open_connection
 from backends.postgres.options import PostgresOptions, quote_identifier
 from backends.postgres.slot import ReplicationOptions
@@ -272,7 +272,7 @@ class ReplicationCare:
         options = NotifyOptions.read({name: getattr(self.options, name) for name in PostgresOptions.model_fields})
         async with _connected(options) as connection:
             source = await read_source(connection, options)
-        return bool(source["is_unique"])
+        return has_unique_order(source, options)
 
     def _grant(self, role: str) -> str:
         return f"ALTER ROLE {quote_identifier(role)} REPLICATION;"

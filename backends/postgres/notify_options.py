@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pydantic import Field
 
 from backends.contract import SourceError
-from backends.postgres.options import Identifier, PostgresOptions, quote_identifier
+from backends.postgres.options import Identifier, PostgresOptions, quote_identifier, quote_literal
 from backends.postgres.statements import statement
 
 if TYPE_CHECKING:
@@ -124,16 +124,48 @@ def faults_of(source: dict[str, Any], options: NotifyOptions) -> list[str]:
         faults.append(f"table {table} has no column {order} to read in the order of; set the option 'order_column'")
     elif not source["is_ordered"]:
         faults.append(f"column {order} of {table} is no integer; set the option 'order_column' to one from a sequence")
-    elif not source["is_unique"]:
-        faults.append(
-            f"column {order} of {table} is not unique, so rows could be missed; run: "
-            f"CREATE UNIQUE INDEX CONCURRENTLY ON {table} ({order}); or set the option 'order_column'"
-        )
+    elif not has_unique_order(source, options):
+        faults.append(_why_not_unique(source, options))
     if not source["has_positions"]:
         faults.append(f"table stream_relay.positions is missing on {where}; {SETUP}")
     elif not source["may_keep_position"]:
         faults.append(f"our role may not keep its place in stream_relay.positions; {SETUP} --grant-to ROLE")
     return faults
+
+
+def has_unique_order(source: dict[str, Any], options: NotifyOptions) -> bool:
+    """Whether no two rows have the same place: a second one would pass for the first, and never come.
+
+    Over partitions only a sequence can promise it. One that an INSERT may pass over does when the operator names the
+    column: the default, the id of the round, may be numbered by each game.
+    """
+    if source["is_unique"]:
+        return True
+    may_be_named = source["numbered"] == "by default" and options.order_column is not None
+    return bool(source["is_partitioned"] and source["is_indexed"] and (source["numbered"] == "always" or may_be_named))
+
+
+def _why_not_unique(source: dict[str, Any], options: NotifyOptions) -> str:
+    table, order = options.quoted_table, quote_identifier(options.order)
+    if not source["is_partitioned"]:
+        return (
+            f"column {order} of {table} is not unique, so rows could be missed; run: "
+            f"CREATE UNIQUE INDEX CONCURRENTLY ON {table} ({order}); or set the option 'order_column'"
+        )
+    if source["numbered"] and not source["is_indexed"]:
+        return (
+            f"column {order} of {table} has no index to read in the order of; run: CREATE INDEX ON {table} ({order});"
+        )
+    what = f"column {order} of the partitioned table {table} can repeat, so rows could be missed"
+    if source["numbered"]:
+        return f"{what}; if its sequence gives out every id, set the option 'order_column' to {options.order}"
+    sequence = f"{quote_identifier(options.schema_name)}.{quote_identifier(f'{options.table_name:.40}_relay_order')}"
+    # Whoever inserts rounds needs the sequence from then on, and must not fail.
+    return (
+        f"{what}; run: CREATE SEQUENCE {sequence}; GRANT USAGE ON SEQUENCE {sequence} TO PUBLIC; "
+        f"ALTER TABLE {table} ADD COLUMN relay_order bigint NOT NULL DEFAULT nextval({quote_literal(sequence)}); "
+        f"CREATE INDEX ON {table} (relay_order); and set the option 'order_column' to relay_order"
+    )
 
 
 def warnings_of(source: dict[str, Any], options: NotifyOptions) -> list[str]:

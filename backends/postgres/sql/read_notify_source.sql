@@ -15,8 +15,18 @@ SELECT
         SELECT FROM pg_catalog.pg_index AS i
         WHERE
             i.indrelid = c.oid AND i.indisvalid AND i.indisunique AND i.indpred IS NULL
-            AND i.indkey[0] = o.attnum AND (i.indnkeyatts = 1 OR c.relkind = 'p')
+            AND i.indkey[0] = o.attnum AND i.indnkeyatts = 1
     ) AS is_unique,
+    -- Over partitions there is no unique index but one that holds what they are divided by. A sequence makes up for it.
+    CASE
+        WHEN o.attidentity = 'a' THEN 'always'
+        WHEN o.attidentity = 'd' THEN 'by default'
+        WHEN EXISTS (
+            SELECT FROM pg_catalog.pg_attrdef AS d
+            WHERE d.adrelid = c.oid AND d.adnum = o.attnum
+                AND pg_catalog.pg_get_expr(d.adbin, d.adrelid) LIKE '%nextval(%'
+        ) THEN 'by default'
+    END AS numbered,
     (
         SELECT s.seqcache FROM pg_catalog.pg_sequence AS s
         WHERE s.seqrelid = to_regclass(pg_catalog.pg_get_serial_sequence(format('%I.%I', n.nspname, c.relname), o.attname))
