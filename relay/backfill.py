@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from backends.contract import BackendContext
 from backends.ingest import run_ingest
 from backends.postgres.backfill import Range, TableBackfill
-from backends.postgres.care import care_of, options_as
+from backends.postgres.care import care_of
 from relay.serve import load_catalogue, stop_requested
 from relay.settings import Settings
 
@@ -28,7 +28,7 @@ async def backfill(settings: Settings, *, first: int | None, last: int | None, r
         BackendError: The backend has no table, its options are wrong, or the table cannot be read.
         LogError: The log is there but is not as configured.
     """
-    options = options_as(care_of(settings.backend.name, settings.backend.options), None)
+    options = care_of(settings.backend.name, settings.backend.options).options
     bar = _Bar(interactive)
     backend = TableBackfill(
         options,

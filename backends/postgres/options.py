@@ -84,6 +84,11 @@ class PostgresOptions(BaseModel):
         return f"{quote_identifier(self.schema_name)}.{quote_identifier(self.table_name)}"
 
     @property
+    def given(self) -> dict[str, object]:
+        """The options that were set, as they can be given again."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+    @property
     def shown_dsn(self) -> str:
         """Where the database is, without user, password and parameters: for logs and errors."""
         parts = urlsplit(self.dsn.get_secret_value())
@@ -99,6 +104,11 @@ class PostgresOptions(BaseModel):
             InvalidOptions: One is unknown, missing or wrong.
         """
         return read_options(cls, options)
+
+
+def missing_dsn() -> str:
+    """Say how to name the database."""
+    return "set RELAY_BACKEND_DSN, or give -o dsn=postgresql://user:password@host:5432/database"
 
 
 M = TypeVar("M", bound=BaseModel)
@@ -119,7 +129,7 @@ def _sentence(model: type[BaseModel], fault: Any, secret: set[str]) -> str:
     if fault["type"] == "extra_forbidden":
         return f"unknown option {name!r}; allowed are {', '.join(sorted(model.model_fields))}"
     if fault["type"] == "missing":
-        return f"option {name!r} is missing"
+        return f"option {name!r} is missing" + (f"; {missing_dsn()}" if name == "dsn" else "")
     reason = fault["msg"].removeprefix("Value error, ")
     if fault["loc"] and fault["loc"][0] in secret:
         return f"option {name!r} {reason[:1].lower()}{reason[1:]}"

@@ -43,9 +43,23 @@ def setup(
     dsn: Dsn = None,
     grant_to: Annotated[str | None, typer.Option(help="The role that ingest connects as, if not the owner.")] = None,
     only_print: Print = False,
+    renew_slot: Annotated[
+        bool, typer.Option("--renew-slot", help="Drop a replication slot that cannot be read, and make it anew.")
+    ] = False,
 ) -> None:
     """Make what the backend needs in its source."""
-    _change(backend, option, dsn, only_print, lambda care: care.setup_sql(grant_to), "is set up")
+    care = _care(backend, option, dsn)
+    if only_print:
+        _print(lambda: care.setup_sql(grant_to, renew=renew_slot))
+        return
+
+    async def work() -> None:
+        then = await care.set_up(grant_to, renew=renew_slot)
+        typer.echo(f"{care.options.shown_dsn}: {care.options.table} is set up")
+        if then is not None:
+            typer.echo(then)
+
+    run(work())
 
 
 @backend_app.command()
@@ -59,7 +73,18 @@ def teardown(
     """Remove what setup made; what was not captured by then is not captured any more."""
     if not (yes or only_print):
         typer.confirm("Capture of rounds ends here, and its place is forgotten. Go on?", abort=True)
-    _change(backend, option, dsn, only_print, lambda care: care.teardown_sql(), "is removed")
+    care = _care(backend, option, dsn)
+    if only_print:
+        _print(care.teardown_sql)
+        return
+
+    async def work() -> None:
+        from backends.postgres.care import run_sql
+
+        await run_sql(care.options, care.teardown_sql())
+        typer.echo(f"{care.options.shown_dsn}: {care.options.table} is removed")
+
+    run(work())
 
 
 @backend_app.command()
@@ -108,38 +133,27 @@ def backfill(
     run(work(settings, first=first, last=last, rate=rate, interactive=sys.stderr.isatty()))
 
 
-def _care(backend: str | None, option: list[str] | None) -> Any:
+def _care(backend: str | None, option: list[str] | None, dsn: str | None = None) -> Any:
     from backends.contract import BackendError
-    from backends.postgres.care import care_of
 
     settings = _load(chosen(backend, option)).backend
     try:
-        return care_of(settings.name, settings.options)
+        from backends.postgres.care import care_of
+
+        # A DBA's connection will do where there is no other.
+        given = settings.options if dsn is None else {"dsn": dsn, **settings.options}
+        return care_of(settings.name, given).acting_as(dsn)
     except BackendError as error:
         fail(str(error))
     except ImportError as error:
         fail(f"{error}; install it with: pip install 'stream-relay[postgres]'")
 
 
-def _change(
-    backend: str | None,
-    option: list[str] | None,
-    dsn: str | None,
-    only_print: bool,
-    sql_of: Callable[[Any], list[str]],
-    done: str,
-) -> None:
+def _print(sql_of: Callable[[], list[str]]) -> None:
     from backends.contract import BackendError
-    from backends.postgres.care import options_as, run_sql
 
-    care = _care(backend, option)
-    statements = sql_of(care)
-    if only_print:
-        typer.echo("\n\n".join(f"{sql.rstrip(';')};" for sql in statements))
-        return
     try:
-        options = options_as(care, dsn)
+        statements = sql_of()
     except BackendError as error:
         fail(str(error))
-    run(run_sql(options, statements))
-    typer.echo(f"{options.shown_dsn}: {options.table} {done}")
+    typer.echo("\n\n".join(f"{sql.rstrip(';')};" for sql in statements))

@@ -3,8 +3,10 @@
 import pytest
 
 from backends.contract import InvalidOptions, SourceError
-from backends.postgres.care import Verdict, care_of, options_as, run_sql
+from backends.postgres.care import Verdict, care_of, run_sql
 from tests.postgres.ingesting import notify_backend, reading
+from tests.postgres.reading import make_backend
+from tests.postgres.reading import reading as replication_reading
 from tests.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.service
@@ -29,10 +31,10 @@ async def test_set_up_makes_every_check_pass_and_tear_down_leaves_nothing(
     care = care_of(name, options_of(server))
     assert any("stream-relay backend setup" in text for text in await failures(name, options_of(server)))
 
-    await run_sql(options_as(care, None), care.setup_sql(None))
+    await care.set_up(None)
     assert await failures(name, options_of(server)) == []
 
-    await run_sql(options_as(care, None), care.teardown_sql())
+    await run_sql(care.options, care.teardown_sql())
     left = await server.fetch(
         """SELECT 1 FROM pg_namespace WHERE nspname = 'stream_relay' UNION ALL SELECT 1 FROM pg_publication
            UNION ALL SELECT 1 FROM pg_replication_slots UNION ALL SELECT 1 FROM pg_trigger WHERE NOT tgisinternal"""
@@ -49,7 +51,7 @@ async def test_role_without_rights_is_told_which_and_set_up_grants_them(postgres
     care = care_of(name, options)
     assert await failures(name, options) != []
 
-    await run_sql(options_as(care, postgres.dsn()), care.setup_sql("ingest"))
+    await care.acting_as(postgres.dsn()).set_up("ingest")
 
     assert await failures(name, options) == []
     may = await postgres.fetch("SELECT has_table_privilege('ingest', 'rounds', 'INSERT')")
@@ -60,7 +62,7 @@ async def test_status_of_notify_tells_who_reads_and_how_far_behind(postgres: Pos
     """An operator sees whether anybody reads, and how much waits."""
     await postgres.make_rounds_table()
     care = care_of("postgres-notify", options_of(postgres))
-    await run_sql(options_as(care, None), care.setup_sql(None))
+    await care.set_up(None)
     assert await care.status() == {"state": "never run"}
     async with reading(notify_backend(postgres)) as found:
         await postgres.insert_rounds(1, 3)
@@ -81,7 +83,7 @@ async def test_status_of_replication_tells_how_much_the_server_keeps(postgres: P
     await postgres.make_rounds_table()
     care = care_of("postgres-replication", options_of(postgres))
     assert (await care.status())["state"] == "missing"
-    await run_sql(options_as(care, None), care.setup_sql(None))
+    await care.set_up(None)
     await postgres.insert_rounds(1, 100)
 
     status = await care.status()
@@ -89,6 +91,68 @@ async def test_status_of_replication_tells_how_much_the_server_keeps(postgres: P
     assert status["state"] == "nobody reads"
     assert status["wal_status"] == "reserved"
     assert int(status["lag"].partition(" ")[0].replace(",", "")) > 1000
+
+
+async def test_publication_made_after_the_slot_is_found_refused_and_renewed(any_postgres: PostgresServer) -> None:
+    """A slot that is older than its publication passes every look at the two, and ends each stream."""
+    server = any_postgres
+    await server.make_rounds_table()
+    options = options_of(server)
+    care = care_of("postgres-replication", options)
+    await care.set_up(None)
+    await server.insert_rounds(1, 3)
+    await server.execute("DROP PUBLICATION stream_relay")
+    await server.insert_rounds(4, 5)
+
+    assert any("setup --renew-slot" in text for text in await failures("postgres-replication", options))
+    assert (await care.status())["state"] == "publication_missing"
+    with pytest.raises(SourceError, match="--renew-slot"):
+        await care.set_up(None)
+    assert await server.fetch("SELECT 1 FROM pg_publication") == []
+
+    await server.execute(care.setup_sql(None)[0])  # by hand, as a careful DBA would not
+    assert any("was made after the place" in text for text in await failures("postgres-replication", options))
+    status = await care.status()
+    assert (status["state"], "--renew-slot" in status["run"]) == ("publication_late", True)
+    with pytest.raises(SourceError, match="--renew-slot"):
+        await care.set_up(None)
+
+    assert "--from-id" in (await care.set_up(None, renew=True) or "")
+    assert await failures("postgres-replication", options) == []
+    await server.insert_rounds(6, 7)
+    async with replication_reading(make_backend(server, create=False)) as reader:
+        await reader.seen(2)
+    assert reader.ids == [6, 7]
+
+
+async def test_slot_with_much_to_read_and_a_publication_changed_since_is_no_fault(any_postgres: PostgresServer) -> None:
+    """A publication that was there all along may be altered, and other tables may be busy."""
+    await any_postgres.make_rounds_table()
+    care = care_of("postgres-replication", options_of(any_postgres))
+    await care.set_up(None)
+    await any_postgres.execute("CREATE TABLE other AS SELECT 1 AS n; INSERT INTO other VALUES (2)")
+    await any_postgres.execute("ALTER PUBLICATION stream_relay SET (publish = 'insert')")
+    await any_postgres.insert_rounds(1, 1000)
+
+    assert await failures("postgres-replication", options_of(any_postgres)) == []
+
+
+async def test_slot_is_not_renewed_unless_asked_and_set_up_again_changes_nothing(postgres: PostgresServer) -> None:
+    """Run twice, set-up keeps the place: what the slot holds is the only copy of it."""
+    await postgres.make_rounds_table()
+    care = care_of("postgres-replication", options_of(postgres))
+    await care.set_up(None)
+    place = await postgres.fetch("SELECT confirmed_flush_lsn::text FROM pg_replication_slots")
+    await postgres.insert_rounds(1, 3)
+
+    assert await care.set_up(None) is None
+    assert await postgres.fetch("SELECT confirmed_flush_lsn::text FROM pg_replication_slots") == place
+
+
+async def test_notify_has_no_slot_to_renew(postgres: PostgresServer) -> None:
+    """The flag of the other backend is refused, not passed over."""
+    with pytest.raises(InvalidOptions, match="postgres-notify has no slot"):
+        await care_of("postgres-notify", options_of(postgres)).set_up(None, renew=True)
 
 
 async def test_server_that_cannot_replicate_says_which_setting_to_change(postgres: PostgresServer) -> None:
@@ -110,7 +174,7 @@ async def test_sequence_that_caches_ids_is_a_warning_with_its_remedy(postgres: P
            game_slug text, finished_at timestamptz, extras jsonb)"""
     )
     care = care_of("postgres-notify", options_of(postgres))
-    await run_sql(options_as(care, None), care.setup_sql(None))
+    await care.set_up(None)
 
     warnings = [finding.text for finding in await care.check() if finding.verdict is Verdict.WARNING]
 
@@ -124,7 +188,7 @@ async def test_set_up_that_is_refused_names_the_statement(postgres: PostgresServ
     care = care_of("postgres-notify", options_of(postgres, dsn=postgres.dsn(user="nobody_special")))
 
     with pytest.raises(SourceError, match="CREATE SCHEMA IF NOT EXISTS stream_relay"):
-        await run_sql(options_as(care, None), care.setup_sql(None))
+        await care.set_up(None)
 
 
 def test_backend_without_set_up_names_those_with_one() -> None:

@@ -5,6 +5,7 @@ SELECT
     (SELECT count(*) FROM (
         SELECT FROM :"schema".:"table" AS t WHERE t.:"order_column" > p.safe LIMIT 100000
     ) AS later) AS lag_rows,
+    greatest(p.safe, (SELECT max(t.:"order_column")::bigint FROM :"schema".:"table" AS t)) AS newest,
     a.pid AS active_pid,
     host(a.client_addr) AS client
 FROM stream_relay.positions AS p
