@@ -1,4 +1,4 @@
-"""Watch a backend at work: what it yielded, what was confirmed, and how long that took from the commit on.
+"""Watch a backend at work: what it yielded, what was acked, and how long that took from the commit on.
 
 Pure counting around any backend, for metrics and health; knows nothing of how they are shown.
 """
@@ -6,11 +6,11 @@ Pure counting around any backend, for metrics and health; knows nothing of how t
 import time
 from bisect import bisect_left
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
-from backends.contract import Backend, Captured, Rejected
+from backends.contract import Backend, Captured, HasPlaces, Kept, Places, Rejected
 
 P = TypeVar("P")
 
@@ -53,7 +53,8 @@ class Observed(Generic[P]):
         self._backend = backend
         self._waiting: deque[tuple[int, float, int]] = deque()  # last number, read at, committed at (Unix ms; 0: none)
         self.yielded = 0
-        self.confirmed = 0
+        self.acked = 0
+        """Items up to which all are stored in the log, or need not be."""
         self.is_open = False
         self.commit_to_ack = Histogram()
         """From the commit of a round to the ack of all rounds up to it."""
@@ -62,6 +63,11 @@ class Observed(Generic[P]):
     def status(self) -> Any:
         """That of the backend, None when it has none."""
         return self._backend.status if isinstance(self._backend, HasStatus) else None
+
+    @property
+    def placed(self) -> HasPlaces[Numbered[P]] | None:
+        """The places of the backend, None when it has none."""
+        return _NumberedPlaces(self._backend) if isinstance(self._backend, HasPlaces) else None
 
     @property
     def waiting_s(self) -> float:
@@ -87,13 +93,17 @@ class Observed(Generic[P]):
             if close is not None:
                 await close()
 
-    def confirm(self, position: Numbered[P]) -> None:
+    def acked_to(self, position: Numbered[P]) -> None:
+        """Take note of acks as they come; confirmations may be held back for long, and say nothing of the log."""
         now_ms = time.time() * 1000
         while self._waiting and self._waiting[0][0] <= position.number:
             _, _, committed_ms = self._waiting.popleft()
             if committed_ms and 0 <= (latency_s := (now_ms - committed_ms) / 1000) < _LIVE_S:
                 self.commit_to_ack.add(latency_s)
-        self.confirmed = max(self.confirmed, position.number)
+        self.acked = max(self.acked, position.number)
+
+    def confirm(self, position: Numbered[P]) -> None:
+        self.acked_to(position)
         self._backend.confirm(position.position)
 
     def _numbered(self, item: Captured[P] | Rejected[P], now: float) -> Captured[Numbered[P]] | Rejected[Numbered[P]]:
@@ -104,3 +114,40 @@ class Observed(Generic[P]):
             return Captured(item.round, place)
         self._waiting.append((self.yielded, now, 0))
         return Rejected(item.key, item.reason, item.raw, place)
+
+
+class _NumberedPlaces(Generic[P]):
+    """A backend's places for positions with numbers."""
+
+    def __init__(self, backend: HasPlaces[P]) -> None:
+        self._backend = backend
+
+    def place(self, position: Numbered[P]) -> bytes | None:
+        return self._backend.place(position.position)
+
+    def attach(self, places: Places[Numbered[P]]) -> None:
+        self._backend.attach(_PlainPlaces(places))
+
+
+class _PlainPlaces(Generic[P]):
+    """What the log remembers, for a backend whose positions have been numbered."""
+
+    def __init__(self, places: Places[Numbered[P]]) -> None:
+        self._places = places
+
+    @property
+    def stored(self) -> P | None:
+        stored = self._places.stored
+        return None if stored is None else stored.position
+
+    async def kept(self, source: str) -> Kept | None:
+        return await self._places.kept(source)
+
+    async def recall(self, source: str, comes_again: Callable[[str], bool], *, since: Kept | None = None) -> None:
+        await self._places.recall(source, comes_again, since=since)
+
+    async def keep(self, source: str, place: str, note: str = "") -> bool:
+        return await self._places.keep(source, place, note)
+
+    async def newest(self) -> Mapping[str, int]:
+        return await self._places.newest()

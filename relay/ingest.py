@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 
 from backends.acks import Stats
+from backends.backlog import BacklogWatch
 from backends.contract import Backend, BackendContext, BackendError
 from backends.ingest import run_ingest
 from backends.observed import Observed
@@ -46,7 +47,8 @@ async def watched_ingest(
     Leaving the block stops it, and raises what ended it before.
     """
     name = settings.backend.name
-    metrics = IngestMetrics(Observed(backend), name)
+    backlog = BacklogWatch(backend)
+    metrics = IngestMetrics(Observed(backend), name, backlog)
 
     def watch(stats: Callable[[], Stats]) -> None:
         metrics.stats = stats
@@ -56,7 +58,13 @@ async def watched_ingest(
             metrics.observed = Observed(source)
             try:
                 return await run_ingest(
-                    metrics.observed, settings.nats, settings.publish, rejects=rejects, name=name, watch=watch
+                    metrics.observed,
+                    settings.nats,
+                    settings.publish,
+                    rejects=rejects,
+                    acked=metrics.observed.acked_to,
+                    name=name,
+                    watch=watch,
                 )
             except BackendError as error:
                 recovered = await recover(error, settings, context, rejects)
@@ -68,11 +76,12 @@ async def watched_ingest(
         if port is not None:
             log.info("ingest_listening", port=port)
         work = asyncio.create_task(work_on(backend), name="ingest")
+        asking = [asyncio.create_task(backlog.run(), name="ingest-backlog")] if port is not None else []
         try:
             yield work
         finally:
-            if not work.done():
-                work.cancel()
-            await asyncio.wait([work])
+            for task in (work, *asking):
+                task.cancel()
+            await asyncio.wait([work, *asking])
         if not work.cancelled():
             work.result()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import web
 
 from backends.acks import Stats
+from backends.backlog import BacklogWatch
 from backends.observed import BOUNDS_S, Observed
 from relay.errors import StartError
 from relay.health import Health
@@ -21,16 +22,28 @@ if TYPE_CHECKING:
 
 _STUCK_S: Final = 10.0
 """A round that has waited so long for its ack says that the log takes nothing."""
-_NOT_READY: Final = ("connecting", "missing", "invalidated")
+_NOT_READY: Final = (
+    "connecting",
+    "missing",
+    "invalidated",
+    "foreign",
+    "moved",
+    "publication_missing",
+    "publication_late",
+    "table_not_published",
+)
+_LEFT: Final = "left"
+"""The backend let its source go, since the log takes nothing."""
 
 
 class IngestMetrics:
     """What one ingest process tells about itself."""
 
-    def __init__(self, observed: Observed[Any], backend: str) -> None:
+    def __init__(self, observed: Observed[Any], backend: str, backlog: BacklogWatch) -> None:
         self.observed = observed
         """What is watched; another one after a recovery."""
         self._backend = backend
+        self._backlog = backlog
         self.stats: Callable[[], Stats] = Stats
         """The publisher's numbers; set once there is one."""
 
@@ -40,7 +53,7 @@ class IngestMetrics:
             return "starting"
         if (state := self._state()) in _NOT_READY:
             return f"source_{state}"
-        return "log_stuck" if self.observed.waiting_s > _STUCK_S else None
+        return "log_stuck" if state == _LEFT or self.observed.waiting_s > _STUCK_S else None
 
     async def scrape(self, request: web.Request) -> web.Response:
         """Answer in the format that the scraper asks for."""
@@ -65,7 +78,7 @@ class IngestMetrics:
         yield Counter("ingest_rounds_doubled", "Rounds that the log had already.", value=stats.duplicates)
         yield Counter("ingest_rounds_rejected", "Items that cannot become a round.", value=stats.rejected)
         yield Counter("ingest_rounds_resent", "Publishes beyond the first of a round.", value=stats.resent)
-        yield Gauge("ingest_rounds_unacked", "Read and not yet stored.", value=observed.yielded - observed.confirmed)
+        yield Gauge("ingest_rounds_unacked", "Read and not yet stored.", value=observed.yielded - observed.acked)
         yield Gauge("ingest_ready", "1 when rounds flow, or would.", value=int(self.obstacle() is None))
         reconnects = Counter("ingest_reconnects", "Connections made anew.", labels=["to"])
         reconnects.add_metric(["log"], stats.reconnects)
@@ -76,8 +89,12 @@ class IngestMetrics:
         )
         state.add_metric([self._backend, self._state()], 1)
         yield state
-        if hasattr(status, "lag_bytes"):
-            yield Gauge("ingest_lag_bytes", "Log of the source that is sent and not confirmed.", value=status.lag_bytes)
+        if (backlog := self._backlog.newest) is not None:
+            help_text = "What the source has and was not told to be stored, asked of its server."
+            yield Gauge(f"ingest_lag_{backlog.unit}", help_text, value=backlog.behind)
+            age = Gauge("ingest_lag_seconds", "For how long the oldest of that has been there, to the 5 s.")
+            age.add_metric([], self._backlog.behind_s or 0.0)
+            yield age
         latency = Histogram("ingest_commit_to_ack_seconds", "From commit in the source to the ack of the log.")
         counts = observed.commit_to_ack.counts
         names = [*(str(bound) for bound in BOUNDS_S), "+Inf"]

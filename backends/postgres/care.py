@@ -5,34 +5,28 @@ rounds.
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, Protocol, Self
+from typing import Final, Protocol, Self
 
+from backends.backlog import HasBacklog
 from backends.contract import InvalidOptions
-from backends.postgres.care_tools import Backlog, Finding, Verdict, run_sql
+from backends.postgres.care_tools import Finding, Verdict, run_sql
 from backends.postgres.notify_care import NotifyCare
 from backends.postgres.options import PostgresOptions, missing_dsn
 from backends.postgres.replication_care import ReplicationCare
 from backends.registry import UnknownBackend, known_backends
 
 __all__ = [
-    "Backlog",
     "Care",
     "Finding",
-    "Measure",
     "NotifyCare",
     "ReplicationCare",
     "Verdict",
-    "can_be_cared_for",
     "care_of",
     "run_sql",
 ]
 
-Measure = Callable[[], Any]
-"""Asks the server for a `Backlog`; to be awaited."""
 
-
-class Care(Protocol):
+class Care(HasBacklog, Protocol):
     """What can be done for one source besides reading it. Every method connects anew."""
 
     @property
@@ -66,15 +60,6 @@ class Care(Protocol):
     async def status(self) -> dict[str, str]:
         """Say how reading stands now; raise `SourceError` when it cannot be told."""
         ...
-
-    def measuring(self) -> AbstractAsyncContextManager[Measure]:
-        """Give what measures the backlog, over one connection; both raise `SourceError` when the server is lost."""
-        ...
-
-
-def can_be_cared_for(name: str) -> bool:
-    """Whether the backend called `name` has a source that can be set up and asked."""
-    return name in _CARES
 
 
 def care_of(name: str, options: Mapping[str, object]) -> Care:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Literal, NamedTuple
+from typing import Final
 
 import asyncpg
 
@@ -37,18 +37,6 @@ class Finding:
 
     verdict: Verdict
     text: str
-
-
-class Backlog(NamedTuple):
-    """What the source has and the log is not known to have, as the server sees it."""
-
-    unit: Literal["bytes", "rows"]
-    head: int
-    """Where the source is: an LSN as a number, an id."""
-    confirmed: int
-    """Up to where the source was told that everything is stored, in the same terms."""
-    behind: int
-    """How much lies between, in `unit`."""
 
 
 @asynccontextmanager

@@ -6,8 +6,8 @@ and keeping our place. Which rows are new is decided in `backends.postgres.front
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
@@ -15,9 +15,11 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import structlog
 
+from backends.backlog import Backlog
 from backends.contract import BackendContext, Captured, Rejected, SourceError
 from backends.postgres.frontier import MAX_ID, MIN_ID, Frontier
 from backends.postgres.mapping import FIELDS, RowMapper
+from backends.postgres.notify_care import NotifyCare
 from backends.postgres.notify_options import NotifyOptions
 from backends.postgres.notify_session import ConnectionLost, Session
 from rounds import InvalidRound, Round
@@ -143,6 +145,10 @@ class PostgresNotify:
         """Take note that everything up to `position` is stored; the server hears of it within half a second."""
         self._confirmed = max(self._confirmed, position)
         self._dirty.set()
+
+    def measuring(self) -> AbstractAsyncContextManager[Callable[[], Awaitable[Backlog]]]:
+        """Ask the server how many rows are beyond our place. See `backends.backlog.HasBacklog`."""
+        return NotifyCare(self._options.given).measuring()
 
     # --- beginning ----------------------------------------------------------------------------------------------
 

@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final, Self
 
+from backends.backlog import Backlog
 from backends.contract import InvalidOptions, SourceError
-from backends.postgres.care_tools import SETUP, Backlog, Finding, Verdict, connected, holder, run_sql
+from backends.postgres.care_tools import SETUP, Finding, Verdict, connected, holder, run_sql
 from backends.postgres.notify_options import NotifyOptions, faults_of, read_source, warnings_of
 from backends.postgres.notify_session import ConnectionLost, Session, ask
 from backends.postgres.statements import statement

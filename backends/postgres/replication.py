@@ -9,8 +9,8 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -18,11 +18,13 @@ from urllib.parse import urlsplit
 import structlog
 from psycopg.errors import Diagnostic
 
+from backends.backlog import Backlog
 from backends.contract import BackendContext, SourceError
 from backends.postgres.capture import Capture, Item, WalPosition
 from backends.postgres.link import Link, ServerError, StreamLost
 from backends.postgres.options import quote_identifier, quote_literal
 from backends.postgres.pgoutput import InvalidMessage
+from backends.postgres.replication_care import ReplicationCare
 from backends.postgres.slot import (
     ReplicationOptions,
     Slot,
@@ -66,11 +68,6 @@ class ReplicationStatus:
     last_commit_ms: int
     """When the newest transaction received was committed, Unix milliseconds; 0: none yet."""
     reconnects: int
-
-    @property
-    def lag_bytes(self) -> int:
-        """Log that the server has sent and has to keep, since it is not confirmed."""
-        return max(0, self.received_lsn - self.confirmed_lsn)
 
 
 class PostgresReplication:
@@ -159,6 +156,10 @@ class PostgresReplication:
         self._confirmed_at = loop.time()
         if self._telling is None and self._link is not None:
             self._telling = loop.call_later(_CONFIRM_S, self._tell_now)
+
+    def measuring(self) -> AbstractAsyncContextManager[Callable[[], Awaitable[Backlog]]]:
+        """Ask the server how much it keeps for us. See `backends.backlog.HasBacklog`."""
+        return ReplicationCare(self._options.given).measuring()
 
     # --- beginning ----------------------------------------------------------------------------------------------
 

@@ -9,9 +9,10 @@ from typing import Any, Final, NamedTuple, Self
 
 import asyncpg
 
+from backends.backlog import Backlog
 from backends.contract import SourceError
 from backends.postgres.capture import ColumnMissing, columns_of
-from backends.postgres.care_tools import SETUP, STATEMENT_S, Backlog, Finding, Verdict, connected, holder, run_sql
+from backends.postgres.care_tools import SETUP, STATEMENT_S, Finding, Verdict, connected, holder, run_sql
 from backends.postgres.link import Link, StreamLost
 from backends.postgres.notify_options import NotifyOptions, has_unique_order, read_source
 from backends.postgres.notify_session import Connection, ask

@@ -45,11 +45,13 @@ async def test_items_pass_as_they_are_and_positions_come_back_to_the_backend() -
 
     observed.confirm(items[1].position)
     assert source.confirmed == ["b"]
-    assert observed.confirmed == 2
+    assert observed.acked == 2
     assert observed.waiting_s > 0
 
-    observed.confirm(items[2].position)
+    observed.acked_to(items[2].position)
+    assert observed.acked == 3
     assert observed.waiting_s == 0
+    assert source.confirmed == ["b"]
     assert observed.status is None
 
 

@@ -2,12 +2,20 @@
 
 import asyncio
 import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
 
 import aiohttp
 import pytest
 
+from backends.backlog import BacklogWatch
 from backends.log_settings import LogSettings
 from backends.observed import Observed
+from backends.postgres.replication import PostgresReplication
+from backends.postgres.slot import SlotState
+from backends.publisher_settings import PublisherSettings
 from relay.errors import StartError
 from relay.ingest import watched_ingest
 from relay.ingest_metrics import IngestMetrics, serving_metrics
@@ -16,7 +24,7 @@ from relay.settings import Settings
 from tests.backends.harness import stored
 from tests.backends.test_rejects import kept
 from tests.nats import NatsServer
-from tests.postgres.ingesting import CONTEXT, notify_backend, set_up_notify, until
+from tests.postgres.ingesting import CONTEXT, WAIT_S, notify_backend, set_up_notify, until
 from tests.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.service
@@ -52,7 +60,7 @@ async def test_metrics_and_probes_tell_what_the_process_does(
         async with client.get("/healthz") as answer:
             assert answer.status == 200
 
-    values = dict(re.findall(r"^(ingest_\S+) (\S+)$", text, re.MULTILINE))
+    values = values_in(text)
     assert values["ingest_rounds_read_total"] == "11.0"
     assert values["ingest_rounds_acked_total"] == "10.0"
     assert values["ingest_rounds_rejected_total"] == "1.0"
@@ -66,9 +74,119 @@ async def test_metrics_and_probes_tell_what_the_process_does(
 async def test_busy_port_is_one_sentence_with_the_setting(postgres: PostgresServer) -> None:
     """The operator is told which variable to change."""
     busy = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
-    metrics = IngestMetrics(Observed(notify_backend(postgres)), "postgres-notify")
+    backend = notify_backend(postgres)
+    metrics = IngestMetrics(Observed(backend), "postgres-notify", BacklogWatch(backend))
     settings = IngestSettings(host="127.0.0.1", port=busy.sockets[0].getsockname()[1])
     with pytest.raises(StartError, match="RELAY_INGEST_PORT"):
         async with serving_metrics(metrics, settings):
             pass
     busy.close()
+
+
+def values_in(text: str) -> dict[str, str]:
+    return dict(re.findall(r"^(ingest_\S+) (\S+)$", text, re.MULTILINE))
+
+
+@asynccontextmanager
+async def watched(
+    postgres: PostgresServer, nats: NatsServer, port: int, **publish: Any
+) -> AsyncIterator[tuple[PostgresReplication, aiohttp.ClientSession]]:
+    """Run ingest by replication with its port, and ask it."""
+    options = {"name": "postgres-replication", "dsn": postgres.dsn(), "create": True}
+    settings = Settings(
+        nats=LogSettings(url=nats.url),
+        publish=PublisherSettings(**publish),
+        backend=BackendSettings.model_validate(options),
+        ingest=IngestSettings(host="127.0.0.1", port=port),
+    )
+    backend = PostgresReplication(settings.backend.options, CONTEXT)
+    async with (
+        aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client,
+        watched_ingest(settings, backend, CONTEXT),
+    ):
+        await until(lambda: backend.status.state == "streaming")
+        yield backend, client
+
+
+async def scraped(client: aiohttp.ClientSession, holds: Callable[[dict[str, str]], bool]) -> dict[str, str]:
+    """Scrape until the numbers are as they should become."""
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            async with client.get("/metrics") as answer:
+                values = values_in(await answer.text())
+            if holds(values):
+                return values
+            await asyncio.sleep(0.05)
+
+
+async def test_rounds_held_back_by_confirm_lag_are_acked_and_the_process_is_ready(
+    postgres: PostgresServer, nats: NatsServer, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits for the server's fsync is in the log: it is no round unacked, no latency, and no log that is stuck."""
+    monkeypatch.setattr("relay.ingest_metrics._STUCK_S", 0.5)
+    await postgres.make_rounds_table()
+    async with watched(postgres, nats, unused_tcp_port, confirm_lag_s=600) as (backend, client):
+        await postgres.insert_rounds(1, 100)
+        values = await scraped(client, lambda values: values["ingest_rounds_acked_total"] == "100.0")
+        assert values["ingest_rounds_unacked"] == "0.0"
+        assert values["ingest_commit_to_ack_seconds_count"] == "100.0"
+        values = await scraped(client, lambda values: float(values.get("ingest_lag_seconds", "0")) > 0.5)
+        assert int(float(values["ingest_lag_bytes"])) > 5000
+        async with client.get("/readyz") as answer:
+            assert (answer.status, backend.status.state) == (200, "streaming")
+
+
+async def test_what_the_server_keeps_while_the_log_is_away_is_told_and_the_state_says_why(
+    postgres: PostgresServer, nats: NatsServer, unused_tcp_port: int
+) -> None:
+    """The number that fills a database's disk is the server's own, however little of it we have read."""
+    await postgres.make_rounds_table()
+    async with watched(postgres, nats, unused_tcp_port, max_in_flight=64) as (backend, client):
+        await nats.kill()
+        await postgres.insert_rounds(1, 20_000)
+        await until(lambda: backend.status.state == "left")
+        async with client.get("/readyz") as answer:
+            assert (answer.status, (await answer.json())["reason"]) == (503, "log_stuck")
+        values = await scraped(client, lambda values: float(values.get("ingest_lag_bytes", "0")) > 1_000_000)
+        assert values['ingest_state{backend="postgres-replication",state="left"}'] == "1.0"
+
+        await nats.start()
+        await until(lambda: backend.status.state == "streaming")
+        await scraped(client, lambda values: values["ingest_rounds_acked_total"] == "20000.0")
+        await scraped(client, lambda values: float(values.get("ingest_lag_bytes", "1e9")) < 100_000)
+
+
+async def test_rows_that_wait_are_counted_for_notify_too(
+    postgres: PostgresServer, nats: NatsServer, unused_tcp_port: int
+) -> None:
+    """Polling can fall behind as a slot can, and says by how many rows."""
+    await postgres.make_rounds_table()
+    await set_up_notify(postgres)
+    settings = Settings(
+        nats=LogSettings(url=nats.url),
+        backend=BackendSettings(name="postgres-notify"),
+        ingest=IngestSettings(host="127.0.0.1", port=unused_tcp_port),
+    )
+    backend = notify_backend(postgres)
+    base = f"http://127.0.0.1:{unused_tcp_port}"
+    async with aiohttp.ClientSession(base) as client, watched_ingest(settings, backend, CONTEXT):
+        await until(lambda: backend.status.state == "reading")
+        await nats.kill()
+        await postgres.insert_rounds(1, 50)
+        await scraped(client, lambda values: values.get("ingest_lag_rows") == "50.0")
+        await nats.start()
+        values = await scraped(client, lambda values: values.get("ingest_lag_rows") == "0.0")
+        assert values["ingest_lag_seconds"] == "0.0"
+
+
+@pytest.mark.parametrize("state", sorted(set(SlotState) - {"ready", "streaming", "standby"}))
+def test_no_state_of_a_slot_that_gives_nothing_counts_as_ready(state: SlotState) -> None:
+    """A probe is not to be told that rounds flow because a word was forgotten."""
+
+    class Source:
+        status = SimpleNamespace(state=state)
+
+    observed: Observed[Any] = Observed(Source())  # type: ignore[arg-type]
+    observed.is_open = True
+    obstacle = IngestMetrics(observed, "postgres-replication", BacklogWatch(Source())).obstacle()
+    assert obstacle == ("log_stuck" if state is SlotState.LEFT else f"source_{state}")
