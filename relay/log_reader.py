@@ -19,8 +19,8 @@ from nats.errors import Error as NatsError
 from backends.log import LogSettings, LogUnavailable, connect
 from relay import round_parser
 from relay.item import LogEntry
-from rounds.round import utc_text
 from rounds.subjects import LOG_SUBJECTS, log_subject
+from rounds.times import utc_text
 
 _ANSWER_S: Final = 5.0
 _PAGE_BYTES: Final = 1 << 20

@@ -4,17 +4,16 @@ Owns what a valid round is and how it is written for clients and in the log. Kno
 Why msgspec: docs/adr/0001-msgspec-for-json.md
 """
 
-import re
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
 
 from rounds.subjects import is_slug
+from rounds.times import is_utc_time
 
 _MAX_INT64: Final = 2**63 - 1
-_RFC3339_UTC: Final = re.compile(r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z\Z")
 
 _SLUG_RULE: Final = "is not allowed; use 1 to 64 of a-z, 0-9 and '-', not starting with '-'"
 
@@ -115,33 +114,18 @@ def stringify_extras(value: object) -> str:
         raise InvalidRound(f"extras cannot be written as JSON: {error}") from error
 
 
-def utc_text(moment_ms: int) -> str:
-    """Write Unix milliseconds as RFC 3339 in UTC with ``Z``; the fraction only when there is one."""
-    seconds, millis = divmod(moment_ms, 1000)
-    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{text}.{millis:03}Z" if millis else f"{text}Z"
-
-
 def _checked(round_: Round) -> Round:
     # Not as patterns of the struct: there they cost more than all the rest of the reading.
     if not is_slug(round_.game_slug):
         raise InvalidRound(f"game_slug {round_.game_slug[:80]!r} {_SLUG_RULE}")
     if not is_slug(round_.game_type):
         raise InvalidRound(f"game_type {round_.game_type[:80]!r} {_SLUG_RULE}")
-    _check_finished_at(round_.finished_at)
+    if not is_utc_time(round_.finished_at):
+        raise InvalidRound(
+            f"finished_at {round_.finished_at[:40]!r} is not RFC 3339 in UTC, such as '2026-01-18T10:00:30Z'"
+        )
     _check_extras(round_.extras)
     return round_
-
-
-def _check_finished_at(text: str) -> None:
-    if _RFC3339_UTC.match(text):
-        try:
-            datetime.fromisoformat(text)
-        except ValueError:
-            pass
-        else:
-            return
-    raise InvalidRound(f"finished_at {text[:40]!r} is not RFC 3339 in UTC, such as '2026-01-18T10:00:30Z'")
 
 
 def _check_extras(text: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from backends.contract import SourceError
 from backends.file.place import Place
 from rounds import Round
-from rounds.round import utc_text
+from rounds.times import utc_text
 
 Renew = Callable[[Round, Place, int], Round]
 """Takes a round as recorded, its place, and the time at which it is played (Unix milliseconds)."""

@@ -16,7 +16,7 @@ import zstandard
 
 from backends.recordings import bundled
 from rounds import Catalogue, Round
-from rounds.round import utc_text
+from rounds.times import utc_text
 
 SEED: Final = 20260116
 START_MS: Final = 1_768_564_800_000

@@ -26,7 +26,7 @@ from relay.sections import DrainSettings, GrpcSettings, HttpSettings, ReplaySett
 from relay.serve import Addresses, running_relay
 from relay.settings import Settings
 from rounds import Round
-from rounds.round import utc_text
+from rounds.times import utc_text
 from tests.backends.file.replaying import played, replay, rounds_of
 from tests.clients.program import clean_environment
 from tests.nats import NatsServer

@@ -16,7 +16,7 @@ from yarl import URL
 from auth.keys import KeyStore, generate
 from backends.log import LogSettings
 from rounds import Round
-from rounds.round import utc_text
+from rounds.times import utc_text
 from tests.nats import NatsServer
 from tests.relay.conftest import KEY_HEADER, StartRelay
 from tests.resume.log_writer import TEN_O_CLOCK_MS, LogWriter, make_round

@@ -9,7 +9,7 @@ from nats.aio.client import Client
 
 from backends.log import LogInfo, LogSettings, connect, open_log
 from rounds import Cursor, Round, log_subject
-from rounds.round import utc_text
+from rounds.times import utc_text
 
 TEN_O_CLOCK_MS: Final = 1_768_730_400_000
 """2026-01-18T10:00:00Z: when the rounds of these tests begin."""

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from auth.keys import DEMO_KEY
-from rounds.round import utc_text
+from rounds.times import utc_text
 from tests.resume.conftest import StartRelay
 from tests.resume.log_writer import TEN_O_CLOCK_MS, LogWriter, make_round
 from tests.resume.viewers import SseViewer, WebSocketViewer, sequence_of, watch

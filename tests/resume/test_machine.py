@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from backends.log import LogSettings
 from rounds import Cursor
-from rounds.round import utc_text
+from rounds.times import utc_text
 from tests.nats import NatsServer
 from tests.resume.conftest import running
 from tests.resume.log_writer import TEN_O_CLOCK_MS, LogWriter, make_round

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rounds import InvalidRound, Round, stringify_extras
-from rounds.round import utc_text, with_cursor
+from rounds.round import with_cursor
+from rounds.times import utc_text
 
 GOOD = {
     "round_id": 67890,

@@ -9,7 +9,7 @@ from backends.contract import BackendContext, Captured, Rejected, SourceError
 from backends.file import FileReplay
 from backends.file.place import Place
 from rounds import Catalogue, Round
-from rounds.round import utc_text
+from rounds.times import utc_text
 
 CONTEXT = BackendContext(Catalogue.load())
 START_MS = 1_768_730_400_000

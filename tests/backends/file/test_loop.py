@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from backends.contract import Rejected, SourceError
-from rounds.round import utc_text
+from rounds.times import utc_text
 from tests.backends.file.replaying import (
     START_MS,
     StoppedClock,

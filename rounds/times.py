@@ -1,0 +1,58 @@
+"""Times as rounds carry them: RFC 3339 in UTC with ``Z``, such as ``2026-01-18T10:00:30Z``. Pure.
+
+Owns what is such a time, and its way to and from Unix time. Minutes are remembered: rounds come in the order of time,
+so that nearly every one is of a minute that was just looked at.
+https://www.rfc-editor.org/rfc/rfc3339#section-5.6
+"""
+
+import re
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Final
+
+_MINUTE: Final = re.compile(r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:\Z")
+_WHOLE_SECONDS: Final = {f"{second:02}Z": second for second in range(60)}
+_PARTS_OF_SECONDS: Final = re.compile(r"\A[0-5][0-9]\.[0-9]{1,9}Z\Z")
+
+
+def is_utc_time(text: str) -> bool:
+    """Whether `text` is a time as rounds carry it, to the second or with up to nine digits behind it."""
+    seconds = text[17:]
+    if seconds not in _WHOLE_SECONDS and _PARTS_OF_SECONDS.match(seconds) is None:
+        return False
+    return _minute_s(text[:17]) is not None
+
+
+def unix_s(text: str) -> int:
+    """Return the whole seconds since 1970 of what `is_utc_time`; negative before.
+
+    Raises:
+        ValueError: There is no such minute.
+    """
+    minute_s = _minute_s(text[:17])
+    if minute_s is None:
+        raise ValueError(f"{text[:40]!r} is not RFC 3339 in UTC")
+    return minute_s + int(text[17:19])
+
+
+def nanos(text: str) -> int:
+    """Return the nanoseconds that what `is_utc_time` has beyond its whole seconds."""
+    return int(text[20:-1].ljust(9, "0")) if len(text) > 20 else 0
+
+
+def utc_text(moment_ms: int) -> str:
+    """Write Unix milliseconds as RFC 3339 in UTC with ``Z``; the fraction only when there is one."""
+    seconds, millis = divmod(moment_ms, 1000)
+    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{text}.{millis:03}Z" if millis else f"{text}Z"
+
+
+@lru_cache(maxsize=4096)
+def _minute_s(text: str) -> int | None:
+    """Return the Unix time at which a minute such as ``2026-01-18T10:00:`` begins; None: it is no minute."""
+    if _MINUTE.match(text) is None:
+        return None
+    try:
+        return int(datetime.fromisoformat(f"{text}00+00:00").timestamp())
+    except ValueError:
+        return None

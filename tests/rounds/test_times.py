@@ -1,0 +1,60 @@
+"""Times of rounds: what is one, and when it is, as the standard library has it."""
+
+import re
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rounds.times import is_utc_time, nanos, unix_s, utc_text
+
+SHAPE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z", re.ASCII)
+
+
+@given(st.datetimes(timezones=st.just(UTC)), st.text("0123456789", max_size=9))
+def test_every_moment_is_read_as_the_standard_library_reads_it(moment: datetime, fraction: str) -> None:
+    """From year 1 to 9999, with any number of digits behind the second."""
+    text = (
+        moment.strftime("%Y").rjust(4, "0")
+        + moment.strftime("-%m-%dT%H:%M:%S")
+        + (f".{fraction}" if fraction else "")
+        + "Z"
+    )
+    assert is_utc_time(text)
+    assert unix_s(text) == int(moment.replace(microsecond=0).timestamp())
+    assert nanos(text) == int(fraction.ljust(9, "0")) if fraction else nanos(text) == 0
+
+
+@given(
+    st.one_of(
+        st.text(max_size=32),
+        st.from_regex(r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,10})?Z?\n?\Z"),
+        st.from_regex(r"\A2026-0[0-9]-3[0-9]T2[0-9]:[5-6][0-9]:[5-6][0-9](\.[0-9]{0,10})?(Z|z|\+00:00)\Z"),
+    )
+)
+def test_whatever_the_text_it_is_a_time_only_if_the_standard_library_and_the_shape_say_so(text: str) -> None:
+    """One lenient digit would let a round in that no client can read."""
+    expected = False
+    if SHAPE.fullmatch(text):
+        try:
+            datetime.fromisoformat(text[:19] + "+00:00")
+            expected = True
+        except ValueError:
+            pass
+    assert is_utc_time(text) is expected
+
+
+@pytest.mark.parametrize("text", ["", "2026-02-30T10:00:30Z", "2026-01-18 10:00:30Z"])
+def test_what_is_of_no_minute_has_no_unix_time(text: str) -> None:
+    """A wrong answer here would be a wrong timestamp for every gRPC client."""
+    with pytest.raises(ValueError, match="is not RFC 3339"):
+        unix_s(text)
+
+
+@given(st.integers(0, 253_402_300_799_999))
+def test_written_moment_is_read_back(moment_ms: int) -> None:
+    """To the millisecond, up to the end of year 9999."""
+    text = utc_text(moment_ms)
+    assert is_utc_time(text)
+    assert 1000 * unix_s(text) + nanos(text) // 1_000_000 == moment_ms
