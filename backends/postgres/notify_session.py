@@ -12,6 +12,7 @@ from typing import Any, Final, Self, TypeAlias
 import asyncpg
 
 from backends.contract import SourceError
+from backends.postgres.dsn import NotForAsyncpg
 from backends.postgres.frontier import Span
 from backends.postgres.mapping import SESSION
 from backends.postgres.notify_options import (
@@ -212,9 +213,12 @@ class Session:
 async def open_connection(options: PostgresOptions, role: str, *, pooled: bool = False) -> Connection:
     """Open one connection that reads rows as the mapper wants them; errors as in `Session.connect`."""
     settings = {} if pooled else {**SESSION, **_KEEPALIVE, "application_name": f"stream-relay {role}"}
+    try:
+        target = options.target.for_asyncpg(options.connect_timeout_s)
+    except NotForAsyncpg as error:
+        raise SourceError(str(error)) from None
     connect = asyncpg.connect(
-        options.dsn.get_secret_value(),
-        timeout=options.connect_timeout_s,
+        **target.arguments,
         # A pooler in transaction mode hands each transaction to another server process: nothing prepared may stay.
         statement_cache_size=0 if pooled else 100,
         server_settings=settings,

@@ -6,11 +6,11 @@ a subclass.
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Self, TypeVar
-from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from backends.contract import InvalidOptions
+from backends.postgres.dsn import Dsn
 
 _IDENTIFIER_BYTES: Final = 63
 
@@ -31,8 +31,8 @@ class PostgresOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     dsn: SecretStr
-    """``postgresql://user:password@host:port/database?sslmode=require``. What it leaves out comes from ``PGPASSWORD``
-    and its like, as in psql."""
+    """``postgresql://user:password@host:port/database?sslmode=require``, also with several
+    hosts: ``host:port,host:port``. What it leaves out comes from ``PGPASSWORD`` and its like, as in psql."""
     table: str = "public.rounds"
     """The table of rounds, ``schema.table`` or ``table`` (in schema public); case counts."""
     round_id_column: Identifier = "round_id"
@@ -51,15 +51,7 @@ class PostgresOptions(BaseModel):
     @field_validator("dsn")
     @classmethod
     def _check_dsn(cls, value: SecretStr) -> SecretStr:
-        try:
-            parts = urlsplit(value.get_secret_value())
-            parts.port  # noqa: B018 - raises for what is no port
-            usable = parts.scheme in ("postgresql", "postgres")
-        except ValueError:
-            usable = False
-        if not usable:
-            # Never the value: it holds a password.
-            raise ValueError("must be a URL such as postgresql://user:password@host:5432/database (value not shown)")
+        Dsn.parse(value.get_secret_value())
         return value
 
     @field_validator("table")
@@ -91,10 +83,12 @@ class PostgresOptions(BaseModel):
     @property
     def shown_dsn(self) -> str:
         """Where the database is, without user, password and parameters: for logs and errors."""
-        parts = urlsplit(self.dsn.get_secret_value())
-        host = parts.hostname or "local socket"
-        netloc = f"{host}:{parts.port}" if parts.port else host
-        return f"{netloc}/{quote(unquote(parts.path.lstrip('/')))}"
+        return self.target.shown
+
+    @property
+    def target(self) -> Dsn:
+        """The DSN, read."""
+        return Dsn.parse(self.dsn.get_secret_value())
 
     @classmethod
     def read(cls, options: Mapping[str, object]) -> Self:
