@@ -5,6 +5,7 @@ confirmed, so a crash in between stores it again at worst. Knows nothing of why 
 """
 
 import asyncio
+import hashlib
 import re
 import time
 from contextlib import AsyncExitStack
@@ -87,7 +88,7 @@ class RejectsStream:
                 "rejected_at": int(time.time() * 1000),
             }
         )
-        headers = {"Nats-Msg-Id": _printable(f"{self.subject}:{item.key}")}
+        headers = {"Nats-Msg-Id": _reject_id(self.subject, item)}
         try:
             answer = await self._nc.request(self.subject, body, _ANSWER_S, headers=headers)
         except NoRespondersError:
@@ -103,6 +104,13 @@ class RejectsStream:
         if error and error.get("err_code") != _EXISTS:
             self._is_kept = error.get("code") == _UNAVAILABLE
             log.error("rejects_not_kept", stream=STREAM, error=error.get("description"))
+
+
+def _reject_id(subject: str, item: Rejected[Any]) -> str:
+    """Name an item the same whenever it comes again. By its content too: what cannot become a round has often no key
+    of its own, such as a row whose id is NULL."""
+    content = hashlib.blake2b(item.raw, digest_size=16).hexdigest()
+    return f"{_printable(f'{subject}:{item.key}')}:{content}"
 
 
 def _printable(text: str) -> str:

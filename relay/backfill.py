@@ -12,6 +12,7 @@ from backends.contract import BackendContext
 from backends.ingest import run_ingest
 from backends.postgres.backfill import Range, TableBackfill
 from backends.postgres.care import care_of
+from backends.rejects import RejectsStream
 from relay.serve import load_catalogue, stop_requested
 from relay.settings import Settings
 
@@ -28,7 +29,8 @@ async def backfill(settings: Settings, *, first: int | None, last: int | None, r
         BackendError: The backend has no table, its options are wrong, or the table cannot be read.
         LogError: The log is there but is not as configured.
     """
-    options = care_of(settings.backend.name, settings.backend.options).options
+    name = settings.backend.name
+    options = care_of(name, settings.backend.options).options
     bar = _Bar(interactive)
     backend = TableBackfill(
         options,
@@ -39,16 +41,20 @@ async def backfill(settings: Settings, *, first: int | None, last: int | None, r
         rate=rate,
         on_progress=bar.show,
     )
-    work = asyncio.create_task(run_ingest(backend, settings.nats, name="backfill"), name="backfill")
-    stop = asyncio.create_task(stop_requested(), name="stop")
-    with bar.progress:
-        await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
-        stop.cancel()
-        if not work.done():
-            work.cancel()
-        with suppress(asyncio.CancelledError):
-            stats = await work
-            log.info("backfill_finished", stored=stats.acked, left_out=backend.left_out, rejected=stats.rejected)
+    # Nobody forgets anything on our word, so nothing is held back; what we confirm is only shown.
+    publish = settings.publish.model_copy(update={"confirm_lag_s": 0.0})
+    async with RejectsStream(settings.nats, name) as rejects:
+        ingest = run_ingest(backend, settings.nats, publish, rejects=rejects, name="backfill")
+        work = asyncio.create_task(ingest, name="backfill")
+        stop = asyncio.create_task(stop_requested(), name="stop")
+        with bar.progress:
+            await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+            stop.cancel()
+            if not work.done():
+                work.cancel()
+            with suppress(asyncio.CancelledError):
+                stats = await work
+                log.info("backfill_finished", stored=stats.acked, left_out=backend.left_out, rejected=stats.rejected)
 
 
 class _Bar:

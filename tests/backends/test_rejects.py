@@ -35,7 +35,7 @@ async def test_rejected_item_is_kept_with_key_reason_and_content(nats: NatsServe
     """The stream is made at the first one, and a repeat after a restart is not kept twice."""
     async with RejectsStream(LogSettings(url=nats.url), "postgres-notify") as rejects:
         await rejects(rejected("public.rounds:crash:1", b'{"round_id":"1"}\xff'))
-        await rejects(rejected("public.rounds:crash:1"))
+        await rejects(rejected("public.rounds:crash:1", b'{"round_id":"1"}\xff'))
         await rejects(rejected("line\nbreak"))
 
     first, second = await kept(nats, "rejects.postgres-notify")
@@ -43,6 +43,17 @@ async def test_rejected_item_is_kept_with_key_reason_and_content(nats: NatsServe
     assert first["reason"] == "finished_at is NULL; it must be a moment"
     assert first["raw"] == '{"round_id":"1"}\ufffd'
     assert second["key"] == "line\nbreak"
+
+
+async def test_different_rows_with_the_same_key_are_all_kept(nats: NatsServer) -> None:
+    """Rows without an id look alike by their key; each is somebody's round."""
+    rows = [f'{{"round_id":null,"extras":"{number}"}}'.encode() for number in range(5)]
+    async with RejectsStream(LogSettings(url=nats.url), "postgres-replication") as rejects:
+        for row in [*rows, *rows]:
+            await rejects(rejected(f"public.rounds:crash:None{' ' * 300}", row))
+
+    found = await kept(nats, "rejects.postgres-replication")
+    assert [item["raw"] for item in found] == [row.decode() for row in rows]
 
 
 async def test_backend_of_any_name_has_one_subject_and_no_other(nats: NatsServer) -> None:

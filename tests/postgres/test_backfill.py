@@ -1,6 +1,9 @@
 """Backfill on real servers: what is already in the table gets into the log once, beside live capture or alone."""
 
 import asyncio
+import os
+import pty
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -12,9 +15,16 @@ from backends.ingest import run_ingest
 from backends.log import LogSettings
 from backends.postgres.backfill import Range, TableBackfill
 from backends.postgres.notify_options import NotifyOptions
+from backends.publisher_settings import PublisherSettings
+from relay.backfill import backfill
+from relay.sections import BackendSettings
+from relay.settings import Settings
 from tests.backends.harness import stored
+from tests.cli.command import COMMAND
+from tests.cli.command import run as run_command
+from tests.clients.program import clean_environment
 from tests.nats import NatsServer
-from tests.postgres.ingesting import CONTEXT, notify_backend, notify_options, set_up_notify, until
+from tests.postgres.ingesting import CONTEXT, WAIT_S, notify_backend, notify_options, set_up_notify, until
 from tests.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.service
@@ -152,3 +162,67 @@ async def test_table_that_cannot_be_read_is_a_sentence(postgres: PostgresServer,
     """A wrong name is told before anything is sent."""
     with pytest.raises(SourceError, match="has no table"):
         await run_ingest(backfill_of(postgres, nats), LogSettings(url=nats.url))
+
+
+async def test_command_publishes_as_the_settings_say_and_holds_no_progress_back(
+    table: PostgresServer, nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bounds are those of the section `publish`; a wait for the server's fsync would only stop the bar."""
+    seen: list[PublisherSettings] = []
+
+    async def record(backend: Backend[Any], log: LogSettings, settings: PublisherSettings, **more: Any) -> Any:
+        seen.append(settings)
+        return await run_ingest(backend, log, settings, **more)
+
+    monkeypatch.setattr("relay.backfill.run_ingest", record)
+    settings = Settings(
+        nats=LogSettings(url=nats.url),
+        publish=PublisherSettings(max_in_flight=7, confirm_lag_s=600),
+        backend=BackendSettings.model_validate({"name": "postgres-notify", "dsn": table.dsn()}),
+    )
+    await table.insert_rounds(1, 20)
+
+    await backfill(settings, first=None, last=None, rate=0, interactive=False)
+
+    assert (seen[0].max_in_flight, seen[0].confirm_lag_s) == (7, 0)
+    assert await ids_in(nats) == list(range(1, 21))
+
+
+async def test_person_sees_a_bar_that_reaches_the_end_and_a_script_none(
+    table: PostgresServer, nats: NatsServer
+) -> None:
+    """On a terminal the ids count up to the last one; a log file gets lines only."""
+    await table.insert_rounds(101, 400)
+    settings = {
+        "RELAY_BACKEND_NAME": "postgres-notify",
+        "RELAY_BACKEND_DSN": table.dsn(),
+        "RELAY_NATS_URL": nats.url,
+    }
+
+    shown = await asyncio.to_thread(said_on_a_terminal, [COMMAND, "backend", "backfill"], settings)
+    plain = await asyncio.to_thread(run_command, "backend", "backfill", **settings)
+
+    assert "300/300" in shown
+    assert "300/300" not in plain.out + plain.err
+
+
+def said_on_a_terminal(command: list[str], environment: dict[str, str]) -> str:
+    """Run a command with a terminal as its stderr; return what it showed there."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        command,
+        env={**clean_environment(), "TERM": "xterm", "COLUMNS": "120", **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+    ) as process:
+        os.close(theirs)
+        said = b""
+        try:
+            while data := os.read(ours, 1 << 16):
+                said += data
+        except OSError:  # Linux says so when the other end is closed
+            pass
+        os.close(ours)
+        assert process.wait(WAIT_S) == 0, said
+    return said.decode()

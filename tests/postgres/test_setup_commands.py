@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from relay.demo.postgres_programs import command_as, find_programs, reachable_programs, server_account
+from tests.backends.test_rejects import kept
 from tests.nats import NatsServer
 from tests.postgres_server import PostgresServer
 
@@ -62,6 +63,25 @@ async def test_commands_of_a_whole_life_say_what_they_did_and_exit_accordingly(
     code, said = await run("backend", "check", **settings)
     assert code == 1
     assert "secret" not in said
+
+
+async def test_rows_that_a_backfill_cannot_use_are_kept_like_those_of_today(
+    postgres: PostgresServer, nats: NatsServer
+) -> None:
+    """A row of years ago that is no round waits where those of today do."""
+    await postgres.make_rounds_table()
+    await postgres.execute("INSERT INTO rounds VALUES (1, 'nope', NULL, now(), '{}'), (2, 'crash', NULL, now(), '{}')")
+    settings = {
+        "RELAY_BACKEND_NAME": "postgres-replication",
+        "RELAY_BACKEND_DSN": postgres.dsn(),
+        "RELAY_NATS_URL": nats.url,
+        "RELAY_LOG_FORMAT": "json",
+    }
+
+    code, said = await run("backend", "backfill", **settings)
+
+    assert (code, '"rejected": 1' in said) == (0, True)
+    assert [item["key"] for item in await kept(nats, "rejects.postgres-replication")] == ["public.rounds:nope:1"]
 
 
 @pytest.mark.parametrize(
