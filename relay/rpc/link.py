@@ -22,7 +22,7 @@ from relay.rpc.wire import Messages, ProtobufRound
 class RpcLink(Link):
     """A stream of the service. Told of the history's state through metadata, of lost rounds by a message or the end."""
 
-    __slots__ = ("_allow_gap", "_hub", "hello", "lost")
+    __slots__ = ("_allow_gap", "_hub", "_over", "hello", "lost")
 
     def __init__(
         self, hub: Hub, sink: Sink, form: Form, *, max_age_s: float, drain: Drain, allow_gap: bool = False
@@ -34,6 +34,7 @@ class RpcLink(Link):
         """The gap that ended the stream."""
         self._hub = hub
         self._allow_gap = allow_gap
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def heartbeat(self) -> bool:
         return True
@@ -55,6 +56,12 @@ class RpcLink(Link):
     def say_goodbye(self, goodbye: Goodbye) -> None:
         if not self.hello.done():
             self.hello.set_result({})
+        if not self._over.done():
+            self._over.set_result(None)
+
+    async def wait_ended(self, *, within_s: float | None = None) -> None:
+        """Wait until the link has been ended by us, or `within_s` is over. A client that leaves cancels this."""
+        await asyncio.wait((self._over,), timeout=within_s)
 
     @property
     def ending(self) -> Ending | None:
@@ -87,14 +94,13 @@ class GrpcLink(RpcLink):
 class ProxyLink(RpcLink):
     """A stream over plain HTTP. What is written before `open` waits for the response's headers."""
 
-    __slots__ = ("_chunked", "_dialect", "_finished")
+    __slots__ = ("_chunked", "_dialect")
 
     def __init__(
         self, hub: Hub, request: web.Request, dialect: Dialect, *, max_age_s: float, allow_gap: bool = False
     ) -> None:
         self._dialect = dialect
         self._chunked = request.version >= HttpVersion11
-        self._finished = asyncio.get_running_loop().create_future()
         form, drain = EnvelopedRound(dialect, self._chunked), request.writer.drain
         super().__init__(hub, HeldBack(), form, max_age_s=max_age_s, drain=drain, allow_gap=allow_gap)
 
@@ -114,9 +120,3 @@ class ProxyLink(RpcLink):
     def say_goodbye(self, goodbye: Goodbye) -> None:
         super().say_goodbye(goodbye)
         self.write(self._dialect.end(self.ending or ending_of_goodbye(goodbye)))
-        if not self._finished.done():
-            self._finished.set_result(None)
-
-    async def finished(self) -> None:
-        """Wait until the link has been ended by us. A client that leaves cancels this."""
-        await self._finished

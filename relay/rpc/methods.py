@@ -4,8 +4,7 @@ Owns reading requests and making answers. The doing is that of every protocol: t
 and hub. Knows nothing of how calls, statuses and metadata look on a wire.
 """
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from typing import Final, NamedTuple
 
 from google.protobuf.message import Message
@@ -13,15 +12,15 @@ from google.protobuf.message import Message
 from auth.tokens import Grant
 from relay.edge import Edge
 from relay.errors import BadRequest
-from relay.history import History, Stretch
+from relay.history import History
 from relay.hub import Wanted
-from relay.item import Item, LogEntry
-from relay.link import CloseReason, Link
 from relay.past import DEFAULT_LIMIT, MAX_LIMIT, Query, look_back
+from relay.rpc.bulk import Bulk, Write
 from relay.rpc.convert import read_cursor, read_filter, read_start, read_time, round_message
-from relay.start import Bounds, Start, hello, resume
+from relay.rpc.link import RpcLink
+from relay.start import Start
 from relay.subscription import named_games, wanted
-from rounds import Catalogue, InvalidRound, Round
+from rounds import Catalogue
 from rounds import datastream_pb2 as pb
 
 SERVICE: Final = "datastream.DataStream"
@@ -35,12 +34,6 @@ UNARY: Final[Mapping[str, type[Message]]] = {
     "GetHistory": pb.GetHistoryRequest,
     "ListGames": pb.ListGamesRequest,
 }
-
-_SLICE: Final = 125
-"""Rounds handled per turn, for all replays together: about a millisecond, so that live rounds hardly notice."""
-
-Write = Callable[[Round, str], bytes]
-"""Makes the bytes of a round with its cursor."""
 
 
 class Subscription(NamedTuple):
@@ -81,62 +74,21 @@ class Methods:
             return self._games(grant)
 
     async def replay(
-        self, request: pb.ReplayRequest, grant: Grant, link: Link, write: Write
+        self, request: pb.ReplayRequest, grant: Grant, link: RpcLink, write: Write
     ) -> AsyncGenerator[list[bytes]]:
         """Find where a replay begins, tell `link` how whole it will be, and return what `write` makes of its rounds.
 
-        It comes in batches of at most `_SLICE` rounds (longer ones were slower), up to the head of the log as it is
-        now; then `link` has ended. Raises as the streams do when the request is wrong.
+        It comes in batches, up to the head of the log as it is now; then `link` has ended. Raises as the streams do
+        when the request is wrong.
         """
         want = wanted(self._catalogue, grant.games, {}, {})._replace(filter=read_filter(request.filter))
         if request.game_slugs:
             slugs = [_given("game_slugs", slug) for slug in request.game_slugs]
             want = want._replace(games=named_games(self._catalogue, grant.games, slugs))
         after = read_cursor(request.after)
-        bounds = await self._history.bounds(after)
-        position, gap = (bounds.first - 1, None) if after is None else resume(after, bounds)
-        link.place = lambda: bounds.at(position)
-        link.tell(hello(bounds, complete=gap is None))
-        if gap is not None:
-            link.tell(gap.event())
-            bounds = bounds._replace(head=position)  # nothing more is read
-        return self._batches(want, bounds._replace(first=position + 1), link, write, is_told=after is not None)
-
-    async def _batches(
-        self, want: Wanted, bounds: Bounds, link: Link, write: Write, *, is_told: bool
-    ) -> AsyncGenerator[list[bytes]]:
-        """Yield what `bounds` hold. A stretch is being read while the one before it is on its way."""
-        position = bounds.first - 1
-        link.place = lambda: bounds.at(position)
-        reading = self._read_on(position, want)
-        try:
-            while position < bounds.head:
-                stretch = await reading
-                if stretch.covered_to < bounds.head:
-                    reading = self._read_on(stretch.covered_to, want)
-                # Who asked from the oldest round on misses nothing when that is another one by now.
-                if stretch.gap is not None and (is_told or position >= bounds.first):
-                    link.tell(stretch.gap.event())
-                    return
-                for at in range(0, len(stretch.entries), _SLICE):
-                    entries = stretch.entries[at : at + _SLICE]
-                    async with self._history.turn:
-                        batch = _written(stretch.epoch, entries, want, bounds.head, write)
-                        await asyncio.sleep(0)  # the next in line goes on when the loop has turned
-                    if link.ended is not None:  # its goodbye named the place before this batch
-                        return
-                    position = entries[-1].sequence
-                    if batch:
-                        yield batch
-                position = stretch.covered_to
-        finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
-        if link.ended is None:
-            self._edge.hub.end(link, CloseReason.COMPLETED, retry_ms=0)
-
-    def _read_on(self, position: int, want: Wanted) -> asyncio.Task[Stretch]:
-        return asyncio.create_task(self._history.stretch(position, want.games), name="replay-read")
+        bulk = Bulk(self._edge, self._history, link, want, write)
+        await bulk.locate(after)
+        return bulk.batches()
 
     def _latest(self, request: pb.GetLatestRequest, grant: Grant) -> pb.Round:
         named_games(self._catalogue, grant.games, [_given("game_slug", request.game_slug)])
@@ -180,15 +132,3 @@ def _given(field: str, name: str) -> str:
     if not name:
         raise BadRequest(f"{field} holds an empty name; send one such as crash or multiplier")
     return name
-
-
-def _written(epoch: str, entries: Sequence[LogEntry], want: Wanted, head: int, write: Write) -> list[bytes]:
-    games = want.games
-    wanted_ = [entry for entry in entries if entry.sequence <= head and entry.game in games]
-    if want.filter.is_empty:
-        try:  # the usual case, at half the cost: nobody else asks for these rounds, so they need no items
-            return [write(Round.parse(entry.data), f"{epoch}-{entry.sequence}") for entry in wanted_]
-        except InvalidRound:
-            pass  # somebody else wrote to a round's subject; its item says so in the log
-    items = [Item(epoch, entry) for entry in wanted_]
-    return [write(item.round, item.cursor) for item in items if item.valid and item.matches(want.filter)]

@@ -6,8 +6,8 @@ Why our own: docs/adr/0009-own-connect-proxy.md
 """
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
 import msgspec
@@ -91,41 +91,49 @@ class Proxy:
     ) -> web.StreamResponse:
         want, start, allow_gap = self._methods.subscription(message, grant)
         link = self._link(request, dialect, allow_gap=allow_gap)
-        response: web.StreamResponse | None = None
+        response = web.StreamResponse()
         with self._edge.open(link, key_id=grant.key_id, protocol="proxy"):
             async with Session(self._history, self._catalogue, grant.games, link) as session:
                 session.start(want, start)
-                try:
-                    async with asyncio.timeout(timeout_s(request)):
-                        hello = await link.hello if start.is_told else {}
-                        response = await _open(request, dialect, link, hello)
-                        await link.finished()
-                except TimeoutError:
-                    if response is None:
-                        raise
-                    self._edge.end(link, CloseReason.DEADLINE)
+                async with self._carrying(request, link, response):
+                    await _open(request, response, dialect, link, await link.hello if start.is_told else {})
+                    await link.wait_ended()
         return response
 
     async def _replay(
         self, request: web.Request, dialect: Dialect, message: pb.ReplayRequest, grant: Grant
     ) -> web.StreamResponse:
         link = self._link(request, dialect)
-        response: web.StreamResponse | None = None
+        response = web.StreamResponse()
         with self._edge.open(link, key_id=grant.key_id, protocol="proxy"):
-            try:
-                async with (
-                    asyncio.timeout(timeout_s(request)),
-                    aclosing(await self._methods.replay(message, grant, link, dialect.write_entry)) as batches,
-                ):
-                    response = await _open(request, dialect, link, await link.hello)
-                    async for batch in batches:
-                        link.write(dialect.wrap(dialect.write_batch(batch)))
-                        await link.drained()
-            except TimeoutError:
-                if response is None:
-                    raise
-                self._edge.end(link, CloseReason.DEADLINE)
+            async with (
+                self._carrying(request, link, response),
+                aclosing(await self._methods.replay(message, grant, link, dialect.write_entry)) as batches,
+            ):
+                await _open(request, response, dialect, link, await link.hello)
+                async for batch in batches:
+                    link.write(dialect.wrap(dialect.write_batch(batch)))
+                    await link.drained()
         return response
+
+    @asynccontextmanager
+    async def _carrying(
+        self, request: web.Request, link: ProxyLink, response: web.StreamResponse
+    ) -> AsyncIterator[None]:
+        """Bound the block by the call's deadline. What goes wrong once the response has begun is how the link ends."""
+        try:
+            async with asyncio.timeout(timeout_s(request)):
+                yield
+        except ConnectionError:
+            raise  # the client has left
+        except Exception as error:
+            if not response.prepared:
+                raise
+            if isinstance(error, TimeoutError):
+                self._edge.end(link, CloseReason.DEADLINE)
+            else:
+                log.exception("call_failed", link=link.id)
+                self._edge.end(link, CloseReason.FAILED)
 
     def _link(self, request: web.Request, dialect: Dialect, *, allow_gap: bool = False) -> ProxyLink:
         age_s = self._edge.age_limit_s()
@@ -137,17 +145,20 @@ class Proxy:
 
 
 async def _open(
-    request: web.Request, dialect: Dialect, link: ProxyLink, hello: Mapping[str, object]
-) -> web.StreamResponse:
+    request: web.Request,
+    response: web.StreamResponse,
+    dialect: Dialect,
+    link: ProxyLink,
+    hello: Mapping[str, object],
+) -> None:
     """Answer 200 with the headers of a stream, and let the link write."""
     headers = {"Content-Type": dialect.content_type, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    response = web.StreamResponse(headers={**headers, **dict(metadata_of(hello))})
+    response.headers.update({**headers, **dict(metadata_of(hello))})
     response.force_close()
     await response.prepare(request)
     if request.transport is None:
         raise ConnectionResetError("the client left")
     link.open(request.transport)
-    return response
 
 
 def _single(request: web.Request, dialect: Dialect, message: bytes) -> web.Response:

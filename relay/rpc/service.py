@@ -4,7 +4,8 @@ Messages of streams are bytes that were made once for everybody, so no generated
 """
 
 import asyncio
-from contextlib import aclosing
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from auth.tokens import Grant
 from relay.edge import Edge
 from relay.errors import BadRequest
 from relay.history import History
+from relay.link import CloseReason
 from relay.rpc.link import GrpcLink
 from relay.rpc.methods import SERVICE, STREAMS, UNARY, Methods
 from relay.rpc.status import ending_of, metadata_of
@@ -83,7 +85,7 @@ class DataStream:
         want, start, allow_gap = self._methods.subscription(request, grant)
         async with self._edge.place():
             link = self._link(allow_gap=allow_gap)
-            with self._edge.open(link, key_id=grant.key_id, protocol="grpc"):
+            with self._edge.open(link, key_id=grant.key_id, protocol="grpc"), self._ending(link):
                 async with Session(self._history, self._catalogue, grant.games, link) as session:
                     session.start(want, start)
                     hello = await link.hello if start.is_told else {}
@@ -94,12 +96,25 @@ class DataStream:
     async def _replay(self, request: pb.ReplayRequest, grant: Grant, context: "Context") -> None:
         async with self._edge.place():
             link = self._link()
-            with self._edge.open(link, key_id=grant.key_id, protocol="grpc"):
+            with self._edge.open(link, key_id=grant.key_id, protocol="grpc"), self._ending(link):
                 async with aclosing(await self._methods.replay(request, grant, link, batch_entry)) as batches:
                     await context.send_initial_metadata(metadata_of(await link.hello))
                     async for batch in batches:
                         await context.write(b"".join(batch))
         await _end(context, link)
+
+    @contextmanager
+    def _ending(self, link: GrpcLink) -> Iterator[None]:
+        """End the link when the block fails by a fault of ours, so that its client is told where to go on."""
+        try:
+            yield
+        except (aio.AbortError, aio.InternalError):
+            raise
+        except Exception as error:
+            if ending_of(error) is not None:
+                raise
+            log.exception("call_failed", link=link.id)
+            self._edge.end(link, CloseReason.FAILED)
 
     def _grant(self, context: "Context") -> Grant:
         pairs = [(key, value) for key, value in context.invocation_metadata() or () if isinstance(value, str)]

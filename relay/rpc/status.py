@@ -59,11 +59,11 @@ def ending_of_goodbye(goodbye: Goodbye) -> Ending:
     reason = goodbye.reason
     if reason is CloseReason.COMPLETED:
         return Ending(StatusCode.OK, "", (), reason)
-    if reason is CloseReason.DEADLINE:
-        return Ending(StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed", (), reason)
-    if reason is CloseReason.FAILED:
-        return Ending(StatusCode.INTERNAL, "internal error; it has been logged", (), reason)
     place = () if goodbye.cursor is None else (("resume-cursor", goodbye.cursor),)
+    if reason is CloseReason.DEADLINE:
+        return Ending(StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed", place, reason)
+    if reason is CloseReason.FAILED:
+        return Ending(StatusCode.INTERNAL, "internal error; it has been logged", place, reason)
     sentence = f"{reason}: call again after retry-after-ms" + (", with resume-cursor" if place else "")
     return Ending(StatusCode.UNAVAILABLE, sentence, (("retry-after-ms", str(goodbye.retry_ms)), *place), reason)
 

@@ -23,6 +23,7 @@ READY_S: Final = 20.0
 
 StartRelay = Callable[..., Any]
 Publish = Callable[..., Awaitable[list[int]]]
+Rebuild = Callable[[], Awaitable[None]]
 Outliving = Callable[["Relay"], Caller]
 
 
@@ -123,6 +124,19 @@ async def publish(nats: NatsServer) -> AsyncIterator[Publish]:
             ]
 
         yield put
+
+
+@pytest.fixture
+def rebuild(nats: NatsServer) -> Rebuild:
+    """Lose the log and make it anew: ``await rebuild()``; what is published afterwards is in the new one."""
+
+    async def again() -> None:
+        settings = LogSettings(url=nats.url)
+        async with connect(settings, name="test") as nc:
+            await nc.jetstream().delete_stream(settings.stream)
+            await open_log(nc, settings)
+
+    return again
 
 
 def make_round(game: str, number: int, *, extras: str = '{"point":"2.50"}', timestamp: int = 1768730430000) -> Round:

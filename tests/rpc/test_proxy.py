@@ -1,22 +1,20 @@
 """The service over plain HTTP, as it stands on the wire: Connect and gRPC-Web, byte for byte."""
 
-import asyncio
 import base64
 import gzip
 import io
 import json
-import struct
 from collections.abc import AsyncIterator
 from typing import Final
 
 import aiohttp
 import pytest
-from google.protobuf.message import Message
 
 from auth.keys import DEMO_KEY
 from rounds import datastream_pb2 as pb
 from tests.nats import NatsServer
 from tests.rpc.conftest import Outliving, Publish, Relay, StartRelay
+from tests.rpc.envelopes import element, elements, envelope
 
 pytestmark = pytest.mark.service
 
@@ -32,28 +30,6 @@ WEB_TEXT: Final = {"Content-Type": "application/grpc-web-text"}
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(headers={"X-API-Key": DEMO_KEY}) as session:
         yield session
-
-
-def envelope(message: Message | bytes, flags: int = 0) -> bytes:
-    data = message.SerializeToString() if isinstance(message, Message) else message
-    return struct.pack("!BI", flags, len(data)) + data
-
-
-async def element(response: aiohttp.ClientResponse) -> tuple[int, bytes]:
-    """Read one envelope of a stream: its flags and its message."""
-    async with asyncio.timeout(20):
-        flags, size = struct.unpack("!BI", await response.content.readexactly(5))
-        return flags, await response.content.readexactly(size)
-
-
-def elements(data: bytes) -> list[tuple[int, bytes]]:
-    """Take a whole stream apart."""
-    found = []
-    while data:
-        flags, size = struct.unpack_from("!BI", data)
-        found.append((flags, data[5 : 5 + size]))
-        data = data[5 + size :]
-    return found
 
 
 def trailers(data: bytes) -> dict[str, str]:

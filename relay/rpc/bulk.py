@@ -1,0 +1,164 @@
+"""Bulk replay: the past up to now in batches, oldest first, as fast as the client takes them.
+
+Owns what the method ``Replay`` yields, and that it ends: at the head of the log as it was at the call, where rounds are
+gone, or where the log stays away. How the log is read (in pages, one ahead, in fair turns) and what is a gap are those
+of `relay.replay`. The writing is not shared: there, rounds become items, which the ring and live links have a use
+for, and the way leads on to the live stream. Here nobody else asks for these rounds, so that each is read and
+written once, without an item, at half the cost (docs/benchmarks.md).
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Final
+
+import structlog
+
+from backends.log import LogError
+from relay.edge import Edge
+from relay.history import History, Stretch
+from relay.hub import Wanted
+from relay.item import Item, LogEntry
+from relay.link import CloseReason
+from relay.read_ahead import ReadAhead
+from relay.rpc.link import RpcLink
+from relay.start import Gap, GapReason, hello, resume
+from rounds import Cursor, InvalidRound, Round
+
+log = structlog.get_logger()
+
+PATIENCE_S: Final = 30.0
+"""How long the log may bring nothing before the client is told to come back: it waits for an answer, not for news."""
+_SLICE: Final = 125
+"""Rounds handled per turn, for all replays together: about a millisecond, so that live rounds hardly notice."""
+_RETRY_S: Final = 0.25
+_LONGEST_RETRY_S: Final = 5.0
+
+Write = Callable[[Round, str], bytes]
+"""Makes the bytes of a round with its cursor."""
+
+
+class Bulk:
+    """One call's way through the past: `locate`, then `batches`."""
+
+    def __init__(self, edge: Edge, history: History, link: RpcLink, want: Wanted, write: Write) -> None:
+        self._edge = edge
+        self._history = history
+        self._hub = history.hub
+        self._link = link
+        self._want = want
+        self._write = write
+        self._epoch = ""
+        self._position = self._head = 0  # all that is wanted up to the one was yielded; the other is the end
+        self._misses = False  # whether what is gone right after the place is missed
+
+    async def locate(self, after: Cursor | None) -> None:
+        """Find the place to begin, after a cursor or at the oldest round, and tell how whole the answer will be.
+
+        Raises:
+            LogUnavailable: The log does not answer.
+        """
+        bounds = await self._history.bounds(after)
+        position, gap = (bounds.first - 1, None) if after is None else resume(after, bounds)
+        self._epoch, self._position, self._head = bounds.epoch, position, bounds.head
+        self._misses = after is not None
+        self._history.stats.cold += 1
+        self._link.place = self._place
+        self._link.tell(hello(bounds, complete=gap is None))
+        if gap is not None:
+            self._tell(gap)
+
+    async def batches(self) -> AsyncGenerator[list[bytes]]:
+        """Yield what was made of the rounds, at most `_SLICE` at a time (more were slower); then the link has ended."""
+        ahead, stats = ReadAhead(self._history), self._history.stats
+        stats.active += 1
+        try:
+            while self._goes_on():
+                stretch = await self._read(ahead)
+                if stretch is None:
+                    continue
+                if stretch.covered_to < self._head:
+                    ahead.start(stretch.covered_to, self._want.games)
+                for at in range(0, len(stretch.entries), _SLICE):
+                    entries = stretch.entries[at : at + _SLICE]
+                    async with self._history.turn:
+                        batch = _written(self._epoch, entries, self._want, self._head, self._write)
+                        await asyncio.sleep(0)  # the next in line goes on when the loop has turned
+                    if not self._goes_on():  # its goodbye named the place before this batch
+                        return
+                    self._position = entries[-1].sequence
+                    if batch:
+                        stats.rounds += len(batch)
+                        yield batch
+                self._position, self._misses = stretch.covered_to, True
+        finally:
+            stats.active -= 1
+            ahead.cancel()
+        if self._link.ended is None:
+            self._edge.hub.end(self._link, CloseReason.COMPLETED, retry_ms=0)
+
+    def _goes_on(self) -> bool:
+        return self._link.ended is None and self._position < self._head
+
+    async def _read(self, ahead: ReadAhead) -> Stretch | None:
+        """Return what follows the place; None when the link was ended, or there is nothing up to a nearer end.
+
+        While the log is away, this waits, but not longer than `PATIENCE_S`.
+        """
+        failures, deadline = 0, asyncio.get_running_loop().time() + PATIENCE_S
+        while self._goes_on():
+            try:
+                stretch = await ahead.stretch(self._position, self._want.games)
+                if self._hub.head.epoch != self._epoch:
+                    self._begin_anew()
+                elif stretch.gap is not None and self._misses:
+                    self._tell(stretch.gap)
+                elif stretch.covered_to > self._position:
+                    return stretch
+                else:  # the hub has not seen so much of the log, or not any more
+                    await self._compare()
+                why = "the log has nothing where it had more"
+            except LogError as error:
+                why = str(error)
+            if asyncio.get_running_loop().time() > deadline:
+                self._edge.end(self._link, CloseReason.LOG_UNAVAILABLE)
+            elif self._goes_on():
+                failures += 1
+                wait_s = min(_LONGEST_RETRY_S, _RETRY_S * 2**failures) * random.uniform(0.5, 1)  # noqa: S311
+                log.warning("replay_waits", link=self._link.id, error=why, retry_s=round(wait_s, 2))
+                await self._link.wait_ended(within_s=wait_s)
+        return None
+
+    def _begin_anew(self) -> None:
+        """The log was lost and made anew: what there was of the old one is a gap."""
+        bounds = self._hub.bounds
+        self._tell(Gap(self._place(), bounds.at(bounds.first - 1), GapReason.REBUILT))
+
+    async def _compare(self) -> None:
+        """Set the place against what the log holds now: its tail may be lost, or purged."""
+        bounds = await self._history.bounds(self._place())
+        _, gap = resume(self._place(), bounds)
+        if gap is not None:
+            self._tell(gap)
+        self._head = min(self._head, bounds.head)
+
+    def _tell(self, gap: Gap) -> None:
+        """Tell what is gone, which ends the link."""
+        self._history.stats.gaps += 1
+        log.info("gap_told", link=self._link.id, reason=gap.reason, begin=str(gap.begin), end=str(gap.end))
+        self._link.tell(gap.event())
+
+    def _place(self) -> Cursor:
+        return Cursor(self._epoch, self._position)
+
+
+def _written(epoch: str, entries: Sequence[LogEntry], want: Wanted, head: int, write: Write) -> list[bytes]:
+    games = want.games
+    wanted = [entry for entry in entries if entry.sequence <= head and entry.game in games]
+    if want.filter.is_empty:
+        try:  # the usual case, at half the cost
+            return [write(Round.parse(entry.data), f"{epoch}-{entry.sequence}") for entry in wanted]
+        except InvalidRound:
+            pass  # somebody else wrote to a round's subject; its item says so in the log
+    items = [Item(epoch, entry) for entry in wanted]
+    return [write(item.round, item.cursor) for item in items if item.valid and item.matches(want.filter)]

@@ -1,0 +1,170 @@
+"""Bulk replays that something happens to on their way, over gRPC and through the proxy alike."""
+
+import asyncio
+from collections.abc import MutableMapping
+from typing import Any, Final
+
+import pytest
+from grpc import StatusCode
+from structlog.testing import capture_logs
+
+from relay.history import History
+from relay.rpc import bulk
+from rounds import datastream_pb2 as pb
+from tests.nats import NatsServer
+from tests.rpc.conftest import Publish, Rebuild, StartRelay
+from tests.rpc.replaying import TRANSPORTS, Replaying, replaying
+
+pytestmark = [pytest.mark.service, pytest.mark.parametrize("transport", TRANSPORTS)]
+
+MANY: Final = 900
+LONG: Final = {"extras": '{"ballast":"' + "x" * 20_000 + '"}'}
+"""So that most of the rounds are still in the log while a client does not read: 18 MB are more than buffers hold."""
+
+Logs = list[MutableMapping[str, Any]]
+
+
+def rounds(*batches: pb.RoundBatch) -> list[pb.Round]:
+    return [round_ for batch in batches for round_ in batch.rounds]
+
+
+def ids(*batches: pb.RoundBatch) -> list[int]:
+    return [round_.round_id for round_ in rounds(*batches)]
+
+
+async def first_of(replay: Replaying) -> pb.RoundBatch:
+    batch = await replay.batch()
+    assert isinstance(batch, pb.RoundBatch)
+    return batch
+
+
+async def logged(logs: Logs, event: str) -> None:
+    """Wait until the relay has logged an event."""
+    async with asyncio.timeout(20):
+        while not any(entry["event"] == event for entry in logs):  # noqa: ASYNC110 - a list has no event
+            await asyncio.sleep(0.01)
+
+
+async def test_log_that_is_away_for_a_while(
+    start_relay: StartRelay, publish: Publish, nats: NatsServer, transport: str
+) -> None:
+    """A replay waits for the log as streams do: every round comes once and in order, and it ends well."""
+    await publish("crash", *range(1, MANY + 1), **LONG)
+    async with start_relay() as relay, replaying(transport, relay, pb.ReplayRequest()) as replay:
+        first = await first_of(replay)
+        await nats.kill()
+        with capture_logs() as logs:
+            reading = asyncio.create_task(replay.rest())
+            await logged(logs, "replay_waits")
+        await nats.start()
+        rest, end = await reading
+
+    assert ids(first, *rest) == list(range(1, MANY + 1))
+    assert end.code is StatusCode.OK
+
+
+async def test_log_that_stays_away(
+    start_relay: StartRelay, publish: Publish, nats: NatsServer, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After some patience the client is told to come back, and where to go on; who does has lost nothing."""
+    monkeypatch.setattr(bulk, "PATIENCE_S", 0.5)
+    await publish("crash", *range(1, MANY + 1), **LONG)
+    async with start_relay() as relay:
+        async with replaying(transport, relay, pb.ReplayRequest()) as replay:
+            first = await first_of(replay)
+            await nats.kill()
+            rest, end = await replay.rest()
+        await relay.metric_becomes("relay_links", 0)
+        await nats.start()
+        await relay.metric_becomes("relay_ready", 1)
+        again = pb.ReplayRequest(after=end.trailers["resume-cursor"])
+        async with replaying(transport, relay, again) as replay:
+            later, well = await replay.rest()
+
+    assert end.code is StatusCode.UNAVAILABLE
+    assert "log_unavailable" in end.sentence
+    assert int(end.trailers["retry-after-ms"]) >= 0
+    assert (
+        end.trailers["resume-cursor"]
+        == [*first.rounds, *(round_ for batch in rest for round_ in batch.rounds)][-1].cursor
+    )
+    assert ids(first, *rest, *later) == list(range(1, MANY + 1))
+    assert well.code is StatusCode.OK
+
+
+@pytest.mark.parametrize("count", [10, MANY + 100], ids=["shorter", "longer"])
+async def test_log_that_is_made_anew(
+    start_relay: StartRelay, publish: Publish, rebuild: Rebuild, transport: str, count: int
+) -> None:
+    """OUT_OF_RANGE says that the rest is gone; with its resume cursor all of the new log comes.
+
+    A page that is read after the old log is gone, and before the new one has been noticed, is told as expired first.
+    """
+    await publish("crash", *range(1, MANY + 1), **LONG)
+    async with start_relay() as relay:
+        async with replaying(transport, relay, pb.ReplayRequest()) as replay:
+            first = await first_of(replay)
+            await rebuild()
+            await publish("dice", *range(1, count + 1))
+            await relay.metric_becomes("relay_head_sequence", count)
+            rest, end = await replay.rest()
+        ends = [end]
+        while ends[-1].code is StatusCode.OUT_OF_RANGE:
+            again = pb.ReplayRequest(after=ends[-1].trailers["resume-cursor"])
+            async with replaying(transport, relay, again) as replay:
+                new, end = await replay.rest()
+                ends.append(end)
+
+    old = rounds(first, *rest)
+    assert [round_.round_id for round_ in old] == list(range(1, len(old) + 1))
+    assert len({round_.cursor.partition("-")[0] for round_ in old}) == 1
+    assert "rebuilt" in ends[-2].sentence
+    assert ends[-2].trailers["first-cursor"] == new[0].rounds[0].cursor
+    assert ids(*new) == list(range(1, count + 1))
+    assert ends[-1].code is StatusCode.OK
+    assert len(ends) <= 3
+
+
+async def test_fault_of_ours_midway(
+    start_relay: StartRelay, publish: Publish, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """INTERNAL ends the stream as any end does, with the place, and is logged; who calls again loses nothing."""
+    await publish("crash", *range(1, MANY + 1), **LONG)
+    async with start_relay() as relay:
+        async with replaying(transport, relay, pb.ReplayRequest()) as replay:
+            first = await first_of(replay)
+            with monkeypatch.context() as patch, capture_logs() as logs:
+                patch.setattr(History, "stretch", _failing)
+                rest, end = await replay.rest()
+        async with replaying(transport, relay, pb.ReplayRequest(after=end.trailers["resume-cursor"])) as replay:
+            later, _ = await replay.rest()
+        await relay.metric_becomes("relay_links", 0)
+
+    assert end.code is StatusCode.INTERNAL
+    assert [entry["event"] for entry in logs].count("call_failed") == 1
+    assert ids(first, *rest, *later) == list(range(1, MANY + 1))
+
+
+async def _failing(*_: object, **__: object) -> None:
+    raise RuntimeError("made by the test")
+
+
+async def test_drain_while_the_log_is_away(
+    start_relay: StartRelay, publish: Publish, nats: NatsServer, transport: str
+) -> None:
+    """A replay that waits for the log is ended at once, with its place."""
+    await publish("crash", *range(1, MANY + 1), **LONG)
+    async with start_relay(drain={"grace_s": 20, "margin_s": 20}) as relay:
+        stack = replaying(transport, relay, pb.ReplayRequest())
+        replay = await stack.__aenter__()
+        first = await first_of(replay)
+        await nats.kill()
+        with capture_logs() as logs:
+            reading = asyncio.create_task(replay.rest())
+            await logged(logs, "replay_waits")
+    rest, end = await reading
+    await stack.__aexit__(None, None, None)
+
+    assert end.code is StatusCode.UNAVAILABLE
+    assert "draining" in end.sentence
+    assert end.trailers["resume-cursor"].endswith(f"-{len(ids(first, *rest))}")
