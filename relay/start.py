@@ -28,7 +28,7 @@ SETTLE_S: Final = 1.0
 _RFC3339: Final = re.compile(
     r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[-+ ][0-9]{2}:[0-9]{2})\Z", re.IGNORECASE
 )
-_LATEST_MS: Final = 253_402_214_400_000
+LATEST_MS: Final = 253_402_214_400_000
 """The last day of the year 9999: what is later, people mean as never, and no clock can add to."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -155,7 +155,7 @@ def parse_time(query: Mapping[str, str], name: str) -> int | None:
         except ValueError:
             pass
         else:
-            return min(max(0, (moment - _EPOCH) // timedelta(milliseconds=1)), _LATEST_MS)
+            return min(max(0, (moment - _EPOCH) // timedelta(milliseconds=1)), LATEST_MS)
     raise BadRequest(f"{name} {text[:40]!r} is not an RFC 3339 time with a zone, such as 2026-01-18T10:00:00Z")
 
 

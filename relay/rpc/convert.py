@@ -8,7 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from relay.encode import Renderable
 from relay.errors import BadRequest
 from relay.rpc.wire import round_bytes
-from relay.start import MAX_LAST, MAX_SPEED, MIN_SPEED, Start
+from relay.start import LATEST_MS, MAX_LAST, MAX_SPEED, MIN_SPEED, Start
 from rounds import Cursor, Filter
 from rounds import datastream_pb2 as pb
 
@@ -43,17 +43,12 @@ def read_start(message: pb.Start, after: str) -> Start:
     """
     if after and message.after and after != message.after:
         raise BadRequest("after and start.after differ; send one of them")
-    cursor = after or message.after
+    since_ms, until_ms = read_times(message)
     start = Start(
-        after=Cursor.parse(cursor) if cursor else None,
-        since_ms=read_time(message.from_time) if message.HasField("from_time") else None,
-        last=message.last or None,
-        until_ms=read_time(message.to_time) if message.HasField("to_time") else None,
+        after=read_cursor(after or message.after), since_ms=since_ms, last=message.last or None, until_ms=until_ms
     )
     if sum(beginning is not None for beginning in (start.after, start.since_ms, start.last)) > 1:
         raise BadRequest("more than one of after, from_time and last was given; a stream has one beginning")
-    if start.since_ms is not None and start.until_ms is not None and start.since_ms > start.until_ms:
-        raise BadRequest("from_time is later than to_time; it must not be")
     if start.last is not None and start.last > MAX_LAST:
         raise BadRequest(f"last {start.last} is not a whole number from 1 to {MAX_LAST}")
     if message.speed == 0:
@@ -63,9 +58,23 @@ def read_start(message: pb.Start, after: str) -> Start:
     return replace(start, speed=message.speed)
 
 
-def read_time(moment: Timestamp) -> int:
-    """Return Unix milliseconds; moments before 1970 are 1970."""
-    return max(0, moment.seconds * 1000 + moment.nanos // 1_000_000)
+def read_times(message: pb.Start | pb.GetHistoryRequest) -> tuple[int | None, int | None]:
+    """Read ``from_time`` and ``to_time`` as Unix milliseconds; raise `BadRequest` when they are the wrong way round."""
+    since_ms = _read_time(message.from_time) if message.HasField("from_time") else None
+    until_ms = _read_time(message.to_time) if message.HasField("to_time") else None
+    if since_ms is not None and until_ms is not None and since_ms > until_ms:
+        raise BadRequest(
+            f"from_time {message.from_time.seconds} is later than to_time {message.to_time.seconds}; it must not be"
+        )
+    return since_ms, until_ms
+
+
+def _read_time(moment: Timestamp) -> int:
+    """Return Unix milliseconds; moments before 1970 are 1970, and what is later than any clock is the latest there is.
+
+    A message may hold more seconds than a `Timestamp` should: no client library checks them.
+    """
+    return min(max(0, moment.seconds * 1000 + moment.nanos // 1_000_000), LATEST_MS)
 
 
 def read_cursor(text: str) -> Cursor | None:

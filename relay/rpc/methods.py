@@ -16,8 +16,9 @@ from relay.history import History
 from relay.hub import Wanted
 from relay.past import DEFAULT_LIMIT, MAX_LIMIT, Query, look_back
 from relay.rpc.bulk import Bulk, Write
-from relay.rpc.convert import read_cursor, read_filter, read_start, read_time, round_message
+from relay.rpc.convert import read_cursor, read_filter, read_start, read_times, round_message
 from relay.rpc.link import RpcLink
+from relay.rpc.wire import round_bytes
 from relay.start import Start
 from relay.subscription import named_games, wanted
 from rounds import Catalogue
@@ -34,6 +35,9 @@ UNARY: Final[Mapping[str, type[Message]]] = {
     "GetHistory": pb.GetHistoryRequest,
     "ListGames": pb.ListGamesRequest,
 }
+
+_PAGE_BYTES: Final = 3 << 20
+"""Of rounds in one answer: clients take 4 MB unless they are told otherwise. The next page goes on where it ends."""
 
 
 class Subscription(NamedTuple):
@@ -101,20 +105,26 @@ class Methods:
             raise BadRequest(f"limit {request.limit} is not a whole number from 1 to {MAX_LIMIT}")
         path = {"game": request.game_slug} if request.game_slug else {}
         path |= {"type": request.game_type} if request.game_type else {}
+        since_ms, until_ms = read_times(request)
         query = Query(
             wanted(self._catalogue, grant.games, path, {})._replace(filter=read_filter(request.filter)),
             limit=request.limit or DEFAULT_LIMIT,
             before=read_cursor(request.before),
             after=read_cursor(request.after),
-            since_ms=read_time(request.from_time) if request.HasField("from_time") else None,
-            until_ms=read_time(request.to_time) if request.HasField("to_time") else None,
+            since_ms=since_ms,
+            until_ms=until_ms,
         )
         answer = await look_back(self._history, query)
-        return pb.GetHistoryResponse(
-            rounds=[round_message(item) for item in answer.items],
-            next_before="" if answer.next_before is None else str(answer.next_before),
-            complete=answer.complete,
-        )
+        page, size = pb.GetHistoryResponse(complete=answer.complete), 0
+        for item in answer.items:
+            round_ = round_bytes(item.round, item.cursor)
+            size += len(round_)
+            if size > _PAGE_BYTES and page.rounds:
+                page.next_before = page.rounds[-1].cursor
+                return page
+            page.rounds.add().ParseFromString(round_)
+        page.next_before = "" if answer.next_before is None else str(answer.next_before)
+        return page
 
     def _games(self, grant: Grant) -> pb.ListGamesResponse:
         answer = pb.ListGamesResponse()

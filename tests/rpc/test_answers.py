@@ -1,9 +1,10 @@
 """Calls with one answer: the newest round, pages of the past, the games."""
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from rounds import datastream_pb2 as pb
-from tests.rpc.caller import Caller
+from tests.rpc.caller import Caller, text_of
 from tests.rpc.conftest import Publish
 
 pytestmark = pytest.mark.service
@@ -55,6 +56,49 @@ async def test_history_after_a_cursor(caller: Caller, publish: Publish) -> None:
 
     assert [round_.round_id for round_ in page.rounds] == [3]
     assert page.complete
+
+
+@pytest.mark.parametrize("seconds", [253402300799, 10**12, 2**62, 2**63 - 1], ids=["year_9999", "later", "far", "last"])
+async def test_time_that_means_never(caller: Caller, publish: Publish, seconds: int) -> None:
+    """Up to it is all there is; from it on there is nothing."""
+    await publish("crash", 1, 2)
+    never = Timestamp(seconds=seconds)
+
+    until = await caller.ask(pb.GetHistoryRequest(to_time=never))
+    since = await caller.ask(pb.GetHistoryRequest(from_time=never))
+    async with caller.stream(pb.StreamAllRequest(start=pb.Start(last=2, to_time=never))) as call:
+        seen = [(await call.read()).round_id for _ in range(2)]
+    async with caller.stream(pb.StreamAllRequest(start=pb.Start(from_time=never))) as call:
+        told = text_of(await call.initial_metadata())
+
+    assert [round_.round_id for round_ in until.rounds] == [2, 1]
+    assert list(since.rounds) == []
+    assert seen == [1, 2]
+    assert told["complete"] == "true"
+
+
+async def test_time_that_means_always(caller: Caller, publish: Publish) -> None:
+    """A time long before there were rounds is as good as 1970."""
+    await publish("crash", 1)
+    page = await caller.ask(pb.GetHistoryRequest(from_time=Timestamp(seconds=-(2**62))))
+
+    assert [round_.round_id for round_ in page.rounds] == [1]
+
+
+async def test_history_of_long_rounds(caller: Caller, publish: Publish) -> None:
+    """A page ends before it is more than a client takes by default (4 MB), and the next one goes on there."""
+    await publish("crash", *range(1, 301), extras='{"ballast":"' + "x" * 40_000 + '"}')
+    seen: list[int] = []
+    before, sizes = "", []
+    while before or not seen:
+        page = await caller.ask(pb.GetHistoryRequest(before=before))
+        seen += [round_.round_id for round_ in page.rounds]
+        sizes.append(page.ByteSize())
+        before = page.next_before
+
+    assert seen == list(range(300, 0, -1))
+    assert max(sizes) < 4 << 20
+    assert len(sizes) < 6
 
 
 async def test_games_and_their_newest_rounds(caller: Caller, publish: Publish) -> None:

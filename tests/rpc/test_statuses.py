@@ -155,6 +155,11 @@ WRONG: Final[list[tuple[Message, StatusCode, str]]] = [
         StatusCode.INVALID_ARGUMENT,
         "from_time",
     ),
+    (
+        pb.GetHistoryRequest(from_time=Timestamp(seconds=2), to_time=Timestamp(seconds=1)),
+        StatusCode.INVALID_ARGUMENT,
+        "from_time 2",
+    ),
     (pb.StreamAllRequest(filter=pb.Filter(min_point=2, max_point=1)), StatusCode.INVALID_ARGUMENT, "min_point 2"),
     (pb.StreamAllRequest(filter=pb.Filter(min_point=float("inf"))), StatusCode.INVALID_ARGUMENT, "'inf'"),
     (pb.GetHistoryRequest(limit=1001), StatusCode.INVALID_ARGUMENT, "1001"),
