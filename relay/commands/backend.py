@@ -108,12 +108,16 @@ def check(backend: Backend = None, option: Options = None) -> None:
 
 @backend_app.command()
 def status(backend: Backend = None, option: Options = None) -> None:
-    """Say how capture stands: who reads, what was confirmed last, how much waits."""
+    """Say how capture stands: who reads, what was confirmed last, how much waits, what the log has."""
+    from relay.newest import newest_round
+
     care = _care(backend, option)
+    log_settings = _load({}).nats
 
     async def work() -> None:
-        for name, value in (await care.status()).items():
-            typer.echo(f"{name + ':':18}{value}")
+        told = {**await care.status(), "newest in the log": await newest_round(log_settings)}
+        for name, value in told.items():
+            typer.echo(f"{name + ':':20}{value}")
 
     run(work())
 

@@ -1,5 +1,7 @@
 """`stream-relay backend setup|check|status|teardown` on real servers: what is made, found, said and removed."""
 
+import re
+
 import pytest
 
 from backends.contract import InvalidOptions, SourceError
@@ -91,6 +93,24 @@ async def test_status_of_replication_tells_how_much_the_server_keeps(postgres: P
     assert status["state"] == "nobody reads"
     assert status["wal_status"] == "reserved"
     assert int(status["lag"].partition(" ")[0].replace(",", "")) > 1000
+    assert status["lag"].partition(" bytes, ")[2].startswith("nobody has read for ")
+
+
+async def test_status_of_a_reader_tells_the_seconds_and_who_it_is(any_postgres: PostgresServer) -> None:
+    """While somebody reads there is a lag in seconds; while nobody does there is none, and 0 would be a lie."""
+    server = any_postgres
+    await server.make_rounds_table()
+    care = care_of("postgres-replication", options_of(server))
+    async with replication_reading(make_backend(server)) as reader:
+        await server.insert_rounds(1, 3)
+        await reader.seen(3)
+        running = await care.status()
+    stopped = await care.status()
+
+    assert (running["state"], running["active"].startswith("process ")) == ("streaming", True)
+    assert re.fullmatch(r"[\d,]+ bytes, (\d+\.\d{3} s|seconds unknown)", running["lag"])
+    assert stopped["state"] == "nobody reads"
+    assert re.search(r"nobody has read for \d+\.\d s$|seconds unknown while nobody reads$", stopped["lag"])
 
 
 async def test_publication_made_after_the_slot_is_found_refused_and_renewed(any_postgres: PostgresServer) -> None:

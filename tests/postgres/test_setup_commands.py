@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -48,7 +49,9 @@ async def test_commands_of_a_whole_life_say_what_they_did_and_exit_accordingly(
     assert "stream-relay backend setup" in said
     code, said = await run("backend", "status", **settings)
     state = "not set up" if backend == "postgres-notify" else "missing"
-    assert (code, said.split()) == (0, f"state: {state} run: stream-relay backend setup --backend {backend}".split())
+    assert (code, said.splitlines()[0].split(maxsplit=1)) == (0, ["state:", state])
+    assert f"stream-relay backend setup --backend {backend}" in said.splitlines()[1]
+    assert "newest in the log:  cannot be told: stream not found" in said
     code, said = await run("backend", "setup", **settings)
     assert (code, said.strip().endswith("public.rounds is set up")) == (0, True)
     code, _ = await run("backend", "check", **settings)
@@ -58,6 +61,8 @@ async def test_commands_of_a_whole_life_say_what_they_did_and_exit_accordingly(
     code, said = await run("backend", "backfill", "--to-id", "10", RELAY_LOG_FORMAT="json", **settings)
     assert code == 0
     assert '"stored": 10' in said
+    code, said = await run("backend", "status", **settings)
+    assert re.search(r"^newest in the log:  crash 10, \d+\.\d s ago$", said, re.MULTILINE)
     code, _ = await run("backend", "teardown", "--yes", **settings)
     assert code == 0
     code, said = await run("backend", "check", **settings)
@@ -100,6 +105,17 @@ async def test_command_for_a_backend_that_cannot_be_cared_for(backend: str, part
     assert code == 1
     assert len(said.splitlines()) == 1
     assert all(part in said for part in parts)
+
+
+async def test_status_is_told_where_the_log_cannot_be_reached(postgres: PostgresServer, unused_tcp_port: int) -> None:
+    """Which of the two is away is what an operator wants to know, so one that is hides nothing of the other."""
+    await postgres.make_rounds_table()
+    code, said = await run(
+        "backend", "status", "--backend", "postgres-replication", "-o", f"dsn={postgres.dsn()}",
+        RELAY_NATS_URL=f"nats://127.0.0.1:{unused_tcp_port}",
+    )  # fmt: skip
+    assert (code, "state:              missing" in said) == (0, True)
+    assert "newest in the log:  cannot be told: NATS" in said
 
 
 async def test_printed_sql_is_what_psql_takes(postgres: PostgresServer) -> None:
