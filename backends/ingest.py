@@ -53,7 +53,7 @@ async def run_ingest(
     """
     bound = log.bind(backend=name)
     started = time.monotonic()
-    outcome = "failed"
+    outcome, failure = "exhausted", None
     publisher: Publisher[Any] = Publisher(
         log_settings, settings or PublisherSettings(), confirm=backend.confirm, rejects=rejects, acked=acked
     )
@@ -64,15 +64,27 @@ async def run_ingest(
         async with backend.open():
             bound.info("ingest_started", nats=log_settings.shown_url, stream=log_settings.stream)
             await publisher.run(backend.read())
-        outcome = "exhausted"
     except asyncio.CancelledError:
         outcome = "stopped"
+        raise
+    except Exception as error:
+        failure = error
         raise
     finally:
         progress.cancel()
         stats = publisher.stats
-        bound.info("ingest_finished", outcome=outcome, after_s=round(time.monotonic() - started, 1), **counts(stats))
+        bound = bound.bind(after_s=round(time.monotonic() - started, 1), **counts(stats))
+        if failure is None:
+            bound.info("ingest_finished", outcome=outcome)
+        else:
+            bound.error("ingest_failed", error=str(failure), **_state_of(failure))
     return stats
+
+
+def _state_of(failure: Exception) -> dict[str, str]:
+    """Name what is the matter with the source in the word that its status has for it, if it has one."""
+    state = getattr(failure, "state", None)
+    return {} if state is None else {"state": str(state)}
 
 
 def counts(stats: Stats) -> dict[str, int]:

@@ -103,7 +103,7 @@ async def test_rejected_item_is_logged_without_its_content(nats: NatsServer) -> 
 
 
 async def test_failing_source_is_left_in_order(nats: NatsServer) -> None:
-    """Its sentence comes out, what it yielded is stored, it is closed, and the log says failed."""
+    """Its sentence comes out and is in the log, what it yielded is stored, and it is closed."""
     source = Opened(100)
     source.fault = SourceError("the slot is gone; make it again")
     with captured_events() as events, pytest.raises(SourceError, match="the slot is gone"):
@@ -111,7 +111,9 @@ async def test_failing_source_is_left_in_order(nats: NatsServer) -> None:
 
     assert not source.is_open
     assert source.confirmed[-1] == 100
-    assert (events.details[-1]["event"], events.details[-1]["outcome"]) == ("ingest_finished", "failed")
+    assert (events.details[-1]["event"], events.details[-1]["level"]) == ("ingest_failed", "error")
+    assert events.details[-1]["error"] == "the slot is gone; make it again"
+    assert "ingest_finished" not in events
 
 
 async def test_stopped_ingest_leaves_quickly_while_nats_is_away(nats: NatsServer) -> None:
