@@ -17,7 +17,7 @@ from nats.errors import Error as NatsError
 from backends.log import LogError, LogInfo, LogSettings, LogUnavailable, connect, open_log
 from relay import round_parser
 from relay.hub import Hub
-from relay.item import LogEntry
+from relay.item import Item, LogEntry
 from relay.log_reader import LogReader
 from relay.sequencer import Sequencer
 from relay.start import Bounds
@@ -34,6 +34,8 @@ _POLL_S: Final = 5.0
 """How often the log's tail is compared with ours: finds a lost message that no later one would reveal."""
 _LINGER_S: Final = 5.0
 """How long the feed outlives its last listener, so that a reconnect does not start it again."""
+_SURE_S: Final = 3.0
+"""How long the leader of a replicated log has to say that it is shorter than it was: a new one may still be reading."""
 _BACKOFF_S: Final = 0.25
 _LONGEST_BACKOFF_S: Final = 5.0
 
@@ -55,7 +57,7 @@ class Feed:
         self._stopping: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._newest_live = 0
-        self._doubts = 0  # times that the log may have been made anew
+        self._doubts = 0  # times that the log may have been made anew, or have lost its tail
         self._dispelled = 0  # so many of them were looked into
         self.repaired = 0
         """Rounds that the live subscription missed and the log supplied."""
@@ -109,7 +111,12 @@ class Feed:
         failures = 0
         while True:
             try:
-                async with connect(self._settings, name="stream-relay", on_reconnected=self._on_reconnected) as nc:
+                async with connect(
+                    self._settings,
+                    name="stream-relay",
+                    on_disconnected=self._on_disconnected,
+                    on_reconnected=self._on_reconnected,
+                ) as nc:
                     await open_log(nc, self._settings)
                     round_parser.attach(nc, LIVE_SUBJECTS.removesuffix(".*"), self._on_live, _ignore)
                     self._nc = nc
@@ -188,6 +195,9 @@ class Feed:
         """Whether what comes may be of another log than what came: nothing is handed on before that is known."""
         return self._doubts > self._dispelled
 
+    async def _on_disconnected(self) -> None:
+        self._doubts += 1  # already here: rounds may come before it is said that the connection is back
+
     async def _on_reconnected(self) -> None:
         self._doubts += 1
         self._wake.set()
@@ -195,7 +205,7 @@ class Feed:
     def _on_live(self, _game: bytes, entry: LogEntry) -> None:
         if self._sequencer is None:
             return
-        if entry.sequence <= max(self._newest_live, 1):  # a new log counts from 1 again
+        if entry.sequence <= max(self._newest_live, 1):  # a new log counts from 1 again, a cut one from its end
             self._doubts += 1
         self._newest_live = entry.sequence
         if self._is_doubtful:
@@ -210,7 +220,7 @@ class Feed:
 
     async def _catch_up(self, nc: Client, sequencer: Sequencer) -> None:
         first, tail = await self._reader.first(), await self._reader.last()
-        if (self._is_doubtful or tail < sequencer.head) and await self._is_made_anew(nc, sequencer):
+        if (self._is_doubtful or tail < sequencer.head) and await self._has_begun_anew(nc, sequencer):
             return
         tail = max(tail, sequencer.known)  # the replica that answered may be behind
         self._hub.first = tail + 1 if first is None else first
@@ -224,22 +234,53 @@ class Feed:
                 log.info("feed_repaired", rounds=len(page.entries), head=sequencer.head)
                 self._hub.publish(ready)
 
-    async def _is_made_anew(self, nc: Client, sequencer: Sequencer) -> bool:
-        """Ask for the log's identity, since it ends before what we have seen, or may have been lost and made anew.
+    async def _has_begun_anew(self, nc: Client, sequencer: Sequencer) -> bool:
+        """Ask what log this is and where it ends, since it seems to end before what we have seen, or may be another.
 
-        When it was, begin with the new one and return True.
+        When it was made anew or has lost its tail, begin with what it is now and return True. Only the leader's word
+        counts: a replica may be behind.
         """
-        doubts = self._doubts
+        seen, doubts = sequencer.head, self._doubts
         info = await open_log(nc, self._settings)
-        self._dispelled = doubts
+        if info.epoch == self._epoch and info.last < seen and info.replicas > 1:
+            await asyncio.sleep(_SURE_S)
+            info = await open_log(nc, self._settings)
         if self._sequencer is not sequencer:
             return True
-        if info.epoch == self._epoch:
+        if info.epoch != self._epoch:
+            log.error("log_rebuilt", old_epoch=self._epoch, new_epoch=info.epoch, seen=seen, last=info.last)
+            self._begin(info, head=0, newest=())
+        elif (end := await self._end_of_ours(info.last)) < seen:
+            log.error("log_tail_lost", epoch=info.epoch, seen=seen, end=end, last=info.last)
+            newest = [entry for entry in await self._reader.newest() if entry.sequence <= end]
+            if self._sequencer is not sequencer:
+                return True
+            self._begin(info, head=end, newest=newest)
+        else:
+            self._dispelled = doubts
             return False
-        log.error("log_rebuilt", old_epoch=self._epoch, new_epoch=info.epoch, seen=sequencer.head, last=info.last)
-        self._begin(info, head=0, newest=())
+        self._dispelled = doubts
         self._wake.set()
         return True
+
+    async def _end_of_ours(self, last: int) -> int:
+        """Return up to where the log is what we know it to be: `last`, its end, or where other rounds follow by now."""
+        ours = [item for item in self._hub.ring.items() if item.sequence <= last]
+        low, high = -1, len(ours) - 1
+        if high < 0 or await self._is_still(ours[high]):
+            return last
+        while high - low > 1:
+            middle = (low + high) // 2
+            if await self._is_still(ours[middle]):
+                low = middle
+            else:
+                high = middle
+        return ours[0].sequence - 1 if low < 0 else ours[low].sequence
+
+    async def _is_still(self, item: Item) -> bool:
+        """Whether the log has this round in its place, or nothing any more."""
+        entry = await self._reader.next_of_leader(item.sequence)
+        return entry is None or entry.sequence != item.sequence or entry == (item.sequence, item.game, item.data)
 
     def _begin(self, info: LogInfo, *, head: int, newest: Iterable[LogEntry]) -> None:
         self._epoch = info.epoch

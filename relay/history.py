@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from backends.log import LogUnavailable
 from relay.errors import NoRoundYet
-from relay.hub import Hub
+from relay.hub import Era, Hub
 from relay.item import Item, LogEntry
 from relay.log_reader import LogReader
 from relay.start import OVERRUN_MS, Bounds, Gap, GapReason
@@ -27,6 +27,13 @@ _ALL_GAMES: Final = frozenset[str]()
 """For `History.stretch`: every game there is, rather than each of many."""
 _CLOCK_SKEW_MS: Final = 2000
 """How far the clock of the log may be behind that of the source."""
+
+
+class LogChanged(LogUnavailable):
+    """The log was made anew, or lost its tail, while it was read: what was read is nothing to go by. Begin again."""
+
+    def __str__(self) -> str:
+        return "the log changed while it was read"
 
 
 class Stretch(NamedTuple):
@@ -81,17 +88,30 @@ class History:
     async def bounds(self, cursor: Cursor | None = None) -> Bounds:
         """Ask the log what it holds; `cursor`, if given, is what they will be compared with.
 
-        Raises `LogUnavailable`, as everything here does.
+        Raises `LogUnavailable`, as everything here does; `LogChanged` is one.
         """
-        epoch = self.hub.head.epoch
+        era = self.hub.era
+        epoch = era.epoch
         first, last = await self._reader.first(), await self._reader.last()
         head = max(last, self.hub.head.sequence)
         if cursor is not None and cursor.epoch == epoch and cursor.sequence > head:
             head = await self._reader.reached(cursor.sequence) or head
+        self.check(era)
         return Bounds(epoch, head + 1 if first is None else first, head)
 
+    def check(self, era: Era) -> None:
+        """Raise `LogChanged` when `era` is over."""
+        if era != self.hub.era:
+            raise LogChanged
+
     async def stretch(
-        self, position: int, games: frozenset[str], *, limit: int = PAGE, finds_gaps: bool = True
+        self,
+        position: int,
+        games: frozenset[str],
+        *,
+        limit: int = PAGE,
+        finds_gaps: bool = True,
+        era: Era | None = None,
     ) -> Stretch:
         """Read on after `position`: a page of the one game or, when several are asked for, of all.
 
@@ -100,15 +120,20 @@ class History:
             games: What is wanted.
             limit: The most rounds to read.
             finds_gaps: Off: what is gone is not looked for, which saves a request.
+            era: When `position` was found; now, by default.
 
         Raises:
+            LogChanged: The era is over.
             LogUnavailable: No answer, or no turn, in time.
         """
-        epoch, head = self.hub.head.epoch, self.hub.head.sequence
+        era = era or self.hub.era
+        self.check(era)
+        epoch, head = era.epoch, self.hub.head.sequence
         only = next(iter(games)) if len(games) == 1 else None
         async with self._turn_to_read():
             page = await self._reader.page_up_to(head, position + 1, limit=limit, game=only)
             oldest = None if only is None or not finds_gaps else await self._reader.first()
+        self.check(era)
         last = page.entries[-1].sequence if page.entries else position
         # When nothing remains, the log has nothing of these games up to what the hub had seen before it was asked.
         covered_to = last if page.remaining else max(last, head)
@@ -151,16 +176,16 @@ class History:
 
     async def _reach_back(self, position: int) -> None:
         hub, ring = self.hub, self.hub.ring
-        epoch, begun_at = hub.head.epoch, ring.begun_at
+        era, begun_at = hub.era, ring.begun_at
         start = at = max(0, min(position, begun_at - PAGE))
         items: list[Item] = []
         while at < begun_at:
-            stretch = await self.stretch(at, _ALL_GAMES)
+            stretch = await self.stretch(at, _ALL_GAMES, era=era)
             if stretch.gap is not None:
                 start, items = stretch.gap.end.sequence, []
             items += (item for item in stretch.items() if item.sequence <= begun_at)
             at = max(at + 1, stretch.covered_to)
-        if (hub.head.epoch, ring.begun_at) == (epoch, begun_at) and start < begun_at:
+        if (hub.era, ring.begun_at) == (era, begun_at) and start < begun_at:
             ring.reach_back(start, items)
 
     def _reached_back(self, task: asyncio.Task[None]) -> None:

@@ -22,6 +22,13 @@ _SLICE_BYTES: Final = 128 << 10
 """Log bytes handled per loop turn. Under load this many bytes leave in one write; between slices sockets can drain."""
 
 
+class Era(NamedTuple):
+    """A time in which what was once read of the log stays true: until it is made anew, or loses its tail."""
+
+    epoch: str
+    losses: int  # of the log's tail, as far as they were noticed
+
+
 class Wanted(NamedTuple):
     """What a link subscribed to: rounds of these games that match this filter."""
 
@@ -72,6 +79,9 @@ class Hub:
         self.ring = ring
         self.head = Cursor(_NO_EPOCH, 0)
         self.first = 1
+        self.era = Era(_NO_EPOCH, 0)
+        self.ends: list[int] = []
+        """Where the log ended after each loss of its tail, oldest first."""
         self._unsent_bytes = unsent_bytes
         self._linger_s = linger_s
         self._channels: dict[tuple[Wanted, Form], Channel] = {}
@@ -132,16 +142,27 @@ class Hub:
         return Bounds(self.head.epoch, self.first, self.head.sequence)
 
     def begin(self, bounds: Bounds, newest: Iterable[LogEntry] = ()) -> None:
-        """The log that follows holds `bounds`, which are history already; `newest` is the last round of each game."""
+        """The log that follows holds `bounds`, which are history already; `newest` is the last round of each game.
+
+        When it is another one than before, or is shorter than what was handed on of it, links that know of cursors
+        are told.
+        """
         while self._backlog:
             self._flush()
         before, self.head, self.first = self.head, bounds.at(bounds.head), bounds.first
         self.ring.begin(bounds.head, [Item(bounds.epoch, entry) for entry in newest])
-        if before.epoch not in (bounds.epoch, _NO_EPOCH):
+        if before.epoch != bounds.epoch:
+            self.ends.clear()
             gap = Gap(before, bounds.at(bounds.first - 1), GapReason.REBUILT)
-            for link in self.links:
-                if link.is_told:
-                    link.tell(gap.event())
+        elif before.sequence > bounds.head:
+            self.ends.append(bounds.head)
+            gap = Gap(self.head, before, GapReason.AHEAD)
+        else:
+            return
+        self.era = Era(bounds.epoch, len(self.ends))
+        for link in self.links if before.epoch != _NO_EPOCH else ():
+            if link.is_told:
+                link.tell(gap.event())
 
     async def wait_beyond(self, sequence: int, *, within_s: float) -> None:
         """Wait until a round after `sequence` has come, or until `within_s` is over."""

@@ -140,7 +140,7 @@ class LogReader:
         end = page.entries[-1].sequence if page.entries else start - 1
         if page.remaining or end >= known or self._settings.replicas == 1:
             return page
-        entry = await self._next_of_leader(end + 1, game=game)
+        entry = await self.next_of_leader(end + 1, game=game)
         return page if entry is None else Page([*page.entries, entry], remaining=1)
 
     async def reached(self, sequence: int) -> int | None:
@@ -150,10 +150,10 @@ class LogReader:
         """
         if self._settings.replicas == 1:
             return None
-        entry = await self._next_of_leader(sequence)
+        entry = await self.next_of_leader(sequence)
         return None if entry is None else entry.sequence
 
-    async def _next_of_leader(self, start: int, *, game: str | None = None) -> LogEntry | None:
+    async def next_of_leader(self, start: int, *, game: str | None = None) -> LogEntry | None:
         """Ask the stream's leader for the first entry from sequence `start` on; None when there is none."""
         nc = await self._connected()
         request = msgspec.json.encode({"seq": max(start, 1), "next_by_subj": _subject_of(game)})

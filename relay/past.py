@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from relay.errors import CursorLost
-from relay.history import NEAR, PAGE, History
-from relay.hub import Wanted
+from relay.history import NEAR, PAGE, History, LogChanged
+from relay.hub import Era, Wanted
 from relay.item import Item
 from relay.start import OVERRUN_MS, SETTLE_S, Bounds, GapReason, resume
 from rounds import Cursor
@@ -51,6 +51,14 @@ async def look_back(history: History, query: Query) -> Answer:
         CursorLost: A cursor is of another log, or beyond the end of this one.
         LogUnavailable: The log has to be read and does not answer.
     """
+    while True:
+        try:
+            return await _look_back(history, query)
+        except LogChanged:
+            continue
+
+
+async def _look_back(history: History, query: Query) -> Answer:
     if query.after is None and query.since_ms is None and query.until_ms is None:
         items = _from_memory(history, query)
         if items is None:
@@ -58,12 +66,13 @@ async def look_back(history: History, query: Query) -> Answer:
             items = _from_memory(history, query)
         if items is not None:
             return Answer(items, history.hub.bounds.at(items[-1].sequence), True)
+    era = history.hub.era
     bounds = await _bounds(history, query)
     floor, complete = await _floor(history, query, bounds)
     ceiling = await _ceiling(history, query, bounds)
     items = []
     read = 0
-    async for window in _windows(history, query, floor, ceiling):
+    async for window in _windows(history, query, era, floor, ceiling):
         for item in window.items:
             if query.since_ms is not None and item.valid and item.round.timestamp < query.since_ms - OVERRUN_MS:
                 return Answer(items, None, complete)
@@ -135,8 +144,12 @@ class _Window(NamedTuple):
     read: int  # entries of the log read for it, of all games
 
 
-async def _windows(history: History, query: Query, floor: int, ceiling: int) -> AsyncIterator[_Window]:
-    """Yield what is between two sequences, both exclusive, from the end on: first from memory, then from the log."""
+async def _windows(history: History, query: Query, era: Era, floor: int, ceiling: int) -> AsyncIterator[_Window]:
+    """Yield what is between two sequences of an era, both exclusive, from the end on: from memory, then from the log.
+
+    Raises `LogChanged` when the era ends.
+    """
+    history.check(era)
     ring, games = history.hub.ring, query.wanted.games
     most = PAGE * 4 // 5  # so that a window that holds a little more is still read with one request
     goal = min(most, query.limit) if query.wanted.filter.is_empty else most
@@ -150,7 +163,7 @@ async def _windows(history: History, query: Query, floor: int, ceiling: int) -> 
         else:
             begin = max(floor + 1, ceiling - width)
             expected = goal + goal // 4 if len(games) == 1 else ceiling - begin
-            items, read = await _forward(history, games, begin, ceiling, page=min(PAGE, expected))
+            items, read = await _forward(history, games, era, begin, ceiling, page=min(PAGE, expected))
             items.reverse()
             # One game is found by its subject, however few rounds it has; of several, all that is between is read.
             widest = _WIDEST if len(games) == 1 else _MOST_READ // 4
@@ -160,13 +173,13 @@ async def _windows(history: History, query: Query, floor: int, ceiling: int) -> 
 
 
 async def _forward(
-    history: History, games: frozenset[str], begin: int, ceiling: int, *, page: int
+    history: History, games: frozenset[str], era: Era, begin: int, ceiling: int, *, page: int
 ) -> tuple[list[Item], int]:
     """Read from one sequence up to another, the latter exclusive; return what there is, and how many were read."""
     items: list[Item] = []
     position, read = begin - 1, 0
     while position < ceiling - 1:
-        stretch = await history.stretch(position, games, limit=page, finds_gaps=False)
+        stretch = await history.stretch(position, games, limit=page, finds_gaps=False, era=era)
         read += max(1, len(stretch.entries))
         items += (item for item in stretch.items() if item.sequence < ceiling and item.game in games)
         position = max(position + 1, stretch.covered_to)

@@ -7,12 +7,13 @@ import asyncio
 from typing import NamedTuple
 
 from relay.history import History, Stretch
+from relay.hub import Era
 
 
 class _Begin(NamedTuple):
     """What a page goes on from; a page is of use only to who asks for exactly this."""
 
-    epoch: str
+    era: Era
     position: int
     games: frozenset[str]
 
@@ -37,9 +38,10 @@ class ReadAhead:
     def start(self, position: int, games: frozenset[str]) -> None:
         """Begin to read what is likely to be asked for next."""
         self.cancel()
-        page = asyncio.create_task(self._history.stretch(position, games), name="read-ahead")
+        begin = self._begin(position, games)
+        page = asyncio.create_task(self._history.stretch(position, games, era=begin.era), name="read-ahead")
         page.add_done_callback(_mark_seen)
-        self._ahead = self._begin(position, games), page
+        self._ahead = begin, page
 
     def cancel(self) -> None:
         """Forget the page that is on its way."""
@@ -48,7 +50,7 @@ class ReadAhead:
             self._ahead = None
 
     def _begin(self, position: int, games: frozenset[str]) -> _Begin:
-        return _Begin(self._history.hub.head.epoch, position, games)
+        return _Begin(self._history.hub.era, position, games)
 
 
 def _mark_seen(page: asyncio.Task[Stretch]) -> None:

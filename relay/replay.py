@@ -18,7 +18,7 @@ from typing import Final
 import structlog
 
 from backends.log import LogError
-from relay.history import History
+from relay.history import History, LogChanged
 from relay.hub import Wanted
 from relay.item import Item
 from relay.link import Link
@@ -67,7 +67,7 @@ class Replay:
         self._finish = finish
         self._pace = None if start.speed is None else Pace(start.speed)
         self._is_unbounded = start.since_ms is None and start.until_ms is None and wanted.filter.is_empty
-        self._epoch = self._hub.head.epoch
+        self._era = self._hub.era
         self._position = -1  # all that is wanted up to here was written; -1: it is not known where to begin
         self._floors: dict[str, int] = {}  # with `last`: where each game begins
         self._counted_to = -1  # with `last`: up to here each game is read by itself
@@ -97,6 +97,8 @@ class Replay:
                     elif await self._step():
                         return
                     failures = 0
+                except LogChanged:
+                    continue
                 except LogError as error:  # the link stays open; the log comes back
                     failures += 1
                     wait_s = min(_LONGEST_RETRY_S, _RETRY_S * 2**failures) * random.uniform(0.5, 1)  # noqa: S311
@@ -111,7 +113,7 @@ class Replay:
     @property
     def place(self) -> Cursor | None:
         """Where the reading is: all that is wanted up to here was written. None: where it begins is not known yet."""
-        return Cursor(self._epoch, self._position) if self._position >= 0 else self._start.after
+        return Cursor(self._era.epoch, self._position) if self._position >= 0 else self._start.after
 
     @property
     def _is_open_ended(self) -> bool:
@@ -121,7 +123,7 @@ class Replay:
 
     def _locate_in_memory(self) -> None:
         start, ring, head = self._start, self._hub.ring, self._hub.head
-        self._epoch = head.epoch
+        self._era = self._hub.era
         whole_from = ring.whole_from(self.wanted.games)
         if start.after is not None:
             if start.after.epoch == head.epoch and whole_from <= start.after.sequence <= head.sequence:
@@ -145,7 +147,8 @@ class Replay:
             if self._position >= 0:
                 self._history.stats.warm += 1
                 return
-        start, bounds = self._start, await self._history.bounds(self._start.after)
+        start, self._era = self._start, self._hub.era
+        bounds = await self._history.bounds(start.after)
         position, gap = bounds.head, None
         if start.after is not None:
             position, gap = resume(start.after, bounds)
@@ -164,7 +167,7 @@ class Replay:
             self._counted_to = min(bounds.head, self._hub.head.sequence)
         elif start.until_ms is not None or start.speed is not None:
             position = bounds.first - 1
-        self._epoch, self._position = bounds.epoch, position
+        self._position = position
         self._history.stats.cold += 1
         self._tell(hello(bounds, complete=gap is None))
         self._tell_gap(gap)
@@ -173,7 +176,7 @@ class Replay:
 
     async def _step(self) -> bool:
         """Write the next rounds; return True when the link has been joined or finished."""
-        if self._epoch != self._hub.head.epoch:
+        if self._era != self._hub.era:
             self._begin_anew()
         if self._is_beyond_end:
             self._finish(self)
@@ -224,7 +227,7 @@ class Replay:
         items = stretch.items()
         for at in range(0, len(items), _SLICE):
             await self._write_in_turn(items[at : at + _SLICE])
-            if self._link.ended is not None or self._is_beyond_end:
+            if self._link.ended is not None or self._is_beyond_end or self._era != self._hub.era:
                 return
         self._position = max(self._position, stretch.covered_to)
 
@@ -235,13 +238,15 @@ class Replay:
         """
         begun = {game: max(self._position, floor - 1) for game, floor in self._floors.items()}
         games = [game for game in begun if game in self.wanted.games and begun[game] < self._counted_to]
-        stretches = await asyncio.gather(*(self._history.stretch(begun[game], frozenset({game})) for game in games))
+        stretches = await asyncio.gather(
+            *(self._history.stretch(begun[game], frozenset({game}), era=self._era) for game in games)
+        )
         end = min([self._counted_to, *(stretch.covered_to for stretch in stretches)])
         in_order = merge(*(stretch.items() for stretch in stretches), key=attrgetter("sequence"))
         items = [item for item in in_order if item.sequence <= end]
         for at in range(0, len(items), _SLICE):
             await self._write_in_turn(items[at : at + _SLICE])
-            if self._link.ended is not None or self._is_beyond_end:
+            if self._link.ended is not None or self._is_beyond_end or self._era != self._hub.era:
                 return
         self._position = max(self._position, end)
 
@@ -304,12 +309,20 @@ class Replay:
     # --- what is told ------------------------------------------------------------------------------------------
 
     def _begin_anew(self) -> None:
-        """The log was lost and made anew: what there was of the old one is a gap, and the new one begins."""
-        bounds = self._hub.bounds
-        self._tell_gap(Gap(Cursor(self._epoch, self._position), bounds.at(bounds.first - 1), GapReason.REBUILT))
-        self._epoch, self._position = bounds.epoch, bounds.first - 1
-        self._floors.clear()
-        self._counted_to = -1
+        """Go on with what the log is now, and tell what there was of it before as a gap."""
+        bounds, before, self._era = self._hub.bounds, self._era, self._hub.era
+        if before.epoch != bounds.epoch:  # it was lost and made anew
+            self._tell_gap(Gap(Cursor(before.epoch, self._position), bounds.at(bounds.first - 1), GapReason.REBUILT))
+            self._position = bounds.first - 1
+            self._floors.clear()
+            self._counted_to = -1
+            return
+        end = min(self._hub.ends[before.losses :])  # it has lost what came behind
+        if self._position > end:
+            self._tell_gap(Gap(bounds.at(end), bounds.at(self._position), GapReason.AHEAD))
+            self._position = end
+        self._floors = {game: min(floor, end + 1) for game, floor in self._floors.items()}
+        self._counted_to = min(self._counted_to, end)
 
     def _tell(self, event: dict[str, object]) -> None:
         if self._start.is_told and self._link.ended is None:

@@ -127,6 +127,10 @@ class Ring:
             return None
         return list(islice(ring.items, len(ring.items) - count, None))
 
+    def items(self) -> list[Item]:
+        """Return everything that is here, in log order."""
+        return list(merge(*(ring.items for ring in self._games.values()), key=_by_sequence))
+
     def __len__(self) -> int:
         return sum(len(ring.items) for ring in self._games.values())
 
