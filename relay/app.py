@@ -37,7 +37,7 @@ _HEADERS: Final = {
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_CODES: Final = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+HTTP_CODES: Final = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
 def build_app(
@@ -85,7 +85,9 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         if error.status < 400:
             raise
         headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
-        return error_response(error.status, _CODES.get(error.status, "bad_request"), _sentence(request, error), headers)
+        return error_response(
+            error.status, HTTP_CODES.get(error.status, "bad_request"), _sentence(request, error), headers
+        )
     except ConnectionResetError:
         raise  # the client is gone: nobody to tell
     except Exception as error:

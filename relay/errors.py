@@ -7,11 +7,13 @@ RelayError
 │   ├── NotAllowed       the credential does not cover this game or origin
 │   ├── CursorLost       the log knows nothing of this cursor (any more)
 │   ├── NoRoundYet       the game has no round in the log
-│   ├── Unsupported      the gRPC service has no such method
+│   ├── Unsupported      the gRPC service has no such method, or knows no such compression
+│   ├── TooLarge         the request is longer than the gRPC service takes
 │   ├── WrongMediaType   the body is of a type that is not understood here
 │   ├── NeedsUpgrade     a WebSocket path was asked for without a WebSocket handshake
 │   └── NotFound         no such path
 ├── Unavailable          this instance is full or going away; another one, or this one later, answers
+│   └── TooManyCalls     this instance has enough to answer at the moment
 └── StartError           the process cannot start; one sentence for the operator
 
 Errors of the domain (`rounds`) and of `auth` have their rows in the table too.
@@ -51,7 +53,18 @@ class NotAllowed(ClientError):
 
 
 class Unsupported(ClientError):
-    """The service has no such method."""
+    """The service has no such method, or knows no such compression."""
+
+
+class TooLarge(ClientError):
+    """The request is longer than the gRPC service takes."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"the request has more than {self.limit} bytes, which is the limit here"
 
 
 class WrongMediaType(ClientError):
@@ -104,6 +117,16 @@ class Unavailable(RelayError):
         return f"this relay takes no new connections ({self.reason}); try again in {self.retry_ms} ms"
 
 
+class TooManyCalls(Unavailable):
+    """This instance has enough to answer at the moment."""
+
+    def __init__(self, retry_ms: int) -> None:
+        super().__init__("capacity", retry_ms)
+
+    def __str__(self) -> str:
+        return f"this relay answers too many calls at the moment; try again in {self.retry_ms} ms"
+
+
 class StartError(RelayError):
     """The process cannot start; the text says what to change."""
 
@@ -115,7 +138,7 @@ class Refusal(NamedTuple):
     code: str
 
 
-_REFUSALS: Final[Mapping[type[Exception], Refusal]] = {
+REFUSALS: Final[Mapping[type[Exception], Refusal]] = {
     BadRequest: Refusal(400, "bad_request"),
     AmbiguousCredential: Refusal(400, "ambiguous_credential"),
     InvalidCursor: Refusal(400, "invalid_cursor"),
@@ -129,19 +152,21 @@ _REFUSALS: Final[Mapping[type[Exception], Refusal]] = {
     CursorLost: Refusal(404, "cursor_lost"),
     NoRoundYet: Refusal(404, "no_round_yet"),
     NotFound: Refusal(404, "not_found"),
+    TooLarge: Refusal(413, "too_large"),
     WrongMediaType: Refusal(415, "unsupported_media_type"),
     NeedsUpgrade: Refusal(426, "upgrade_required"),
     Unsupported: Refusal(501, "unsupported"),
     Unavailable: Refusal(503, "unavailable"),
     LogUnavailable: Refusal(503, "log_unavailable"),
 }
+"""For users: docs/errors.md."""
 
 
 def refusal_of(error: Exception) -> Refusal | None:
     """Look up how to tell a client of `error`; None when it is no fault of the client's but a bug of ours."""
     for kind in type(error).__mro__:
-        if kind in _REFUSALS:
-            return _REFUSALS[kind]
+        if kind in REFUSALS:
+            return REFUSALS[kind]
     return None
 
 

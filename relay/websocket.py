@@ -18,7 +18,7 @@ from relay.frames import FrameError, FrameReader, Message, Opcode
 from relay.link import CloseReason, Goodbye, Link
 from relay.stream_link import StreamLink
 
-_CODES: Final = {
+CLOSE_CODES: Final = {
     CloseReason.DRAINING: 1012,
     CloseReason.MAX_AGE: 1012,
     CloseReason.CAPACITY: 1013,
@@ -30,6 +30,7 @@ _CODES: Final = {
     CloseReason.FAILED: 1011,
     CloseReason.UNRESPONSIVE: 1011,
 }
+"""What a link that we end is closed with; what a client breaks has codes of its own, in `relay.frames`."""
 
 _MESSAGES_PER_HEARTBEAT: Final = 100
 """Client messages and pings allowed between two heartbeats; more is no use and costs others."""
@@ -105,11 +106,11 @@ class WebSocketLink(StreamLink):
         except FrameError as error:
             self._refuse(error.code, error.sentence)
         except BadMessage as error:
-            self._refuse(_CODES[CloseReason.BAD_MESSAGE], str(error))
+            self._refuse(CLOSE_CODES[CloseReason.BAD_MESSAGE], str(error))
 
     def say_goodbye(self, goodbye: Goodbye) -> None:
         facts: dict[str, object] = {"reason": goodbye.reason, "retry_ms": goodbye.retry_ms, "cursor": goodbye.cursor}
-        code = _CODES[goodbye.reason]
+        code = CLOSE_CODES[goodbye.reason]
         if goodbye.reason is CloseReason.CLIENT:  # it closes; RFC 6455 section 5.5.1: the answer has the same code
             self.transport.write(frame(self._close_frame[:2], first_byte=CLOSE))
             self.transport.close()

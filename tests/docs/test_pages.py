@@ -1,0 +1,195 @@
+"""What stands in the pages for users is so: links, variables, and every table that repeats something of the code."""
+
+import inspect
+import re
+from itertools import chain
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+import pytest
+
+from relay import app, frames
+from relay.errors import REFUSALS, Unavailable
+from relay.link import CloseReason, Goodbye
+from relay.metrics import Metrics
+from relay.rest import HISTORY_PARAMETERS
+from relay.rpc.status import ending_of, ending_of_goodbye
+from relay.sections import LinkSettings
+from relay.settings import Settings, variables
+from relay.websocket import CLOSE_CODES, Action, ClientMessage
+from rounds import Catalogue
+from tests.clients.tools import ROOT
+from tests.docs.pages import PAGES, anchors, blocks, links, table, text_of, words
+
+BROKEN_FRAMES = {int(code) for code in re.findall(r"FrameError\((\d+)", inspect.getsource(frames))}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    """To a file that is there, and a heading that it has."""
+    for target in links(page):
+        path, _, anchor = target.partition("#")
+        other = (page.parent / path).resolve() if path else page
+        assert other.exists(), target
+        assert not anchor or anchor in anchors(other), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_variables_exist(page: Path) -> None:
+    """No page tells an operator to set what is no setting."""
+    named = set(re.findall(r"\bRELAY_[A-Z0-9_]+\b(?!…)", page.read_text("utf-8")))
+    whole = {name for name in named if not name.endswith("_") and not name.startswith("RELAY_BACKEND_")}
+
+    assert whole - {"RELAY_PASSWORD"} <= set(variables())
+
+
+def test_every_section_of_the_settings_is_introduced() -> None:
+    """With where to read on; `stream-relay config` has the rest."""
+    rows = table(text_of("operations.md"), "section")
+    sections = {name for name, field in Settings.model_fields.items() if hasattr(field.annotation, "model_fields")}
+
+    assert {name for row in rows for name in words(row[0])} == sections
+
+
+# --- errors.md ---------------------------------------------------------------------------------------------------
+
+
+def test_table_of_errors_is_that_of_the_code() -> None:
+    """Every status with its code; none is left out, none made up."""
+    refusals = {(refusal.status, refusal.code) for refusal in REFUSALS.values()}
+    others = {*app.HTTP_CODES.items(), (400, "bad_request"), (500, "internal")}
+    source = inspect.getsource(app) + (ROOT / "relay" / "http_protocol.py").read_text("utf-8")
+    literal = {(500, word) for word in re.findall(r'error_response\(500, "(\w+)"', source)}
+
+    documented = {(int(status), words(code)[0]) for status, code, *_ in table(text_of("errors.md"), "status")}
+
+    assert documented == refusals | others | literal
+
+
+def test_every_reason_of_an_end_is_explained() -> None:
+    """One row each, with the close code of the WebSocket and the status of gRPC."""
+    rows = {words(row[0])[0]: row for row in table(text_of("errors.md"), "reason")}
+
+    assert set(rows) == {str(reason) for reason in CloseReason}
+    for reason in CloseReason:
+        codes = {int(code) for code in re.findall(r"\d{4}", rows[reason][1])}
+        if reason is CloseReason.BAD_MESSAGE:
+            assert codes == {CLOSE_CODES[reason], *BROKEN_FRAMES}
+        elif reason is CloseReason.CLIENT:
+            assert not codes  # the client's own comes back
+        else:
+            assert codes == {CLOSE_CODES[reason]} if reason in CLOSE_CODES else not codes, reason
+
+
+@pytest.mark.parametrize("reason", ["completed", "draining", "max_age", "slow", "failed", "deadline"])
+def test_status_of_an_end_is_as_explained(reason: str) -> None:
+    """gRPC's names."""
+    rows = {words(row[0])[0]: row for row in table(text_of("errors.md"), "reason")}
+
+    assert words(rows[reason][2]) == [ending_of_goodbye(Goodbye(CloseReason(reason), None, 0)).code.name]
+
+
+def test_status_of_a_full_relay_is_as_explained() -> None:
+    """The one reason to be refused that has a status of its own."""
+    rows = {words(row[0])[0]: row for row in table(text_of("errors.md"), "reason")}
+    ending = ending_of(Unavailable("capacity", 1000))
+
+    assert ending is not None
+    assert words(rows["capacity"][2]) == [ending.code.name]
+
+
+# --- websocket.md, sse.md, rest.md -------------------------------------------------------------------------------
+
+
+def test_table_of_close_codes_is_that_of_the_code() -> None:
+    """Every pair of code and reason that the relay can send."""
+    documented = {(int(code), words(reason)[0]) for code, reason, _ in table(text_of("websocket.md"), "code")}
+
+    assert documented == {(code, str(reason)) for reason, code in CLOSE_CODES.items()} | {
+        (code, str(CloseReason.BAD_MESSAGE)) for code in BROKEN_FRAMES
+    }
+
+
+def test_actions_and_their_examples_are_those_of_the_code() -> None:
+    """A row and a message each, that the relay reads."""
+    page = text_of("websocket.md")
+    shown = [block for block in blocks(page, "json") if '"action"' in block]
+
+    assert [words(row[0])[0] for row in table(page, "`action`")] == list(get_args(Action))
+    assert [read_message(message).action for message in shown] == list(get_args(Action))
+
+
+def read_message(message: str) -> ClientMessage:
+    return msgspec.json.decode(message, type=ClientMessage)
+
+
+@pytest.mark.parametrize(
+    ("page", "sentence"),
+    [
+        ("websocket.md", f"A message is at most {LinkSettings().message_bytes} bytes"),
+        ("websocket.md", f"protocol ping every {LinkSettings().heartbeat_s:.0f} seconds"),
+        ("websocket.md", f"more than {LinkSettings().unsent_bytes >> 20} MiB waits"),
+        ("websocket.md", f"It has {LinkSettings().linger_s:.0f} seconds to read"),
+        ("websocket.md", f"random age of {LinkSettings().max_age_s * 5 / 6 / 60:.0f} to "),
+        ("sse.md", f"retry: {LinkSettings().retry_ms}\n"),
+    ],
+)
+def test_limits_are_the_defaults(page: str, sentence: str) -> None:
+    """Numbers in prose are those that a relay begins with."""
+    assert sentence in text_of(page)
+
+
+def test_parameters_of_history_are_those_of_the_code() -> None:
+    """Unknown ones are refused, so the page must not invent any."""
+    rows = table(text_of("rest.md"), "parameter")
+
+    assert {name for row in rows for name in words(row[0])} == {"games", *HISTORY_PARAMETERS}
+
+
+# --- operations.md, games.md -------------------------------------------------------------------------------------
+
+
+def test_table_of_metrics_is_that_of_the_relay() -> None:
+    """By the names that Prometheus shows."""
+    page = text_of("operations.md")
+    documented = {name.partition("{")[0] for row in table(page, "metric") for name in words(row[0])}
+
+    assert documented == set(relay_metrics())
+    alerts = {name for row in table(page, "alert") for name in re.findall(r"\brelay_\w+", row[0])}
+    assert alerts <= documented
+
+
+def relay_metrics() -> list[str]:
+    """The names, as declared: counters are shown with ``_total``."""
+    source = inspect.getsource(Metrics.collect)
+    return [
+        name + ("_total" if kind == "Counter" else "")
+        for kind, name in re.findall(r"(Gauge|Counter)\(\s*\"(relay_\w+)\"", source)
+    ]
+
+
+def test_example_of_a_games_file_loads() -> None:
+    """It adds, changes and takes out what it says."""
+    [example] = blocks(text_of("games.md"), "toml")
+    bundled, laid_over = Catalogue.load(), Catalogue.load(example)
+
+    assert laid_over.game("duel").value == "total"
+    assert laid_over.slugs == (bundled.slugs | {"duel"}) - {"pipa-brazil"}
+    assert laid_over.game("crash").name == "Crash!"
+    assert laid_over.game("crash").type == bundled.game("crash").type
+
+
+def test_every_page_is_found_from_the_readme() -> None:
+    """A page that nothing leads to is not there for a reader."""
+    reached: set[Path] = set()
+    todo: list[Path] = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    while todo:
+        page = todo.pop()
+        reached.add(page)
+        found = ((page.parent / target.partition("#")[0]).resolve() for target in links(page) if target[0] != "#")
+        files = chain.from_iterable(path.glob("README.md") if path.is_dir() else [path] for path in found)
+        todo += [path for path in files if path.suffix == ".md" and path not in reached]
+    docs: list[Any] = [page for page in PAGES if "docs" in page.parts]
+
+    assert set(docs) <= reached
