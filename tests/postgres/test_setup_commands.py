@@ -1,6 +1,7 @@
 """`stream-relay backend …` as typed: what is printed, and the exit code that a script goes by."""
 
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -116,6 +117,35 @@ async def test_status_is_told_where_the_log_cannot_be_reached(postgres: Postgres
     )  # fmt: skip
     assert (code, "state:              missing" in said) == (0, True)
     assert "newest in the log:  cannot be told: NATS" in said
+
+
+async def test_ingest_without_a_database_says_where_to_name_it() -> None:
+    """The first start of all is the one that forgets it."""
+    code, said = await run("ingest", "--backend", "postgres-replication")
+    assert (code, len(said.splitlines())) == (1, 1)
+    assert "RELAY_BACKEND_DSN" in said
+
+
+async def test_ingest_that_finds_the_slot_lost_ends_with_the_state_in_its_last_event(
+    postgres: PostgresServer, nats: NatsServer
+) -> None:
+    """Its port goes with it, so who watches goes by the exit code and by what was logged."""
+    await postgres.make_rounds_table()
+    settings = {
+        "RELAY_BACKEND_NAME": "postgres-replication",
+        "RELAY_BACKEND_DSN": postgres.dsn(),
+        "RELAY_NATS_URL": nats.url,
+        "RELAY_LOG_FORMAT": "json",
+    }
+    await run("backend", "setup", **settings)
+    await postgres.execute("SELECT pg_drop_replication_slot('stream_relay')")
+
+    code, said = await run("ingest", **settings)
+
+    *events, sentence = said.splitlines()
+    last = json.loads(events[-1])
+    assert (code, last["event"], last["state"]) == (1, "ingest_failed", "missing")
+    assert "stream-relay backend backfill --from-id" in sentence
 
 
 async def test_printed_sql_is_what_psql_takes(postgres: PostgresServer) -> None:
