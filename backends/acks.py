@@ -37,15 +37,19 @@ class Stats:
 class Entry(Generic[P]):
     """One round on its way, in the order of the source."""
 
-    __slots__ = ("attempts", "data", "floor", "msg_id", "position", "settled", "subject")
+    __slots__ = ("attempts", "data", "floor", "msg_id", "place", "position", "settled", "stored", "subject")
 
-    def __init__(self, position: P, subject: bytes, msg_id: bytes, data: bytes) -> None:
+    def __init__(self, position: P, subject: bytes, msg_id: bytes, data: bytes, place: bytes = b"") -> None:
         self.position = position
         self.subject = subject
         self.msg_id = msg_id
         self.data = data
+        self.place = place
+        """The header line that tells the position, with its end; empty: none."""
         self.attempts = 0
         self.settled = False
+        self.stored = False
+        """Whether it is in the log as it stands here, its place included."""
         self.floor = 0
         """The newest sequence of the log known when this was first sent: it is stored above that or not at all."""
 
@@ -78,6 +82,8 @@ class Window(Generic[P]):
         self._failed: set[int] = set()
         self._unanswered = 0
         self._settled_up_to: list[P] = []  # at most one
+        self.stored: P | None = None
+        """The newest position that is in the log with its round, everything before it being settled; None: none."""
 
     def __len__(self) -> int:
         return len(self._sent) + len(self._queue)
@@ -130,8 +136,11 @@ class Window(Generic[P]):
         self._advance()
         return taken
 
-    def settle(self, numbers: Iterable[int]) -> int:
-        """Take note that these need no more sending; return for how many this is news. Ignores unknown numbers."""
+    def settle(self, numbers: Iterable[int], *, stored: bool = False) -> int:
+        """Take note that these need no more sending; return for how many this is news. Ignores unknown numbers.
+
+        `stored`: the log has them as they were sent, which a duplicate need not be.
+        """
         news = 0
         sent, lanes = self._sent, self.lanes
         for number in numbers:
@@ -140,11 +149,13 @@ class Window(Generic[P]):
                 continue
             if index == 0 and sent and not sent[0].settled and number not in self._failed:
                 # Nearly always: acks come in the order of the publishes.
+                sent[0].stored = stored
                 self._pop()
                 self._unanswered -= 1
                 news += 1
             elif 0 <= index < len(sent) and not sent[index].settled:
                 sent[index].settled = True
+                sent[index].stored = stored
                 if number in self._failed:
                     self._failed.remove(number)
                 else:
@@ -208,6 +219,8 @@ class Window(Generic[P]):
         self._base += 1
         self._bytes -= entry.size
         self._settled_up_to[:] = [entry.position]
+        if entry.stored:
+            self.stored = entry.position
 
 
 class Lag(Generic[P]):

@@ -4,10 +4,10 @@ A backend only reads: it yields what its source holds and takes confirmations. E
 pipelining, retries, the log) is done once, for all backends, by `backends.publisher`.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from rounds import Catalogue, Round
 
@@ -81,6 +81,85 @@ class Backend(Protocol[P]):
         Called with non-decreasing positions, often; must return at once. Telling the source may happen later, but
         happens at the latest when `open` is left.
         """
+        ...
+
+
+class Kept(NamedTuple):
+    """A place of a source that no round carries, as it was kept beside the log."""
+
+    place: str
+    note: str
+    """What the backend wanted to remember with it."""
+    epoch: str
+    """Of the log then."""
+    last: int
+    """The log's newest sequence then. Everything of the source up to `place` was stored at or before it."""
+    kept_ms: int
+    """When, Unix milliseconds."""
+
+
+class PlaceTaken(Exception):
+    """Another process has kept a place of this source since: it reads it now."""
+
+
+class Places(Protocol[P]):
+    """What the log remembers of a source, over all processes that ever read it. Given to whoever `HasPlaces`.
+
+    A source is named by a text that no other source of the log has. Every method waits for a log that is away.
+    """
+
+    @property
+    def stored(self) -> P | None:
+        """The newest position that stands in the log with its round, everything before it being settled; None: none."""
+        ...
+
+    async def kept(self, source: str) -> Kept | None:
+        """Return what was kept last; None: nothing, or it is not for us to know."""
+        ...
+
+    async def recall(self, source: str, comes_again: Callable[[str], bool], *, since: Kept | None = None) -> None:
+        """Learn which rounds the log holds, as far back as there are rounds that the source will yield again.
+
+        They are recognised by their ids when they come. How much is learnt has a bound; what is beyond is warned of.
+
+        Args:
+            source: Rounds whose place begins with this and a colon are its own.
+            comes_again: Called with each place of the source that is found, without its name: whether the source
+                yields rounds with that place, or later ones, again.
+            since: Something kept at a place before everything that comes again: there is no need to look further.
+        """
+        ...
+
+    async def keep(self, source: str, place: str, note: str = "") -> bool:
+        """Remember a place, for good once this returns; False: this log cannot, and never will.
+
+        Raises:
+            PlaceTaken: It is not for us to say any more.
+        """
+        ...
+
+    async def newest(self) -> Mapping[str, int]:
+        """Return the id of the newest round of each game that the log has rounds of."""
+        ...
+
+
+@runtime_checkable
+class HasPlaces(Protocol[P]):
+    """What a backend may also have: positions that mean the same to every process that reads its source.
+
+    Then each round carries its own into the log, and the backend can see after a restart whether its source has gone
+    on without it. Asked for once, before `Backend.open`.
+    """
+
+    def place(self, position: P) -> bytes | None:
+        """Write a position as ``source:place``, at most 64 of ``A-Z a-z 0-9 : . -``; None: it has no such form.
+
+        Called for every round: it must cost next to nothing.
+        """
+        ...
+
+    def attach(self, places: Places[P]) -> None:
+        """Take what the log remembers; called before `Backend.open`, and once."""
         ...
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import structlog
 
 from backends.acks import Stats
-from backends.contract import Backend, Rejected
+from backends.contract import Backend, HasPlaces, Rejected
 from backends.log import LogSettings
+from backends.observed import Observed
 from backends.publisher import Publisher, PublisherSettings, Rejects
 
 log = structlog.get_logger()
@@ -55,7 +56,12 @@ async def run_ingest(
     started = time.monotonic()
     outcome, failure = "exhausted", None
     publisher: Publisher[Any] = Publisher(
-        log_settings, settings or PublisherSettings(), confirm=backend.confirm, rejects=rejects, acked=acked
+        log_settings,
+        settings or PublisherSettings(),
+        confirm=backend.confirm,
+        rejects=rejects,
+        acked=acked,
+        placed=_placed(backend),
     )
     if watch is not None:
         watch(lambda: publisher.stats)
@@ -85,6 +91,12 @@ def _state_of(failure: Exception) -> dict[str, str]:
     """Name what is the matter with the source in the word that its status has for it, if it has one."""
     state = getattr(failure, "state", None)
     return {} if state is None else {"state": str(state)}
+
+
+def _placed(backend: Backend[Any]) -> HasPlaces[Any] | None:
+    if isinstance(backend, Observed):
+        return backend.placed
+    return backend if isinstance(backend, HasPlaces) else None
 
 
 def counts(stats: Stats) -> dict[str, int]:

@@ -57,6 +57,7 @@ class LogInfo:
     last_at: datetime | None = None  # when the newest round was stored
     max_message_bytes: int = -1  # the stream's own limit for headers and data of a round; -1: none
     replicas: int = 1
+    first_at: datetime | None = None  # when the oldest round kept was stored
 
 
 async def open_log(nc: Client, settings: LogSettings) -> LogInfo:
@@ -87,6 +88,7 @@ async def open_log(nc: Client, settings: LogSettings) -> LogInfo:
         last_at=datetime.fromisoformat(state["last_ts"]) if state["last_seq"] else None,
         max_message_bytes=answer["config"].get("max_msg_size", -1),
         replicas=answer["config"].get("num_replicas", 1),
+        first_at=datetime.fromisoformat(state["first_ts"]) if state["first_seq"] else None,
     )
 
 

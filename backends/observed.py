@@ -126,7 +126,8 @@ class _NumberedPlaces(Generic[P]):
         return self._backend.place(position.position)
 
     def attach(self, places: Places[Numbered[P]]) -> None:
-        self._backend.attach(_PlainPlaces(places))
+        plain: _PlainPlaces[P] = _PlainPlaces(places)
+        self._backend.attach(plain)
 
 
 class _PlainPlaces(Generic[P]):

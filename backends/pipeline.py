@@ -189,7 +189,7 @@ class Pipeline(Generic[P]):
             else:
                 self.stats.resent += 1
             expected = self._previous if chained else None
-            publishes.append(Publish(entry.subject, number, entry.msg_id, expected, entry.data))
+            publishes.append(Publish(entry.subject, number, entry.msg_id, expected, entry.place, entry.data))
             self._previous = entry.msg_id
         if publishes:
             try:
@@ -237,7 +237,8 @@ class Pipeline(Generic[P]):
         self._silent_connections = 0
         self._pause_s = _REFUSED_PAUSE_S[0]
         self.head = max(self.head, acks.sequence)
-        news = self.window.settle(acks.numbers)
+        # Which of them are duplicates is not told; the place of one may stand in the log otherwise, or not at all.
+        news = self.window.settle(acks.numbers, stored=not acks.duplicates)
         self.stats.acked += news - acks.duplicates
         self.stats.duplicates += acks.duplicates
         self._wake.set()

@@ -15,11 +15,13 @@ import structlog
 from nats.aio.client import Client
 
 from backends.acks import Entry, Stats
-from backends.contract import Captured, Rejected
+from backends.contract import Captured, HasPlaces, Rejected
 from backends.log import LogInfo, LogSettings, LogUnavailable, connect, open_log
 from backends.pipeline import RAW_BYTES, Pipeline, Rejects
+from backends.places import LogPlaces
 from backends.publisher_settings import PublisherSettings
 from backends.tail import first_since, stored_ids
+from backends.wire import place_header
 from rounds import Round, dedup_id, log_subject
 
 log = structlog.get_logger()
@@ -44,11 +46,29 @@ class Publisher(Generic[P]):
         confirm: Callable[[P], None],
         rejects: Rejects,
         acked: Callable[[P], None] | None = None,
+        placed: HasPlaces[P] | None = None,
     ) -> None:
-        """Prepare a publisher; `acked` is told what `confirm` will be, without the wait of ``confirm_lag_s``."""
+        """Prepare a publisher.
+
+        Args:
+            log_settings: The log.
+            settings: Bounds and caution.
+            confirm: That of the backend.
+            rejects: Takes what cannot become a round.
+            acked: Told what `confirm` will be, without the wait of ``confirm_lag_s``.
+            placed: The backend, when it has places; it is given what the log remembers of them.
+        """
         self._log_settings = log_settings
         self._settings = settings
         self._pipeline: Pipeline[P] = Pipeline(settings, confirm=confirm, rejects=rejects, acked=acked)
+        self._placed = placed
+        self._places: LogPlaces[P] = LogPlaces(
+            log_settings, settings, learn=self._learn, stored=lambda: self._pipeline.window.stored
+        )
+        if placed is not None:
+            placed.attach(self._places)
+        self._place: bytes | None = None  # what the last round carried, and the header line that says so
+        self._place_line = b""
         self._known: set[bytes] = set()
         self._subjects: dict[str, bytes] = {}
         self._epoch = ""
@@ -70,6 +90,10 @@ class Publisher(Generic[P]):
             LogError: The log cannot be used until an operator acts (anything but `LogUnavailable`).
             Exception: Whatever `batches`, ``confirm`` or ``rejects`` raised.
         """
+        async with self._places:
+            await self._run(batches)
+
+    async def _run(self, batches: AsyncIterator[Sequence[Captured[P] | Rejected[P]]]) -> None:
         start = asyncio.Event()
         reader = asyncio.create_task(self._read(batches, start), name="ingest-reader")
         reader.add_done_callback(lambda _: self._pipeline.wake())
@@ -143,6 +167,10 @@ class Publisher(Generic[P]):
             known.update(ids)
         self._known = known
 
+    def _learn(self, known: set[bytes]) -> None:
+        """Recognise these from now on: the source has looked for itself what it yields again."""
+        self._known = known
+
     async def _settle_stored(self, nc: Client, info: LogInfo) -> None:
         """Find the rounds whose acks were lost with the connection."""
         sent = {entry.msg_id: entry for entry in self._pipeline.window.unsettled() if entry.attempts}
@@ -152,7 +180,7 @@ class Publisher(Generic[P]):
         async for ids in stored_ids(nc, info.stream, first=first, last=info.last):
             for entry in (sent[msg_id] for msg_id in ids if msg_id in sent):
                 self._pipeline.stats.acked += not entry.settled
-                entry.settled = True
+                entry.settled = entry.stored = True
         self._pipeline.window.refresh()
 
     # --- reading ------------------------------------------------------------------------------------------------
@@ -188,7 +216,15 @@ class Publisher(Generic[P]):
         if msg_id in self._known:
             self._pipeline.stats.duplicates += 1
             return _settled(position)
-        return Entry(position, subject, msg_id, data)
+        return Entry(position, subject, msg_id, data, b"" if self._placed is None else self._line(position))
+
+    def _line(self, position: P) -> bytes:
+        """Write the header line of a position; the rounds of a transaction share one."""
+        place = self._placed.place(position) if self._placed is not None else None
+        if place is not self._place:
+            self._place = place
+            self._place_line = b"" if place is None else place_header(place)
+        return self._place_line
 
     def _subject(self, slug: str) -> bytes:
         subject = log_subject(slug).encode()

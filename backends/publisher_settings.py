@@ -17,6 +17,9 @@ class PublisherSettings(BaseModel):
     tail_rounds: int = Field(default=10_000, ge=0)
     """How many of the log's newest rounds are known from the start, so that a restart doubles none of them. At least
     what can be acked and not confirmed at a crash: `max_in_flight`, or the source's largest transaction if larger."""
+    recall_rounds: int = Field(default=500_000, ge=0)
+    """How far back rounds are known at most when the source will yield more of them again than `tail_rounds`: those of
+    a huge transaction, or of a slot that was left for another backend. About 100 bytes of memory each."""
     confirm_lag_s: float = Field(default=0.0, ge=0)
     """Confirm only what was acked longer ago. nats-server acks before fsync (``sync_interval``, 2 min): where a power
     failure of all replicas must lose nothing, set this above it, and the source sends again what was lost."""

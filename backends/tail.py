@@ -21,15 +21,29 @@ _BEHIND_TRIES: Final = 20
 _BEHIND_PAUSE_S: Final = 0.1
 _PAGE: Final = 2_000
 _PAGE_BYTES: Final = 4 << 20
+_GAMES: Final = 1_000
 
 
-class _Page(NamedTuple):
+PLACE_HEADER: Final = "Relay-Position"
+"""The header in which a round carries its place in its source, ``source:place``; not every round has one."""
+
+
+class Page(NamedTuple):
+    """Some rounds of the log, in its order."""
+
     ids: list[bytes]
+    places: list[str]  # one for each round that has one
     last: int  # the sequence of the newest message in it; 0: there are none
 
 
 async def stored_ids(nc: Client, stream: str, *, first: int, last: int) -> AsyncIterator[list[bytes]]:
-    """Yield, page by page, the ids of the rounds stored at sequences `first` to at least `last`.
+    """Yield, page by page, the ids of the rounds stored at sequences `first` to at least `last`; see `stored_pages`."""
+    async for page in stored_pages(nc, stream, first=first, last=last):
+        yield page.ids
+
+
+async def stored_pages(nc: Client, stream: str, *, first: int, last: int) -> AsyncIterator[Page]:
+    """Yield, page by page, what is known of the rounds stored at sequences `first` to at least `last`.
 
     Uses batched direct get, which leaves no state in the server:
     https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-31.md
@@ -41,7 +55,7 @@ async def stored_ids(nc: Client, stream: str, *, first: int, last: int) -> Async
     while first <= last:
         page = await _page(nc, stream, {"seq": first, "batch": _PAGE, "max_bytes": _PAGE_BYTES})
         if page.last:
-            yield page.ids
+            yield page
             first = page.last + 1
         elif tries:
             # Any replica may answer, and one may be behind. Or the rest was deleted: then all of them say so.
@@ -60,8 +74,24 @@ async def first_since(nc: Client, stream: str, moment: datetime) -> int:
     return (await _page(nc, stream, {"start_time": moment.isoformat(), "batch": 1})).last
 
 
-async def _page(nc: Client, stream: str, request: dict[str, Any]) -> _Page:
+async def newest_ids(nc: Client, stream: str) -> dict[str, int]:
+    """Return the id of the newest round of each game that the log has rounds of.
+
+    Raises:
+        LogUnavailable: No answer in time, or the connection broke.
+    """
+    found: dict[str, int] = {}
+    page = await _page(nc, stream, {"multi_last": [LOG_SUBJECTS], "batch": _GAMES})
+    for msg_id in page.ids:
+        game, _, number = msg_id.decode().rpartition(":")
+        if number.isdigit():
+            found[game] = int(number)
+    return found
+
+
+async def _page(nc: Client, stream: str, request: dict[str, Any]) -> Page:
     ids: list[bytes] = []
+    places: list[str] = []
     last = 0
     ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
@@ -75,9 +105,12 @@ async def _page(nc: Client, stream: str, request: dict[str, Any]) -> _Page:
         last = int(headers["Nats-Sequence"])
         if msg_id := headers.get("Nats-Msg-Id"):
             ids.append(msg_id.encode())
+        if place := headers.get(PLACE_HEADER):
+            places.append(place)
 
     inbox = nc.new_inbox()
-    body = msgspec.json.encode({**request, "next_by_subj": LOG_SUBJECTS})
+    # The last of each subject names its subjects itself.
+    body = msgspec.json.encode(request if "multi_last" in request else {**request, "next_by_subj": LOG_SUBJECTS})
     try:
         subscription = await nc.subscribe(inbox, cb=collect)
         async with asyncio.timeout(_ANSWER_S):
@@ -88,4 +121,4 @@ async def _page(nc: Client, stream: str, request: dict[str, Any]) -> _Page:
         raise LogUnavailable(f"the log's tail cannot be read: {str(error) or type(error).__name__}") from error
     if not status.startswith(("204", "404")):  # 204: end of the batch; 404: nothing there
         raise LogUnavailable(f"the log's tail cannot be read: {status}")
-    return _Page(ids, last)
+    return Page(ids, places, last)

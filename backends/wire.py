@@ -15,9 +15,10 @@ from nats.errors import Error as NatsError
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
 from backends.log import LogUnavailable
+from backends.tail import PLACE_HEADER
 
 HEADER_ROOM: Final = 512
-"""No round's headers are longer: two ids of at most 64 + 1 + 19 characters, and their names."""
+"""No round's headers are longer: two ids of at most 64 + 1 + 19 characters, a place of 64, and their names."""
 
 WRONG_LAST_MSG_ID: Final = 10070
 """The log's newest message is not the one that the round was published on condition of."""
@@ -27,6 +28,11 @@ TOO_LARGE: Final = 10054
 """The round is over the stream's own limit; it always will be."""
 
 
+def place_header(place: bytes) -> bytes:
+    """Write the header line that tells where in its source a round stands."""
+    return b"%b:%b\r\n" % (PLACE_HEADER.encode(), place)
+
+
 class Publish(NamedTuple):
     """One publish: where to, under which number its ack comes, and on what condition."""
 
@@ -34,6 +40,7 @@ class Publish(NamedTuple):
     number: int
     msg_id: bytes
     expected: bytes | None  # the id that the log's newest message must have; None: any
+    place: bytes  # the header line that tells where in its source the round stands; empty: none
     data: bytes
 
 
@@ -66,11 +73,11 @@ def encode(publishes: Iterable[Publish], inbox: bytes) -> bytes:
     https://docs.nats.io/reference/reference-protocols/nats-protocol#hpub
     """
     parts = []
-    for subject, number, msg_id, expected, data in publishes:
+    for subject, number, msg_id, expected, place, data in publishes:
         if expected is None:
-            head = b"NATS/1.0\r\nNats-Msg-Id:%b\r\n\r\n" % msg_id
+            head = b"NATS/1.0\r\nNats-Msg-Id:%b\r\n%b\r\n" % (msg_id, place)
         else:
-            head = b"NATS/1.0\r\nNats-Msg-Id:%b\r\nNats-Expected-Last-Msg-Id:%b\r\n\r\n" % (msg_id, expected)
+            head = b"NATS/1.0\r\nNats-Msg-Id:%b\r\nNats-Expected-Last-Msg-Id:%b\r\n%b\r\n" % (msg_id, expected, place)
         size = len(head)
         parts.append(b"HPUB %b %b.%d %d %d\r\n%b%b\r\n" % (subject, inbox, number, size, size + len(data), head, data))
     return b"".join(parts)

@@ -36,6 +36,7 @@ class RoundParser(Parser):
         self._usual = re.compile(
             rb"%b([^ ]+) [0-9]+ ([0-9]+) ([0-9]+)\r\nNATS/1\.0\r\n"
             rb"(?:Nats-Msg-Id:[^\r]*\r\n)?(?:Nats-Expected-Last-Msg-Id:[^\r]*\r\n)?"
+            rb"(?:Relay-Position:[^\r]*\r\n)?"
             rb"Nats-Stream: [^\r]*\r\nNats-Subject: rounds\.([^\r]+)\r\nNats-Sequence: ([0-9]{1,20})\r\n"
             % re.escape(self._start)
         ).match

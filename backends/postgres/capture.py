@@ -41,6 +41,17 @@ class ColumnMissing(SourceError):
         )
 
 
+class TableRenamed(Exception):
+    """The table of rounds goes by another name now: rows that go on into it are not ours, and others may be."""
+
+    def __init__(self, table: str, now: str) -> None:
+        super().__init__(table, now)
+        self.table, self.now = table, now
+
+    def __str__(self) -> str:
+        return f"table {self.table} was renamed to {self.now}"
+
+
 class _Unmappable(NamedTuple):
     row: Row
     reason: str
@@ -99,6 +110,7 @@ class Capture:
         self._table = (options.schema_name, options.table_name)
         self._mapper = RowMapper(catalogue, options.table)
         self._columns: dict[int, _Columns] = {}  # by relation id; only the table of rounds
+        self._relation: int | None = None  # the id of the table of rounds, in all streams of this history
         self._before = WalPosition(0, 0)  # the end of the last transaction that was yielded whole
         self._confirmed = self._before
         self._idle_lsn = 0  # everything committed before this has been sent, and none of it came after _before
@@ -116,6 +128,16 @@ class Capture:
     def start_lsn(self) -> int:
         """Where a stream has to start so that nothing is missed: transactions that end at or before it are skipped."""
         return self._before.lsn
+
+    @property
+    def stored_lsn(self) -> int:
+        """Up to where all that held rounds is stored."""
+        return self._confirmed.lsn
+
+    @property
+    def generation(self) -> int:
+        """That of the positions that mean something now."""
+        return self._before.generation
 
     @property
     def received_lsn(self) -> int:
@@ -152,7 +174,7 @@ class Capture:
         """Start at `lsn` of a server that is new to us: the first, or one after a failover."""
         self._before = self._confirmed = WalPosition(self._before.generation + 1, lsn)
         self._idle_lsn = self._received = lsn
-        self._half = None
+        self._half = self._relation = None
         self.begin_stream()
 
     def skip_to(self, lsn: int) -> None:
@@ -177,6 +199,7 @@ class Capture:
         Raises:
             InvalidMessage: A frame is not what a walsender with pgoutput sends.
             ColumnMissing: The table of rounds has changed so that its rows cannot be read.
+            TableRenamed: It has been given another name.
         """
         out: list[Item] = []
         reply_requested = False
@@ -230,6 +253,9 @@ class Capture:
             case Relation():
                 if (message.schema, message.table) == self._table:
                     self._columns[message.id] = columns_of(self._options, message.columns)
+                    self._relation = message.id
+                elif message.id == self._relation:
+                    raise TableRenamed(self._options.table, f"{message.schema}.{message.table}")
                 else:
                     self._columns.pop(message.id, None)
             case LogicalMessage(transactional=False):

@@ -90,6 +90,11 @@ class Link:
         return cls(connection)
 
     @property
+    def is_lost(self) -> bool:
+        """Whether `fail` was called: this link will never be of use again."""
+        return self._failure is not None
+
+    @property
     def silent_s(self) -> float:
         """For how long a `receive` has been waiting for anything at all; 0 when nobody waits."""
         return 0.0 if self._waiter is None else self._loop.time() - self._heard_at

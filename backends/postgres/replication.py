@@ -19,17 +19,19 @@ import structlog
 from psycopg.errors import Diagnostic
 
 from backends.backlog import Backlog
-from backends.contract import BackendContext, SourceError
-from backends.postgres.capture import Capture, Item, WalPosition
+from backends.contract import BackendContext, Places, PlaceTaken, SourceError
+from backends.postgres.capture import Capture, Item, TableRenamed, WalPosition
 from backends.postgres.link import Link, ServerError, StreamLost
 from backends.postgres.options import quote_identifier, quote_literal
 from backends.postgres.pgoutput import InvalidMessage
+from backends.postgres.proof import Proof
 from backends.postgres.replication_care import ReplicationCare
 from backends.postgres.slot import (
     ReplicationOptions,
     Slot,
     SlotLost,
     SlotState,
+    check_publication,
     check_slot,
     check_source,
     create_missing,
@@ -48,6 +50,9 @@ _LEAVE_S: Final = 0.5
 """A stream that nobody reads for so long, while nothing gets confirmed either, is left. See `_leave_if_stuck`."""
 _HURRIES: Final = 5
 _HURRY_S: Final = 0.25
+
+_WATCH_S: Final = 1.0
+"""How often the place may move over what held no round, and the publication is looked at then."""
 
 _NO_ROLE: Final = re.compile(r"\bwal ?sender\b", re.IGNORECASE)
 
@@ -81,6 +86,9 @@ class PostgresReplication:
         self._state = SlotState.CONNECTING
         self._history: tuple[str, str] | None = None  # the server's system id and timeline
         self._told = 0  # the highest LSN confirmed to the server in this history
+        self._proof: Proof | None = None
+        self._covered = 0  # up to here the place may move although no round says so
+        self._publication: str | None = None  # which one we read with, see `Slot.publication`
         self._shared = False  # whether another process has read the slot since
         self._own_pid = 0  # of our former connection
         self._suspect: ServerError | None = None  # what the server ended the last stream with
@@ -140,7 +148,7 @@ class PostgresReplication:
                                 self._stay()
             except InvalidMessage as error:
                 raise SourceError(f"{self._options.shown_dsn} sent what is not understood: {error}") from error
-            except StreamLost as error:
+            except (StreamLost, PlaceTaken, TableRenamed) as error:
                 if await self._on_lost(error):
                     pause_s = _FIRST_PAUSE_S
             except SlotLost as error:
@@ -156,6 +164,14 @@ class PostgresReplication:
         self._confirmed_at = loop.time()
         if self._telling is None and self._link is not None:
             self._telling = loop.call_later(_CONFIRM_S, self._tell_now)
+
+    def place(self, position: WalPosition) -> bytes | None:
+        """Write a position for the log. See `HasPlaces`."""
+        return None if self._proof is None else self._proof.place(position)
+
+    def attach(self, places: Places[WalPosition]) -> None:
+        """Take what the log remembers of our slot. See `HasPlaces`."""
+        self._proof = Proof(places, self._options)
 
     def measuring(self) -> AbstractAsyncContextManager[Callable[[], Awaitable[Backlog]]]:
         """Ask the server how much it keeps for us. See `backends.backlog.HasBacklog`."""
@@ -231,25 +247,42 @@ class PostgresReplication:
         return slot
 
     async def _follow_history(self, link: Link, slot: Slot) -> None:
-        """Decide where to start: where we were, unless the server's history is another or the slot was moved on."""
+        """Decide where to start: where we were, unless the server's history is another or the slot was moved on.
+
+        Raises:
+            SlotLost: The slot is further than the log and we know of, or was read with another publication.
+        """
         capture = self._capture
         (system,) = await link.query("IDENTIFY_SYSTEM", self._options.connect_timeout_s)
         history = (system["systemid"] or "", system["timeline"] or "")
-        if history != self._history or parse_lsn(system["xlogpos"] or "0/0") < capture.start_lsn:
-            if self._history is not None:
-                # A failover, or a restored backup: what we saw beyond the slot's place may not have survived. The
-                # rounds between come again, and those that did survive are recognised in the log.
-                self._log.warning("source_changed", at=format_lsn(slot.confirmed_lsn), was=format_lsn(self._told))
-            capture.begin_history(slot.confirmed_lsn)
-            self._history, self._told = history, slot.confirmed_lsn
-        elif slot.confirmed_lsn > self._told:
-            if not self._shared:
-                detail = f"from {format_lsn(self._told)} to {format_lsn(slot.confirmed_lsn)}"
-                raise SlotLost(SlotState.MOVED, self._options, detail)
-            self._log.info("slot_moved_on", by_bytes=slot.confirmed_lsn - self._told)
-            capture.skip_to(slot.confirmed_lsn)
-            self._told = slot.confirmed_lsn
+        is_ours = history == self._history and parse_lsn(system["xlogpos"] or "0/0") >= capture.start_lsn
+        if is_ours and self._publication not in (None, slot.publication):
+            raise SlotLost(SlotState.PUBLICATION_CHANGED, self._options, at=format_lsn(slot.confirmed_lsn))
+        if not is_ours or slot.confirmed_lsn > self._told:
+            proven = await self._prove(system["systemid"] or "", slot)
+            if is_ours:
+                if not (proven or self._shared):
+                    detail = f"from {format_lsn(self._told)} to {format_lsn(slot.confirmed_lsn)}"
+                    raise SlotLost(SlotState.MOVED, self._options, detail, at=format_lsn(slot.confirmed_lsn))
+                self._log.info("slot_moved_on", by_bytes=slot.confirmed_lsn - self._told)
+                capture.skip_to(slot.confirmed_lsn)
+                self._told = self._covered = slot.confirmed_lsn
+            else:
+                self._begin_history(history, slot)
+        self._publication = slot.publication
         self._shared = False
+
+    def _begin_history(self, history: tuple[str, str], slot: Slot) -> None:
+        if self._history is not None:
+            # A failover, or a restored backup: what we saw beyond the slot's place may not have survived. The
+            # rounds between come again, and those that did survive are recognised in the log.
+            self._log.warning("source_changed", at=format_lsn(slot.confirmed_lsn), was=format_lsn(self._told))
+        self._capture.begin_history(slot.confirmed_lsn)
+        self._history, self._told, self._covered = history, slot.confirmed_lsn, slot.confirmed_lsn
+
+    async def _prove(self, system: str, slot: Slot) -> bool:
+        """Hold the slot against the log, and learn which rounds it yields again; whether the log knows the slot."""
+        return self._proof is not None and await self._proof.of_slot(system, slot)
 
     # --- keeping in touch ---------------------------------------------------------------------------------------
 
@@ -257,10 +290,13 @@ class PostgresReplication:
     async def _kept_alive(self, link: Link) -> AsyncIterator[None]:
         """Send status on a timer of its own: the server must hear from us however long a batch takes."""
         timer = asyncio.create_task(self._keep_alive(link), name="postgres-status")
+        cover = asyncio.create_task(self._cover(link), name="postgres-cover")
         try:
             yield
         finally:
             timer.cancel()
+            cover.cancel()
+            await asyncio.wait([timer, cover])
 
     async def _keep_alive(self, link: Link) -> None:
         timeout_s = self._options.sender_timeout_s
@@ -273,9 +309,51 @@ class PostgresReplication:
         except StreamLost as error:
             link.fail(error)
 
+    async def _cover(self, link: Link) -> None:
+        """Let the place move over what held no round of ours, once it is sure that none was kept from us.
+
+        First it is seen that the table is still published, then the place is kept beside the log: what no round
+        carries there would look, after a restart, as if somebody had moved the slot.
+        """
+        options, capture, told = self._options, self._capture, False
+        while True:
+            try:
+                watch = await Link.connect(options, replication=False)
+                try:
+                    while True:
+                        if (goal := capture.confirmed_lsn) > self._safe_lsn:
+                            if await check_publication(watch, options) != self._publication:
+                                link.fail(StreamLost("the publication was changed"))
+                                return
+                            if self._proof is not None and self._publication is not None:
+                                await self._proof.keep(goal, self._publication)
+                            self._covered = max(self._covered, goal)
+                            self._tell(link)
+                        told = False
+                        await asyncio.sleep(min(_WATCH_S, options.sender_timeout_s / _TICKS))
+                finally:
+                    await watch.close()
+            except PlaceTaken as error:
+                link.fail(StreamLost(str(error)))
+                return
+            except StreamLost as error:
+                if link.is_lost:
+                    return
+                if not told:
+                    told = True
+                    self._log.warning("publication_not_watched", error=str(error))
+            await asyncio.sleep(_WATCH_S)
+
+    @property
+    def _safe_lsn(self) -> int:
+        """Up to where the server may forget, and every process after us can tell that it was we who said so."""
+        capture = self._capture
+        stored = capture.stored_lsn if self._proof is None else self._proof.stored_lsn(capture.generation)
+        return max(self._told, min(capture.confirmed_lsn, max(self._covered, stored)))
+
     def _tell(self, link: Link, *, want_reply: bool = False) -> None:
         link.send(self._status(want_reply=want_reply))
-        self._told = max(self._told, self._capture.confirmed_lsn)
+        self._told = self._safe_lsn
 
     def _tell_now(self) -> None:
         self._telling = None
@@ -289,7 +367,7 @@ class PostgresReplication:
         capture = self._capture
         return status_update(
             received=capture.received_lsn,
-            confirmed=capture.confirmed_lsn,
+            confirmed=self._safe_lsn,
             unix_us=time.time_ns() // 1000,
             want_reply=want_reply,
         )
@@ -306,7 +384,7 @@ class PostgresReplication:
         self._tell(link)
         if self._hurries >= _HURRIES:
             self._hurries = 0
-            if not self._capture.idle:
+            if not self._capture.idle or self._safe_lsn < self._capture.confirmed_lsn:
                 raise StreamLost("the server is shutting down")
 
     # --- leaving ------------------------------------------------------------------------------------------------
@@ -347,10 +425,11 @@ class PostgresReplication:
             self._telling.cancel()
             self._telling = None
         if link is not None:
-            self._told = max(self._told, self._capture.confirmed_lsn)
-            await link.close(self._status())
+            last = self._status()
+            self._told = self._safe_lsn
+            await link.close(last)
 
-    async def _on_lost(self, error: StreamLost) -> bool:
+    async def _on_lost(self, error: StreamLost | PlaceTaken | TableRenamed) -> bool:
         """Clear up after a stream; return whether it had lasted, so that the next attempt need not wait long."""
         if isinstance(error, ServerError) and error.sqlstate in (_UNDEFINED, _NOT_IN_STATE):
             self._suspect = error

@@ -38,6 +38,9 @@ class ReplicationOptions(PostgresOptions):
     """Make a slot that physical standbys keep too, so that it survives a failover. PostgreSQL 17 and later."""
     on_lost: Literal["stop", "backfill"] = "stop"
     """When the slot is lost: stop and name the command to run, or make a new one and fill in from the table."""
+    accept_lsn: Annotated[str, StringConstraints(pattern="^([0-9A-F]{1,8}/[0-9A-F]{1,8})?$")] = ""
+    """A slot that was moved, or whose publication was changed, is read on from this place, and no other, although
+    rounds before it may be missing. What ingest stopped with names it."""
     sender_timeout_s: float = Field(default=15.0, ge=1, le=3600)
     """A reader that is silent for so long loses the slot to the next one, and a server so silent is connected to anew.
     Sets ``wal_sender_timeout`` for this connection."""
@@ -65,14 +68,16 @@ class SlotState(StrEnum):
     MOVED = "moved"  # somebody moved it, or dropped and made it again, while we were away
     PUBLICATION_MISSING = "publication_missing"
     PUBLICATION_LATE = "publication_late"  # made after the place that the slot is at
+    PUBLICATION_CHANGED = "publication_changed"  # it, its table, or that it holds it, was undone and done again
     TABLE_NOT_PUBLISHED = "table_not_published"
 
 
 class SlotLost(SourceError):
     """The slot does not hold what comes next any more, or cannot give it. Nothing goes on without an operator."""
 
-    def __init__(self, state: SlotState, options: ReplicationOptions, detail: str = "") -> None:
-        super().__init__(_sentence(state, options, detail))
+    def __init__(self, state: SlotState, options: ReplicationOptions, detail: str = "", *, at: str = "") -> None:
+        """Say what is the matter; `at` is the slot's place, from which it can be read on all the same."""
+        super().__init__(_sentence(state, options, detail, at))
         self.state = state
 
 
@@ -81,6 +86,9 @@ class Slot:
     """A slot that can be read, as the server described it."""
 
     confirmed_lsn: int
+    publication: str
+    """Which publication, table, and membership it is read with: none of the three is ever the same again when it was
+    dropped and made anew."""
     holder: int | None
     """The server's process that reads it now."""
 
@@ -138,7 +146,23 @@ async def check_slot(link: Link, options: ReplicationOptions) -> Slot:
         needed = f"ALTER PUBLICATION {quote_identifier(options.publication)} ADD TABLE {options.quoted_table}; "
         raise SlotLost(SlotState.TABLE_NOT_PUBLISHED, options, "" if publication["member"] == "t" else needed)
     holder = slot["active_pid"]
-    return Slot(parse_lsn(slot["confirmed_flush_lsn"] or "0/0"), int(holder) if holder else None)
+    return Slot(
+        parse_lsn(slot["confirmed_flush_lsn"] or "0/0"),
+        publication["incarnation"] or "",
+        int(holder) if holder else None,
+    )
+
+
+async def check_publication(link: Link, options: ReplicationOptions) -> str | None:
+    """Return which publication and table stand now, as `Slot.publication`; None: rows of ours are not published.
+
+    Raises:
+        StreamLost: The connection broke.
+    """
+    publication = await _publication(link, options)
+    if publication is None or publication["pubinsert"] != "t" or publication["covers"] != "t":
+        return None
+    return publication["incarnation"] or ""
 
 
 async def create_missing(link: Link, options: ReplicationOptions) -> int | None:
@@ -188,7 +212,7 @@ def _creation(options: ReplicationOptions) -> tuple[str, str]:
     return publication, statement("create_failover_slot" if options.failover else "create_slot", slot=options.slot)
 
 
-def _sentence(state: SlotState, options: ReplicationOptions, detail: str) -> str:
+def _sentence(state: SlotState, options: ReplicationOptions, detail: str, at: str) -> str:
     """Say what is the matter, and what to run."""
     slot, publication = f"replication slot {options.slot!r}", f"publication {options.publication!r}"
     where = options.shown_dsn
@@ -196,6 +220,7 @@ def _sentence(state: SlotState, options: ReplicationOptions, detail: str) -> str
     renew = f"{one_line(statement('drop_slot', slot=options.slot))} {create_slot}"
     backfill = f"then, for the rounds in between, {BACKFILL}"
     quoted = quote_identifier(options.publication)
+    go_on = f"for the rounds in between {BACKFILL}, and start again; or go on without them: accept_lsn = {at}"
     match state:
         case SlotState.MISSING:
             what, run = f"{slot} does not exist on {where}", f"{detail}{create_slot} {backfill}"
@@ -203,15 +228,19 @@ def _sentence(state: SlotState, options: ReplicationOptions, detail: str) -> str
             what, run = f"{slot} on {where} was invalidated: {detail}", f"{renew} {backfill}"
         case SlotState.MOVED:
             what = f"{slot} on {where} was moved {detail} by somebody else"
-            run = f"for the rounds in between {BACKFILL}, and start again"
+            run = go_on
         case SlotState.PUBLICATION_MISSING:
             what, run = f"{publication} does not exist on {where}", f"{create_publication} {renew} {backfill}"
         case SlotState.PUBLICATION_LATE:
             what = f"{publication} was made after the place that {slot} is at on {where}"
             run = f"{renew} {backfill}"
+        case SlotState.PUBLICATION_CHANGED:
+            what = f"{publication} on {where}, or what it holds of {options.quoted_table}, was dropped and made anew"
+            run = go_on
         case SlotState.TABLE_NOT_PUBLISHED:
             what = f"{publication} on {where} does not publish inserts of {options.quoted_table}"
-            run = f"{detail}ALTER PUBLICATION {quoted} SET (publish = 'insert', publish_via_partition_root = true);"
+            change = f"ALTER PUBLICATION {quoted} SET (publish = 'insert', publish_via_partition_root = true);"
+            run = f"{detail}{change} {backfill}"
         case _:
             what = f"{slot} on {where} is not a pgoutput slot of this database but {detail}"
             return f"{what} ({state}); set the option 'slot' to another name"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.msg import Msg
 
-from backends.wire import AckParser, Acks, Publish, Refusal, answered, encode
+from backends.wire import AckParser, Acks, Publish, Refusal, answered, encode, place_header
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -20,13 +20,13 @@ def test_publish_is_one_command_with_its_id_and_condition() -> None:
     """Sizes count the headers' bytes and all bytes, as the protocol wants."""
     written = encode(
         [
-            Publish(b"rounds.crash", 7, b"crash:1", None, b"{}"),
-            Publish(b"rounds.dice", 8, b"dice:2", b"crash:1", b"{...}"),
+            Publish(b"rounds.crash", 7, b"crash:1", None, b"", b"{}"),
+            Publish(b"rounds.dice", 8, b"dice:2", b"crash:1", place_header(b"pg:1:A"), b"{...}"),
         ],
         INBOX,
     )
     first = b"NATS/1.0\r\nNats-Msg-Id:crash:1\r\n\r\n"
-    second = b"NATS/1.0\r\nNats-Msg-Id:dice:2\r\nNats-Expected-Last-Msg-Id:crash:1\r\n\r\n"
+    second = b"NATS/1.0\r\nNats-Msg-Id:dice:2\r\nNats-Expected-Last-Msg-Id:crash:1\r\nRelay-Position:pg:1:A\r\n\r\n"
     assert written == b"".join(
         [
             b"HPUB rounds.crash _INBOX.abc.7 %d %d\r\n%b{}\r\n" % (len(first), len(first) + 2, first),

@@ -1,10 +1,17 @@
 """A lost slot made good: a new one, and what it does not hold from the table, each round once."""
 
 import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
+from backends.connection import connect
 from backends.log_settings import LogSettings
+from backends.postgres.backfill import TableBackfill
 from backends.postgres.slot import SlotLost
 from backends.registry import make_backend
 from relay.ingest import watched_ingest
@@ -19,9 +26,12 @@ from tests.postgres_server import PostgresServer
 pytestmark = pytest.mark.service
 
 
-def settings_for(postgres: PostgresServer, nats: NatsServer, on_lost: str = "backfill") -> Settings:
+def settings_for(
+    postgres: PostgresServer, nats: NatsServer, on_lost: str = "backfill", max_age_s: float = 30 * 86_400
+) -> Settings:
     backend = {"name": "postgres-replication", "dsn": postgres.dsn(), "create": True, "on_lost": on_lost}
-    return Settings(nats=LogSettings(url=nats.url), backend=BackendSettings.model_validate(backend))
+    log = LogSettings(url=nats.url, max_age_s=max_age_s, duplicate_window_s=min(120, max_age_s))
+    return Settings(nats=log, backend=BackendSettings.model_validate(backend))
 
 
 async def run_until_held(settings: Settings, postgres: PostgresServer, nats: NatsServer, count: int) -> None:
@@ -41,19 +51,42 @@ async def _live_and_held(postgres: PostgresServer, nats: NatsServer, count: int)
     await log_holds(nats, count)
 
 
-@pytest.mark.parametrize("loss", ["slot dropped", "publication dropped"])
+DROP_SLOT = "SELECT pg_drop_replication_slot('stream_relay')"
+CREATE_SLOT = "SELECT pg_create_logical_replication_slot('stream_relay', 'pgoutput')"
+LOSSES = {
+    "missing": ([DROP_SLOT], []),
+    "moved": ([], [DROP_SLOT, CREATE_SLOT]),
+    "advanced": ([], ["SELECT pg_replication_slot_advance('stream_relay', pg_current_wal_lsn())"]),
+    "publication_missing": (["DROP PUBLICATION stream_relay"], []),
+    "publication_late": (["DROP PUBLICATION stream_relay"], ["CREATE PUBLICATION stream_relay FOR TABLE rounds"]),
+    "table_not_published": (["ALTER PUBLICATION stream_relay DROP TABLE rounds"], []),
+    "publication_changed": (
+        ["ALTER PUBLICATION stream_relay DROP TABLE rounds"],
+        ["ALTER PUBLICATION stream_relay ADD TABLE rounds"],
+    ),
+    "everything made anew": ([DROP_SLOT, "DROP PUBLICATION stream_relay"], []),
+}
+
+
+async def lose(postgres: PostgresServer, loss: str) -> None:
+    """Take rounds 101 to 150 away from the slot, while nobody reads it."""
+    before, after = LOSSES[loss]
+    for sql in before:
+        await postgres.execute(sql)
+    await postgres.insert_rounds(101, 150)
+    for sql in after:
+        await postgres.execute(sql)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
 async def test_what_was_lost_comes_from_the_table_and_the_stream_goes_on(
     postgres: PostgresServer, nats: NatsServer, loss: str
 ) -> None:
-    """Where it is allowed, a loss of the slot costs time and no round."""
+    """Where it is allowed, a loss of the slot costs time and no round, whichever process notices it."""
     await postgres.make_rounds_table()
     settings = settings_for(postgres, nats)
     await run_with_rows(settings, postgres, nats, 1, 100)
-    if loss == "slot dropped":
-        await postgres.execute("SELECT pg_drop_replication_slot('stream_relay')")
-    else:
-        await postgres.execute("DROP PUBLICATION stream_relay")
-    await postgres.insert_rounds(101, 150)
+    await lose(postgres, loss)
 
     await run_until_held(settings, postgres, nats, 150)
     await run_with_rows(settings, postgres, nats, 151, 200)
@@ -75,12 +108,15 @@ async def test_without_leave_to_recover_the_loss_stops_ingest_with_the_command(
 
 
 async def run_with_rows(settings: Settings, postgres: PostgresServer, nats: NatsServer, first: int, last: int) -> None:
-    """Let ingest capture some rows live, and stop it."""
+    """Let ingest capture some rows live, and stop it when the last of them is in the log."""
     backend = make_backend(settings.backend.name, settings.backend.options, CONTEXT)
-    async with watched_ingest(settings, backend, CONTEXT):
-        await slot_is_read(postgres)
-        await postgres.insert_rounds(first, last)
-        await log_holds(nats, last)
+    async with connect(LogSettings(url=nats.url), name="test") as nc:
+        live = await nc.subscribe("live.rounds.*")
+        async with watched_ingest(settings, backend, CONTEXT):
+            await slot_is_read(postgres)
+            await postgres.insert_rounds(first, last)
+            while msgspec.json.decode((await live.next_msg(timeout=30)).data)["round_id"] != last:
+                pass
 
 
 async def test_two_processes_that_find_the_slot_lost_make_it_anew_once(
@@ -96,3 +132,102 @@ async def test_two_processes_that_find_the_slot_lost_make_it_anew_once(
     await asyncio.gather(*(run_until_held(settings, postgres, nats, 200) for _ in range(2)))
 
     assert sorted(number for _, number in await stored(nats)) == list(range(1, 201))
+
+
+@pytest.mark.parametrize("loss", ["moved", "advanced", "publication_changed", "everything made anew"])
+async def test_loss_between_two_processes_stops_every_start_until_it_is_accepted(
+    postgres: PostgresServer, nats: NatsServer, loss: str
+) -> None:
+    """A supervisor's restart must not go on in silence; what the sentence says to set goes on without the rounds."""
+    await postgres.make_rounds_table()
+    settings = settings_for(postgres, nats, on_lost="stop")
+    await run_with_rows(settings, postgres, nats, 1, 100)
+    await lose(postgres, loss)
+
+    for _ in range(2):
+        with pytest.raises(SlotLost, match=r"accept_lsn = [0-9A-F]+/[0-9A-F]+") as lost:
+            await run_until_held(settings, postgres, nats, 101)
+    assert lost.value.state in ("moved", "publication_changed")
+
+    lsn = str(lost.value).rpartition("accept_lsn = ")[2]
+    options = {**settings.backend.model_dump(), "accept_lsn": lsn}
+    accepted = settings.model_copy(update={"backend": BackendSettings.model_validate(options)})
+    await run_with_rows(accepted, postgres, nats, 151, 200)
+    await run_with_rows(settings, postgres, nats, 201, 210)
+    assert [number for _, number in await stored(nats)] == [*range(1, 101), *range(151, 211)]
+
+
+async def test_log_that_lost_its_end_is_noticed_and_filled_in(
+    postgres: PostgresServer, nats: NatsServer, tmp_path: Path
+) -> None:
+    """A log restored from a copy lacks rounds that the slot was told are stored."""
+    await postgres.make_rounds_table()
+    settings = settings_for(postgres, nats)
+    await run_with_rows(settings, postgres, nats, 1, 100)
+    await nats.stop()
+    shutil.copytree(nats.store / "jetstream", tmp_path / "copy")
+    await nats.start()
+    await run_with_rows(settings, postgres, nats, 101, 150)
+    await nats.stop()
+    shutil.rmtree(nats.store / "jetstream")
+    shutil.copytree(tmp_path / "copy", nats.store / "jetstream")
+    await nats.start()
+
+    await run_until_held(settings, postgres, nats, 150)
+
+    assert [number for _, number in await stored(nats)] == list(range(1, 151))
+
+
+@pytest.mark.parametrize("loss", ["missing", "publication_late"])
+async def test_process_killed_between_the_new_slot_and_the_backfill_is_made_good_by_the_next(
+    postgres: PostgresServer, nats: NatsServer, monkeypatch: pytest.MonkeyPatch, loss: str
+) -> None:
+    """The new slot looks healthy, and what is missing before it is remembered by the log alone."""
+    await postgres.make_rounds_table()
+    settings = settings_for(postgres, nats)
+    await run_with_rows(settings, postgres, nats, 1, 100)
+    await lose(postgres, loss)
+
+    async def killed(_: object) -> AsyncIterator[Any]:
+        raise KilledHere
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TableBackfill, "read", killed)
+        with pytest.raises(KilledHere):
+            await run_until_held(settings, postgres, nats, 150)
+    assert (await postgres.fetch("SELECT active FROM pg_replication_slots"))[0][0] is False
+    assert len(await stored(nats)) == 100
+
+    await run_until_held(settings, postgres, nats, 150)
+    await run_with_rows(settings, postgres, nats, 151, 200)
+    assert [number for _, number in await stored(nats)] == list(range(1, 201))
+
+
+class KilledHere(Exception):
+    """Stands for the end of the process."""
+
+
+async def test_recovery_sends_nothing_that_the_log_has_let_go(postgres: PostgresServer, nats: NatsServer) -> None:
+    """Live clients see five lost rounds and not the hundred that are older than any replay that they are promised."""
+    await postgres.make_rounds_table()
+    settings = settings_for(postgres, nats, max_age_s=2.0)
+    await run_with_rows(settings, postgres, nats, 1, 100)
+    await log_is_empty(nats)
+    await run_with_rows(settings, postgres, nats, 101, 110)
+    await postgres.execute(DROP_SLOT)
+    await postgres.insert_rounds(111, 115)
+
+    async with connect(LogSettings(url=nats.url), name="client") as nc:
+        live = await nc.subscribe("live.rounds.*")
+        await nc.flush()
+        await run_with_rows(settings, postgres, nats, 116, 120)
+        seen = [msgspec.json.decode((await live.next_msg(timeout=30)).data)["round_id"] for _ in range(10)]
+    assert seen == list(range(111, 121))
+
+
+async def log_is_empty(nats: NatsServer) -> None:
+    """Wait until every round has been let go for its age."""
+    async with connect(LogSettings(url=nats.url), name="test") as nc:
+        while (await nc.jetstream().stream_info("ROUNDS")).state.messages:  # noqa: ASYNC110 - the server tells nobody
+            await asyncio.sleep(0.05)

@@ -41,6 +41,8 @@ def stored(entry: LogEntry, published: bytes = b"") -> bytes:
 PUBLISHED = [
     b"Nats-Msg-Id:crash:1\r\n",
     b"Nats-Msg-Id:crash:1\r\nNats-Expected-Last-Msg-Id:dice:7\r\n",
+    b"Nats-Msg-Id:crash:1\r\nRelay-Position:pg:0123456789:16B374D848\r\n",
+    b"Nats-Msg-Id:crash:1\r\nNats-Expected-Last-Msg-Id:dice:7\r\nRelay-Position:pg:0123456789:0\r\n",
     b"",
     b"Nats-Msg-Id: crash:1\r\nX-Made-By: hand\r\n",
     b"X-Lie: Nats-Sequence: 99\r\n",
