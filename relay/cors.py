@@ -1,6 +1,5 @@
 """What a browser is told when a page of another origin asks (Fetch standard, CORS protocol)."""
 
-from collections.abc import Mapping
 from typing import Final
 
 from aiohttp import web
@@ -19,9 +18,21 @@ PREFLIGHT: Final = {
     "Access-Control-Max-Age": "86400",
 }
 
-_NOTHING: Final[Mapping[str, str]] = {}
+_NAMED: Final = web.RequestKey("cors_origin_named", bool)
+
+
+def name_origin(request: web.Request) -> None:
+    """Let the answer to `request` be read by pages of its origin only: its key is for certain origins.
+
+    Who does this says ``Vary: Origin``. Refusals are for everybody to read: a page that cannot read why it was refused
+    sees a broken network, and tries again for ever.
+    """
+    request[_NAMED] = True
 
 
 def cors_headers(request: web.Request) -> dict[str, str]:
     """Return the headers of an answer to `request`."""
-    return dict(_CORS if "Origin" in request.headers else _NOTHING)
+    origin = request.headers.get("Origin")
+    if origin is None:
+        return {}
+    return _CORS | ({"Access-Control-Allow-Origin": origin} if _NAMED in request else {})

@@ -30,6 +30,7 @@ class HttpProtocol(web.RequestHandler):
             loop=asyncio.get_running_loop(),
             access_log=None,  # type: ignore[arg-type]  # aiohttp's own way to say off
             keepalive_timeout=_KEEPALIVE_S,
+            auto_decompress=False,  # who takes a body unpacks it, within its own limit and with its own errors
         )
         self._request_s = request_s
         self._deadline: asyncio.TimerHandle | None = None

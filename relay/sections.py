@@ -40,6 +40,8 @@ class GrpcSettings(_Section):
     """The largest request; none of ours has a reason to be longer."""
     streams_per_connection: int = Field(default=1000, ge=1)
     """Calls at a time on one connection."""
+    answers: int = Field(default=256, ge=1)
+    """Calls with one answer at a time in this process, over gRPC and through the proxy; more are told to wait."""
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:

@@ -93,7 +93,7 @@ async def running_relay(
     admission = Admission(keys, signer, max_links=links.max_links or default_links(), retry_ms=links.retry_ms)
     heartbeats = Heartbeats(hub, interval_s=links.heartbeat_s, retry_ms=links.retry_ms)
     edge = Edge(hub, feed, admission, heartbeats, links)
-    methods = Methods(edge, history, catalogue)
+    methods = Methods(edge, history, catalogue, settings.grpc)
     app = build_app(edge, history, catalogue, methods, Health(edge.obstacle), home=home)
     async with reader, asyncio.TaskGroup() as tasks:
         running = [
@@ -103,7 +103,10 @@ async def running_relay(
         async with (
             _listening(app, settings.http) as url,
             listening_grpc(
-                settings.grpc, DataStream(edge, history, catalogue, methods).handler(), edge.obstacle
+                settings.grpc,
+                DataStream(edge, history, catalogue, methods).handler(),
+                edge.obstacle,
+                max_links=admission.max_links,
             ) as port,
         ):
             log.info("relay_listening", url=url, grpc_port=port, max_links=admission.max_links)

@@ -5,6 +5,8 @@ https://connectrpc.com/docs/protocol and https://github.com/grpc/grpc/blob/maste
 """
 
 import base64
+import json
+import re
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from rounds import Round
 _END: Final = 0x02  # Connect: the last envelope of a stream
 _TRAILERS: Final = 0x80  # gRPC-Web: the frame with the status
 COMPRESSED: Final = 0x01
+_PYTHON: Final = re.compile(r"\b[A-Z]\w*Error: ")  # the names of exceptions, which the library puts into sentences
 
 _HTTP_STATUS: Final = {
     StatusCode.CANCELLED: 499,
@@ -55,9 +58,23 @@ def to_json(message: Message) -> bytes:
 def from_json(data: bytes, kind: type[Message]) -> Message:
     """Read protobuf's JSON; raise `BadRequest` when it is none."""
     try:
+        _check_objects(json.loads(data or b"{}"), kind.DESCRIPTOR, "the request")
         return json_format.Parse(data or b"{}", kind())
-    except (json_format.ParseError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(f"the request is no {kind.DESCRIPTOR.name} as JSON: {str(error).splitlines()[0]}") from error
+    except (json_format.ParseError, ValueError, RecursionError) as error:
+        sentence = _PYTHON.sub("", str(error).partition("\n")[0])
+        raise BadRequest(f"the request is no {kind.DESCRIPTOR.name} as JSON: {sentence}") from error
+
+
+def _check_objects(value: object, kind: Any, name: str) -> None:
+    """Check that messages are objects: the library takes ``[]`` for an empty one, and fails on ``7``."""
+    if not isinstance(value, dict):
+        raise BadRequest(f"{name} is {json.dumps(value)[:40]}; a {kind.name} is a JSON object, such as {{}}")
+    for field in kind.fields:
+        # A Timestamp, which is of another file, is text. No request repeats a message.
+        if field.message_type is not None and field.message_type.file.name == kind.file.name:
+            for inner in {field.name, field.json_name} & value.keys():
+                if value[inner] is not None:
+                    _check_objects(value[inner], field.message_type, inner)
 
 
 def from_proto(data: bytes, kind: type[Message]) -> Message:

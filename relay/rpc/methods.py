@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 
 from auth.tokens import Grant
 from relay.edge import Edge
-from relay.errors import BadRequest
+from relay.errors import BadRequest, TooManyCalls
 from relay.history import History
 from relay.hub import Wanted
 from relay.past import DEFAULT_LIMIT, MAX_LIMIT, Query, look_back
@@ -19,6 +19,7 @@ from relay.rpc.bulk import Bulk, Write
 from relay.rpc.convert import read_cursor, read_filter, read_start, read_times, round_message
 from relay.rpc.link import RpcLink
 from relay.rpc.wire import round_bytes
+from relay.sections import GrpcSettings
 from relay.start import Start
 from relay.subscription import named_games, wanted
 from rounds import Catalogue
@@ -49,12 +50,16 @@ class Subscription(NamedTuple):
 
 
 class Methods:
-    """The service's methods on one edge."""
+    """The service's methods on one edge, and its limits."""
 
-    def __init__(self, edge: Edge, history: History, catalogue: Catalogue) -> None:
+    def __init__(self, edge: Edge, history: History, catalogue: Catalogue, settings: GrpcSettings) -> None:
         self._edge = edge
         self._history = history
         self._catalogue = catalogue
+        self._answers = settings.answers
+        self._answering = 0
+        self.request_bytes = settings.request_bytes
+        """The longest request message."""
 
     def subscription(self, request: Message, grant: Grant) -> Subscription:
         """Read a request of one of `STREAMS`; raise what `wanted`, `read_filter` and `read_start` raise."""
@@ -69,13 +74,19 @@ class Methods:
         return Subscription(want, read_start(request.start, request.after), request.start.allow_gap)
 
     async def answer(self, request: Message, grant: Grant) -> Message:
-        """Answer a request of one of `UNARY`; raise what any protocol raises for it."""
-        async with self._edge.feed.listening():
-            if isinstance(request, pb.GetLatestRequest):
-                return self._latest(request, grant)
-            if isinstance(request, pb.GetHistoryRequest):
-                return await self._page(request, grant)
-            return self._games(grant)
+        """Answer a request of one of `UNARY`; raise what any protocol raises for it, or `TooManyCalls`."""
+        if self._answering >= self._answers:
+            raise TooManyCalls(self._edge.admission.spread_ms())
+        self._answering += 1
+        try:
+            async with self._edge.feed.listening():
+                if isinstance(request, pb.GetLatestRequest):
+                    return self._latest(request, grant)
+                if isinstance(request, pb.GetHistoryRequest):
+                    return await self._page(request, grant)
+                return self._games(grant)
+        finally:
+            self._answering -= 1
 
     async def replay(
         self, request: pb.ReplayRequest, grant: Grant, link: RpcLink, write: Write

@@ -17,8 +17,10 @@ from google.protobuf.message import Message
 from grpc import StatusCode
 
 from auth.credentials import find_key
+from auth.keys import ANY_ORIGIN
 from auth.tokens import Grant
 from relay.compress import compressed
+from relay.cors import name_origin
 from relay.edge import Edge
 from relay.errors import Unsupported, WrongMediaType
 from relay.history import History
@@ -38,6 +40,7 @@ _KINDS: Final[Mapping[str, type[Message]]] = {**STREAMS, **UNARY, "Replay": pb.R
 _OK: Final = Ending(StatusCode.OK, "")
 _INTERNAL: Final = Ending(StatusCode.INTERNAL, "internal error; it has been logged", (), "internal")
 _LATE: Final = Ending(StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed", (), "deadline_exceeded")
+_VARY: Final = {"Vary": "Origin"}  # see `relay.cors`
 
 
 class Proxy:
@@ -77,7 +80,7 @@ class Proxy:
         if not dialect.web and dialect.streams == (name in UNARY):
             raise WrongMediaType(dialect.content_type, allowed=accepted(streams=name not in UNARY))
         grant = self._grant(request)
-        message = await message_of(request, dialect, kind)
+        message = await message_of(request, dialect, kind, limit=self._methods.request_bytes)
         if name in UNARY:
             async with asyncio.timeout(timeout_s(request)):
                 return _single(request, dialect, dialect.write(await self._methods.answer(message, grant)))
@@ -141,7 +144,10 @@ class Proxy:
 
     def _grant(self, request: web.Request) -> Grant:
         presented = find_key(request.headers, request.query, allow_query=False)
-        return self._edge.admission.grant(presented, origin=request.headers.get("Origin"))
+        grant = self._edge.admission.grant(presented, origin=request.headers.get("Origin"))
+        if grant.kind == "public" and ANY_ORIGIN not in grant.allowed_origins:
+            name_origin(request)
+        return grant
 
 
 async def _open(
@@ -152,8 +158,15 @@ async def _open(
     hello: Mapping[str, object],
 ) -> None:
     """Answer 200 with the headers of a stream, and let the link write."""
-    headers = {"Content-Type": dialect.content_type, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    response.headers.update({**headers, **dict(metadata_of(hello))})
+    response.headers.update(
+        {
+            "Content-Type": dialect.content_type,
+            "Cache-Control": "no-store",
+            "X-Accel-Buffering": "no",
+            **_VARY,
+            **dict(metadata_of(hello)),
+        }
+    )
     response.force_close()
     await response.prepare(request)
     if request.transport is None:
@@ -163,18 +176,19 @@ async def _open(
 
 def _single(request: web.Request, dialect: Dialect, message: bytes) -> web.Response:
     if dialect.web:
-        return web.Response(body=dialect.wrap(message) + dialect.end(_OK), content_type=dialect.content_type)
+        body = dialect.wrap(message) + dialect.end(_OK)
+        return web.Response(body=body, content_type=dialect.content_type, headers=_VARY)
     body, encoding = compressed(message, request.headers.get("Accept-Encoding", ""))
-    headers = {"Vary": "Accept-Encoding"} | ({} if encoding is None else {"Content-Encoding": encoding})
+    headers = {"Vary": "Accept-Encoding, Origin"} | ({} if encoding is None else {"Content-Encoding": encoding})
     return web.Response(body=body, content_type=dialect.content_type, headers=headers)
 
 
 def _refused(dialect: Dialect, ending: Ending) -> web.Response:
     if dialect.streams:
-        return web.Response(body=dialect.end(ending), content_type=dialect.content_type)
+        return web.Response(body=dialect.end(ending), content_type=dialect.content_type, headers=_VARY)
     return web.Response(
         status=http_status_of(ending.code),
         body=msgspec.json.encode(error_of(ending)),
         content_type="application/json",
-        headers=dict(ending.trailers),
+        headers=dict(ending.trailers) | _VARY,
     )

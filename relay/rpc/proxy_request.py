@@ -9,11 +9,10 @@ from typing import Final
 from aiohttp import web
 from google.protobuf.message import Message
 
-from relay.errors import BadRequest, WrongMediaType
+from relay.errors import BadRequest, TooLarge, Unsupported, WrongMediaType
 from relay.rpc.dialect import COMPRESSED, CONNECT_JSON, CONNECT_PROTO, DIALECTS, Dialect
 
-_LONGEST: Final = 64 << 10
-"""Of a request's message, unpacked."""
+_ENVELOPE_BYTES: Final = 5
 _UNITS_S: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
 
@@ -30,26 +29,38 @@ def dialect_of(request: web.Request) -> Dialect:
     return dialect
 
 
-async def message_of(request: web.Request, dialect: Dialect, kind: type[Message]) -> Message:
+async def message_of(request: web.Request, dialect: Dialect, kind: type[Message], *, limit: int) -> Message:
     """Read the one message of a request.
 
     Raises:
-        BadRequest: It is no such message, is too long, or was packed in a way that we do not know.
+        BadRequest: It is no such message, or is not what its encoding says.
+        TooLarge: It has more than `limit` bytes, unpacked.
+        Unsupported: It was packed in a way that we do not know.
     """
     if request.method == "GET":
-        return dialect.read(_of_query(request), kind)
-    try:
-        body = await request.read()
-    except web.HTTPRequestEntityTooLarge as error:
-        raise BadRequest(f"the request has more than {_LONGEST} bytes") from error
-    except web.RequestPayloadError as error:
-        raise BadRequest("the request's body is not what its Content-Encoding says") from error
+        return dialect.read(_of_query(request, limit), kind)
     if not dialect.streams:
-        return dialect.read(body, kind)  # unpacked by aiohttp, as any body is
+        return dialect.read(await _body(request, limit), kind)
+    body = await _body(request, (limit + _ENVELOPE_BYTES) * 4 // 3 + 4 if dialect.text else limit + _ENVELOPE_BYTES)
     if dialect.text:
         body = _of_base64(body)
     header = "Grpc-Encoding" if dialect.web else "Connect-Content-Encoding"
-    return dialect.read(_of_envelope(body, request.headers.get(header, "identity")), kind)
+    return dialect.read(_of_envelope(body, request.headers.get(header, "identity"), limit), kind)
+
+
+async def _body(request: web.Request, limit: int) -> bytes:
+    """Read a body, but not on when it is too long."""
+    if request.content_length is not None and request.content_length > limit:
+        raise TooLarge(limit)
+    body = bytearray()
+    try:
+        async for piece in request.content.iter_any():
+            body += piece
+            if len(body) > limit:
+                raise TooLarge(limit)
+    except web.RequestPayloadError as error:
+        raise BadRequest("the request's body is not what its headers say") from error
+    return _unpacked(bytes(body), request.headers.get("Content-Encoding", "identity"), limit)
 
 
 def timeout_s(request: web.Request) -> float | None:
@@ -67,10 +78,10 @@ def timeout_s(request: web.Request) -> float | None:
     raise BadRequest(f"Grpc-Timeout {text[:40]!r} is not at most 8 digits and one of {', '.join(_UNITS_S)}")
 
 
-def _of_query(request: web.Request) -> bytes:
+def _of_query(request: web.Request, limit: int) -> bytes:
     text = request.query.get("message", "")
     data = _of_base64(text.encode()) if request.query.get("base64") == "1" else text.encode()
-    return _unpacked(data, request.query.get("compression", "identity"))
+    return _unpacked(data, request.query.get("compression", "identity"), limit)
 
 
 def _of_base64(text: bytes) -> bytes:
@@ -82,26 +93,30 @@ def _of_base64(text: bytes) -> bytes:
         raise BadRequest("the message is not base64") from error
 
 
-def _of_envelope(body: bytes, encoding: str) -> bytes:
-    if len(body) < 5:
+def _of_envelope(body: bytes, encoding: str, limit: int) -> bytes:
+    if len(body) < _ENVELOPE_BYTES:
         raise BadRequest(f"the request has {len(body)} bytes and no envelope: a flag byte, 4 of length, a message")
     flags, size = struct.unpack_from("!BI", body)
-    if len(body) != 5 + size:
-        raise BadRequest(f"the envelope says {size} bytes, and {len(body) - 5} follow; one message is expected")
-    return _unpacked(body[5:], encoding) if flags & COMPRESSED else body[5:]
+    message = body[_ENVELOPE_BYTES:]
+    if len(message) != size:
+        raise BadRequest(f"the envelope says {size} bytes, and {len(message)} follow; one message is expected")
+    unpacked = _unpacked(message if flags & COMPRESSED else b"", encoding, limit)
+    return unpacked if flags & COMPRESSED else message
 
 
-def _unpacked(data: bytes, encoding: str) -> bytes:
-    if encoding == "identity":
-        return data
-    if encoding != "gzip":
-        raise BadRequest(f"encoding {encoding[:40]!r} is not known; send gzip or identity")
-    try:
-        # Not gzip.decompress: a few bytes can unpack to gigabytes.
-        unpack = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-        data = unpack.decompress(data, _LONGEST + 1)
-    except zlib.error as error:
-        raise BadRequest("the message is not gzip") from error
-    if len(data) > _LONGEST:
-        raise BadRequest(f"the message has more than {_LONGEST} bytes unpacked")
+def _unpacked(data: bytes, encoding: str, limit: int) -> bytes:
+    encoding = encoding.strip().lower()
+    if encoding not in ("gzip", "identity"):
+        raise Unsupported(f"encoding {encoding[:40]!r} is not known; send gzip or identity")
+    if encoding == "gzip" and data:
+        try:
+            # Not gzip.decompress: a few bytes can unpack to gigabytes.
+            unpack = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+            data = unpack.decompress(data, limit + 1)
+        except zlib.error as error:
+            raise BadRequest("the message is not gzip") from error
+        if len(data) <= limit and not unpack.eof:
+            raise BadRequest("the message is gzip that was cut short")
+    if len(data) > limit:
+        raise TooLarge(limit)
     return data

@@ -8,35 +8,40 @@ from typing import Final
 import grpc
 import structlog
 from grpc import aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from relay.errors import StartError
+from relay.rpc.health import HEALTH, Health
 from relay.rpc.methods import SERVICE
 from relay.rpc.tls import credentials
 from relay.sections import GrpcSettings
 
 log = structlog.get_logger()
 
-_HEALTH_S: Final = 0.25
-"""How often the health that watchers are told is compared with the relay's."""
+_OTHER_CALLS: Final = 1000
+"""Calls at a time beyond those that are admitted: health, reflection, which need no key, and what is being refused."""
 _STOP_S: Final = 1.0
-
-SERVING: Final = health_pb2.HealthCheckResponse.SERVING
-NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
+"""For calls under way when the port closes: streams have ended by then, and watchers of health are told meanwhile."""
 
 
 @asynccontextmanager
 async def listening_grpc(
-    settings: GrpcSettings, handler: grpc.GenericRpcHandler, obstacle: Callable[[], str | None]
+    settings: GrpcSettings, handler: grpc.GenericRpcHandler, obstacle: Callable[[], str | None], *, max_links: int
 ) -> AsyncIterator[int]:
-    """Serve `handler` for as long as the block lasts; yield the port. `obstacle` is as for ``/readyz``.
+    """Serve `handler` for as long as the block lasts; yield the port.
+
+    Args:
+        settings: Port, TLS, limits.
+        handler: The service. It admits `max_links` streams; what comes to it is bounded here only as a last resort.
+        obstacle: As for ``/readyz``; what health says.
+        max_links: How many streams there may be.
 
     Raises:
         StartError: The port is taken, or the TLS files cannot be used.
     """
     server = aio.server(
-        handlers=[handler],
+        handlers=[handler, Health(obstacle).handler()],
+        maximum_concurrent_rpcs=max_links + settings.answers + _OTHER_CALLS,
         options=[
             ("grpc.max_receive_message_length", settings.request_bytes),
             ("grpc.max_concurrent_streams", settings.streams_per_connection),
@@ -47,19 +52,12 @@ async def listening_grpc(
             ("grpc.so_reuseport", 0),  # two relays on one port would share its clients unseen
         ],
     )
-    servicer = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    reflection.enable_server_reflection(
-        (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME), server
-    )
+    reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), server)
     port = _bind(server, settings)
     await _start(server)
-    watching = asyncio.create_task(_tell_health(servicer, obstacle), name="grpc-health")
     try:
         yield port
     finally:
-        watching.cancel()
-        await servicer.enter_graceful_shutdown()
         await server.stop(grace=_STOP_S)
 
 
@@ -82,15 +80,3 @@ async def _start(server: aio.Server) -> None:
         await starting
         await server.stop(grace=None)
         raise
-
-
-async def _tell_health(servicer: health.aio.HealthServicer, obstacle: Callable[[], str | None]) -> None:
-    """Keep the standard health service, and whoever watches it, up to date."""
-    told = None
-    while True:
-        status = SERVING if obstacle() is None else NOT_SERVING
-        if status != told:
-            for name in ("", SERVICE):
-                await servicer.set(name, status)
-            told = status
-        await asyncio.sleep(_HEALTH_S)

@@ -61,13 +61,14 @@ class DataStream:
         return grpc.method_handlers_generic_handler(SERVICE, {**streams, **unary, **replay})
 
     async def _guarded(self, do: Any, kind: type[Message], data: bytes, context: "Context") -> Any:
-        """Read the request and call `do`; every error becomes a status and one sentence."""
+        """Check the key, read the request and call `do`; every error becomes a status and one sentence."""
         try:
+            grant = self._grant(context)  # first: a stranger is told nothing of what is well-formed here
             try:
                 request = kind.FromString(data)
             except DecodeError as error:
                 raise BadRequest(f"the request is no {kind.DESCRIPTOR.full_name} message") from error
-            return await do(request, self._grant(context), context)
+            return await do(request, grant, context)
         except (aio.AbortError, aio.InternalError, asyncio.CancelledError):
             raise  # refused above, or the client left in the middle: gRPC knows
         except Exception as error:

@@ -1,6 +1,7 @@
 """A relay in this process with a gRPC port of its own, rounds to put into its log, and grpcio to call it."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from tests.nats import NatsServer
 from tests.rpc.caller import Caller
 
 READY_S: Final = 20.0
+DICE_KEY: Final = "sk_live_" + "d" * 64
+PUBLIC_KEY: Final = "pk_live_" + "e" * 64
 
 StartRelay = Callable[..., Any]
 Publish = Callable[..., Awaitable[list[int]]]
@@ -137,6 +140,25 @@ def rebuild(nats: NatsServer) -> Rebuild:
             await open_log(nc, settings)
 
     return again
+
+
+def keys() -> KeyStore:
+    """A key for dice only, and one for a page of example.com."""
+    return KeyStore.load(
+        file_text=f"""
+        [keys.dice]
+        hash = "{_hash(DICE_KEY)}"
+        games = ["dice"]
+        [keys.page]
+        hash = "{_hash(PUBLIC_KEY)}"
+        kind = "public"
+        allowed_origins = ["https://example.com"]
+        """
+    )
+
+
+def _hash(key: str) -> str:
+    return f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
 
 
 def make_round(game: str, number: int, *, extras: str = '{"point":"2.50"}', timestamp: int = 1768730430000) -> Round:

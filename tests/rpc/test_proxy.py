@@ -1,19 +1,22 @@
 """The service over plain HTTP, as it stands on the wire: Connect and gRPC-Web, byte for byte."""
 
+import asyncio
 import base64
 import gzip
 import io
 import json
+import struct
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from auth.keys import DEMO_KEY
 from rounds import datastream_pb2 as pb
 from tests.nats import NatsServer
-from tests.rpc.conftest import Outliving, Publish, Relay, StartRelay
+from tests.rpc.conftest import PUBLIC_KEY, Outliving, Publish, Relay, StartRelay, keys
 from tests.rpc.envelopes import element, elements, envelope
 
 pytestmark = pytest.mark.service
@@ -109,7 +112,15 @@ async def test_long_answer_is_compressed(relay: Relay, http: aiohttp.ClientSessi
         ("GetLatest", "\udcff", 400, "invalid_argument", "bad_request"),
         ("GetHistory", '{"before":"k3f9a2-1"}', 400, "out_of_range", "cursor_lost"),
         ("GetHistory", '{"filter":{"min_point":3,"max_point":2}}', 400, "invalid_argument", "invalid_filter"),
-        ("GetLatest", " " * (10 << 20), 400, "invalid_argument", "bad_request"),
+        ("GetLatest", "[]", 400, "invalid_argument", "bad_request"),
+        ("GetLatest", "7", 400, "invalid_argument", "bad_request"),
+        ("GetLatest", "null", 400, "invalid_argument", "bad_request"),
+        ("GetHistory", '{"filter":[]}', 400, "invalid_argument", "bad_request"),
+        ("GetHistory", '{"filter":7}', 400, "invalid_argument", "bad_request"),
+        ("GetHistory", f'{{"filter":{{"min_point":{"9" * 400}}}}}', 400, "invalid_argument", "bad_request"),
+        ("GetLatest", '{"game_slug":"\\ud800"}', 400, "invalid_argument", "bad_request"),
+        ("GetHistory", '{"filter":' * 3000, 400, "invalid_argument", "bad_request"),
+        ("GetLatest", " " * (10 << 20), 429, "resource_exhausted", "too_large"),
         ("Nope", "{}", 501, "unimplemented", "unsupported"),
     ],
 )
@@ -125,6 +136,8 @@ async def test_error_of_a_call(
     assert response.status == status
     assert error["code"] == code
     assert error["message"]
+    assert "object is not" not in error["message"], "what Python thinks of it"
+    assert "Error:" not in error["message"], "what Python calls it"
     [detail] = error["details"]
     assert detail["type"] == "google.rpc.ErrorInfo"
     assert detail["debug"]["reason"] == word
@@ -145,9 +158,35 @@ async def test_request_that_unpacks_to_gigabytes(relay: Relay, http: aiohttp.Cli
     headers = PROTO | {"Content-Encoding": "gzip"}
     async with http.post(relay.proxy("GetLatest"), headers=headers, data=bomb) as response:
         error = await response.json()
+    headers = CONNECT_PROTO | {"Connect-Content-Encoding": "gzip"}
+    async with http.post(relay.proxy("StreamAll"), headers=headers, data=envelope(bomb, 1)) as response:
+        [(_, data)] = elements(await response.read())
 
-    assert error["code"] == "invalid_argument"
-    assert "unpacked" in error["message"] or "more than" in error["message"]
+    assert error["code"] == json.loads(data)["error"]["code"] == "resource_exhausted"
+    assert "more than" in error["message"]
+
+
+async def test_longest_request_is_the_operators_choice(start_relay: StartRelay) -> None:
+    """One setting bounds messages over gRPC and through the proxy, and both say the same of a longer one."""
+    fits, long = "x" * 90_000, "x" * 110_000
+    sections: dict[str, Any] = {"grpc": {"request_bytes": 100_000}}
+    codes = {}
+    async with (
+        start_relay(**sections) as relay,
+        relay.caller() as calling,
+        aiohttp.ClientSession(headers={"X-API-Key": DEMO_KEY}) as http,
+    ):
+        for name in (fits, long):
+            request = pb.GetLatestRequest(game_slug=name)
+            over_grpc = (await calling.refusal(request)).code.name.lower()
+            async with http.post(relay.proxy("GetLatest"), headers=PROTO, data=request.SerializeToString()) as answer:
+                by_connect = (await answer.json())["code"]
+            text = base64.b64encode(envelope(request))
+            async with http.post(relay.proxy("GetLatest"), headers=WEB_TEXT, data=text) as answer:
+                [(_, end)] = elements(_plain(await answer.read()))
+            codes[name] = (over_grpc, by_connect, trailers(end)["grpc-status"])
+
+    assert codes == {fits: ("not_found", "not_found", "5"), long: ("resource_exhausted", "resource_exhausted", "8")}
 
 
 @pytest.mark.parametrize(
@@ -157,6 +196,8 @@ async def test_request_that_unpacks_to_gigabytes(relay: Relay, http: aiohttp.Cli
         ({"X-API-Key": "sk_live_" + "1" * 64}, "unauthenticated"),
         ({"Authorization": "Bearer sk_live_" + "1" * 64}, "invalid_argument"),
         ({"Content-Encoding": "gzip"}, "invalid_argument"),
+        ({"Content-Encoding": "deflate"}, "unimplemented"),
+        ({"Content-Encoding": "snappy"}, "unimplemented"),
         ({"Connect-Timeout-Ms": "soon"}, "invalid_argument"),
         ({"Connect-Timeout-Ms": "0"}, "deadline_exceeded"),
     ],
@@ -197,6 +238,25 @@ async def test_preflight_of_a_browser(relay: Relay, http: aiohttp.ClientSession)
         assert name in allowed
     for name in ("grpc-status", "grpc-message", "retry-after-ms", "first-cursor"):
         assert name in exposed
+
+
+@pytest.mark.parametrize("method", ["ListGames", "StreamAll"])
+async def test_page_of_an_allowed_origin(start_relay: StartRelay, method: str) -> None:
+    """Its answer is for its own origin; a page of another one can read why it was refused, and so can stop."""
+    found = {}
+    async with start_relay(keys=keys()) as relay, aiohttp.ClientSession(headers={"X-API-Key": PUBLIC_KEY}) as http:
+        for origin in ("https://example.com", "https://other.example"):
+            headers = (JSON if method == "ListGames" else CONNECT_JSON) | {"Origin": origin}
+            body = b"{}" if method == "ListGames" else envelope(b"{}")
+            async with http.post(relay.proxy(method), headers=headers, data=body) as response:
+                found[origin] = response.headers.get("Access-Control-Allow-Origin")
+                assert "Origin" in response.headers["Vary"]
+                if origin != "https://example.com":
+                    refusal = await response.read()
+
+    assert found == {"https://example.com": "https://example.com", "https://other.example": "*"}
+    assert b"permission_denied" in refusal
+    assert b"https://other.example" in refusal
 
 
 # --- Connect, streams ----------------------------------------------------------------------------------------------
@@ -278,12 +338,14 @@ async def test_stream_with_a_deadline(relay: Relay, http: aiohttp.ClientSession)
         (envelope(b"{"), "invalid_argument"),
         (envelope(b"{}") * 2, "invalid_argument"),
         (envelope(b"not gzip", 1), "invalid_argument"),
+        (envelope(b"packed with br", 1), "unimplemented"),
         (envelope(b'{"after":"where I was"}'), "invalid_argument"),
     ],
 )
 async def test_stream_that_is_refused(relay: Relay, http: aiohttp.ClientSession, body: bytes, code: str) -> None:
     """A stream is refused at its end, as Connect has it, with 200."""
-    async with http.post(relay.proxy("StreamAll"), headers=CONNECT_JSON, data=body) as response:
+    packed = {"Connect-Content-Encoding": "br"} if code == "unimplemented" else {"Connect-Content-Encoding": "gzip"}
+    async with http.post(relay.proxy("StreamAll"), headers=CONNECT_JSON | packed, data=body) as response:
         [(flags, data)] = elements(await response.read())
 
     assert (response.status, flags) == (200, 2)
@@ -352,6 +414,80 @@ async def test_proxied_client_that_leaves(relay: Relay, http: aiohttp.ClientSess
     async with http.post(relay.proxy("StreamAll"), headers=CONNECT_JSON, data=envelope(b"{}")):
         await relay.metric_becomes("relay_links", 1)
     await relay.metric_becomes("relay_links", 0)
+
+
+async def test_many_proxied_streams_that_are_left(relay: Relay, http: aiohttp.ClientSession) -> None:
+    """Nothing is left of them: no place taken, no link followed, no task."""
+    async with http.post(relay.proxy("ListGames"), headers=JSON, data="{}") as answer:
+        await answer.read()
+    before = len(asyncio.all_tasks())
+    for _ in range(3):
+        streams = [
+            await http.post(relay.proxy("StreamAll"), headers=CONNECT_JSON, data=envelope(b"{}")) for _ in range(100)
+        ]
+        assert await relay.metric("relay_links") == 100
+        for stream in streams:
+            stream.close()
+        await relay.metric_becomes("relay_links", 0)
+    async with asyncio.timeout(10):
+        while len(asyncio.all_tasks()) > before + 1:  # noqa: ASYNC110 - tasks that end have no event
+            await asyncio.sleep(0.01)
+
+
+async def test_proxied_client_that_stops_reading(start_relay: StartRelay, publish: Publish) -> None:
+    """What waits for it is bounded; it is ended as slow with its place, and all before that place is whole."""
+    async with start_relay(links={"unsent_bytes": 64 << 10, "linger_s": 60}) as relay:
+        reader, writer = await raw_stream(relay, "1.1")
+        sent = 0
+        while await relay.metric("relay_links_slow_total") == 0:
+            sent += 1
+            await publish("crash", sent, extras='{"ballast":"' + "x" * 50_000 + '"}')
+            assert sent < 400, "nothing bounds what waits for a client"
+        await relay.metric_becomes("relay_links", 0)
+        *rounds, (flags, end) = elements(await unchunked(reader))
+        writer.close()
+
+    assert flags == 2
+    assert json.loads(end)["error"]["code"] == "unavailable"
+    assert [int(json.loads(data)["round_id"]) for _, data in rounds] == list(range(1, len(rounds) + 1))
+    assert json.loads(end)["metadata"]["resume-cursor"] == [json.loads(rounds[-1][1])["cursor"]]
+
+
+async def test_stream_over_http_1_0(relay: Relay, publish: Publish) -> None:
+    """It is not chunked, which such a client would not understand, and ends with the connection."""
+    reader, writer = await raw_stream(relay, "1.0")
+    await publish("crash", 1)
+    flags, size = struct.unpack("!BI", await reader.readexactly(5))
+    round_ = json.loads(await reader.readexactly(size))
+    writer.close()
+    await relay.metric_becomes("relay_links", 0)
+
+    assert (flags, round_["round_id"]) == (0, "1")
+
+
+async def unchunked(reader: asyncio.StreamReader) -> bytes:
+    """Read a chunked body to its end, and the connection to its own."""
+    body = b""
+    while size := int(await reader.readline(), 16):
+        body += (await reader.readexactly(size + 2))[:-2]
+    assert await reader.read() == b"\r\n"
+    return body
+
+
+async def raw_stream(relay: Relay, version: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Begin a stream of all games as a client does that reads little at a time; return it after the answer's head."""
+    port = URL(relay.url).port
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+    body = envelope(b"{}")
+    head = (
+        f"POST /api/grpc/datastream.DataStream/StreamAll HTTP/{version}\r\nHost: relay\r\nX-API-Key: {DEMO_KEY}\r\n"
+        f"Content-Type: application/connect+json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    writer.write(head.encode() + body)
+    answer = await reader.readuntil(b"\r\n\r\n")
+    assert b" 200 " in answer
+    assert (b"chunked" in answer) is (version == "1.1")
+    return reader, writer
 
 
 # --- gRPC-Web ------------------------------------------------------------------------------------------------------

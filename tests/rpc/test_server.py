@@ -49,6 +49,26 @@ async def test_health_follows_readiness(channel: aio.Channel, nats: NatsServer, 
     assert answer.status == SERVING
 
 
+@pytest.mark.parametrize("service", ["", SERVICE])
+async def test_health_before_the_first_readiness(start_relay: StartRelay, nats: NatsServer, service: str) -> None:
+    """A relay that has never reached its log has never said that it serves."""
+    await nats.kill()
+    async with start_relay(ready=False) as relay, aio.insecure_channel(relay.address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        request = health_pb2.HealthCheckRequest(service=service)
+        first = await stub.Check(request, timeout=WAIT_S)
+        watch = stub.Watch(request, timeout=WAIT_S)
+        watched = [(await watch.read()).status]
+        await nats.start()
+        watched.append((await watch.read()).status)
+        watch.cancel()
+        all_ = await stub.List(health_pb2.HealthListRequest(), timeout=WAIT_S)
+
+    assert first.status == NOT_SERVING
+    assert watched == [NOT_SERVING, SERVING]
+    assert all_.statuses[service].status == SERVING
+
+
 async def test_health_of_a_service_that_there_is_not(channel: aio.Channel) -> None:
     """NOT_FOUND, as the health protocol has it."""
     with pytest.raises(aio.AioRpcError) as failed:
@@ -121,6 +141,20 @@ async def test_mutual_tls(start_relay: StartRelay, authority: Authority, tmp_pat
         assert await serves(relay, trusting(authority, authority.sign("client")))
         assert not await serves(relay, trusting(authority))
         assert not await serves(relay, trusting(authority, stranger.sign("client")))
+
+
+async def test_client_authority_that_is_replaced(start_relay: StartRelay, authority: Authority, tmp_path: Path) -> None:
+    """Clients of the new one come in from the next handshake on, and those of the old one do not."""
+    fresh = Authority(tmp_path / "fresh", "the next authority")
+    clients = tmp_path / "clients.pem"
+    clients.write_bytes(authority.certificate.read_bytes())
+    old, new = authority.sign("old-client"), fresh.sign("new-client")
+    async with start_relay(grpc=files(authority.sign("relay"), clients)) as relay:
+        assert await serves(relay, trusting(authority, old))
+        assert not await serves(relay, trusting(authority, new))
+        clients.write_bytes(fresh.certificate.read_bytes())
+        assert await serves(relay, trusting(authority, new))
+        assert not await serves(relay, trusting(authority, old))
 
 
 async def test_renewed_certificate(start_relay: StartRelay, authority: Authority, tmp_path: Path) -> None:

@@ -1,23 +1,24 @@
 """Calls that are refused: which status, which sentence, what the client should do next."""
 
-import hashlib
+import asyncio
 from typing import Any, Final
 
+import aiohttp
 import pytest
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode, aio
 
-from auth.keys import DEMO_KEY, KeyStore
+from auth.keys import DEMO_KEY
+from relay.past import Answer
+from relay.rpc import methods
 from rounds import datastream_pb2 as pb
 from tests.nats import NatsServer
 from tests.rpc.caller import SERVICE, Caller, refused
-from tests.rpc.conftest import Publish, Relay, StartRelay
+from tests.rpc.conftest import DICE_KEY, PUBLIC_KEY, Publish, Relay, StartRelay, keys
 
 pytestmark = pytest.mark.service
 
-DICE_KEY: Final = "sk_live_" + "d" * 64
-PUBLIC_KEY: Final = "pk_live_" + "e" * 64
 ONE_OF_EACH: Final[list[Message]] = [
     pb.StreamByGameRequest(game_slug="crash"),
     pb.StreamByTypeRequest(game_type="multiplier"),
@@ -27,25 +28,6 @@ ONE_OF_EACH: Final[list[Message]] = [
     pb.GetHistoryRequest(game_slug="crash"),
     pb.ListGamesRequest(),
 ]
-
-
-def keys() -> KeyStore:
-    """A key for dice only, and one for a page of example.com."""
-    return KeyStore.load(
-        file_text=f"""
-        [keys.dice]
-        hash = "{_hash(DICE_KEY)}"
-        games = ["dice"]
-        [keys.page]
-        hash = "{_hash(PUBLIC_KEY)}"
-        kind = "public"
-        allowed_origins = ["https://example.com"]
-        """
-    )
-
-
-def _hash(key: str) -> str:
-    return f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
 
 
 def name_of(request: Message) -> str:
@@ -191,6 +173,16 @@ async def test_request_that_is_no_protobuf(relay: Relay) -> None:
     assert failed.value.details() == "the request is no datastream.GetLatestRequest message"
 
 
+async def test_stranger_is_not_told_what_is_well_formed(relay: Relay) -> None:
+    """The key comes first, whatever else is wrong."""
+    async with relay.caller(None) as calling:
+        call: Any = calling.channel.unary_unary(f"/{SERVICE}/GetLatest")
+        with pytest.raises(aio.AioRpcError) as failed:
+            await call(b"\xff\xff\xff")
+
+    assert failed.value.code() is StatusCode.UNAUTHENTICATED
+
+
 async def test_request_of_ten_megabytes(relay: Relay) -> None:
     """It is refused before it is read whole, and the connection serves on."""
     async with relay.caller() as calling:
@@ -227,6 +219,40 @@ async def test_full_relay(start_relay: StartRelay) -> None:
 
     assert refusal.code is replay.code is StatusCode.RESOURCE_EXHAUSTED
     assert int(refusal.trailers["retry-after-ms"]) >= 2000
+    assert answer.games
+
+
+async def test_too_many_calls_at_a_time(start_relay: StartRelay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers are bounded as streams are, over gRPC and the proxy together: RESOURCE_EXHAUSTED with a delay."""
+    waiting = asyncio.Event()
+    asked = asyncio.Queue[None]()
+
+    async def look_back(*_: object) -> Answer:
+        asked.put_nowait(None)
+        await waiting.wait()
+        return Answer([], None, True)
+
+    monkeypatch.setattr(methods, "look_back", look_back)
+    async with (
+        start_relay(grpc={"answers": 2}) as relay,
+        relay.caller() as calling,
+        aiohttp.ClientSession(headers={"X-API-Key": DEMO_KEY}) as http,
+    ):
+        held = [asyncio.create_task(calling.ask(pb.GetHistoryRequest())) for _ in range(2)]
+        for _ in held:
+            await asked.get()
+        refusal = await calling.refusal(pb.ListGamesRequest())
+        async with http.post(relay.proxy("ListGames"), json={}) as response:
+            proxied = response.status, (await response.json())["code"]
+        async with calling.stream(pb.StreamAllRequest()):
+            pass
+        waiting.set()
+        await asyncio.gather(*held)
+        answer = await calling.ask(pb.ListGamesRequest())
+
+    assert refusal.code is StatusCode.RESOURCE_EXHAUSTED
+    assert int(refusal.trailers["retry-after-ms"]) > 0
+    assert proxied == (429, "resource_exhausted")
     assert answer.games
 
 
