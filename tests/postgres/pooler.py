@@ -1,51 +1,71 @@
-"""A stand-in for a connection pooler in transaction mode: notifications of the server reach nobody."""
+"""A PgBouncer in transaction mode before a server: what it does to sessions is its own, and no stand-in's."""
 
 import asyncio
+import os
+import shutil
+import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
+from relay.demo.postgres_programs import command_as, server_account
 from tests.postgres_server import PostgresServer
 
-_NOTIFICATION = b"A"
-_NO_TLS = b"N"
+PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+_START_S = 20.0
+
+_CONFIG = """
+[databases]
+* = host=127.0.0.1 port={server} user=postgres
+
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+# Several servers, in turn: each transaction of a client meets another one, as it would under load.
+default_pool_size = 4
+min_pool_size = 4
+server_round_robin = 1
+"""
 
 
 @asynccontextmanager
-async def pooler_before(server: PostgresServer) -> AsyncIterator[int]:
-    """Stand before `server` for as long as the block lasts; yield the port."""
-    pumps: set[asyncio.Task[None]] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", server.port)
-        for pump in (_to_server(reader, far_writer), _to_client(far_reader, writer)):
-            pumps.add(asyncio.create_task(pump))
-
-    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield listening.sockets[0].getsockname()[1]
-    finally:
-        listening.close()
-        for pump in pumps:
-            pump.cancel()
-        await asyncio.gather(*pumps, return_exceptions=True)
-
-
-async def _to_server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(1 << 16):
-        writer.write(data)
-    writer.close()
+async def pooler_before(server: PostgresServer, port: int) -> AsyncIterator[str]:
+    """Stand before `server` for as long as the block lasts; yield the DSN."""
+    assert PROGRAM is not None
+    account = server_account()
+    with tempfile.TemporaryDirectory(prefix="stream-relay-pooler-") as folder:
+        config = _configured(Path(folder), account, server=server.port, port=port)
+        process = await asyncio.create_subprocess_exec(
+            *command_as(account), PROGRAM, config, stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL
+        )
+        try:
+            await _until_up(process)
+            yield f"postgresql://postgres@127.0.0.1:{port}/postgres?sslmode=disable"
+        finally:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.communicate()
 
 
-async def _to_client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        if (kind := await reader.readexactly(1)) == _NO_TLS:
-            writer.write(kind)
-            kind = await reader.readexactly(1)
-        while True:
-            size = await reader.readexactly(4)
-            body = await reader.readexactly(int.from_bytes(size, "big") - 4)
-            if kind != _NOTIFICATION:
-                writer.write(kind + size + body)
-            kind = await reader.readexactly(1)
-    except (asyncio.IncompleteReadError, OSError):
-        writer.close()
+def _configured(folder: Path, account: str | None, **ports: int) -> Path:
+    config = folder / "pgbouncer.ini"
+    config.write_text(_CONFIG.format(**ports))
+    if account is not None:
+        shutil.chown(folder, account)
+        shutil.chown(config, account)
+    return config
+
+
+async def _until_up(process: asyncio.subprocess.Process) -> None:
+    """Read its log until it serves."""
+    assert process.stderr is not None
+    said = b""
+    async with asyncio.timeout(_START_S):
+        async for line in process.stderr:
+            said += line
+            if b"process up" in line:
+                return
+    raise AssertionError(f"PgBouncer did not start: {said.decode()}")

@@ -8,9 +8,10 @@ import asyncpg
 import pytest
 
 from backends.contract import SourceError
+from backends.postgres.care import care_of
 from tests.backends.harness import Wire
 from tests.postgres.ingesting import notify_backend, reading, set_up_notify, until
-from tests.postgres.pooler import pooler_before
+from tests.postgres.pooler import PROGRAM, pooler_before
 from tests.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.service
@@ -206,16 +207,29 @@ async def test_reader_that_says_nothing_any_more_is_ended_by_the_next(rounds_tab
         await frozen.execute("SELECT 1")
 
 
-async def test_pooler_in_transaction_mode_is_named_and_can_be_polled_through(rounds_table: PostgresServer) -> None:
-    """LISTEN would wait for ever there; the operator is told so at once, and what to set."""
+@pytest.mark.skipif(PROGRAM is None, reason="no PgBouncer on this machine")
+async def test_pooler_in_transaction_mode_is_named_and_can_be_polled_through(
+    rounds_table: PostgresServer, unused_tcp_port: int
+) -> None:
+    """LISTEN would wait for ever there; the operator is told so at once, and what to set. Then every command works."""
     await rounds_table.insert_rounds(1, 3)
-    async with pooler_before(rounds_table) as port:
-        dsn = f"postgresql://postgres@127.0.0.1:{port}/postgres?sslmode=disable"
+    async with pooler_before(rounds_table, unused_tcp_port) as dsn:
         with pytest.raises(SourceError, match=r"looks like a pooler in transaction mode .* notify=false to poll"):
             async with notify_backend(rounds_table, dsn=dsn).open():
                 pass
         async with reading(notify_backend(rounds_table, dsn=dsn, notify=False)) as found:
             assert await found.reach(3) == [1, 2, 3]
+            for number in range(4, 24):
+                await rounds_table.insert_rounds(number, number)
+                await found.reach(number)
+        assert found.ids == list(range(1, 24))
+        care = care_of("postgres-notify", {"dsn": dsn, "notify": False})
+        assert [finding.text for finding in await care.check() if finding.verdict == "failure"] == []
+        assert (await care.status())["lag"] == "0 rows"
+        connection = await asyncpg.connect(dsn, statement_cache_size=0)
+        servers = {await connection.fetchval("SELECT pg_backend_pid() + $1::int", 0) for _ in range(8)}
+        await connection.close()
+    assert len(servers) > 1  # or all of this would have proven nothing
 
 
 async def test_stalled_link_is_given_up_for_a_new_one(rounds_table: PostgresServer) -> None:
