@@ -92,7 +92,7 @@ class TableBackfill:
         """Look at the table and fix the range. See `Backend.open`."""
         options = self._options
         try:
-            connection = await open_connection(options, "backfill")
+            connection = await open_connection(options, "backfill", pooled=not options.notify)
             try:
                 source = await ask(options, read_source(connection, options))
                 self._prepare(source)
@@ -157,7 +157,7 @@ class TableBackfill:
         pause_s = _PAUSE_S
         while True:
             try:
-                connection = await open_connection(self._options, "backfill")
+                connection = await open_connection(self._options, "backfill", pooled=not self._options.notify)
                 try:
                     page = connection.fetch(self._page_sql, *after, self._range.last, limit, timeout=_ANSWER_S)
                     rows: list[Any] = await ask(self._options, page)

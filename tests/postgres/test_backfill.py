@@ -25,6 +25,7 @@ from tests.cli.command import run as run_command
 from tests.clients.program import clean_environment
 from tests.nats import NatsServer
 from tests.postgres.ingesting import CONTEXT, WAIT_S, notify_backend, notify_options, set_up_notify, until
+from tests.postgres.pooler import PROGRAM, pooler_before
 from tests.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.service
@@ -162,6 +163,18 @@ async def test_table_that_cannot_be_read_is_a_sentence(postgres: PostgresServer,
     """A wrong name is told before anything is sent."""
     with pytest.raises(SourceError, match="has no table"):
         await run_ingest(backfill_of(postgres, nats), LogSettings(url=nats.url))
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="no PgBouncer on this machine")
+async def test_table_behind_a_pooler_in_transaction_mode_is_filled_in(
+    table: PostgresServer, nats: NatsServer, unused_tcp_port: int
+) -> None:
+    """With `notify` off a pooler does for live capture, and so it has to for what came before."""
+    await table.insert_rounds(1, 3000)
+    async with pooler_before(table, unused_tcp_port) as dsn:
+        options = NotifyOptions.read({"dsn": dsn, "notify": False})
+        await run_ingest(TableBackfill(options, CONTEXT, LogSettings(url=nats.url)), LogSettings(url=nats.url))
+    assert await ids_in(nats) == list(range(1, 3001))
 
 
 async def test_command_publishes_as_the_settings_say_and_holds_no_progress_back(
