@@ -24,36 +24,36 @@ async def test_rows_of_before_and_after_the_start_come_once_in_order(any_postgre
         assert await found.reach(4510) == list(range(1, 4511))
 
 
-async def test_restart_goes_on_where_everything_was_confirmed(postgres: PostgresServer) -> None:
+async def test_restart_goes_on_where_everything_was_confirmed(any_postgres: PostgresServer) -> None:
     """A new process reads again what was not confirmed and a little before it, and nothing is missing."""
-    await postgres.make_rounds_table()
-    await set_up_notify(postgres)
-    await postgres.insert_rounds(1, 2000)
-    async with reading(notify_backend(postgres)) as found:
+    await any_postgres.make_rounds_table()
+    await set_up_notify(any_postgres)
+    await any_postgres.insert_rounds(1, 2000)
+    async with reading(notify_backend(any_postgres)) as found:
         await found.reach(2000)
-    await postgres.insert_rounds(2001, 2005)
+    await any_postgres.insert_rounds(2001, 2005)
 
-    async with reading(notify_backend(postgres, lookback_ids=10), confirms=False) as found:
+    async with reading(notify_backend(any_postgres, lookback_ids=10), confirms=False) as found:
         assert await found.reach(15) == list(range(1991, 2006))
-    async with reading(notify_backend(postgres, lookback_ids=0)) as found:
+    async with reading(notify_backend(any_postgres, lookback_ids=0)) as found:
         assert await found.reach(5) == list(range(2001, 2006))
 
 
 async def test_started_now_the_rows_of_before_are_left_and_an_open_transaction_is_not(
-    postgres: PostgresServer,
+    any_postgres: PostgresServer,
 ) -> None:
     """ "Now" is what is committed from here on, also by a transaction that took its id before."""
-    await postgres.make_rounds_table()
-    await set_up_notify(postgres)
-    await postgres.insert_rounds(1, 50)
-    early = await postgres.connect()
+    await any_postgres.make_rounds_table()
+    await set_up_notify(any_postgres)
+    await any_postgres.insert_rounds(1, 50)
+    early = await any_postgres.connect()
     transaction = early.transaction()
     await transaction.start()
     await early.execute("INSERT INTO rounds VALUES (51, 'dice', NULL, now(), '{}')")
-    await postgres.insert_rounds(52, 60)
+    await any_postgres.insert_rounds(52, 60)
 
-    async with reading(notify_backend(postgres, start="now")) as found:
-        await postgres.insert_rounds(61, 61)
+    async with reading(notify_backend(any_postgres, start="now")) as found:
+        await any_postgres.insert_rounds(61, 61)
         await found.reach(1)
         await transaction.commit()
         assert await found.reach(2) == [61, 51]
@@ -96,24 +96,24 @@ async def test_late_committer_is_not_missed_and_does_not_hold_up_others(any_post
     await late.close()
 
 
-async def test_rolled_back_hole_is_passed_and_its_place_confirmed(postgres: PostgresServer) -> None:
+async def test_rolled_back_hole_is_passed_and_its_place_confirmed(any_postgres: PostgresServer) -> None:
     """A hole that nobody can fill any more holds nothing back: the kept place gets beyond it without a new row."""
-    await postgres.make_rounds_table()
-    await set_up_notify(postgres)
-    doomed = await postgres.connect()
+    await any_postgres.make_rounds_table()
+    await set_up_notify(any_postgres)
+    doomed = await any_postgres.connect()
     transaction = doomed.transaction()
     await transaction.start()
     await doomed.execute("INSERT INTO rounds VALUES (2, 'dice', NULL, now(), '{}')")
-    await postgres.insert_rounds(1, 1)
-    await postgres.insert_rounds(3, 3)
-    backend = notify_backend(postgres)
+    await any_postgres.insert_rounds(1, 1)
+    await any_postgres.insert_rounds(3, 3)
+    backend = notify_backend(any_postgres)
 
     async with reading(backend) as found:
         await found.reach(2)
         assert backend.status.safe == 1
         await transaction.rollback()
         await until(lambda: backend.status.safe == 3)
-    rows = await postgres.fetch("SELECT safe FROM stream_relay.positions")
+    rows = await any_postgres.fetch("SELECT safe FROM stream_relay.positions")
     assert [row["safe"] for row in rows] == [3]
     await doomed.close()
 

@@ -25,6 +25,14 @@ async def rounds_table(postgres: PostgresServer) -> PostgresServer:
     return postgres
 
 
+@pytest.fixture
+async def any_rounds_table(any_postgres: PostgresServer) -> PostgresServer:
+    """The same on each version."""
+    await any_postgres.make_rounds_table()
+    await set_up_notify(any_postgres)
+    return any_postgres
+
+
 async def test_wake_up_delivers_long_before_the_next_poll(rounds_table: PostgresServer) -> None:
     """NOTIFY is the hint that makes it fast."""
     async with reading(notify_backend(rounds_table, poll_s=60)) as found:
@@ -43,17 +51,17 @@ async def test_lost_wake_up_is_made_good_by_the_poll(rounds_table: PostgresServe
             await found.reach(number)
 
 
-async def test_insert_succeeds_whatever_is_wrong_with_the_trigger(rounds_table: PostgresServer) -> None:
+async def test_insert_succeeds_whatever_is_wrong_with_the_trigger(any_rounds_table: PostgresServer) -> None:
     """The producer comes first: a channel name that NOTIFY refuses fails no INSERT, and nobody is asked to listen."""
     too_long = "x" * 64
-    await rounds_table.execute(
+    await any_rounds_table.execute(
         f"""DROP TRIGGER stream_relay_wake ON rounds; CREATE TRIGGER stream_relay_wake AFTER INSERT ON rounds
             FOR EACH STATEMENT EXECUTE FUNCTION stream_relay.wake('{too_long}')"""
     )
 
-    await rounds_table.insert_rounds(1, 1)
+    await any_rounds_table.insert_rounds(1, 1)
 
-    assert len(await rounds_table.fetch("SELECT 1 FROM rounds")) == 1
+    assert len(await any_rounds_table.fetch("SELECT 1 FROM rounds")) == 1
 
 
 async def test_insert_succeeds_while_the_queue_of_notifications_is_full(rounds_table: PostgresServer) -> None:
@@ -124,9 +132,9 @@ async def test_fast_shutdown_is_not_held_up_by_the_reader(rounds_table: Postgres
             await rounds_table.stop("fast")
 
 
-async def test_transaction_open_over_a_crash_leaves_a_hole_that_dies(rounds_table: PostgresServer) -> None:
+async def test_transaction_open_over_a_crash_leaves_a_hole_that_dies(any_rounds_table: PostgresServer) -> None:
     """Who held the lock before the crash cannot hold it after; the reader does not wait for a ghost."""
-    server = rounds_table
+    server = any_rounds_table
     ghost = await server.connect()
     await ghost.transaction().start()
     await ghost.execute("INSERT INTO rounds VALUES (1, 'dice', NULL, now(), '{}')")
@@ -143,25 +151,25 @@ async def test_transaction_open_over_a_crash_leaves_a_hole_that_dies(rounds_tabl
     ghost.terminate()
 
 
-async def test_prepared_transaction_is_waited_for_like_any_other(postgres: PostgresServer) -> None:
+async def test_prepared_transaction_is_waited_for_like_any_other(any_postgres: PostgresServer) -> None:
     """Two-phase commit holds its locks without a session; a row that comes so is not missed."""
-    await postgres.restart(max_prepared_transactions="5")
-    await postgres.make_rounds_table()
-    await set_up_notify(postgres)
+    await any_postgres.restart(max_prepared_transactions="5")
+    await any_postgres.make_rounds_table()
+    await set_up_notify(any_postgres)
     # A transaction that has notified cannot be prepared, so producers of this kind go without the trigger.
-    await postgres.execute("DROP TRIGGER stream_relay_wake ON rounds")
-    producer = await postgres.connect()
+    await any_postgres.execute("DROP TRIGGER stream_relay_wake ON rounds")
+    producer = await any_postgres.connect()
     await producer.execute("BEGIN; INSERT INTO rounds VALUES (1, 'dice', NULL, now(), '{}'); PREPARE TRANSACTION 'x'")
     await producer.close()
-    await postgres.insert_rounds(2, 2)
-    backend = notify_backend(postgres)
+    await any_postgres.insert_rounds(2, 2)
+    backend = notify_backend(any_postgres)
 
     async with reading(backend) as found:
         await found.reach(1)
-        await postgres.insert_rounds(3, 3)
+        await any_postgres.insert_rounds(3, 3)
         await found.reach(2)
         assert backend.status.safe == 0
-        await postgres.execute("COMMIT PREPARED 'x'")
+        await any_postgres.execute("COMMIT PREPARED 'x'")
         assert await found.reach(3) == [2, 3, 1]
 
 
@@ -180,17 +188,17 @@ async def test_row_with_an_id_taken_before_its_transaction_is_late_and_not_lost(
         assert await found.reach(3) == [1, 3, 2]
 
 
-async def test_second_reader_stands_by_and_takes_over_when_the_first_is_gone(rounds_table: PostgresServer) -> None:
+async def test_second_reader_stands_by_and_takes_over_when_the_first_is_gone(any_rounds_table: PostgresServer) -> None:
     """One reads at a time, and the next one goes on where the first was confirmed."""
-    second = notify_backend(rounds_table, lookback_ids=0)
+    second = notify_backend(any_rounds_table, lookback_ids=0)
     async with reading(second) as takes_over:
-        await rounds_table.insert_rounds(1, 1)
+        await any_rounds_table.insert_rounds(1, 1)
         await takes_over.reach(1)
-        async with reading(notify_backend(rounds_table, lookback_ids=0)) as stands_by:
-            await rounds_table.execute(
+        async with reading(notify_backend(any_rounds_table, lookback_ids=0)) as stands_by:
+            await any_rounds_table.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'stream-relay keeper'"
             )
-            await rounds_table.insert_rounds(2, 50)
+            await any_rounds_table.insert_rounds(2, 50)
             await until(lambda: {*takes_over.ids, *stands_by.ids} == set(range(1, 51)))
 
 

@@ -92,21 +92,21 @@ async def produce(postgres: PostgresServer, writers: int, rounds: int) -> int:
 
 
 async def test_ingest_killed_again_and_again_neither_loses_nor_doubles_a_round(
-    postgres: PostgresServer, nats: NatsServer
+    any_postgres: PostgresServer, nats: NatsServer
 ) -> None:
     """With late committers and rolled-back ids under way, each committed row is in the log once."""
-    await postgres.make_rounds_table()
-    await set_up_notify(postgres)
-    producing = asyncio.create_task(produce(postgres, writers=6, rounds=100))
+    await any_postgres.make_rounds_table()
+    await set_up_notify(any_postgres)
+    producing = asyncio.create_task(produce(any_postgres, writers=6, rounds=100))
     for least in (1, 100, 200):
-        async with ingest_process(postgres, nats):
+        async with ingest_process(any_postgres, nats):
             await log_holds(nats, least)
     stand = await producing
-    async with ingest_process(postgres, nats):
+    async with ingest_process(any_postgres, nats):
         await log_holds(nats, stand)
 
     found = [number for _, number in await stored(nats)]
-    rows = await postgres.fetch("SELECT round_id FROM rounds")
+    rows = await any_postgres.fetch("SELECT round_id FROM rounds")
     assert sorted(found) == sorted(row[0] for row in rows)
 
 
@@ -125,30 +125,30 @@ async def test_log_killed_while_rounds_are_captured_gets_each_once(postgres: Pos
 
 
 async def test_backend_is_changed_on_a_running_database_and_back_without_loss_or_double(
-    postgres: PostgresServer, nats: NatsServer
+    any_postgres: PostgresServer, nats: NatsServer
 ) -> None:
     """The new one is started before the old one is stopped; ids see to the rest."""
-    await postgres.make_rounds_table()
-    await set_up_notify(postgres)
+    await any_postgres.make_rounds_table()
+    await set_up_notify(any_postgres)
 
     def replication() -> PostgresReplication:
-        return PostgresReplication({"dsn": postgres.dsn(), "create": True}, CONTEXT)
+        return PostgresReplication({"dsn": any_postgres.dsn(), "create": True}, CONTEXT)
 
     async with ingesting(replication(), nats):
-        await slot_is_read(postgres)
-        await postgres.insert_rounds(1, 500)
-        async with ingesting(notify_backend(postgres, start="now", lookback_ids=0), nats):
-            await place_is_kept(postgres)
-            await postgres.insert_rounds(501, 1000)
+        await slot_is_read(any_postgres)
+        await any_postgres.insert_rounds(1, 500)
+        async with ingesting(notify_backend(any_postgres, start="now", lookback_ids=0), nats):
+            await place_is_kept(any_postgres)
+            await any_postgres.insert_rounds(501, 1000)
             await log_holds(nats, 1000)
-        await postgres.insert_rounds(1001, 1500)
+        await any_postgres.insert_rounds(1001, 1500)
         await log_holds(nats, 1500)
-    await postgres.insert_rounds(1501, 1600)
-    async with ingesting(notify_backend(postgres), nats):
+    await any_postgres.insert_rounds(1501, 1600)
+    async with ingesting(notify_backend(any_postgres), nats):
         await log_holds(nats, 1600)
         async with ingesting(replication(), nats):
-            await slot_is_read(postgres)
-            await postgres.insert_rounds(1601, 1700)
+            await slot_is_read(any_postgres)
+            await any_postgres.insert_rounds(1601, 1700)
             await log_holds(nats, 1700)
 
     assert sorted(number for _, number in await stored(nats)) == list(range(1, 1701))
