@@ -1,0 +1,65 @@
+"""Every command and program that the pages on the protocols show, as a reader pastes it."""
+
+import json
+import re
+from typing import Final
+
+import pytest
+
+from tests.clients.live_relay import LiveRelay
+from tests.clients.program import Program
+from tests.clients.tools import ROOT, node_packages, tool
+from tests.docs.pages import blocks, text_of
+
+pytestmark = pytest.mark.service
+
+PROTOCOLS: Final = ("websocket.md", "sse.md", "rest.md")
+COMMANDS: Final = [(page, block) for page in PROTOCOLS for block in blocks(text_of(page), "sh")]
+PROGRAMS: Final = [(page, block) for page in PROTOCOLS for block in blocks(text_of(page), "js")]
+_NODE: Final = ROOT / "tests" / "clients" / "node"
+_BROWSER: Final = """
+import ws from 'ws'
+import * as sse from 'eventsource'
+globalThis.WebSocket = ws
+globalThis.EventSource = sse.EventSource ?? sse.default
+"""
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS, ids=lambda text: text.split("\n")[0][-40:])
+def test_command_prints_what_it_is_shown_for(demo: LiveRelay, page: str, command: str) -> None:
+    """It ends by itself, well; what a comment below it says is what it prints, up to an ellipsis."""
+    tool("curl")
+    with Program(["bash", "-c", f"set -e -o pipefail; trap '' PIPE\n{command}"], env=demo.environment) as program:
+        code = program.wait()
+
+    printed = "\n".join(program.printed)
+    assert code in (0, 23), printed  # curl's word for: the reader of my output has seen enough
+    shown = re.findall(r"^# (.*)$", command, re.MULTILINE)
+    if shown:
+        for part in shown[0].split("…"):
+            assert part in printed
+    else:
+        assert re.search(r'"(round_id|slug)":', printed), printed
+
+
+@pytest.mark.parametrize(("page", "program"), PROGRAMS, ids=[page for page, _ in PROGRAMS])
+def test_program_prints_rounds(demo: LiveRelay, page: str, program: str) -> None:
+    """In Node, with the globals that a browser has; only the address is another one."""
+    node_packages(_NODE)
+    assert "http://127.0.0.1:8080" in program
+    code = _BROWSER + program.replace("http://127.0.0.1:8080", demo.url)
+    with Program([tool("node"), "--input-type=module", "-e", code], cwd=_NODE) as running:
+        running.wait_for("round_id: ", count=2)
+
+
+def test_a_stream_begins_as_it_is_shown(demo: LiveRelay) -> None:
+    """The blocks of sse.md, line by line, and a round member by member."""
+    shown, refused = blocks(text_of("sse.md"), "text")
+    command = 'curl -sN -H "X-API-Key: $API_KEY" "$BASE_URL/sse/crash?last=1" | head -n 7'
+    with Program(["bash", "-c", command], env=demo.environment) as program:
+        program.wait()
+
+    assert [line.split(":")[0] for line in program.printed] == [line.split(":")[0] for line in shown.splitlines()]
+    said = [json.loads(text.removeprefix("data: ")) for text in (shown.splitlines()[5], program.printed[5])]
+    assert list(said[0]) == list(said[1])
+    assert refused.startswith("retry: ")
