@@ -52,7 +52,7 @@ async def connected(options: PostgresOptions) -> AsyncIterator[Connection]:
     except ConnectionLost as error:
         raise SourceError(f"{options.shown_dsn} was lost: {error}") from error
     finally:
-        connection.terminate() if connection.is_closed() else await _close(connection)
+        await _close(connection)
 
 
 async def _close(connection: Connection) -> None:
