@@ -14,6 +14,9 @@ from rounds import Catalogue, Round
 P = TypeVar("P")
 """A backend's own kind of position. Only that backend looks inside; the publisher hands it back as it got it."""
 
+P_co = TypeVar("P_co", covariant=True)
+P_contra = TypeVar("P_contra", contravariant=True)
+
 
 @dataclass(frozen=True, slots=True)
 class BackendContext:
@@ -102,14 +105,14 @@ class PlaceTaken(Exception):
     """Another process has kept a place of this source since: it reads it now."""
 
 
-class Places(Protocol[P]):
+class Places(Protocol[P_co]):
     """What the log remembers of a source, over all processes that ever read it. Given to whoever `HasPlaces`.
 
     A source is named by a text that no other source of the log has. Every method waits for a log that is away.
     """
 
     @property
-    def stored(self) -> P | None:
+    def stored(self) -> P_co | None:
         """The newest position that stands in the log with its round, everything before it being settled; None: none."""
         ...
 
@@ -144,21 +147,21 @@ class Places(Protocol[P]):
 
 
 @runtime_checkable
-class HasPlaces(Protocol[P]):
+class HasPlaces(Protocol[P_contra]):
     """What a backend may also have: positions that mean the same to every process that reads its source.
 
     Then each round carries its own into the log, and the backend can see after a restart whether its source has gone
     on without it. Asked for once, before `Backend.open`.
     """
 
-    def place(self, position: P) -> bytes | None:
+    def place(self, position: P_contra) -> bytes | None:
         """Write a position as ``source:place``, at most 64 of ``A-Z a-z 0-9 : . -``; None: it has no such form.
 
         Called for every round: it must cost next to nothing.
         """
         ...
 
-    def attach(self, places: Places[P]) -> None:
+    def attach(self, places: Places[P_contra]) -> None:
         """Take what the log remembers; called before `Backend.open`, and once."""
         ...
 

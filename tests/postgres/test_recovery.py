@@ -2,9 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -188,9 +186,8 @@ async def test_process_killed_between_the_new_slot_and_the_backfill_is_made_good
     await run_with_rows(settings, postgres, nats, 1, 100)
     await lose(postgres, loss)
 
-    async def killed(_: object) -> AsyncIterator[Any]:
+    def killed(_: object) -> None:
         raise KilledHere
-        yield
 
     with monkeypatch.context() as patch:
         patch.setattr(TableBackfill, "read", killed)

@@ -18,8 +18,8 @@ from backends.contract import SourceError
 from backends.ingest import run_ingest
 from backends.log_settings import LogSettings
 from backends.postgres.replication import PostgresReplication
-from backends.publisher import PublisherSettings
-from tests.backends.harness import Wire, captured_events, stored
+from backends.publisher import Publisher, PublisherSettings
+from tests.backends.harness import DeadLetters, Source, Wire, captured_events, make_round, stored
 from tests.nats import NatsServer
 from tests.postgres.ingest_process import IngestProcess, ingesting
 from tests.postgres.reading import HOLDER, make_backend, reading, wait_for_sql
@@ -326,6 +326,61 @@ async def test_ingest_killed_with_half_a_transaction_acked_doubles_nothing(
 
     async with ingesting(postgres, nats, log=log):
         assert await stored_ids(nats, 4_000) == list(range(1, 4_001))
+
+
+async def test_ingest_killed_in_a_transaction_larger_than_the_known_tail_doubles_nothing(
+    postgres: PostgresServer, nats: NatsServer
+) -> None:
+    """The log is read back to where the source begins again, however many rounds that are."""
+    await postgres.make_rounds_table()
+    log = {"duplicate_window_s": 0.1}
+    async with ingesting(postgres, nats, log=log, publisher={"max_in_flight": 64}) as process:
+        await process.said("stream_started")
+        inserted = asyncio.create_task(postgres.insert_rounds(1, 40_000))
+        async with connect(LogSettings(url=nats.url), name="test-waiter") as nc:
+            while await _messages(nc) < 4_000:  # noqa: ASYNC110 - what is told of each round is more than we could read
+                await asyncio.sleep(0.005)
+        await process.kill()
+        await inserted
+    half = len(await stored(nats))
+    assert 4_000 <= half < 40_000
+
+    async with ingesting(postgres, nats, log=log, publisher={"tail_rounds": 100}):
+        assert await stored_ids(nats, 40_000) == list(range(1, 40_001))
+
+
+async def test_rounds_beyond_the_bound_of_what_is_known_are_warned_of(
+    postgres: PostgresServer, nats: NatsServer
+) -> None:
+    """Memory has a bound; where it does not suffice, the operator hears of it and of the setting."""
+    await postgres.make_rounds_table()
+    async with ingest(make_backend(postgres), nats, confirm_lag_s=3600):
+        await postgres.insert_rounds(1, 3_000)
+        await stored_ids(nats, 3_000)
+    with captured_events() as events:
+        async with ingest(make_backend(postgres), nats, tail_rounds=100, recall_rounds=2_000):
+            await events.seen("tail_not_covered")
+            await postgres.insert_rounds(3_001, 3_001)
+            assert await stored_ids(nats, 3_001) == list(range(1, 3_002))  # within the duplicate window all is well
+
+
+async def test_log_without_places_is_gone_on_with(postgres: PostgresServer, nats: NatsServer) -> None:
+    """A log that an older release wrote, or a backend that has none: its newest rounds are known by their ids."""
+    await postgres.make_rounds_table()
+    await postgres.insert_rounds(1, 50)
+    settings = LogSettings(url=nats.url, duplicate_window_s=0.1)
+    old = make_backend(postgres)
+    async with old.open():
+        pass
+    await postgres.insert_rounds(51, 100)
+    source = Source(100)
+    source.rounds = [make_round(number, "crash") for number in range(1, 101)]
+    await Publisher(settings, PublisherSettings(), confirm=source.confirm, rejects=DeadLetters()).run(source.read())
+
+    async with ingesting(postgres, nats, log={"duplicate_window_s": 0.1}) as process:
+        await process.said("stream_started")
+        await postgres.insert_rounds(101, 110)
+        assert await stored_ids(nats, 110) == list(range(1, 111))
 
 
 # --- a second process ------------------------------------------------------------------------------------------------
