@@ -30,6 +30,7 @@ _NOT_READY: Final = (
     "moved",
     "publication_missing",
     "publication_late",
+    "publication_changed",
     "table_not_published",
 )
 _LEFT: Final = "left"
