@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.contract import Captured, Rejected
-from backends.postgres.capture import Capture, ColumnMissing, Item, WalPosition
+from backends.postgres.capture import Capture, ColumnMissing, Item, TableRenamed, WalPosition
 from backends.postgres.options import PostgresOptions
 from backends.postgres.pgoutput import InvalidMessage
 from rounds import Catalogue
@@ -209,6 +209,18 @@ def test_column_that_goes_away_stops_capture() -> None:
         capture.feed([frames.relation(columns=("round_id", "game_slug", "finished_at", "payload"))])
 
 
+def test_table_of_rounds_that_is_renamed_stops_capture() -> None:
+    """Another table that comes and goes does not; nor does a new one of the name."""
+    capture = make_capture()
+    other = frames.relation(9, "public.other")
+    items = items_of(capture, other, frames.relation(), *frames.transaction(200, 1), frames.relation(9, "public.more"))
+    assert ids(items) == [1]
+
+    with pytest.raises(TableRenamed, match=r"table public\.rounds was renamed to public\.rounds_old"):
+        capture.feed([frames.relation(name="public.rounds_old")])
+    assert ids(items_of(make_capture(), frames.relation(77), frames.begin(300))) == []
+
+
 def test_type_column_that_was_asked_for_must_be_there() -> None:
     """Without being asked for it may be absent."""
     columns = ("round_id", "game_slug", "finished_at", "extras")
@@ -242,6 +254,6 @@ WHOLE = [frames.begin(200), frames.commit(200), frames.relation(), frames.row(1)
 
 @given(st.lists(st.sampled_from(WHOLE) | st.binary(max_size=60), max_size=12))
 def test_any_frames_are_taken_or_refused(sent: list[bytes]) -> None:
-    """Nothing but `InvalidMessage` and `ColumnMissing` comes out."""
-    with suppress(InvalidMessage, ColumnMissing):
+    """Nothing but `InvalidMessage`, `ColumnMissing` and `TableRenamed` comes out."""
+    with suppress(InvalidMessage, ColumnMissing, TableRenamed):
         make_capture().feed(sent)

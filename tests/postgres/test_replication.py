@@ -475,3 +475,74 @@ async def test_table_that_is_not_published_is_named(any_postgres: PostgresServer
             await server.execute(sql)
         await open_once(server)
         await server.execute("SELECT pg_drop_replication_slot('stream_relay'); DROP PUBLICATION stream_relay")
+
+
+NOT_ANY_MORE = "ALTER PUBLICATION stream_relay DROP TABLE rounds"
+AGAIN = "ALTER PUBLICATION stream_relay ADD TABLE rounds"
+SWAPPED = "ALTER TABLE rounds RENAME TO rounds_old; CREATE TABLE rounds (LIKE rounds_old INCLUDING ALL)"
+
+
+@pytest.mark.parametrize(
+    ("undone", "done_again", "state"),
+    [
+        (NOT_ANY_MORE, "", SlotState.TABLE_NOT_PUBLISHED),
+        (NOT_ANY_MORE, AGAIN, SlotState.PUBLICATION_CHANGED),
+        (SWAPPED, "", SlotState.TABLE_NOT_PUBLISHED),
+        (SWAPPED, AGAIN, SlotState.PUBLICATION_CHANGED),
+        ("DROP PUBLICATION stream_relay", "", SlotState.PUBLICATION_MISSING),
+    ],
+    ids=["taken out", "out and in", "swapped", "swapped and in", "dropped"],
+)
+async def test_table_that_stops_being_published_while_it_is_read_is_named(
+    any_postgres: PostgresServer, undone: str, done_again: str, state: SlotState
+) -> None:
+    """Its rows vanish without a word from the server; the place does not move over them, and the state says what."""
+    server = any_postgres
+    await server.make_rounds_table()
+    async with reading(make_backend(server, sender_timeout_s=1)) as reader:
+        await server.insert_rounds(1, 1)
+        await reader.seen(1)
+        await server.execute(undone)
+        (row,) = await server.fetch(HEAD)
+        await server.insert_rounds(2, 2)
+        if done_again:
+            await server.execute(done_again)
+        with pytest.raises(SlotLost) as lost:
+            await reader.seen(2)
+
+    assert lost.value.state is reader.backend.status.state is state
+    assert (await server.fetch(CONFIRMED))[0][0] <= row[0]
+
+
+async def test_table_renamed_under_a_publication_of_all_is_named(postgres: PostgresServer) -> None:
+    """Rows that go on into the renamed table are published, but not as ours: they are not passed over."""
+    await postgres.make_rounds_table()
+    await postgres.execute("CREATE PUBLICATION stream_relay FOR ALL TABLES")
+    await postgres.execute("SELECT pg_create_logical_replication_slot('stream_relay', 'pgoutput')")
+    async with reading(make_backend(postgres)) as reader:
+        await postgres.insert_rounds(1, 1)
+        await reader.seen(1)
+        await postgres.execute(SWAPPED)
+        await postgres.insert_rounds(2, 2, table="rounds_old")
+        with pytest.raises(SlotLost) as lost:
+            await reader.seen(2)
+    assert lost.value.state is SlotState.PUBLICATION_CHANGED
+
+
+async def test_slot_invalidated_while_it_is_read_is_named(any_postgres: PostgresServer) -> None:
+    """A reader that takes nothing for too long costs the slot its log; the stream ends, and the state says why."""
+    server = any_postgres
+    await server.restart(max_slot_wal_keep_size="1MB", min_wal_size="32MB", max_wal_size="32MB")
+    await server.make_rounds_table()
+    async with reading(make_backend(server), confirm=False) as reader:
+        await server.insert_rounds(1, 1)
+        await reader.seen(1)
+        reader.stop_taking()
+        for number in range(2, 6):
+            await server.insert_rounds(number, number)
+            await server.execute("SELECT pg_switch_wal()")
+        await server.execute("CHECKPOINT")
+        reader.take_again()
+        with pytest.raises(SlotLost) as lost:
+            await reader.until(lambda: False)
+    assert lost.value.state is SlotState.INVALIDATED
