@@ -3,6 +3,7 @@
 Knows nothing of what publishers and relays do with it. Its settings and errors are in `backends.log_settings`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -93,7 +94,7 @@ async def open_log(nc: Client, settings: LogSettings) -> LogInfo:
 
 
 def _wanted(settings: LogSettings) -> dict[str, Any]:
-    """Everything about the stream that the promises rest on; what is not named here is the operator's."""
+    """Everything about the stream that the promises rest on; with `_UNWANTED`, all else is the operator's."""
     return {
         "name": settings.stream,
         "subjects": [LOG_SUBJECTS],
@@ -111,6 +112,19 @@ def _wanted(settings: LogSettings) -> dict[str, Any]:
     }
 
 
+_UNWANTED: Final[Mapping[str, object]] = {
+    "no_ack": False,  # nothing would ever be known to be stored
+    "sealed": False,  # takes no rounds any more
+    "mirror": None,  # takes none of ours
+    "sources": None,  # rounds that no publisher has checked for repeats and order
+    "subject_transform": None,  # stores a round as another game's
+    "discard_new_per_subject": False,  # refuses rounds of a game
+    "allow_msg_counter": False,  # takes numbers only
+    "subject_delete_marker_ttl": 0,  # stores what is no round
+    "persist_mode": "default",  # async: acks come before anything is written
+}
+"""What makes a promise fail when it is set at all, and how it is when it is not. Servers leave that out."""
+
 _DURATIONS: Final = ("max_age", "duplicate_window")
 
 
@@ -124,6 +138,10 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> tuple[Differe
             differences.append(Difference(f"{name}_s", (actual or 0) / _NANO, value / _NANO))
         else:
             differences.append(Difference(name, actual, value))
+    for name, unset in _UNWANTED.items():
+        actual = found.get(name) or unset
+        if actual != unset:
+            differences.append(Difference(name, actual, unset))
     return tuple(differences)
 
 

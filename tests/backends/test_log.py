@@ -87,6 +87,82 @@ async def test_stream_with_other_settings_is_reported_setting_by_setting_and_not
     assert (await api(nats, "STREAM.INFO.ROUNDS"))["config"] == before["config"]
 
 
+_BREAKING: dict[str, Any] = {
+    "no_ack": True,
+    "subject_transform": {"src": "rounds.*", "dest": "rounds.x-{{wildcard(1)}}"},
+    "sources": [{"name": "ELSEWHERE"}],
+    "max_msgs": 1000,
+    "max_msgs_per_subject": 10,
+    "subject_delete_marker_ttl": 60 * 10**9,
+    "persist_mode": "async",
+    "allow_msg_counter": True,
+}
+_TOGETHER: dict[str, dict[str, Any]] = {  # what the server wants along with one of these
+    "subject_delete_marker_ttl": {"allow_msg_ttl": True, "allow_rollup_hdrs": True},
+    "allow_msg_counter": {"duplicate_window": 0, "max_age": 0},
+}
+
+
+@pytest.mark.service
+@pytest.mark.parametrize("name", _BREAKING)
+async def test_setting_that_breaks_a_promise_is_named(nats: NatsServer, name: str) -> None:
+    """Acks, the place of a round, what it is stored as, how long it stays: no operator finds out by a loss."""
+    await made(nats, {name: _BREAKING[name], **_TOGETHER.get(name, {})})
+
+    with pytest.raises(LogMismatch) as caught:
+        await opened(LogSettings(url=nats.url))
+
+    [difference] = [one for one in caught.value.differences if one.name not in ("max_age_s", "duplicate_window_s")]
+    assert difference.name == name
+    assert f"{name} is " in str(caught.value)
+
+
+@pytest.mark.service
+async def test_stream_that_is_sealed_is_named(nats: NatsServer) -> None:
+    """It takes no rounds any more. Sealing sets `deny_…` and clears `max_age` along with it."""
+    await made(nats, {})
+    config = (await api(nats, "STREAM.INFO.ROUNDS"))["config"]
+    await api(nats, "STREAM.UPDATE.ROUNDS", {**config, "sealed": True})
+
+    with pytest.raises(LogMismatch, match="sealed is True, wanted False"):
+        await opened(LogSettings(url=nats.url))
+
+
+@pytest.mark.service
+async def test_stream_that_mirrors_another_is_named(nats: NatsServer) -> None:
+    """Nothing can be published into a mirror."""
+    await api(nats, "STREAM.CREATE.ROUNDS", {"name": "ROUNDS", "mirror": {"name": "ELSEWHERE"}, "storage": "file"})
+
+    with pytest.raises(LogMismatch, match=r"mirror is .*ELSEWHERE.*, wanted None"):
+        await opened(LogSettings(url=nats.url))
+
+
+@pytest.mark.service
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        {"deny_delete": True, "deny_purge": True},
+        {"compression": "s2", "description": "rounds", "metadata": {"team": "games"}},
+        {"max_msg_size": 1 << 20, "max_consumers": 10},
+        {"allow_msg_ttl": True, "allow_atomic": True, "persist_mode": "default"},
+    ],
+    ids=lambda given: next(iter(given)),
+)
+async def test_setting_that_breaks_nothing_is_the_operators(nats: NatsServer, harmless: dict[str, Any]) -> None:
+    """We delete nothing, need no consumer, and read the limit of a round's size."""
+    await made(nats, harmless)
+
+    assert (await opened(LogSettings(url=nats.url))).last == 0
+
+
+async def made(nats: NatsServer, more: dict[str, Any]) -> None:
+    """Make the stream as it is wanted, but for `more`."""
+    await opened(LogSettings(url=nats.url))
+    config = (await api(nats, "STREAM.INFO.ROUNDS"))["config"]
+    await api(nats, "STREAM.DELETE.ROUNDS")
+    await api(nats, "STREAM.CREATE.ROUNDS", {**config, **more})
+
+
 @pytest.mark.service
 async def test_stream_of_someone_else_on_our_subjects_is_one_sentence(nats: NatsServer) -> None:
     """The server's refusal to overlap streams is passed on."""
