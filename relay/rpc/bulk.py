@@ -16,7 +16,7 @@ import structlog
 
 from backends.log import LogError
 from relay.edge import Edge
-from relay.history import History, Stretch
+from relay.history import History, LogChanged, Stretch
 from relay.hub import Wanted
 from relay.item import Item, LogEntry
 from relay.link import CloseReason
@@ -48,7 +48,7 @@ class Bulk:
         self._link = link
         self._want = want
         self._write = write
-        self._epoch = ""
+        self._era = self._hub.era
         self._position = self._head = 0  # all that is wanted up to the one was yielded; the other is the end
         self._misses = False  # whether what is gone right after the place is missed
 
@@ -58,9 +58,10 @@ class Bulk:
         Raises:
             LogUnavailable: The log does not answer.
         """
+        self._era = self._hub.era
         bounds = await self._history.bounds(after)
         position, gap = (bounds.first - 1, None) if after is None else resume(after, bounds)
-        self._epoch, self._position, self._head = bounds.epoch, position, bounds.head
+        self._position, self._head = position, bounds.head
         self._misses = after is not None
         self._history.stats.cold += 1
         self._link.place = self._place
@@ -82,15 +83,18 @@ class Bulk:
                 for at in range(0, len(stretch.entries), _SLICE):
                     entries = stretch.entries[at : at + _SLICE]
                     async with self._history.turn:
-                        batch = _written(self._epoch, entries, self._want, self._head, self._write)
+                        batch = _written(stretch.epoch, entries, self._want, self._head, self._write)
                         await asyncio.sleep(0)  # the next in line goes on when the loop has turned
-                    if not self._goes_on():  # its goodbye named the place before this batch
-                        return
-                    self._position = entries[-1].sequence
+                    # A goodbye named the place before this batch; and a log that is gone has no places any more.
+                    if not self._goes_on() or self._era != self._hub.era:
+                        break
+                    self._position = min(entries[-1].sequence, self._head)
                     if batch:
                         stats.rounds += len(batch)
                         yield batch
-                self._position, self._misses = stretch.covered_to, True
+                else:
+                    self._position = stretch.covered_to
+                self._misses = True
         finally:
             stats.active -= 1
             ahead.cancel()
@@ -107,17 +111,20 @@ class Bulk:
         """
         failures, deadline = 0, asyncio.get_running_loop().time() + PATIENCE_S
         while self._goes_on():
+            if self._era != self._hub.era:
+                self._begin_anew()
+                continue
             try:
                 stretch = await ahead.stretch(self._position, self._want.games)
-                if self._hub.head.epoch != self._epoch:
-                    self._begin_anew()
-                elif stretch.gap is not None and self._misses:
+                if stretch.gap is not None and self._misses:
                     self._tell(stretch.gap)
                 elif stretch.covered_to > self._position:
                     return stretch
-                else:  # the hub has not seen so much of the log, or not any more
+                else:  # the hub has not seen so much of the log
                     await self._compare()
                 why = "the log has nothing where it had more"
+            except LogChanged:
+                continue
             except LogError as error:
                 why = str(error)
             if asyncio.get_running_loop().time() > deadline:
@@ -130,12 +137,18 @@ class Bulk:
         return None
 
     def _begin_anew(self) -> None:
-        """The log was lost and made anew: what there was of the old one is a gap."""
-        bounds = self._hub.bounds
-        self._tell(Gap(self._place(), bounds.at(bounds.first - 1), GapReason.REBUILT))
+        """The log is another one now, or has lost its tail: what there was of it before is a gap."""
+        bounds, before, self._era = self._hub.bounds, self._era, self._hub.era
+        if before.epoch != bounds.epoch:
+            place = Cursor(before.epoch, self._position)
+            self._tell(Gap(place, bounds.at(bounds.first - 1), GapReason.REBUILT))
+            return
+        self._head = min(self._head, *self._hub.ends[before.losses :])
+        if self._position > self._head:
+            self._tell(Gap(bounds.at(self._head), bounds.at(self._position), GapReason.AHEAD))
 
     async def _compare(self) -> None:
-        """Set the place against what the log holds now: its tail may be lost, or purged."""
+        """Set the place against what the log holds now: what was its head may have been purged."""
         bounds = await self._history.bounds(self._place())
         _, gap = resume(self._place(), bounds)
         if gap is not None:
@@ -149,7 +162,7 @@ class Bulk:
         self._link.tell(gap.event())
 
     def _place(self) -> Cursor:
-        return Cursor(self._epoch, self._position)
+        return Cursor(self._era.epoch, self._position)
 
 
 def _written(epoch: str, entries: Sequence[LogEntry], want: Wanted, head: int, write: Write) -> list[bytes]:

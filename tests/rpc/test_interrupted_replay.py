@@ -1,6 +1,7 @@
 """Bulk replays that something happens to on their way, over gRPC and through the proxy alike."""
 
 import asyncio
+import shutil
 from collections.abc import MutableMapping
 from typing import Any, Final
 
@@ -123,6 +124,36 @@ async def test_log_that_is_made_anew(
     assert ids(*new) == list(range(1, count + 1))
     assert ends[-1].code is StatusCode.OK
     assert len(ends) <= 3
+
+
+async def test_log_that_loses_its_tail(
+    start_relay: StartRelay, publish: Publish, nats: NatsServer, transport: str
+) -> None:
+    """OUT_OF_RANGE says that the log ends before the place now; with its resume cursor what is new comes."""
+    await publish("crash", *range(1, 21), **LONG)
+    await nats.stop()
+    shutil.copytree(nats.store / "jetstream", nats.store / "copy")
+    await nats.start()
+    await publish("crash", *range(21, MANY + 1), **LONG)
+    async with start_relay() as relay:
+        async with replaying(transport, relay, pb.ReplayRequest()) as replay:
+            first = await first_of(replay)
+            await nats.kill()
+            shutil.rmtree(nats.store / "jetstream")
+            shutil.copytree(nats.store / "copy", nats.store / "jetstream")
+            await nats.start()
+            await relay.metric_becomes("relay_head_sequence", 20)
+            rest, end = await replay.rest()
+        await publish("dice", 1, 2, 3)
+        async with replaying(transport, relay, pb.ReplayRequest(after=end.trailers["resume-cursor"])) as replay:
+            new, well = await replay.rest()
+
+    assert ids(first, *rest) == list(range(1, len(ids(first, *rest)) + 1))
+    assert end.code is StatusCode.OUT_OF_RANGE
+    assert "ahead" in end.sentence
+    assert end.trailers["resume-cursor"].endswith("-20")
+    assert ids(*new) == [1, 2, 3]
+    assert well.code is StatusCode.OK
 
 
 async def test_fault_of_ours_midway(
