@@ -69,7 +69,8 @@ class Publisher(Generic[P]):
             placed.attach(self._places)
         self._place: bytes | None = None  # what the last round carried, and the header line that says so
         self._place_line = b""
-        self._known: set[bytes] = set()
+        self._tail: set[bytes] = set()
+        self._known = self._tail
         self._subjects: dict[str, bytes] = {}
         self._epoch = ""
         self._lost_at: float | None = None
@@ -165,11 +166,11 @@ class Publisher(Generic[P]):
         known: set[bytes] = set()
         async for ids in stored_ids(nc, info.stream, first=first, last=info.last):
             known.update(ids)
-        self._known = known
+        self._known = self._tail = known
 
     def _learn(self, known: set[bytes]) -> None:
-        """Recognise these from now on: the source has looked for itself what it yields again."""
-        self._known = known
+        """Recognise these too from now on: the source has looked for itself what it yields again."""
+        self._known = self._tail | known
 
     async def _settle_stored(self, nc: Client, info: LogInfo) -> None:
         """Find the rounds whose acks were lost with the connection."""

@@ -16,11 +16,12 @@ import msgspec
 import structlog
 
 from backends.backlog import Backlog
-from backends.contract import BackendContext, Captured, Rejected, SourceError
+from backends.contract import BackendContext, Captured, Places, Rejected, SourceError
 from backends.postgres.frontier import MAX_ID, MIN_ID, Frontier
 from backends.postgres.mapping import FIELDS, RowMapper
 from backends.postgres.notify_care import NotifyCare
 from backends.postgres.notify_options import NotifyOptions
+from backends.postgres.notify_places import NotifyPlaces
 from backends.postgres.notify_session import ConnectionLost, Session
 from rounds import InvalidRound, Round
 
@@ -81,6 +82,7 @@ class PostgresNotify:
         self._absorb_to: int | None = (
             None  # rows up to this that the first scan finds were there before a first start "now"
         )
+        self._places: NotifyPlaces | None = None
         self._read = 0  # rows yielded
         self._safe_yielded = 0
         self._confirmed = NotifyPosition(0, 0)
@@ -146,6 +148,14 @@ class PostgresNotify:
         self._confirmed = max(self._confirmed, position)
         self._dirty.set()
 
+    def place(self, position: NotifyPosition) -> bytes | None:
+        """Write a position for the log. See `HasPlaces`."""
+        return None if self._places is None else self._places.place(position.safe)
+
+    def attach(self, places: Places[NotifyPosition]) -> None:
+        """Take what the log remembers of our table. See `HasPlaces`."""
+        self._places = NotifyPlaces(places, self._options)
+
     def measuring(self) -> AbstractAsyncContextManager[Callable[[], Awaitable[Backlog]]]:
         """Ask the server how many rows are beyond our place. See `backends.backlog.HasBacklog`."""
         return NotifyCare(self._options.given).measuring()
@@ -168,6 +178,12 @@ class PostgresNotify:
         lowest, safe = place
         if self._frontier is None or safe > max(self._kept, self._frontier.safe):
             # The first time, or another process has read on meanwhile.
+            if self._places is not None:
+                is_first = self._options.start == "now" and lowest == safe
+                begins = await self._places.begin(session, safe, is_first=is_first)
+                if begins < safe:
+                    safe = lowest = begins
+                    self._began_at = self._absorb_to = None
             self._frontier = Frontier(safe, lowest=lowest, lookback=self._options.lookback_ids)
         self._kept = safe
         self._frontier.forget_holders()

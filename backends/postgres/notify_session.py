@@ -6,7 +6,7 @@ asks for rows. Knows nothing of rounds, and decides nothing about rows: see `bac
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self, TypeAlias
 
 import asyncpg
@@ -101,6 +101,21 @@ class Session:
         row = await ask(options, self._reader.fetchrow(sql, timeout=self._patience_s))
         return row["oldest"], row["newest"]
 
+    async def find(self, rounds: Mapping[str, int]) -> int | None:
+        """Return the id of the newest row that is one of `rounds`, a round id for each game; None: none was found."""
+        options = self._options
+        sql = statement(
+            "find_rounds",
+            schema=options.schema_name,
+            table=options.table_name,
+            order_column=options.order,
+            game_slug=options.game_slug_column,
+            round_id=options.round_id_column,
+        )
+        games, ids = list(rounds), [str(number) for number in rounds.values()]
+        found: int | None = await ask(options, self._reader.fetchval(sql, games, ids, timeout=self._patience_s))
+        return found
+
     async def wait(self, timeout_s: float) -> None:
         """Wait until we are woken, `timeout_s` at most; raise `ConnectionLost` when a connection broke."""
         if self._lost is None:
@@ -143,6 +158,12 @@ class Session:
         keys = (self._options.consumer, self._options.source)
         sql = statement("begin_position")
         return await ask(self._options, self._keeper.fetchrow(sql, *keys, lowest, timeout=self._patience_s)) is not None
+
+    async def rebegin(self, lowest: int) -> None:
+        """Begin lower than `begin` did, while nothing has been read."""
+        keys = (self._options.consumer, self._options.source)
+        sql = statement("rebegin_position")
+        await ask(self._options, self._keeper.execute(sql, *keys, lowest, timeout=self._patience_s))
 
     async def keep(self, safe: int, lowest: int) -> None:
         """Move our place on, and what is never looked at again."""

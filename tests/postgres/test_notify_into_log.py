@@ -17,6 +17,7 @@ from backends.contract import Backend
 from backends.ingest import run_ingest
 from backends.log_settings import LogSettings
 from backends.postgres.replication import PostgresReplication
+from backends.publisher_settings import PublisherSettings
 from tests.backends.harness import stored
 from tests.nats import NatsServer
 from tests.postgres.ingesting import CONTEXT, notify_backend, set_up_notify
@@ -44,8 +45,13 @@ async def ingest_process(postgres: PostgresServer, nats: NatsServer) -> AsyncIte
 
 
 @asynccontextmanager
-async def ingesting(backend: Backend[Any], nats: NatsServer) -> AsyncIterator[None]:
-    task = asyncio.create_task(run_ingest(backend, LogSettings(url=nats.url)))
+async def ingesting(
+    backend: Backend[Any],
+    nats: NatsServer,
+    log: LogSettings | None = None,
+    settings: PublisherSettings | None = None,
+) -> AsyncIterator[None]:
+    task = asyncio.create_task(run_ingest(backend, log or LogSettings(url=nats.url), settings))
     try:
         yield
     finally:
@@ -152,6 +158,70 @@ async def test_backend_is_changed_on_a_running_database_and_back_without_loss_or
             await log_holds(nats, 1700)
 
     assert sorted(number for _, number in await stored(nats)) == list(range(1, 1701))
+
+
+async def test_backend_is_changed_by_one_setting_with_rows_while_nobody_runs(
+    postgres: PostgresServer, nats: NatsServer
+) -> None:
+    """Stopped, changed, started, there and back twice: a first start "now" goes on where the log ends, and an old slot
+    or place sends again only what the log has, however much that is."""
+    await postgres.make_rounds_table()
+    await set_up_notify(postgres)
+    log = LogSettings(url=nats.url, duplicate_window_s=0.1)
+    few = PublisherSettings(tail_rounds=200)
+    last = 0
+
+    async def bring(backend: Backend[Any], count: int, *, meanwhile: int) -> None:
+        nonlocal last
+        await postgres.insert_rounds(last + 1, last + meanwhile)
+        last += meanwhile
+        async with ingesting(backend, nats, log, few):
+            await read_by(postgres, backend)
+            await postgres.insert_rounds(last + 1, last + count)
+            last += count
+            await log_holds(nats, last)
+
+    def replication() -> Backend[Any]:
+        return PostgresReplication({"dsn": postgres.dsn(), "create": True}, CONTEXT)
+
+    def notify() -> Backend[Any]:
+        return notify_backend(postgres, start="now", lookback_ids=100)
+
+    async with replication().open():
+        pass
+    for make in (replication, notify, replication, notify):
+        await bring(make(), 3000, meanwhile=50)
+
+    assert sorted(number for _, number in await stored(nats)) == list(range(1, last + 1))
+
+
+async def test_first_start_now_on_a_log_of_other_tables_begins_now(postgres: PostgresServer, nats: NatsServer) -> None:
+    """Rounds in the log that are none of this table say nothing about it."""
+    await postgres.make_rounds_table()
+    await postgres.make_rounds_table("others")
+    await set_up_notify(postgres)
+    await set_up_notify(postgres, "others")
+    await postgres.insert_rounds(1, 50)
+    await postgres.insert_rounds(901, 920, table="others", game="dice")
+    async with ingesting(notify_backend(postgres, table="public.others"), nats):
+        await log_holds(nats, 20)
+    backend = notify_backend(postgres, start="now")
+    async with ingesting(backend, nats):
+        await read_by(postgres, backend)
+        await postgres.insert_rounds(51, 60)
+        await log_holds(nats, 30)
+
+    assert sorted(number for _, number in await stored(nats)) == [*range(51, 61), *range(901, 921)]
+
+
+async def read_by(postgres: PostgresServer, backend: Backend[Any]) -> None:
+    """Wait until a backend has begun to read."""
+    if isinstance(backend, PostgresReplication):
+        await slot_is_read(postgres)
+    else:
+        async with asyncio.timeout(WAIT_S):
+            while backend.status.state != "reading":  # type: ignore[attr-defined]  # noqa: ASYNC110 - tells nobody
+                await asyncio.sleep(0.01)
 
 
 async def slot_is_read(postgres: PostgresServer) -> None:

@@ -1,0 +1,22 @@
+-- The place of the newest row that is round $2[i] of game $1[i] for any i; NULL: it is not among the newest million.
+-- From the newest row down by the index, since what a log holds last is near there; bounded, since it may be of another
+-- table.
+SELECT r.place
+FROM (
+    SELECT
+        t.:"order_column"::bigint AS place,
+        t.:"game_slug"::text AS game_slug,
+        t.:"round_id"::text AS round_id
+    FROM :"schema".:"table" AS t
+    ORDER BY t.:"order_column" DESC
+    LIMIT 1000000
+) AS r
+WHERE
+    (r.game_slug, r.round_id) IN (
+        SELECT
+            w.game_slug,
+            w.round_id
+        FROM unnest($1::text [], $2::text []) AS w (game_slug, round_id)
+    )
+ORDER BY r.place DESC
+LIMIT 1
