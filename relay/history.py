@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from backends.log import LogUnavailable
+from relay.budget import Budget
 from relay.errors import NoRoundYet
 from relay.hub import Era, Hub
 from relay.item import Item, LogEntry
@@ -21,6 +22,8 @@ PAGE: Final = 500
 """Rounds asked of the log at a time: about 100 KB, some milliseconds of the server's work."""
 NEAR: Final = 10 * PAGE
 """How far behind the head a place may be for memory to reach back to it."""
+_HELD: Final = 32 * PAGE
+"""Rounds that all replays together may hold while they write them: some 10 MB; 32 MB when rounds are large."""
 TURN_S: Final = 10.0
 """How long a reader waits for its turn: a log that has stopped to answer must not make a queue of its readers."""
 _ALL_GAMES: Final = frozenset[str]()
@@ -69,6 +72,8 @@ class History:
         self.stats = HistoryStats()
         self.turn = asyncio.Lock()
         """Held for one turn of the loop by the replay that handles a slice: locks are fair, so replays take turns."""
+        self.held = Budget(_HELD)
+        """What replays may hold of the log."""
         self._reader = reader
         self._reading = asyncio.Semaphore(concurrent)
         self._reaching_back: asyncio.Task[None] | None = None

@@ -6,7 +6,7 @@ Owns at most one page per replay: memory stays bounded however slow the client i
 import asyncio
 from typing import NamedTuple
 
-from relay.history import History, Stretch
+from relay.history import PAGE, History, Stretch
 from relay.hub import Era
 
 
@@ -25,7 +25,7 @@ class ReadAhead:
         self._history = history
         self._ahead: tuple[_Begin, asyncio.Task[Stretch]] | None = None
 
-    async def stretch(self, position: int, games: frozenset[str]) -> Stretch:
+    async def stretch(self, position: int, games: frozenset[str], *, limit: int = PAGE) -> Stretch:
         """Return what `History.stretch` does: read ahead if this is what was, or else read now."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
@@ -33,7 +33,7 @@ class ReadAhead:
             if begin == self._begin(position, games):
                 return await page
             page.cancel()
-        return await self._history.stretch(position, games)
+        return await self._history.stretch(position, games, limit=limit)
 
     def start(self, position: int, games: frozenset[str]) -> None:
         """Begin to read what is likely to be asked for next."""

@@ -4,7 +4,7 @@ Owns the promise made to subscribers: every round of their games after their cur
 Rounds are read from the log, only as fast as the client takes them, until the ring in memory reaches back to where
 the reading is; then the rest of the ring is written and the link joined to the hub within one turn of the loop, in
 which no live round can come between. So nothing is parked per client, and a replay that is slower than live neither
-grows nor fails. Why: docs/adr/0008-the-ring-is-the-park.md
+grows nor fails; while it waits for the client it holds nothing but a place. Why: docs/adr/0008-the-ring-is-the-park.md
 """
 
 import asyncio
@@ -18,12 +18,13 @@ from typing import Final
 import structlog
 
 from backends.log import LogError
-from relay.history import History, LogChanged
+from relay.budget import FEW
+from relay.held_pages import HeldPages
+from relay.history import PAGE, History, LogChanged
 from relay.hub import Wanted
-from relay.item import Item
+from relay.item import Item, LogEntry
 from relay.link import Link
 from relay.pace import Pace
-from relay.read_ahead import ReadAhead
 from relay.start import OVERRUN_MS, SETTLE_S, Gap, GapReason, Start, hello, resume
 from rounds import Cursor
 
@@ -31,6 +32,8 @@ log = structlog.get_logger()
 
 _SLICE: Final = 125
 """Rounds handled per turn, for all replays together: about a millisecond, so that live rounds hardly notice."""
+_PATIENCE_S: Final = 0.25
+"""How long the rest of a page is kept for a client that does not take what it was sent; then it is read again."""
 _RETRY_S: Final = 0.25
 _LONGEST_RETRY_S: Final = 5.0
 
@@ -72,7 +75,9 @@ class Replay:
         self._floors: dict[str, int] = {}  # with `last`: where each game begins
         self._counted_to = -1  # with `last`: up to here each game is read by itself
         self._newest_ms = 0  # time of the newest round read
-        self._ahead = ReadAhead(history)
+        self._pages = HeldPages(history)
+        self._limit = PAGE  # rounds to read at a time: few when they have to wait, so that waiting costs no memory
+        self._has_waited = False
 
     def begin(self) -> bool:
         """Answer from memory when that is enough; return True when the link is live."""
@@ -92,6 +97,7 @@ class Replay:
         try:
             while self._link.ended is None:
                 try:
+                    await self._until_taken()
                     if self._position < 0:
                         await self._locate()
                     elif await self._step():
@@ -108,7 +114,7 @@ class Replay:
             pass  # the client has left
         finally:
             stats.active -= 1
-            self._ahead.cancel()
+            self._pages.drop()
 
     @property
     def place(self) -> Cursor | None:
@@ -181,17 +187,16 @@ class Replay:
         if self._is_beyond_end:
             self._finish(self)
             return True
-        items = self._hub.ring.after(self._position, self.wanted.games, limit=_SLICE)
-        if items is None and self._position < self._counted_to:
-            await self._read_last()
-        elif items is None:
-            await self._read()
-        elif self._is_open_ended and self._write_rest():
+        items = self._hub.ring.after(self._position, self.wanted.games, limit=_SLICE if self._pace is None else FEW)
+        if items is None:
+            await (self._read_last() if self._position < self._counted_to else self._read())
+            return False
+        self._pages.drop()
+        if self._is_open_ended and self._write_rest():
             return True
-        elif items:
-            await self._write_in_turn(items)
-        else:
+        if not items:
             return await self._rest_at_head()
+        await self._write_slice(items)
         return False
 
     async def _rest_at_head(self) -> bool:
@@ -219,52 +224,113 @@ class Replay:
 
     async def _read(self) -> None:
         """Read a page of the log and write it; meanwhile the next one is on its way."""
-        games = self.wanted.games
-        stretch = await self._ahead.stretch(self._position, games)
-        self._tell_gap(stretch.gap)
-        if self._pace is None and stretch.covered_to < self._hub.ring.whole_from(games):
-            self._ahead.start(stretch.covered_to, games)
-        items = stretch.items()
-        for at in range(0, len(items), _SLICE):
-            await self._write_in_turn(items[at : at + _SLICE])
-            if self._link.ended is not None or self._is_beyond_end or self._era != self._hub.era:
-                return
-        self._position = max(self._position, stretch.covered_to)
+        games, limit, self._has_waited = self.wanted.games, self._limit, False
+        async with self._pages.page(self._position, games, limit=limit) as stretch:
+            if stretch.gap is not None:
+                self._tell_gap(stretch.gap)
+                self._position = stretch.gap.end.sequence
+            if self._pace is None and limit == PAGE and stretch.covered_to < self._hub.ring.whole_from(games):
+                self._pages.read_ahead(stretch.covered_to, games)
+            if await self._write_page(stretch.entries):
+                self._position = max(self._position, stretch.covered_to)
+        self._widen(limit)
 
     async def _read_last(self) -> None:
         """Read a page of each game, and write all of them up to where the first page ends.
 
         Each game by itself: one that has been quiet begins far back, and between there and now may be the whole log.
         """
+        limit, self._has_waited = self._limit, False
         begun = {game: max(self._position, floor - 1) for game, floor in self._floors.items()}
         games = [game for game in begun if game in self.wanted.games and begun[game] < self._counted_to]
-        stretches = await asyncio.gather(
-            *(self._history.stretch(begun[game], frozenset({game}), era=self._era) for game in games)
-        )
-        end = min([self._counted_to, *(stretch.covered_to for stretch in stretches)])
-        in_order = merge(*(stretch.items() for stretch in stretches), key=attrgetter("sequence"))
-        items = [item for item in in_order if item.sequence <= end]
-        for at in range(0, len(items), _SLICE):
-            await self._write_in_turn(items[at : at + _SLICE])
-            if self._link.ended is not None or self._is_beyond_end or self._era != self._hub.era:
-                return
-        self._position = max(self._position, end)
+        async with self._history.held.share(0 if limit <= FEW else limit * len(games)):
+            stretches = await asyncio.gather(
+                *(self._history.stretch(begun[game], frozenset({game}), limit=limit, era=self._era) for game in games)
+            )
+            end = min([self._counted_to, *(stretch.covered_to for stretch in stretches)])
+            in_order = merge(*(stretch.entries for stretch in stretches), key=attrgetter("sequence"))
+            if await self._write_page([entry for entry in in_order if entry.sequence <= end]):
+                self._position = max(self._position, end)
+        self._widen(limit)
+
+    async def _write_page(self, entries: Sequence[LogEntry]) -> bool:
+        """Write a page, slice by slice; return False when the rest is let go: to be read again, or of no use."""
+        for at in range(0, len(entries), _SLICE):
+            if at and not await self._takes_more():
+                return False
+            items = [Item(self._era.epoch, entry) for entry in entries[at : at + _SLICE]]
+            if not await self._write_slice(items) or self._is_over_here:
+                return False
+        return True
+
+    async def _write_slice(self, items: Sequence[Item]) -> bool:
+        """Write a slice, each round when it is due; return False when the rest is let go."""
+        if self._pace is None:
+            await self._write_in_turn(items)
+            return True
+        return await self._write_paced(self._pace, items)
+
+    async def _write_paced(self, pace: Pace, items: Sequence[Item]) -> bool:
+        at = 0
+        while at < len(items) and not self._is_over_here:
+            due, wait_s = self._due(pace, items, at)
+            if due > at:
+                await self._write_in_turn(items[at:due])
+                at = due
+                if not await self._takes_more():
+                    return False
+                continue
+            if self._limit > FEW:
+                self._narrow()
+                return False
+            self._narrow()
+            await asyncio.sleep(wait_s)
+        return True
+
+    def _due(self, pace: Pace, items: Sequence[Item], at: int) -> tuple[int, float]:
+        """Return up to which place from `at` on everything is due, and when the next round is, in seconds from now."""
+        now_s = time.monotonic()
+        for place in range(at, len(items)):
+            if self._is_wanted(items[place]):
+                wait_s = pace.due_at_s(items[place].round.timestamp, now_s) - now_s
+                if wait_s > 0:
+                    return place, wait_s
+        return len(items), 0
 
     async def _write_in_turn(self, items: Sequence[Item]) -> None:
-        """Write a slice when it is this replay's turn, then wait until the client has taken most of it."""
-        if self._pace is None:
-            async with self._history.turn:
+        """Write a slice when it is this replay's turn."""
+        async with self._history.turn:
+            if self._era == self._hub.era:
                 self._write(items)
-                await asyncio.sleep(0)  # the next in line goes on when the loop has turned
+            await asyncio.sleep(0)  # the next in line goes on when the loop has turned
+
+    async def _until_taken(self) -> None:
+        """Wait until the client has taken most of what was written; when that is long, with nothing in our hands."""
+        if not await self._takes_more():
+            self._pages.drop()
             await self._link.drained()
-            return
-        for item in items:
-            if self._is_wanted(item):
-                wait_s = self._pace.due_at_s(item.round.timestamp, time.monotonic()) - time.monotonic()
-                if wait_s > 0:
-                    await self._link.drained()
-                    await asyncio.sleep(wait_s)
-            self._write((item,))
+
+    async def _takes_more(self) -> bool:
+        """Wait for the client to take most of what was written, but not for long; return whether it has."""
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                await self._link.drained()
+        except TimeoutError:
+            self._narrow()
+            return False
+        return True
+
+    def _narrow(self) -> None:
+        self._limit, self._has_waited = FEW, True
+
+    def _widen(self, limit: int) -> None:
+        if not self._has_waited:
+            self._limit = min(PAGE, limit * 2)
+
+    @property
+    def _is_over_here(self) -> bool:
+        """Whether what was read is not to be written any more."""
+        return self._link.ended is not None or self._is_beyond_end or self._era != self._hub.era
 
     def _write(self, items: Sequence[Item]) -> None:
         """Write those of `items` that are wanted, in one write; the place moves beyond all of them."""

@@ -1,0 +1,76 @@
+"""How many rounds of the log replays may hold in memory, all together.
+
+A replay that waits, for its share or for its client, holds nothing to speak of; so memory stays bounded however many
+there are and however slowly they are read. Knows nothing of pages, logs or links.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+FEW: Final = 25
+"""Rounds that a replay may hold for as long as it likes, such as those of a paced one that are not due yet."""
+
+
+class Budget:
+    """So many rounds may be held at a time; who wants more waits, first come, first served."""
+
+    def __init__(self, rounds: int) -> None:
+        self._rounds = self._free = rounds
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def share(self, rounds: int) -> AsyncIterator[None]:
+        """Wait for a share and have it for as long as the block runs; nobody waits for one of `FEW` rounds.
+
+        Without a deadline: whoever has a share gives it back soon, and who waits holds nothing.
+        """
+        rounds = self._size(rounds)
+        await self._take(rounds)
+        try:
+            yield
+        finally:
+            self.give(rounds)
+
+    def try_take(self, rounds: int) -> int:
+        """Take a share if it is free and nobody waits; return what to `give` back, 0 when there was none."""
+        rounds = self._size(rounds)
+        if self._waiting or rounds > self._free:
+            return 0
+        self._free -= rounds
+        return rounds
+
+    def give(self, rounds: int) -> None:
+        """Give a share back."""
+        self._free += rounds
+        self._admit()
+
+    def _size(self, rounds: int) -> int:
+        return 0 if rounds <= FEW else min(rounds, self._rounds)
+
+    async def _take(self, rounds: int) -> None:
+        if not rounds or (not self._waiting and rounds <= self._free):
+            self._free -= rounds
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append((rounds, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                self._admit()  # whoever stands behind may need less
+            else:
+                self.give(rounds)
+            raise
+
+    def _admit(self) -> None:
+        while self._waiting:
+            rounds, turn = self._waiting[0]
+            if not turn.done():
+                if rounds > self._free:
+                    return
+                self._free -= rounds
+                turn.set_result(None)
+            self._waiting.popleft()

@@ -1,0 +1,155 @@
+"""Replays on a log in a list, with a client that takes what it is told to: every turn of the loop is in our hands."""
+
+import asyncio
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, cast
+
+from relay.encode import SseBlock
+from relay.history import History
+from relay.hub import Hub, Wanted
+from relay.item import LogEntry
+from relay.link import Goodbye, Link
+from relay.log_reader import Page
+from relay.replay import Replay
+from relay.ring import Ring
+from relay.start import Bounds, Start
+from rounds import Filter
+from tests.resume.log_writer import TEN_O_CLOCK_MS, make_round
+from tests.resume.memory_log import MemoryLog
+
+HIGH_WATER: Final = 1 << 16
+"""Unsent bytes from which on a client counts as one that does not keep up, as for transports of asyncio."""
+_ROUND: Final = re.compile(rb"id: ([a-z0-9]+)-([0-9]+)\ndata: (.+)\n\n")
+
+
+class LateLog(MemoryLog):
+    """Answers some turns after it was asked, and what it answers may be old by then."""
+
+    delays: Iterator[int] = iter(())
+
+    async def page(self, start: int, *, limit: int, game: str | None = None) -> Page:
+        await turns(next(self.delays, 0))
+        page = await super().page(start, limit=limit, game=game)
+        await turns(next(self.delays, 0))
+        return page
+
+
+class Client(Link):
+    """A link and its transport in one; `came` is all that was written: rounds and events, in order."""
+
+    __slots__ = ("_taken", "came", "most_unsent", "taking", "unsent")
+
+    def __init__(self, *, taking: bool = True) -> None:
+        self.came: list[dict[str, Any]] = []
+        self.unsent = self.most_unsent = 0
+        self.taking = taking
+        self._taken = asyncio.Event()
+        super().__init__(self, SseBlock(chunked=False), max_age_s=60, drain=self._until_taken)
+        self.is_told = True
+
+    # --- as a transport ------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        for epoch, sequence, text in _ROUND.findall(data):
+            self.came.append({"epoch": epoch.decode(), "sequence": int(sequence), "id": json.loads(text)["round_id"]})
+        if not self.taking:
+            self.unsent += len(data)
+            self.most_unsent = max(self.most_unsent, self.unsent)
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def is_closing(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        """Nothing to cut."""
+
+    def take(self) -> None:
+        """Read everything that waits."""
+        self.unsent = 0
+        self._taken.set()
+
+    async def _until_taken(self) -> None:
+        while self.unsent > HIGH_WATER:
+            self._taken.clear()
+            await self._taken.wait()
+
+    # --- as a link -----------------------------------------------------------------------------------------------
+
+    def heartbeat(self) -> bool:
+        return True
+
+    def tell(self, event: Mapping[str, object]) -> None:
+        self.came.append(dict(event))
+
+    def say_goodbye(self, goodbye: Goodbye) -> None:
+        """It has gone."""
+
+    @property
+    def rounds(self) -> list[dict[str, Any]]:
+        return [message for message in self.came if "id" in message]
+
+    @property
+    def gaps(self) -> list[dict[str, Any]]:
+        return [message for message in self.came if message.get("event") == "gap"]
+
+
+class Rig:
+    """A log, and a relay that follows it: everything between them happens when it is called."""
+
+    def __init__(self, *, ring_rounds: int = 5, unsent_bytes: int = 1 << 30, delays: Iterable[int] = ()) -> None:
+        self.log = LateLog()
+        self.log.delays = iter(delays)
+        self.hub = Hub(Ring(rounds_per_game=ring_rounds, bytes_per_game=1 << 20), unsent_bytes=unsent_bytes, linger_s=1)
+        self.epoch, self.head, self.number = "k1", 0, 0
+        self.hub.begin(Bounds("k1", 1, 0))
+        self.history = History(self.hub, cast("Any", self.log), concurrent=2)
+        self._unseen: list[LogEntry] = []
+
+    def store(self, game: str = "crash", *, at_ms: int | None = None) -> int:
+        """Store a round, of which the relay has not heard yet; return its number, which no other has."""
+        self.head, self.number = self.head + 1, self.number + 1
+        at_ms = TEN_O_CLOCK_MS + self.number * 1000 if at_ms is None else at_ms
+        entry = LogEntry(self.head, game, make_round(game, self.number, at_ms=at_ms).to_json())
+        self.log.store(entry, at_ms=at_ms)
+        self._unseen.append(entry)
+        return self.number
+
+    def hear(self) -> None:
+        """Let the relay have heard of everything that was stored."""
+        self.hub.publish(self._unseen)
+        self._unseen = []
+
+    def begin_anew(self) -> None:
+        """Lose the log and make another one."""
+        self.epoch, self.head, self._unseen = f"k{int(self.epoch[1:]) + 1}", 0, []
+        self.log.entries.clear()
+        self.hub.begin(Bounds(self.epoch, 1, 0))
+
+    def lose_tail(self, end: int) -> None:
+        """Lose everything after a sequence."""
+        self.log.entries = [entry for entry in self.log.entries if entry.sequence <= end]
+        first = self.log.entries[0].sequence if self.log.entries else end + 1
+        unheard, self._unseen = [entry for entry in self._unseen if entry.sequence <= end], []
+        self.head = end
+        self.hub.publish(unheard)
+        self.hub.begin(Bounds(self.epoch, first, end))
+
+    def replay(self, client: Client, start: Start, *, games: tuple[str, ...] = ("crash",)) -> Replay:
+        return Replay(
+            self.history,
+            client,
+            Wanted(frozenset(games), Filter()),
+            start,
+            join=lambda replay: self.hub.add(client, replay.wanted) and None,
+            finish=lambda _: None,
+        )
+
+
+async def turns(count: int) -> None:
+    """Let the loop turn so many times."""
+    for _ in range(count):
+        await asyncio.sleep(0)
