@@ -8,16 +8,17 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from backends.contract import BackendContext, Captured, Rejected, SourceError
+from backends.contract import BackendContext, Captured, Places, Rejected, SourceError
 from backends.file.checkpoint import Checkpoint
 from backends.file.interpret import Item, Selection
 from backends.file.options import FileOptions
 from backends.file.pacing import Clock, Pace, SystemClock
 from backends.file.place import Place
+from backends.file.played_before import PlayedBefore
 from backends.file.reader import Reader
 from backends.file.rejects import RejectsFile
 from backends.file.renew import Renew, renewal
@@ -40,6 +41,7 @@ class _Run:
     start: Place
     renew: Renew | None
     checkpoint: Checkpoint | None
+    played_before: PlayedBefore | None
     progress: "ProgressBar | None"
 
 
@@ -53,6 +55,7 @@ class FileReplay:
         self._clock = clock or SystemClock()
         self._confirmed: Place | None = None
         self._first_id = 0
+        self._places: Places[Any] | None = None
         self._run: _Run | None = None
         self._stdin_used = False
 
@@ -88,7 +91,7 @@ class FileReplay:
             first_id = self._first_id if options.loop else 0
             renew = renewal(first_id=first_id, speed=options.speed, shift_to_now=options.shift_to_now)
             progress = None if options.loop else self._progress_bar(recordings, stack)
-            self._run = _Run(reader, start, renew, checkpoint, progress)
+            self._run = _Run(reader, start, renew, checkpoint, self._played_before(recordings), progress)
             try:
                 yield
             finally:
@@ -100,6 +103,8 @@ class FileReplay:
         if run is None:
             raise RuntimeError("read() is for use within open()")
         played = run.start.played
+        if run.played_before is not None:
+            await run.played_before.recall(run.start)
         async with aclosing(self._recorded(run)) as recorded, aclosing(self._paced(recorded, run.renew)) as paced:
             async for batch in paced:
                 yield batch
@@ -113,6 +118,22 @@ class FileReplay:
         self._confirmed = position
         if self._run is not None and self._run.checkpoint is not None:
             self._run.checkpoint.note(position)
+
+    def place(self, position: Place) -> bytes | None:
+        """Write a position for the log. See `backends.contract.HasPlaces`."""
+        run = self._run
+        return None if run is None or run.played_before is None else run.played_before.place(position)
+
+    def attach(self, places: Places[Any]) -> None:
+        """Take what the log remembers of the recording. See `backends.contract.HasPlaces`."""
+        self._places = places
+
+    def _played_before(self, recordings: Sequence[Recording]) -> PlayedBefore | None:
+        """What the log remembers, where rounds may come that it holds: a loop without a state has ids of its own."""
+        has_state = self._options.state_file is not None
+        if self._places is None or not recordings or (self._options.loop and not has_state):
+            return None
+        return PlayedBefore(self._places, recordings[0], writes_places=has_state)
 
     def _resume(self, checkpoint: Checkpoint) -> Place | None:
         resumed = checkpoint.load()

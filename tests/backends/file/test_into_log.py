@@ -1,15 +1,18 @@
 """File replay and the publisher together, on a real nats-server: a stop and a restart double and lose nothing."""
 
 import asyncio
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from backends.contract import SourceError
 from backends.file import FileReplay
 from backends.file.place import Place
 from backends.ingest import run_ingest
 from backends.log import LogSettings, connect
+from backends.publisher_settings import PublisherSettings
 from rounds import Round
 from tests.backends.file.replaying import CONTEXT, jsonl, replay, rounds, write
 from tests.nats import NatsServer
@@ -92,3 +95,92 @@ async def test_rounds_before_a_malformed_line_are_stored(nats: NatsServer, tmp_p
         await run_ingest(replay(path=str(path)), LogSettings(url=nats.url))
 
     assert await stored(nats) == rounds(20)
+
+
+async def window_passes(nats: NatsServer, log: LogSettings) -> None:
+    """Wait until the server has forgotten the ids that it was given before."""
+    async with connect(log, name="test") as nc:
+        js = nc.jetstream()
+
+        async def is_known() -> bool:
+            ack = await js.publish("rounds.dice", jsonl(rounds(1, game="dice")), headers={"Nats-Msg-Id": "dice:probe"})
+            return bool(ack.duplicate)
+
+        await is_known()
+        while await is_known():  # noqa: ASYNC110 - only the server knows when
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("state", ["none", "none_then_one", "removed", "crashed"])
+async def test_recording_that_lies_behind_others_is_not_stored_twice(
+    nats: NatsServer, tmp_path: Path, state: str
+) -> None:
+    """Begun again beyond duplicate window and tail, without a state file or with one that was lost or is too old."""
+    recorded = rounds(300)
+    path, file = write(tmp_path / "a.jsonl", recorded), tmp_path / "state"
+    plain: dict[str, object] = {"path": str(path)}
+    stated = {**plain, "state_file": str(file)}
+    log, tail = LogSettings(url=nats.url, duplicate_window_s=0.1), PublisherSettings(tail_rounds=20)
+    others = write(tmp_path / "b.jsonl", rounds(9_000, game="double"))
+    early = await state_at(stated, 100) if state == "crashed" else None
+
+    first = {"none": plain, "none_then_one": plain, "removed": stated, "crashed": stated}[state]
+    await run_ingest(replay(**first), log, tail)
+    await run_ingest(replay(path=str(others)), log, tail)
+    await window_passes(nats, log)
+    if early is not None:
+        file.write_bytes(early)
+    elif state == "removed":
+        file.unlink()
+    with capture_logs() as logs:
+        stats = await run_ingest(replay(**(plain if state == "none" else stated)), log, tail)
+
+    assert (stats.acked, stats.duplicates) == (0, 200 if state == "crashed" else 300)
+    told = [entry["hint"] for entry in logs if entry["event"] == "recording_played_before"]
+    assert len(told) == (0 if state == "crashed" else 1)
+
+
+async def state_at(options: dict[str, object], count: int) -> bytes:
+    """What a state file holds after so many rounds; it is gone again."""
+    backend = replay(**options)
+    async with backend.open(), aclosing(backend.read()) as batches:
+        items = [item async for batch in batches for item in batch]
+        backend.confirm(items[count - 1].position)
+    return taken(Path(str(options["state_file"])))
+
+
+def taken(file: Path) -> bytes:
+    """Remove a file; return what it held."""
+    held = file.read_bytes()
+    file.unlink()
+    return held
+
+
+async def test_recording_that_has_grown_brings_what_is_new_only(nats: NatsServer, tmp_path: Path) -> None:
+    """A folder that got another file, begun again at the first."""
+    write(tmp_path / "a.jsonl", rounds(300))
+    log, tail = LogSettings(url=nats.url, duplicate_window_s=0.1), PublisherSettings(tail_rounds=20)
+    await run_ingest(replay(path=str(tmp_path)), log, tail)
+    write(tmp_path / "b.jsonl", rounds(50, first=300))
+    await window_passes(nats, log)
+
+    stats = await run_ingest(replay(path=str(tmp_path)), log, tail)
+
+    assert (stats.acked, stats.duplicates) == (50, 300)
+
+
+async def test_recording_is_played_into_a_log_that_was_made_anew(nats: NatsServer, tmp_path: Path) -> None:
+    """What is kept of it is of a log that is gone; nothing is left out, nor told to have been there."""
+    options = {"path": str(write(tmp_path / "a.jsonl", rounds(300)))}
+    log = LogSettings(url=nats.url)
+    await run_ingest(replay(**options), log)
+    async with connect(log, name="test") as nc:
+        await nc.jetstream().delete_stream("ROUNDS")
+
+    with capture_logs() as logs:
+        stats = await run_ingest(replay(**options), log)
+    again = await run_ingest(replay(**options), log)
+
+    assert (stats.acked, stats.duplicates) == (300, 0)
+    assert not any(entry["event"] == "recording_played_before" for entry in logs)
+    assert (again.acked, again.duplicates) == (0, 300)
