@@ -116,6 +116,7 @@ class History:
         *,
         limit: int = PAGE,
         finds_gaps: bool = True,
+        known: int = 0,
         era: Era | None = None,
     ) -> Stretch:
         """Read on after `position`: a page of the one game or, when several are asked for, of all.
@@ -125,6 +126,7 @@ class History:
             games: What is wanted.
             limit: The most rounds to read.
             finds_gaps: Off: what is gone is not looked for, which saves a request.
+            known: A sequence that the log has reached, should this relay not have seen it yet.
             era: When `position` was found; now, by default.
 
         Raises:
@@ -133,14 +135,14 @@ class History:
         """
         era = era or self.hub.era
         self.check(era)
-        epoch, head = era.epoch, self.hub.head.sequence
+        epoch, head = era.epoch, max(known, self.hub.head.sequence)
         only = next(iter(games)) if len(games) == 1 else None
         async with self._turn_to_read():
             page = await self._reader.page_up_to(head, position + 1, limit=limit, game=only)
             oldest = None if only is None or not finds_gaps else await self._reader.first()
         self.check(era)
         last = page.entries[-1].sequence if page.entries else position
-        # When nothing remains, the log has nothing of these games up to what the hub had seen before it was asked.
+        # When nothing remains, the log has nothing of these games up to what it was known to hold before it was asked.
         covered_to = last if page.remaining else max(last, head)
         # Of what comes before the page, rounds of the game may have been purged; of what comes after its first, none.
         gone_to = page.entries[0].sequence - 1 if page.entries else covered_to

@@ -13,7 +13,7 @@ from relay.errors import CursorLost
 from relay.history import NEAR, PAGE, History, LogChanged
 from relay.hub import Era, Wanted
 from relay.item import Item
-from relay.start import OVERRUN_MS, SETTLE_S, Bounds, GapReason, resume
+from relay.start import SETTLE_S, Bounds, GapReason, resume
 from rounds import Cursor
 
 DEFAULT_LIMIT: Final = 500
@@ -41,7 +41,7 @@ class Answer(NamedTuple):
 
     items: list[Item]
     next_before: Cursor | None  # None: this is the very end
-    complete: bool  # False: rounds after `Query.after` are gone
+    complete: bool  # False: rounds after `Query.after` are gone, or those from `Query.since_ms` on may be
 
 
 async def look_back(history: History, query: Query) -> Answer:
@@ -74,8 +74,6 @@ async def _look_back(history: History, query: Query) -> Answer:
     read = 0
     async for window in _windows(history, query, era, floor, ceiling):
         for item in window.items:
-            if query.since_ms is not None and item.valid and item.round.timestamp < query.since_ms - OVERRUN_MS:
-                return Answer(items, None, complete)
             if _matches(item, query):
                 items.append(item)
                 if len(items) == query.limit:
@@ -92,6 +90,8 @@ def _from_memory(history: History, query: Query) -> list[Item] | None:
     if query.before is not None and query.before.epoch != head.epoch:
         return None
     before = head.sequence + 1 if query.before is None else query.before.sequence
+    if before > head.sequence + 1:  # another relay, a moment ahead of this one, gave the cursor
+        return None
     limit = query.limit if query.wanted.filter.is_empty else PAGE
     recent = history.hub.ring.before(before, query.wanted.games, limit=limit)
     items = [item for item in recent if _matches(item, query)][: query.limit]
@@ -101,9 +101,10 @@ def _from_memory(history: History, query: Query) -> list[Item] | None:
 async def _bounds(history: History, query: Query) -> Bounds:
     """Return what the log holds; it is asked only where it matters that this relay may be a moment behind."""
     bounds = history.hub.bounds
-    if query.after is None and (query.before is None or query.before.sequence <= bounds.head + 1):
+    is_ahead = query.before is not None and query.before.sequence > bounds.head + 1
+    if query.after is None and query.since_ms is None and not is_ahead:
         return bounds
-    return await history.bounds(query.after)
+    return await history.bounds(query.before if is_ahead else query.after)
 
 
 async def _floor(history: History, query: Query, bounds: Bounds) -> tuple[int, bool]:
@@ -116,7 +117,10 @@ async def _floor(history: History, query: Query, bounds: Bounds) -> tuple[int, b
         complete = gap is None
     if query.since_ms is not None:
         position = await history.position_at(query.since_ms)
-        floor = max(floor, bounds.head if position is None else position)
+        position = bounds.head if position is None else position
+        if position < bounds.first > 1:  # it begins before the oldest round, as far as anybody can say
+            complete = False
+        floor = max(floor, position)
     return floor, complete
 
 
@@ -156,12 +160,14 @@ async def _windows(history: History, query: Query, era: Era, floor: int, ceiling
     # At first as if all games were as busy as each other; then as the windows show.
     width = goal * max(1, len(ring.newest) // len(games))
     while ceiling > floor + 1:
-        whole_from = ring.whole_from(games)
-        if ceiling > whole_from + 1:
+        history.check(era)
+        whole_from, head = ring.whole_from(games), history.hub.head.sequence
+        if whole_from + 1 < ceiling <= head + 1:
             items, read = ring.before(ceiling, games, limit=PAGE), 0
             begin = max(floor, items[-1].sequence - 1 if len(items) == PAGE else whole_from) + 1
         else:
-            begin = max(floor + 1, ceiling - width)
+            # What this relay has not come to yet is read from the log; memory begins where that ends.
+            begin = max(floor + 1, ceiling - width, head + 1 if ceiling > head + 1 else 0)
             expected = goal + goal // 4 if len(games) == 1 else ceiling - begin
             items, read = await _forward(history, games, era, begin, ceiling, page=min(PAGE, expected))
             items.reverse()
@@ -179,7 +185,7 @@ async def _forward(
     items: list[Item] = []
     position, read = begin - 1, 0
     while position < ceiling - 1:
-        stretch = await history.stretch(position, games, limit=page, finds_gaps=False, era=era)
+        stretch = await history.stretch(position, games, limit=page, finds_gaps=False, known=ceiling - 1, era=era)
         read += max(1, len(stretch.entries))
         items += (item for item in stretch.items() if item.sequence < ceiling and item.game in games)
         position = max(position + 1, stretch.covered_to)

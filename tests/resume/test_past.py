@@ -126,6 +126,66 @@ def test_pages_together_are_what_was_asked_for(
     assert all(length == limit for length in lengths[:-1])
 
 
+async def test_rounds_read_in_late_hide_none_from_a_question_about_today() -> None:
+    """A backfill of yesterday lies between rounds of today: whoever asks `from` a time gets both sides of it."""
+    log, sequence = MemoryLog(), 0
+    hub = Hub(Ring(rounds_per_game=50, bytes_per_game=1 << 20), unsent_bytes=1000, linger_s=1)
+
+    def store(at_ms: int, *, stored_ms: int) -> None:
+        nonlocal sequence
+        sequence += 1
+        data = make_round("crash", sequence, at_ms=at_ms).to_json()
+        log.store(LogEntry(sequence, "crash", data), at_ms=stored_ms)
+
+    for second in range(2000):
+        store(TEN_O_CLOCK_MS + second * 1000, stored_ms=TEN_O_CLOCK_MS + second * 1000 + 5)
+    for second in range(1000):
+        store(TEN_O_CLOCK_MS - 86_400_000 + second * 1000, stored_ms=TEN_O_CLOCK_MS + 2_000_000 + second)
+    for second in range(2002, 2102):
+        store(TEN_O_CLOCK_MS + second * 1000, stored_ms=TEN_O_CLOCK_MS + second * 1000 + 5)
+    hub.begin(Bounds("k1", 1, sequence))
+    history = History(hub, cast("Any", log), concurrent=1)
+
+    found, _ = await all_pages(
+        history, Query(Wanted(frozenset({"crash"}), Filter()), 500, since_ms=TEN_O_CLOCK_MS + 1_000_000)
+    )
+
+    assert found == [*range(3100, 3000, -1), *range(2000, 1000, -1)]
+
+
+async def test_page_before_a_place_that_this_relay_has_not_reached(history: History) -> None:
+    """Another relay, a moment ahead, gave the cursor: what lies between is read from the log, not passed over."""
+    for number in range(31, 36):
+        entry = LogEntry(number, "crash", make_round("crash", number).to_json())
+        cast("MemoryLog", history._reader).store(entry, at_ms=TEN_O_CLOCK_MS + number * 1000)
+    asked = Query(Wanted(frozenset({"crash"}), Filter()), 3, before=Cursor("k1", 36))
+
+    found, _ = await all_pages(history, asked)
+
+    assert found == list(range(35, 0, -1))
+
+
+async def test_stretch_that_this_relay_has_not_reached_costs_one_request(history: History) -> None:
+    """When it holds nothing of the game that is asked for, too."""
+    reader = cast("MemoryLog", history._reader)
+    for number in range(31, 131):
+        entry = LogEntry(number, "dice", make_round("dice", number).to_json())
+        reader.store(entry, at_ms=TEN_O_CLOCK_MS + number * 1000)
+
+    answer = await look_back(history, question(before=Cursor("k1", 131)))
+
+    assert [item.sequence for item in answer.items] == [30]
+    assert reader.requests <= 5
+
+
+async def test_time_before_the_oldest_round_makes_the_answer_incomplete(history: History) -> None:
+    """Whether there were rounds between the two, nobody knows any more; after that one, all are there."""
+    cast("MemoryLog", history._reader).purge(10)
+
+    assert not (await look_back(history, question(since_ms=TEN_O_CLOCK_MS + 5000))).complete
+    assert (await look_back(history, question(since_ms=TEN_O_CLOCK_MS + 20_000))).complete
+
+
 def question(**rest: Any) -> Query:
     return Query(Wanted(frozenset({"crash"}), Filter()), 1, **rest)
 
