@@ -30,6 +30,14 @@ class Unreachable(ConnectionError):
     """Nothing that speaks the protocol is at the address; ``str()`` asks whether there is a relay."""
 
 
+class Broken(ConnectionError):
+    """A stream ended that said more than that: where to go on, and when."""
+
+    def __init__(self, sentence: str, *, place: str | None, wait_s: float | None) -> None:
+        super().__init__(sentence)
+        self.place, self.wait_s = place, wait_s
+
+
 class Ended(Exception):
     """The end that was asked for has been reached."""
 
@@ -74,36 +82,69 @@ async def follow(
     Raises:
         Refused: The relay refused the key, the game or a parameter.
     """
-    read = _reader(via)
-    given, failures = dict(parameters), 0
-    was_reached = is_told = False
+    read, course = _reader(via), _Course(target, dict(parameters), say)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=5)) as session:
         while True:
             try:
-                async for data in read(session, target, given):
-                    failures, was_reached = 0, True
-                    message = msgspec.json.decode(data, type=_Message)
-                    if message.event == "gap":
-                        say(f"rounds after {message.begin} up to {message.end} are gone ({message.reason})")
-                    if message.event is None and message.cursor is not None:
-                        for beginning in ("from", "last"):
-                            given.pop(beginning, None)
-                        given["after"] = message.cursor
+                async for data in read(session, target, course.given):
+                    if course.takes(msgspec.json.decode(data, type=_Message)):
                         yield data
-                was_reached = True  # a link that was closed properly, though it had nothing to bring
+                course.was_reached = True  # a link that was closed properly, though it had nothing to bring
             except Ended:
                 return
             except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-                if not was_reached and (question := _question(error, target)) is not None:
-                    if not is_told:
-                        say(f"{question}; trying until there is")
-                    is_told = True
-                else:
-                    was_reached = True
-                    say(f"connection lost ({str(error) or type(error).__name__}); reconnecting")
-            failures += 1
-            # Full jitter: many clients that lost one relay must not come back together.
-            await asyncio.sleep(random.uniform(0, min(_LONGEST_WAIT_S, 0.25 * 2**failures)))  # noqa: S311
+                course.breaks(error)
+            await asyncio.sleep(course.wait_s())
+
+
+class _Course:
+    """Where a client is on its way from connection to connection, and what its user has been told."""
+
+    def __init__(self, target: Target, given: dict[str, str], say: Callable[[str], None]) -> None:
+        self.given = given
+        """What to ask for next."""
+        self.was_reached = False
+        self._target = target
+        self._say = say
+        self._is_told = False
+        self._failures = 0
+        self._wait_s: float | None = None  # as the relay said
+
+    def takes(self, message: _Message) -> bool:
+        """Take what came; return whether it is a round."""
+        self._failures, self.was_reached = 0, True
+        if message.event == "gap":
+            self._say(f"rounds after {message.begin} up to {message.end} are gone ({message.reason})")
+        if message.cursor is not None:
+            self._go_on_after(message.cursor)
+        return message.event is None and message.cursor is not None
+
+    def breaks(self, error: Exception) -> None:
+        """Say that the connection was lost, or is not to be had, once; and go on where it said."""
+        if not self.was_reached and (question := _question(error, self._target)) is not None:
+            if not self._is_told:
+                self._say(f"{question}; trying until there is")
+            self._is_told = True
+        else:
+            self.was_reached = True
+            self._say(f"connection lost ({str(error) or type(error).__name__}); reconnecting")
+        if isinstance(error, Broken):
+            self._wait_s = error.wait_s
+            if error.place is not None:
+                self._go_on_after(error.place)
+
+    def wait_s(self) -> float:
+        """Return how long to wait now: as the relay said, or at random, so that many clients do not come as one."""
+        self._failures += 1
+        told_s, self._wait_s = self._wait_s, None
+        if told_s is not None:
+            return told_s
+        return random.uniform(0, min(_LONGEST_WAIT_S, 0.25 * 2**self._failures))  # noqa: S311
+
+    def _go_on_after(self, cursor: str) -> None:
+        for beginning in ("from", "last"):
+            self.given.pop(beginning, None)
+        self.given["after"] = cursor
 
 
 def _question(error: Exception, target: Target) -> str | None:

@@ -1,13 +1,13 @@
 """Follow rounds over gRPC, for `relay.commands.client`."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import grpc
 from grpc import StatusCode, aio
 
-from relay.commands.client import Ended, Refused, Target, Unreachable
+from relay.commands.client import Broken, Ended, Refused, Target, Unreachable
 from relay.errors import BadRequest
 from relay.rpc.methods import SERVICE
 from relay.start import Start, parse_time
@@ -16,6 +16,8 @@ from rounds import datastream_pb2 as pb
 from rounds.round import with_cursor
 
 _PORT: Final = 50051
+_OPTIONS: Final = (("grpc.keepalive_time_ms", 30_000), ("grpc.keepalive_timeout_ms", 10_000))
+"""So that a connection that is dead is noticed: a stream of few rounds is silent for long."""
 _FATAL: Final = (
     StatusCode.INVALID_ARGUMENT,
     StatusCode.NOT_FOUND,
@@ -26,13 +28,13 @@ _FATAL: Final = (
 
 
 async def read_grpc(_session: object, target: Target, parameters: Mapping[str, str]) -> AsyncIterator[bytes]:
-    """Yield each round's JSON from one stream.
+    """Yield each round's JSON from one stream, after a message with the place where it begins.
 
     Raises:
         Refused: A parameter is wrong, or the relay refused; with its own sentence.
         Ended: The end that was asked for has been reached.
         Unreachable: Nothing at the address speaks gRPC; call again.
-        ConnectionError: The stream ended; call again.
+        Broken: The stream ended; call again, where and when it says.
     """
     try:  # what the fields of a message cannot hold is refused here, in the words of the other protocols
         Filter.parse(parameters)
@@ -53,6 +55,9 @@ async def read_grpc(_session: object, target: Target, parameters: Mapping[str, s
             response_deserializer=pb.Round.FromString,
         )(request, metadata=(("x-api-key", target.key),))
         try:
+            told = _text_of(await call.initial_metadata())
+            if "head-cursor" in told and "complete" not in told:  # a live stream, which begins there
+                yield b'{"event":"begun","cursor":"%b"}' % told["head-cursor"].encode()
             async for message in call:
                 yield _json_of(message)
         except aio.AioRpcError as error:
@@ -62,21 +67,32 @@ async def read_grpc(_session: object, target: Target, parameters: Mapping[str, s
                 raise Unreachable(
                     f"is a relay's gRPC at {_address(target)}? if elsewhere, say where with --url grpc://host:port"
                 ) from error
-            raise ConnectionError(error.details() or error.code().name) from error
+            told = _text_of(error.trailing_metadata())
+            wait_ms = told.get("retry-after-ms", "")
+            raise Broken(
+                error.details() or error.code().name,
+                place=told.get("resume-cursor"),
+                wait_s=int(wait_ms) / 1000 if wait_ms.isdigit() else None,
+            ) from error
     raise Ended
+
+
+def _text_of(metadata: Iterable[tuple[str, str | bytes]] | None) -> dict[str, str]:
+    return {name: value for name, value in metadata or () if isinstance(value, str)}
 
 
 def _address(target: Target) -> str:
     parts = urlsplit(target.url)
     port = parts.port if parts.scheme in ("grpc", "grpcs") and parts.port else _PORT
-    return f"{parts.hostname}:{port}"
+    host = parts.hostname or ""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _channel(target: Target) -> aio.Channel:
     address = _address(target)
     if urlsplit(target.url).scheme in ("https", "grpcs"):
-        return aio.secure_channel(address, grpc.ssl_channel_credentials())
-    return aio.insecure_channel(address)
+        return aio.secure_channel(address, grpc.ssl_channel_credentials(), options=_OPTIONS)
+    return aio.insecure_channel(address, options=_OPTIONS)
 
 
 def _filter(parameters: Mapping[str, str]) -> pb.Filter:

@@ -15,8 +15,9 @@ from relay.link import CloseReason, Drain, Goodbye, Link, Sink
 from relay.rpc.convert import gap_message
 from relay.rpc.dialect import Dialect, EnvelopedRound
 from relay.rpc.sink import HeldBack, MessageSink
-from relay.rpc.status import Ending, ending_of_gap, ending_of_goodbye
+from relay.rpc.status import Ending, Metadata, ending_of_gap, ending_of_goodbye, metadata_of
 from relay.rpc.wire import Messages, ProtobufRound
+from relay.start import Start
 
 
 class RpcLink(Link):
@@ -35,6 +36,15 @@ class RpcLink(Link):
         self._hub = hub
         self._allow_gap = allow_gap
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def begun(self, start: Start) -> Metadata:
+        """Return what the client is told before the first round: how whole its answer is, or where it begins.
+
+        For a stream that is live at once, this is called in the turn in which it became so.
+        """
+        if start.is_live:  # it has a place before it has a round, should it end before one matches
+            return (("head-cursor", str(self._hub.head)),)
+        return metadata_of(await self.hello) if start.is_told else ()
 
     def heartbeat(self) -> bool:
         return True

@@ -29,7 +29,7 @@ from relay.rpc.dialect import Dialect, accepted, error_of, http_status_of
 from relay.rpc.link import ProxyLink
 from relay.rpc.methods import SERVICE, STREAMS, UNARY, Methods
 from relay.rpc.proxy_request import dialect_of, message_of, timeout_s
-from relay.rpc.status import Ending, ending_of, metadata_of
+from relay.rpc.status import Ending, Metadata, ending_of, metadata_of
 from relay.session import Session
 from rounds import Catalogue
 from rounds import datastream_pb2 as pb
@@ -99,7 +99,7 @@ class Proxy:
             async with Session(self._history, self._catalogue, grant.games, link) as session:
                 session.start(want, start)
                 async with self._carrying(request, link, response):
-                    await _open(request, response, dialect, link, await link.hello if start.is_told else {})
+                    await _open(request, response, dialect, link, await link.begun(start))
                     await link.wait_ended()
         return response
 
@@ -113,7 +113,7 @@ class Proxy:
                 self._carrying(request, link, response),
                 aclosing(await self._methods.replay(message, grant, link, dialect.write_entry)) as batches,
             ):
-                await _open(request, response, dialect, link, await link.hello)
+                await _open(request, response, dialect, link, metadata_of(await link.hello))
                 async for batch in batches:
                     link.write(dialect.wrap(dialect.write_batch(batch)))
                     await link.drained()
@@ -155,7 +155,7 @@ async def _open(
     response: web.StreamResponse,
     dialect: Dialect,
     link: ProxyLink,
-    hello: Mapping[str, object],
+    told: Metadata,
 ) -> None:
     """Answer 200 with the headers of a stream, and let the link write."""
     response.headers.update(
@@ -164,7 +164,7 @@ async def _open(
             "Cache-Control": "no-store",
             "X-Accel-Buffering": "no",
             **_VARY,
-            **dict(metadata_of(hello)),
+            **dict(told),
         }
     )
     response.force_close()

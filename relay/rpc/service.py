@@ -89,8 +89,7 @@ class DataStream:
             with self._edge.open(link, key_id=grant.key_id, protocol="grpc"), self._ending(link):
                 async with Session(self._history, self._catalogue, grant.games, link) as session:
                     session.start(want, start)
-                    hello = await link.hello if start.is_told else {}
-                    await context.send_initial_metadata(metadata_of(hello))
+                    await context.send_initial_metadata(await link.begun(start))
                     await link.sink.pump(context.write)
         await _end(context, link)
 

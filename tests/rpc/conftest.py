@@ -57,9 +57,9 @@ class Relay:
                     return float(line.removeprefix(f"{name} "))
         raise AssertionError(f"no metric {name}")
 
-    async def metric_becomes(self, name: str, value: float) -> None:
+    async def metric_becomes(self, name: str, value: float, *, within_s: float = READY_S) -> None:
         """Wait until one of the relay's numbers is `value`."""
-        async with asyncio.timeout(READY_S):
+        async with asyncio.timeout(within_s):
             while await self.metric(name) != value:  # noqa: ASYNC110 - the relay is asked, as by any scraper
                 await asyncio.sleep(0.01)
 

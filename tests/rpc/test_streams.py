@@ -115,9 +115,25 @@ async def test_stream_goes_on_after_a_cursor(caller: Caller, publish: Publish) -
     }
 
 
-async def test_client_without_a_cursor_is_told_nothing(caller: Caller) -> None:
-    """A default stream has no metadata of ours."""
-    async with caller.stream(pb.StreamAllRequest()) as call:
+async def test_live_stream_has_a_place_before_its_first_round(caller: Caller, publish: Publish) -> None:
+    """It is told where it begins and nothing else: who loses it before a round has matched misses none."""
+    await publish("crash", 1)
+    async with caller.stream(pb.StreamAllRequest(filter=pb.Filter(min_point=100))) as call:
+        told = text_of(await call.initial_metadata())
+        await publish("crash", 2, extras='{"point":"1.00"}')
+        await publish("crash", 3, extras='{"point":"200.00"}')
+        assert ids(await read(call, 1)) == [3]
+    async with caller.stream(pb.StreamAllRequest(after=told["head-cursor"])) as again:
+        seen = ids(await read(again, 2))
+
+    assert not told.keys() & {"complete", "first-cursor"}
+    assert seen == [2, 3]
+
+
+async def test_client_that_looks_back_without_a_cursor_is_told_nothing(caller: Caller, publish: Publish) -> None:
+    """Its first rounds say where it is."""
+    await publish("crash", 1)
+    async with caller.stream(pb.StreamAllRequest(start=pb.Start(last=1))) as call:
         told = text_of(await call.initial_metadata())
 
     assert not told.keys() & {"complete", "first-cursor", "head-cursor"}

@@ -32,7 +32,7 @@ def own_relay() -> Iterator[GrpcRelay]:
 @pytest.mark.parametrize("name", NAMES)
 def test_sample_prints_the_rounds_of_its_game(relay: GrpcRelay, name: str) -> None:
     """`[crash] Round 67890` for every round, and GAME chooses the game."""
-    for game in ("crash", "dice"):
+    for game in ("crash", "dice", "double"):  # of which the last has colors and no points
         with start(name, relay.environment | {"GAME": game}) as sample:
             sample.wait_for(LINE.format(game=game), count=3, within_s=90)
 

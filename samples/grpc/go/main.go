@@ -1,4 +1,4 @@
-// Prints every finished round of one game, from some point upwards. When the stream ends, it goes on where it stopped.
+// Prints every finished round of one game, or those that match. When the stream ends, it goes on where it stopped.
 package main
 
 import (
@@ -22,9 +22,13 @@ import (
 )
 
 func main() {
-	minPoint, err := strconv.ParseFloat(env("MIN_POINT", "1"), 64)
-	if err != nil {
-		log.Fatalf("MIN_POINT: %v", err)
+	var filter *pb.Filter // nil: every round
+	if text := os.Getenv("MIN_POINT"); text != "" {
+		minPoint, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			log.Fatalf("MIN_POINT: %v", err)
+		}
+		filter = &pb.Filter{MinPoint: &minPoint} // a round without a point does not match
 	}
 	connection, err := grpc.NewClient(env("GRPC_URL", "127.0.0.1:50051"),
 		grpc.WithTransportCredentials(insecure.NewCredentials()), // credentials.NewTLS(nil) where the relay has a certificate
@@ -36,7 +40,7 @@ func main() {
 	ctx := metadata.AppendToOutgoingContext(context.Background(), "x-api-key", env("API_KEY", "sk_live_"+strings.Repeat("0", 64)))
 	request := &pb.StreamByGameRequest{
 		GameSlug: env("GAME", "crash"),
-		Filter:   &pb.Filter{MinPoint: &minPoint},
+		Filter:   filter,
 		Start:    &pb.Start{AllowGap: true},
 	}
 	for {
@@ -44,9 +48,13 @@ func main() {
 	}
 }
 
-// follow prints rounds until the stream ends, remembers the last one in request, and returns how long to wait.
+// follow prints rounds until the stream ends, keeps in request where to go on, and returns how long to wait.
 func follow(ctx context.Context, client pb.DataStreamClient, request *pb.StreamByGameRequest) time.Duration {
 	stream, err := client.StreamByGame(ctx, request)
+	if err == nil && request.Start.After == "" {
+		header, _ := stream.Header()
+		request.Start.After = first(header, "head-cursor") // where it begins, should it end before a round matches
+	}
 	for err == nil {
 		var round *pb.Round
 		round, err = stream.Recv()
@@ -65,13 +73,21 @@ func follow(ctx context.Context, client pb.DataStreamClient, request *pb.StreamB
 	}
 	log.Printf("disconnected: %v", err)
 	if stream != nil {
-		if told := stream.Trailer().Get("retry-after-ms"); len(told) > 0 {
-			if wait, err := strconv.Atoi(told[0]); err == nil {
-				return time.Duration(wait) * time.Millisecond
-			}
+		if place := first(stream.Trailer(), "resume-cursor"); place != "" {
+			request.Start.After = place // with a filter, it is far beyond the last round printed
+		}
+		if wait, err := strconv.Atoi(first(stream.Trailer(), "retry-after-ms")); err == nil {
+			return time.Duration(wait) * time.Millisecond
 		}
 	}
 	return time.Duration(rand.Int63n(int64(2 * time.Second))) // at random, so that clients do not all come at once
+}
+
+func first(told metadata.MD, name string) string {
+	if values := told.Get(name); len(values) > 0 {
+		return values[0]
+	}
+	return ""
 }
 
 func env(name, fallback string) string {

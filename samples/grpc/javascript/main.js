@@ -1,9 +1,9 @@
-// Prints every finished round of one game, from some point upwards. When the stream ends, it goes on where it stopped.
+// Prints every finished round of one game, or those that match. When the stream ends, it goes on where it stopped.
 import { fileURLToPath } from 'node:url'
 import grpc from '@grpc/grpc-js'
 import { loadSync } from '@grpc/proto-loader'
 
-const { GRPC_URL = '127.0.0.1:50051', API_KEY = 'sk_live_' + '0'.repeat(64), GAME = 'crash', MIN_POINT = '1' } = process.env
+const { GRPC_URL = '127.0.0.1:50051', API_KEY = 'sk_live_' + '0'.repeat(64), GAME = 'crash', MIN_POINT } = process.env
 const FATAL = [grpc.status.INVALID_ARGUMENT, grpc.status.UNAUTHENTICATED, grpc.status.PERMISSION_DENIED, grpc.status.NOT_FOUND]
 
 const proto = fileURLToPath(new URL('../../../proto/datastream.proto', import.meta.url))
@@ -15,10 +15,14 @@ const client = new datastream.DataStream(GRPC_URL, grpc.credentials.createInsecu
 })
 const metadata = new grpc.Metadata()
 metadata.set('x-api-key', API_KEY)
-const request = { game_slug: GAME, filter: { min_point: Number(MIN_POINT) }, start: { allow_gap: true } }
+const request = { game_slug: GAME, start: { allow_gap: true } }
+if (MIN_POINT) request.filter = { min_point: Number(MIN_POINT) } // a round without a point does not match
 
 function follow() {
   const call = client.StreamByGame(request, metadata)
+  call.on('metadata', (told) => {
+    request.start.after ??= told.get('head-cursor')[0] // where it begins, should it end before a round matches
+  })
   call.on('data', (round) => {
     if (round.gap) return console.error(`rounds after ${round.gap.from_cursor} are gone (${round.gap.reason})`)
     console.log(`[${round.game_slug}] Round ${round.round_id}`)
@@ -31,8 +35,10 @@ function follow() {
       process.exit(1)
     }
     console.error(`disconnected: ${details}`)
-    const [told] = metadata.get('retry-after-ms')
-    setTimeout(follow, told === undefined ? Math.random() * 2000 : Number(told)) // at random, so that not all come at once
+    const [place] = metadata.get('resume-cursor')
+    if (place) request.start.after = place // with a filter, it is far beyond the last round printed
+    const [wait] = metadata.get('retry-after-ms')
+    setTimeout(follow, wait === undefined ? Math.random() * 2000 : Number(wait)) // at random, so that not all come at once
   })
 }
 

@@ -1,0 +1,125 @@
+"""Clients that follow a relay over gRPC through its end, as ours do: ``tail --via grpc`` and the samples."""
+
+import asyncio
+import socket
+from collections.abc import Mapping
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from auth.keys import DEMO_KEY
+from relay.commands.client import Broken, Target, follow
+from relay.commands.client_grpc import read_grpc
+from tests.rpc.conftest import Publish, Relay, StartRelay
+from tests.samples.program_samples import start
+
+pytestmark = pytest.mark.service
+
+EVERYTHING: Mapping[str, str] = {}
+UNWANTED, WANTED = '{"point":"1.50"}', '{"point":"7.00"}'
+
+
+def reading(target: Target, parameters: Mapping[str, str] = EVERYTHING) -> "aclosing[Any]":
+    """One stream, closed with the block."""
+    messages: Any = read_grpc(None, target, parameters)
+    return aclosing(messages)
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize("language", ["go", "javascript", "python"])
+async def test_sample_whose_relay_ends_before_a_round_matches(
+    start_relay: StartRelay, publish: Publish, language: str
+) -> None:
+    """It goes on where the relay said that it was: what came while there was no relay is printed."""
+    port = free_port()
+    environment = {"GRPC_URL": f"127.0.0.1:{port}", "API_KEY": DEMO_KEY, "GAME": "crash", "MIN_POINT": "5"}
+    async with start_relay(grpc={"port": port}, links={"retry_ms": 100}) as relay:
+        sample = await asyncio.to_thread(start, f"grpc/{language}", environment)
+        try:
+            await relay.metric_becomes("relay_links", 1, within_s=90)
+            await publish("crash", 1, extras=UNWANTED)
+            await relay.metric_becomes("relay_head_sequence", 1)
+        except BaseException:
+            await asyncio.to_thread(sample.stop)
+            raise
+    try:
+        await publish("crash", 2, extras=WANTED)
+        async with start_relay(grpc={"port": port}):
+            await publish("crash", 3, extras=WANTED)
+            printed = await asyncio.to_thread(sample.wait_for, r"^\[crash\] Round (\d+)$", count=2)
+    finally:
+        await asyncio.to_thread(sample.stop)
+
+    assert [match[1] for match in printed] == ["2", "3"]
+
+
+async def test_tail_whose_relay_ends_before_a_round_matches(start_relay: StartRelay, publish: Publish) -> None:
+    """The same of our own client."""
+    port = free_port()
+    target = Target(f"grpc://127.0.0.1:{port}", DEMO_KEY, "crash")
+    said: list[str] = []
+    following: Any = follow(target, via="grpc", parameters={"min_point": "5"}, say=said.append)
+    async with aclosing(following) as rounds:
+        async with start_relay(grpc={"port": port}, links={"retry_ms": 100}) as relay:
+            first = asyncio.create_task(anext(rounds))
+            await relay.metric_becomes("relay_links", 1)
+            await publish("crash", 1, extras=UNWANTED)
+            await relay.metric_becomes("relay_head_sequence", 1)
+        await publish("crash", 2, extras=WANTED)
+        async with start_relay(grpc={"port": port}):
+            async with asyncio.timeout(30):
+                seen = [await first]
+                await publish("crash", 3, extras=WANTED)
+                seen.append(await anext(rounds))
+
+    assert [b'"round_id":2' in seen[0], b'"round_id":3' in seen[1]] == [True, True]
+    assert any("draining" in sentence for sentence in said)
+
+
+async def test_place_that_a_stream_of_tail_begins_with(relay: Relay, publish: Publish) -> None:
+    """A live stream has one before it has a round, so that one that breaks off loses nothing either."""
+    await publish("crash", 1)
+    target = Target(f"grpc://{relay.address}", DEMO_KEY, "crash")
+    async with reading(target) as messages:
+        begun = await anext(messages)
+    async with reading(target, {"last": "1"}) as messages:
+        first = await anext(messages)
+
+    assert begun.startswith(b'{"event":"begun","cursor":"')
+    assert b'"round_id":1' in first
+
+
+async def test_tail_waits_as_long_as_it_is_told(start_relay: StartRelay) -> None:
+    """A full relay says how long."""
+    async with start_relay(links={"max_links": 1, "retry_ms": 5000}) as relay:
+        target = Target(f"grpc://{relay.address}", DEMO_KEY, "crash")
+        async with reading(target) as messages:
+            await anext(messages)
+            with pytest.raises(Broken) as broken:
+                await anext(read_grpc(None, target, {}))
+
+    assert broken.value.wait_s is not None
+    assert broken.value.wait_s >= 5
+    assert broken.value.place is None
+
+
+async def test_tail_over_ipv6(start_relay: StartRelay, publish: Publish) -> None:
+    """The brackets of the URL are those of the address."""
+    try:
+        port = free_port("::1")
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    await publish("crash", 1)
+    async with (
+        start_relay(grpc={"host": "::1", "port": port}),
+        reading(Target(f"grpc://[::1]:{port}", DEMO_KEY, "crash"), {"last": "1"}) as messages,
+    ):
+        first = await anext(messages)
+
+    assert b'"round_id":1' in first
