@@ -81,7 +81,8 @@ class Catalogue:
         """Read the bundled catalogue and lay the TOML text `overlay` over it, member by member.
 
         Raises:
-            InvalidCatalogue: The overlay is no TOML, has unknown members, a bad slug, or a game of an unknown type.
+            InvalidCatalogue: The overlay is no TOML, has unknown members, a bad slug or name of a type, or a game of an
+                unknown type.
         """
         merged = tomllib.loads(resources.files("rounds").joinpath("games.toml").read_text("utf-8"))
         if overlay is not None:
@@ -93,6 +94,8 @@ class Catalogue:
             file = msgspec.convert(merged, _File)
         except msgspec.ValidationError as error:
             raise InvalidCatalogue(f"games file: {error}") from error
+        for name in file.types:
+            _check_type(name)
         return cls({slug: _game(slug, entry, file.types) for slug, entry in file.games.items() if entry.enabled})
 
     def game(self, slug: str) -> Game:
@@ -127,6 +130,14 @@ def _lay_over(base: dict[str, Any], overlay: dict[str, Any]) -> None:
             if not isinstance(entry, dict):
                 raise InvalidCatalogue(f"games file: {section}.{name} must be a table, got {entry!r}")
             base[section].setdefault(name, {}).update(entry)
+
+
+def _check_type(name: str) -> None:
+    # It stands in paths, and in every round of its games, whose reader would refuse it.
+    try:
+        check_slug(name)
+    except InvalidSlug as error:
+        raise InvalidCatalogue(f"games file: {str(error).replace('game slug', 'type')}") from error
 
 
 def _game(slug: str, entry: _GameEntry, types: Mapping[str, _TypeEntry]) -> Game:

@@ -9,6 +9,8 @@ from rounds import InvalidRound, Round
 
 FIELDS: Final = ("round_id", "game_slug", "game_type", "finished_at", "extras", "timestamp")
 
+_LONGEST_FIELD: Final = 64 << 20
+"""As long as the longest line that a replay may be told to take: lines are bounded before they get here."""
 _BOM: Final = b"\xef\xbb\xbf"
 _UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
 
@@ -90,6 +92,9 @@ class CsvLines:
     """Comma-separated values (RFC 4180), a record per line, below a header that names the fields in any order."""
 
     def __init__(self) -> None:
+        csv.field_size_limit(
+            _LONGEST_FIELD
+        )  # for the whole process; its default, 128 KiB, is less than a line may have
         self._columns: list[int] = []
         self._width = 0
 

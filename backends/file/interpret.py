@@ -1,6 +1,7 @@
 """Turn the lines of one file into items with places. Pure: lines in, batches out.
 
-Owns which lines become rounds: those that parse, of a game in the catalogue, of the games and times asked for.
+Owns which lines become rounds: those that parse, of a game and its type in the catalogue, of the games and times asked
+for.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -45,7 +46,8 @@ class Interpreter:
         self._name = name
         self._parser = parser
         self._selection = selection
-        self._wanted = selection.games or selection.catalogue.slugs
+        games = selection.catalogue.games
+        self._types = {slug: games[slug].type for slug in selection.games or games}
         self._on_malformed = on_malformed
         self._line = 0  # those seen
 
@@ -91,9 +93,15 @@ class Interpreter:
         round_ = self._parser.parse(line)
         if round_ is None:
             return None
-        if round_.game_slug not in self._wanted:
+        game_type = self._types.get(round_.game_slug)
+        if game_type is None:
             self._selection.catalogue.game(round_.game_slug)  # a game that is not wanted, unless it is unknown
             return None
+        if round_.game_type != game_type:  # clients who asked for a type would get what they cannot read
+            raise InvalidRound(
+                f"game_type {round_.game_type[:64]!r} is not that of {round_.game_slug!r} in the catalogue, "
+                f"{game_type!r}; RELAY_GAMES_FILE can change the catalogue"
+            )
         low_ms, high_ms = self._selection.span_ms
         return round_ if low_ms <= round_.timestamp < high_ms else None
 

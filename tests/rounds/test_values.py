@@ -205,6 +205,8 @@ def test_operator_adds_changes_and_removes_games() -> None:
         ("[gamez.x]\ntype='color'", "gamez"),
         ("[games]\nx = 1", "games.x"),
         ("[games.'a.b']\ntype='color'", "a.b"),
+        ("[types.'Foo Bar']\nvalue='x'", "type 'Foo Bar' is not allowed; use 1 to 64 of a-z"),
+        ("[types.'']\nvalue='x'", "type '' is not allowed"),
         ("[games.x]\ntype='nope'", "known types"),
         ("[games.x]\nname='no type'", "type"),
         ("[games.x]\ntype='color'\ncolour='red'", "colour"),

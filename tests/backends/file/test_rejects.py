@@ -1,5 +1,7 @@
 """A line that is no round stops the replay with its place and reason, or goes to the rejects file."""
 
+import csv
+import io
 import json
 import re
 from pathlib import Path
@@ -9,6 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backends.contract import Captured, Rejected, SourceError
+from backends.file.formats import FIELDS
+from rounds import Round
 from tests.backends.file.replaying import (
     StoppedClock,
     ids,
@@ -66,6 +70,63 @@ async def test_with_a_rejects_file_replay_goes_on(tmp_path: Path) -> None:
         ("a.jsonl", number, item.reason) for number, item in zip((4, 6, 7), rejected, strict=True)
     ]
     assert [line["raw"] for line in lines] == ["{broken", UNKNOWN.decode().rstrip(), "\\xff\\xfe"]
+
+
+async def test_round_of_another_type_than_its_game_is_no_round(tmp_path: Path) -> None:
+    """It would go out to clients of `/ws/type/color`, who cannot read it."""
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(jsonl(rounds(2)) + jsonl(rounds(1, first=2)).replace(b"multiplier", b"color"))
+
+    found, error = await played_to_error(replay(path=str(path)))
+
+    assert rounds_of(found) == rounds(2)
+    assert "a.jsonl:3 is no round: game_type 'color' is not that of 'crash' in the catalogue, 'multiplier'" in str(
+        error
+    )
+
+
+async def test_round_of_another_type_of_a_game_not_asked_for_is_passed_over(tmp_path: Path) -> None:
+    """What is left out needs no mending."""
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(jsonl(rounds(1)).replace(b"multiplier", b"color") + jsonl(rounds(1, game="double")))
+
+    assert rounds_of(await played(replay(path=str(path), games="double"))) == rounds(1, game="double")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+@pytest.mark.parametrize(
+    ("size", "limit", "is_round"),
+    [
+        (131_071, None, True),  # Python's csv takes no more of one field by itself
+        (131_072, None, True),
+        (131_073, None, True),
+        (900_000, None, True),
+        (1 << 20, None, False),
+        (2_000, 1024, False),
+        (3 << 20, 4 << 20, True),
+    ],
+)
+async def test_length_of_a_line_is_all_that_bounds_a_field(
+    tmp_path: Path, kind: str, size: int, limit: int | None, is_round: bool
+) -> None:
+    """The same in both formats: up to `max_line_bytes`, and no further."""
+    large = round_at(1)
+    extras = json.dumps({"point": "1", "ballast": "x" * (size - 29)})
+    large = Round.make(**{name: getattr(large, name) for name in FIELDS} | {"extras": extras})
+    assert len(extras) == size
+    text = io.StringIO()
+    csv.writer(text).writerows([FIELDS, [getattr(large, name) for name in FIELDS]])
+    path = tmp_path / f"a.{kind}"
+    path.write_bytes(jsonl([large]) if kind == "jsonl" else text.getvalue().encode())
+    options: dict[str, object] = {} if limit is None else {"max_line_bytes": limit}
+
+    items = await played(replay(path=str(path), rejects_file=str(tmp_path / "rejects"), **options))
+
+    if is_round:
+        assert rounds_of(items) == [large]
+    else:
+        [rejected] = [item for item in items if isinstance(item, Rejected)]
+        assert rejected.reason == f"the line is longer than {limit or 1 << 20} bytes (max_line_bytes)"
 
 
 async def test_rejected_line_is_due_with_the_round_before_it(tmp_path: Path) -> None:
