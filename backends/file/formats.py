@@ -92,9 +92,8 @@ class CsvLines:
     """Comma-separated values (RFC 4180), a record per line, below a header that names the fields in any order."""
 
     def __init__(self) -> None:
-        csv.field_size_limit(
-            _LONGEST_FIELD
-        )  # for the whole process; its default, 128 KiB, is less than a line may have
+        # For the whole process; its default, 128 KiB, is less than a line may have.
+        csv.field_size_limit(_LONGEST_FIELD)
         self._columns: list[int] = []
         self._width = 0
 
