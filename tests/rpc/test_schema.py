@@ -1,7 +1,9 @@
 """The schema: linted, compatible with what clients have, and all generated code made from it as it is now."""
 
 import ast
+import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -75,6 +77,47 @@ def test_generated_go_is_current() -> None:
         for field in message.field:
             field.ClearField("json_name")
     assert inside == now
+
+
+def test_generated_go_service_is_current() -> None:
+    """The Go sample's client has every method of the service, with its messages."""
+    source = (ROOT / "samples/grpc/go/datastream/datastream_grpc.pb.go").read_text("utf-8")
+    interface = re.search(r"type DataStreamClient interface \{\n(.*?)\n\}", source, re.DOTALL)
+    assert interface is not None
+    found = set(re.findall(r"^\t(\w+)\(.*in \*(\w+), .*\) \((.*), error\)$", interface[1], re.MULTILINE))
+
+    methods = pb.DESCRIPTOR.services_by_name["DataStream"].methods
+    assert found == {
+        (
+            method.name,
+            method.input_type.name,
+            f"grpc.ServerStreamingClient[{method.output_type.name}]"
+            if method.server_streaming
+            else f"*{method.output_type.name}",
+        )
+        for method in methods
+    }
+
+
+def test_generated_go_is_what_its_readme_makes(tmp_path: Path) -> None:
+    """The command in the sample's README would change nothing; it needs Go's plugins, as they are installed there."""
+    ours = ROOT / ".cache" / "bin"
+    for plugin in ("protoc-gen-go", "protoc-gen-go-grpc"):
+        if shutil.which(plugin, path=f"{ours}{os.pathsep}{os.environ['PATH']}") is None:
+            pytest.skip(f"{plugin} is not on this machine")
+    folder = ROOT / "samples/grpc/go"
+    [command] = re.findall(r"^protoc (.*)$", (folder / "README.md").read_text("utf-8"), re.MULTILINE)
+    arguments = shlex.split(command.replace("_out=.", f"_out={tmp_path}"))
+    subprocess.run(
+        [sys.executable, "-m", "grpc_tools.protoc", *arguments],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        env={"PATH": f"{ours}{os.pathsep}{os.environ['PATH']}"},
+    )
+
+    for path in sorted((tmp_path / "datastream").iterdir()):
+        assert path.read_bytes() == (folder / "datastream" / path.name).read_bytes(), f"{path.name} is old"
 
 
 def _bytes(line: str) -> bytes:

@@ -40,9 +40,10 @@ const (
 // Streams and looks up finished rounds.
 //
 // Streams begin with the rounds after `start`, in order and once, and go on live. Initial metadata tells a client that
-// sent a cursor or a time how whole the answer is: `complete` (true or false), `first-cursor`, `head-cursor`.
+// sent a cursor or a time how whole the answer is: `complete` (true or false), `first-cursor`, `head-cursor`. A stream that
+// begins with the next round is told `head-cursor`: its place, until it has had a round.
 // When a relay drains or a stream has reached its age, it ends with UNAVAILABLE and the trailers `retry-after-ms` and
-// `resume-cursor`: wait, then call again with that cursor, or with the one of the last round you had.
+// `resume-cursor`: wait, then call again with that cursor, which is never behind the last round you had.
 // When rounds after the cursor are gone, it ends with OUT_OF_RANGE and the trailers `first-cursor` (the oldest round after
 // the loss) and `resume-cursor`: call again with that one to have all there is.
 type DataStreamClient interface {
@@ -54,12 +55,13 @@ type DataStreamClient interface {
 	StreamAll(ctx context.Context, in *StreamAllRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Round], error)
 	// The newest round of a game.
 	GetLatest(ctx context.Context, in *GetLatestRequest, opts ...grpc.CallOption) (*Round, error)
-	// Rounds of the past, newest first.
+	// Rounds of the past, newest first, up to 3 MB of them at a time.
 	GetHistory(ctx context.Context, in *GetHistoryRequest, opts ...grpc.CallOption) (*GetHistoryResponse, error)
 	// The games that the key covers.
 	ListGames(ctx context.Context, in *ListGamesRequest, opts ...grpc.CallOption) (*ListGamesResponse, error)
 	// Rounds of the past in batches, oldest first: the fast way to catch up in bulk. Ends at the head of the log as it was
-	// at the call, with OK.
+	// at the call, with OK. While the log is away it waits, half a minute at most. OUT_OF_RANGE: rounds after the cursor, or
+	// after the last round that came, are gone.
 	Replay(ctx context.Context, in *ReplayRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RoundBatch], error)
 }
 
@@ -184,9 +186,10 @@ type DataStream_ReplayClient = grpc.ServerStreamingClient[RoundBatch]
 // Streams and looks up finished rounds.
 //
 // Streams begin with the rounds after `start`, in order and once, and go on live. Initial metadata tells a client that
-// sent a cursor or a time how whole the answer is: `complete` (true or false), `first-cursor`, `head-cursor`.
+// sent a cursor or a time how whole the answer is: `complete` (true or false), `first-cursor`, `head-cursor`. A stream that
+// begins with the next round is told `head-cursor`: its place, until it has had a round.
 // When a relay drains or a stream has reached its age, it ends with UNAVAILABLE and the trailers `retry-after-ms` and
-// `resume-cursor`: wait, then call again with that cursor, or with the one of the last round you had.
+// `resume-cursor`: wait, then call again with that cursor, which is never behind the last round you had.
 // When rounds after the cursor are gone, it ends with OUT_OF_RANGE and the trailers `first-cursor` (the oldest round after
 // the loss) and `resume-cursor`: call again with that one to have all there is.
 type DataStreamServer interface {
@@ -198,12 +201,13 @@ type DataStreamServer interface {
 	StreamAll(*StreamAllRequest, grpc.ServerStreamingServer[Round]) error
 	// The newest round of a game.
 	GetLatest(context.Context, *GetLatestRequest) (*Round, error)
-	// Rounds of the past, newest first.
+	// Rounds of the past, newest first, up to 3 MB of them at a time.
 	GetHistory(context.Context, *GetHistoryRequest) (*GetHistoryResponse, error)
 	// The games that the key covers.
 	ListGames(context.Context, *ListGamesRequest) (*ListGamesResponse, error)
 	// Rounds of the past in batches, oldest first: the fast way to catch up in bulk. Ends at the head of the log as it was
-	// at the call, with OK.
+	// at the call, with OK. While the log is away it waits, half a minute at most. OUT_OF_RANGE: rounds after the cursor, or
+	// after the last round that came, are gone.
 	Replay(*ReplayRequest, grpc.ServerStreamingServer[RoundBatch]) error
 	mustEmbedUnimplementedDataStreamServer()
 }
