@@ -4,9 +4,10 @@ Secrets never reach a log: every event passes `auth.redact` last, whoever wrote 
 stays off.
 """
 
+import io
 import logging
 import sys
-from typing import Final
+from typing import Final, TextIO, cast
 
 import structlog
 
@@ -15,9 +16,20 @@ from auth.redact import redact_event
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
+class _Stderr(io.TextIOBase):
+    """Standard error as it is at each write: a progress bar takes its place for a while, to let lines go above it."""
+
+    def write(self, text: str, /) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 def configure(*, log_format: str, level: str) -> None:
     """Set up structlog and route the standard library's loggers (aiohttp, nats) through the same end."""
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    stderr = cast("TextIO", _Stderr())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -34,10 +46,10 @@ def configure(*, log_format: str, level: str) -> None:
     structlog.configure(
         processors=[*shared, *end],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(stderr),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -10,7 +10,7 @@ _EVERY_S: Final = 0.1
 
 
 class ProgressBar:
-    """Shows how much of `total_bytes` has been played. Draws only when told, ten times a second at most: no thread."""
+    """Shows how much of `total_bytes` is done with. Draws only when told, ten times a second at most: no thread."""
 
     def __init__(self, name: str, total_bytes: int, console: Console | None = None) -> None:
         self._progress = Progress(
@@ -22,11 +22,22 @@ class ProgressBar:
             console=console or Console(stderr=True),
             auto_refresh=False,
         )
+        self._total_bytes = total_bytes
+        self._rounds = 0
         self._task = self._progress.add_task("", total=total_bytes, rounds=0)
         self._drawn_at = 0.0
 
+    def read(self, done_bytes: int) -> None:
+        """Take note of how far the recording is read, also where nothing in it is to be played."""
+        self.show(done_bytes, self._rounds)
+
+    def finished(self) -> None:
+        """Take note that the end is reached."""
+        self.show(self._total_bytes, self._rounds)
+
     def show(self, done_bytes: int, rounds: int) -> None:
         """Take note of how far the replay is."""
+        self._rounds = rounds
         self._progress.update(self._task, completed=done_bytes, rounds=rounds)
         if monotonic() - self._drawn_at >= _EVERY_S:
             self._progress.refresh()

@@ -4,7 +4,7 @@ Owns the thread that reads, and what happens to lines that are no rounds. Knows 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 
@@ -26,11 +26,14 @@ class Reader:
         selection: Selection,
         rejects: RejectsFile | None,
         stdin_format: Format | None = None,
+        on_read: Callable[[int], None] | None = None,
     ) -> None:
+        """`on_read` is told `done_bytes` whenever a piece of a file is done with."""
         self._recordings = recordings
         self._selection = selection
         self._rejects = rejects
         self._stdin_format = stdin_format or FORMATS["jsonl"]
+        self._on_read = on_read
         self._stream: Stream | None = None
         self._earlier_bytes = 0  # of the files before the one under way
         # Reading blocks, on slow disks for long. One thread, so that no stream is closed while it is read.
@@ -78,6 +81,8 @@ class Reader:
             while chunk := await in_thread(self._thread, stream.read):
                 for batch in interpreter.items(cutter.feed(chunk)):
                     yield batch
+                if self._on_read is not None:
+                    self._on_read(self.done_bytes)
                 if self._rejects is None and (line := cutter.overflow) is not None:
                     interpreter.refuse(line)  # now: it may never end
             for batch in interpreter.items(cutter.finish()):

@@ -86,11 +86,12 @@ class FileReplay:
                 checkpoint.begin(start, self._first_id)
             rejects = stack.enter_context(RejectsFile(options.rejects_file)) if options.rejects_file else None
             selection = Selection(self._context.catalogue, options.games, options.span_ms, options.max_line_bytes)
-            reader = Reader(recordings, selection, rejects, options.format)
+            progress = None if options.loop else self._progress_bar(recordings, stack)
+            on_read = None if progress is None else progress.read
+            reader = Reader(recordings, selection, rejects, options.format, on_read)
             stack.callback(reader.close)
             first_id = self._first_id if options.loop else 0
             renew = renewal(first_id=first_id, speed=options.speed, shift_to_now=options.shift_to_now)
-            progress = None if options.loop else self._progress_bar(recordings, stack)
             self._run = _Run(reader, start, renew, checkpoint, self._played_before(recordings), progress)
             try:
                 yield
@@ -111,6 +112,8 @@ class FileReplay:
                 played = batch[-1].position.played
                 if run.progress is not None:
                     run.progress.show(run.reader.done_bytes, played - run.start.played)
+        if run.progress is not None:
+            run.progress.finished()
         log.info("replay_finished", path=self._options.path, rounds=played - run.start.played)
 
     def confirm(self, position: Place) -> None:
