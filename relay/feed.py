@@ -57,6 +57,7 @@ class Feed:
         self._stopping: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._newest_live = 0
+        self._unheard = 0  # newest that came while nothing could be done with it
         self._doubts = 0  # times that the log may have been made anew, or have lost its tail
         self._dispelled = 0  # so many of them were looked into
         self.repaired = 0
@@ -153,6 +154,7 @@ class Feed:
         nc = self._nc
         if nc is None or not nc.is_connected:
             raise LogUnavailable("NATS is not reachable")
+        self._unheard = 0
         try:
             # First the subscription, then the tail: what is stored in between comes on both ways, and once.
             self._subscription = await nc.subscribe(LIVE_SUBJECTS, cb=round_parser.past_nats_py)
@@ -166,7 +168,10 @@ class Feed:
         except LogError:
             await self._unsubscribe()
             raise
-        self._begin(info, head=info.last, newest=newest)
+        sequencer = self._begin(info, head=info.last, newest=newest)
+        if self._unheard > info.last:  # stored since the tail was noted: the log has it
+            sequencer.on_sign(self._unheard)
+            self._wake.set()
         log.info("feed_started", epoch=info.epoch, head=info.last)
 
     def _stop_later(self) -> None:
@@ -204,6 +209,7 @@ class Feed:
 
     def _on_live(self, _game: bytes, entry: LogEntry) -> None:
         if self._sequencer is None:
+            self._unheard = entry.sequence
             return
         if entry.sequence <= max(self._newest_live, 1):  # a new log counts from 1 again, a cut one from its end
             self._doubts += 1
@@ -282,10 +288,11 @@ class Feed:
         entry = await self._reader.next_of_leader(item.sequence)
         return entry is None or entry.sequence != item.sequence or entry == (item.sequence, item.game, item.data)
 
-    def _begin(self, info: LogInfo, *, head: int, newest: Iterable[LogEntry]) -> None:
+    def _begin(self, info: LogInfo, *, head: int, newest: Iterable[LogEntry]) -> Sequencer:
         self._epoch = info.epoch
-        self._sequencer = Sequencer(head, park_limit=_PARK_LIMIT)
+        self._sequencer = sequencer = Sequencer(head, park_limit=_PARK_LIMIT)
         self._hub.begin(Bounds(info.epoch, info.first, head), newest)
+        return sequencer
 
 
 def _ignore(_game: bytes, _headers: bytes) -> None:

@@ -10,12 +10,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Self
 
+import structlog
+
 from relay.encode import Form
 from relay.item import Item, LogEntry
 from relay.link import CloseReason, Goodbye, Link
 from relay.ring import Ring
 from relay.start import Bounds, Gap, GapReason
 from rounds import Cursor, Filter
+
+log = structlog.get_logger()
 
 _NO_EPOCH: Final = "0"
 _SLICE_BYTES: Final = 128 << 10
@@ -185,21 +189,30 @@ class Hub:
             asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
+        try:
+            self._hand_on()
+        finally:
+            self._flush_due = bool(self._backlog)
+            if self._flush_due:
+                asyncio.get_running_loop().call_soon(self._flush)
+
+    def _hand_on(self) -> None:
+        """Hand on a slice of the backlog. A round or a link that fails costs itself, and is logged."""
         dirty: list[Channel] = []
         epoch, sequence, backlog, taken = self.head.epoch, self.head.sequence, self._backlog, 0
         while backlog and taken < _SLICE_BYTES:
             entry = backlog.popleft()
             taken, sequence = taken + len(entry.data), entry.sequence
-            self._route(Item(epoch, entry), dirty)
+            try:
+                self._route(Item(epoch, entry), dirty)
+            except Exception:
+                log.exception("round_failed", game=entry.game, cursor=str(Cursor(epoch, sequence)))
         self.head = Cursor(epoch, sequence)
         for channel in dirty:
             self._write(channel)
         # Wake whoever waits for the head to move, and be ready for the next who does.
         self._advanced.set()
         self._advanced.clear()
-        self._flush_due = bool(backlog)
-        if self._flush_due:
-            asyncio.get_running_loop().call_soon(self._flush)
 
     def _route(self, item: Item, dirty: list[Channel]) -> None:
         """Put one round into the ring, and into the pending bytes of each channel that wants it."""
@@ -227,15 +240,28 @@ class Hub:
 
     def _write(self, channel: Channel) -> None:
         """Write all that is pending for a channel, in one write per link."""
-        data = channel.form.join(channel.pending)
-        self.stats.deliveries += len(channel.pending) * len(channel.links)
-        channel.pending = []
-        limit, slow = self._unsent_bytes, []
-        for link in channel.links:
+        pending, channel.pending = channel.pending, []
+        links, limit = list(channel.links), self._unsent_bytes
+        try:
+            data = channel.form.join(pending)
+        except Exception:
+            log.exception("rounds_failed", rounds=len(pending), links=len(links))
+            for link in links:
+                self._cut(link)
+            return
+        self.stats.deliveries += len(pending) * len(links)
+        for link in links:
             transport = link.transport
-            transport.write(data)
-            if transport.get_write_buffer_size() > limit:
-                slow.append(link)
-        for link in slow:
-            self.stats.slow += 1
-            self.end(link, CloseReason.SLOW, retry_ms=0)
+            try:
+                transport.write(data)
+                if transport.get_write_buffer_size() > limit:
+                    self.stats.slow += 1
+                    self.end(link, CloseReason.SLOW, retry_ms=0)
+            except Exception:
+                log.exception("link_failed", link=link.id)
+                self._cut(link)
+
+    def _cut(self, link: Link) -> None:
+        """End a link that may lack rounds, without a goodbye, whose cursor would be wrong: the client has its own."""
+        self.remove(link)
+        link.transport.abort()

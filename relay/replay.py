@@ -336,17 +336,29 @@ class Replay:
         """Write those of `items` that are wanted, in one write; the place moves beyond all of them."""
         if self._link.ended is not None:  # its goodbye named the place
             return
-        form = self._link.form
-        if self._is_unbounded and not self._floors:  # the usual case, at half the cost
-            games = self.wanted.games
-            data = [item.rendered(form) for item in items if item.game in games and item.valid]
-        else:
-            data = [item.rendered(form) for item in items if self._is_wanted(item)]
+        try:
+            data = self._rendered(items)
+        except Exception:  # noqa: BLE001 - a round that fails costs itself only, and is told below
+            data = [form for item in items for form in self._rendered_alone(item)]
         if data:
-            self._link.transport.write(form.join(data))
+            self._link.transport.write(self._link.form.join(data))
             self._history.stats.rounds += len(data)
         if items:
             self._position = items[-1].sequence
+
+    def _rendered(self, items: Sequence[Item]) -> list[bytes]:
+        form = self._link.form
+        if self._is_unbounded and not self._floors:  # the usual case, at half the cost
+            games = self.wanted.games
+            return [item.rendered(form) for item in items if item.game in games and item.valid]
+        return [item.rendered(form) for item in items if self._is_wanted(item)]
+
+    def _rendered_alone(self, item: Item) -> list[bytes]:
+        try:
+            return self._rendered((item,))
+        except Exception:
+            log.exception("round_failed", game=item.game, cursor=item.cursor)
+            return []
 
     def _is_wanted(self, item: Item) -> bool:
         if item.game not in self.wanted.games or not item.valid or item.sequence < self._floors.get(item.game, 0):

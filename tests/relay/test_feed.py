@@ -13,6 +13,9 @@ from nats.errors import Error as NatsError
 from nats.js.errors import Error as JetStreamError
 
 from backends.log import LogSettings, connect, open_log
+from relay.feed import Feed
+from relay.item import LogEntry
+from relay.log_reader import LogReader
 from rounds import log_subject
 from tests.nats import NatsServer
 from tests.relay.conftest import KEY_HEADER, Publish, StartRelay, make_round, metric, wait_ready
@@ -127,6 +130,36 @@ async def test_lost_tail_is_found_without_a_later_round(
 
     assert seen == [3, 4]
     assert wire.lost == 1
+
+
+async def test_round_stored_while_the_feed_starts_comes_at_once(
+    start_relay: StartRelay,
+    client: aiohttp.ClientSession,
+    publish: Publish,
+    nats: NatsServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It comes behind the tail that was noted, and before anything is done with what comes: nobody waits for a poll."""
+    monkeypatch.setattr("relay.feed._POLL_S", 3600)
+    heard, on_live, newest = asyncio.Event(), Feed._on_live, LogReader.newest
+
+    def hear(self: Feed, game: bytes, entry: LogEntry) -> None:
+        on_live(self, game, entry)
+        heard.set()
+
+    async def store_meanwhile(self: LogReader) -> list[LogEntry]:
+        found = await newest(self)
+        await publish("crash", 1)
+        await heard.wait()
+        return found
+
+    monkeypatch.setattr(Feed, "_on_live", hear)
+    monkeypatch.setattr(LogReader, "newest", store_meanwhile)
+    async with connect(LogSettings(url=nats.url), name="operator") as nc:
+        epoch = (await open_log(nc, LogSettings(url=nats.url))).epoch
+    async with start_relay() as url, link(client, url, f"/ws?after={epoch}-0") as ws:
+        assert (await next_of(ws))["event"] == "hello"
+        assert await numbers(ws, 1) == [1]
 
 
 async def test_rounds_of_a_long_outage_come_when_it_is_over(

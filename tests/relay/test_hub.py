@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from relay.encode import Form, SseBlock, WebSocketText, frame
+from relay.encode import Form, Renderable, SseBlock, WebSocketText, frame
 from relay.hub import Hub, Wanted
 from relay.item import LogEntry
 from relay.link import CloseReason, Goodbye, Link
@@ -215,6 +215,72 @@ async def test_nothing_remains_of_links_that_left(hub: Hub) -> None:
         hub.remove(link)
 
     assert (len(hub), hub._channels, hub._by_game) == (0, {}, {})
+
+
+class PoisonedForm(WebSocketText):
+    """Cannot render one of the rounds."""
+
+    def render(self, item: Renderable) -> bytes:
+        if item.cursor == "k1-2":
+            raise RecursionError("poison")
+        return super().render(item)
+
+
+async def test_round_that_fails_costs_itself_only(hub: Hub) -> None:
+    """Whatever is wrong with it: what comes before and behind arrives, and so does what comes later."""
+    link, other = RecordingLink(PoisonedForm()), RecordingLink(SseBlock(chunked=False))
+    hub.add(link, wanted("crash"))
+    hub.add(other, wanted("crash"))
+
+    hub.publish([entry(1), entry(2), entry(3)])
+    await turn()
+    hub.publish([entry(4)])
+    await turn()
+
+    assert link.recorder.writes == [b"".join(frame(json_of(entry(n))) for n in (1, 3)), frame(json_of(entry(4)))]
+    assert b"".join(other.recorder.writes).count(b"id: k1-") >= 3
+    assert hub.head.sequence == 4
+
+
+async def test_link_that_fails_is_cut_and_others_go_on(hub: Hub) -> None:
+    """It is not told a cursor, since it did not get what comes before that; it has its own."""
+    bad, good = RecordingLink(), RecordingLink()
+    hub.add(bad, wanted("crash"))
+    hub.add(good, wanted("crash"))
+
+    def fail(_: object) -> None:
+        raise RuntimeError("broken")
+
+    bad.recorder.write = fail  # type: ignore[method-assign,assignment]
+    hub.publish([entry(1)])
+    await turn()
+    hub.publish([entry(2)])
+    await turn()
+
+    assert bad.recorder.aborted
+    assert bad.goodbyes == []
+    assert len(hub) == 1
+    assert good.recorder.writes == [frame(json_of(entry(1))), frame(json_of(entry(2)))]
+
+
+async def test_fault_that_nobody_thought_of_does_not_stop_the_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop is told, and what waits is handed on in the next turn."""
+    link, faults = RecordingLink(), list[object]()
+    hub.add(link, wanted("crash"))
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context["exception"]))
+
+    def fail() -> None:
+        raise RuntimeError("unthought of")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hub, "_hand_on", fail)
+        hub.publish([entry(1)])
+        await turn()
+    hub.publish([entry(2)])
+    await turn(2)
+
+    assert [str(fault) for fault in faults] == ["unthought of"]
+    assert b"".join(link.recorder.writes) == b"".join(frame(json_of(entry(n))) for n in (1, 2))
 
 
 async def test_invalid_data_in_the_log_is_counted_and_skipped(hub: Hub) -> None:
