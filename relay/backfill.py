@@ -1,17 +1,22 @@
 """``stream-relay backend backfill``: rounds that are already in the table, into the log, with a bar if one watches."""
 
 import asyncio
+from collections.abc import Coroutine
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from backends.acks import Stats
 from backends.contract import BackendContext
 from backends.ingest import run_ingest
+from backends.log_settings import LogSettings
 from backends.postgres.backfill import Range, TableBackfill
 from backends.postgres.care import care_of
+from backends.postgres.proof import accepting
+from backends.postgres.slot import ReplicationOptions
 from backends.rejects import RejectsStream
 from relay.serve import load_catalogue, stop_requested
 from relay.settings import Settings
@@ -45,6 +50,8 @@ async def backfill(settings: Settings, *, first: int | None, last: int | None, r
     publish = settings.publish.model_copy(update={"confirm_lag_s": 0.0})
     async with RejectsStream(settings.nats, name) as rejects:
         ingest = run_ingest(backend, settings.nats, publish, rejects=rejects, name="backfill")
+        if last is None and isinstance(options, ReplicationOptions):
+            ingest = _accepted(ingest, options, settings.nats)
         work = asyncio.create_task(ingest, name="backfill")
         stop = asyncio.create_task(stop_requested(), name="stop")
         with bar.progress:
@@ -55,6 +62,12 @@ async def backfill(settings: Settings, *, first: int | None, last: int | None, r
             with suppress(asyncio.CancelledError):
                 stats = await work
                 log.info("backfill_finished", stored=stats.acked, left_out=backend.left_out, rejected=stats.rejected)
+
+
+async def _accepted(ingest: Coroutine[Any, Any, Stats], options: ReplicationOptions, nats: LogSettings) -> Stats:
+    """Let a slot that was moved or made anew be gone on with, once what it does not hold has been filled in."""
+    async with accepting(options, nats):
+        return await ingest
 
 
 class _Bar:

@@ -31,6 +31,7 @@ _NOT_READY: Final = (
     "publication_missing",
     "publication_late",
     "publication_changed",
+    "publication_changed",
     "table_not_published",
 )
 _LEFT: Final = "left"

@@ -28,6 +28,10 @@ class StreamLost(Exception):
     """The connection cannot be used any more, or never came to be; a new one may do. ``str()`` says why."""
 
 
+class NoAnswer(StreamLost):
+    """The server took a query and has not answered it in time; it may be at it still."""
+
+
 class ServerError(StreamLost):
     """The server refused a query or ended the stream, and said why."""
 
@@ -148,7 +152,7 @@ class Link:
                 while await self._result() is not None:
                     pass  # one statement has one result, and then None
         except TimeoutError:
-            raise StreamLost(f"no answer from the server within {timeout_s:g} s") from None
+            raise NoAnswer(f"no answer from the server within {timeout_s:g} s") from None
         except psycopg.Error as error:
             raise StreamLost(f"connection lost: {_first_line(error)}") from error
         if result.status == ExecStatus.FATAL_ERROR:

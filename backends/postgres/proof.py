@@ -11,7 +11,7 @@ from hashlib import blake2s
 
 import structlog
 
-from backends.contract import Kept, Places, PlaceTaken, SourceError
+from backends.contract import Kept, Places, PlaceTaken
 from backends.log_settings import LogSettings
 from backends.places import LogPlaces
 from backends.postgres.capture import WalPosition
@@ -106,27 +106,30 @@ async def accepting(options: ReplicationOptions, log_settings: LogSettings) -> A
     """Take the slot's place for ours once the block has ended well: it fills in what came before that from the table.
 
     Until then the slot counts as moved, so that what was begun and broken off is begun again. A slot that somebody
-    reads, or that there is none of, is left alone.
+    reads, or that cannot be looked at, is left alone.
 
     Raises:
-        SourceError: The server cannot be reached.
         LogError: The log cannot be used until an operator acts.
     """
+    found = await _look_at_slot(options)
+    yield
+    if found is not None and found[1].holder is None:
+        system, slot = found
+        async with LogPlaces[WalPosition](log_settings) as places:
+            await Proof(places, options).accept(system, slot)
+
+
+async def _look_at_slot(options: ReplicationOptions) -> tuple[str, Slot] | None:
     try:
         link = await Link.connect(options)
         try:
             (system,) = await link.query("IDENTIFY_SYSTEM", options.connect_timeout_s)
-            slot: Slot | None = await check_slot(link, options)
-        except SlotLost:
-            slot = None
+            return system["systemid"] or "", await check_slot(link, options)
         finally:
             await link.close()
-    except StreamLost as error:
-        raise SourceError(str(error)) from error
-    yield
-    if slot is not None and slot.holder is None:
-        async with LogPlaces[WalPosition](log_settings) as places:
-            await Proof(places, options).accept(system["systemid"] or "", slot)
+    except (SlotLost, StreamLost) as error:
+        log.warning("slot_not_looked_at", slot=options.slot, error=str(error))
+        return None
 
 
 def _lsn(place: str) -> int:

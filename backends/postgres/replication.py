@@ -20,6 +20,7 @@ from psycopg.errors import Diagnostic
 
 from backends.backlog import Backlog
 from backends.contract import BackendContext, Places, PlaceTaken, SourceError
+from backends.log_settings import LogError
 from backends.postgres.capture import Capture, Item, TableRenamed, WalPosition
 from backends.postgres.link import Link, ServerError, StreamLost
 from backends.postgres.options import quote_identifier, quote_literal
@@ -51,6 +52,7 @@ _LEAVE_S: Final = 0.5
 _HURRIES: Final = 5
 _HURRY_S: Final = 0.25
 
+_CANCEL_S: Final = 0.1
 _WATCH_S: Final = 1.0
 """How often the place may move over what held no round, and the publication is looked at then."""
 
@@ -125,8 +127,7 @@ class PostgresReplication:
         try:
             yield
         finally:
-            heartbeat.cancel()
-            await asyncio.wait([heartbeat])
+            await _ended(heartbeat)
             await self._close()
 
     async def read(self) -> AsyncIterator[Sequence[Item]]:
@@ -294,9 +295,7 @@ class PostgresReplication:
         try:
             yield
         finally:
-            timer.cancel()
-            cover.cancel()
-            await asyncio.wait([timer, cover])
+            await _ended(timer, cover)
 
     async def _keep_alive(self, link: Link) -> None:
         timeout_s = self._options.sender_timeout_s
@@ -333,7 +332,7 @@ class PostgresReplication:
                         await asyncio.sleep(min(_WATCH_S, options.sender_timeout_s / _TICKS))
                 finally:
                     await watch.close()
-            except PlaceTaken as error:
+            except (PlaceTaken, LogError) as error:
                 link.fail(StreamLost(str(error)))
                 return
             except StreamLost as error:
@@ -468,3 +467,12 @@ class PostgresReplication:
             except StreamLost as error:
                 self._log.warning("heartbeat_failed", error=str(error))
             await asyncio.sleep(every_s)
+
+
+async def _ended(*tasks: asyncio.Task[None]) -> None:
+    """Cancel until it has worked: psycopg uses `asyncio.wait_for`, which in Python 3.11 can swallow a cancellation."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_CANCEL_S)

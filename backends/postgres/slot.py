@@ -3,6 +3,7 @@
 Owns the states that a slot can be in and the words for each: what it is and what to run. Knows nothing of the stream.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Final, Literal, Self
@@ -11,7 +12,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from backends.contract import SourceError
 from backends.postgres.capture import columns_of
-from backends.postgres.link import Link, Record, ServerError
+from backends.postgres.link import Link, NoAnswer, Record, ServerError, StreamLost
 from backends.postgres.options import Identifier, PostgresOptions, quote_identifier
 from backends.postgres.statements import one_line, statement
 from backends.postgres.wal import parse_lsn
@@ -168,22 +169,66 @@ async def check_publication(link: Link, options: ReplicationOptions) -> str | No
 async def create_missing(link: Link, options: ReplicationOptions) -> int | None:
     """Make publication and slot if neither exists; return where the new slot starts, None when nothing was made.
 
-    Of several processes that start together one makes them, and the others wait for it, until it closes `link`.
+    Of several processes that start together one makes them, and the others wait for it, until it closes `link`. A
+    slot is there when every transaction that was open has ended; they are waited for within ``connect_timeout_s``.
 
     Raises:
-        SourceError: The server refused; the text has what to run.
+        SourceError: The server refused, or waits for somebody; the text has what to run.
         StreamLost: The connection broke.
     """
-    await _ask(link, options, "lock_setup", slot=options.slot)
-    if await _publication(link, options) is not None or await _slot(link, options) is not None:
-        return None
-    made = None
-    for sql in _creation(options):
+    create_publication, create_slot = _creation(options)
+    try:
+        await _ask(link, options, "lock_setup", slot=options.slot)
+        if await _publication(link, options) is not None or await _slot(link, options) is not None:
+            return None
+        await _make(link, options, create_publication)
         try:
-            made = await link.query(sql, options.connect_timeout_s)
-        except ServerError as error:
-            raise SourceError(f"cannot set up replication: {error}; run as an owner: {one_line(sql)}") from error
-    return parse_lsn(made[0]["lsn"] or "") if made else None
+            made = await _make(link, options, create_slot)
+        except (SourceError, StreamLost):
+            with suppress(StreamLost):
+                await _undo(link, options)
+            raise
+    except NoAnswer as error:
+        raise SourceError(f"replication slot {options.slot!r} cannot be made: {error}") from error
+    return parse_lsn(made[0]["lsn"] or "")
+
+
+async def _make(link: Link, options: ReplicationOptions, sql: str) -> list[Record]:
+    try:
+        return await link.query(sql, options.connect_timeout_s)
+    except NoAnswer as error:
+        raise NoAnswer(f"{error}{await _what_holds(link, options)}") from error
+    except ServerError as error:
+        raise SourceError(f"cannot set up replication: {error}; run as an owner: {one_line(sql)}") from error
+
+
+async def _what_holds(link: Link, options: ReplicationOptions) -> str:
+    """Name what a statement without an answer waits for, as far as the server tells."""
+    watch = await Link.connect(options, replication=False)
+    try:
+        found = await watch.query(statement("read_blockers", pid=str(link.pid)), options.connect_timeout_s)
+    finally:
+        await watch.close()
+    if not found:
+        return ""
+    blocker = found[0]
+    age = f"open for {blocker['open_s']} s" if blocker["open_s"] else "open for an unknown time"
+    who = f"process {blocker['pid']} ({blocker['usename']}, {blocker['application_name'] or 'no application name'})"
+    return (
+        f"; it waits for the transaction of {who}, {age}, which has to end; or run:"
+        f" SELECT pg_terminate_backend({blocker['pid']});"
+    )
+
+
+async def _undo(link: Link, options: ReplicationOptions) -> None:
+    """Leave nothing half made: a publication without its slot would look like a slot that was lost."""
+    undo = await Link.connect(options, replication=False)
+    try:
+        await undo.query(f"SELECT pg_catalog.pg_terminate_backend({link.pid}, 5000)", options.connect_timeout_s + 5)
+        await undo.query(statement("drop_slot_if_there", slot=options.slot), options.connect_timeout_s)
+        await undo.query(statement("drop_publication", publication=options.publication), options.connect_timeout_s)
+    finally:
+        await undo.close()
 
 
 async def _publication(link: Link, options: ReplicationOptions) -> Record | None:

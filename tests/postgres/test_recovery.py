@@ -12,6 +12,7 @@ from backends.log_settings import LogSettings
 from backends.postgres.backfill import TableBackfill
 from backends.postgres.slot import SlotLost
 from backends.registry import make_backend
+from relay.backfill import backfill
 from relay.ingest import watched_ingest
 from relay.sections import BackendSettings
 from relay.settings import Settings
@@ -153,6 +154,26 @@ async def test_loss_between_two_processes_stops_every_start_until_it_is_accepted
     await run_with_rows(accepted, postgres, nats, 151, 200)
     await run_with_rows(settings, postgres, nats, 201, 210)
     assert [number for _, number in await stored(nats)] == [*range(1, 101), *range(151, 211)]
+
+
+async def test_loss_is_accepted_by_the_backfill_that_its_sentence_names(
+    postgres: PostgresServer, nats: NatsServer
+) -> None:
+    """Once the operator has filled in what is missing, ingest goes on; filling in a part does not count."""
+    await postgres.make_rounds_table()
+    settings = settings_for(postgres, nats, on_lost="stop")
+    await run_with_rows(settings, postgres, nats, 1, 100)
+    await lose(postgres, "moved")
+    with pytest.raises(SlotLost, match=r"backend backfill --from-id"):
+        await run_until_held(settings, postgres, nats, 101)
+
+    await backfill(settings, first=100, last=120, rate=0, interactive=False)
+    with pytest.raises(SlotLost, match=r"\(moved\)"):
+        await run_until_held(settings, postgres, nats, 121)
+    await backfill(settings, first=100, last=None, rate=0, interactive=False)
+    await run_with_rows(settings, postgres, nats, 151, 160)
+
+    assert [number for _, number in await stored(nats)] == list(range(1, 161))
 
 
 async def test_log_that_lost_its_end_is_noticed_and_filled_in(

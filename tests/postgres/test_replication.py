@@ -298,6 +298,27 @@ async def test_slot_that_was_dropped_is_not_made_anew(postgres: PostgresServer) 
     assert lost.value.state is SlotState.MISSING
 
 
+async def test_slot_that_waits_for_an_open_transaction_says_whose(any_postgres: PostgresServer) -> None:
+    """The server makes a slot when everybody is done; a forgotten session is named, and nothing is left half made."""
+    server = any_postgres
+    await server.make_rounds_table()
+    await server.execute("CREATE TABLE other (n int)")
+    connection = await server.connect()
+    await connection.execute("SET application_name = 'forgotten'; BEGIN; INSERT INTO other VALUES (1)")
+    pid = connection.get_server_pid()
+    for _ in range(2):
+        with pytest.raises(
+            SourceError,
+            match=rf"cannot be made: no answer .* waits for the transaction of process {pid} \(postgres, forgotten\),"
+            rf" open for \d+ s, .* pg_terminate_backend\({pid}\)",
+        ):
+            await open_once(server, connect_timeout_s=0.5)
+    assert await server.fetch("SELECT FROM pg_replication_slots") == []
+    assert await server.fetch("SELECT FROM pg_publication") == []
+    await connection.close()
+    await open_once(server)
+
+
 async def test_publication_of_inserts_lets_updates_through(postgres: PostgresServer) -> None:
     """On a table without a key, publishing updates would make the producer's UPDATE fail."""
     await postgres.execute(
