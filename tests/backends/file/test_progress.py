@@ -103,11 +103,12 @@ async def test_lines_of_the_log_stand_above_the_bar(tmp_path: Path, nats: NatsSe
 
 async def screen_of(*arguments: str, **environment: str) -> list[str]:
     """The lines that stand on a wide terminal once a command has ended."""
+    own = {name: value for name, value in clean_environment().items() if name not in ("COLUMNS", "LINES")}
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (200, 400))
     process = await asyncio.create_subprocess_exec(
         COMMAND, *arguments, stdin=theirs, stdout=theirs, stderr=theirs,
-        env=clean_environment() | {"TERM": "xterm"} | environment,
+        env=own | {"TERM": "xterm"} | environment,
     )  # fmt: skip
     os.close(theirs)
     printed = await asyncio.to_thread(everything, ours)
