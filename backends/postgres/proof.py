@@ -16,7 +16,7 @@ from backends.log_settings import LogSettings
 from backends.places import LogPlaces
 from backends.postgres.capture import WalPosition
 from backends.postgres.link import Link, StreamLost
-from backends.postgres.slot import ReplicationOptions, Slot, SlotLost, SlotState, check_slot
+from backends.postgres.slot import BACKFILL, ReplicationOptions, Slot, SlotLost, SlotState, check_slot
 from backends.postgres.wal import format_lsn
 
 log = structlog.get_logger()
@@ -66,6 +66,9 @@ class Proof:
         await self._places.recall(self._source, comes_again, since=since)
         if options.accept_lsn != format_lsn(at):
             self._check(slot, kept, newest)
+        if kept is None and not newest and await self._places.newest():
+            # Another backend, or an older release: where that stopped, only an operator knows.
+            log.warning("slot_begins_late", slot=options.slot, at=format_lsn(at), run=BACKFILL)
         if kept is None or _lsn(kept.place) < at or kept.note != slot.publication:
             await self.keep(at, slot.publication)
         return newest >= at

@@ -18,7 +18,7 @@ from backends.ingest import run_ingest
 from backends.log_settings import LogSettings
 from backends.postgres.replication import PostgresReplication
 from backends.publisher_settings import PublisherSettings
-from tests.backends.harness import stored
+from tests.backends.harness import captured_events, stored
 from tests.nats import NatsServer
 from tests.postgres.ingesting import CONTEXT, notify_backend, set_up_notify
 from tests.postgres_server import PostgresServer
@@ -193,6 +193,20 @@ async def test_backend_is_changed_by_one_setting_with_rows_while_nobody_runs(
         await bring(make(), 3000, meanwhile=50)
 
     assert sorted(number for _, number in await stored(nats)) == list(range(1, last + 1))
+
+
+async def test_first_slot_on_a_log_of_another_backend_is_warned_of(postgres: PostgresServer, nats: NatsServer) -> None:
+    """It begins when it is made: rows that came between are for a backfill, and the warning names it."""
+    await postgres.make_rounds_table()
+    await set_up_notify(postgres)
+    async with ingesting(notify_backend(postgres), nats):
+        await postgres.insert_rounds(1, 10)
+        await log_holds(nats, 10)
+    await postgres.insert_rounds(11, 20)
+    with captured_events() as events:
+        async with ingesting(PostgresReplication({"dsn": postgres.dsn(), "create": True}, CONTEXT), nats):
+            await events.seen("slot_begins_late")
+    assert "backend backfill --from-id" in next(e["run"] for e in events.details if e["event"] == "slot_begins_late")
 
 
 async def test_first_start_now_on_a_log_of_other_tables_begins_now(postgres: PostgresServer, nats: NatsServer) -> None:
