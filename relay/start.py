@@ -28,6 +28,7 @@ SETTLE_S: Final = 1.0
 _RFC3339: Final = re.compile(
     r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[-+ ][0-9]{2}:[0-9]{2})\Z", re.IGNORECASE
 )
+_NUMBER: Final = re.compile(r"\A[0-9]{1,20}(\.[0-9]{1,20})?\Z")
 LATEST_MS: Final = 253_402_214_400_000
 """The last day of the year 9999: what is later, people mean as never, and no clock can add to."""
 
@@ -71,8 +72,8 @@ class Start:
 
     @property
     def is_told(self) -> bool:
-        """True when the client knows of cursors, and so is told how whole its answer is."""
-        return self.after is not None or self.since_ms is not None
+        """True when the client asked by a cursor or a time, and so is told how whole its answer is."""
+        return self.after is not None or self.since_ms is not None or self.until_ms is not None
 
     @classmethod
     def parse(cls, query: Mapping[str, str], *, last_event_id: str | None = None) -> Self:
@@ -171,10 +172,7 @@ def _speed(query: Mapping[str, str]) -> float | None:
     text = query.get("speed")
     if text is None:
         return None
-    try:
-        speed = float(text)
-    except ValueError:
-        speed = math.nan
+    speed = float(text) if _NUMBER.match(text) else math.nan
     if not MIN_SPEED <= speed <= MAX_SPEED:
         raise BadRequest(f"speed {text[:40]!r} is not a number from {MIN_SPEED:g} to {MAX_SPEED:g}")
     return speed

@@ -3,12 +3,16 @@
 Pure. A filter is a hashable value, so that the hub runs it once per round however many clients share it.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Final, Self
 
 import msgspec
+
+_NUMBER: Final = re.compile(r"\A[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?\Z", re.IGNORECASE | re.ASCII)
+"""A decimal number and nothing else: Python's own reading takes underscores, spaces and the digits of any script."""
 
 PARAMETERS: Final = ("min_point", "max_point", "colors", "trends")
 
@@ -127,9 +131,11 @@ def _decimal(raw: msgspec.Raw) -> Decimal | None:
 
 
 def _finite(text: str) -> Decimal | None:
+    if _NUMBER.match(text) is None:
+        return None
     try:
         number = Decimal(text)
-    except InvalidOperation:
+    except InvalidOperation:  # an exponent of more digits than anything can have
         return None
     return number if number.is_finite() else None
 

@@ -217,13 +217,14 @@ async def test_paced_replay_waits_only_for_rounds_that_are_sent(relay: str, log:
 
 
 async def test_replay_without_a_beginning_begins_with_the_oldest_round(relay: str, log: LogWriter) -> None:
-    """`to` alone is everything up to there."""
+    """`to` alone is everything up to there; it is a time, so its client is told how whole the answer is."""
     await log.store(*(make_round("crash", number) for number in range(50)))
 
     async with watch(relay, "crash", to=at(20)) as viewer:
         await viewer.to_the_end()
 
     assert viewer.ids == list(range(21))
+    assert viewer.events == [{"event": "hello", "complete": True, "first": log.cursor(1), "head": log.cursor(50)}]
     assert_completed(viewer)
 
 

@@ -12,6 +12,8 @@ from relay.start import MAX_LAST, Bounds, Gap, GapReason, Start, hello, resume
 from rounds import Cursor, InvalidCursor
 from rounds.cursor import MAX_SEQUENCE
 
+NEARLY_NUMBERS = ["1_0", " 5", "5 ", "5\n", "+5", "٣", "5.", ".5", "1e1", "0x5", "1" * 21]
+"""What Python would read as numbers, most of it."""
 EPOCHS = st.sampled_from(["k1", "k2"])
 
 
@@ -177,7 +179,9 @@ def test_last_is_a_whole_number_within_its_limit(text: str) -> None:
         Start.parse({"last": text})
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "-0", "0.001", "10001", "1e300", "inf", "-inf", "nan", "", "fast", "1,5"])
+@pytest.mark.parametrize(
+    "text", ["0", "-1", "-0", "0.001", "10001", "1e300", "inf", "-inf", "nan", "", "fast", "1,5", *NEARLY_NUMBERS]
+)
 def test_speed_is_a_positive_number_within_its_limits(text: str) -> None:
     """Zero would never end, and no clock knows how to be not a number of times as fast."""
     with pytest.raises(BadRequest, match=r"is not a number from 0\.01 to 10000"):
