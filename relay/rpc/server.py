@@ -47,6 +47,8 @@ async def listening_grpc(
             ("grpc.max_concurrent_streams", settings.streams_per_connection),
             ("grpc.keepalive_time_ms", round(settings.keepalive_s * 1000)),
             ("grpc.keepalive_timeout_ms", round(settings.keepalive_timeout_s * 1000)),
+            # The option before this one is about unacknowledged bytes only: a peer whose kernel lives has a minute.
+            ("grpc.http2.ping_timeout_ms", round(settings.keepalive_timeout_s * 1000)),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
             ("grpc.so_reuseport", 0),  # two relays on one port would share its clients unseen

@@ -1,0 +1,116 @@
+"""HTTP/2 pings, seen from a client that is nothing but frames: what the relay sends, and what it allows."""
+
+import asyncio
+import time
+from typing import Final
+
+import pytest
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+
+from auth.keys import DEMO_KEY
+from tests.rpc.conftest import Relay, StartRelay
+
+pytestmark = pytest.mark.service
+
+_HEADERS, _PING, _GOAWAY, _ACK = 1, 6, 7, 1  # RFC 9113 section 6
+_OFTEN_S: Final = 1.0
+_ALLOWED_S: Final = 5.1
+_PINGS: Final = 4
+"""More than the strikes that the library gives a client that pings too often."""
+
+
+class Frames:
+    """A connection with one stream of all games on it."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    def begin(self) -> None:
+        h2 = H2Connection(H2Configuration(client_side=True))
+        h2.initiate_connection()
+        call = [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", "/datastream.DataStream/StreamAll"),
+            (":authority", "relay"),
+            ("content-type", "application/grpc"),
+            ("te", "trailers"),
+            ("x-api-key", DEMO_KEY),
+        ]
+        h2.send_headers(1, call)
+        h2.send_data(1, b"\0\0\0\0\0", end_stream=True)
+        self._writer.write(h2.data_to_send())
+
+    def ping(self) -> None:
+        self._send(_PING, 0, b"are you?")
+
+    async def until(self, wanted: int) -> bytes:
+        """Read up to a frame of a type and return its payload; pings are answered, as every HTTP/2 library does."""
+        async with asyncio.timeout(40):
+            while True:
+                head = await self._reader.readexactly(9)
+                kind, flags = head[3], head[4]
+                payload = await self._reader.readexactly(int.from_bytes(head[:3]))
+                if kind == _PING and flags == 0:
+                    self._send(_PING, _ACK, payload)
+                if kind == wanted and not (kind == _PING and flags & _ACK):
+                    return payload
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _send(self, kind: int, flags: int, payload: bytes) -> None:
+        self._writer.write(len(payload).to_bytes(3) + bytes((kind, flags)) + bytes(4) + payload)
+
+
+async def connected(relay: Relay) -> Frames:
+    frames = Frames(*await asyncio.open_connection("127.0.0.1", relay.grpc_port))
+    frames.begin()
+    await frames.until(_HEADERS)
+    return frames
+
+
+async def relay_pings(relay: Relay) -> float:
+    """Return after how many seconds of silence the relay has pinged."""
+    frames, began = await connected(relay), time.monotonic()
+    await frames.until(_PING)
+    frames.close()
+    return time.monotonic() - began
+
+
+async def pinging(relay: Relay, every_s: float) -> bytes:
+    """Ping some times at an interval; return why the relay ended that, or nothing when it did not."""
+    frames = await connected(relay)
+    ended = asyncio.create_task(frames.until(_GOAWAY))
+    for _ in range(_PINGS):
+        await asyncio.wait((ended,), timeout=every_s)  # the interval is what is tested
+        if ended.done():
+            break
+        frames.ping()
+    await asyncio.wait((ended,), timeout=_OFTEN_S)
+    why = ended.result()[8:] if ended.done() else b""
+    ended.cancel()
+    frames.close()
+    return why
+
+
+async def test_pings_both_ways(start_relay: StartRelay) -> None:
+    """The relay pings a silent connection; clients may ping every 5 s, and those who do it more often are told."""
+    async with start_relay(grpc={"keepalive_s": 10}) as relay:
+        pinged_s, allowed, too_often = await asyncio.gather(
+            relay_pings(relay), pinging(relay, _ALLOWED_S), pinging(relay, _OFTEN_S)
+        )
+
+    assert 9 < pinged_s < 30
+    assert allowed == b""
+    assert too_often == b"too_many_pings"
+
+
+async def test_dead_client_is_noticed(start_relay: StartRelay) -> None:
+    """A client that does not answer pings is given up, and its place is free."""
+    async with start_relay(grpc={"keepalive_s": 10, "keepalive_timeout_s": 1}) as relay:
+        frames = await connected(relay)
+        await relay.metric_becomes("relay_links", 1)
+        await relay.metric_becomes("relay_links", 0, within_s=40)  # nobody reads, so nobody answers
+        frames.close()
