@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+NOTED = > $(VENV)/install.log 2>&1 || \
+  { echo "Installing failed (is a package registry reachable?): $$(grep -E '^ERROR' $(VENV)/install.log | tail -1); all of it is in $(VENV)/install.log" >&2; exit 1; }
 # Tests of real servers mostly wait for them: more of them than cores may run at a time.
 WORKERS ?= 4
 .PHONY: help run run-postgres test check format bench proto lock install clean
@@ -16,12 +19,12 @@ install: $(READY) ## Install everything that run, test and check need into .venv
 $(READY): requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	  { echo "stream-relay needs Python >= 3.11, found: $$($(PYTHON) --version 2>&1 | head -1); try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	@test -x $(BIN)/python || { echo "1/3 making $(VENV)"; $(PYTHON) -m venv $(VENV); } || \
 	  { echo "$(PYTHON) cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
-	@echo "Installing into $(VENV) (once) ..."
-	@{ $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock && \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . ; } > $(VENV)/install.log 2>&1 || \
-	  { echo "Installing failed (is a package registry reachable?): $$(grep -E '^ERROR' $(VENV)/install.log | tail -1); all of it is in $(VENV)/install.log" >&2; exit 1; }
+	@echo "2/3 installing $$(grep -c '==' requirements-dev.lock) packages with pip, once; about a minute"
+	@$(PIP) --require-hashes -r requirements-dev.lock $(NOTED)
+	@echo "3/3 installing stream-relay itself"
+	@$(PIP) --no-deps --no-build-isolation -e . $(NOTED)
 	@touch $@
 
 run: $(READY) ## Everything embedded on this machine: NATS, recorded rounds, relay, ready to curl

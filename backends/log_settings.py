@@ -8,7 +8,7 @@ LogError
 """
 
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
@@ -51,6 +51,19 @@ class LogMismatch(LogError):
             f"stream {self.stream!r} exists with other settings and was not changed: {each}. "
             "Change the stream (nats stream edit) or the RELAY_NATS_ settings"
         )
+
+
+CONNECTION_FIELDS: Final = (
+    "url",
+    "creds_file",
+    "user",
+    "password",
+    "token",
+    "tls_ca_file",
+    "tls_cert_file",
+    "tls_key_file",
+)
+"""Those of `LogSettings` that say which server, and who we are there; the others are of the log itself."""
 
 
 class LogSettings(BaseModel):

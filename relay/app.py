@@ -107,7 +107,7 @@ def _headers_of(error: Exception, status: int) -> dict[str, str] | None:
 
 def _sentence(request: web.Request, error: web.HTTPException) -> str:
     if error.status == 404:
-        return f"nothing is at {request.path[:100]!r}"
+        return f"nothing is at {request.path[:100]!r}; what there is is shown at /docs"
     if isinstance(error, web.HTTPMethodNotAllowed):
         return f"{error.method} is not allowed here; allowed: {', '.join(sorted(error.allowed_methods))}"
     return (error.text or error.reason or "bad request").strip()

@@ -8,6 +8,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -44,6 +45,8 @@ _IN_URL: Final = re.compile(r"(://)[^\s,'\"]*(@)")
 """All that stands before the last ``@``: where a password is optional, the name may be a token."""
 _IN_DSN: Final = re.compile(r"(password\s*=\s*)(?:'[^']*'|[^\s&]+)()", re.IGNORECASE)
 _BOUNDS: Final = {"ge": "of at least", "gt": "above", "le": "up to", "lt": "below"}
+_ALIKE: Final = 0.75
+"""From this likeness on a name is taken for a misspelt one: one or two letters of a usual variable."""
 _SECRET_NAME: Final = re.compile(r"password|secret|token|api_?key", re.IGNORECASE)
 
 
@@ -162,10 +165,19 @@ def _unknown_variables(environ: Mapping[str, str]) -> set[str]:
 
 
 def _allowed_near(name: str) -> str:
-    """Say which settings there are in the section that `name` seems to mean."""
+    """Say which settings there are in the section that `name` seems to mean, those that are spelt alike first."""
     section = "_".join(name.split("_")[:2]) + "_"
-    near = [known for known in variables() if known.startswith(section)] or list(variables())
-    return f"there are: {', '.join(sorted(near))}"
+    known = list(variables())
+    if near := [variable for variable in known if variable.startswith(section)]:
+        return f"there are: {', '.join(sorted(near, key=lambda variable: -_likeness(variable, name)))}"
+    alike = [variable for variable in known if _likeness(variable, name) > _ALIKE]
+    meant = f"did you mean {max(alike, key=lambda variable: _likeness(variable, name))}? " if alike else ""
+    sections = [f"{ENV_PREFIX}{section}_…".upper() for section in Settings.model_fields if _section_model(section)]
+    return f"{meant}there are: {', '.join(sections)}; all of them are shown by: stream-relay config"
+
+
+def _likeness(one: str, other: str) -> float:
+    return SequenceMatcher(None, one, other).ratio()
 
 
 def _sentence(fault: Any, given_by: Mapping[str, Origin]) -> str:

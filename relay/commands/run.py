@@ -2,26 +2,13 @@
 
 import asyncio
 import os
-import signal
 import sys
 from collections.abc import Coroutine
 from typing import Any, NoReturn
 
 import typer
 
-
-def end_quietly_on_interrupt() -> None:
-    """Let Ctrl-C end the process with status 130 and no word, wherever it is: in an import, say, or half way out.
-
-    A handler, since typer makes of KeyboardInterrupt what it likes. Leaves alone what ignores the signal, as
-    background jobs of a shell do.
-    """
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _leave)
-
-
-def _leave(_number: int, _frame: object) -> None:
-    os._exit(130)
+from relay.commands.interrupt import end_quietly_on_interrupt, raise_on_interrupt
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
@@ -30,9 +17,8 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 
     from relay.commands.exits import sentences
 
-    if signal.getsignal(signal.SIGINT) is _leave:  # the runner cancels our work, and that cleans up
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        raise_on_interrupt()  # the runner cancels our work, and that cleans up
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(work)
     except KeyboardInterrupt:

@@ -6,7 +6,7 @@ Owns the demo: a real nats-server, recorded rounds that play as if live, a relay
 import asyncio
 import shutil
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -17,6 +17,7 @@ from auth.keys import DEMO_KEY, KeyStore
 from auth.tokens import TokenSigner
 from backends.contract import BackendContext
 from backends.ingest import run_ingest
+from backends.log_settings import CONNECTION_FIELDS
 from backends.recordings import bundled
 from backends.registry import make_backend
 from relay.demo.embedded_nats import nats_server
@@ -35,6 +36,21 @@ _POSTGRES_HINT: Final = """
 """
 
 
+_OWN: Final = (
+    "http.host",
+    "grpc.host",
+    "auth.",
+    "drain.",
+    *(f"nats.{name}" for name in CONNECTION_FIELDS),
+)
+"""Settings of what the demo has of its own: a nats-server, two keys, loopback, an end that comes at once."""
+
+
+def passed_over(given: Iterable[str]) -> list[str]:
+    """Name the variables among settings that somebody gave (as ``section.field``) which change nothing here."""
+    return sorted(f"RELAY_{path.replace('.', '_')}".upper() for path in given if path.startswith(_OWN))
+
+
 async def dev(settings: Settings, *, out: Console) -> None:
     """Run everything until SIGINT or SIGTERM.
 
@@ -43,10 +59,12 @@ async def dev(settings: Settings, *, out: Console) -> None:
     """
     context = BackendContext(catalogue=load_catalogue(settings.games_file))
     async with nats_server() as nats_url, _demo_source(settings.backend, context) as source:
+        own_nats = dict.fromkeys(CONNECTION_FIELDS) | {"url": nats_url}
         settings = settings.model_copy(
             update={
+                "http": settings.http.model_copy(update={"host": "127.0.0.1"}),
                 "grpc": settings.grpc.model_copy(update=_grpc_address(settings)),
-                "nats": settings.nats.model_copy(update={"url": nats_url}),
+                "nats": settings.nats.model_copy(update=own_nats),
                 "backend": source.backend,
                 "drain": DrainSettings(grace_s=1, margin_s=1),  # Ctrl-C means now
             }

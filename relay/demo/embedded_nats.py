@@ -5,7 +5,6 @@ import re
 import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Final
 
 from relay.demo.postgres_programs import command_as
 from relay.demo.process import log_of, stop
+from relay.demo.scratch import scratch_folder
 from relay.errors import StartError
 
 _LISTENING: Final = re.compile(rb"Listening for client connections on 127\.0\.0\.1:([0-9]+)")
@@ -25,14 +25,14 @@ async def nats_server(store: Path | None = None) -> AsyncIterator[str]:
     """Run nats-server with JetStream on a port of the system's choice, loopback only; yield its URL.
 
     Args:
-        store: Where JetStream keeps its files. None: a temporary folder that goes when the server stops.
+        store: Where JetStream keeps its files. None: a folder that goes when the server stops.
 
     Raises:
         StartError: There is no nats-server on this machine, it did not start, or it ended while the block lasted: then
             the block is cancelled, and the error comes in a group.
     """
     program = _find()
-    with tempfile.TemporaryDirectory(prefix="stream-relay-", ignore_cleanup_errors=True) as temporary:
+    with scratch_folder() as temporary:
         process = await asyncio.create_subprocess_exec(
             *command_as(None), program, "-a", "127.0.0.1", "-p", "-1", "-js", "-sd", str(store or temporary),
             stdin=asyncio.subprocess.DEVNULL,

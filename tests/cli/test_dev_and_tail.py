@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from auth.keys import DEMO_KEY
 from rounds import Catalogue
 from tests.cli.command import COMMAND, assert_one_line, run, started
 from tests.clients.program import Program, clean_environment
@@ -149,6 +151,91 @@ def test_dev_that_is_killed_takes_its_nats_server_along() -> None:
         os.close(end)
 
     assert ended
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """A folder that the account of an embedded PostgreSQL can get to, as the system's temporary one."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+@pytest.mark.parametrize("backend", ["file", "postgres-notify"])
+def test_folder_of_a_killed_dev_goes_with_the_next_start(public_folder: Path, backend: str) -> None:
+    """``kill -9`` leaves a folder; the next demo removes it, and none that somebody still uses."""
+    place = {"TMPDIR": str(public_folder)}
+    with started("dev", "--port", "0", "--grpc-port", "0", "--backend", backend, **place) as program:
+        program.wait_for(r"^Ctrl-C stops", within_s=60)
+        os.kill(program.pid, signal.SIGKILL)
+        program.wait()
+    left = folders_in(public_folder)
+    assert left
+    with started("dev", "--port", "0", "--grpc-port", "0", **place) as other:
+        other.wait_for(r"^Ctrl-C stops")
+        used = folders_in(public_folder) - left
+        for folder in left | used:
+            os.utime(folder, (0, 0))  # as if all this was long ago
+        with started("dev", "--port", "0", "--grpc-port", "0", **place) as program:
+            program.wait_for(r"^Ctrl-C stops")
+            found = folders_in(public_folder)
+    assert len(used) == 1
+    assert used < found
+    assert not left & found
+    assert not folders_in(public_folder)
+
+
+def folders_in(place: Path) -> set[Path]:
+    return set(place.glob("stream-relay-dev-*"))
+
+
+def test_dev_says_which_settings_change_nothing() -> None:
+    """It has a nats-server and keys of its own; what else was set counts."""
+    given = {"RELAY_HTTP_HOST": "0.0.0.0", "RELAY_NATS_URL": "nats://elsewhere:4222", "RELAY_AUTH_KEYS": "k=sha256:0"}  # noqa: S104
+    with started("dev", "--port", "0", "--grpc-port", "0", RELAY_LINKS_RETRY_MS="77", **given) as program:
+        [said] = program.wait_for("passes over")
+        [up] = program.wait_for(r"is up\s+(http://127\.0\.0\.1:\d+)")
+        with requests.get(f"{up[1]}/sse", headers={"X-API-Key": DEMO_KEY}, stream=True, timeout=10) as stream:
+            first = next(stream.iter_lines())
+
+    assert said.string == (
+        "stream-relay: dev has parts of its own and passes over RELAY_AUTH_KEYS, RELAY_HTTP_HOST, RELAY_NATS_URL"
+    )
+    assert first == b"retry: 77"
+
+
+_INTERRUPTED_IMPORT = """
+import os, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["INTERRUPT_AT"]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "module"),
+    [
+        (["serve"], "typer"),
+        (["serve"], "relay.commands.root"),
+        (["serve"], "aiohttp"),
+        (["ingest"], "nats"),
+        (["dev"], "relay.demo.dev"),
+        (["tail", "crash"], "uvloop"),
+        (["config"], "pydantic_settings"),
+        (["key", "new"], "auth.keys"),
+    ],
+)
+def test_ctrl_c_in_an_import_is_quiet(tmp_path: Path, arguments: list[str], module: str) -> None:
+    """However early it comes: the first tenth of a second is nothing but imports."""
+    (tmp_path / "sitecustomize.py").write_text(_INTERRUPTED_IMPORT)
+    outcome = run(*arguments, PYTHONPATH=str(tmp_path), INTERRUPT_AT=module)
+
+    assert outcome == (130, "", "")
 
 
 def ended_after_s(program: Program, number: signal.Signals) -> float:

@@ -59,9 +59,21 @@ def test_on_a_busy_port(command: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         environment = SETTINGS | {"RELAY_HTTP_PORT": port, "RELAY_LOG_LEVEL": "error"}
-        outcome = run(command, RELAY_AUTH_KEYS=KEYS, RELAY_AUTH_TOKEN_SECRETS=SECRETS, **environment)
+        if command == "serve":
+            environment |= {"RELAY_AUTH_KEYS": KEYS, "RELAY_AUTH_TOKEN_SECRETS": SECRETS}
+        else:
+            del environment["RELAY_HTTP_HOST"]
+        outcome = run(command, **environment)
 
     assert_one_line(outcome, f"127.0.0.1:{port}", "RELAY_HTTP_PORT")
+
+
+def test_help_names_every_port() -> None:
+    """Whoever opens a firewall reads of gRPC, too."""
+    shown = " ".join(run("serve", "--help", COLUMNS="200").out.split())
+
+    assert "gRPC on a port of its own (50051)" in shown
+    assert "--grpc-port" in shown
 
 
 def test_on_a_busy_grpc_port() -> None:
@@ -96,4 +108,6 @@ async def test_ingest_that_cannot_start(nats: NatsServer, arguments: list[str], 
     """An unknown backend lists the known ones, an unknown option the known options."""
     outcome = run("ingest", *arguments, RELAY_NATS_URL=nats.url, RELAY_LOG_LEVEL="error", RELAY_INGEST_PORT="0")
 
-    assert_one_line(outcome, *parts)
+    *events, sentence = outcome.err.splitlines(keepends=True)
+    assert_one_line(outcome._replace(err=sentence), *parts)
+    assert all('"ingest_failed"' in event for event in events)  # what a supervisor's log shows of it

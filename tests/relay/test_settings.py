@@ -115,9 +115,29 @@ def test_unknown_variable_is_told_what_there_is(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("RELAY_LINKS_HEARTBEAT_MS", "there are: RELAY_LINKS_HEARTBEAT_S, RELAY_LINKS_"),
+        ("RELAY_GRPC_KEEPALIVE", "there are: RELAY_GRPC_KEEPALIVE_S, "),
+        ("RELAY_HTPP_PORT", "did you mean RELAY_HTTP_PORT? there are: RELAY_HTTP_…, RELAY_GRPC_…, "),
+        ("RELAY_GAMESFILE", "did you mean RELAY_GAMES_FILE? "),
+        ("RELAY_FOO", "is not a setting; there are: RELAY_HTTP_…, "),
+    ],
+)
+def test_unknown_variable_is_told_its_neighbours(monkeypatch: pytest.MonkeyPatch, name: str, sentence: str) -> None:
+    """Its section's, the likeliest first; or, of no section, the sections and not all that is in them."""
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(InvalidSettings) as raised:
+        load()
+
+    assert sentence in str(raised.value)
+    assert str(raised.value).count("RELAY_") < 16
+
+
+@pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("[http]\nprot = 1\n", "relay.toml is not a setting; there are: RELAY_HTTP_HOST"),
+        ("[http]\nprot = 1\n", "relay.toml is not a setting; there are: RELAY_HTTP_PORT, RELAY_HTTP_HOST"),
         ("[htpp]\nport = 1\n", "relay.toml is not a setting; there are the sections [http], [grpc], "),
         ("[nats]\npassword = 'p'\n", "relay.toml is not allowed: user and password go together"),
         ("http = 3\n", "relay.toml is not allowed: http is a section, [http]"),
