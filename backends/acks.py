@@ -21,7 +21,7 @@ class Stats:
     read: int = 0
     """Items that the backend yielded, rejected ones included."""
     acked: int = 0
-    """Rounds that the log stored for us."""
+    """Rounds that the log stored for us; also those whose ack was lost with a connection, and which are in it now."""
     duplicates: int = 0
     """Rounds that the log had already; nothing was stored for them."""
     rejected: int = 0

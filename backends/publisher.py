@@ -181,7 +181,7 @@ class Publisher(Generic[P]):
         async for ids in stored_ids(nc, info.stream, first=first, last=info.last):
             for entry in (sent[msg_id] for msg_id in ids if msg_id in sent):
                 self._pipeline.stats.acked += not entry.settled
-                entry.settled = entry.stored = True
+                entry.settled = True
         self._pipeline.window.refresh()
 
     # --- reading ------------------------------------------------------------------------------------------------

@@ -113,4 +113,6 @@ async def test_two_publishers_on_a_replicated_log_disturb_neither_it_nor_each_ot
 
     leader = await leader_of(list(cluster.values()))
     assert_log_is(await stored(cluster[leader]), [*ours.rounds, *theirs.rounds])
-    assert sum(one.stats.acked for one in publishers) == 6000
+    # A round whose ack was lost with a connection is found in the log, whichever of the two stored it.
+    resent = sum(one.stats.resent for one in publishers)
+    assert 6000 <= sum(one.stats.acked for one in publishers) <= 6000 + resent

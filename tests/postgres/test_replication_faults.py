@@ -22,7 +22,7 @@ from backends.publisher import Publisher, PublisherSettings
 from tests.backends.harness import DeadLetters, Source, Wire, captured_events, make_round, stored
 from tests.nats import NatsServer
 from tests.postgres.ingest_process import IngestProcess, ingesting
-from tests.postgres.reading import HOLDER, make_backend, reading, wait_for_sql
+from tests.postgres.reading import CONFIRMED, HEAD, HOLDER, make_backend, reading, wait_for_sql
 from tests.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.service
@@ -285,6 +285,28 @@ async def test_broker_killed_and_started_again_leaves_no_gap(postgres: PostgresS
         assert await stored_ids(nats, 9_000) == list(range(1, 9_001))
 
 
+async def test_error_acks_neither_reorder_rounds_nor_move_the_place_over_them(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    """A broker that refuses a publish and takes the next one, between the rows of one transaction and of many."""
+    server = NatsServer(tmp_path, config="jetstream { max_buffered_msgs: 50 }")
+    await server.start()
+    try:
+        await postgres.make_rounds_table()
+        with captured_events() as events:
+            async with ingest(make_backend(postgres), server):
+                await postgres.insert_rounds(1, 3_000)
+                await postgres.execute("DO $$ BEGIN FOR n IN 3001..3100 LOOP INSERT INTO rounds VALUES "
+                                       "(n, 'crash', NULL, now(), '{}'); COMMIT; END LOOP; END $$")  # fmt: skip
+                assert await stored_ids(server, 3_100) == list(range(1, 3_101))
+                (row,) = await postgres.fetch(HEAD)
+                await wait_for_sql(postgres, CONFIRMED, lambda lsn: lsn >= row[0])
+            await events.seen("ingest_finished")
+        assert events.details[-1]["resent"] > 0
+    finally:
+        await server.kill()
+
+
 # --- our own process -------------------------------------------------------------------------------------------------
 
 
@@ -383,6 +405,23 @@ async def test_log_without_places_is_gone_on_with(postgres: PostgresServer, nats
         assert await stored_ids(nats, 110) == list(range(1, 111))
 
 
+async def test_rows_that_are_no_rounds_at_the_end_do_not_look_like_a_slot_that_was_moved(
+    postgres: PostgresServer, nats: NatsServer
+) -> None:
+    """Their place is in no round; it is kept beside the log before the server hears of it."""
+    await postgres.make_rounds_table()
+    for number in range(3):
+        async with ingesting(postgres, nats) as process:
+            await process.said("stream_started")
+            await postgres.insert_rounds(number * 10 + 1, number * 10 + 5)
+            await postgres.execute("INSERT INTO rounds VALUES ($1, 'chess', NULL, now(), '{}')", number * 10 + 9)
+            await process.said("round_rejected")
+            (row,) = await postgres.fetch(HEAD)
+            await wait_for_sql(postgres, CONFIRMED, lambda lsn, end=row[0]: lsn >= end)  # type: ignore[misc]
+            await process.kill()
+    assert len(await stored_ids(nats, 15)) == 15
+
+
 # --- a second process ------------------------------------------------------------------------------------------------
 
 
@@ -450,3 +489,22 @@ async def test_two_readers_in_turn_leave_one_log(postgres: PostgresServer, nats:
                 await postgres.insert_rounds(n * 100, n * 100 + 99)
                 await postgres.execute("SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots")
             assert await stored_ids(nats, 501) == [1, *range(100, 600)]
+
+
+async def test_standby_of_a_holder_that_confirms_late_doubles_nothing(
+    postgres: PostgresServer, nats: NatsServer
+) -> None:
+    """What comes again at a takeover may be older than the duplicate window and newer than our own start."""
+    await postgres.make_rounds_table()
+    log = {"duplicate_window_s": 0.1}
+    async with ingesting(postgres, nats, log=log, publisher={"confirm_lag_s": 3600}) as first:
+        await first.said("stream_started")
+        async with ingesting(postgres, nats, log=log) as second:
+            await second.said("slot_awaited")
+            for n in range(20):
+                await postgres.insert_rounds(n * 100 + 1, n * 100 + 100)
+            await stored_ids(nats, 2_000)
+            await first.kill()
+            await second.said("stream_started")
+            await postgres.insert_rounds(2_001, 2_001)
+            assert await stored_ids(nats, 2_001) == list(range(1, 2_002))
