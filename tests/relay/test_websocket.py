@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import itertools
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,6 +17,7 @@ from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFact
 
 from auth.keys import DEMO_KEY, KeyStore
 from auth.tokens import LIFE_S, TokenSigner
+from tests.clients.promptness import ATTEMPTS, is_prompt
 from tests.relay.conftest import KEY_HEADER, Publish, StartRelay, metric, metric_becomes, token_of
 from tests.relay.raw_http import Answer, Connection, connection, exchange
 
@@ -463,29 +465,43 @@ async def test_client_that_never_closes_back_is_cut(start_relay: StartRelay, cli
 async def test_eleventh_client_is_not_delayed_by_ten_bad_ones(
     start_relay: StartRelay, client: aiohttp.ClientSession, publish: Publish
 ) -> None:
-    """Half-open, never reading, garbage and endless handshakes beside it: it gets every round, in order, promptly."""
-    rounds = 60
+    """Half-open, never reading, garbage and endless handshakes beside it: it has each round as fast as without them."""
+    for _ in range(ATTEMPTS):
+        alone_s, beside_s = await delays_alone_and_beside_bad_ones(start_relay, client, publish)
+        assert max(beside_s) < 2
+        if is_prompt(beside_s, alone_s):
+            return
+    raise AssertionError(f"delays in s alone: {sorted(alone_s)}; beside bad clients: {sorted(beside_s)}")
+
+
+async def delays_alone_and_beside_bad_ones(
+    start_relay: StartRelay, client: aiohttp.ClientSession, publish: Publish
+) -> tuple[list[float], list[float]]:
+    """Say how long each round took to a client, from its publication, before and after ten bad ones have come."""
     ballast = msgspec.json.encode({"point": "2.50", "ballast": "x" * 100_000}).decode()
-    delays_s: list[float] = []
-    async with start_relay(links={"unsent_bytes": 64 << 10, "linger_s": 0.1}) as url, AsyncExitStack() as stack:
+    numbers = itertools.count(1)
+    async with start_relay(links={"unsent_bytes": 8 << 20, "linger_s": 0.1}) as url, AsyncExitStack() as stack:
+        good = await stack.enter_async_context(link(client, url, "/ws/crash"))
+
+        async def delay_s() -> float:
+            number, began = next(numbers), time.monotonic()
+            await publish("crash", number, extras=ballast)
+            assert (await received(good))["round_id"] == number
+            return time.monotonic() - began
+
+        await delay_s()  # the first of all pays for what is set up then
+        alone_s = [await delay_s() for _ in range(40)]
         for misbehave in BAD_CLIENTS:
             bad = await stack.enter_async_context(connection(url))
             await misbehave(bad, await token_of(client, url))
-        good = await stack.enter_async_context(link(client, url, "/ws/crash"))
-        for number in range(1, rounds + 1):
-            sent_at = time.monotonic()
-            await publish("crash", number, extras=ballast)
-            assert (await received(good))["round_id"] == number
-            delays_s.append(time.monotonic() - sent_at)
+        for _ in range(30):  # what the kernel takes for those who read nothing: from then on it all waits in the relay
+            await delay_s()
+        beside_s = [await delay_s() for _ in range(40)]
         # Four of the ten had a link that reads nothing; each of them is ended, and all of their memory let go.
         async with asyncio.timeout(DEADLINE_S):
             while await metric(client, url, "relay_links_slow_total") < 4:
-                rounds += 1
-                await publish("crash", rounds, extras=ballast)
-                assert (await received(good))["round_id"] == rounds
-
-    assert max(delays_s) < 2
-    assert sorted(delays_s)[len(delays_s) // 2] < 0.25
+                beside_s.append(await delay_s())
+    return alone_s, beside_s
 
 
 Misbehave = Callable[[Connection, str], Any]
