@@ -6,6 +6,7 @@ does.
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from aiohttp import HttpVersion11, web
 
@@ -99,6 +100,12 @@ class GrpcLink(RpcLink):
     def say_goodbye(self, goodbye: Goodbye) -> None:
         super().say_goodbye(goodbye)
         self.sink.close()
+
+    @property
+    def ending(self) -> Ending | None:
+        if self.ended is not None and self.sink.is_cut and self.sink.has_lost:
+            return ending_of_goodbye(replace(self.ended, cursor=None))  # the place is behind what never got through
+        return super().ending
 
 
 class ProxyLink(RpcLink):

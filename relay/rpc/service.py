@@ -4,10 +4,10 @@ Messages of streams are bytes that were made once for everybody, so no generated
 """
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import structlog
@@ -30,6 +30,9 @@ from rounds import Catalogue
 from rounds import datastream_pb2 as pb
 
 log = structlog.get_logger()
+
+_STATUS_S: Final = 0.1
+"""For the status of a call that was cut: time to hand it to the library, which keeps it."""
 
 if TYPE_CHECKING:  # generic only for the type checker
     Context = aio.ServicerContext[Any, Any]
@@ -84,37 +87,42 @@ class DataStream:
 
     async def _stream(self, request: Message, grant: Grant, context: "Context") -> None:
         want, start, allow_gap = self._methods.subscription(request, grant)
-        async with self._edge.place():
-            link = self._link(allow_gap=allow_gap)
-            with self._edge.open(link, key_id=grant.key_id, protocol="grpc"), self._ending(link):
-                async with Session(self._history, self._catalogue, grant.games, link) as session:
-                    session.start(want, start)
-                    await context.send_initial_metadata(await link.begun(start))
-                    await link.sink.pump(context.write)
-        await _end(context, link)
+        async with (
+            self._carrying(context, grant, allow_gap=allow_gap) as link,
+            Session(self._history, self._catalogue, grant.games, link) as session,
+        ):
+            session.start(want, start)
+            await context.send_initial_metadata(await link.begun(start))
+            await link.sink.pump(context.write)
 
     async def _replay(self, request: pb.ReplayRequest, grant: Grant, context: "Context") -> None:
-        async with self._edge.place():
-            link = self._link()
-            with self._edge.open(link, key_id=grant.key_id, protocol="grpc"), self._ending(link):
-                async with aclosing(await self._methods.replay(request, grant, link, batch_entry)) as batches:
-                    await context.send_initial_metadata(metadata_of(await link.hello))
-                    async for batch in batches:
-                        await context.write(b"".join(batch))
-        await _end(context, link)
+        async with (
+            self._carrying(context, grant) as link,
+            aclosing(await self._methods.replay(request, grant, link, batch_entry)) as batches,
+        ):
+            await context.send_initial_metadata(metadata_of(await link.hello))
+            async for batch in batches:
+                await context.write(b"".join(batch))
 
-    @contextmanager
-    def _ending(self, link: GrpcLink) -> Iterator[None]:
-        """End the link when the block fails by a fault of ours, so that its client is told where to go on."""
-        try:
-            yield
-        except (aio.AbortError, aio.InternalError):
-            raise
-        except Exception as error:
-            if ending_of(error) is not None:
-                raise
-            log.exception("call_failed", link=link.id)
-            self._edge.end(link, CloseReason.FAILED)
+    @asynccontextmanager
+    async def _carrying(self, context: "Context", grant: Grant, *, allow_gap: bool = False) -> AsyncIterator[GrpcLink]:
+        """Have a place and a link for as long as the block runs; then the client is told how the link ended."""
+        async with self._edge.place():
+            link = self._link(allow_gap=allow_gap)
+            with self._edge.open(link, key_id=grant.key_id, protocol="grpc"):
+                try:
+                    yield link
+                except asyncio.CancelledError:
+                    if not link.sink.is_cut:
+                        raise  # the client has left
+                except (aio.AbortError, aio.InternalError):
+                    raise
+                except Exception as error:
+                    if ending_of(error) is not None:
+                        raise
+                    log.exception("call_failed", link=link.id)
+                    self._edge.end(link, CloseReason.FAILED)
+        await _end(context, link)
 
     def _grant(self, context: "Context") -> Grant:
         pairs = [(key, value) for key, value in context.invocation_metadata() or () if isinstance(value, str)]
@@ -131,5 +139,15 @@ class DataStream:
 
 async def _end(context: "Context", link: GrpcLink) -> None:
     ending = link.ending
-    if ending is not None and ending.code is not StatusCode.OK:
+    if ending is None or ending.code is StatusCode.OK:
+        return
+    if not link.sink.is_cut:
         await context.abort(ending.code, ending.sentence, ending.trailers)
+    # Left alone, the library would never end the call of a client that does not read: it would wait, for ever, for what
+    # does not come any more. A status is put behind what it has not read yet; it is not waited for.
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_STATUS_S):
+            await context.abort(ending.code, ending.sentence, ending.trailers)

@@ -19,6 +19,8 @@ class MessageSink:
         self._waiting: deque[Messages] = deque()
         self._size = 0
         self._closing = False
+        self.is_cut = False
+        """Whether the stream was ended at once."""
         self._changed = asyncio.Event()
         self._taken = asyncio.Event()
 
@@ -41,9 +43,15 @@ class MessageSink:
         self._taken.set()
 
     def abort(self) -> None:
-        """End the stream at once."""
+        """End the stream at once, unless it has ended."""
+        self.is_cut = True
         self.close()
         self._cut()
+
+    @property
+    def has_lost(self) -> bool:
+        """Whether something was written that nobody has taken."""
+        return self._size > 0
 
     async def drained(self) -> None:
         """Wait until little is left to take."""

@@ -2,11 +2,12 @@
 
 import asyncio
 import gc
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from grpc import StatusCode, aio
 
+from auth.keys import DEMO_KEY
 from rounds import datastream_pb2 as pb
 from tests.rpc.caller import Caller, Refused, ending, refused
 from tests.rpc.conftest import Outliving, Publish, Relay, StartRelay
@@ -125,22 +126,56 @@ async def test_client_that_stops_reading(start_relay: StartRelay, publish: Publi
         await relay.metric_becomes("relay_links", 1)
 
 
-async def test_client_that_never_reads_again_is_cut(start_relay: StartRelay, publish: Publish) -> None:
-    """It does not read its goodbye either: its call is ended, and its place free, after the time to linger."""
+async def test_client_that_does_not_read_its_end_is_cut(start_relay: StartRelay, publish: Publish) -> None:
+    """Its place is free after the time to linger. When it reads again it learns that it was cut, and misses nothing."""
+    small: dict[str, Any] = {"http2.bdp_probe": 0}  # or all of it would be on its way to the client
     async with (
         start_relay(links={"unsent_bytes": 64 << 10, "linger_s": 0.1}) as relay,
-        relay.caller() as sleeper,
+        Caller(relay.address, DEMO_KEY, **small) as sleeper,
     ):
         unread = sleeper.call(pb.StreamAllRequest())
         await unread.initial_metadata()
         sent = 0
         while await relay.metric("relay_links_slow_total") == 0:
             sent += 1
-            await publish("crash", sent, extras='{"ballast":"' + "x" * 50_000 + '"}')
+            await publish("crash", sent, extras='{"ballast":"' + "x" * 300_000 + '"}')
+        sent += 1
+        await publish("crash", sent)
         await relay.metric_becomes("relay_links", 0)
-        _, end = await ending(unread)
+        messages, end = await ending(unread)
+        async with sleeper.stream(pb.StreamAllRequest(after=messages[-1].cursor)) as again:
+            rest = [await again.read() for _ in range(sent - len(messages))]
 
     assert end is not None
+    assert end.code is StatusCode.UNAVAILABLE
+    assert "slow" in end.sentence
+    assert "resume-cursor" not in end.trailers
+    assert len(messages) < sent
+    assert [message.round_id for message in [*messages, *rest]] == list(range(1, sent + 1))
+
+
+async def test_replay_whose_client_does_not_read_its_end(start_relay: StartRelay, publish: Publish) -> None:
+    """It learns of the end when it reads again, with a place behind which nothing was lost."""
+    count = 200
+    await publish("crash", *range(1, count + 1), extras='{"ballast":"' + "x" * 50_000 + '"}')
+    small: dict[str, Any] = {"http2.bdp_probe": 0}
+    async with (
+        start_relay(links={"linger_s": 0.1, "max_age_s": 1, "heartbeat_s": 0.1}) as relay,
+        Caller(relay.address, DEMO_KEY, **small) as sleeper,
+    ):
+        call = sleeper.call(pb.ReplayRequest())
+        first = await call.read()
+        await relay.metric_becomes("relay_links", 0)
+        batches, end = await ending(call)
+    assert end is not None
+    async with start_relay() as relay, relay.caller() as calling:
+        later, _ = await ending(calling.call(pb.ReplayRequest(after=end.trailers["resume-cursor"])))
+
+    assert end.code is StatusCode.UNAVAILABLE
+    assert "max_age" in end.sentence
+    numbers = [round_.round_id for batch in [first, *batches, *later] for round_ in batch.rounds]
+    assert numbers == list(range(1, count + 1))
+    assert later
 
 
 async def test_thousand_streams_that_are_opened_and_cancelled(relay: Relay) -> None:
