@@ -12,6 +12,7 @@ import pytest
 import websockets
 
 from tests.clients.live_relay import LiveRelay
+from tests.clients.promptness import ATTEMPTS, is_prompt
 from tests.clients.raw_websocket import CLOSE, PING, TEXT, RawWebSocket
 from tests.clients.recorded import FLOOD_ROUND_BYTES, flooded_relay
 from tests.clients.rounds_seen import checked, sequence
@@ -107,22 +108,48 @@ def test_memory_held_for_clients_that_never_read(impatient: LiveRelay) -> None:
 
 async def test_ten_bad_clients_and_the_eleventh(impatient: LiveRelay) -> None:
     """Ten clients that are slow, dead or hostile do not delay the eleventh: it gets each round, in order, at once."""
-    with ExitStack() as stack:
-        await asyncio.to_thread(ten_bad_clients, stack, impatient)
-        token = websockets.Subprotocol(await asyncio.to_thread(impatient.token))
-        delays_ms, places = [], []
-        async with websockets.connect(f"{impatient.ws_url}/ws/crash", subprotocols=[token], max_size=None) as ws:
-            async with asyncio.timeout(60):
-                async for text in ws:
-                    round_ = checked(text)
-                    delays_ms.append(time.time() * 1000 - round_["timestamp"])
-                    places.append(sequence(round_))
-                    if len(places) == 8 * (1 << 20) // FLOOD_ROUND_BYTES:  # the slow ones are over their limits by then
-                        break
+    for _ in range(ATTEMPTS):
+        with ExitStack() as stack:
+            token = websockets.Subprotocol(await asyncio.to_thread(impatient.token))
+            async with (
+                asyncio.timeout(60),
+                websockets.connect(f"{impatient.ws_url}/ws/crash", subprotocols=[token], max_size=None) as ws,
+            ):
+                places, alone_s = await delays_of(ws, 40)
+                came = asyncio.create_task(asyncio.to_thread(ten_bad_clients, stack, impatient))
+                later, beside_s = await delays_until(ws, came)
+                # The slow ones are over their limits by then.
+                last, delays_s = await delays_of(ws, 8 * (1 << 20) // FLOOD_ROUND_BYTES)
+        places += later + last
+        beside_s += delays_s
+        assert places == list(range(places[0], places[0] + len(places)))
+        assert max(beside_s) < 2
+        if is_prompt(beside_s[:40], alone_s) and is_prompt(beside_s[40:], alone_s):  # until they are cut, and after
+            return
+    raise AssertionError(f"delays in s alone: {sorted(alone_s)}; beside bad clients: {sorted(beside_s)}")
 
-    assert places == list(range(places[0], places[0] + len(places)))
-    assert sorted(delays_ms)[len(delays_ms) // 2] < 500
-    assert max(delays_ms) < 2000
+
+async def delays_of(ws: websockets.ClientConnection, count: int) -> tuple[list[int], list[float]]:
+    """Read so many rounds; return their places, and how old each was in seconds."""
+    places: list[int] = []
+    delays_s: list[float] = []
+    while len(places) < count:
+        round_ = checked(await ws.recv())
+        delays_s.append(time.time() - round_["timestamp"] / 1000)
+        places.append(sequence(round_))
+    return places, delays_s
+
+
+async def delays_until(ws: websockets.ClientConnection, done: "asyncio.Task[None]") -> tuple[list[int], list[float]]:
+    """The same for as long as something else takes."""
+    places: list[int] = []
+    delays_s: list[float] = []
+    while not done.done():
+        place, delay_s = await delays_of(ws, 1)
+        places += place
+        delays_s += delay_s
+    await done
+    return places, delays_s
 
 
 def ten_bad_clients(stack: ExitStack, relay: LiveRelay) -> None:
