@@ -69,7 +69,12 @@ class Target:
 
 
 async def follow(
-    target: Target, *, via: Via, parameters: Mapping[str, str], say: Callable[[str], None]
+    target: Target,
+    *,
+    via: Via,
+    parameters: Mapping[str, str],
+    say: Callable[[str], None],
+    on_gap: Callable[[str], None] = lambda _reason: None,
 ) -> AsyncIterator[bytes]:
     """Yield each round's JSON, reconnecting for as long as it takes; ends where ``to`` says.
 
@@ -78,11 +83,12 @@ async def follow(
         via: The protocol.
         parameters: ``after``, ``from``, ``to``, ``last``, ``speed`` and filters, as in the URL.
         say: Told in one sentence when there is no relay, the connection is lost or rounds are gone.
+        on_gap: Called with the reason when rounds are gone, before the next round is yielded.
 
     Raises:
         Refused: The relay refused the key, the game or a parameter.
     """
-    read, course = _reader(via), _Course(target, dict(parameters), say)
+    read, course = _reader(via), _Course(target, dict(parameters), say, on_gap)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=5)) as session:
         while True:
             try:
@@ -100,12 +106,15 @@ async def follow(
 class _Course:
     """Where a client is on its way from connection to connection, and what its user has been told."""
 
-    def __init__(self, target: Target, given: dict[str, str], say: Callable[[str], None]) -> None:
+    def __init__(
+        self, target: Target, given: dict[str, str], say: Callable[[str], None], on_gap: Callable[[str], None]
+    ) -> None:
         self.given = given
         """What to ask for next."""
         self.was_reached = False
         self._target = target
         self._say = say
+        self._on_gap = on_gap
         self._is_told = False
         self._failures = 0
         self._wait_s: float | None = None  # as the relay said
@@ -115,6 +124,7 @@ class _Course:
         self._failures, self.was_reached = 0, True
         if message.event == "gap":
             self._say(f"rounds after {message.begin} up to {message.end} are gone ({message.reason})")
+            self._on_gap(str(message.reason))
         if message.cursor is not None:
             self._go_on_after(message.cursor)
         return message.event is None and message.cursor is not None

@@ -3,8 +3,8 @@
 import csv
 import io
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
@@ -20,6 +20,8 @@ _COLUMNS: Final = ("finished_at", "game_slug", "round_id", "extras")
 _UNWRAPPED: Final = 100_000
 """Columns of what is no terminal: more than any round takes."""
 
+OnRound = Callable[[bytes], None]
+"""Told of each round, as JSON, that has been dealt with."""
 Game = Annotated[str | None, typer.Argument(help="The game; all games without it.")]
 Protocol = Literal["ws", "sse", "grpc"]
 Via = Annotated[
@@ -50,7 +52,7 @@ def tail(
     where: Where = None,
 ) -> None:
     """Print rounds as they come, one JSON line each, reconnecting without missing any."""
-    run(_print(_followed(game, url, key, via, _filters(where)), count))
+    run(_print(_followed(game, url, key, via, _filters(where)), count, nullcontext(lambda _data: None)))
 
 
 def replay(
@@ -67,11 +69,16 @@ def replay(
     where: Where = None,
 ) -> None:
     """Print rounds of the past as they were, then live ones; with --to, stop there."""
+    from relay.commands.recording import passing
+
     given = {"from": from_, "to": to, "after": after, "last": last, "speed": speed}
     if all(value is None for value in given.values()):
         fail("say where to begin: --from, --after or --last; --to or --speed alone begin with the oldest round")
     parameters = {name: str(value) for name, value in given.items() if value is not None}
-    run(_print(_followed(game, url, key, via, parameters | _filters(where)), count))
+    rounds = _followed(game, url, key, via, parameters | _filters(where))
+    is_long = to is not None and not sys.stdout.isatty()
+    bar = passing(f"replay of {game or 'all games'}", begin_ms=_moment_ms(from_), end_ms=_moment_ms(to), shown=is_long)
+    run(_print(rounds, count, bar))
 
 
 def history(
@@ -99,10 +106,13 @@ def export(
     key: ApiKey = "",
     where: Where = None,
 ) -> None:
-    """Write a range of rounds to a recording that the file backend can replay."""
+    """Write a range of rounds, by default all there are, to a recording that the file backend can replay.
+
+    Stops with status 1 when rounds of the range are gone; what there was is in the file then.
+    """
     from datetime import UTC, datetime
 
-    parameters = {"from": from_ or "1970-01-01T00:00:00Z", "to": to or datetime.now(UTC).isoformat()}
+    parameters = {"to": to or datetime.now(UTC).isoformat()} | ({} if from_ is None else {"from": from_})
     run(_export(file, _target(game, url, key), parameters | _filters(where)))
 
 
@@ -131,16 +141,18 @@ def _followed(
     return follow(_target(game, url, key, schemes=schemes), via=via, parameters=parameters, say=_say)
 
 
-async def _print(rounds: Any, count: int | None) -> None:
+async def _print(rounds: Any, count: int | None, bar: AbstractContextManager[OnRound]) -> None:
     async with aclosing(rounds):
         left = count
-        async for data in rounds:
-            sys.stdout.buffer.write(data + b"\n")
-            sys.stdout.buffer.flush()
-            if left is not None:
-                left -= 1
-                if left == 0:
-                    return
+        with bar as on_round:
+            async for data in rounds:
+                sys.stdout.buffer.write(data + b"\n")
+                sys.stdout.buffer.flush()
+                on_round(data)
+                if left is not None:
+                    left -= 1
+                    if left == 0:
+                        return
 
 
 async def _print_history(target: Any, parameters: Mapping[str, str], limit: int, form: str) -> None:
@@ -196,16 +208,35 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
 
 async def _export(file: Path, target: Any, parameters: Mapping[str, str]) -> None:
     from relay.commands.client import follow
-    from relay.commands.recording import progress, recording
+    from relay.commands.recording import passing, recording
 
-    rounds = follow(target, via="ws", parameters=parameters, say=_say)
-    with recording(file) as write, progress(f"export to {file.name}", total=None, shown=True) as advance:
-        written = 0
-        async for data in rounds:
-            write(data)
-            written += 1
-            advance(1)
+    gaps: list[str] = []
+    rounds: Any = follow(target, via="ws", parameters=parameters, say=_say, on_gap=gaps.append)
+    begin_ms, end_ms = _moment_ms(parameters.get("from")), _moment_ms(parameters["to"])
+    bar = passing(f"export to {file.name}", begin_ms=begin_ms, end_ms=end_ms, shown=True)
+    written = 0
+    with recording(file) as write, bar as on_round:
+        async with aclosing(rounds):
+            async for data in rounds:
+                if written and not set(gaps) <= {"expired"}:
+                    break  # the log is another one by now, and may bring again what is written already
+                write(data)
+                written += 1
+                on_round(data)
     print(f"{written} rounds written to {file}", file=sys.stderr)
+    if gaps:
+        fail(f"{file} is not whole: rounds of the range are gone from the log ({', '.join(dict.fromkeys(gaps))})")
+
+
+def _moment_ms(text: str | None) -> int | None:
+    """Read a time for a bar; it is the relay that refuses what is none."""
+    from relay.errors import BadRequest
+    from relay.start import parse_time
+
+    try:
+        return None if text is None else parse_time({"moment": text}, "moment")
+    except BadRequest:
+        return None
 
 
 def _filters(where: list[str] | None) -> dict[str, str]:

@@ -56,6 +56,41 @@ def progress(title: str, *, total: int | None, shown: bool) -> Iterator[Callable
         yield lambda step: bar.advance(task, step)
 
 
+@contextmanager
+def passing(title: str, *, begin_ms: int | None, end_ms: int | None, shown: bool) -> Iterator[Callable[[bytes], None]]:
+    """Show how much of a stretch of time has passed in the rounds that the block reports, if a person watches.
+
+    Args:
+        title: What is going on.
+        begin_ms: Where the stretch begins (Unix milliseconds); None: at the first round.
+        end_ms: Where it ends; None: nobody knows, so that only a count is shown.
+        shown: Off: nothing is shown.
+    """
+    if not shown or not sys.stderr.isatty():
+        yield lambda _data: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[rounds]}"))
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
+        task, count, begun_ms = bar.add_task(title, total=None, rounds="0 rounds"), 0, begin_ms
+
+        def on_round(data: bytes) -> None:
+            nonlocal count, begun_ms
+            count += 1
+            moment_ms = Round.parse(data).timestamp
+            begun_ms = moment_ms if begun_ms is None else begun_ms
+            bar.update(
+                task,
+                total=None if end_ms is None else max(1, end_ms - begun_ms),
+                completed=max(0, moment_ms - begun_ms),
+                rounds=f"{count} rounds",
+            )
+
+        yield on_round
+
+
 def _open(path: Path, *, packed_as: str) -> IO[bytes]:
     if packed_as.endswith(".jsonl"):
         return path.open("xb")

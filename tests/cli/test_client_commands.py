@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import aiohttp
 import pytest
 
 from auth.keys import KeyStore
@@ -30,8 +31,9 @@ from rounds.times import utc_text
 from tests.backends.file.replaying import played, replay, rounds_of
 from tests.clients.program import clean_environment
 from tests.nats import NatsServer
-from tests.relay.conftest import wait_ready
+from tests.relay.conftest import metric_becomes, wait_ready
 from tests.resume.log_writer import TEN_O_CLOCK_MS, LogWriter, make_round
+from tests.resume.viewers import watch
 
 pytestmark = pytest.mark.service
 
@@ -362,6 +364,41 @@ async def test_an_export_is_of_the_range_and_filter_that_were_asked_for(relay: R
     assert "cursor" not in file.read_text()
 
 
+async def test_an_export_whose_range_the_log_does_not_hold_any_more_says_so(relay: Relay, tmp_path: Path) -> None:
+    """What there is is kept, and the status tells a script; all there is, when no beginning is named, is whole."""
+    some, everything = tmp_path / "some.jsonl", tmp_path / "all.jsonl"
+    await relay.log.purge_up_to(100)
+
+    lacking = await ran("export", str(some), "--game", "crash", "--from", at(1), "--to", at(60), "--url", relay.url())
+    whole = await ran("export", str(everything), "--game", "crash", "--url", relay.url())
+
+    assert lacking.code == 1
+    assert f"{some} is not whole" in lacking.err
+    assert "(expired)" in lacking.err
+    assert [json.loads(line)["round_id"] for line in some.read_text().splitlines()] == list(range(51, 61))
+    assert (whole.code, len(everything.read_text().splitlines())) == (0, COUNT - 50)
+
+
+async def test_an_export_stops_where_the_log_was_made_anew(relay: Relay, tmp_path: Path) -> None:
+    """The new log may bring again what is written already: no round is in the file twice."""
+    file = tmp_path / "rounds.jsonl"
+    until = "9999-01-01T00:00:00Z"
+    async with started("export", str(file), "--game", "crash", "--to", until, "--url", relay.url()) as process:
+        async with watch(relay.url(), "crash", after=relay.log.cursor(2 * COUNT)) as live:
+            await live.until(lambda message: message.get("event") == "hello")
+            async with aiohttp.ClientSession() as session:
+                await metric_becomes(session, relay.url(), "relay_rounds_replayed_total", COUNT)
+            await relay.log.rebuild()
+            await relay.log.store(*all_rounds()[:10])
+            await live.until_round(5)
+        _, err = await process.communicate()
+
+    assert process.returncode == 1
+    assert "is not whole" in err.decode()
+    written = [json.loads(line)["round_id"] for line in file.read_text().splitlines()]
+    assert written == list(range(1, COUNT + 1))
+
+
 async def test_an_existing_file_is_left_alone(relay: Relay, tmp_path: Path) -> None:
     """Refused before anything is asked of the relay."""
     file = tmp_path / "rounds.jsonl"
@@ -444,8 +481,25 @@ async def test_progress_is_shown_on_a_terminal_and_nowhere_else(relay: Relay, tm
     elsewhere = await ran("export", str(tmp_path / "b.jsonl"), "--url", relay.url())
 
     assert "export to a.jsonl" in on_terminal
+    assert "%" in on_terminal
     assert "\x1b[" in on_terminal
     assert elsewhere.err == f"{2 * COUNT} rounds written to {tmp_path / 'b.jsonl'}\n"
+
+
+async def test_a_long_replay_into_a_file_shows_how_far_it_is(relay: Relay, tmp_path: Path) -> None:
+    """On the terminal beside it; where rounds themselves are on the terminal, there is no bar among them."""
+    ours, theirs = pty.openpty()
+    with (tmp_path / "rounds").open("wb") as file:
+        bounded = ("replay", "crash", "--from", at(1), "--to", at(COUNT), "--speed", "400", "--url", relay.url())
+        async with started(*bounded, stdout=file, stderr=theirs) as process:
+            shown = asyncio.create_task(asyncio.to_thread(_all_of, ours))
+            assert await process.wait() == 0
+            os.close(theirs)
+            on_terminal = await shown
+
+    assert "replay of crash" in on_terminal
+    assert "%" in on_terminal
+    assert len((tmp_path / "rounds").read_bytes().splitlines()) == COUNT
 
 
 def _all_of(terminal: int) -> str:

@@ -146,7 +146,7 @@ def test_filter_semantics(parameters: dict[str, str], extras: str, matches: bool
         {"min_point": "1_0"},
         {"min_point": " 1"},
         {"max_point": "1\n"},
-        {"max_point": "١"},
+        {"max_point": "\u0661"},
         {"max_point": "1e"},
         {"min_point": "3", "max_point": "2"},
         {"colors": ""},
