@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -20,8 +21,8 @@ from psycopg.errors import Diagnostic
 
 from backends.backlog import Backlog
 from backends.contract import BackendContext, Places, PlaceTaken, SourceError
-from backends.log_settings import LogError
 from backends.postgres.capture import Capture, Item, TableRenamed, WalPosition
+from backends.postgres.cover import cover
 from backends.postgres.link import Link, ServerError, StreamLost
 from backends.postgres.options import quote_identifier, quote_literal
 from backends.postgres.pgoutput import InvalidMessage
@@ -32,7 +33,6 @@ from backends.postgres.slot import (
     Slot,
     SlotLost,
     SlotState,
-    check_publication,
     check_slot,
     check_source,
     create_missing,
@@ -53,8 +53,6 @@ _HURRIES: Final = 5
 _HURRY_S: Final = 0.25
 
 _CANCEL_S: Final = 0.1
-_WATCH_S: Final = 1.0
-"""How often the place may move over what held no round, and the publication is looked at then."""
 
 _NO_ROLE: Final = re.compile(r"\bwal ?sender\b", re.IGNORECASE)
 
@@ -291,11 +289,14 @@ class PostgresReplication:
     async def _kept_alive(self, link: Link) -> AsyncIterator[None]:
         """Send status on a timer of its own: the server must hear from us however long a batch takes."""
         timer = asyncio.create_task(self._keep_alive(link), name="postgres-status")
-        cover = asyncio.create_task(self._cover(link), name="postgres-cover")
+        publication = self._publication or ""
+        keep = partial(self._keep, link, publication)
+        covering = cover(link, self._options, publication, due=self._due, keep=keep)
+        moving = asyncio.create_task(covering, name="postgres-cover")
         try:
             yield
         finally:
-            await _ended(timer, cover)
+            await _ended(timer, moving)
 
     async def _keep_alive(self, link: Link) -> None:
         timeout_s = self._options.sender_timeout_s
@@ -308,40 +309,17 @@ class PostgresReplication:
         except StreamLost as error:
             link.fail(error)
 
-    async def _cover(self, link: Link) -> None:
-        """Let the place move over what held no round of ours, once it is sure that none was kept from us.
+    def _due(self) -> int | None:
+        """Return how far the place could move if it were sure that nothing was kept from us; None: no further."""
+        place = self._capture.confirmed_lsn
+        return place if place > self._safe_lsn else None
 
-        First it is seen that the table is still published, then the place is kept beside the log: what no round
-        carries there would look, after a restart, as if somebody had moved the slot.
-        """
-        options, capture, told = self._options, self._capture, False
-        while True:
-            try:
-                watch = await Link.connect(options, replication=False)
-                try:
-                    while True:
-                        if (goal := capture.confirmed_lsn) > self._safe_lsn:
-                            if await check_publication(watch, options) != self._publication:
-                                link.fail(StreamLost("the publication was changed"))
-                                return
-                            if self._proof is not None and self._publication is not None:
-                                await self._proof.keep(goal, self._publication)
-                            self._covered = max(self._covered, goal)
-                            self._tell(link)
-                        told = False
-                        await asyncio.sleep(min(_WATCH_S, options.sender_timeout_s / _TICKS))
-                finally:
-                    await watch.close()
-            except (PlaceTaken, LogError) as error:
-                link.fail(StreamLost(str(error)))
-                return
-            except StreamLost as error:
-                if link.is_lost:
-                    return
-                if not told:
-                    told = True
-                    self._log.warning("publication_not_watched", error=str(error))
-            await asyncio.sleep(_WATCH_S)
+    async def _keep(self, link: Link, publication: str, place: int) -> None:
+        if self._proof is not None:
+            # Beside the log, and first: after a restart it would look as if somebody had moved the slot.
+            await self._proof.keep(place, publication)
+        self._covered = max(self._covered, place)
+        self._tell(link)
 
     @property
     def _safe_lsn(self) -> int:
