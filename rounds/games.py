@@ -88,7 +88,7 @@ class Catalogue:
         if overlay is not None:
             try:
                 _lay_over(merged, tomllib.loads(overlay))
-            except tomllib.TOMLDecodeError as error:
+            except (tomllib.TOMLDecodeError, RecursionError) as error:  # nested too deeply to be meant
                 raise InvalidCatalogue(f"games file is not TOML: {error}") from error
         try:
             file = msgspec.convert(merged, _File)
