@@ -175,7 +175,7 @@ async def stop_requested() -> None:
 @asynccontextmanager
 async def _listening(app: web.Application, settings: HttpSettings) -> AsyncIterator[str]:
     listener = _bind(settings)
-    # handler_cancellation: an SSE handler waits on a future, and must end when its client leaves.
+    # handler_cancellation: a stream of the gRPC proxy must end when its client leaves, and a slow answer may.
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=_CLOSING_S)
     await runner.setup()
     factory = protocol_factory(runner, request_s=settings.request_s)

@@ -1,7 +1,7 @@
 """Rounds over Server-Sent Events: ``GET /sse/{game}``, ``/sse/type/{type}``, ``/sse``.
 
 Owns the SSE side of the contract: first bytes, comments, how a stream ends so that an EventSource comes back. Written
-straight to the transport, since one block is shared by all links: docs/adr/0005-sse-on-plain-aiohttp.md
+straight to the transport, since one block is shared by all links: docs/adr/0010-links-leave-aiohttp.md
 """
 
 import asyncio

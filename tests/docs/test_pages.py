@@ -193,3 +193,29 @@ def test_every_page_is_found_from_the_readme() -> None:
     docs: list[Any] = [page for page in PAGES if "docs" in page.parts]
 
     assert set(docs) <= reached
+
+
+# --- adr/ ------------------------------------------------------------------------------------------------------------
+
+
+def test_list_of_decisions_has_their_titles() -> None:
+    """All of them, by number, under the names that they have themselves."""
+    listed = re.findall(r"^- \[(\d{4})\]\(([^)]*)\) (.*)$", text_of("adr/README.md"), re.MULTILINE)
+    there = []
+    for path in sorted((ROOT / "docs" / "adr").glob("0*.md")):
+        number, title = re.findall(r"^# (\d{4})\. (.*)$", path.read_text("utf-8"), re.MULTILINE)[0]
+        there.append((number, path.name, title))
+
+    assert [(number, name, title.partition(" (superseded")[0]) for number, name, title in listed] == there
+
+
+def test_decision_that_is_superseded_and_the_one_that_does_it_name_each_other() -> None:
+    """Whoever reads the old one is led on, and the list says so too."""
+    pages = {path.name: path.read_text("utf-8") for path in (ROOT / "docs" / "adr").glob("0*.md")}
+    found = 0
+    for name, text in pages.items():
+        for newer in re.findall(r"^Superseded by \[\d{4}\]\((.*?)\)", text, re.MULTILINE):
+            found += 1
+            assert f"]({name})" in pages[newer]
+            assert re.search(rf"\({re.escape(name)}\).*\(superseded by {newer[:4]}\)", text_of("adr/README.md"))
+    assert found
