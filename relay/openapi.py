@@ -69,6 +69,10 @@ def _query(name: str, description: str, schema: Json = _TEXT) -> Json:
     return {"name": name, "in": "query", "description": description, "schema": schema}
 
 
+def _header(name: str, description: str) -> Json:
+    return {"name": name, "in": "header", "description": description, "schema": _TEXT}
+
+
 def _path(name: str, description: str) -> Json:
     return {"name": name, "in": "path", "required": True, "description": description, "schema": _TEXT}
 
@@ -113,19 +117,48 @@ def _schema(name: str) -> Json:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _answer(description: str, schema: Json, media: str = "application/json") -> Json:
-    return {"description": description, "content": {media: {"schema": schema}}}
+def _answer(
+    description: str, schema: Json, media: str = "application/json", headers: dict[str, str] | None = None
+) -> Json:
+    """An answer with a body; `headers` are those that matter to a client, with what they say."""
+    answer: Json = {"description": description, "content": {media: {"schema": schema}}}
+    if headers:
+        answer["headers"] = {name: {"description": says, "schema": _TEXT} for name, says in headers.items()}
+    return answer
 
 
-def _operation(summary: str, answer: Json, *parameters: Json, status: str = "200", security: bool = True) -> Json:
+_ERROR: Final = _answer(
+    "An error.", _schema("Error"), headers={"Retry-After": "With 503: seconds after which to ask again."}
+)
+
+
+def _operation(
+    summary: str,
+    answer: Json,
+    *parameters: Json,
+    status: str = "200",
+    security: bool = True,
+    others: Json | None = None,
+) -> Json:
+    """One method of a path. `others` are answers beside the usual one that are no errors, by status."""
     operation: Json = {
         "summary": summary,
         "parameters": list(parameters),
-        "responses": {status: answer, "default": _answer("An error.", _schema("Error"))},
+        "responses": {status: answer, **(others or {}), "default": _ERROR},
     }
     if not security:
         operation["security"] = []
     return operation
+
+
+def _readable(summary: str, answer: Json, *parameters: Json, **more: Any) -> Json:
+    """GET and HEAD of a path: the same, but for the body."""
+    get = _operation(summary, answer, *parameters, **more)
+    bare = {
+        status: {name: value for name, value in response.items() if name != "content"}
+        for status, response in get["responses"].items()
+    }
+    return {"get": get, "head": {**get, "summary": f"{summary}: headers only", "responses": bare}}
 
 
 _SSE: Final = _answer(
@@ -134,7 +167,23 @@ _SSE: Final = _answer(
     "text/event-stream",
 )
 _WS: Final[Json] = {"description": "The handshake is done: one round per text frame."}
-_ROUNDS: Final = _answer("Rounds, newest first.", {"type": "array", "items": _schema("Round")})
+_NOTHING_LEFT: Final[Json] = {
+    "description": "The stream that ends (`to`) and is come back to has nothing left: an EventSource then stays away."
+}
+_ROUNDS: Final = _answer(
+    "Rounds, newest first.",
+    {"type": "array", "items": _schema("Round")},
+    headers={
+        "Link": '`<…>; rel="next"`: the next page; there is none at the very end.',
+        "X-History-Complete": "`false` when rounds that were asked for have expired; else it is left out.",
+    },
+)
+_ETAG: Final = {"ETag": "Names this round: send it back as `If-None-Match`."}
+_LATEST: Final = _answer("A round.", _schema("LatestRound"), headers=_ETAG)
+_UNCHANGED: Final[Json] = {
+    "description": "The round that `If-None-Match` names is still the newest.",
+    "headers": {name: {"description": says, "schema": _TEXT} for name, says in _ETAG.items()},
+}
 _RPC: Final = _answer("The method's answer.", {"type": "object"})
 
 
@@ -148,9 +197,11 @@ def _stream(summary: str, *parameters: Json) -> tuple[Json, Json]:
         *_FILTERS,
         _query("api_key", "The key, for clients that cannot set headers."),
         _query("token", "A stream token instead of a key."),
-        _query("lastEventId", "The cursor of the last round, for polyfills that cannot send `Last-Event-ID`."),
+        _header("Last-Event-ID", "The last `id`, as an EventSource sends it when it comes back; wins over `after`."),
+        _query("lastEventId", "The same, for polyfills that cannot send headers."),
     ]
-    return {"get": ws}, {"get": _operation(f"{summary} as server-sent events", _SSE, *sse_parameters)}
+    sse = _operation(f"{summary} as server-sent events", _SSE, *sse_parameters, others={"204": _NOTHING_LEFT})
+    return {"get": ws}, {"get": sse}
 
 
 def _paths() -> Json:
@@ -169,24 +220,29 @@ def _paths() -> Json:
         "/sse": several[1],
         "/sse/{game}": one[1],
         "/sse/type/{type}": kind[1],
-        "/api/games": {"get": _operation("List games", _answer("Games.", {"type": "array", "items": _schema("Game")}))},
-        "/api/latest/{game}": {
-            "get": _operation("The newest round of a game", _answer("A round.", _schema("LatestRound")), _GAME)
-        },
-        "/api/history": {"get": _operation("The past of several games, or of all", _ROUNDS, _GAMES, *_PAGE)},
-        "/api/history/{game}": {"get": _operation("The past of a game", _ROUNDS, _GAME, *_PAGE)},
-        "/api/history/type/{type}": {"get": _operation("The past of a type", _ROUNDS, _TYPE, *_PAGE)},
+        "/api/games": _readable("List games", _answer("Games.", {"type": "array", "items": _schema("Game")})),
+        "/api/latest/{game}": _readable(
+            "The newest round of a game",
+            _LATEST,
+            _GAME,
+            _header("If-None-Match", "The `ETag` of an earlier answer; 304 when nothing has come since."),
+            others={"304": _UNCHANGED},
+        ),
+        "/api/history": _readable("The past of several games, or of all", _ROUNDS, _GAMES, *_PAGE),
+        "/api/history/{game}": _readable("The past of a game", _ROUNDS, _GAME, *_PAGE),
+        "/api/history/type/{type}": _readable("The past of a type", _ROUNDS, _TYPE, *_PAGE),
         "/api/grpc/datastream.DataStream/{method}": {
             "get": _operation("Call the gRPC service by Connect's GET", _RPC, _METHOD),
             "post": _operation("Call the gRPC service by Connect or gRPC-Web", _RPC, _METHOD),
         },
-        "/healthz": {"get": _operation("Is the process alive?", _answer("Yes.", _schema("Health")), security=False)},
-        "/readyz": {
-            "get": _operation("Should it be sent clients?", _answer("Yes.", _schema("Health")), security=False)
-        },
-        "/metrics": {
-            "get": _operation("Numbers for Prometheus", _answer("Metrics.", _TEXT, "text/plain"), security=False)
-        },
+        "/healthz": _readable("Is the process alive?", _answer("Yes.", _schema("Health")), security=False),
+        "/readyz": _readable(
+            "Should it be sent clients?",
+            _answer("Yes.", _schema("Health")),
+            security=False,
+            others={"503": _answer("No, for this reason.", _schema("Health"))},
+        ),
+        "/metrics": _readable("Numbers for Prometheus", _answer("Metrics.", _TEXT, "text/plain"), security=False),
     }
 
 
