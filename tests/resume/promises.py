@@ -84,6 +84,7 @@ class Following:
     begun: int  # place of its first message among all that came on the link
     min_point: int = 0
     since_number: int = 0  # the first round that is not too early for `from`
+    until_number: int | None = None  # the last round that is not too late for `to`
     last: int | None = None
     is_told: bool = False
     ended: int | None = None  # place of the answer to `unsubscribe`
@@ -123,7 +124,8 @@ class Following:
             yield from self._last_before_live(matching, came)
         for stored in matching:
             is_later = self.logs.key(stored.cursor) > self.logs.key(self.after)
-            if is_later and stored.point >= self.min_point and stored.number >= self.since_number:
+            is_late = self.until_number is not None and stored.number > self.until_number
+            if is_later and not is_late and stored.point >= self.min_point and stored.number >= self.since_number:
                 yield stored
 
     def _last_before_live(self, matching: Sequence[Stored], came: Sequence[Cursor]) -> Sequence[Stored]:

@@ -1,7 +1,7 @@
 """Whatever is done to log, relay and clients, in whatever order: each client sees what it was promised, and no more.
 
-A real nats-server and a real relay with little memory; hypothesis decides what happens. What may be seen is in
-`tests.resume.promises`.
+A real nats-server and two real relays with little memory, small pages and small slices; hypothesis decides what
+happens. What may be seen is in `tests.resume.promises`.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from backends.log import LogSettings
+from relay.log_reader import LogReader, Page
 from rounds import Cursor
 from rounds.times import utc_text
 from tests.nats import NatsServer
@@ -68,7 +69,7 @@ class Client:
 
 
 class World:
-    """A log, a relay and its clients."""
+    """A log, two relays and their clients."""
 
     def __init__(self) -> None:
         self._stack = AsyncExitStack()
@@ -99,8 +100,10 @@ class World:
             await self._stack.aclose()
 
     async def _start_relay(self) -> None:
-        replay = {"ring_rounds": 4}
-        self.url = await self._relay.enter_async_context(running(self._settings, replay=replay))
+        started = [running(self._settings, replay={"ring_rounds": rounds}) for rounds in (4, 7)]
+        self._urls = itertools.cycle([await self._relay.enter_async_context(relay) for relay in started])
+        self.url = next(self._urls)
+        """Of the relay to which the next client comes: to each in turn."""
 
     # --- the log -----------------------------------------------------------------------------------------------
 
@@ -150,6 +153,7 @@ class World:
             query["min_point"] = min_point
         stack = AsyncExitStack()
         viewer = await stack.enter_async_context(watch(self.url, "", protocol=protocol, games=",".join(games), **query))
+        self.url = next(self._urls)
         client = Client(viewer, stack)
         client.min_point = min_point
         self.clients.append(client)
@@ -178,8 +182,17 @@ class World:
         self.cursors += [Cursor.parse(round_["cursor"]) for round_ in client.viewer.rounds[-3:]]
         await client.stack.aclose()
 
-    async def restart_relay(self) -> None:
-        """Stop it, which tells every WebSocket client where it was, and start another."""
+    async def play(self, protocol: str, games: list[str], after: Cursor, until_number: int) -> None:
+        """Replay up to a time that has passed: the relay ends it, and then nothing may be missing."""
+        moment = utc_text(TEN_O_CLOCK_MS + until_number * 1000)
+        client = await self.connect(protocol, games, after=str(after), to=moment)
+        self.follow(client, games, after, begun=0, until_number=until_number, is_told=True)
+        await client.viewer.to_the_end()
+        client.judge(whole_up_to=self.logs.head)
+        await self.leave(self.clients.index(client))
+
+    async def restart_relays(self) -> None:
+        """Stop them, which tells every WebSocket client where it was, and start others."""
         await self._relay.aclose()
         for client in self.clients:
             await client.viewer.to_the_end()
@@ -238,8 +251,8 @@ class Machine(RuleBasedStateMachine):
         self.do(self.world.rebuild())
 
     @rule()
-    def restart_relay(self) -> None:
-        self.do(self.world.restart_relay())
+    def restart_relays(self) -> None:
+        self.do(self.world.restart_relays())
 
     @rule()
     def settle(self) -> None:
@@ -309,6 +322,13 @@ class Machine(RuleBasedStateMachine):
         elif after.sequence >= self.world.logs.floor:
             assert hello["complete"]
 
+    @rule(protocol=protocols, games=some_games, which=places, share=st.floats(0, 1))
+    def play(self, protocol: str, games: list[str], which: int, share: float) -> None:
+        """A part of history, from a cursor that some client has kept up to a time."""
+        logs = self.world.logs
+        number = round(share * (logs.rounds[-1].number if logs.rounds else 0))
+        self.do(self.world.play(protocol, games, self.world.kept(which), number))
+
     @precondition(lambda self: self.world.clients)
     @rule(who=places)
     def leave(self, who: int) -> None:
@@ -370,12 +390,25 @@ class Machine(RuleBasedStateMachine):
         self.do(say())
 
 
+@pytest.fixture
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a handful of rounds take several pages, and a page several slices, as thousands do otherwise."""
+    whole_page = LogReader.page
+
+    async def page(self: LogReader, start: int, *, limit: int, game: str | None = None) -> Page:
+        return await whole_page(self, start, limit=min(limit, 3), game=game)
+
+    monkeypatch.setattr(LogReader, "page", page)
+    monkeypatch.setattr("relay.replay._SLICE", 2)
+
+
+@pytest.mark.usefixtures("small_pages")
 def test_every_client_sees_what_it_was_promised() -> None:
-    """Publish, connect, drop, resume, filter, subscribe, unsubscribe, purge, rebuild, restart: in any order."""
+    """Publish, connect, drop, resume, replay, filter, subscribe, unsubscribe, purge, rebuild, restart: in any order."""
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=20,
+            max_examples=14,
             stateful_step_count=20,
             deadline=None,
             derandomize=True,  # the same stories on every machine

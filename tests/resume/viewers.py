@@ -99,7 +99,10 @@ class WebSocketViewer(Viewer):
         await self.ws.send_json(message)
 
     async def _receive(self) -> Message | None:
-        message = await self.ws.receive()
+        try:
+            message = await self.ws.receive()
+        except aiohttp.ClientConnectionResetError:  # it answers a ping of a relay that has gone since
+            return await self._receive()
         if message.type is aiohttp.WSMsgType.TEXT:
             decoded: Message = json.loads(message.data)
             return decoded
