@@ -1,26 +1,28 @@
 """Bulk replay: the past up to now in batches, oldest first, as fast as the client takes them.
 
 Owns what the method ``Replay`` yields, and that it ends: at the head of the log as it was at the call, where rounds are
-gone, or where the log stays away. How the log is read (in pages, one ahead, in fair turns) and what is a gap are those
-of `relay.replay`. The writing is not shared: there, rounds become items, which the ring and live links have a use
-for, and the way leads on to the live stream. Here nobody else asks for these rounds, so that each is read and
-written once, without an item, at half the cost (docs/benchmarks.md).
+gone, or where the log stays away. How the log is read (in pages of which all replays together hold few, one ahead, in
+fair turns) and what is a gap are those of `relay.replay`. The writing is not shared: there, rounds become items, which
+the ring and live links have a use for, and the way leads on to the live stream. Here nobody else asks for these
+rounds, so that each is read and written once, without an item, at half the cost (docs/benchmarks.md).
 """
 
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack
 from typing import Final
 
 import structlog
 
 from backends.log import LogError
+from relay.budget import FEW
 from relay.edge import Edge
-from relay.history import History, LogChanged, Stretch
+from relay.held_pages import HeldPages
+from relay.history import PAGE, History, LogChanged, Stretch
 from relay.hub import Wanted
 from relay.item import Item, LogEntry
 from relay.link import CloseReason
-from relay.read_ahead import ReadAhead
 from relay.rpc.link import RpcLink
 from relay.start import Gap, GapReason, hello, resume
 from rounds import Cursor, InvalidRound, Round
@@ -31,6 +33,10 @@ PATIENCE_S: Final = 30.0
 """How long the log may bring nothing before the client is told to come back: it waits for an answer, not for news."""
 _SLICE: Final = 125
 """Rounds handled per turn, for all replays together: about a millisecond, so that live rounds hardly notice."""
+_DOUBT_S: Final = 6.0
+"""How long nothing of a log is believed to be left only if it stays so: longer than the feed takes to compare."""
+_HELD_S: Final = 0.25
+"""How long the rest of a page is kept for a client that does not take a batch."""
 _RETRY_S: Final = 0.25
 _LONGEST_RETRY_S: Final = 5.0
 
@@ -49,6 +55,9 @@ class Bulk:
         self._want = want
         self._write = write
         self._era = self._hub.era
+        self._pages = HeldPages(history)
+        self._limit = PAGE  # rounds to read at a time: few for a client that stalls, so that it costs no memory
+        self._releasing: asyncio.Task[None] | None = None
         self._position = self._head = 0  # all that is wanted up to the one was yielded; the other is the end
         self._misses = False  # whether what is gone right after the place is missed
 
@@ -71,53 +80,78 @@ class Bulk:
 
     async def batches(self) -> AsyncGenerator[list[bytes]]:
         """Yield what was made of the rounds, at most `_SLICE` at a time (more were slower); then the link has ended."""
-        ahead, stats = ReadAhead(self._history), self._history.stats
+        stats, loop = self._history.stats, asyncio.get_running_loop()
         stats.active += 1
         try:
             while self._goes_on():
-                stretch = await self._read(ahead)
-                if stretch is None:
-                    continue
-                if stretch.covered_to < self._head:
-                    ahead.start(stretch.covered_to, self._want.games)
-                for at in range(0, len(stretch.entries), _SLICE):
-                    entries = stretch.entries[at : at + _SLICE]
-                    async with self._history.turn:
-                        batch = _written(stretch.epoch, entries, self._want, self._head, self._write)
-                        await asyncio.sleep(0)  # the next in line goes on when the loop has turned
-                    # A goodbye named the place before this batch; and a log that is gone has no places any more.
-                    if not self._goes_on() or self._era != self._hub.era:
-                        break
-                    self._position = min(entries[-1].sequence, self._head)
-                    if batch:
+                async with AsyncExitStack() as held:
+                    stretch = await self._read(held)
+                    if stretch is None:
+                        continue
+                    if self._limit == PAGE and stretch.covered_to < self._head:
+                        self._pages.read_ahead(stretch.covered_to, self._want.games)
+                    for at in range(0, len(stretch.entries), _SLICE):
+                        batch, place = await self._batch(stretch, at)
+                        # A goodbye named the place before this batch; and a log that is gone has no places any more.
+                        if not self._goes_on() or self._era != self._hub.era:
+                            break
+                        self._position = min(place, self._head)
+                        if not batch:
+                            continue
                         stats.rounds += len(batch)
-                        yield batch
-                else:
-                    self._position = stretch.covered_to
-                self._misses = True
+                        stalls = loop.call_later(_HELD_S, self._let_go, held, stretch)
+                        try:
+                            yield batch
+                        finally:
+                            stalls.cancel()
+                        if not stretch.entries:  # let go meanwhile
+                            break
+                    else:
+                        self._position = min(stretch.covered_to, self._head)
+                        self._limit = min(PAGE, self._limit * 2)
+                    self._misses = True
         finally:
             stats.active -= 1
-            ahead.cancel()
+            self._pages.drop()
         if self._link.ended is None:
             self._edge.hub.end(self._link, CloseReason.COMPLETED, retry_ms=0)
+
+    async def _batch(self, stretch: Stretch, at: int) -> tuple[list[bytes], int]:
+        """Make a batch of a stretch's entries from `at` on, when it is this replay's turn; return it and its place."""
+        entries = stretch.entries[at : at + _SLICE]
+        async with self._history.turn:
+            batch = _written(stretch.epoch, entries, self._want, self._head, self._write)
+            await asyncio.sleep(0)  # the next in line goes on when the loop has turned
+        return batch, entries[-1].sequence
+
+    def _let_go(self, held: AsyncExitStack, stretch: Stretch) -> None:
+        """Hold nothing for a client that does not take what it was sent: others want to. It is read again then."""
+        self._limit = FEW
+        stretch.entries.clear()
+        self._pages.drop()
+        self._releasing = asyncio.create_task(held.aclose(), name="bulk-let-go")
 
     def _goes_on(self) -> bool:
         return self._link.ended is None and self._position < self._head
 
-    async def _read(self, ahead: ReadAhead) -> Stretch | None:
-        """Return what follows the place; None when the link was ended, or there is nothing up to a nearer end.
+    async def _read(self, held: AsyncExitStack) -> Stretch | None:
+        """Return what follows the place, `held`; None when the link was ended, or there is nothing up to a nearer end.
 
         While the log is away, this waits, but not longer than `PATIENCE_S`.
         """
-        failures, deadline = 0, asyncio.get_running_loop().time() + PATIENCE_S
+        failures, began = 0, asyncio.get_running_loop().time()
         while self._goes_on():
+            await held.aclose()  # what was read in vain
             if self._era != self._hub.era:
                 self._begin_anew()
                 continue
             try:
-                stretch = await ahead.stretch(self._position, self._want.games)
+                page = self._pages.page(self._position, self._want.games, limit=self._limit)
+                stretch = await held.enter_async_context(page)
                 if stretch.gap is not None and self._misses:
-                    self._tell(stretch.gap)
+                    # All up to the head at once is hardly old age: the log may be another one, and not noticed yet.
+                    if stretch.entries or asyncio.get_running_loop().time() > began + _DOUBT_S:
+                        self._tell(stretch.gap)
                 elif stretch.covered_to > self._position:
                     return stretch
                 else:  # the hub has not seen so much of the log
@@ -127,7 +161,7 @@ class Bulk:
                 continue
             except LogError as error:
                 why = str(error)
-            if asyncio.get_running_loop().time() > deadline:
+            if asyncio.get_running_loop().time() > began + PATIENCE_S:
                 self._edge.end(self._link, CloseReason.LOG_UNAVAILABLE)
             elif self._goes_on():
                 failures += 1

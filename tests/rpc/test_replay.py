@@ -1,8 +1,12 @@
 """Bulk replay: the whole past in batches, once, in order, as fast as the client reads."""
 
+from contextlib import AsyncExitStack
+from typing import Any
+
 import pytest
 from grpc import StatusCode
 
+from auth.keys import DEMO_KEY
 from rounds import datastream_pb2 as pb
 from tests.rpc.caller import Caller, ending, text_of
 from tests.rpc.conftest import Publish, Relay
@@ -84,3 +88,25 @@ async def test_replay_that_is_cancelled_in_the_middle(relay: Relay, caller: Call
     call.cancel()
 
     await relay.metric_becomes("relay_links", 0)
+
+
+async def test_replays_that_nobody_reads_stand_in_no_ones_way(relay: Relay, publish: Publish) -> None:
+    """They hold nothing of what all replays together may hold: one that is read comes through, and they do later."""
+    count = 300
+    await publish("crash", *range(1, count + 1), extras='{"ballast":"' + "x" * 20_000 + '"}')
+    small: dict[str, Any] = {"http2.bdp_probe": 0, "use_local_subchannel_pool": 1}
+    async with AsyncExitStack() as stack:
+        unread = []
+        for _ in range(40):  # more than there are pages to hold
+            calling = await stack.enter_async_context(Caller(relay.address, DEMO_KEY, **small))
+            unread.append(calling.call(pb.ReplayRequest()))
+            await unread[-1].initial_metadata()
+        reader = await stack.enter_async_context(relay.caller())
+        batches, end = await ending(reader.call(pb.ReplayRequest()))
+        late, late_end = await ending(unread[0])
+        for call in unread:
+            call.cancel()
+
+    assert end is None
+    assert late_end is None
+    assert ids(batches) == ids(late) == list(range(1, count + 1))
