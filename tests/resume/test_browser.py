@@ -1,0 +1,66 @@
+"""EventSource in a real browser, which resumes by itself: through a restart of the relay nothing is lost or doubled."""
+
+import asyncio
+import functools
+import http.server
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.clients.tools import ROOT
+from tests.resume.conftest import StartRelay
+from tests.resume.log_writer import LogWriter, make_round
+from tests.samples.browser import Browser, headless_browser
+
+pytestmark = pytest.mark.service
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    with headless_browser(tmp_path / "chromium") as running:
+        yield running
+
+
+@pytest.fixture
+def page() -> Iterator[str]:
+    """The page of the samples, which shows what an EventSource is sent."""
+    handler = functools.partial(_Quiet, directory=str(ROOT / "samples" / "browser"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, name="page")
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/index.html"
+        server.shutdown()
+        thread.join()
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that the base class has
+        """Keep the tests' output to the tests."""
+
+
+async def test_eventsource_of_a_browser_resumes_through_a_restart(
+    browser: Browser, page: str, log: LogWriter, start_relay: StartRelay
+) -> None:
+    """What was stored while the relay was away comes when it is back, each round once, and then live ones."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+
+    async def shown(count: int) -> list[int]:
+        lines = await asyncio.to_thread(browser.rounds, count)
+        return [int(found[1]) for line in reversed(lines) if (found := re.search(r"Round (\d+)", line))]
+
+    async with start_relay(port=port) as url:
+        await asyncio.to_thread(browser.open, f"{page}?base={url}&game=crash&via=EventSource")
+        await asyncio.to_thread(browser.status, "^connected")
+        await log.store(make_round("crash", 1), make_round("crash", 2))
+        assert await shown(2) == [1, 2]
+    await asyncio.to_thread(browser.status, "coming back")
+    await log.store(make_round("crash", 3), make_round("crash", 4))
+    async with start_relay(port=port):
+        assert await shown(4) == [1, 2, 3, 4]
+        await log.store(make_round("crash", 5))
+        assert await shown(5) == [1, 2, 3, 4, 5]
