@@ -1,4 +1,4 @@
-"""What the pages are tried out against: the demo as a process of its own, one for a module."""
+"""What the pages are tried out against: demos as processes of their own, one of a kind for a module."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -6,18 +6,34 @@ from itertools import islice
 import pytest
 import requests
 
-from tests.clients.live_relay import LiveRelay
+from tests.backends.file.replaying import rounds, write
+from tests.clients.live_relay import LiveRelay, live_relay
 from tests.clients.recorded import brisk_relay
 
-_ROUNDS = 3
+_ROUNDS = 50
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveRelay]:
-    """A demo whose log holds a few rounds of `crash` already, and gets more of them all the time."""
+    """A demo that gets a round of `crash` all the time."""
     with brisk_relay(tmp_path_factory.mktemp("demo")) as running:
-        url = f"{running.url}/sse/crash"
-        with requests.get(url, headers={"X-API-Key": running.key}, stream=True, timeout=30) as stream:
-            rounds = (line for line in stream.iter_lines() if line.startswith(b"data:"))
-            assert len(list(islice(rounds, _ROUNDS))) == _ROUNDS
+        read_rounds(running, 3)
         yield running
+
+
+@pytest.fixture(scope="module")
+def quiet_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveRelay]:
+    """A demo whose log holds rounds of `crash`, and gets no more: what is asked twice is answered alike."""
+    path = write(tmp_path_factory.mktemp("quiet") / "a.jsonl", rounds(_ROUNDS))
+    playing = {"PATH": str(path), "SPEED": "max", "LOOP": "false", "SHIFT_TO_NOW": "false"}
+    with live_relay({f"RELAY_BACKEND_{name}": value for name, value in playing.items()}) as running:
+        read_rounds(running, _ROUNDS)
+        yield running
+
+
+def read_rounds(relay: LiveRelay, count: int) -> None:
+    """Wait until the log holds so many rounds."""
+    url = f"{relay.url}/sse/crash?last={count}"
+    with requests.get(url, headers={"X-API-Key": relay.key}, stream=True, timeout=30) as stream:
+        found = (line for line in stream.iter_lines() if line.startswith(b"data:"))
+        assert len(list(islice(found, count))) == count

@@ -1,7 +1,10 @@
 """Every command and program that the pages on the protocols show, as a reader pastes it."""
 
 import json
+import os
 import re
+import sys
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -14,7 +17,9 @@ from tests.docs.pages import blocks, text_of
 pytestmark = pytest.mark.service
 
 PROTOCOLS: Final = ("websocket.md", "sse.md", "rest.md")
-COMMANDS: Final = [(page, block) for page in PROTOCOLS for block in blocks(text_of(page), "sh")]
+COMMANDS: Final = [
+    (page, block) for page in (*PROTOCOLS, "auth.md") for block in blocks(text_of(page), "sh") if "curl" in block
+]
 PROGRAMS: Final = [(page, block) for page in PROTOCOLS for block in blocks(text_of(page), "js")]
 _NODE: Final = ROOT / "tests" / "clients" / "node"
 _BROWSER: Final = """
@@ -26,10 +31,10 @@ globalThis.EventSource = sse.EventSource ?? sse.default
 
 
 @pytest.mark.parametrize(("page", "command"), COMMANDS, ids=lambda text: text.split("\n")[0][-40:])
-def test_command_prints_what_it_is_shown_for(demo: LiveRelay, page: str, command: str) -> None:
+def test_command_prints_what_it_is_shown_for(quiet_demo: LiveRelay, page: str, command: str) -> None:
     """It ends by itself, well; what a comment below it says is what it prints, up to an ellipsis."""
     tool("curl")
-    with Program(["bash", "-c", f"set -e -o pipefail; trap '' PIPE\n{command}"], env=demo.environment) as program:
+    with Program(["bash", "-c", f"set -e -o pipefail; trap '' PIPE\n{command}"], env=quiet_demo.environment) as program:
         code = program.wait()
 
     printed = "\n".join(program.printed)
@@ -37,9 +42,28 @@ def test_command_prints_what_it_is_shown_for(demo: LiveRelay, page: str, command
     shown = re.findall(r"^# (.*)$", command, re.MULTILINE)
     if shown:
         for part in shown[0].split("…"):
-            assert part in printed
+            assert part in printed.replace('": "', '":"').replace('", "', '","')
     else:
         assert re.search(r'"(round_id|slug)":', printed), printed
+
+
+def test_every_command_is_tried() -> None:
+    """Those without curl have tests of their own."""
+    assert all("curl" in block for page in PROTOCOLS for block in blocks(text_of(page), "sh"))
+
+
+def test_commands_make_the_keys_that_are_described() -> None:
+    """A key and its entry each, on standard output; a private one, then a public one."""
+    [command] = [block for block in blocks(text_of("auth.md"), "sh") if "key new" in block]
+    path = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    with Program(["bash", "-c", f"({command}) 2> /dev/null"], env=path) as program:
+        assert program.wait() == 0
+
+    private, partner, public, web = program.printed
+    assert private.startswith("sk_live_")
+    assert partner.startswith("partner=sha256:")
+    assert public.startswith("pk_live_")
+    assert web.startswith("web=sha256:")
 
 
 @pytest.mark.parametrize(("page", "program"), PROGRAMS, ids=[page for page, _ in PROGRAMS])

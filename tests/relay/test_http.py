@@ -34,8 +34,11 @@ def assert_is_error(answer: Answer, status: int, code: str) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/nope", "/ws/crash/x", "/sse/type/", "/api/auth", "/%2e%2e/etc/passwd"])
 async def test_nothing_there(relay: str, path: str) -> None:
-    """404 like every other error."""
-    assert_is_error(await exchange(relay, f"GET {path} HTTP/1.1"), 404, "not_found")
+    """404 like every other error, and where to look."""
+    answer = await exchange(relay, f"GET {path} HTTP/1.1")
+
+    assert_is_error(answer, 404, "not_found")
+    assert "/docs" in answer.json["error"]
 
 
 @pytest.mark.parametrize(
