@@ -1,4 +1,4 @@
-"""Every command of docs/grpc.md, as a reader pastes it."""
+"""Every command of docs/grpc.md, and those of the README for gRPC, as a reader pastes them."""
 
 import asyncio
 import os
@@ -14,12 +14,19 @@ from tests.rpc.foreign import buf, grpcurl, running
 
 pytestmark = pytest.mark.service
 
-_BLOCKS: Final = re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs/grpc.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
-_FIRST, *_COMMANDS = _BLOCKS
+
+def _blocks(page: str) -> list[str]:
+    return re.findall(r"^```sh\n(.*?)^```", (ROOT / page).read_text("utf-8"), re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("command", _COMMANDS, ids=lambda command: command.split()[0])
-async def test_command_shows_rounds(relay: Relay, publish: Publish, command: str) -> None:
+_FIRST, *_COMMANDS = _blocks("docs/grpc.md")
+[_BLOCK] = [block for block in _blocks("README.md") if "grpcurl" in block]
+_KEY, *_LINES = _BLOCK.splitlines()
+_PASTED: Final = [(_FIRST, command) for command in _COMMANDS] + [(_KEY, line) for line in _LINES]
+
+
+@pytest.mark.parametrize(("before", "command"), _PASTED, ids=[command.split()[0] for _, command in _PASTED])
+async def test_command_shows_rounds(relay: Relay, publish: Publish, before: str, command: str) -> None:
     """It prints a round of the game that it names."""
     await publish("crash", 67890)
     command = command.replace("http://127.0.0.1:8080", relay.url).replace("127.0.0.1:50051", relay.address)
@@ -27,7 +34,7 @@ async def test_command_shows_rounds(relay: Relay, publish: Publish, command: str
     path = {"buf": buf, "grpcurl": grpcurl}.get(name, lambda: tool(name))()
     folders = f"{Path(path).parent}{os.pathsep}{os.environ['PATH']}"
     live = "StreamByGame" in command
-    async with running([tool("bash"), "-c", f"export PATH={folders}\n{_FIRST}\nexec {command}"]) as program:
+    async with running([tool("bash"), "-c", f"export PATH={folders}\n{before}\nexec {command}"]) as program:
         if live:
             await relay.metric_becomes("relay_links", 1)
             await publish("crash", 67891)
