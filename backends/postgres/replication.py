@@ -197,7 +197,13 @@ class PostgresReplication:
         link = await Link.connect(options, settings={"wal_sender_timeout": timeout})
         try:
             link.on_notice(lambda notice: self._on_notice(link, notice))
-            await self._start(link)
+            # What is there is asked over another connection: a session that has seen the table as it is now decodes
+            # rows from before a change of it by the new columns, and fails, or worse.
+            look = await Link.connect(options, replication=False)
+            try:
+                await self._start(link, look)
+            finally:
+                await look.close()
         except BaseException:
             await link.close()
             raise
@@ -208,10 +214,10 @@ class PostgresReplication:
         self._log.info("stream_started", from_lsn=format_lsn(self._capture.start_lsn), server_process=link.pid)
         return link
 
-    async def _start(self, link: Link) -> None:
+    async def _start(self, link: Link, look: Link) -> None:
         options, capture = self._options, self._capture
         while True:
-            slot = await self._free_slot(link)
+            slot = await self._free_slot(look)
             await self._follow_history(link, slot)
             capture.begin_stream()
             command = (

@@ -155,6 +155,19 @@ async def test_table_changed_while_streaming_is_read_on(any_postgres: PostgresSe
     assert renamed.ids == [4]
 
 
+async def test_rows_from_before_a_change_of_the_table_are_read_as_they_were(any_postgres: PostgresServer) -> None:
+    """The server decodes old rows by the table's old shape, as long as its session has not seen the new one."""
+    server = any_postgres
+    await server.make_rounds_table(extras="text")
+    await open_once(server)
+    await server.insert_rounds(1, 2)
+    await server.execute("ALTER TABLE rounds ALTER COLUMN extras TYPE jsonb USING extras::jsonb")
+    await server.insert_rounds(3, 3)
+    async with reading(make_backend(server, create=False)) as reader:
+        await reader.seen(3)
+    assert [round_.extras for round_ in reader.rounds] == ['{"point":"2.5"}'] * 3
+
+
 async def test_partitioned_table_is_read_as_one(any_postgres: PostgresServer) -> None:
     """Rows come under the name of the table, whichever partition holds them, also one made later."""
     server = any_postgres

@@ -340,14 +340,24 @@ async def test_ingest_killed_with_half_a_transaction_acked_doubles_nothing(
     log = {"duplicate_window_s": window_s}
     async with ingesting(postgres, nats, log=log, publisher={"max_in_flight": 16}) as process:
         await process.said("stream_started")
-        await postgres.insert_rounds(1, 4_000)
-        await stored_ids(nats, 1)
-        await process.kill()
+        await kill_within(process, postgres, nats, rows=20_000, held=1)
     half = len(await stored(nats))
-    assert 0 < half < 4_000
+    assert 0 < half < 20_000
 
-    async with ingesting(postgres, nats, log=log):
-        assert await stored_ids(nats, 4_000) == list(range(1, 4_001))
+    async with ingesting(postgres, nats, log=log, publisher={"tail_rounds": 20_000}):
+        assert await stored_ids(nats, 20_000) == list(range(1, 20_001))
+
+
+async def kill_within(
+    process: IngestProcess, postgres: PostgresServer, nats: NatsServer, *, rows: int, held: int
+) -> None:
+    """Commit rows in one transaction, and kill ingest as soon as the log holds so many of them."""
+    inserted = asyncio.create_task(postgres.insert_rounds(1, rows))
+    async with connect(LogSettings(url=nats.url), name="test-waiter") as nc:
+        while await _messages(nc) < held:  # noqa: ASYNC110 - what is told of each round is more than we could read
+            await asyncio.sleep(0.002)
+    await process.kill()
+    await inserted
 
 
 async def test_ingest_killed_in_a_transaction_larger_than_the_known_tail_doubles_nothing(
@@ -358,12 +368,7 @@ async def test_ingest_killed_in_a_transaction_larger_than_the_known_tail_doubles
     log = {"duplicate_window_s": 0.1}
     async with ingesting(postgres, nats, log=log, publisher={"max_in_flight": 64}) as process:
         await process.said("stream_started")
-        inserted = asyncio.create_task(postgres.insert_rounds(1, 40_000))
-        async with connect(LogSettings(url=nats.url), name="test-waiter") as nc:
-            while await _messages(nc) < 4_000:  # noqa: ASYNC110 - what is told of each round is more than we could read
-                await asyncio.sleep(0.005)
-        await process.kill()
-        await inserted
+        await kill_within(process, postgres, nats, rows=40_000, held=4_000)
     half = len(await stored(nats))
     assert 4_000 <= half < 40_000
 
