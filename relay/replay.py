@@ -25,7 +25,8 @@ from relay.hub import Wanted
 from relay.item import Item, LogEntry
 from relay.link import Link
 from relay.pace import Pace
-from relay.start import OVERRUN_MS, SETTLE_S, Gap, GapReason, Start, hello, resume
+from relay.selection import Selection
+from relay.start import SETTLE_S, Gap, GapReason, Start, hello, resume
 from rounds import Cursor
 
 log = structlog.get_logger()
@@ -61,7 +62,7 @@ class Replay:
             join: Called when the link is to get live rounds from now on, at the very moment.
             finish: Called when the end that the client asked for has been reached.
         """
-        self.wanted = wanted
+        self._selection = Selection(wanted, start)
         self._history = history
         self._hub = history.hub
         self._link = link
@@ -69,12 +70,9 @@ class Replay:
         self._join = join
         self._finish = finish
         self._pace = None if start.speed is None else Pace(start.speed)
-        self._is_unbounded = start.since_ms is None and start.until_ms is None and wanted.filter.is_empty
         self._era = self._hub.era
         self._position = -1  # all that is wanted up to here was written; -1: it is not known where to begin
-        self._floors: dict[str, int] = {}  # with `last`: where each game begins
         self._counted_to = -1  # with `last`: up to here each game is read by itself
-        self._newest_ms = 0  # time of the newest round read
         self._pages = HeldPages(history)
         self._limit = PAGE  # rounds to read at a time: few when they have to wait, so that waiting costs no memory
         self._has_waited = False
@@ -117,6 +115,16 @@ class Replay:
             self._pages.drop()
 
     @property
+    def wanted(self) -> Wanted:
+        """Which rounds are still to be sent."""
+        return self._selection.wanted
+
+    def narrow(self, games: frozenset[str]) -> None:
+        """Send no more of these games."""
+        wanted = self.wanted
+        self._selection.wanted = wanted._replace(games=wanted.games - games)
+
+    @property
     def place(self) -> Cursor | None:
         """Where the reading is: all that is wanted up to here was written. None: where it begins is not known yet."""
         return Cursor(self._era.epoch, self._position) if self._position >= 0 else self._start.after
@@ -143,7 +151,7 @@ class Replay:
             newest = {game: ring.last(game, start.last) for game in self.wanted.games}
             floors = {game: items[0].sequence for game, items in newest.items() if items}
             if len(floors) == len(newest) and whole_from < min(floors.values()):
-                self._floors, self._position = floors, min(floors.values()) - 1
+                self._selection.floors, self._position = floors, min(floors.values()) - 1
 
     async def _locate(self) -> None:
         """Find the place to begin in the log, and tell the client how whole the answer will be."""
@@ -167,9 +175,9 @@ class Replay:
             for game in self.wanted.games:
                 floor = await self._history.nth_last(game, start.last, before=bounds.head + 1)
                 if floor is not None:
-                    self._floors[game] = max(floor, bounds.first)
+                    self._selection.floors[game] = max(floor, bounds.first)
             # What was stored while we counted is not behind the place, whichever game it is of.
-            position = min([bounds.head + 1, *self._floors.values()]) - 1
+            position = min([bounds.head + 1, *self._selection.floors.values()]) - 1
             self._counted_to = min(bounds.head, self._hub.head.sequence)
         elif start.until_ms is not None or start.speed is not None:
             position = bounds.first - 1
@@ -184,7 +192,7 @@ class Replay:
         """Write the next rounds; return True when the link has been joined or finished."""
         if self._era != self._hub.era:
             self._begin_anew()
-        if self._is_beyond_end:
+        if self._selection.is_beyond_end:
             self._finish(self)
             return True
         items = self._hub.ring.after(self._position, self.wanted.games, limit=_SLICE if self._pace is None else FEW)
@@ -233,7 +241,7 @@ class Replay:
                 self._pages.read_ahead(stretch.covered_to, games)
             if await self._write_page(stretch.entries):
                 self._position = max(self._position, stretch.covered_to)
-        self._widen(limit)
+        self._read_more(limit)
 
     async def _read_last(self) -> None:
         """Read a page of each game, and write all of them up to where the first page ends.
@@ -241,7 +249,7 @@ class Replay:
         Each game by itself: one that has been quiet begins far back, and between there and now may be the whole log.
         """
         limit, self._has_waited = self._limit, False
-        begun = {game: max(self._position, floor - 1) for game, floor in self._floors.items()}
+        begun = {game: max(self._position, floor - 1) for game, floor in self._selection.floors.items()}
         games = [game for game in begun if game in self.wanted.games and begun[game] < self._counted_to]
         async with self._history.held.share(0 if limit <= FEW else limit * len(games)):
             stretches = await asyncio.gather(
@@ -251,7 +259,7 @@ class Replay:
             in_order = merge(*(stretch.entries for stretch in stretches), key=attrgetter("sequence"))
             if await self._write_page([entry for entry in in_order if entry.sequence <= end]):
                 self._position = max(self._position, end)
-        self._widen(limit)
+        self._read_more(limit)
 
     async def _write_page(self, entries: Sequence[LogEntry]) -> bool:
         """Write a page, slice by slice; return False when the rest is let go: to be read again, or of no use."""
@@ -281,9 +289,9 @@ class Replay:
                     return False
                 continue
             if self._limit > FEW:
-                self._narrow()
+                self._read_less()
                 return False
-            self._narrow()
+            self._read_less()
             await asyncio.sleep(wait_s)
         return True
 
@@ -291,7 +299,7 @@ class Replay:
         """Return up to which place from `at` on everything is due, and when the next round is, in seconds from now."""
         now_s = time.monotonic()
         for place in range(at, len(items)):
-            if self._is_wanted(items[place]):
+            if self._selection.has(items[place]):
                 wait_s = pace.due_at_s(items[place].round.timestamp, now_s) - now_s
                 if wait_s > 0:
                     return place, wait_s
@@ -316,65 +324,32 @@ class Replay:
             async with asyncio.timeout(_PATIENCE_S):
                 await self._link.drained()
         except TimeoutError:
-            self._narrow()
+            self._read_less()
             return False
         return True
 
-    def _narrow(self) -> None:
+    def _read_less(self) -> None:
         self._limit, self._has_waited = FEW, True
 
-    def _widen(self, limit: int) -> None:
+    def _read_more(self, limit: int) -> None:
         if not self._has_waited:
             self._limit = min(PAGE, limit * 2)
 
     @property
     def _is_over_here(self) -> bool:
         """Whether what was read is not to be written any more."""
-        return self._link.ended is not None or self._is_beyond_end or self._era != self._hub.era
+        return self._link.ended is not None or self._selection.is_beyond_end or self._era != self._hub.era
 
     def _write(self, items: Sequence[Item]) -> None:
         """Write those of `items` that are wanted, in one write; the place moves beyond all of them."""
         if self._link.ended is not None:  # its goodbye named the place
             return
-        try:
-            data = self._rendered(items)
-        except Exception:  # noqa: BLE001 - a round that fails costs itself only, and is told below
-            data = [form for item in items for form in self._rendered_alone(item)]
+        data = self._selection.rendered(items, self._link.form)
         if data:
             self._link.transport.write(self._link.form.join(data))
             self._history.stats.rounds += len(data)
         if items:
             self._position = items[-1].sequence
-
-    def _rendered(self, items: Sequence[Item]) -> list[bytes]:
-        form = self._link.form
-        if self._is_unbounded and not self._floors:  # the usual case, at half the cost
-            games = self.wanted.games
-            return [item.rendered(form) for item in items if item.game in games and item.valid]
-        return [item.rendered(form) for item in items if self._is_wanted(item)]
-
-    def _rendered_alone(self, item: Item) -> list[bytes]:
-        try:
-            return self._rendered((item,))
-        except Exception:
-            log.exception("round_failed", game=item.game, cursor=item.cursor)
-            return []
-
-    def _is_wanted(self, item: Item) -> bool:
-        if item.game not in self.wanted.games or not item.valid or item.sequence < self._floors.get(item.game, 0):
-            return False
-        start, timestamp = self._start, item.round.timestamp
-        self._newest_ms = max(self._newest_ms, timestamp)
-        if start.since_ms is not None and timestamp < start.since_ms:
-            return False
-        if start.until_ms is not None and timestamp > start.until_ms:
-            return False
-        return item.matches(self.wanted.filter)
-
-    @property
-    def _is_beyond_end(self) -> bool:
-        """Whether a round was read that is so much later than the end that none before it can follow."""
-        return self._start.until_ms is not None and self._newest_ms > self._start.until_ms + OVERRUN_MS
 
     async def _is_at_end(self) -> bool:
         """Whether everything up to the end that the client asked for has been written, now that the head is reached."""
@@ -392,14 +367,14 @@ class Replay:
         if before.epoch != bounds.epoch:  # it was lost and made anew
             self._tell_gap(Gap(Cursor(before.epoch, self._position), bounds.at(bounds.first - 1), GapReason.REBUILT))
             self._position = bounds.first - 1
-            self._floors.clear()
+            self._selection.floors.clear()
             self._counted_to = -1
             return
         end = min(self._hub.ends[before.losses :])  # it has lost what came behind
         if self._position > end:
             self._tell_gap(Gap(bounds.at(end), bounds.at(self._position), GapReason.AHEAD))
             self._position = end
-        self._floors = {game: min(floor, end + 1) for game, floor in self._floors.items()}
+        self._selection.cut(end)
         self._counted_to = min(self._counted_to, end)
 
     def _tell(self, event: dict[str, object]) -> None:

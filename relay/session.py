@@ -117,7 +117,7 @@ class Session:
         if self._live.games & games:
             self._live = self._hub.add(self._link, self._live._replace(games=self._live.games - games))
         for replay, task in list(self._replays.items()):
-            replay.wanted = replay.wanted._replace(games=replay.wanted.games - games)
+            replay.narrow(games)
             if not replay.wanted.games and task is not None:
                 del self._replays[replay]
                 task.cancel()

@@ -138,13 +138,16 @@ class Rig:
         self.hub.publish(unheard)
         self.hub.begin(Bounds(self.epoch, first, end))
 
+    def join(self, client: Client, replay: Replay) -> None:
+        self.hub.add(client, replay.wanted)
+
     def replay(self, client: Client, start: Start, *, games: tuple[str, ...] = ("crash",)) -> Replay:
         return Replay(
             self.history,
             client,
             Wanted(frozenset(games), Filter()),
             start,
-            join=lambda replay: self.hub.add(client, replay.wanted) and None,
+            join=lambda replay: self.join(client, replay),
             finish=lambda _: None,
         )
 

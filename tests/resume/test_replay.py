@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.budget import Budget
+from relay.encode import Renderable, SseBlock
 from relay.history import PAGE, LogChanged
 from relay.start import Start
 from rounds import Cursor
@@ -210,6 +211,27 @@ async def test_client_that_takes_nothing_makes_nothing_pile_up(speed: float | No
 
     assert 0 < had < 2000
     assert [round_["sequence"] for round_ in client.rounds] == list(range(1, 5001))
+
+
+async def test_round_that_fails_costs_a_replay_itself_only() -> None:
+    """A client that would come back for ever, and be ended at the same round each time, gets the others."""
+    rig = Rig(ring_rounds=1)
+    for _ in range(5):
+        rig.store()
+    rig.hear()
+    await turns(5)
+    client, whole = Client(), SseBlock.render
+
+    def poisoned(self: SseBlock, item: Renderable) -> bytes:
+        if item.cursor == "k1-3":
+            raise RecursionError("poison")
+        return whole(self, item)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SseBlock, "render", poisoned)
+        await rig.replay(client, Start(after=Cursor("k1", 0))).run()
+
+    assert [round_["sequence"] for round_ in client.rounds] == [1, 2, 4, 5]
 
 
 async def test_paced_replay_lets_others_have_their_turn() -> None:
