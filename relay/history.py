@@ -97,8 +97,9 @@ class History:
         """
         era = self.hub.era
         epoch = era.epoch
-        first, last = await self._reader.first(), await self._reader.last()
-        head = max(last, self.hub.head.sequence)
+        # In this order: of a log that gets its first rounds in between, the oldest must not seem to be beyond them.
+        last, first = await self._reader.last(), await self._reader.first()
+        head = max(last, self.hub.head.sequence, (first or 1) - 1)
         if cursor is not None and cursor.epoch == epoch and cursor.sequence > head:
             head = await self._reader.reached(cursor.sequence) or head
         self.check(era)

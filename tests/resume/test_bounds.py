@@ -1,0 +1,48 @@
+"""What the log holds, asked while that changes: no answer may leave out what is there."""
+
+from typing import Any, cast
+
+import pytest
+
+from relay.history import History
+from relay.hub import Hub
+from relay.item import LogEntry
+from relay.ring import Ring
+from relay.start import Bounds
+from tests.resume.log_writer import make_round
+from tests.resume.memory_log import MemoryLog
+
+
+class ChangingLog(MemoryLog):
+    """A log to which something happens between two questions."""
+
+    def __init__(self, *stored: int) -> None:
+        super().__init__()
+        self._stored = stored
+
+    async def first(self) -> int | None:
+        found = await super().first()
+        self.happen()
+        return found
+
+    async def last(self) -> int:
+        found = await super().last()
+        self.happen()
+        return found
+
+    def happen(self) -> None:
+        for sequence in self._stored:
+            self.store(LogEntry(sequence, "crash", make_round("crash", sequence).to_json()), at_ms=0)
+        self._stored = ()
+
+
+@pytest.mark.parametrize("stored", [(1, 2, 3), (61, 62)], ids=["new", "all_before_it_removed"])
+async def test_first_rounds_of_a_log_that_come_meanwhile_are_not_passed_over(stored: tuple[int, ...]) -> None:
+    """They may be told as there or as still to come; but never as gone."""
+    hub = Hub(Ring(rounds_per_game=10, bytes_per_game=1 << 20), unsent_bytes=1 << 20, linger_s=1)
+    hub.begin(Bounds("k3f9a2", 1, 0))
+
+    bounds = await History(hub, cast("Any", ChangingLog(*stored)), concurrent=1).bounds()
+
+    assert bounds.first <= stored[0]
+    assert bounds.first <= bounds.head + 1
