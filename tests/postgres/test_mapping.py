@@ -159,7 +159,7 @@ def test_password_is_never_shown() -> None:
     ("options", "sentence"),
     [
         ({}, "option 'dsn' is missing"),
-        ({"dsn": DSN, "tabel": "x"}, "unknown option 'tabel'; allowed are connect_timeout_s, create, dsn"),
+        ({"dsn": DSN, "tabel": "x"}, "unknown option 'tabel'; allowed are accept_lsn, connect_timeout_s, create, dsn"),
         ({"dsn": DSN, "slot": "My-Slot"}, "option slot = 'My-Slot': string should match pattern"),
         ({"dsn": DSN, "table": "public."}, "option table = 'public.': must be a name of 1 to 63 bytes"),
         ({"dsn": DSN, "round_id_column": "x" * 64}, "must be a name of 1 to 63 bytes"),
