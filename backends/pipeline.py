@@ -17,6 +17,7 @@ from backends.contract import Rejected
 from backends.log import LogInfo, LogUnavailable
 from backends.order import Chain, Lanes
 from backends.publisher_settings import PublisherSettings
+from backends.tasks import heed_cancellation
 from backends.wire import (
     HEADER_ROOM,
     NO_STREAM,
@@ -134,6 +135,7 @@ class Pipeline(Generic[P]):
 
     async def _turn(self, link: PublishLink, limit: int) -> None:
         """Do whatever there is to do, and wait when there is nothing."""
+        heed_cancellation()
         self._wake.clear()
         self._give_out()
         if not link.is_open:

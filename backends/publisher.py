@@ -21,6 +21,7 @@ from backends.pipeline import RAW_BYTES, Pipeline, Rejects
 from backends.places import LogPlaces
 from backends.publisher_settings import PublisherSettings
 from backends.tail import first_since, stored_ids
+from backends.tasks import ended, heed_cancellation
 from backends.wire import place_header
 from rounds import Round, dedup_id, log_subject
 
@@ -102,13 +103,13 @@ class Publisher(Generic[P]):
             await self._publish(reader, start)
             await reader  # raises what ended it
         finally:
-            reader.cancel()
-            await asyncio.wait([reader])
+            await ended(reader)
 
     async def _publish(self, reader: asyncio.Task[None], start: asyncio.Event) -> None:
         """Run the pipeline over one connection after another."""
         pause_s = _BACKOFF_S[0]
         while True:
+            heed_cancellation()
             try:
                 async with connect(
                     self._log_settings, name="ingest", on_disconnected=self._on_disconnected, reconnect=False

@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -15,12 +15,16 @@ from backends.ingest import run_ingest
 from backends.observed import Observed
 from backends.registry import make_backend
 from backends.rejects import RejectsStream
+from backends.tasks import ended
 from relay.ingest_metrics import IngestMetrics, serving_metrics
 from relay.recovery import recover
 from relay.serve import load_catalogue, stop_requested
 from relay.settings import Settings
 
 log = structlog.get_logger()
+
+_MORE_S: Final = 4.0
+"""Beyond what the publisher may take to leave, before it is cancelled once more."""
 
 
 async def ingest(settings: Settings) -> None:
@@ -80,8 +84,6 @@ async def watched_ingest(
         try:
             yield work
         finally:
-            for task in (work, *asking):
-                task.cancel()
-            await asyncio.wait([work, *asking])
+            await ended(work, *asking, again_s=settings.publish.leave_s + _MORE_S)
         if not work.cancelled():
             work.result()

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from auth.keys import InvalidKeys, KeyStore
 from auth.tokens import TokenSigner
+from backends.tasks import ended
 from relay.admission import Admission
 from relay.app import build_app
 from relay.capacity import default_links
@@ -114,8 +115,7 @@ async def running_relay(
                 yield Addresses(url, port, feed.reached)
             finally:
                 await edge.drain(settings.drain)
-        for task in running:
-            task.cancel()
+        await ended(*running)
 
 
 def load_credentials(settings: AuthSettings) -> tuple[KeyStore, TokenSigner]:

@@ -39,6 +39,7 @@ from backends.postgres.slot import (
 )
 from backends.postgres.statements import statement
 from backends.postgres.wal import format_lsn, parse_lsn, status_update
+from backends.tasks import ended
 
 log = structlog.get_logger()
 
@@ -125,7 +126,7 @@ class PostgresReplication:
         try:
             yield
         finally:
-            await _ended(heartbeat)
+            await ended(heartbeat, again_s=_CANCEL_S)
             await self._close()
 
     async def read(self) -> AsyncIterator[Sequence[Item]]:
@@ -302,7 +303,7 @@ class PostgresReplication:
         try:
             yield
         finally:
-            await _ended(timer, moving)
+            await ended(timer, moving, again_s=_CANCEL_S)
 
     async def _keep_alive(self, link: Link) -> None:
         timeout_s = self._options.sender_timeout_s
@@ -451,12 +452,3 @@ class PostgresReplication:
             except StreamLost as error:
                 self._log.warning("heartbeat_failed", error=str(error))
             await asyncio.sleep(every_s)
-
-
-async def _ended(*tasks: asyncio.Task[None]) -> None:
-    """Cancel until it has worked: psycopg uses `asyncio.wait_for`, which in Python 3.11 can swallow a cancellation."""
-    pending = set(tasks)
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=_CANCEL_S)
