@@ -35,8 +35,8 @@ async def test_task_that_missed_a_cancellation_can_heed_it_later() -> None:
 
     async def work() -> None:
         heed_cancellation()  # nobody has asked yet
+        started.set()
         with pytest.raises(asyncio.CancelledError):
-            started.set()
             await asyncio.get_running_loop().create_future()
         heed_cancellation()
 
