@@ -77,6 +77,9 @@ async def connect(
                     user_credentials=settings.creds_file,
                 )
             break
+        except asyncio.CancelledError:
+            await _close(nc, name, within_s=_CLOSE_FAILED_S)  # nats-py leaves open what it had begun
+            raise
         except ModuleNotFoundError as error:
             raise LogRefused("creds_file needs the package nkeys: pip install nkeys") from error
         except (NatsError, OSError, TimeoutError) as error:
