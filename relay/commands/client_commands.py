@@ -28,6 +28,8 @@ Via = Annotated[
     Protocol | None, typer.Option(help="The protocol to use: ws, unless the URL says grpc.", show_default=False)
 ]
 Url = Annotated[str, typer.Option(envvar="BASE_URL", help="Where the relay is.")]
+_HTTP_PORT: Final = 8080
+"""Where HTTP is unless somebody chose another port; then gRPC is taken to be at its own."""
 StreamUrl = Annotated[str, typer.Option(envvar="BASE_URL", help="Where the relay is; grpc://host:port for gRPC.")]
 ApiKey = Annotated[str, typer.Option("--key", envvar="API_KEY", help="Your API key; the demo's by default.")]
 Count = Annotated[int | None, typer.Option("--count", "-n", min=1, help="Stop after so many rounds.")]
@@ -138,7 +140,11 @@ def _followed(
     if via is None:
         via = "grpc" if url.lower().startswith(("grpc://", "grpcs://")) else "ws"
     schemes = ("http", "https", "grpc", "grpcs") if via == "grpc" else ("http", "https")
-    return follow(_target(game, url, key, schemes=schemes), via=via, parameters=parameters, say=_say)
+    target = _target(game, url, key, schemes=schemes)
+    parts = urlsplit(url)
+    if via == "grpc" and parts.scheme in ("http", "https") and parts.port not in (None, _HTTP_PORT):
+        fail(f"--url {url!r} has a port of HTTP; say where gRPC is, such as grpc://{parts.hostname}:50051")
+    return follow(target, via=via, parameters=parameters, say=_say)
 
 
 async def _print(rounds: Any, count: int | None, bar: AbstractContextManager[OnRound]) -> None:

@@ -304,6 +304,10 @@ async def test_what_the_relay_refuses_is_one_line(
             ("tail", "--via", "sse", "--url", "grpc://127.0.0.1:1"),
             "--url 'grpc://127.0.0.1:1' is not the address of a relay",
         ),
+        (
+            ("tail", "--via", "grpc", "--url", "http://127.0.0.1:18080"),
+            "--url 'http://127.0.0.1:18080' has a port of HTTP; say where gRPC is, such as grpc://127.0.0.1:50051",
+        ),
         (("history", "--url", "http://127.0.0.1:9"), "http://127.0.0.1:9 cannot be asked"),
         (("export", "rounds.xml"), "rounds.xml must end in .jsonl, .jsonl.gz or .jsonl.zst"),
         (("export", "/no/such/folder/rounds.jsonl"), "/no/such/folder/rounds.jsonl cannot be written: No such file"),
