@@ -20,6 +20,7 @@ from backends.ingest import run_ingest
 from backends.log_settings import CONNECTION_FIELDS
 from backends.recordings import bundled
 from backends.registry import make_backend
+from backends.tasks import heed_cancellation
 from relay.demo.embedded_nats import nats_server
 from relay.sections import BackendSettings, DrainSettings
 from relay.serve import Addresses, load_catalogue, running_relay, stop_requested
@@ -76,6 +77,7 @@ async def dev(settings: Settings, *, out: Console) -> None:
         ):
             ingest = tasks.create_task(run_ingest(backend, settings.nats, name=settings.backend.name), name="ingest")
             await at.ready()
+            heed_cancellation()
             _welcome(out, at, source.hint)
             await stop_requested()
             ingest.cancel()

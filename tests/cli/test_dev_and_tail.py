@@ -129,11 +129,14 @@ def test_dev_ends_with_its_nats_server() -> None:
 
 def test_ctrl_c_while_dev_starts_is_quiet() -> None:
     """Its server is there and the rest is not: nothing is said, nothing stays, and the status is that of Ctrl-C."""
-    with started("dev", "--port", "0") as program:
-        while not (children := children_of(program.pid)):
-            pass
-        os.kill(program.pid, signal.SIGINT)
-        code = program.wait(within_s=10)
+    for _ in range(5):
+        with started("dev", "--port", "0") as program:
+            while not (children := children_of(program.pid)):
+                pass
+            os.kill(program.pid, signal.SIGINT)
+            code = program.wait(within_s=10)
+        if not any("is up" in line for line in program.printed):
+            break  # else the machine was so busy that the demo was up before we were: once more
 
     assert (code, program.printed) == (130, [])
     assert not any(Path(f"/proc/{child}").exists() for child in children)
