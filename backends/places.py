@@ -5,7 +5,6 @@ Owns the stream ``POSITIONS`` and how far back the log is read when a source beg
 """
 
 import asyncio
-import base64
 import re
 import secrets
 import time
@@ -22,6 +21,7 @@ from nats.errors import NoRespondersError
 
 from backends.connection import connect, sentence
 from backends.contract import Kept, PlaceTaken
+from backends.leader import NO_MESSAGE, NO_STREAM, ask_leader
 from backends.log import LogInfo, open_log
 from backends.log_settings import LogSettings, LogUnavailable
 from backends.publisher_settings import PublisherSettings
@@ -39,8 +39,6 @@ _IN_ORDER: Final = 1_000
 _OUT_OF_ORDER: Final = 8_192
 """In a replicated log a round may stand before so many that were read before it: the most that may be in flight."""
 
-_NO_MESSAGE: Final = 10037
-_NO_STREAM: Final = 10059
 _EXISTS: Final = 10058
 _OTHER_SEQUENCE: Final = 10071
 _UNAVAILABLE: Final = 503
@@ -153,20 +151,17 @@ class LogPlaces(Generic[P]):
     # --- keeping ------------------------------------------------------------------------------------------------
 
     async def _read(self, nc: Client, source: str) -> _Record | None:
-        body = msgspec.json.encode({"last_by_subj": _subject(source)})
         try:
-            answer = await nc.request(f"$JS.API.STREAM.MSG.GET.{STREAM}", body, _ANSWER_S)
+            answer = await ask_leader(nc, STREAM, {"last_by_subj": _subject(source)})
         except NoRespondersError:
             return None  # no JetStream: whoever opens the log says so
-        decoded: dict[str, Any] = msgspec.json.decode(answer.data)
         self._sequences[source] = 0
-        if error := decoded.get("error"):
-            if error.get("err_code") in (_NO_MESSAGE, _NO_STREAM):
-                return None
-            raise LogUnavailable(f"stream {STREAM} cannot be read: {error.get('description')}")
-        message = decoded["message"]
-        self._sequences[source] = message["seq"]
-        return msgspec.json.decode(base64.b64decode(message["data"]), type=_Record)
+        if answer.message is not None:
+            self._sequences[source] = answer.message.seq
+            return msgspec.json.decode(answer.message.data, type=_Record)
+        if answer.error.err_code in (NO_MESSAGE, NO_STREAM):
+            return None
+        raise LogUnavailable(f"stream {STREAM} cannot be read: {answer.error.description}")
 
     async def _write(self, nc: Client, source: str, place: str, note: str) -> bool:
         """Store a place if nobody else has since; whether that is done, or has to be tried again."""

@@ -22,6 +22,7 @@ _BEHIND_PAUSE_S: Final = 0.1
 _PAGE: Final = 2_000
 _PAGE_BYTES: Final = 4 << 20
 _GAMES: Final = 1_000
+_OF_ROUNDS: Final = {"next_by_subj": LOG_SUBJECTS}
 
 
 PLACE_HEADER: Final = "Relay-Position"
@@ -53,7 +54,7 @@ async def stored_pages(nc: Client, stream: str, *, first: int, last: int) -> Asy
     """
     tries = _BEHIND_TRIES
     while first <= last:
-        page = await _page(nc, stream, {"seq": first, "batch": _PAGE, "max_bytes": _PAGE_BYTES})
+        page = await _page(nc, stream, {"seq": first, "batch": _PAGE, "max_bytes": _PAGE_BYTES, **_OF_ROUNDS})
         if page.last:
             yield page
             first = page.last + 1
@@ -71,7 +72,7 @@ async def first_since(nc: Client, stream: str, moment: datetime) -> int:
     Raises:
         LogUnavailable: No answer in time, or the connection broke.
     """
-    return (await _page(nc, stream, {"start_time": moment.isoformat(), "batch": 1})).last
+    return (await _page(nc, stream, {"start_time": moment.isoformat(), "batch": 1, **_OF_ROUNDS})).last
 
 
 async def newest_ids(nc: Client, stream: str) -> dict[str, int]:
@@ -109,8 +110,7 @@ async def _page(nc: Client, stream: str, request: dict[str, Any]) -> Page:
             places.append(place)
 
     inbox = nc.new_inbox()
-    # The last of each subject names its subjects itself.
-    body = msgspec.json.encode(request if "multi_last" in request else {**request, "next_by_subj": LOG_SUBJECTS})
+    body = msgspec.json.encode(request)
     try:
         subscription = await nc.subscribe(inbox, cb=collect)
         async with asyncio.timeout(_ANSWER_S):

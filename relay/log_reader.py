@@ -16,6 +16,7 @@ import msgspec
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
+from backends.leader import ask_leader
 from backends.log import LogSettings, LogUnavailable, connect
 from relay import round_parser
 from relay.item import LogEntry
@@ -83,24 +84,6 @@ class _Count(NamedTuple):
     rounds: int
 
 
-class _Stored(msgspec.Struct):
-    """A message as the leader hands it out; msgspec decodes its base64."""
-
-    subject: str
-    seq: int
-    data: bytes = b""
-
-
-class _Fault(msgspec.Struct, frozen=True):
-    code: int = 0
-    description: str = "no reason given"
-
-
-class _LeaderAnswer(msgspec.Struct):
-    message: _Stored | None = None
-    error: _Fault = _Fault()
-
-
 class LogReader:
     """Reads one log. Entered once per process; connects when it is first asked, and again by itself."""
 
@@ -156,13 +139,12 @@ class LogReader:
     async def next_of_leader(self, start: int, *, game: str | None = None) -> LogEntry | None:
         """Ask the stream's leader for the first entry from sequence `start` on; None when there is none."""
         nc = await self._connected()
-        request = msgspec.json.encode({"seq": max(start, 1), "next_by_subj": _subject_of(game)})
+        request = {"seq": max(start, 1), "next_by_subj": _subject_of(game)}
         self.requests += 1
         try:
-            message = await nc.request(f"$JS.API.STREAM.MSG.GET.{self._settings.stream}", request, timeout=_ANSWER_S)
+            answer = await ask_leader(nc, self._settings.stream, request)
         except (NatsError, TimeoutError, OSError) as error:
             raise _no_answer(error) from error
-        answer = msgspec.json.decode(message.data, type=_LeaderAnswer)
         if answer.message is not None:
             return LogEntry(answer.message.seq, answer.message.subject.rpartition(".")[2], answer.message.data)
         if answer.error.code == _NOT_FOUND:
