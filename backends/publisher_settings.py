@@ -25,3 +25,7 @@ class PublisherSettings(BaseModel):
     failure of all replicas must lose nothing, set this above it, and the source sends again what was lost."""
     leave_s: float = Field(default=1.0, ge=0)
     """When stopped, how long to wait for acks of what is under way. The rest comes again at the next start."""
+
+    def holding_nothing_back(self) -> "PublisherSettings":
+        """The same, for a source that forgets nothing on our word."""
+        return self.model_copy(update={"confirm_lag_s": 0.0})

@@ -46,8 +46,7 @@ async def backfill(settings: Settings, *, first: int | None, last: int | None, r
         rate=rate,
         on_progress=bar.show,
     )
-    # Nobody forgets anything on our word, so nothing is held back; what we confirm is only shown.
-    publish = settings.publish.model_copy(update={"confirm_lag_s": 0.0})
+    publish = settings.publish.holding_nothing_back()  # what we confirm is only shown
     async with RejectsStream(settings.nats, name) as rejects:
         ingest = run_ingest(backend, settings.nats, publish, rejects=rejects, name="backfill")
         if last is None and isinstance(options, ReplicationOptions):

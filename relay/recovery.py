@@ -63,8 +63,7 @@ async def recover(
     async with accepting(care.options, settings.nats):
         first = wanted.first if await care.has_unique_ids() else 0
         backfill = TableBackfill(care.options, context, settings.nats, first=first)
-        # Nobody forgets anything on our word, so nothing is held back.
-        publish = settings.publish.model_copy(update={"confirm_lag_s": 0.0})
+        publish = settings.publish.holding_nothing_back()
         stats = await run_ingest(_Missing(backfill, wanted), settings.nats, publish, rejects=rejects, name="recovery")
     log.warning("slot_recovered", from_id=first, stored=stats.acked, left_out=backfill.left_out)
     return make_backend(settings.backend.name, options, context)

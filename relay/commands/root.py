@@ -97,13 +97,7 @@ def ingest(
     """Run a backend: capture rounds from their source and publish them to the log."""
     from relay.ingest import ingest as run
 
-    given: dict[str, Any] = {} if backend is None else {"name": backend}
-    for text in option or []:
-        name, equals, value = text.partition("=")
-        if not equals:
-            fail(f"--option {text!r} is not NAME=VALUE")
-        given[name] = value
-    run_command(run(_settings({"backend": given} if given else {})))
+    run_command(run(_settings(backend_commands.chosen(backend, option))))
 
 
 @app.command()
