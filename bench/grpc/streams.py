@@ -24,18 +24,27 @@ _READ_BYTES: Final = 1 << 18
 _PATIENCE_S: Final = 60.0
 
 
-class _Stream:
-    """One connection with one stream on it."""
+class _Connection:
+    """A connection with one stream on it, and what has come of that."""
 
-    __slots__ = ("_buffer", "_message_left", "_prefix", "answered", "ended", "messages", "received", "sock")
+    __slots__ = ("_buffer", "answered", "ended", "messages", "received", "sock")
 
-    def __init__(self, port: int, path: str, key: str, request: bytes) -> None:
+    def __init__(self, port: int) -> None:
         self.sock = socket.create_connection(("127.0.0.1", port), _PATIENCE_S)
         self.messages = 0
         self.received = 0
         self.answered = False
         self.ended = False
         self._buffer = b""
+
+
+class _Stream(_Connection):
+    """A stream over HTTP/2."""
+
+    __slots__ = ("_message_left", "_prefix")
+
+    def __init__(self, port: int, path: str, key: str, request: bytes) -> None:
+        super().__init__(port)
         self._message_left = 0
         self._prefix = b""
         headers = Encoder().encode(
@@ -99,18 +108,13 @@ class _Stream:
                 self.messages += 1
 
 
-class _ProxyStream:
-    """One connection with one stream of the HTTP proxy on it, by the Connect protocol."""
+class _ProxyStream(_Connection):
+    """A stream of the HTTP proxy, by the Connect protocol."""
 
-    __slots__ = ("_buffer", "answered", "ended", "messages", "received", "sock")
+    __slots__ = ()
 
     def __init__(self, port: int, path: str, key: str, request: bytes) -> None:
-        self.sock = socket.create_connection(("127.0.0.1", port), _PATIENCE_S)
-        self.messages = 0
-        self.received = 0
-        self.answered = False
-        self.ended = False
-        self._buffer = b""
+        super().__init__(port)
         body = struct.pack("!BI", 0, len(request)) + request
         # HTTP/1.0: what follows the headers is the stream itself, not in chunks.
         head = f"POST {path} HTTP/1.0\r\nX-API-Key: {key}\r\nContent-Type: application/connect+proto\r\n"
@@ -181,7 +185,7 @@ class Streams:
         """Read until every stream has been answered: then the server has begun to follow what it will send."""
         self._read_until(lambda stream: stream.answered)
 
-    def _read_until(self, is_done: Callable[[_Stream | _ProxyStream], bool]) -> float:
+    def _read_until(self, is_done: Callable[[_Connection], bool]) -> float:
         waiting = {number for number, stream in self._streams.items() if not is_done(stream)}
         while waiting:
             events = self._epoll.poll(_PATIENCE_S)

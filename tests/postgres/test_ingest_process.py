@@ -30,17 +30,22 @@ from tests.postgres_server import PostgresServer
 pytestmark = pytest.mark.service
 
 
+def served_at(port: int, nats: NatsServer) -> Settings:
+    """Settings of an ingest by postgres-notify whose metrics and probes are at a port."""
+    return Settings(
+        nats=LogSettings(url=nats.url),
+        backend=BackendSettings(name="postgres-notify"),
+        ingest=IngestSettings(host="127.0.0.1", port=port),
+    )
+
+
 async def test_metrics_and_probes_tell_what_the_process_does(
     postgres: PostgresServer, nats: NatsServer, unused_tcp_port: int
 ) -> None:
     """Rounds in, acked and rejected, latency, state: all there, and ready only while the source is."""
     await postgres.make_rounds_table()
     await set_up_notify(postgres)
-    settings = Settings(
-        nats=LogSettings(url=nats.url),
-        backend=BackendSettings(name="postgres-notify"),
-        ingest=IngestSettings(host="127.0.0.1", port=unused_tcp_port),
-    )
+    settings = served_at(unused_tcp_port, nats)
     backend = notify_backend(postgres, retry_max_s=0.2)
     base = f"http://127.0.0.1:{unused_tcp_port}"
 
@@ -162,11 +167,7 @@ async def test_rows_that_wait_are_counted_for_notify_too(
     """Polling can fall behind as a slot can, and says by how many rows."""
     await postgres.make_rounds_table()
     await set_up_notify(postgres)
-    settings = Settings(
-        nats=LogSettings(url=nats.url),
-        backend=BackendSettings(name="postgres-notify"),
-        ingest=IngestSettings(host="127.0.0.1", port=unused_tcp_port),
-    )
+    settings = served_at(unused_tcp_port, nats)
     backend = notify_backend(postgres)
     base = f"http://127.0.0.1:{unused_tcp_port}"
     async with aiohttp.ClientSession(base) as client, watched_ingest(settings, backend, CONTEXT):

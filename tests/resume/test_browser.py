@@ -1,20 +1,16 @@
 """EventSource in a real browser, which resumes by itself: through a restart of the relay nothing is lost or doubled."""
 
 import asyncio
-import functools
-import http.server
 import re
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.clients.tools import ROOT
 from tests.resume.conftest import StartRelay
 from tests.resume.log_writer import LogWriter, make_round
-from tests.samples.browser import Browser, headless_browser
+from tests.samples.browser import Browser, headless_browser, sample_page
 
 pytestmark = pytest.mark.service
 
@@ -27,19 +23,8 @@ def browser(tmp_path: Path) -> Iterator[Browser]:
 
 @pytest.fixture
 def page() -> Iterator[str]:
-    """The page of the samples, which shows what an EventSource is sent."""
-    handler = functools.partial(_Quiet, directory=str(ROOT / "samples" / "browser"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, name="page")
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/index.html"
-        server.shutdown()
-        thread.join()
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that the base class has
-        """Keep the tests' output to the tests."""
+    with sample_page() as address:
+        yield address
 
 
 async def test_eventsource_of_a_browser_resumes_through_a_restart(

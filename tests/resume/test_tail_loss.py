@@ -17,7 +17,7 @@ from rounds import Round
 from tests.nats import NatsServer
 from tests.resume.conftest import StartRelay
 from tests.resume.log_writer import TEN_O_CLOCK_MS, LogWriter, make_round
-from tests.resume.viewers import watch
+from tests.resume.viewers import Viewer, watch
 
 pytestmark = pytest.mark.service
 
@@ -68,6 +68,19 @@ def ahead(log: LogWriter, *, end: int, seen: int) -> dict[str, object]:
     return {"event": "gap", "from": log.cursor(end), "to": log.cursor(seen), "reason": "ahead"}
 
 
+@asynccontextmanager
+async def told_of_100(store: Restorable, start_relay: StartRelay) -> AsyncIterator[tuple[str, LogWriter, Viewer]]:
+    """A relay, its log and a client that has seen its rounds 1 to 100; what can be restored has 50 of them."""
+    async with (
+        start_relay() as relay,
+        LogWriter.open(store.settings) as log,
+        watch(relay, "crash", after=log.cursor(0)) as told,
+    ):
+        await log.store(*(make_round("crash", number) for number in range(51, 101)))
+        await told.until_round(100)
+        yield relay, log, told
+
+
 @PROTOCOLS
 async def test_live_clients_get_what_comes_next_and_are_told(
     store: Restorable, start_relay: StartRelay, protocol: str
@@ -100,16 +113,10 @@ async def test_rounds_stored_before_the_relay_is_back_are_not_taken_for_repeats(
     store: Restorable, start_relay: StartRelay, count: int
 ) -> None:
     """Where the log goes on as another is found by comparing rounds, even if it is longer again than it was."""
-    async with (
-        start_relay() as relay,
-        LogWriter.open(store.settings) as log,
-        watch(relay, "crash", after=log.cursor(0)) as told,
-    ):
-        await log.store(*(make_round("crash", number) for number in range(51, 101)))
-        await told.until_round(100)
-        async with store.restored(*(make_round("crash", number) for number in range(1051, 1051 + count))) as less:
-            await less.store(make_round("crash", 2000))
-            await told.until_round(2000)
+    rounds = [make_round("crash", number) for number in range(1051, 1051 + count)]
+    async with told_of_100(store, start_relay) as (_, log, told), store.restored(*rounds) as less:
+        await less.store(make_round("crash", 2000))
+        await told.until_round(2000)
 
     assert told.gaps == [ahead(log, end=50, seen=100)]
     assert told.ids == [*range(1, 101), *range(1051, 1051 + count), 2000]
@@ -117,16 +124,10 @@ async def test_rounds_stored_before_the_relay_is_back_are_not_taken_for_repeats(
 
 async def test_rounds_that_were_sent_again_are_no_loss(store: Restorable, start_relay: StartRelay) -> None:
     """Ingest sends again what was not confirmed: when it gets the same place, nothing has happened to clients."""
-    async with (
-        start_relay() as relay,
-        LogWriter.open(store.settings) as log,
-        watch(relay, "crash", after=log.cursor(0)) as told,
-    ):
-        await log.store(*(make_round("crash", number) for number in range(51, 101)))
-        await told.until_round(100)
-        async with store.restored(*(make_round("crash", number) for number in range(51, 111))) as again:
-            await again.store(make_round("crash", 111))
-            await told.until_round(111)
+    rounds = [make_round("crash", number) for number in range(51, 111)]
+    async with told_of_100(store, start_relay) as (_, _, told), store.restored(*rounds) as again:
+        await again.store(make_round("crash", 111))
+        await told.until_round(111)
 
     assert told.gaps == []
     assert told.ids == list(range(1, 112))
@@ -134,26 +135,19 @@ async def test_rounds_that_were_sent_again_are_no_loss(store: Restorable, start_
 
 async def test_cursors_beyond_the_loss(store: Restorable, start_relay: StartRelay) -> None:
     """Streams say `ahead`, REST that the cursor is lost; a cursor from before the loss is as good as ever."""
-    async with (
-        start_relay() as relay,
-        LogWriter.open(store.settings) as log,
-        watch(relay, "crash", after=log.cursor(0)) as told,
-    ):
-        await log.store(*(make_round("crash", number) for number in range(51, 101)))
-        await told.until_round(100)
-        async with store.restored() as less:
-            await told.until(lambda message: message.get("event") == "gap")
-            async with watch(relay, "crash", after=log.cursor(100)) as late:
-                await late.until(lambda message: message.get("event") == "gap")
-                await less.store(*(make_round("crash", number) for number in range(1051, 1061)))
-                await late.until_round(1060)
-            async with watch(relay, "crash", after=log.cursor(40)) as early:
-                await early.until_round(1060)
-            async with aiohttp.ClientSession(headers={"X-API-Key": DEMO_KEY}) as session:
-                async with session.get(f"{relay}/api/history/crash", params={"after": log.cursor(100)}) as refused:
-                    status = refused.status
-                async with session.get(f"{relay}/api/history/crash", params={"limit": "12"}) as newest:
-                    found = [round_["round_id"] for round_ in await newest.json()]
+    async with told_of_100(store, start_relay) as (relay, log, told), store.restored() as less:
+        await told.until(lambda message: message.get("event") == "gap")
+        async with watch(relay, "crash", after=log.cursor(100)) as late:
+            await late.until(lambda message: message.get("event") == "gap")
+            await less.store(*(make_round("crash", number) for number in range(1051, 1061)))
+            await late.until_round(1060)
+        async with watch(relay, "crash", after=log.cursor(40)) as early:
+            await early.until_round(1060)
+        async with aiohttp.ClientSession(headers={"X-API-Key": DEMO_KEY}) as session:
+            async with session.get(f"{relay}/api/history/crash", params={"after": log.cursor(100)}) as refused:
+                status = refused.status
+            async with session.get(f"{relay}/api/history/crash", params={"limit": "12"}) as newest:
+                found = [round_["round_id"] for round_ in await newest.json()]
 
     assert late.gaps == [ahead(log, end=50, seen=100)]
     assert late.ids == list(range(1051, 1061))

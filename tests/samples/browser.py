@@ -1,6 +1,9 @@
 """Headless Chromium, driven by chromedriver over plain HTTP (W3C WebDriver), so that tests need no browser library."""
 
+import functools
+import http.server
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +12,7 @@ from typing import Any, Final
 import requests
 
 from tests.clients.program import Program
-from tests.clients.tools import tool
+from tests.clients.tools import ROOT, tool
 
 _WAIT_S: Final = 45
 _ARGUMENTS: Final = (
@@ -99,3 +102,20 @@ def headless_browser(profile: Path) -> Iterator[Browser]:
             yield browser
         finally:
             browser.close()
+
+
+@contextmanager
+def sample_page() -> Iterator[str]:
+    """Serve the sample's page on a plain file server, and so on another origin than the relay; yield its address."""
+    handler = functools.partial(_Quiet, directory=str(ROOT / "samples" / "browser"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, name="page")
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/index.html"
+        server.shutdown()
+        thread.join()
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that the base class has
+        """Keep the tests' output to the tests."""

@@ -1,16 +1,12 @@
 """The page of ``samples/browser/`` in a real browser, from another origin and from the relay itself."""
 
-import functools
-import http.server
 import re
-import threading
 from collections.abc import Iterator
 
 import pytest
 
 from tests.clients.live_relay import LiveRelay
-from tests.clients.tools import ROOT
-from tests.samples.browser import Browser, headless_browser
+from tests.samples.browser import Browser, headless_browser, sample_page
 
 pytestmark = pytest.mark.service
 
@@ -49,19 +45,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[str]:
-    """The sample's page on a plain file server, and so on another origin than the relay."""
-    handler = functools.partial(_Quiet, directory=str(ROOT / "samples" / "browser"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, name="page")
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/index.html"
-        server.shutdown()
-        thread.join()
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that the base class has
-        """Keep the tests' output to the tests."""
+    with sample_page() as address:
+        yield address
 
 
 @pytest.mark.parametrize("via", ["WebSocket", "EventSource", "fetch"])
