@@ -80,12 +80,12 @@ def _path(name: str, description: str) -> Json:
 _GAME: Final = _path("game", "The slug of a game, such as `crash`.")
 _TYPE: Final = _path("type", "A type of games, such as `multiplier`.")
 _METHOD: Final = _path("method", "A method of `datastream.DataStream`, such as `GetLatest`.")
-_GAMES: Final = _query("games", "Several games, separated by commas. All that the key allows without it.")
+_GAMES: Final = _query("games", "Several games, separated by commas or in pieces. All that the key allows without it.")
 _FILTERS: Final = [
     _query("min_point", "The least `point`, inclusive. A round without one does not match.", {"type": "number"}),
     _query("max_point", "The largest `point`, inclusive.", {"type": "number"}),
-    _query("colors", "Any of these colors, separated by commas."),
-    _query("trends", "Any of these trends, separated by commas."),
+    _query("colors", "Any of these colors, separated by commas or in pieces."),
+    _query("trends", "Any of these trends, separated by commas or in pieces."),
 ]
 _RANGE: Final = [
     _query("after", "Only rounds after this cursor."),

@@ -17,8 +17,9 @@ from relay.errors import BadRequest
 from relay.history import History
 from relay.item import Item
 from relay.past import DEFAULT_LIMIT, MAX_LIMIT, Query, look_back
+from relay.query import read_query
 from relay.start import parse_int, parse_time
-from relay.subscription import named_games, refuse_unknown, wanted
+from relay.subscription import named_games, wanted
 from rounds import Catalogue, Cursor
 from rounds.filter import PARAMETERS as FILTER_PARAMETERS
 
@@ -47,6 +48,7 @@ class Rest:
     async def games(self, request: web.Request) -> web.Response:
         """Every game that the credential covers, with its newest round."""
         allowed = self._allowed(request)
+        read_query(request.query.items(), ())
         async with self._edge.feed.listening():
             newest = self._history.hub.ring.newest
             rows = []
@@ -69,7 +71,9 @@ class Rest:
     async def latest(self, request: web.Request) -> web.Response:
         """The newest round of a game, with its main figure as ``value``."""
         slug = request.match_info["game"]
-        named_games(self._catalogue, self._allowed(request), [slug])
+        allowed = self._allowed(request)
+        read_query(request.query.items(), ())
+        named_games(self._catalogue, allowed, [slug])
         async with self._edge.feed.listening():
             item = self._history.newest(slug)
         etag = f'W/"{item.cursor}"'  # weak: it names the round, not the bytes, which may come compressed
@@ -79,10 +83,10 @@ class Rest:
 
     async def history(self, request: web.Request) -> web.Response:
         """Rounds of the past, newest first, as a bare array; ``Link: rel="next"`` leads on to the very end."""
-        query = request.query
         allowed = self._allowed(request)
+        names = HISTORY_PARAMETERS if request.match_info else ("games", *HISTORY_PARAMETERS)
+        query = read_query(request.query.items(), names, path=request.match_info)
         want = wanted(self._catalogue, allowed, request.match_info, query)
-        refuse_unknown(query, HISTORY_PARAMETERS if request.match_info else ("games", *HISTORY_PARAMETERS))
         asked = Query(
             want,
             limit=DEFAULT_LIMIT if "limit" not in query else parse_int(query, "limit", at_least=1, at_most=MAX_LIMIT),

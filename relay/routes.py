@@ -18,11 +18,12 @@ from relay.handshake import check_upgrade, shake_hands
 from relay.history import History
 from relay.hub import Wanted
 from relay.past import Query, is_over
+from relay.query import read_query
 from relay.session import Session
 from relay.start import PARAMETERS as START_PARAMETERS
 from relay.start import Start
 from relay.stream_link import StreamLink, TakenOver, give_to, head, take_over
-from relay.subscription import refuse_unknown, wanted
+from relay.subscription import wanted
 from relay.websocket import WebSocketLink
 from rounds import Catalogue
 from rounds.filter import PARAMETERS as FILTER_PARAMETERS
@@ -51,6 +52,7 @@ class Routes:
     async def issue_token(self, request: web.Request) -> web.Response:
         found = find_key(request.headers, request.query, allow_query=False)
         presented = required(found, request.query, tokens=False)
+        read_query(request.query.items(), ())
         token, expires_at = self._edge.admission.token(presented, origin=request.headers.get("Origin"))
         # Strings only: given clients decode this into a map of strings.
         return web.json_response({"token": token, "expires_at": expires_at}, headers={"Cache-Control": "no-store"})
@@ -58,8 +60,8 @@ class Routes:
     async def stream_websocket(self, request: web.Request) -> web.StreamResponse:
         check_upgrade(request.headers)
         presented = find_ws_credential(request.headers, request.query)
-        grant, want = self._admit(request, presented, WS_PARAMETERS)
-        start = Start.parse(request.query)
+        grant, want, query = self._admit(request, presented, WS_PARAMETERS)
+        start = Start.parse(query)
         handshake = shake_hands(request.headers, subprotocol=None if presented is None else presented.subprotocol)
         settings = self._edge.settings
         refusal = await self._take_place()
@@ -85,9 +87,9 @@ class Routes:
 
     async def stream_sse(self, request: web.Request) -> web.StreamResponse:
         presented = find_sse_credential(request.headers, request.query)
-        grant, want = self._admit(request, presented, SSE_PARAMETERS)
-        last_event_id = request.headers.get("Last-Event-ID") or request.query.get("lastEventId")
-        start = Start.parse(request.query, last_event_id=last_event_id)
+        grant, want, query = self._admit(request, presented, SSE_PARAMETERS)
+        last_event_id = request.headers.get("Last-Event-ID") or query.get("lastEventId")
+        start = Start.parse(query, last_event_id=last_event_id)
         refusal = await self._take_place()
         if refusal is not None:
             return sse.refusal(refusal.retry_ms)
@@ -138,10 +140,10 @@ class Routes:
 
     def _admit(
         self, request: web.Request, found: Presented | None, parameters: tuple[str, ...]
-    ) -> tuple[Grant, Wanted]:
-        """Check who asks and for what, before anything is allocated for it."""
+    ) -> tuple[Grant, Wanted, dict[str, str]]:
+        """Check who asks and for what, before anything is allocated for it; return the parameters, too."""
         presented = required(found, request.query, tokens=True)
         grant = self._edge.admission.grant(presented, origin=request.headers.get("Origin"))
-        want = wanted(self._catalogue, grant.games, request.match_info, request.query)
-        refuse_unknown(request.query, parameters if request.match_info else ("games", *parameters))
-        return grant, want
+        names = parameters if request.match_info else ("games", *parameters)
+        query = read_query(request.query.items(), names, path=request.match_info)
+        return grant, wanted(self._catalogue, grant.games, request.match_info, query), query

@@ -1,13 +1,10 @@
 """What a request asks for: read from its path and query, checked against the catalogue and the grant. Pure."""
 
 from collections.abc import Iterable, Mapping
-from typing import Final
 
 from relay.errors import BadRequest, NotAllowed
 from relay.hub import Wanted
 from rounds import Catalogue, Filter
-
-_NOT_OURS: Final = ("_", "utm_")
 
 
 def wanted(
@@ -19,18 +16,14 @@ def wanted(
         catalogue: The games there are.
         allowed: The games of the credential; None for all.
         path: The path's own parts: ``game``, ``type``, or neither.
-        query: ``games`` (comma-separated) and the filter parameters.
+        query: ``games`` (comma-separated), which counts when the path has no part, and the filter parameters.
 
     Raises:
         UnknownGame, UnknownType: Named, but not in the catalogue.
         NotAllowed: A named game is not the credential's, or none of the games asked for is.
-        BadRequest: ``games`` is empty, or given together with a game or type in the path.
+        BadRequest: ``games`` holds an empty name.
         InvalidFilter: See `Filter.parse`.
     """
-    if "games" in query and path:
-        raise BadRequest(
-            "games cannot be given here: the path already names what to stream; use /ws?games= or /sse?games="
-        )
     if "game" in path:
         games = named_games(catalogue, allowed, [path["game"]])
     elif "type" in path:
@@ -40,20 +33,6 @@ def wanted(
     else:
         games = _all_allowed(catalogue.slugs, allowed)
     return Wanted(games, Filter.parse(query))
-
-
-def refuse_unknown(query: Iterable[str], allowed: Iterable[str]) -> None:
-    """Check the names of query parameters: a misspelt one that is passed over would answer another question.
-
-    Names that begin with ``_`` or ``utm_`` are let through: tools add them against caches and for statistics.
-
-    Raises:
-        BadRequest: A name is not among those allowed.
-    """
-    known = list(allowed)
-    for name in query:
-        if name not in known and not name.startswith(_NOT_OURS):
-            raise BadRequest(f"unknown query parameter {name[:40]!r}; allowed here: {', '.join(known)}")
 
 
 def named_games(catalogue: Catalogue, allowed: frozenset[str] | None, names: Iterable[str]) -> frozenset[str]:

@@ -211,6 +211,36 @@ async def test_misspelt_parameter_streams_nothing(relay: str) -> None:
     assert "games" not in answer.json["error"]  # the path names the game
 
 
+@pytest.mark.parametrize(
+    ("request_line", "name"),
+    [
+        ("GET /sse/crash?last=1&last=2", "last"),
+        ("GET /sse/crash?lastEventId=a-1&lastEventId=a-2", "lastEventId"),
+        (f"GET /sse/crash?api_key={DEMO_KEY}&api_key={DEMO_KEY}", "api_key"),
+    ],
+)
+async def test_parameter_given_twice_streams_nothing(relay: str, request_line: str, name: str) -> None:
+    """400, where one of the two would have been passed over without a word."""
+    answer = await exchange(relay, f"{request_line} HTTP/1.1", KEY)
+
+    assert_is_error(answer, 400, "bad_request")
+    assert answer.json["error"] == f"{name} is given more than once; it takes one value"
+
+
+async def test_token_with_a_parameter_is_refused(relay: str) -> None:
+    """A token is not made for some games, say, by naming them in the URL."""
+    answer = await exchange(relay, "POST /api/auth/token?games=crash HTTP/1.1", "Content-Length: 0", KEY)
+
+    assert_is_error(answer, 400, "bad_request")
+    assert answer.json["error"] == "unknown query parameter 'games'; this path takes none"
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"])
+async def test_probes_and_pages_take_any_query(relay: str, path: str) -> None:
+    """What a platform or a scraper adds must not turn a probe red, nor a link into an error."""
+    assert (await exchange(relay, f"GET {path}?x=1&x=2 HTTP/1.1")).status == 200
+
+
 # --- browsers ----------------------------------------------------------------------------------------------------
 
 

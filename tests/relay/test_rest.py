@@ -255,6 +255,10 @@ async def test_rare_rounds_of_long_ago_are_found_without_reading_everything_at_o
             "unknown query parameter 'minpoint'; allowed here: before, after, from, to, limit",
         ),
         ("last=5", "bad_request", "unknown query parameter 'last'"),  # of streams; a page has a limit
+        ("limit=1&limit=2", "bad_request", "limit is given more than once"),
+        ("from=2026-01-18T10:00:00Z&from=2026-01-18T10:00:00Z", "bad_request", "from is given more than once"),
+        ("min_point=1&min_point=2", "bad_request", "min_point is given more than once"),
+        ("colors=red&colors=", "invalid_filter", "colors 'red,'"),
     ],
 )
 async def test_a_bad_value_is_refused_by_name(relay: Relay, query: str, code: str, names: str) -> None:
@@ -263,6 +267,29 @@ async def test_a_bad_value_is_refused_by_name(relay: Relay, query: str, code: st
 
     assert (answer.status, answer.json["code"], answer.json["success"]) == (400, code, False)
     assert names in answer.json["error"]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("path", ["/api/games", "/api/latest/crash"])
+async def test_a_path_that_takes_no_parameter_refuses_any(relay: Relay, path: str, method: str) -> None:
+    """`/api/games?type=color` would answer another question; what tools add asks for nothing."""
+    await relay.log.store(make_round("crash", 1))
+
+    answer = await relay.get(f"{path}?type=color", method=method)
+    passed = await relay.get(f"{path}?_=1&utm_source=x", method=method)
+
+    assert (answer.status, passed.status) == (400, 200)
+    if method == "GET":
+        assert answer.json["code"] == "bad_request"
+        assert answer.json["error"] == "unknown query parameter 'type'; this path takes none"
+
+
+async def test_lists_in_pieces_are_one_list_on_every_page(full: Relay) -> None:
+    """``games=crash&games=dice`` is ``games=crash,dice``, and `Link` keeps it."""
+    pages = await full.pages("/api/history?games=crash&games=dice&limit=1000")
+
+    assert [len(page) for page in pages[:2]] == [1000, 2 * COUNT - 1000]
+    assert {round_["game_slug"] for round_ in pages[1]} == {"crash", "dice"}
 
 
 @pytest.mark.parametrize("name", ["before", "after"])

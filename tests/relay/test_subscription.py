@@ -4,7 +4,7 @@ import pytest
 
 from relay.errors import BadRequest, NotAllowed
 from relay.hub import Wanted
-from relay.subscription import named_games, refuse_unknown, wanted
+from relay.subscription import named_games, wanted
 from rounds import Catalogue, Filter, InvalidFilter, UnknownGame, UnknownType
 
 CATALOGUE = Catalogue.load()
@@ -94,13 +94,6 @@ def test_empty_name_in_the_list_is_malformed(games: str) -> None:
         wanted(CATALOGUE, None, NONE, {"games": games})
 
 
-@pytest.mark.parametrize("path", [{"game": "crash"}, {"type": "color"}])
-def test_games_beside_a_game_in_the_path_is_malformed(path: dict[str, str]) -> None:
-    """Which of the two is meant is not ours to guess."""
-    with pytest.raises(BadRequest, match="games cannot be given here"):
-        wanted(CATALOGUE, None, path, {"games": "dice"})
-
-
 def test_filter_is_part_of_what_is_wanted() -> None:
     """Equal wishes are one key, so that their links share bytes."""
     query = {"min_point": "2.0", "colors": "red,black"}
@@ -111,23 +104,3 @@ def test_filter_is_part_of_what_is_wanted() -> None:
     assert one.filter == Filter.parse(query)
     with pytest.raises(InvalidFilter):
         wanted(CATALOGUE, None, NONE, {"min_point": "many"})
-
-
-def test_unknown_parameter_is_refused_with_those_there_are() -> None:
-    """`minpoint` must not stream what `min_point` would keep back."""
-    with pytest.raises(BadRequest, match=r"unknown query parameter 'minpoint'; allowed here: after, min_point$"):
-        refuse_unknown({"after": "x", "minpoint": "2"}, ("after", "min_point"))
-
-
-@pytest.mark.parametrize("name", ["", "Min_Point", "min_point ", "utm", "x" * 10_000])
-def test_name_that_is_only_like_one_is_unknown(name: str) -> None:
-    """Names are compared exactly, and the answer stays short."""
-    with pytest.raises(BadRequest) as raised:
-        refuse_unknown([name], ("min_point",))
-
-    assert len(str(raised.value)) < 200
-
-
-def test_parameters_that_tools_add_are_let_through() -> None:
-    """What guards against caches and counts visits asks for nothing."""
-    refuse_unknown(["_", "_t", "utm_source", "after"], ("after",))

@@ -172,6 +172,8 @@ async def opens(url: str, token: str) -> bool:
         ("/ws/crash?after=x", 400, "invalid_cursor"),
         ("/ws/crash?minpoint=2", 400, "bad_request"),
         ("/ws?limit=2", 400, "bad_request"),
+        ("/ws/crash?last=1&last=2", 400, "bad_request"),
+        ("/ws/crash?after=a-1&after=a-1", 400, "bad_request"),
     ],
 )
 async def test_what_there_is_not_is_refused_before_the_handshake(relay: str, path: str, status: int, code: str) -> None:
