@@ -61,6 +61,19 @@ _SCHEMAS: Final[Json] = {
             "code": {**_TEXT, "description": "A stable word for programs."},
         },
     },
+    "ConnectError": {
+        "type": "object",
+        "required": ["code", "message", "details"],
+        "properties": {
+            "code": {**_TEXT, "description": "One of Connect's codes."},
+            "message": {**_TEXT, "description": "One sentence: what is wrong, and what is allowed."},
+            "details": {
+                "type": "array",
+                "items": {"type": "object"},
+                "description": "A `google.rpc.ErrorInfo`: its `reason` is the `code` of `Error`.",
+            },
+        },
+    },
     "Health": {"type": "object", "required": ["status"], "properties": {"status": _TEXT, "reason": _TEXT}},
 }
 
@@ -139,12 +152,13 @@ def _operation(
     status: str = "200",
     security: bool = True,
     others: Json | None = None,
+    error: Json = _ERROR,
 ) -> Json:
     """One method of a path. `others` are answers beside the usual one that are no errors, by status."""
     operation: Json = {
         "summary": summary,
         "parameters": list(parameters),
-        "responses": {status: answer, **(others or {}), "default": _ERROR},
+        "responses": {status: answer, **(others or {}), "default": error},
     }
     if not security:
         operation["security"] = []
@@ -185,6 +199,13 @@ _UNCHANGED: Final[Json] = {
     "headers": {name: {"description": says, "schema": _TEXT} for name, says in _ETAG.items()},
 }
 _RPC: Final = _answer("The method's answer.", {"type": "object"})
+_RPC_ERROR: Final = _answer("An error of Connect; a stream has it in its last message.", _schema("ConnectError"))
+_RPC_GET: Final = [
+    _query("encoding", "How the message is written.", {"enum": ["json", "proto"], "default": "json"}),
+    _query("message", "The request, as text or in URL-safe base64."),
+    _query("base64", "`1`: the message is in base64."),
+    _query("compression", "How the message is packed.", {"enum": ["identity", "gzip"], "default": "identity"}),
+]
 
 
 def _stream(summary: str, *parameters: Json) -> tuple[Json, Json]:
@@ -232,8 +253,8 @@ def _paths() -> Json:
         "/api/history/{game}": _readable("The past of a game", _ROUNDS, _GAME, *_PAGE),
         "/api/history/type/{type}": _readable("The past of a type", _ROUNDS, _TYPE, *_PAGE),
         "/api/grpc/datastream.DataStream/{method}": {
-            "get": _operation("Call the gRPC service by Connect's GET", _RPC, _METHOD),
-            "post": _operation("Call the gRPC service by Connect or gRPC-Web", _RPC, _METHOD),
+            "get": _operation("Call the gRPC service by Connect's GET", _RPC, _METHOD, *_RPC_GET, error=_RPC_ERROR),
+            "post": _operation("Call the gRPC service by Connect or gRPC-Web", _RPC, _METHOD, error=_RPC_ERROR),
         },
         "/healthz": _readable("Is the process alive?", _answer("Yes.", _schema("Health")), security=False),
         "/readyz": _readable(

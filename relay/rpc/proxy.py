@@ -22,10 +22,10 @@ from auth.tokens import Grant
 from relay.compress import compressed
 from relay.cors import name_origin
 from relay.edge import Edge
-from relay.errors import Unsupported, WrongMediaType
+from relay.errors import REFUSALS, Unsupported, WrongMediaType
 from relay.history import History
 from relay.link import CloseReason
-from relay.rpc.dialect import Dialect, accepted, error_of, http_status_of
+from relay.rpc.dialect import CONNECT_JSON, Dialect, accepted, error_of, http_status_of
 from relay.rpc.link import ProxyLink
 from relay.rpc.methods import SERVICE, STREAMS, UNARY, Methods
 from relay.rpc.proxy_request import dialect_of, message_of, timeout_s
@@ -58,11 +58,14 @@ class Proxy:
 
     async def call(self, request: web.Request) -> web.StreamResponse:
         """Answer one call in the dialect that it came in; refusals too."""
-        dialect = dialect_of(request)
+        dialect = CONNECT_JSON  # until it is known
         try:
+            dialect = dialect_of(request)
             return await self._answer(request, dialect)
-        except (ConnectionResetError, WrongMediaType):
+        except ConnectionResetError:
             raise
+        except WrongMediaType as error:
+            return _not_understood(request, error)
         except TimeoutError:
             ending = _LATE
         except Exception as error:
@@ -186,9 +189,19 @@ def _single(request: web.Request, dialect: Dialect, message: bytes) -> web.Respo
 def _refused(dialect: Dialect, ending: Ending) -> web.Response:
     if dialect.streams:
         return web.Response(body=dialect.end(ending), content_type=dialect.content_type, headers=_VARY)
-    return web.Response(
-        status=http_status_of(ending.code),
-        body=msgspec.json.encode(error_of(ending)),
-        content_type="application/json",
-        headers=dict(ending.trailers) | _VARY,
-    )
+    return _error(http_status_of(ending.code), ending, dict(ending.trailers))
+
+
+def _not_understood(request: web.Request, error: WrongMediaType) -> web.Response:
+    """Refuse what is in no dialect, or in one for other methods: a stream's 200 would look like success to its client.
+
+    The protocol wants 415 for it; ``Accept-Post`` (W3C Linked Data Platform, 7.1) is what its own libraries send along.
+    """
+    ending = Ending(StatusCode.UNIMPLEMENTED, str(error), (), REFUSALS[WrongMediaType].code)
+    headers = {} if request.method == "GET" else {"Accept-Post": ", ".join(error.allowed)}
+    return _error(REFUSALS[WrongMediaType].status, ending, headers)
+
+
+def _error(status: int, ending: Ending, headers: Mapping[str, str]) -> web.Response:
+    body = msgspec.json.encode(error_of(ending))
+    return web.Response(status=status, body=body, content_type="application/json", headers={**headers, **_VARY})

@@ -10,16 +10,24 @@ from aiohttp import web
 from google.protobuf.message import Message
 
 from relay.errors import BadRequest, TooLarge, Unsupported, WrongMediaType
+from relay.query import single
 from relay.rpc.dialect import COMPRESSED, CONNECT_JSON, CONNECT_PROTO, DIALECTS, Dialect
 
 _ENVELOPE_BYTES: Final = 5
+_GET_PARAMETERS: Final = ("encoding", "message", "base64", "compression")
+"""Of Connect's GET. Others are passed over, as its protocol demands."""
 _UNITS_S: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
 
 def dialect_of(request: web.Request) -> Dialect:
-    """Tell the dialect by content type, or by ``encoding`` when the request is a GET; raise `WrongMediaType`."""
+    """Tell the dialect by content type, or by ``encoding`` when the request is a GET.
+
+    Raises:
+        WrongMediaType: It is none of ours.
+        BadRequest: A parameter of the GET is given twice.
+    """
     if request.method == "GET":
-        encoding = request.query.get("encoding", "json")
+        encoding = _query(request).get("encoding", "json")
         if encoding not in ("json", "proto"):
             raise WrongMediaType(f"encoding={encoding[:40]}", allowed=("encoding=json", "encoding=proto"))
         return CONNECT_JSON if encoding == "json" else CONNECT_PROTO
@@ -79,9 +87,15 @@ def timeout_s(request: web.Request) -> float | None:
 
 
 def _of_query(request: web.Request, limit: int) -> bytes:
-    text = request.query.get("message", "")
-    data = _of_base64(text.encode()) if request.query.get("base64") == "1" else text.encode()
-    return _unpacked(data, request.query.get("compression", "identity"), limit)
+    query = _query(request)
+    data = query.get("message", "").encode()
+    if query.get("base64") == "1":
+        data = _of_base64(data)
+    return _unpacked(data, query.get("compression", "identity"), limit)
+
+
+def _query(request: web.Request) -> dict[str, str]:
+    return single(request.query.items(), _GET_PARAMETERS)
 
 
 def _of_base64(text: bytes) -> bytes:

@@ -96,6 +96,10 @@ async def test_answers_are_as_described(relay: str, publish: Publish, client: ai
         check(await response.json(), schema_of("/api/auth/token", "post"))
     async with client.get(f"{relay}/api/latest/nope", headers=KEY_HEADER) as response:
         check(await response.json(), schema_of("/api/latest/{game}", status="default"))
+    proxy = "/api/grpc/datastream.DataStream/"
+    async with client.post(f"{relay}{proxy}GetLatest", headers=KEY_HEADER, data="{}") as response:
+        assert response.status == 415
+        check(await response.json(), schema_of(proxy + "{method}", "post", status="default"))
 
 
 @pytest.mark.service

@@ -213,14 +213,52 @@ async def test_header_that_is_wrong(
     assert error["message"]
 
 
-@pytest.mark.parametrize("content_type", ["text/plain", "application/grpc", "application/connect+json"])
-async def test_body_of_another_type(relay: Relay, http: aiohttp.ClientSession, content_type: str) -> None:
-    """415 names what is understood, for a method that has one answer."""
-    async with http.post(relay.proxy("ListGames"), headers={"Content-Type": content_type}, data="{}") as response:
-        answer = await response.json()
+@pytest.mark.parametrize(
+    ("method", "content_type", "understood"),
+    [
+        ("ListGames", "text/plain", "application/json"),
+        ("ListGames", "application/x-www-form-urlencoded", "application/json"),
+        ("ListGames", "application/grpc", "application/grpc-web"),
+        ("ListGames", "application/connect+json", "application/json"),
+        ("StreamAll", "application/json", "application/connect+json"),
+        ("StreamAll", "application/connect+xml", "application/connect+json"),
+    ],
+)
+async def test_body_of_another_type(
+    relay: Relay, http: aiohttp.ClientSession, method: str, content_type: str, understood: str
+) -> None:
+    """415, as Connect has it, with its error body; the sentence and a header name what is understood."""
+    async with http.post(relay.proxy(method), headers={"Content-Type": content_type}, data="{}") as response:
+        error = await response.json()
 
-    assert response.status == 415
-    assert "application/json" in answer["error"]
+    assert (response.status, response.content_type) == (415, "application/json")
+    assert error["code"] == "unimplemented"
+    assert error["details"][0]["debug"]["reason"] == "unsupported_media_type"
+    assert error["message"].startswith(f"{content_type} is not understood here; send ")
+    assert understood in error["message"]
+    assert understood in response.headers["Accept-Post"].split(", ")
+    assert content_type not in response.headers["Accept-Post"].split(", ")
+
+
+async def test_get_in_another_encoding(relay: Relay, http: aiohttp.ClientSession) -> None:
+    """415 again: the encoding is what a GET has for a content type."""
+    async with http.get(relay.proxy("ListGames"), params={"encoding": "xml", "message": "{}"}) as response:
+        error = await response.json()
+
+    assert (response.status, error["code"]) == (415, "unimplemented")
+    assert error["message"] == "encoding=xml is not understood here; send encoding=json, encoding=proto"
+
+
+async def test_get_with_a_parameter_twice(relay: Relay, http: aiohttp.ClientSession) -> None:
+    """Which of two messages is meant is not ours to guess. What is not Connect's is passed over, as it demands."""
+    twice = [("encoding", "json"), ("message", "{}"), ("message", '{"game_slug":"crash"}')]
+    async with http.get(relay.proxy("ListGames"), params=twice) as response:
+        error = await response.json()
+    async with http.get(relay.proxy("ListGames"), params=[*twice[:2], ("x", "1"), ("x", "2")]) as answer:
+        assert answer.status == 200
+
+    assert (response.status, error["code"]) == (400, "invalid_argument")
+    assert error["message"] == "message is given more than once; it takes one value"
 
 
 async def test_preflight_of_a_browser(relay: Relay, http: aiohttp.ClientSession) -> None:
