@@ -14,6 +14,7 @@ from relay.errors import StartError
 from relay.rpc.health import HEALTH, Health
 from relay.rpc.methods import SERVICE
 from relay.rpc.tls import credentials
+from relay.rpc.together import enable
 from relay.sections import GrpcSettings
 
 log = structlog.get_logger()
@@ -39,6 +40,7 @@ async def listening_grpc(
     Raises:
         StartError: The port is taken, or the TLS files cannot be used.
     """
+    enable()
     server = aio.server(
         handlers=[handler, Health(obstacle).handler()],
         maximum_concurrent_rpcs=max_links + settings.answers + _OTHER_CALLS,

@@ -24,6 +24,7 @@ from relay.link import CloseReason
 from relay.rpc.link import GrpcLink
 from relay.rpc.methods import SERVICE, STREAMS, UNARY, Methods
 from relay.rpc.status import ending_of, metadata_of
+from relay.rpc.together import hold
 from relay.rpc.wire import batch_entry
 from relay.session import Session
 from rounds import Catalogue
@@ -93,7 +94,7 @@ class DataStream:
         ):
             session.start(want, start)
             await context.send_initial_metadata(await link.begun(start))
-            await link.sink.pump(context.write)
+            await link.sink.pump(context.write, partial(hold, context))
 
     async def _replay(self, request: pb.ReplayRequest, grant: Grant, context: "Context") -> None:
         async with (

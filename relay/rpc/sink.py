@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from relay.rpc.together import TOGETHER
 from relay.rpc.wire import Messages
 
 _LOW_WATER_BYTES: Final = 64 << 10
@@ -59,11 +60,19 @@ class MessageSink:
             self._taken.clear()
             await self._taken.wait()
 
-    async def pump(self, send: Callable[[bytes], Awaitable[None]]) -> None:
-        """Hand every message to `send`, until closed and empty. A message counts as unsent until `send` returns."""
+    async def pump(self, send: Callable[[bytes], Awaitable[None]], hold: Callable[[], None]) -> None:
+        """Hand every message to `send`, until closed and empty. A message counts as unsent until `send` returns.
+
+        `hold` is called before a message that the next one follows at once, so that both can leave in one write.
+        """
         while True:
             while self._waiting:
-                for message in self._waiting.popleft().messages:
+                messages = self._waiting.popleft().messages
+                left = len(messages)
+                for message in messages:
+                    left -= 1
+                    if left % TOGETHER:
+                        hold()
                     await send(message)
                     self._size -= len(message)
                 self._taken.set()
