@@ -13,6 +13,7 @@ import structlog
 from nats.aio.client import Client
 
 from backends.acks import Entry, Lag, Stats, Window
+from backends.backoff import Backoff
 from backends.contract import Rejected
 from backends.log import LogInfo, LogUnavailable
 from backends.order import Chain, Lanes
@@ -66,7 +67,7 @@ class Pipeline(Generic[P]):
         self._chain = Chain()
         self._previous: bytes | None = None  # the id sent last on this connection, when the next may depend on it
         self._refusals: dict[int, Refusal] = {}
-        self._pause_s = _REFUSED_PAUSE_S[0]
+        self._backoff = Backoff(*_REFUSED_PAUSE_S)
         self._tell_refused_at = 0.0
         self._progress_at = 0.0
         self._silent_connections = 0  # so many connections in a row have had no ack at all
@@ -226,8 +227,7 @@ class Pipeline(Generic[P]):
             if self._now() >= self._tell_refused_at:  # a struggling server refuses many times a second
                 self._tell_refused_at = self._now() + _TELL_REFUSED_S
                 log.warning("publish_refused", code=code, reason=reason, in_flight=len(self.window))
-            await asyncio.sleep(self._pause_s)
-            self._pause_s = min(self._pause_s * 2, _REFUSED_PAUSE_S[1])
+            await asyncio.sleep(self._backoff.next_s())
         self.window.rewind()
 
     # --- answers ------------------------------------------------------------------------------------------------
@@ -237,7 +237,7 @@ class Pipeline(Generic[P]):
             return
         self._progress_at = self._now()
         self._silent_connections = 0
-        self._pause_s = _REFUSED_PAUSE_S[0]
+        self._backoff.reset()
         self.head = max(self.head, acks.sequence)
         # Which of them are duplicates is not told; the place of one may stand in the log otherwise, or not at all.
         news = self.window.settle(acks.numbers, stored=not acks.duplicates)

@@ -19,6 +19,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 
+from backends.backoff import Backoff
 from backends.connection import connect, sentence
 from backends.contract import Kept, PlaceTaken
 from backends.leader import NO_MESSAGE, NO_STREAM, ask_leader
@@ -217,7 +218,7 @@ class LogPlaces(Generic[P]):
 
     async def _patiently(self, ask: Callable[[Client], Any]) -> Any:
         """Ask the log, however long it is away."""
-        pause_s, told = _PAUSE_S[0], False
+        backoff, told = Backoff(*_PAUSE_S), False
         while True:
             try:
                 if self._nc is None:
@@ -227,8 +228,7 @@ class LogPlaces(Generic[P]):
                 if not told:
                     log.warning("places_awaited", error=sentence(error))
                 told = True
-            await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, _PAUSE_S[1])
+            await asyncio.sleep(backoff.next_s())
 
 
 def _subject(source: str) -> str:

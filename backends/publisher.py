@@ -5,7 +5,6 @@ rounds travel is in `backends.pipeline`. Why a pipeline of our own: docs/adr/000
 """
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -15,6 +14,7 @@ import structlog
 from nats.aio.client import Client
 
 from backends.acks import Entry, Stats
+from backends.backoff import Backoff
 from backends.contract import Captured, HasPlaces, Rejected
 from backends.log import LogInfo, LogSettings, LogUnavailable, connect, open_log
 from backends.pipeline import RAW_BYTES, Pipeline, Rejects
@@ -30,7 +30,7 @@ log = structlog.get_logger()
 P = TypeVar("P")
 
 _SUBJECTS_KEPT: Final = 4096
-_BACKOFF_S: Final = (0.1, 5.0)
+_PAUSE_S: Final = (0.1, 5.0)
 _LAG_SLACK_S: Final = 5.0
 
 __all__ = ["Publisher", "PublisherSettings", "Rejects", "Stats"]
@@ -107,7 +107,7 @@ class Publisher(Generic[P]):
 
     async def _publish(self, reader: asyncio.Task[None], start: asyncio.Event) -> None:
         """Run the pipeline over one connection after another."""
-        pause_s = _BACKOFF_S[0]
+        backoff = Backoff(*_PAUSE_S)
         while True:
             heed_cancellation()
             try:
@@ -117,7 +117,7 @@ class Publisher(Generic[P]):
                     info = await open_log(nc, self._log_settings)
                     await self._recognise(nc, info)
                     self._say_restored()
-                    pause_s = _BACKOFF_S[0]
+                    backoff.reset()
                     start.set()
                     return await self._pipeline.run(nc, info, reader)
             except LogUnavailable as error:
@@ -125,8 +125,7 @@ class Publisher(Generic[P]):
             self._pipeline.lost()
             if reader.done() and reader.exception() is not None:
                 return None
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311
-            pause_s = min(pause_s * 2, _BACKOFF_S[1])
+            await asyncio.sleep(backoff.next_s())
             self._pipeline.stats.reconnects += 1
 
     async def _on_disconnected(self) -> None:

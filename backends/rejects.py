@@ -17,6 +17,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 
+from backends.backoff import Backoff
 from backends.connection import connect, sentence
 from backends.contract import Rejected
 from backends.log_settings import LogSettings, LogUnavailable
@@ -66,14 +67,13 @@ class RejectsStream:
             LogRefused: NATS does not let us in.
         """
         log.warning("round_rejected", key=item.key, reason=item.reason, raw_bytes=len(item.raw), subject=self.subject)
-        pause_s = _PAUSE_S[0]
+        backoff = Backoff(*_PAUSE_S)
         while self._is_kept:
             try:
                 return await self._store(item)
             except (NatsError, LogUnavailable, OSError) as error:  # TimeoutError is an OSError
                 log.warning("reject_not_stored", key=item.key, error=sentence(error))
-            await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, _PAUSE_S[1])
+            await asyncio.sleep(backoff.next_s())
         return None
 
     async def _store(self, item: Rejected[Any]) -> None:

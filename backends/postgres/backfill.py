@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
+from backends.backoff import Backoff
 from backends.contract import BackendContext, Captured, Rejected, SourceError
 from backends.known_rounds import KnownRounds
 from backends.log_settings import LogSettings, LogUnavailable
@@ -154,7 +155,7 @@ class TableBackfill:
     async def _page(self, after: RowPosition) -> list[Any]:
         """Read one page, however often the server has to be found again for it."""
         limit = _PAGE_ROWS if not self._rate else max(1, min(_PAGE_ROWS, int(self._rate / _PAGES_A_SECOND)))
-        pause_s = _PAUSE_S
+        backoff = Backoff(_PAUSE_S, self._options.retry_max_s)
         while True:
             try:
                 connection = await open_connection(self._options, "backfill", pooled=not self._options.notify)
@@ -166,8 +167,7 @@ class TableBackfill:
                     await connection.close()
             except ConnectionLost as error:
                 log.warning("source_lost", error=str(error))
-            await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, self._options.retry_max_s)
+            await asyncio.sleep(backoff.next_s())
 
     def _item(self, row: Any) -> Item:
         position = _position(row)

@@ -5,7 +5,6 @@ and keeping our place. Which rows are new is decided in `backends.postgres.front
 """
 
 import asyncio
-import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import msgspec
 import structlog
 
 from backends.backlog import Backlog
+from backends.backoff import Backoff
 from backends.contract import BackendContext, Captured, Places, Rejected, SourceError
 from backends.postgres.frontier import MAX_ID, MIN_ID, Frontier
 from backends.postgres.mapping import FIELDS, RowMapper
@@ -121,12 +121,12 @@ class PostgresNotify:
 
     async def read(self) -> AsyncIterator[Sequence[Item]]:
         """Yield rows as they are committed; never ends. See `Backend.read`."""
-        pause_s = _FIRST_PAUSE_S
+        backoff = Backoff(_FIRST_PAUSE_S, self._options.retry_max_s)
         while True:
             try:
                 session = self._session = await Session.connect(self._options)
                 await self._begin(session)
-                pause_s = _FIRST_PAUSE_S
+                backoff.reset()
                 keeper = asyncio.create_task(self._keep(session), name="postgres-keeper")
                 try:
                     async with aclosing(self._follow(session)) as batches:
@@ -140,8 +140,7 @@ class PostgresNotify:
                 self._log.warning("source_lost", error=str(error))
                 self._state = NotifyState.CONNECTING
             await self._drop()
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311 - spread, no secret
-            pause_s = min(pause_s * 2, self._options.retry_max_s)
+            await asyncio.sleep(backoff.next_s())
 
     def confirm(self, position: NotifyPosition) -> None:
         """Take note that everything up to `position` is stored; the server hears of it within half a second."""

@@ -6,7 +6,6 @@ slot in `backends.postgres.slot`. How it behaves, and why: docs/postgres-replica
 """
 
 import asyncio
-import random
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ import structlog
 from psycopg.errors import Diagnostic
 
 from backends.backlog import Backlog
+from backends.backoff import Backoff, spread
 from backends.contract import BackendContext, Places, PlaceTaken, SourceError
 from backends.postgres.capture import Capture, Item, TableRenamed, WalPosition
 from backends.postgres.cover import cover
@@ -131,7 +131,7 @@ class PostgresReplication:
 
     async def read(self) -> AsyncIterator[Sequence[Item]]:
         """Yield rounds as they are committed; never ends. See `Backend.read`."""
-        pause_s = _FIRST_PAUSE_S
+        backoff = Backoff(_FIRST_PAUSE_S, self._options.retry_max_s)
         while True:
             try:
                 link = await self._begin()
@@ -150,12 +150,11 @@ class PostgresReplication:
                 raise SourceError(f"{self._options.shown_dsn} sent what is not understood: {error}") from error
             except (StreamLost, PlaceTaken, TableRenamed) as error:
                 if await self._on_lost(error):
-                    pause_s = _FIRST_PAUSE_S
+                    backoff.reset()
             except SlotLost as error:
                 self._state = error.state
                 raise
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311 - spread, no secret
-            pause_s = min(pause_s * 2, self._options.retry_max_s)
+            await asyncio.sleep(backoff.next_s())
 
     def confirm(self, position: WalPosition) -> None:
         """Take note that everything up to `position` is stored; the server hears of it within a tenth of a second."""
@@ -243,7 +242,7 @@ class PostgresReplication:
                 waited = True
                 self._state = SlotState.STANDBY
                 self._log.info("slot_awaited", holder=slot.holder)
-            await asyncio.sleep(_STANDBY_LOOK_S * random.uniform(0.5, 1))  # noqa: S311
+            await asyncio.sleep(spread(_STANDBY_LOOK_S))
         suspect, self._suspect = self._suspect, None
         if suspect is not None and suspect.sqlstate == _UNDEFINED:
             # Slot and publication stand, and yet the stream found one missing: the publication, at an earlier time.
