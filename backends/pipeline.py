@@ -42,6 +42,8 @@ _WRITE_BYTES: Final = 256 << 10
 _REFUSED_PAUSE_S: Final = (0.01, 2.0)
 _TELL_REFUSED_S: Final = 10.0
 _LONGEST_PATIENCE_S: Final = 30.0
+_MOST_DOUBLINGS: Final = 16
+"""More change nothing from a millisecond on. Attempts are without number, and a thousand doublings overflow."""
 
 
 class Pipeline(Generic[P]):
@@ -268,7 +270,7 @@ class Pipeline(Generic[P]):
     def _patience_s(self) -> float:
         """How long to wait for an ack: twice as long after each connection that had none, up to a bound."""
         return min(
-            self._settings.ack_timeout_s * 2.0**self._silent_connections,
+            self._settings.ack_timeout_s * 2.0 ** min(self._silent_connections, _MOST_DOUBLINGS),
             max(_LONGEST_PATIENCE_S, self._settings.ack_timeout_s),
         )
 
