@@ -14,6 +14,8 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 
+from relay.commands.outage import Outage
+
 Via = Literal["ws", "sse", "grpc"]
 
 _FATAL_STATUS: Final = (400, 401, 403, 404, 426)
@@ -21,13 +23,20 @@ _FATAL_CLOSE: Final = (1007, 1008, 1009, 4001)
 _COMPLETED: Final = 1000
 _LONGEST_WAIT_S: Final = 10.0
 
+OPEN: Final = b'{"event":"open"}'
+"""What readers yield, as if the relay had sent it, once a relay has taken them."""
+
 
 class Refused(Exception):
     """The relay refused for good; ``str()`` is its own sentence."""
 
 
 class Unreachable(ConnectionError):
-    """Nothing that speaks the protocol is at the address; ``str()`` asks whether there is a relay."""
+    """Nothing that speaks the protocol is at the address; `question` asks whether there is a relay."""
+
+    def __init__(self, address: str, question: str) -> None:
+        super().__init__(f"nothing answers at {address}")
+        self.question = question
 
 
 class Broken(ConnectionError):
@@ -95,7 +104,6 @@ async def follow(
                 async for data in read(session, target, course.given):
                     if course.takes(msgspec.json.decode(data, type=_Message)):
                         yield data
-                course.was_reached = True  # a link that was closed properly, though it had nothing to bring
             except Ended:
                 return
             except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
@@ -111,17 +119,20 @@ class _Course:
     ) -> None:
         self.given = given
         """What to ask for next."""
-        self.was_reached = False
         self._target = target
         self._say = say
         self._on_gap = on_gap
-        self._is_told = False
+        self._outage = Outage(say)
+        self._was_reached = False
         self._failures = 0
         self._wait_s: float | None = None  # as the relay said
 
     def takes(self, message: _Message) -> bool:
         """Take what came; return whether it is a round."""
-        self._failures, self.was_reached = 0, True
+        self._was_reached = True
+        self._outage.end()
+        if message.event != "open":  # a relay that is full takes us, too, and sends us away
+            self._failures = 0
         if message.event == "gap":
             self._say(f"rounds after {message.begin} up to {message.end} are gone ({message.reason})")
             self._on_gap(str(message.reason))
@@ -130,14 +141,12 @@ class _Course:
         return message.event is None and message.cursor is not None
 
     def breaks(self, error: Exception) -> None:
-        """Say that the connection was lost, or is not to be had, once; and go on where it said."""
-        if not self.was_reached and (question := _question(error, self._target)) is not None:
-            if not self._is_told:
-                self._say(f"{question}; trying until there is")
-            self._is_told = True
+        """Say that the connection was lost, or is not to be had; and go on where it said."""
+        if not self._was_reached and (question := _question(error, self._target)) is not None:
+            self._outage.tell(f"{question}; trying until there is")
         else:
-            self.was_reached = True
-            self._say(f"connection lost ({str(error) or type(error).__name__}); reconnecting")
+            self._was_reached = True
+            self._outage.tell(f"connection lost ({str(error) or type(error).__name__}); reconnecting")
         if isinstance(error, Broken):
             self._wait_s = error.wait_s
             if error.place is not None:
@@ -160,7 +169,7 @@ class _Course:
 def _question(error: Exception, target: Target) -> str | None:
     """What to ask when a first connection fails; None when something did answer."""
     if isinstance(error, Unreachable):
-        return str(error)
+        return error.question
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ServerTimeoutError):
         return f"is a relay running at {target.url}? ({error})"
     return None
@@ -210,6 +219,7 @@ async def _read_websocket(
     try:
         link = session.ws_connect(target.path("/ws"), params=parameters, protocols=[token], heartbeat=30)
         async with link as ws:
+            yield OPEN
             async for message in ws:
                 if message.type is aiohttp.WSMsgType.TEXT:
                     yield message.data.encode()
@@ -233,6 +243,7 @@ async def _read_sse(
 ) -> AsyncIterator[bytes]:
     async with session.get(target.path("/sse"), params=parameters, headers=target.headers) as response:
         await _check(response)
+        yield OPEN
         event = b""
         async for line in response.content:
             if line.startswith(b"event: "):

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import grpc
 from grpc import StatusCode, aio
 
-from relay.commands.client import Broken, Ended, Refused, Target, Unreachable
+from relay.commands.client import OPEN, Broken, Ended, Refused, Target, Unreachable
 from relay.errors import BadRequest
 from relay.rpc.methods import SERVICE
 from relay.start import Start, parse_time
@@ -56,6 +56,8 @@ async def read_grpc(_session: object, target: Target, parameters: Mapping[str, s
         )(request, metadata=(("x-api-key", target.key),))
         try:
             told = _text_of(await call.initial_metadata())
+            if "head-cursor" in told:
+                yield OPEN
             if "head-cursor" in told and "complete" not in told:  # a live stream, which begins there
                 yield b'{"event":"begun","cursor":"%b"}' % told["head-cursor"].encode()
             async for message in call:
@@ -64,8 +66,9 @@ async def read_grpc(_session: object, target: Target, parameters: Mapping[str, s
             if error.code() in _FATAL:
                 raise Refused(error.details() or error.code().name) from error
             if channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE:  # after a loss it is IDLE
+                address = _address(target)
                 raise Unreachable(
-                    f"is a relay's gRPC at {_address(target)}? if elsewhere, say where with --url grpc://host:port"
+                    address, f"is a relay's gRPC at {address}? if elsewhere, say where with --url grpc://host:port"
                 ) from error
             told = _text_of(error.trailing_metadata())
             wait_ms = told.get("retry-after-ms", "")

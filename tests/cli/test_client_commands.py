@@ -179,6 +179,47 @@ async def test_where_no_relay_is_the_question_is_asked_once(via: str, url: str, 
 
 
 @pytest.mark.parametrize("via", TRANSPORTS)
+async def test_a_relay_that_is_away_is_told_of_once_and_so_is_its_return(nats: NatsServer, via: str) -> None:
+    """Whatever the number of attempts: a line for what is wrong, and a line when it is mended, before any round."""
+    attempts = 0
+    enough = asyncio.Event()
+
+    async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 4:
+            enough.set()
+        writer.close()
+
+    broken = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    port = broken.sockets[0].getsockname()[1]
+    url = f"grpc://127.0.0.1:{port}" if via == "grpc" else f"http://127.0.0.1:{port}"
+    ports = {"http": 0, "grpc": 0} | {"grpc" if via == "grpc" else "http": port}
+    settings = Settings(
+        nats=LogSettings(url=nats.url),
+        http=HttpSettings(host="127.0.0.1", port=ports["http"]),
+        grpc=GrpcSettings(host="127.0.0.1", port=ports["grpc"]),
+        drain=DrainSettings(grace_s=1, margin_s=1),
+    )
+    async with started("tail", "crash", "--via", via, "--url", url) as process:
+        await enough.wait()
+        broken.close()
+        await broken.wait_closed()
+        async with running_relay(settings, KeyStore.demo(), TokenSigner.ephemeral()):
+            said = await lines(process.stderr, 1)
+            while not said[-1].startswith(
+                "stream-relay: connected, after "
+            ):  # reset, hung up, nobody there: it depends
+                said += await lines(process.stderr, 1)
+            process.send_signal(signal.SIGINT)
+            out, rest = await process.communicate()
+
+    assert len(said) > 1
+    assert len(set(said)) == len(said)
+    assert (out, rest) == (b"", b"")
+
+
+@pytest.mark.parametrize("via", TRANSPORTS)
 async def test_a_replay_goes_on_live(relay: Relay, via: str) -> None:
     """What is stored while it runs comes after what was, of all games when none is named."""
     arguments = ("replay", "--last", "2", "--via", via, "--url", relay.url(via))
