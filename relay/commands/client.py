@@ -5,7 +5,6 @@ told.
 """
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -14,6 +13,7 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 
+from backends.backoff import Backoff
 from relay.commands.outage import Outage
 
 Via = Literal["ws", "sse", "grpc"]
@@ -21,7 +21,7 @@ Via = Literal["ws", "sse", "grpc"]
 _FATAL_STATUS: Final = (400, 401, 403, 404, 426)
 _FATAL_CLOSE: Final = (1007, 1008, 1009, 4001)
 _COMPLETED: Final = 1000
-_LONGEST_WAIT_S: Final = 10.0
+_WAITS_S: Final = (0.5, 10.0)
 
 OPEN: Final = b'{"event":"open"}'
 """What readers yield, as if the relay had sent it, once a relay has taken them."""
@@ -124,7 +124,7 @@ class _Course:
         self._on_gap = on_gap
         self._outage = Outage(say)
         self._was_reached = False
-        self._failures = 0
+        self._backoff = Backoff(*_WAITS_S)
         self._wait_s: float | None = None  # as the relay said
 
     def takes(self, message: _Message) -> bool:
@@ -132,7 +132,7 @@ class _Course:
         self._was_reached = True
         self._outage.end()
         if message.event != "open":  # a relay that is full takes us, too, and sends us away
-            self._failures = 0
+            self._backoff.reset()
         if message.event == "gap":
             self._say(f"rounds after {message.begin} up to {message.end} are gone ({message.reason})")
             self._on_gap(str(message.reason))
@@ -153,12 +153,10 @@ class _Course:
                 self._go_on_after(error.place)
 
     def wait_s(self) -> float:
-        """Return how long to wait now: as the relay said, or at random, so that many clients do not come as one."""
-        self._failures += 1
+        """Return how long to wait now: as the relay said, or longer each time."""
+        wait_s = self._backoff.next_s()
         told_s, self._wait_s = self._wait_s, None
-        if told_s is not None:
-            return told_s
-        return random.uniform(0, min(_LONGEST_WAIT_S, 0.25 * 2**self._failures))  # noqa: S311
+        return wait_s if told_s is None else told_s
 
     def _go_on_after(self, cursor: str) -> None:
         for beginning in ("from", "last"):
