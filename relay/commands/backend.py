@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -14,6 +14,9 @@ Backend = Annotated[str | None, typer.Option(help="Name of the backend; the sett
 Options = Annotated[list[str] | None, typer.Option("--option", "-o", help="A backend option, NAME=VALUE.")]
 Dsn = Annotated[str | None, typer.Option(help="Connect as somebody who may, such as the table's owner.")]
 Print = Annotated[bool, typer.Option("--print", help="Print the SQL for a DBA, and run nothing.")]
+
+CARED_FOR: Final = ("postgres-notify", "postgres-replication")
+"""Backends whose source we can do something for; see `backends.postgres.care`."""
 
 _load: Callable[[dict[str, Any]], Any]
 
@@ -48,7 +51,7 @@ def setup(
     ] = False,
 ) -> None:
     """Make what the backend needs in its source."""
-    care = _care(backend, option, dsn)
+    care = _care("needs no set-up", backend, option, dsn)
     if only_print:
         _print(lambda: care.setup_sql(grant_to, renew=renew_slot))
         return
@@ -71,9 +74,9 @@ def teardown(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove what setup made; what was not captured by then is not captured any more."""
+    care = _care("has no set-up that could be removed", backend, option, dsn)
     if not (yes or only_print):
         typer.confirm("Capture of rounds ends here, and its place is forgotten. Go on?", abort=True)
-    care = _care(backend, option, dsn)
     if only_print:
         _print(care.teardown_sql)
         return
@@ -92,7 +95,7 @@ def check(backend: Backend = None, option: Options = None) -> None:
     """Check everything that the backend needs; each failure says what to run. Exit code 1 when there is one."""
     from backends.postgres.care import Verdict
 
-    care = _care(backend, option)
+    care = _care("needs nothing that could be checked", backend, option)
     failures = 0
 
     async def work() -> None:
@@ -111,7 +114,7 @@ def status(backend: Backend = None, option: Options = None) -> None:
     """Say how capture stands: who reads, what was confirmed last, how much waits, what the log has."""
     from relay.newest import newest_round
 
-    care = _care(backend, option)
+    care = _care("has no state outside its process, whose port tells it (RELAY_INGEST_PORT)", backend, option)
     log_settings = _load({}).nats
 
     async def work() -> None:
@@ -134,13 +137,16 @@ def backfill(
     from relay.backfill import backfill as work
 
     settings = _load(chosen(backend, option))
+    _check_cared_for(settings.backend.name, "has no table to fill the log from; stream-relay ingest reads all it has")
     run(work(settings, first=first, last=last, rate=rate, interactive=sys.stderr.isatty()))
 
 
-def _care(backend: str | None, option: list[str] | None, dsn: str | None = None) -> Any:
+def _care(lack: str, backend: str | None, option: list[str] | None, dsn: str | None = None) -> Any:
+    """Return the care of the backend; `lack` says what it means to this command that a backend has none."""
     from backends.contract import BackendError
 
     settings = _load(chosen(backend, option)).backend
+    _check_cared_for(settings.name, lack)
     try:
         from backends.postgres.care import care_of
 
@@ -151,6 +157,13 @@ def _care(backend: str | None, option: list[str] | None, dsn: str | None = None)
         fail(str(error))
     except ImportError as error:
         fail(f"{error}; install it with: pip install 'stream-relay[postgres]'")
+
+
+def _check_cared_for(name: str, lack: str) -> None:
+    from backends.registry import known_backends
+
+    if name in known_backends() and name not in CARED_FOR:
+        fail(f"backend {name!r} {lack}; this command is for: {', '.join(CARED_FOR)}")
 
 
 def _print(sql_of: Callable[[], list[str]]) -> None:

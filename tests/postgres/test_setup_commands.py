@@ -94,7 +94,6 @@ async def test_rows_that_a_backfill_cannot_use_are_kept_like_those_of_today(
     ("backend", "parts"),
     [
         ("foo", ["unknown backend 'foo'", "known backends: ", "postgres-notify"]),
-        ("file", ["'file' needs no set-up", "postgres-notify"]),
         ("postgres-notify", ["'dsn'", "RELAY_BACKEND_DSN", "-o dsn="]),
         ("postgres-replication", ["'dsn'", "RELAY_BACKEND_DSN", "-o dsn="]),
     ],
