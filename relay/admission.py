@@ -11,6 +11,7 @@ from typing import Final
 from auth.credentials import Presented, authorize
 from auth.keys import KeyStore
 from auth.tokens import Grant, TokenSigner
+from relay.capacity import Capacity, LinkProtocol
 from relay.errors import Unavailable
 
 _RETRY_SPREAD: Final = 3
@@ -19,10 +20,11 @@ _RETRY_SPREAD: Final = 3
 class Admission:
     """Lets clients in, up to the capacity of this instance, until it drains."""
 
-    def __init__(self, keys: KeyStore, signer: TokenSigner, *, max_links: int, retry_ms: int) -> None:
+    def __init__(self, keys: KeyStore, signer: TokenSigner, *, capacity: Capacity, retry_ms: int) -> None:
         self._keys = keys
         self._signer = signer
-        self.max_links = max_links
+        self._capacity = capacity
+        self._taken = 0
         self._retry_ms = retry_ms
         self.links = 0
         self.draining = False
@@ -30,7 +32,14 @@ class Admission:
 
     @property
     def full(self) -> bool:
-        return self.links >= self.max_links
+        """Whether the dearest link has no room: then none gets in, so that all protocols are ready, or none."""
+        return self._taken + self._capacity.dearest > self._capacity.total
+
+    @property
+    def max_links(self) -> int:
+        """Links that this instance takes if all are like those that are here; of the dearest, when none is here."""
+        total = self._capacity.total
+        return total * self.links // self._taken if self._taken else total // self._capacity.dearest
 
     async def emptied(self) -> None:
         """Wait until no link is left."""
@@ -52,17 +61,19 @@ class Admission:
         self.grant(presented, origin=origin)
         return self._signer.issue(self._keys.authenticate(presented.secret if presented else ""))
 
-    def enter(self) -> None:
-        """Count one link more; raise `Unavailable` when this instance takes none."""
+    def enter(self, protocol: LinkProtocol) -> None:
+        """Count one link more, at what it costs; raise `Unavailable` when this instance takes none."""
         if self.draining:
             raise Unavailable("draining", self.spread_ms())
         if self.full:
             raise Unavailable("capacity", self.spread_ms())
         self.links += 1
+        self._taken += self._capacity.costs[protocol]
 
-    def leave(self) -> None:
+    def leave(self, protocol: LinkProtocol) -> None:
         """Count one link less."""
         self.links -= 1
+        self._taken -= self._capacity.costs[protocol]
         if self.links == 0:
             self._empty.set()
 

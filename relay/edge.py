@@ -16,6 +16,7 @@ import structlog
 
 from backends.log import LogError
 from relay.admission import Admission
+from relay.capacity import LinkProtocol
 from relay.errors import Unavailable
 from relay.feed import Feed
 from relay.heartbeat import Heartbeats
@@ -56,45 +57,45 @@ class Edge:
         """Pick how old a new link may get, so that links that came together do not leave together."""
         return self.settings.max_age_s * random.uniform(_YOUNGEST_SHARE, 1)  # noqa: S311
 
-    async def take_place(self) -> None:
+    async def take_place(self, protocol: LinkProtocol) -> None:
         """Take a place on this instance for one link, from before its handshake to its end: `leave_place`.
 
         Raises:
             Unavailable: This instance is full, draining, or cannot follow the log now. No place was taken.
         """
-        self.admission.enter()
+        self.admission.enter(protocol)
         try:
             if not self.feed.connected:  # whoever is here stays and misses nothing; another instance may be better off
                 raise Unavailable("log_unavailable", self.admission.spread_ms())
             await self.feed.listen()
         except LogError as error:
-            self.admission.leave()
+            self.admission.leave(protocol)
             raise Unavailable("log_unavailable", self.admission.spread_ms()) from error
         except BaseException:
-            self.admission.leave()
+            self.admission.leave(protocol)
             raise
 
-    def leave_place(self) -> None:
+    def leave_place(self, protocol: LinkProtocol) -> None:
         """Give a place back."""
         self.feed.unlisten()
-        self.admission.leave()
+        self.admission.leave(protocol)
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
+    async def place(self, protocol: LinkProtocol) -> AsyncIterator[None]:
         """Hold a place for as long as the block runs; raise as `take_place` does."""
-        await self.take_place()
+        await self.take_place(protocol)
         try:
             yield
         finally:
-            self.leave_place()
+            self.leave_place(protocol)
 
-    def adopt(self, link: StreamLink, session: Session, *, key_id: str, protocol: str) -> None:
+    def adopt(self, link: StreamLink, session: Session, *, key_id: str, protocol: LinkProtocol) -> None:
         """Look after a link that is a connection of its own, from now to its end; it has a place already."""
         link.on_closed = partial(self._closed, link, session, key_id, protocol)
         self._opened(link, key_id, protocol)
 
     @contextmanager
-    def open(self, link: Link, *, key_id: str, protocol: str) -> Iterator[None]:
+    def open(self, link: Link, *, key_id: str, protocol: LinkProtocol) -> Iterator[None]:
         """Look after a link for as long as the block runs."""
         self._opened(link, key_id, protocol)
         try:
@@ -102,19 +103,19 @@ class Edge:
         finally:
             self._gone(link, key_id, protocol)
 
-    def _opened(self, link: Link, key_id: str, protocol: str) -> None:
+    def _opened(self, link: Link, key_id: str, protocol: LinkProtocol) -> None:
         log.info("link_opened", link=link.id, protocol=protocol, key=key_id)
         self._links.add(link)
         self._heartbeats.add(link)
         if self.admission.draining:  # it began during this link's handshake
             self.end(link, CloseReason.DRAINING)
 
-    def _closed(self, link: Link, session: Session, key_id: str, protocol: str) -> None:
+    def _closed(self, link: Link, session: Session, key_id: str, protocol: LinkProtocol) -> None:
         session.close()
         self._gone(link, key_id, protocol)
-        self.leave_place()
+        self.leave_place(protocol)
 
-    def _gone(self, link: Link, key_id: str, protocol: str) -> None:
+    def _gone(self, link: Link, key_id: str, protocol: LinkProtocol) -> None:
         self._heartbeats.remove(link)
         self._links.discard(link)
         reason = CloseReason.CLIENT if link.ended is None else link.ended.reason

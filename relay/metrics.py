@@ -43,7 +43,9 @@ class Metrics:
 
         hub, edge, history = self._history.hub, self._edge, self._history
         yield Gauge("relay_links", "Open connections.", value=edge.admission.links)
-        yield Gauge("relay_links_max", "Connections this instance takes.", value=edge.admission.max_links)
+        yield Gauge(
+            "relay_links_max", "Connections this takes, if all are like the open ones.", value=edge.admission.max_links
+        )
         yield Gauge("relay_ready", "1 when new clients are welcome.", value=int(edge.obstacle() is None))
         yield Gauge("relay_head_sequence", "Place of the newest round in the log.", value=hub.head.sequence)
         yield Counter("relay_rounds", "Rounds handed to at least one channel.", value=hub.stats.rounds)

@@ -10,6 +10,7 @@ from auth.credentials import Presented, find_key, find_sse_credential, find_ws_c
 from auth.tokens import Grant
 from backends.log import LogError
 from relay import sse
+from relay.capacity import LinkProtocol
 from relay.cors import cors_headers
 from relay.edge import Edge
 from relay.encode import SSE_COMMENT
@@ -64,8 +65,8 @@ class Routes:
         start = Start.parse(query)
         handshake = shake_hands(request.headers, subprotocol=None if presented is None else presented.subprotocol)
         settings = self._edge.settings
-        refusal = await self._take_place()
-        with self._handing_over(refusal):
+        refusal = await self._take_place("websocket")
+        with self._handing_over("websocket", refusal):
             transport = take_over(request)
         link = WebSocketLink(
             transport,
@@ -90,12 +91,12 @@ class Routes:
         grant, want, query = self._admit(request, presented, SSE_PARAMETERS)
         last_event_id = request.headers.get("Last-Event-ID") or query.get("lastEventId")
         start = Start.parse(query, last_event_id=last_event_id)
-        refusal = await self._take_place()
+        refusal = await self._take_place("sse")
         if refusal is not None:
             return sse.refusal(refusal.retry_ms)
-        with self._handing_over(refusal):
+        with self._handing_over("sse", refusal):
             if last_event_id and await self._is_over(want, start):
-                self._edge.leave_place()
+                self._edge.leave_place("sse")
                 return sse.nothing_left()
             transport = take_over(request)
         chunked = request.version >= HttpVersion11
@@ -108,25 +109,25 @@ class Routes:
         self._session(grant, link, "sse").start(want, start)
         raise TakenOver
 
-    async def _take_place(self) -> Unavailable | None:
+    async def _take_place(self, protocol: LinkProtocol) -> Unavailable | None:
         """Take a place for a link; return why there is none."""
         try:
-            await self._edge.take_place()
+            await self._edge.take_place(protocol)
         except Unavailable as refusal:
             return refusal
         return None
 
     @contextmanager
-    def _handing_over(self, refusal: Unavailable | None) -> Iterator[None]:
+    def _handing_over(self, protocol: LinkProtocol, refusal: Unavailable | None) -> Iterator[None]:
         """Give the place back when the client leaves before its link is made."""
         try:
             yield
         except BaseException:
             if refusal is None:
-                self._edge.leave_place()
+                self._edge.leave_place(protocol)
             raise
 
-    def _session(self, grant: Grant, link: StreamLink, protocol: str) -> Session:
+    def _session(self, grant: Grant, link: StreamLink, protocol: LinkProtocol) -> Session:
         session = Session(self._history, self._catalogue, grant.games, link)
         self._edge.adopt(link, session, key_id=grant.key_id, protocol=protocol)
         return session

@@ -75,7 +75,7 @@ class LinkSettings(_Section):
     linger_s: float = Field(default=5.0, ge=0.1, le=60)
     """How long an ended client may take to read its goodbye."""
     max_links: int = Field(default=0, ge=0)
-    """Links this instance takes. 0: as many as its memory limit allows (see `relay.capacity`)."""
+    """Links this instance takes, whatever their protocols. 0: what its memory limit has room for (`relay.capacity`)."""
 
 
 class ReplaySettings(_Section):

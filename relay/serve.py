@@ -20,7 +20,7 @@ from auth.tokens import TokenSigner
 from backends.tasks import ended
 from relay.admission import Admission
 from relay.app import build_app
-from relay.capacity import default_links
+from relay.capacity import PROTOCOLS, capacity_of
 from relay.edge import Edge
 from relay.errors import StartError
 from relay.feed import Feed
@@ -91,7 +91,8 @@ async def running_relay(
     reader = LogReader(settings.nats)
     feed = Feed(settings.nats, hub, reader)
     history = History(hub, reader, concurrent=settings.replay.concurrent)
-    admission = Admission(keys, signer, max_links=links.max_links or default_links(), retry_ms=links.retry_ms)
+    capacity = capacity_of(links, grpc_tls=settings.grpc.tls_cert_file is not None)
+    admission = Admission(keys, signer, capacity=capacity, retry_ms=links.retry_ms)
     heartbeats = Heartbeats(hub, interval_s=links.heartbeat_s, retry_ms=links.retry_ms)
     edge = Edge(hub, feed, admission, heartbeats, links)
     methods = Methods(edge, history, catalogue, settings.grpc)
@@ -107,10 +108,11 @@ async def running_relay(
                 settings.grpc,
                 DataStream(edge, history, catalogue, methods).handler(),
                 edge.obstacle,
-                max_links=admission.max_links,
+                max_links=capacity.fit("grpc"),
             ) as port,
         ):
-            log.info("relay_listening", url=url, grpc_port=port, max_links=admission.max_links)
+            max_links = {protocol: capacity.fit(protocol) for protocol in PROTOCOLS}
+            log.info("relay_listening", url=url, grpc_port=port, max_links=max_links)
             try:
                 yield Addresses(url, port, feed.reached)
             finally:

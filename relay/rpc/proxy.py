@@ -87,7 +87,7 @@ class Proxy:
         if name in UNARY:
             async with asyncio.timeout(timeout_s(request)):
                 return _single(request, dialect, dialect.write(await self._methods.answer(message, grant)))
-        async with self._edge.place():
+        async with self._edge.place("proxy"):
             if isinstance(message, pb.ReplayRequest):
                 return await self._replay(request, dialect, message, grant)
             return await self._stream(request, dialect, message, grant)

@@ -108,7 +108,7 @@ class DataStream:
     @asynccontextmanager
     async def _carrying(self, context: "Context", grant: Grant, *, allow_gap: bool = False) -> AsyncIterator[GrpcLink]:
         """Have a place and a link for as long as the block runs; then the client is told how the link ended."""
-        async with self._edge.place():
+        async with self._edge.place("grpc"):
             link = self._link(allow_gap=allow_gap)
             with self._edge.open(link, key_id=grant.key_id, protocol="grpc"):
                 try:
