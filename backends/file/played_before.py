@@ -45,8 +45,9 @@ class PlayedBefore:
 
     async def recall(self, start: Place) -> None:
         """Learn which of the rounds from `start` on are in the log; the publisher leaves them out."""
-        began = await self._note_beginning()
-        if began is not None and start.played == 0:
+        began, now = await self._note_beginning()
+        # A log that has not grown since holds none of it: the first run came to nothing.
+        if began is not None and now is not None and now.last > began.last and start.played == 0:
             log.warning(
                 "recording_played_before",
                 recording=self._path.name,
@@ -54,13 +55,17 @@ class PlayedBefore:
             )
         await self._places.recall(self._source, lambda place: _played(place) > start.played, since=began)
 
-    async def _note_beginning(self) -> Kept | None:
-        """Note in the log that the recording is begun; return when that was done first in this log, None: now."""
+    async def _note_beginning(self) -> tuple[Kept | None, Kept | None]:
+        """Note in the log that the recording is begun; return when that was done first in this log, and now.
+
+        None in place of the first: that is now. None in place of both: the log keeps no such notes.
+        """
         first = _first(await self._places.kept(self._source))
         with suppress(PlaceTaken):  # another process plays it too: it has noted the same
             await self._places.keep(self._source, "0", "" if first is None else f"{first.epoch}:{first.last}")
         now = await self._places.kept(self._source)
-        return first if first is not None and now is not None and first.epoch == now.epoch else None
+        is_of_this_log = first is not None and now is not None and first.epoch == now.epoch
+        return first if is_of_this_log else None, now
 
 
 def _first(kept: Kept | None) -> Kept | None:

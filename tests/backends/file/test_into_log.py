@@ -169,6 +169,26 @@ async def test_recording_that_has_grown_brings_what_is_new_only(nats: NatsServer
     assert (stats.acked, stats.duplicates) == (50, 300)
 
 
+async def test_recording_whose_first_runs_stored_nothing_was_not_played_before(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    """Its first line stopped them, until it was allowed to be none; only then is there something to leave out."""
+    path, log = tmp_path / "a.jsonl", LogSettings(url=nats.url)
+    path.write_bytes(b"broken\n" + jsonl(rounds(30)))
+    allowed = {"path": str(path), "rejects_file": str(tmp_path / "rejects")}
+    stored_and_told = []
+    with capture_logs() as logs:
+        for _ in range(2):
+            with pytest.raises(SourceError):
+                await run_ingest(replay(path=str(path)), log)
+        for _ in range(2):
+            stats = await run_ingest(replay(**allowed), log)
+            told = [entry["event"] for entry in logs].count("recording_played_before")
+            stored_and_told.append((stats.acked, stats.duplicates, told))
+
+    assert stored_and_told == [(30, 0, 0), (0, 30, 1)]
+
+
 async def test_recording_is_played_into_a_log_that_was_made_anew(nats: NatsServer, tmp_path: Path) -> None:
     """What is kept of it is of a log that is gone; nothing is left out, nor told to have been there."""
     options = {"path": str(write(tmp_path / "a.jsonl", rounds(300)))}
