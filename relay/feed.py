@@ -19,6 +19,7 @@ from relay import round_parser
 from relay.hub import Hub
 from relay.item import Item, LogEntry
 from relay.log_reader import LogReader
+from relay.round_parser import RoundParser
 from relay.sequencer import Sequencer
 from relay.start import Bounds
 from rounds.subjects import LIVE_SUBJECTS
@@ -119,7 +120,8 @@ class Feed:
                     on_reconnected=self._on_reconnected,
                 ) as nc:
                     await open_log(nc, self._settings)
-                    round_parser.attach(nc, LIVE_SUBJECTS.removesuffix(".*"), self._on_live, _ignore)
+                    prefix = LIVE_SUBJECTS.removesuffix(".*")
+                    round_parser.attach(nc, RoundParser(nc, prefix, self._on_live, _ignore, by_token=False))
                     self._nc = nc
                     self._reached.set()
                     log.info("log_connected")
@@ -207,18 +209,22 @@ class Feed:
         self._doubts += 1
         self._wake.set()
 
-    def _on_live(self, _game: bytes, entry: LogEntry) -> None:
+    def _on_live(self, _token: bytes, entries: list[LogEntry]) -> None:
+        newest = entries[-1].sequence
         if self._sequencer is None:
-            self._unheard = entry.sequence
+            self._unheard = newest
             return
-        if entry.sequence <= max(self._newest_live, 1):  # a new log counts from 1 again, a cut one from its end
-            self._doubts += 1
-        self._newest_live = entry.sequence
+        before = self._newest_live
+        for entry in entries:
+            if entry.sequence <= max(before, 1):  # a new log counts from 1 again, a cut one from its end
+                self._doubts += 1
+            before = entry.sequence
+        self._newest_live = newest
         if self._is_doubtful:
-            self._sequencer.on_sign(entry.sequence)
+            self._sequencer.on_sign(newest)
             self._wake.set()
             return
-        ready = self._sequencer.on_live(entry)
+        ready = self._sequencer.on_live(entries)
         if ready:
             self._hub.publish(ready)
         if self._sequencer.behind:

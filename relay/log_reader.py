@@ -20,6 +20,7 @@ from backends.leader import ask_leader
 from backends.log import LogSettings, LogUnavailable, connect
 from relay import round_parser
 from relay.item import LogEntry
+from relay.round_parser import RoundParser
 from rounds.subjects import LOG_SUBJECTS, log_subject
 from rounds.times import utc_text
 
@@ -49,10 +50,10 @@ class _Answer:
         self.entries: list[LogEntry] = []
         self.remaining = 0
 
-    def take(self, entry: LogEntry) -> None:
-        """Take a stored message, whatever was stored."""
+    def take(self, entries: list[LogEntry]) -> None:
+        """Take stored messages, whatever was stored."""
         if not self.done.done():
-            self.entries.append(entry)
+            self.entries += entries
             if self._single:
                 self.done.set_result(None)
 
@@ -230,7 +231,7 @@ class LogReader:
                     self._inbox = nc.new_inbox()
                     await nc.subscribe(f"{self._inbox}.*", cb=round_parser.past_nats_py)
                     await nc.flush()
-                    round_parser.attach(nc, self._inbox, self._on_entry, self._on_status)
+                    round_parser.attach(nc, RoundParser(nc, self._inbox, self._on_entries, self._on_status))
                     self._nc = nc
         if not self._nc.is_connected:
             raise LogUnavailable("NATS is not reachable")
@@ -241,10 +242,10 @@ class LogReader:
         for answer in self._answers.values():
             answer.fail(LogUnavailable("the connection to NATS was lost"))
 
-    def _on_entry(self, number: bytes, entry: LogEntry) -> None:
+    def _on_entries(self, number: bytes, entries: list[LogEntry]) -> None:
         answer = self._answers.get(int(number))
         if answer is not None:
-            answer.take(entry)
+            answer.take(entries)
 
     def _on_status(self, number: bytes, headers: bytes) -> None:
         answer = self._answers.get(int(number))

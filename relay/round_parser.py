@@ -17,31 +17,39 @@ from nats.protocol.parser import Parser
 
 from relay.item import LogEntry
 
-OnEntry = Callable[[bytes, LogEntry], None]
-"""Called with the last token of the subject and the stored message. Runs inside the reading and must not raise."""
+OnEntries = Callable[[bytes, list[LogEntry]], None]
+"""Called with stored messages, in the order in which they came, and the last token of their subject.
+
+Runs inside the reading and must not raise.
+"""
 OnOther = Callable[[bytes, bytes], None]
 """Called in the same way with the header block of what is no stored message: the end of a page, an error."""
 
 _STORED: Final = re.compile(rb"\r\nNats-Subject: rounds\.([^\r]+)\r\nNats-Sequence: ([0-9]{1,20})\r\n")
 _GAMES_KEPT: Final = 4096
+_new: Final = tuple.__new__
 
 
 class RoundParser(Parser):
-    """Calls back for each message to ``<prefix>.<token>``."""
+    """Calls back for messages to ``<prefix>.<token>``."""
 
-    def __init__(self, nc: Client, prefix: str, on_entry: OnEntry, on_other: OnOther) -> None:
+    def __init__(
+        self, nc: Client, prefix: str, on_entries: OnEntries, on_other: OnOther, *, by_token: bool = True
+    ) -> None:
+        """`by_token` off: messages are handed on together whatever their token, which is left empty."""
         super().__init__(nc)
         self._start = f"HMSG {prefix}.".encode()
         # Nearly all of them, in one match: what our publisher sent, and where the server says it is stored.
         self._usual = re.compile(
-            rb"%b([^ ]+) [0-9]+ ([0-9]+) ([0-9]+)\r\nNATS/1\.0\r\n"
+            rb"%b%b [0-9]+ ([0-9]+) ([0-9]+)\r\nNATS/1\.0\r\n"
             rb"(?:Nats-Msg-Id:[^\r]*\r\n)?(?:Nats-Expected-Last-Msg-Id:[^\r]*\r\n)?"
             rb"(?:Relay-Position:[^\r]*\r\n)?"
             rb"Nats-Stream: [^\r]*\r\nNats-Subject: rounds\.([^\r]+)\r\nNats-Sequence: ([0-9]{1,20})\r\n"
-            % re.escape(self._start)
+            % (re.escape(self._start), b"([^ ]+)" if by_token else b"()[^ ]+")
         ).match
-        self._on_entry = on_entry
+        self._on_entries = on_entries
         self._on_other = on_other
+        self._by_token = by_token
         self._games: dict[bytes, str] = {}
         self._held = b""
 
@@ -55,25 +63,37 @@ class RoundParser(Parser):
         if self._held:
             data = self._held + data
         at, length = 0, len(data)
+        match, games = self._usual, self._games.get
+        entries: list[LogEntry] = []
+        token = b""
         while True:
-            usual = self._usual(data, at)
+            usual = match(data, at)
             if usual is None:
+                self._hand_on(token, entries)
+                entries = []
                 end = await self._unusual(data, at)
                 if end is None:
                     break
                 at = end
                 continue
-            token, header_size, size, game, sequence = usual.groups()
+            of, header_size, size, game, sequence = usual.groups()
             body = usual.end(3) + 2
             end = body + int(size)
             if length < end + 2:
                 break
-            self._on_entry(
-                token,
-                LogEntry(int(sequence), self._games.get(game) or self._game(game), data[body + int(header_size) : end]),
-            )
+            if of != token:
+                self._hand_on(token, entries)
+                token, entries = of, []
+            # As ``LogEntry(…)`` does, without the call of Python code that a NamedTuple makes of it.
+            entry = (int(sequence), games(game) or self._game(game), data[body + int(header_size) : end])
+            entries.append(_new(LogEntry, entry))
             at = end + 2
+        self._hand_on(token, entries)
         self._held = data[at:]
+
+    def _hand_on(self, token: bytes, entries: list[LogEntry]) -> None:
+        if entries:
+            self._on_entries(token, entries)
 
     async def _unusual(self, data: bytes, at: int) -> int | None:
         """Take one frame of another form; return where it ends, or None when it has not come whole."""
@@ -96,7 +116,8 @@ class RoundParser(Parser):
         if stored is None:
             self._on_other(token, headers)
         else:
-            self._on_entry(token, LogEntry(int(stored[2]), self._game(stored[1]), data[middle:end]))
+            entry = LogEntry(int(stored[2]), self._game(stored[1]), data[middle:end])
+            self._on_entries(token if self._by_token else b"", [entry])
         return end + 2
 
     def _game(self, name: bytes) -> str:
@@ -115,9 +136,9 @@ class RoundParser(Parser):
         return line_end + 2 + int(size) + 2
 
 
-def attach(nc: Client, prefix: str, on_entry: OnEntry, on_other: OnOther) -> None:
-    """Take what comes to ``<prefix>.*`` on a connection whose last request has just been answered."""
-    nc._ps = RoundParser(nc, prefix, on_entry, on_other)  # noqa: SLF001 - see the module's docstring
+def attach(nc: Client, parser: RoundParser) -> None:
+    """Let `parser` read a connection whose last request has just been answered."""
+    nc._ps = parser  # noqa: SLF001 - see the module's docstring
 
 
 async def past_nats_py(_message: Msg) -> None:

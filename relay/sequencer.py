@@ -33,17 +33,23 @@ class Sequencer:
         """Learn that the log has reached `sequence`, from an entry that must not be handed on: read it there."""
         self._early = max(self._early, sequence)
 
-    def on_live(self, entry: LogEntry) -> Sequence[LogEntry]:
-        """Take an entry from the live subscription; return what can be handed on now."""
-        if entry.sequence <= self.head:
-            return ()  # a repeat: the log's answer was faster
-        if entry.sequence == self.head + 1 and not self._parked:
-            self.head = entry.sequence
-            return (entry,)
-        if len(self._parked) < self._park_limit or entry.sequence == self.head + 1:
-            self._parked[entry.sequence] = entry
-        self._early = max(self._early, entry.sequence)
-        return self._unpark()
+    def on_live(self, entries: Sequence[LogEntry]) -> Sequence[LogEntry]:
+        """Take entries from the live subscription, as they came; return what can be handed on now."""
+        head = self.head + len(entries)
+        if not self._parked and [entry.sequence for entry in entries] == list(range(self.head + 1, head + 1)):
+            self.head = head  # nearly always: the next ones, without a hole
+            return entries
+        ready: list[LogEntry] = []
+        for entry in entries:
+            if entry.sequence <= self.head:
+                continue  # a repeat: the log's answer was faster
+            is_next = entry.sequence == self.head + 1
+            if is_next or len(self._parked) < self._park_limit:
+                self._parked[entry.sequence] = entry
+            self._early = max(self._early, entry.sequence)
+            if is_next:
+                ready += self._unpark()
+        return ready
 
     def on_read(self, entries: Sequence[LogEntry], *, covered_to: int) -> Sequence[LogEntry]:
         """Take what the log holds from ``head + 1`` to `covered_to`; sequences not among it are gone for good."""

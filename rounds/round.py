@@ -5,6 +5,7 @@ Why msgspec: docs/adr/0001-msgspec-for-json.md
 """
 
 from datetime import datetime
+from functools import lru_cache
 from typing import Annotated, Final
 
 import msgspec
@@ -15,6 +16,8 @@ from rounds.times import is_utc_time
 
 _MAX_INT64: Final = 2**63 - 1
 
+_SHORT: Final = 128
+"""Characters of extras that are not looked at again: many rounds have the same."""
 _SLUG_RULE: Final = "is not allowed; use 1 to 64 of a-z, 0-9 and '-', not starting with '-'"
 
 Int63 = Annotated[int, Meta(ge=0, le=_MAX_INT64)]
@@ -115,28 +118,39 @@ def stringify_extras(value: object) -> str:
 
 
 def _checked(round_: Round) -> Round:
-    # Not as patterns of the struct: there they cost more than all the rest of the reading.
-    if not is_slug(round_.game_slug):
-        raise InvalidRound(f"game_slug {round_.game_slug[:80]!r} {_SLUG_RULE}")
-    if not is_slug(round_.game_type):
-        raise InvalidRound(f"game_type {round_.game_type[:80]!r} {_SLUG_RULE}")
+    # Not as patterns of the struct: there they cost more than all the rest of the reading. Each question that is asked
+    # again and again is remembered; of extras only short ones, so that what is remembered stays small.
+    if not _are_slugs(round_.game_slug, round_.game_type):
+        field, text = ("game_type", round_.game_type) if is_slug(round_.game_slug) else ("game_slug", round_.game_slug)
+        raise InvalidRound(f"{field} {text[:80]!r} {_SLUG_RULE}")
     if not is_utc_time(round_.finished_at):
         raise InvalidRound(
             f"finished_at {round_.finished_at[:40]!r} is not RFC 3339 in UTC, such as '2026-01-18T10:00:30Z'"
         )
-    _check_extras(round_.extras)
+    extras = round_.extras
+    fault = _fault_of_short(extras) if len(extras) <= _SHORT else _fault_of(extras)
+    if fault is not None:
+        raise InvalidRound(fault)
     return round_
 
 
-def _check_extras(text: str) -> None:
+@lru_cache(maxsize=1024)
+def _are_slugs(game: str, type_: str) -> bool:
+    return is_slug(game) and is_slug(type_)
+
+
+def _fault_of(extras: str) -> str | None:
+    """Return what is wrong with extras; None: nothing."""
     try:
-        _extras_decoder.decode(text)
+        _extras_decoder.decode(extras)
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise InvalidRound(f"extras must be a JSON object as a string, got {text[:40]!r}: {error}") from error
-    except UnicodeEncodeError as error:
-        raise InvalidRound("extras hold text that is not Unicode") from error
+        return f"extras must be a JSON object as a string, got {extras[:40]!r}: {error}"
+    except UnicodeEncodeError:
+        return "extras hold text that is not Unicode"
+    return None
 
 
+_fault_of_short: Final = lru_cache(maxsize=4096)(_fault_of)
 _extras_decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 

@@ -204,7 +204,8 @@ def _written(epoch: str, entries: Sequence[LogEntry], want: Wanted, head: int, w
     wanted = [entry for entry in entries if entry.sequence <= head and entry.game in games]
     if want.filter.is_empty:
         try:  # the usual case, at half the cost
-            return [write(Round.parse(entry.data), f"{epoch}-{entry.sequence}") for entry in wanted]
+            parse = Round.parse
+            return [write(parse(data), f"{epoch}-{sequence}") for sequence, _, data in wanted]
         except InvalidRound:
             pass  # somebody else wrote to a round's subject; its item says so in the log
     items = [Item(epoch, entry) for entry in wanted]

@@ -14,15 +14,12 @@ import msgspec
 
 from relay.encode import Renderable
 from rounds import Round
-from rounds.times import nanos, unix_s
+from rounds.times import WHOLE_SECONDS, nanos, unix_s
 
 _UINT64: Final = 2**64 - 1
 _json: Final = msgspec.json.Encoder()
-_ONE_BYTE: Final = [bytes((number,)) for number in range(0x80)]
-# These are always shorter than 128 bytes, so their length is one byte.
-_FINISHED_AT: Final = [b"\x22" + size for size in _ONE_BYTE]
-_CURSOR: Final = [b"\x3a" + size for size in _ONE_BYTE]
-_SECONDS_OF_SIX_BYTES: Final = range(1 << 28, 1 << 35)  # from 1978 to the year 3058
+_KEPT: Final = 512
+"""Lengths below this are looked up; those of times and cursors are all below 128."""
 
 
 class Messages(NamedTuple):
@@ -45,20 +42,20 @@ class ProtobufRound:
 
 def round_bytes(round_: Round, cursor: str) -> bytes:
     """Serialize a valid round; every field in the order of its number, as generated code has it."""
-    finished_at, extras, place = round_.finished_at.encode(), round_.extras.encode(), cursor.encode()
+    number, moment, finished_at = round_.round_id, round_.timestamp, round_.finished_at
+    text, extras, place = finished_at.encode(), round_.extras.encode(), cursor.encode()
     return b"".join(
         (
-            b"\x08" + varint(round_.round_id) if round_.round_id else b"",
+            b"\x08" + _number(number) if number else b"",
             _game(round_.game_slug, round_.game_type),
-            _FINISHED_AT[len(finished_at)],
-            finished_at,
-            b"\x2a",
-            varint(len(extras)),
+            _FINISHED_AT[len(text)],
+            text,
+            _EXTRAS[len(extras)] if len(extras) < _KEPT else b"\x2a" + varint(len(extras)),
             extras,
-            b"\x30" + varint(round_.timestamp) if round_.timestamp else b"",
+            b"\x30" + _number(moment) if moment else b"",
             _CURSOR[len(place)],
             place,
-            _finished_time(round_.finished_at),
+            _finished_time(finished_at),
         )
     )
 
@@ -66,7 +63,7 @@ def round_bytes(round_: Round, cursor: str) -> bytes:
 def batch_entry(round_: Round, cursor: str) -> bytes:
     """Serialize a valid round as an element of ``RoundBatch.rounds``; a batch is such elements one after another."""
     data = round_bytes(round_, cursor)
-    return b"\x0a%b%b" % (varint(len(data)), data)
+    return (_ENTRY[len(data)] if len(data) < _KEPT else b"\x0a" + varint(len(data))) + data
 
 
 class _Json(msgspec.Struct, omit_defaults=True):
@@ -111,19 +108,22 @@ def batch_json(rounds: Sequence[bytes]) -> bytes:
 
 def varint(number: int) -> bytes:
     """Write an unsigned number seven bits at a time, the lowest first."""
-    if number < 0x80:
-        return _ONE_BYTE[number]
+    data = bytearray()
+    while number > 0x7F:
+        data.append(number & 0x7F | 0x80)
+        number >>= 7
+    data.append(number)
+    return bytes(data)
+
+
+def _number(number: int) -> bytes:
+    """Write a number as `varint` does, sooner: ids and times of one log have most of their upper bits in common."""
     if number < 0x4000:
-        return (number & 0x7F | (number & 0x3F80) << 1 | 0x80).to_bytes(2, "little")
-    return _lower(number & 0x3FFF) + _upper(number >> 14)
+        return varint(number)
+    return _SEVEN[number & 0x7F] + _SEVEN[number >> 7 & 0x7F] + _upper(number >> 14)
 
 
-@lru_cache(maxsize=0x4000)
-def _lower(number: int) -> bytes:
-    return (number & 0x7F | (number & 0x3F80) << 1 | 0x8080).to_bytes(2, "little")
-
-
-# Ids and times of one log have most of their upper bits in common.
+_SEVEN: Final = [bytes((0x80 | bits,)) for bits in range(0x80)]
 _upper: Final = lru_cache(maxsize=4096)(varint)
 
 
@@ -133,12 +133,37 @@ def _game(slug: str, type_: str) -> bytes:
     return b"".join((b"\x12", varint(len(first)), first, b"\x1a", varint(len(second)), second))
 
 
+@lru_cache(maxsize=256)
+def _minute(text: str) -> list[bytes]:
+    """The field ``finished_time`` of each second of a minute such as ``2026-01-18T10:00:``, made when it is needed."""
+    return [b""] * 60
+
+
 def _finished_time(text: str) -> bytes:
     """Serialize the field ``finished_time``, a ``google.protobuf.Timestamp``, to the nanosecond."""
-    seconds = unix_s(text)
-    if len(text) == 20 and seconds in _SECONDS_OF_SIX_BYTES:  # nearly always, at half the cost
-        return b"\x42\x06\x08" + varint(seconds)
-    beyond = nanos(text)
+    second = WHOLE_SECONDS.get(text[17:])
+    if second is None:
+        return _timestamp(text)
+    of_minute = _minute(text[:17])
+    field = of_minute[second]
+    if not field:
+        field = of_minute[second] = _timestamp(text)
+    return field
+
+
+def _timestamp(text: str) -> bytes:
+    seconds, beyond = unix_s(text), nanos(text)
     moment = b"\x08" + varint(seconds & _UINT64) if seconds else b""  # before 1970: two's complement
     moment += b"\x10" + varint(beyond) if beyond else b""
     return b"\x42%c%b" % (len(moment), moment)
+
+
+def _heads(tag: bytes, count: int = _KEPT) -> list[bytes]:
+    """Tag and length of what has a length, by its length."""
+    return [tag + varint(size) for size in range(count)]
+
+
+_FINISHED_AT: Final = _heads(b"\x22", 128)
+_EXTRAS: Final = _heads(b"\x2a")
+_CURSOR: Final = _heads(b"\x3a", 128)
+_ENTRY: Final = _heads(b"\x0a")

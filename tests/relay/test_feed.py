@@ -143,8 +143,8 @@ async def test_round_stored_while_the_feed_starts_comes_at_once(
     monkeypatch.setattr("relay.feed._POLL_S", 3600)
     heard, on_live, newest = asyncio.Event(), Feed._on_live, LogReader.newest
 
-    def hear(self: Feed, game: bytes, entry: LogEntry) -> None:
-        on_live(self, game, entry)
+    def hear(self: Feed, token: bytes, entries: list[LogEntry]) -> None:
+        on_live(self, token, entries)
         heard.set()
 
     async def store_meanwhile(self: LogReader) -> list[LogEntry]:

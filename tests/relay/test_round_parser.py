@@ -62,15 +62,22 @@ entries = st.builds(
         max_size=12,
     ),
     st.lists(st.integers(1, 4000), max_size=30),
+    st.booleans(),
 )
 async def test_whatever_arrives_and_however_it_is_cut_each_frame_goes_where_it_belongs(
-    frames: list[tuple[str, LogEntry | None, bytes | None]], cuts: list[int]
+    frames: list[tuple[str, LogEntry | None, bytes | None]], cuts: list[int], by_token: bool
 ) -> None:
     """A lost or invented round here would be lost or invented for every client."""
-    client, found, others = FakeClient(), list[LogEntry](), list[bytes]()
-    parser = RoundParser(
-        cast("Any", client), PREFIX, lambda _, entry: found.append(entry), lambda *other: others.append(other[1])
-    )
+    client, found, tokens, others = FakeClient(), list[LogEntry](), list[bytes](), list[bytes]()
+
+    def on_entries(token: bytes, entries: list[LogEntry]) -> None:
+        found.extend(entries)
+        tokens.extend(token for _ in entries)
+
+    def on_other(_token: bytes, headers: bytes) -> None:
+        others.append(headers)
+
+    parser = RoundParser(cast("Any", client), PREFIX, on_entries, on_other, by_token=by_token)
     kinds = {
         "ping": b"PING\r\n",
         "other": b"MSG _INBOX.a 3 5\r\nhello\r\n",
@@ -88,6 +95,7 @@ async def test_whatever_arrives_and_however_it_is_cut_each_frame_goes_where_it_b
 
     names = [kind for kind, _, _ in frames]
     assert found == [entry for _, entry, _ in frames if entry is not None]
+    assert tokens == [entry.game.encode() if by_token else b"" for entry in found]
     assert client.pings == names.count("ping")
     assert client.messages == [b"hello" if kind == "other" else b"{}" for kind in names if kind in ("other", "foreign")]
     assert [other[:12] for other in others] == [b"NATS/1.0 204"] * names.count("status")
