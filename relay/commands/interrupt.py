@@ -2,10 +2,29 @@
 
 import os
 import signal
+import sys
+import time
+
+_PAUSE_S = 0.1
+"""Ctrl-C goes to make as well, and GNU make 4.3 stumbles over a program that has ended before it has taken note."""
+
+
+def interrupted_status() -> int:
+    """Return the exit status of a command that Ctrl-C has ended.
+
+    130, as shells expect; 0 for ``dev``, which has no other end: make would call anything else an error.
+    """
+    arguments = iter(sys.argv[1:])
+    for argument in arguments:
+        if argument == "--config":
+            next(arguments, None)
+        elif not argument.startswith("-"):
+            return 0 if argument == "dev" else 130
+    return 130
 
 
 def end_quietly_on_interrupt() -> None:
-    """Let Ctrl-C end the process with status 130 and no word, wherever it is.
+    """Let Ctrl-C end the process without a word, wherever it is.
 
     A handler, since typer makes of KeyboardInterrupt what it likes. Leaves alone what ignores the signal, as
     background jobs of a shell do.
@@ -21,4 +40,5 @@ def raise_on_interrupt() -> None:
 
 
 def _leave(_number: int, _frame: object) -> None:
-    os._exit(130)
+    time.sleep(_PAUSE_S)
+    os._exit(interrupted_status())

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from relay.commands.interrupt import end_quietly_on_interrupt, raise_on_interrupt
+from relay.commands.interrupt import end_quietly_on_interrupt, interrupted_status, raise_on_interrupt
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
@@ -22,7 +22,7 @@ def run(work: Coroutine[Any, Any, None]) -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(work)
     except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+        raise typer.Exit(interrupted_status()) from None
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(141) from None
