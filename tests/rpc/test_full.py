@@ -234,7 +234,7 @@ async def test_call_for_a_game_that_there_is_not_keeps_no_place(relay: Relay, ht
 async def test_memory_of_the_container_decides(
     start_relay: StartRelay, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, http: aiohttp.ClientSession, tls: bool
 ) -> None:
-    """An empty relay tells how many of the dearest links fit, those of gRPC, more so over TLS; then, of what is here."""
+    """An empty relay tells how many of the dearest links fit, those of gRPC, fewer over TLS; then of what is here."""
     limit = tmp_path / "memory.max"
     limit.write_text(f"{512 << 20}\n")
     monkeypatch.setattr(capacity, "_CGROUP_FILES", (str(limit),))
