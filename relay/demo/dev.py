@@ -136,13 +136,10 @@ def _welcome(out: Console, at: Addresses, hint: str) -> None:
   [dim]rounds of one game, by SSE:[/]
     curl -N -H 'X-API-Key: {DEMO_KEY}' {url}/sse/crash
 {hint}
-  [dim]all games, by WebSocket or SSE, never missing a round:[/]
+  [dim]all games by WebSocket, or one by SSE or gRPC, never missing a round:[/]
     {command} tail --url {url}
     {command} tail crash --via sse --url {url}
-
-  [dim]by gRPC:[/]
-    grpcurl -plaintext -H 'x-api-key: {DEMO_KEY}' -d '{{"game_slug":"crash"}}' \\
-      127.0.0.1:{at.grpc_port} datastream.DataStream/StreamByGame
+    {command} tail crash --via grpc --url grpc://127.0.0.1:{at.grpc_port}
 
   [dim]in the browser:[/]  {url}/
   [dim]samples to paste:[/]  samples/

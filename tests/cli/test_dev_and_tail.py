@@ -102,17 +102,22 @@ def test_tail_is_stopped_by_ctrl_c(demo: str) -> None:
 
 
 def test_dev_prints_what_to_paste_and_it_works() -> None:
-    """The curl line on the screen brings rounds; Ctrl-C ends everything within 2 s, its nats-server too."""
+    """Every line on the screen brings rounds; Ctrl-C ends everything within 2 s, its nats-server too."""
     with started("dev", "--port", "0") as program:
         [up] = program.wait_for(r"is up\s+(http://127\.0\.0\.1:\d+)")
         [curl] = program.wait_for(r"^\s*(curl .*)$")
+        tails = program.wait_for(r"^\s*(\S+ tail .*)$", count=3)
         with Program(["bash", "-c", curl[1]]) as client:
             client.wait_for(r"^data: \{")
+            for tail in tails:
+                with Program(["bash", "-c", tail[1]]) as other:
+                    other.wait_for(r'^\{"round_id":')
             children = children_of(program.pid)
             assert children
             assert ended_after_s(program, signal.SIGINT) < 2
         assert program.stop() == 0
     assert up[1] in curl[1]
+    assert [re.findall(r"--via (\w+)", tail[1]) for tail in tails] == [[], ["sse"], ["grpc"]]
     assert not any(Path(f"/proc/{child}").exists() for child in children)
 
 

@@ -135,7 +135,7 @@ async def test_buf_curl(relay: Relay, publish: Publish, protocol: str) -> None:
 
 
 async def test_grpcurl_by_reflection(relay: Relay, publish: Publish) -> None:
-    """The line that `make run` prints: no file of the schema is needed."""
+    """No file of the schema is needed."""
     await publish("crash", 1, 2)
     command = [grpcurl(), "-plaintext", "-H", f"x-api-key: {DEMO_KEY}"]
     async with running([*command, relay.address, "list", SERVICE]) as listed:
