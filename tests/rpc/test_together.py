@@ -83,3 +83,21 @@ async def test_a_held_message_that_nothing_follows_leaves_with_the_end() -> None
         with pytest.raises(aio.AioRpcError) as refused:
             await call.read()
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.service
+async def test_held_messages_of_any_size_arrive() -> None:
+    """Also those that are larger than what gRPC lets wait, and than what a client takes at a time."""
+    messages = [bytes([number]) * size for number, size in enumerate((10, 1 << 20, 10, 100_000, 64 << 10, 2 << 20, 1))]
+
+    async def stream(_request: bytes, context: Any) -> None:
+        await context.send_initial_metadata(())
+        for message in messages[:-1]:
+            hold(context)
+            await context.write(message)
+        await context.write(messages[-1])
+
+    async with served(stream) as channel:
+        call = channel.unary_stream("/test.Test/Stream")(b"")
+
+        assert [message async for message in call] == messages
