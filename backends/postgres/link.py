@@ -103,9 +103,9 @@ class Link:
         """For how long a `receive` has been waiting for anything at all; 0 when nobody waits."""
         return 0.0 if self._waiter is None else self._loop.time() - self._heard_at
 
-    def on_notice(self, callback: Callable[[psycopg.errors.Diagnostic], None]) -> None:
-        """Have `callback` called with each notice or warning of the server, as it is read."""
-        self._connection.add_notice_handler(callback)
+    def on_notice(self, callback: Callable[[str], None]) -> None:
+        """Have `callback` called with the text of each notice or warning of the server, as it is read."""
+        self._connection.add_notice_handler(lambda notice: callback(notice.message_primary or ""))
 
     # --- queries ------------------------------------------------------------------------------------------------
 

@@ -17,13 +17,11 @@ from backends.postgres.link import Link, StreamLost
 from backends.postgres.notify_options import NotifyOptions, has_unique_order, read_source
 from backends.postgres.notify_session import Connection, ask
 from backends.postgres.options import PostgresOptions, quote_identifier
-from backends.postgres.slot import BACKFILL, ReplicationOptions, SlotState
+from backends.postgres.slot import BACKFILL, PUBLICATION_SKIPPED, UNDEFINED, ReplicationOptions, SlotState
 from backends.postgres.statements import statement
 
 _OLDEST: Final = 140000
 _PEEK_S: Final = 5.0
-_UNDEFINED: Final = "42704"
-_PUBLICATION_SKIPPED: Final = "skipped loading publication"
 _RENEW: Final = f"{SETUP} --renew-slot; and, for the rounds in between, {BACKFILL}"
 _RENEWABLE: Final = (SlotState.PUBLICATION_MISSING, SlotState.PUBLICATION_LATE, SlotState.INVALIDATED)
 
@@ -185,10 +183,10 @@ class ReplicationCare:
             with suppress(TimeoutError):  # so much that can be read, and no fault so far
                 await connection.fetchval(sql, timeout=_PEEK_S)
         except asyncpg.PostgresError as error:
-            return error.sqlstate == _UNDEFINED  # a right that is missing, or a reader that came, is no answer
+            return error.sqlstate == UNDEFINED  # a right that is missing, or a reader that came, is no answer
         finally:
             connection.remove_log_listener(listen)
-        return any(notice.startswith(_PUBLICATION_SKIPPED) for notice in notices)
+        return any(notice.startswith(PUBLICATION_SKIPPED) for notice in notices)
 
     def _server_faults(self, server: Mapping[str, Any], slot: object) -> list[str]:
         where, faults = self.options.shown_dsn, []

@@ -1,9 +1,8 @@
-"""The replication slot and what it needs around it: looked at, made when asked to, and named when it is lost.
+"""The replication slot and what it needs around it: its options, how it stands now, and the words when it is lost.
 
 Owns the states that a slot can be in and the words for each: what it is and what to run. Knows nothing of the stream.
 """
 
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Final, Literal, Self
@@ -11,20 +10,20 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from backends.contract import SourceError
-from backends.postgres.capture import columns_of
-from backends.postgres.link import Link, NoAnswer, Record, ServerError, StreamLost
+from backends.postgres.link import Link, Record
 from backends.postgres.options import Identifier, PostgresOptions, quote_identifier
 from backends.postgres.statements import one_line, statement
 from backends.postgres.wal import parse_lsn
-
-_OLDEST: Final = 140000
-_FAILOVER_SINCE: Final = 170000
-
 
 BACKFILL: Final = (
     "`stream-relay backend backfill --from-id N`, N the newest id in the log (`stream-relay backend status`)"
 )
 """From the newest round that the log has: a plain backfill would send all of the table to live clients."""
+
+UNDEFINED: Final = "42704"
+"""The SQLSTATE of a stream whose publication was made after the place that it is at."""
+PUBLICATION_SKIPPED: Final = "skipped loading publication"
+"""How the warning begins that takes its place from PostgreSQL 18 on."""
 
 
 class ReplicationOptions(PostgresOptions):
@@ -47,6 +46,11 @@ class ReplicationOptions(PostgresOptions):
     Sets ``wal_sender_timeout`` for this connection."""
     heartbeat_s: float = Field(default=0.0, ge=0, le=3600)
     """How often to write a message into the server's log; 0: never. Who needs it: docs/postgres-replication.md"""
+
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """What names the slot in a line of the log."""
+        return {"slot": self.slot, "database": self.shown_dsn}
 
     @model_validator(mode="after")
     def _check_failover(self) -> Self:
@@ -94,35 +98,6 @@ class Slot:
     """The server's process that reads it now."""
 
 
-async def check_source(link: Link, options: ReplicationOptions) -> None:
-    """See that the server can replicate and that the table of rounds is there and can become rounds.
-
-    Raises:
-        SourceError: It is not so; the text says what to run.
-        StreamLost: The connection broke.
-    """
-    (server,) = await _ask(link, options, "read_server")
-    version = int(server["version"] or 0)
-    if version < _OLDEST:
-        raise SourceError(f"{options.shown_dsn} is PostgreSQL {version // 10000}; 14 is the oldest that can be read")
-    if server["wal_level"] != "logical":
-        raise SourceError(
-            f"{options.shown_dsn} has wal_level {server['wal_level']!r}, which must be 'logical'; run:"
-            " ALTER SYSTEM SET wal_level = 'logical'; and restart the server"
-        )
-    if options.failover and version < _FAILOVER_SINCE:
-        raise SourceError(f"option failover: needs PostgreSQL 17, and {options.shown_dsn} is {version // 10000}")
-    columns = await _ask(link, options, "read_columns", schema=options.schema_name, table=options.table_name)
-    if not columns:
-        raise SourceError(f"{options.shown_dsn} has no table {options.quoted_table}; set the option 'table'")
-    if columns[0]["relpersistence"] != "p":
-        raise SourceError(
-            f"table {options.quoted_table} is unlogged or temporary, so its rows are not in the write-ahead log; run:"
-            f" ALTER TABLE {options.quoted_table} SET LOGGED;"
-        )
-    columns_of(options, [column["attname"] or "" for column in columns])
-
-
 async def check_slot(link: Link, options: ReplicationOptions) -> Slot:
     """See that the slot and its publication stand.
 
@@ -130,10 +105,10 @@ async def check_slot(link: Link, options: ReplicationOptions) -> Slot:
         SlotLost: They do not.
         StreamLost: The connection broke.
     """
-    publication = await _publication(link, options)
-    slot = await _slot(link, options)
+    publication = await read_publication(link, options)
+    slot = await read_slot(link, options)
     if slot is None:
-        needed = "" if publication is not None else f"{one_line(_creation(options)[0])} "
+        needed = "" if publication is not None else f"{one_line(creation_sql(options)[0])} "
         raise SlotLost(SlotState.MISSING, options, needed)
     if slot["slot_type"] != "logical" or slot["plugin"] != "pgoutput" or slot["database"] != slot["our_database"]:
         detail = f"{slot['slot_type']} {slot['plugin'] or ''} {slot['database'] or ''}".strip()
@@ -160,94 +135,33 @@ async def check_publication(link: Link, options: ReplicationOptions) -> str | No
     Raises:
         StreamLost: The connection broke.
     """
-    publication = await _publication(link, options)
+    publication = await read_publication(link, options)
     if publication is None or publication["pubinsert"] != "t" or publication["covers"] != "t":
         return None
     return publication["incarnation"] or ""
 
 
-async def create_missing(link: Link, options: ReplicationOptions) -> int | None:
-    """Make publication and slot if neither exists; return where the new slot starts, None when nothing was made.
-
-    Of several processes that start together one makes them, and the others wait for it, until it closes `link`. A
-    slot is there when every transaction that was open has ended; they are waited for within ``connect_timeout_s``.
-
-    Raises:
-        SourceError: The server refused, or waits for somebody; the text has what to run.
-        StreamLost: The connection broke.
-    """
-    create_publication, create_slot = _creation(options)
-    try:
-        await _ask(link, options, "lock_setup", slot=options.slot)
-        if await _publication(link, options) is not None or await _slot(link, options) is not None:
-            return None
-        await _make(link, options, create_publication)
-        try:
-            made = await _make(link, options, create_slot)
-        except (SourceError, StreamLost):
-            with suppress(StreamLost):
-                await _undo(link, options)
-            raise
-    except NoAnswer as error:
-        raise SourceError(f"replication slot {options.slot!r} cannot be made: {error}") from error
-    return parse_lsn(made[0]["lsn"] or "")
-
-
-async def _make(link: Link, options: ReplicationOptions, sql: str) -> list[Record]:
-    try:
-        return await link.query(sql, options.connect_timeout_s)
-    except NoAnswer as error:
-        raise NoAnswer(f"{error}{await _what_holds(link, options)}") from error
-    except ServerError as error:
-        raise SourceError(f"cannot set up replication: {error}; run as an owner: {one_line(sql)}") from error
-
-
-async def _what_holds(link: Link, options: ReplicationOptions) -> str:
-    """Name what a statement without an answer waits for, as far as the server tells."""
-    watch = await Link.connect(options, replication=False)
-    try:
-        found = await watch.query(statement("read_blockers", pid=str(link.pid)), options.connect_timeout_s)
-    finally:
-        await watch.close()
-    if not found:
-        return ""
-    blocker = found[0]
-    age = f"open for {blocker['open_s']} s" if blocker["open_s"] else "open for an unknown time"
-    who = f"process {blocker['pid']} ({blocker['usename']}, {blocker['application_name'] or 'no application name'})"
-    return (
-        f"; it waits for the transaction of {who}, {age}, which has to end; or run:"
-        f" SELECT pg_terminate_backend({blocker['pid']});"
-    )
-
-
-async def _undo(link: Link, options: ReplicationOptions) -> None:
-    """Leave nothing half made: a publication without its slot would look like a slot that was lost."""
-    undo = await Link.connect(options, replication=False)
-    try:
-        await undo.query(f"SELECT pg_catalog.pg_terminate_backend({link.pid}, 5000)", options.connect_timeout_s + 5)
-        await undo.query(statement("drop_slot_if_there", slot=options.slot), options.connect_timeout_s)
-        await undo.query(statement("drop_publication", publication=options.publication), options.connect_timeout_s)
-    finally:
-        await undo.close()
-
-
-async def _publication(link: Link, options: ReplicationOptions) -> Record | None:
+async def read_publication(link: Link, options: ReplicationOptions) -> Record | None:
+    """Return the publication as `sql/read_publication.sql` describes it; None: there is none."""
     names = {"schema": options.schema_name, "table": options.table_name, "publication": options.publication}
-    return next(iter(await _ask(link, options, "read_publication", **names)), None)
+    return next(iter(await ask(link, options, "read_publication", **names)), None)
 
 
-async def _slot(link: Link, options: ReplicationOptions) -> Record | None:
-    return next(iter(await _ask(link, options, "read_slot", slot=options.slot)), None)
+async def read_slot(link: Link, options: ReplicationOptions) -> Record | None:
+    """Return the slot as `sql/read_slot.sql` describes it; None: there is none."""
+    return next(iter(await ask(link, options, "read_slot", slot=options.slot)), None)
 
 
-async def _ask(link: Link, options: ReplicationOptions, name: str, **values: str) -> list[Record]:
+async def ask(link: Link, options: ReplicationOptions, name: str, **values: str) -> list[Record]:
+    """Run the statement of that name; errors as in `Link.query`."""
     return await link.query(statement(name, **values), options.connect_timeout_s)
 
 
 # --- words -----------------------------------------------------------------------------------------------------------
 
 
-def _creation(options: ReplicationOptions) -> tuple[str, str]:
+def creation_sql(options: ReplicationOptions) -> tuple[str, str]:
+    """Write the statements that make the publication, and the slot."""
     publication = statement(
         "create_publication",
         publication=options.publication,
@@ -261,7 +175,7 @@ def _sentence(state: SlotState, options: ReplicationOptions, detail: str, at: st
     """Say what is the matter, and what to run."""
     slot, publication = f"replication slot {options.slot!r}", f"publication {options.publication!r}"
     where = options.shown_dsn
-    create_publication, create_slot = map(one_line, _creation(options))
+    create_publication, create_slot = map(one_line, creation_sql(options))
     renew = f"{one_line(statement('drop_slot', slot=options.slot))} {create_slot}"
     backfill = f"then, for the rounds in between, {BACKFILL}"
     quoted = quote_identifier(options.publication)
