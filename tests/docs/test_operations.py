@@ -1,0 +1,37 @@
+"""How many clients fit, as the page for operators has it, is what a relay reckons."""
+
+from typing import Final
+
+import pytest
+
+from relay.capacity import Capacity, LinkProtocol
+from relay.sections import LinkSettings
+from tests.docs.pages import table, text_of
+
+ROWS: Final[dict[str, tuple[LinkProtocol, ...]]] = {
+    "WebSocket, SSE": ("websocket", "sse"),
+    "HTTP proxy of gRPC, a stream": ("proxy",),
+    "gRPC, a stream": ("grpc",),
+    "gRPC over TLS, a stream": ("grpc",),
+}
+MEMORY_MB: Final = (256, 512, 1024)
+
+
+@pytest.mark.parametrize("row", table(text_of("operations.md"), "a link of"), ids=lambda row: row[0])
+def test_links_that_fit(row: list[str]) -> None:
+    """For each protocol and memory in the table, to the link."""
+    name, takes, measured, *fit = row
+    rooms = [
+        Capacity.of_memory(mb << 20, unsent_bytes=LinkSettings().unsent_bytes, grpc_tls="TLS" in name)
+        for mb in MEMORY_MB
+    ]
+
+    for protocol in ROWS[name]:
+        assert f"{rooms[0].costs[protocol] >> 10} KB" == takes
+        assert [f"{room.fit(protocol):,}" for room in rooms] == [cell.strip("*") for cell in fit]
+    assert int(takes.split()[0]) - int(measured.split()[0]) == 4 + 4
+
+
+def test_every_row_is_there() -> None:
+    """No protocol is left out."""
+    assert [row[0] for row in table(text_of("operations.md"), "a link of")] == list(ROWS)
