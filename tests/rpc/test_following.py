@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from auth.keys import DEMO_KEY
-from relay.commands.client import Broken, Target, follow
+from relay.commands.client import OPEN, Broken, Target, follow
 from relay.commands.client_grpc import read_grpc
 from tests.rpc.conftest import Publish, Relay, StartRelay
 from tests.samples.program_samples import start
@@ -87,6 +87,7 @@ async def test_place_that_a_stream_of_tail_begins_with(relay: Relay, publish: Pu
     await publish("crash", 1)
     target = Target(f"grpc://{relay.address}", DEMO_KEY, "crash")
     async with reading(target) as messages:
+        assert await anext(messages) == OPEN
         begun = await anext(messages)
     async with reading(target, {"last": "1"}) as messages:
         first = await anext(messages)
