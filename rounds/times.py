@@ -11,15 +11,14 @@ from functools import lru_cache
 from typing import Final
 
 _MINUTE: Final = re.compile(r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:\Z")
-WHOLE_SECONDS: Final = {f"{second:02}Z": second for second in range(60)}
-"""The seconds of nearly all times, by what a time ends with behind its minute."""
+_WHOLE_SECONDS: Final = {f"{second:02}Z" for second in range(60)}
 _PARTS_OF_SECONDS: Final = re.compile(r"\A[0-5][0-9]\.[0-9]{1,9}Z\Z")
 
 
 def is_utc_time(text: str) -> bool:
     """Whether `text` is a time as rounds carry it, to the second or with up to nine digits behind it."""
     seconds = text[17:]
-    if seconds not in WHOLE_SECONDS and _PARTS_OF_SECONDS.match(seconds) is None:
+    if seconds not in _WHOLE_SECONDS and _PARTS_OF_SECONDS.match(seconds) is None:
         return False
     return _minute_s(text[:17]) is not None
 

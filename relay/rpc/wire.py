@@ -14,9 +14,10 @@ import msgspec
 
 from relay.encode import Renderable
 from rounds import Round
-from rounds.times import WHOLE_SECONDS, nanos, unix_s
+from rounds.times import nanos, unix_s
 
 _UINT64: Final = 2**64 - 1
+_SECONDS_OF_SIX_BYTES: Final = range(1 << 28, 1 << 35)  # from 1978 to the year 3058
 _json: Final = msgspec.json.Encoder()
 _KEPT: Final = 512
 """Lengths below this are looked up; those of times and cursors are all below 128."""
@@ -133,26 +134,12 @@ def _game(slug: str, type_: str) -> bytes:
     return b"".join((b"\x12", varint(len(first)), first, b"\x1a", varint(len(second)), second))
 
 
-@lru_cache(maxsize=256)
-def _minute(text: str) -> list[bytes]:
-    """The field ``finished_time`` of each second of a minute such as ``2026-01-18T10:00:``, made when it is needed."""
-    return [b""] * 60
-
-
 def _finished_time(text: str) -> bytes:
     """Serialize the field ``finished_time``, a ``google.protobuf.Timestamp``, to the nanosecond."""
-    second = WHOLE_SECONDS.get(text[17:])
-    if second is None:
-        return _timestamp(text)
-    of_minute = _minute(text[:17])
-    field = of_minute[second]
-    if not field:
-        field = of_minute[second] = _timestamp(text)
-    return field
-
-
-def _timestamp(text: str) -> bytes:
-    seconds, beyond = unix_s(text), nanos(text)
+    seconds = unix_s(text)
+    if len(text) == 20 and seconds in _SECONDS_OF_SIX_BYTES:  # nearly always, at half the cost
+        return b"\x42\x06\x08" + _number(seconds)
+    beyond = nanos(text)
     moment = b"\x08" + varint(seconds & _UINT64) if seconds else b""  # before 1970: two's complement
     moment += b"\x10" + varint(beyond) if beyond else b""
     return b"\x42%c%b" % (len(moment), moment)
