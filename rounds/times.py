@@ -11,7 +11,8 @@ from functools import lru_cache
 from typing import Final
 
 _MINUTE: Final = re.compile(r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:\Z")
-_WHOLE_SECONDS: Final = {f"{second:02}Z" for second in range(60)}
+_SECONDS: Final = {f"{second:02}": second for second in range(60)}
+_WHOLE_SECONDS: Final = {f"{second}Z" for second in _SECONDS}
 _PARTS_OF_SECONDS: Final = re.compile(r"\A[0-5][0-9]\.[0-9]{1,9}Z\Z")
 
 
@@ -32,7 +33,7 @@ def unix_s(text: str) -> int:
     minute_s = _minute_s(text[:17])
     if minute_s is None:
         raise ValueError(f"{text[:40]!r} is not RFC 3339 in UTC")
-    return minute_s + int(text[17:19])
+    return minute_s + _SECONDS[text[17:19]]
 
 
 def nanos(text: str) -> int:
