@@ -30,6 +30,7 @@ from relay.history import History
 from relay.http_protocol import protocol_factory
 from relay.hub import Hub
 from relay.log_reader import LogReader
+from relay.open_files import allow_links
 from relay.ring import Ring
 from relay.rpc.methods import Methods
 from relay.rpc.server import listening_grpc
@@ -92,6 +93,8 @@ async def running_relay(
     feed = Feed(settings.nats, hub, reader)
     history = History(hub, reader, concurrent=settings.replay.concurrent)
     capacity = capacity_of(links, grpc_tls=settings.grpc.tls_cert_file is not None)
+    max_links = {protocol: capacity.fit(protocol) for protocol in PROTOCOLS}
+    allow_links(max(max_links.values()))
     admission = Admission(keys, signer, capacity=capacity, retry_ms=links.retry_ms)
     heartbeats = Heartbeats(hub, interval_s=links.heartbeat_s, retry_ms=links.retry_ms)
     edge = Edge(hub, feed, admission, heartbeats, links)
@@ -108,10 +111,9 @@ async def running_relay(
                 settings.grpc,
                 DataStream(edge, history, catalogue, methods).handler(),
                 edge.obstacle,
-                max_links=capacity.fit("grpc"),
+                max_links=max_links["grpc"],
             ) as port,
         ):
-            max_links = {protocol: capacity.fit(protocol) for protocol in PROTOCOLS}
             log.info("relay_listening", url=url, grpc_port=port, max_links=max_links)
             try:
                 yield Addresses(url, port, feed.reached)

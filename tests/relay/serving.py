@@ -23,10 +23,13 @@ class Serving:
 
     token_secrets: Final = f"t:{secrets.token_hex(32)}"
 
-    def __init__(self, nats_url: str, settings: dict[str, str]) -> None:
+    def __init__(self, nats_url: str, settings: dict[str, str], *, ulimit: str | None) -> None:
         self.key, stored = generate("private")
+        command = [COMMAND, "serve"]
+        if ulimit is not None:
+            command = ["sh", "-c", f'ulimit {ulimit} && exec "$@"', "sh", *command]
         self._program = Program(
-            [COMMAND, "serve"],
+            command,
             env=SETTINGS
             | {
                 "RELAY_NATS_URL": nats_url,
@@ -65,10 +68,18 @@ class Serving:
 
 @asynccontextmanager
 async def serving(
-    nats_url: str, *, ready: bool = True, settings: Mapping[str, str] | None = None, **more: str
+    nats_url: str,
+    *,
+    ready: bool = True,
+    ulimit: str | None = None,
+    settings: Mapping[str, str] | None = None,
+    **more: str,
 ) -> AsyncIterator[Serving]:
-    """Run a relay process with settings (``RELAY_...``); without `ready` it is handed over once it listens."""
-    relay = Serving(nats_url, {**(settings or {}), **more})
+    """Run a relay process with settings (``RELAY_...``); without `ready` it is handed over once it listens.
+
+    `ulimit` has the arguments of the shell's command, for limits of its own.
+    """
+    relay = Serving(nats_url, {**(settings or {}), **more}, ulimit=ulimit)
     try:
         await relay.listening()
         if ready:
