@@ -17,13 +17,11 @@ from backends.contract import BackendContext, Captured, Rejected, SourceError
 from backends.known_rounds import KnownRounds
 from backends.log_settings import LogSettings, LogUnavailable
 from backends.postgres.frontier import MAX_ID
-from backends.postgres.mapping import FIELDS, RowMapper
-from backends.postgres.notify import round_of
+from backends.postgres.mapping import RowMapper, item_of
 from backends.postgres.notify_options import NotifyOptions, game_type_column, page_statement, read_source
 from backends.postgres.notify_session import ConnectionLost, ask, open_connection
 from backends.postgres.options import PostgresOptions
 from backends.postgres.statements import statement
-from rounds import InvalidRound
 
 log = structlog.get_logger()
 
@@ -170,11 +168,7 @@ class TableBackfill:
             await asyncio.sleep(backoff.next_s())
 
     def _item(self, row: Any) -> Item:
-        position = _position(row)
-        try:
-            return Captured(round_of(row, self._mapper, has_game_type=self._has_game_type), position)
-        except InvalidRound as error:
-            return self._mapper.reject([row[field] for field in FIELDS], str(error), position)
+        return item_of(row, self._mapper, _position(row), has_game_type=self._has_game_type)
 
     def _is_known(self, item: Item, known: KnownRounds) -> bool:
         is_known = isinstance(item, Captured) and item.round in known

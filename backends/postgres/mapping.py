@@ -7,11 +7,11 @@ Pure. Owns what the columns may hold. Takes values as PostgreSQL writes them as 
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from backends.contract import Rejected
+from backends.contract import Captured, Rejected
 from rounds import Catalogue, InvalidRound, InvalidSlug, Round, UnknownGame, check_slug, stringify_extras
 
 P = TypeVar("P")
@@ -96,6 +96,24 @@ class RowMapper:
             raise InvalidRound(str(error).replace("game slug", "game type")) from None
         if len(self._checked_types) < _TYPES_KEPT:
             self._checked_types.add(game_type)
+
+
+def item_of(row: Any, mapper: RowMapper, position: P, *, has_game_type: bool) -> Captured[P] | Rejected[P]:
+    """Make an item of a row that a query for `FIELDS` and ``committed_ms`` found.
+
+    Where commit times are not kept, the end of the round stands for its commit: the same at every reading.
+    """
+    values = [row[field] for field in FIELDS]
+    committed_ms = row["committed_ms"]
+    # Without such a column the query named another in its place.
+    own = values if has_game_type else [None if field == "game_type" else row[field] for field in FIELDS]
+    try:
+        round_ = mapper.to_round(own, committed_ms or 0)
+    except InvalidRound as error:
+        return mapper.reject(values, str(error), position)
+    if committed_ms is None:
+        round_ = msgspec.structs.replace(round_, timestamp=max(0, int(round_.finished.timestamp() * 1000)))
+    return Captured(round_, position)
 
 
 def _round_id(text: str | None) -> int:

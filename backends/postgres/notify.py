@@ -1,7 +1,8 @@
 """The backend `postgres-notify`: rounds read from the table itself, for where logical replication may not be had.
 
 Owns the life of the reader: polling as the guarantee, wake-ups as the hint, standing by while another process reads,
-and keeping our place. Which rows are new is decided in `backends.postgres.frontier`. See docs/postgres-notify.md
+and when our place is written. Which rows are given out, and up to where all of them are stored, is decided in
+`backends.postgres.table_place`. See docs/postgres-notify.md
 """
 
 import asyncio
@@ -9,21 +10,20 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-import msgspec
 import structlog
 
 from backends.backlog import Backlog
 from backends.backoff import Backoff
 from backends.contract import BackendContext, Captured, Places, Rejected, SourceError
-from backends.postgres.frontier import MAX_ID, MIN_ID, Frontier
-from backends.postgres.mapping import FIELDS, RowMapper
+from backends.postgres.frontier import Frontier
+from backends.postgres.mapping import RowMapper, item_of
 from backends.postgres.notify_care import NotifyCare
 from backends.postgres.notify_options import NotifyOptions
 from backends.postgres.notify_places import NotifyPlaces
 from backends.postgres.notify_session import ConnectionLost, Session
-from rounds import InvalidRound, Round
+from backends.postgres.table_place import NotifyPosition, TablePlace
 
 log = structlog.get_logger()
 
@@ -34,15 +34,6 @@ _KEEP_S: Final = 0.5
 _BEAT_S: Final = 2.0
 _GOODBYE_S: Final = 2.0
 _HELD_BACK: Final = "a transaction that has inserted rows stays open; see pg_stat_activity for the oldest xact_start"
-
-
-class NotifyPosition(NamedTuple):
-    """A place in the table. Positions grow."""
-
-    number: int
-    """How many rows were read by this process up to here."""
-    safe: int
-    """Every row up to this id was read at or before this position."""
 
 
 Item = Captured[NotifyPosition] | Rejected[NotifyPosition]
@@ -77,16 +68,8 @@ class PostgresNotify:
         self._log = log.bind(table=self._options.source, database=self._options.shown_dsn)
         self._state = NotifyState.CONNECTING
         self._session: Session | None = None
-        self._frontier: Frontier | None = None
-        self._began_at: int | None = None  # the newest id at a first start "now"
-        self._absorb_to: int | None = (
-            None  # rows up to this that the first scan finds were there before a first start "now"
-        )
+        self._place = TablePlace(lookback_ids=self._options.lookback_ids)
         self._places: NotifyPlaces | None = None
-        self._read = 0  # rows yielded
-        self._safe_yielded = 0
-        self._confirmed = NotifyPosition(0, 0)
-        self._kept = 0  # what the server knows
         self._dirty = asyncio.Event()
         self._reconnects = 0
         self._warned: set[str] = set()
@@ -95,8 +78,7 @@ class PostgresNotify:
     @property
     def status(self) -> NotifyStatus:
         """How it is doing now."""
-        newest = self._frontier.top if self._frontier else 0
-        return NotifyStatus(self._state, newest, self._place(), self._reconnects)
+        return NotifyStatus(self._state, self._place.frontier.top, self._place.safe, self._reconnects)
 
     # --- the contract -------------------------------------------------------------------------------------------
 
@@ -144,7 +126,7 @@ class PostgresNotify:
 
     def confirm(self, position: NotifyPosition) -> None:
         """Take note that everything up to `position` is stored; the server hears of it within half a second."""
-        self._confirmed = max(self._confirmed, position)
+        self._place.confirm(position)
         self._dirty.set()
 
     def place(self, position: NotifyPosition) -> bytes | None:
@@ -175,19 +157,19 @@ class PostgresNotify:
         if place is None:
             raise SourceError(f"our place in stream_relay.positions on {self._options.shown_dsn} is gone; start again")
         lowest, safe = place
-        if self._frontier is None or safe > max(self._kept, self._frontier.safe):
-            # The first time, or another process has read on meanwhile.
+        if self._place.is_behind(safe):
             if self._places is not None:
                 is_first = self._options.start == "now" and lowest == safe
                 begins = await self._places.begin(session, safe, is_first=is_first)
                 if begins < safe:
                     safe = lowest = begins
-                    self._began_at = self._absorb_to = None
-            self._frontier = Frontier(safe, lowest=lowest, lookback=self._options.lookback_ids)
-        self._kept = safe
-        self._frontier.forget_holders()
+                    self._place.pass_over(None)
+            self._place.begin(safe, lowest=lowest)
+        self._place.kept = safe
+        frontier = self._place.frontier
+        frontier.forget_holders()
         self._state = NotifyState.READING
-        self._log.info("reading_started", after=self._frontier.safe, newest=self._frontier.top)
+        self._log.info("reading_started", after=frontier.safe, newest=frontier.top)
 
     async def _make_place(self, session: Session) -> None:
         """Decide where the very first start begins."""
@@ -198,15 +180,14 @@ class PostgresNotify:
             await session.begin(beginning)
         # Some id below the newest may yet be committed, so we begin lower, and pass over what is there already.
         elif await session.begin(max(beginning, (newest or 0) - self._options.lookback_ids)):
-            self._began_at = self._absorb_to = newest
+            self._place.pass_over(newest)
 
     # --- following ----------------------------------------------------------------------------------------------
 
     async def _follow(self, session: Session) -> AsyncGenerator[Sequence[Item], None]:
         """Scan, give out what is new, see about holes, wait; until the connection breaks."""
-        options, frontier = self._options, self._frontier
-        if frontier is None:
-            raise AssertionError("begun")
+        options, place = self._options, self._place
+        frontier = place.frontier
         now = asyncio.get_running_loop().time
         look_back_at = 0.0
         while True:
@@ -215,25 +196,18 @@ class PostgresNotify:
             limit = options.batch_rows
             rows = await session.scan(frontier.spans(look_back=look_back, new=may_advance), limit)
             is_cut = len(rows) == limit
-            news = set(frontier.see((row["place"] for row in rows), up_to=rows[-1]["place"] if is_cut else MAX_ID))
+            news = place.see([row["place"] for row in rows], is_cut=is_cut)
             if look_back and not is_cut:
                 look_back_at = now() + _LOOK_BACK_S
-            wanted = [row for row in rows if row["place"] in news and not self._is_absorbed(row["place"])]
-            if not is_cut:
-                self._absorb_to = None
-            if wanted:
-                yield self._items(wanted, frontier, session.has_game_type)
+            if news:
+                yield self._items([row for row in rows if row["place"] in news], session.has_game_type)
             decided = frontier.has_holes and frontier.judge(await session.writers())
             if is_cut or decided:
                 continue
-            self._absorb_to = None
-            self._safe_yielded = max(self._safe_yielded, frontier.safe)
-            if self._place() > self._kept:
+            place.given_out()
+            if place.safe > place.kept:
                 self._dirty.set()
             await session.wait(min(options.poll_s, _HOLE_POLL_S) if frontier.has_holes else options.poll_s)
-
-    def _is_absorbed(self, place: int) -> bool:
-        return self._absorb_to is not None and place <= self._absorb_to
 
     def _may_advance(self, frontier: Frontier) -> bool:
         may = frontier.ahead <= self._options.ahead_rows
@@ -243,25 +217,12 @@ class PostgresNotify:
                 self._log.warning("reading_held_back", safe=frontier.safe, newest=frontier.top, reason=_HELD_BACK)
         return may
 
-    def _items(self, rows: list[Any], frontier: Frontier, has_game_type: bool) -> list[Item]:
-        items: list[Item] = []
-        for row in rows:
-            self._read += 1
-            self._safe_yielded = max(self._safe_yielded, min(row["place"], frontier.safe))
-            position = NotifyPosition(self._read, self._safe_yielded)
-            try:
-                items.append(Captured(round_of(row, self._mapper, has_game_type=has_game_type), position))
-            except InvalidRound as error:
-                items.append(self._mapper.reject([row[field] for field in FIELDS], str(error), position))
-        return items
+    def _items(self, rows: list[Any], has_game_type: bool) -> list[Item]:
+        return [
+            item_of(row, self._mapper, self._place.give_out(row["place"]), has_game_type=has_game_type) for row in rows
+        ]
 
     # --- keeping our place --------------------------------------------------------------------------------------
-
-    def _place(self) -> int:
-        """Up to where everything is stored; what died or was passed over counts once all that was read is."""
-        if self._confirmed.number == self._read and self._frontier is not None and self._absorb_to is None:
-            return max(self._kept, self._frontier.safe)
-        return max(self._kept, self._confirmed.safe)
 
     async def _keep(self, session: Session) -> None:
         """Write our place when it has moved, and let the server hear of us in any case."""
@@ -277,12 +238,10 @@ class PostgresNotify:
             session.fail(str(error))
 
     async def _keep_now(self, session: Session) -> None:
-        place = self._place()
-        if place > self._kept:
-            # Beyond the rows that a first start passed over, they need not be told from new ones any more.
-            lowest = self._began_at if self._began_at is not None and place >= self._began_at else MIN_ID
-            await session.keep(place, lowest)
-            self._kept = place
+        safe, lowest = self._place.safe, self._place.lowest
+        if safe > self._place.kept:
+            await session.keep(safe, lowest)
+            self._place.kept = safe
         else:
             await session.beat()
 
@@ -301,18 +260,3 @@ class PostgresNotify:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
-
-
-def round_of(row: Any, mapper: RowMapper, *, has_game_type: bool) -> Round:
-    """Make a round of a row that one of our queries found; raise `InvalidRound` when it is none.
-
-    Where commit times are not kept, the end of the round stands for its commit: the same at every reading.
-    """
-    values = [row[field] for field in FIELDS]
-    if not has_game_type:
-        values[FIELDS.index("game_type")] = None  # the query named another column in its place
-    committed_ms = row["committed_ms"]
-    round_ = mapper.to_round(values, committed_ms or 0)
-    if committed_ms is not None:
-        return round_
-    return msgspec.structs.replace(round_, timestamp=max(0, int(round_.finished.timestamp() * 1000)))
