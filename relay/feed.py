@@ -5,7 +5,6 @@ whose CPU some platforms take away, is nobody's slow consumer. Why republish: do
 """
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
@@ -14,6 +13,7 @@ import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
+from backends.backoff import Backoff
 from backends.log import LogError, LogInfo, LogSettings, LogUnavailable, connect, open_log
 from relay import round_parser
 from relay.hub import Hub
@@ -37,8 +37,8 @@ _LINGER_S: Final = 5.0
 """How long the feed outlives its last listener, so that a reconnect does not start it again."""
 _SURE_S: Final = 3.0
 """How long the leader of a replicated log has to say that it is shorter than it was: a new one may still be reading."""
-_BACKOFF_S: Final = 0.25
-_LONGEST_BACKOFF_S: Final = 5.0
+_AGAIN_S: Final = 0.25
+_PAUSE_S: Final = (0.5, 5.0)
 
 
 class Feed:
@@ -110,7 +110,7 @@ class Feed:
         Raises:
             LogError: The log is there but cannot be used as configured (never `LogUnavailable`).
         """
-        failures = 0
+        backoff = Backoff(*_PAUSE_S)
         while True:
             try:
                 async with connect(
@@ -127,8 +127,7 @@ class Feed:
                     log.info("log_connected")
                     await self._keep_whole(nc)
             except LogUnavailable as error:
-                failures += 1
-                wait_s = min(_LONGEST_BACKOFF_S, _BACKOFF_S * 2**failures) * random.uniform(0.5, 1)  # noqa: S311
+                wait_s = backoff.next_s()
                 log.warning("log_unavailable", error=str(error), retry_s=round(wait_s, 2))
                 await asyncio.sleep(wait_s)
 
@@ -147,7 +146,7 @@ class Feed:
                 await self._catch_up(nc, self._sequencer)
             except LogUnavailable as error:
                 log.warning("log_read_failed", error=str(error))
-                await asyncio.sleep(_BACKOFF_S)
+                await asyncio.sleep(_AGAIN_S)
                 self._wake.set()
 
     # --- start and stop ----------------------------------------------------------------------------------------

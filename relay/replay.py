@@ -8,7 +8,6 @@ grows nor fails; while it waits for the client it holds nothing but a place. Why
 """
 
 import asyncio
-import random
 import time
 from collections.abc import Callable, Sequence
 from heapq import merge
@@ -17,6 +16,7 @@ from typing import Final
 
 import structlog
 
+from backends.backoff import Backoff
 from backends.log import LogError
 from relay.budget import FEW
 from relay.held_pages import HeldPages
@@ -35,8 +35,7 @@ _SLICE: Final = 125
 """Rounds handled per turn, for all replays together: about a millisecond, so that live rounds hardly notice."""
 _PATIENCE_S: Final = 0.25
 """How long the rest of a page is kept for a client that does not take what it was sent; then it is read again."""
-_RETRY_S: Final = 0.25
-_LONGEST_RETRY_S: Final = 5.0
+_PAUSE_S: Final = (0.5, 5.0)
 
 
 class Replay:
@@ -91,7 +90,7 @@ class Replay:
         stats.active += 1
         if self._position >= 0:
             stats.warm += 1
-        failures = 0
+        backoff = Backoff(*_PAUSE_S)
         try:
             while self._link.ended is None:
                 try:
@@ -100,12 +99,11 @@ class Replay:
                         await self._locate()
                     elif await self._step():
                         return
-                    failures = 0
+                    backoff.reset()
                 except LogChanged:
                     continue
                 except LogError as error:  # the link stays open; the log comes back
-                    failures += 1
-                    wait_s = min(_LONGEST_RETRY_S, _RETRY_S * 2**failures) * random.uniform(0.5, 1)  # noqa: S311
+                    wait_s = backoff.next_s()
                     log.warning("replay_waits", link=self._link.id, error=str(error), retry_s=round(wait_s, 2))
                     await asyncio.sleep(wait_s)
         except ConnectionError:

@@ -8,13 +8,13 @@ rounds, so that each is read and written once, without an item, at half the cost
 """
 
 import asyncio
-import random
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
 import structlog
 
+from backends.backoff import Backoff
 from backends.log import LogError
 from relay.budget import FEW
 from relay.edge import Edge
@@ -37,8 +37,7 @@ _DOUBT_S: Final = 6.0
 """How long nothing of a log is believed to be left only if it stays so: longer than the feed takes to compare."""
 _HELD_S: Final = 0.25
 """How long the rest of a page is kept for a client that does not take a batch."""
-_RETRY_S: Final = 0.25
-_LONGEST_RETRY_S: Final = 5.0
+_PAUSE_S: Final = (0.5, 5.0)
 
 Write = Callable[[Round, str], bytes]
 """Makes the bytes of a round with its cursor."""
@@ -139,7 +138,7 @@ class Bulk:
 
         While the log is away, this waits, but not longer than `PATIENCE_S`.
         """
-        failures, began = 0, asyncio.get_running_loop().time()
+        backoff, began = Backoff(*_PAUSE_S), asyncio.get_running_loop().time()
         while self._goes_on():
             await held.aclose()  # what was read in vain
             if self._era != self._hub.era:
@@ -164,8 +163,7 @@ class Bulk:
             if asyncio.get_running_loop().time() > began + PATIENCE_S:
                 self._edge.end(self._link, CloseReason.LOG_UNAVAILABLE)
             elif self._goes_on():
-                failures += 1
-                wait_s = min(_LONGEST_RETRY_S, _RETRY_S * 2**failures) * random.uniform(0.5, 1)  # noqa: S311
+                wait_s = backoff.next_s()
                 log.warning("replay_waits", link=self._link.id, error=why, retry_s=round(wait_s, 2))
                 await self._link.wait_ended(within_s=wait_s)
         return None
