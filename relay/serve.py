@@ -8,7 +8,7 @@ import asyncio
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -43,8 +43,13 @@ log = structlog.get_logger()
 
 _BACKLOG: Final = 4096
 """Connections that may wait to be accepted: a deploy brings them all at once."""
-_DEAD_PEER_MS: Final = 30_000
-"""Unacknowledged bytes older than this end a connection (TCP_USER_TIMEOUT): SSE has no pong to miss."""
+_SOCKET_OPTIONS: Final = {
+    "TCP_USER_TIMEOUT": 30_000,  # ms that bytes may be unacknowledged: SSE has no pong to miss
+    # Bytes that the kernel takes ahead of the network. It would take 4 MB, which count towards a container's memory,
+    # before we see that a client is slow. With much less a replay's line would run dry between turns of a busy loop.
+    "TCP_NOTSENT_LOWAT": 128 << 10,
+}
+"""Of every connection to the HTTP port, where the system has them. See docs/benchmarks.md, fan-out."""
 _CLOSING_S: Final = 1.0
 
 
@@ -205,8 +210,10 @@ def _bind(settings: HttpSettings) -> socket.socket:
             "choose another port with RELAY_HTTP_PORT"
         ) from error
     listener.setblocking(False)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # inherited by every accepted connection
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_PEER_MS)
+    for name, value in _SOCKET_OPTIONS.items():  # inherited by every accepted connection
+        if (option := getattr(socket, name, None)) is not None:
+            with suppress(OSError):  # sandboxes do not know all that Linux does
+                listener.setsockopt(socket.IPPROTO_TCP, option, value)
     return listener
 
 

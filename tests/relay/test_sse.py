@@ -1,5 +1,7 @@
 """Rounds over Server-Sent Events: what stands on the wire, from the first byte to the last."""
 
+import sys
+
 import aiohttp
 import pytest
 
@@ -191,3 +193,21 @@ async def test_stream_of_a_client_that_does_not_read_is_cut(
         await metric_becomes(client, url, "relay_links", 1)
         await publish("crash", sent + 1)
         assert (await reading.round())["round_id"] == sent + 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere connections may not inherit what bounds the kernel")
+async def test_kernel_takes_little_for_a_client_that_does_not_read(
+    start_relay: StartRelay, client: aiohttp.ClientSession, publish: Publish
+) -> None:
+    """It is known as slow some hundred KB after the relay's own limit; by itself the kernel would take 4 MB first."""
+    async with start_relay(links={"unsent_bytes": 16 << 10, "linger_s": 0.1}) as url, connection(url) as unread:
+        await opened(unread)
+        unread.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        ballast = "x" * 20_000
+        sent = 0
+        while await metric(client, url, "relay_links_slow_total") == 0:
+            sent += 1
+            await publish("crash", sent, extras=f'{{"point":"2.50","ballast":"{ballast}"}}')
+            await metric_becomes(client, url, "relay_rounds_total", sent)
+
+    assert sent * len(ballast) < 1 << 20
