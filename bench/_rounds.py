@@ -15,8 +15,8 @@ _COLORS: Final = ("white", "red", "black")
 def endless(*, first_id: int = 1) -> Iterator[Round]:
     """Yield rounds of all games of the bundled catalogue in turn, one a second, with ids counted from `first_id`."""
     games = [catalogue_game for _, catalogue_game in sorted(Catalogue.load().games.items())]
-    for round_id, game in zip(itertools.count(first_id), itertools.cycle(games)):
-        finished_ms = 1000 * (_FIRST_S + round_id)
+    for number, game in zip(itertools.count(), itertools.cycle(games)):
+        round_id, finished_ms = first_id + number, 1000 * (_FIRST_S + number)
         yield Round.make(
             round_id=round_id,
             game_slug=game.slug,
