@@ -95,6 +95,8 @@ class Round(msgspec.Struct, frozen=True, gc=False):
 
 
 _decoder: Final = msgspec.json.Decoder(Round)
+read_unchecked: Final = _decoder.decode
+"""Reads a round's JSON without what `Round.parse` checks beyond the types; raises msgspec's and Python's own errors."""
 _encoder: Final = msgspec.json.Encoder()
 
 
@@ -128,7 +130,7 @@ def _checked(round_: Round) -> Round:
             f"finished_at {round_.finished_at[:40]!r} is not RFC 3339 in UTC, such as '2026-01-18T10:00:30Z'"
         )
     extras = round_.extras
-    fault = _fault_of_short(extras) if len(extras) <= _SHORT else _fault_of(extras)
+    fault = _fault_of_short(extras) if len(extras) <= _SHORT else extras_fault(extras)
     if fault is not None:
         raise InvalidRound(fault)
     return round_
@@ -139,7 +141,7 @@ def _are_slugs(game: str, type_: str) -> bool:
     return is_slug(game) and is_slug(type_)
 
 
-def _fault_of(extras: str) -> str | None:
+def extras_fault(extras: str) -> str | None:
     """Return what is wrong with extras; None: nothing."""
     try:
         _extras_decoder.decode(extras)
@@ -150,7 +152,7 @@ def _fault_of(extras: str) -> str | None:
     return None
 
 
-_fault_of_short: Final = lru_cache(maxsize=4096)(_fault_of)
+_fault_of_short: Final = lru_cache(maxsize=4096)(extras_fault)
 _extras_decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 

@@ -12,16 +12,17 @@ from typing import Final
 
 _MINUTE: Final = re.compile(r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:\Z")
 _SECONDS: Final = {f"{second:02}": second for second in range(60)}
-_WHOLE_SECONDS: Final = {f"{second}Z" for second in _SECONDS}
+WHOLE_SECONDS: Final = {f"{text}Z": second for text, second in _SECONDS.items()}
+"""The seconds of a minute, by what nearly all times end with behind it."""
 _PARTS_OF_SECONDS: Final = re.compile(r"\A[0-5][0-9]\.[0-9]{1,9}Z\Z")
 
 
 def is_utc_time(text: str) -> bool:
     """Whether `text` is a time as rounds carry it, to the second or with up to nine digits behind it."""
     seconds = text[17:]
-    if seconds not in _WHOLE_SECONDS and _PARTS_OF_SECONDS.match(seconds) is None:
+    if seconds not in WHOLE_SECONDS and _PARTS_OF_SECONDS.match(seconds) is None:
         return False
-    return _minute_s(text[:17]) is not None
+    return minute_s(text[:17]) is not None
 
 
 def unix_s(text: str) -> int:
@@ -30,10 +31,10 @@ def unix_s(text: str) -> int:
     Raises:
         ValueError: There is no such minute.
     """
-    minute_s = _minute_s(text[:17])
-    if minute_s is None:
+    begins = minute_s(text[:17])
+    if begins is None:
         raise ValueError(f"{text[:40]!r} is not RFC 3339 in UTC")
-    return minute_s + _SECONDS[text[17:19]]
+    return begins + _SECONDS[text[17:19]]
 
 
 def nanos(text: str) -> int:
@@ -49,7 +50,7 @@ def utc_text(moment_ms: int) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _minute_s(text: str) -> int | None:
+def minute_s(text: str) -> int | None:
     """Return the Unix time at which a minute such as ``2026-01-18T10:00:`` begins; None: it is no minute."""
     if _MINUTE.match(text) is None:
         return None

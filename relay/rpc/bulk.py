@@ -25,7 +25,7 @@ from relay.item import Item, LogEntry
 from relay.link import CloseReason
 from relay.rpc.link import RpcLink
 from relay.start import Gap, GapReason, hello, resume
-from rounds import Cursor, InvalidRound, Round
+from rounds import Cursor, InvalidRound
 
 log = structlog.get_logger()
 
@@ -39,8 +39,8 @@ _HELD_S: Final = 0.25
 """How long the rest of a page is kept for a client that does not take a batch."""
 _PAUSE_S: Final = (0.5, 5.0)
 
-Write = Callable[[Round, str], bytes]
-"""Makes the bytes of a round with its cursor."""
+Write = Callable[[bytes, str], bytes]
+"""Makes what is sent of a round, as the log has it, and its cursor; raises `InvalidRound`."""
 
 
 class Bulk:
@@ -202,9 +202,8 @@ def _written(epoch: str, entries: Sequence[LogEntry], want: Wanted, head: int, w
     wanted = [entry for entry in entries if entry.sequence <= head and entry.game in games]
     if want.filter.is_empty:
         try:  # the usual case, at half the cost
-            parse = Round.parse
-            return [write(parse(data), f"{epoch}-{sequence}") for sequence, _, data in wanted]
+            return [write(data, f"{epoch}-{sequence}") for sequence, _, data in wanted]
         except InvalidRound:
             pass  # somebody else wrote to a round's subject; its item says so in the log
     items = [Item(epoch, entry) for entry in wanted]
-    return [write(item.round, item.cursor) for item in items if item.valid and item.matches(want.filter)]
+    return [write(item.data, item.cursor) for item in items if item.valid and item.matches(want.filter)]

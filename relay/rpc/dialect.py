@@ -22,8 +22,7 @@ from grpc import StatusCode
 from relay.encode import ByteStream, Renderable, chunk
 from relay.errors import BadRequest
 from relay.rpc.status import Ending
-from relay.rpc.wire import batch_entry, batch_json, round_bytes, round_json
-from rounds import Round
+from relay.rpc.wire import batch_json, round_bytes, round_json, stored_entry, stored_json
 
 _END: Final = 0x02  # Connect: the last envelope of a stream
 _TRAILERS: Final = 0x80  # gRPC-Web: the frame with the status
@@ -111,9 +110,9 @@ class Dialect:
         return to_json if self.is_json else to_proto
 
     @property
-    def write_entry(self) -> Callable[[Round, str], bytes]:
-        """Writes a round as an element of a batch."""
-        return round_json if self.is_json else batch_entry
+    def write_stored(self) -> Callable[[bytes, str], bytes]:
+        """Writes a round, as the log has it, as an element of a batch."""
+        return stored_json if self.is_json else stored_entry
 
     @property
     def write_batch(self) -> Callable[[Sequence[bytes]], bytes]:

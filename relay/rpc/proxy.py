@@ -114,7 +114,7 @@ class Proxy:
         with self._edge.open(link, key_id=grant.key_id, protocol="proxy"):
             async with (
                 self._carrying(request, link, response),
-                aclosing(await self._methods.replay(message, grant, link, dialect.write_entry)) as batches,
+                aclosing(await self._methods.replay(message, grant, link, dialect.write_stored)) as batches,
             ):
                 await _open(request, response, dialect, link, metadata_of(await link.hello))
                 async for batch in batches:

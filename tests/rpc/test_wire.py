@@ -1,17 +1,19 @@
 """Rounds put together by hand, against the code that protobuf generates."""
 
 import json
+import re
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Final
 
+import pytest
 from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.rpc.wire import batch_entry, batch_json, round_bytes, round_json, varint
-from rounds import Round
+from relay.rpc.wire import batch_entry, batch_json, round_bytes, round_json, stored_entry, stored_json, varint
+from rounds import InvalidRound, Round
 from rounds import datastream_pb2 as pb
 
 _SLUGS: Final = st.from_regex(r"\A[a-z0-9][a-z0-9-]{0,30}\Z")
@@ -57,6 +59,73 @@ def test_batch_is_its_entries_one_after_another(batch: list[Round]) -> None:
 
     assert pb.RoundBatch.FromString(b"".join(batch_entry(round_, "k3f9a2-1") for round_ in batch)) == whole
     assert json_format.Parse(batch_json([round_json(round_, "k3f9a2-1") for round_ in batch]), pb.RoundBatch()) == whole
+
+
+def expect_same(data: bytes, cursor: str) -> None:
+    """Expect the same bytes of both ways, or the same sentence; also the second time, when the parts are known."""
+    for write, long_way in ((stored_entry, batch_entry), (stored_json, round_json)):
+        for _ in range(2):
+            try:
+                expected = long_way(Round.parse(data), cursor)
+            except InvalidRound as error:
+                with pytest.raises(InvalidRound, match=f"^{re.escape(str(error))}$"):
+                    write(data, cursor)
+            else:
+                assert write(data, cursor) == expected
+
+
+@given(rounds(), st.from_regex(r"\A[a-z0-9]{1,16}-[1-9][0-9]{0,19}\Z"))
+def test_any_round_of_the_log_is_written_as_if_it_had_been_parsed(round_: Round, cursor: str) -> None:
+    """The short way is no other."""
+    expect_same(round_.to_json(), cursor)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {},
+        {"game_slug": "Crash"},
+        {"game_type": ""},
+        {"extras": "[]"},
+        {"extras": "{"},
+        {"extras": '{"a":"\ud800"}'},
+        {"extras": f"{{{' ' * 200}}}"},
+        {"extras": f'{{"a":"{chr(0x1F600) * 120}"}}'},
+        {"finished_at": "2026-01-18T10:00:30.5Z"},
+        {"finished_at": "1969-01-18T10:00:30Z"},
+        {"finished_at": "3100-01-18T10:00:30Z"},
+        {"finished_at": "2026-02-30T10:00:30Z"},
+        {"finished_at": "2026-01-18T10:00:60Z"},
+        {"finished_at": "2026-01-18T10:00:30"},
+        {"finished_at": ""},
+        {"round_id": 0},
+        {"round_id": (1 << 14) - 1},
+        {"round_id": -1},
+        {"round_id": 1 << 63},
+        {"round_id": "1"},
+        {"timestamp": (1 << 14) - 1},
+        {"timestamp": None},
+    ],
+    ids=str,
+)
+def test_unusual_round_of_the_log_is_written_or_refused_as_ever(other: dict[str, object]) -> None:
+    """Each in one thing only, beside which all is as usual."""
+    usual = {
+        "round_id": 1 << 14,
+        "game_slug": "crash",
+        "game_type": "multiplier",
+        "finished_at": "2026-01-18T10:00:30Z",
+        "extras": '{"point":"2.50"}',
+        "timestamp": 1768730430000,
+    }
+    expect_same(json.dumps(usual).encode(), "k3f9a2-1042")
+    expect_same(json.dumps(usual | other).encode(), "k3f9a2-1042")
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"\xff", b'{"round_id":1', b"[" * 100_000])
+def test_what_is_no_round_at_all_is_refused_as_ever(data: bytes) -> None:
+    """Somebody else may write to a round's subject."""
+    expect_same(data, "k3f9a2-1042")
 
 
 @given(rounds())
