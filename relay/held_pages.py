@@ -28,12 +28,12 @@ class HeldPages:
             async with self._budget.share(limit):
                 yield await self._ahead.stretch(position, games, limit=limit)
 
-    def read_ahead(self, position: int, games: frozenset[str]) -> None:
-        """Begin to read the next page, if it may be held beside this one."""
+    def read_ahead(self, position: int, games: frozenset[str], *, limit: int = PAGE) -> None:
+        """Begin to read the next page, of up to `limit` rounds, if it may be held beside this one."""
         self.drop()
-        self._ahead_share = self._budget.try_take(PAGE)
+        self._ahead_share = self._budget.try_take(limit)
         if self._ahead_share:
-            self._ahead.start(position, games)
+            self._ahead.start(position, games, limit=limit)
 
     def drop(self) -> None:
         """Hold no page that was read ahead."""

@@ -35,11 +35,13 @@ class ReadAhead:
             page.cancel()
         return await self._history.stretch(position, games, limit=limit)
 
-    def start(self, position: int, games: frozenset[str]) -> None:
+    def start(self, position: int, games: frozenset[str], *, limit: int = PAGE) -> None:
         """Begin to read what is likely to be asked for next."""
         self.cancel()
         begin = self._begin(position, games)
-        page = asyncio.create_task(self._history.stretch(position, games, era=begin.era), name="read-ahead")
+        page = asyncio.create_task(
+            self._history.stretch(position, games, limit=limit, era=begin.era), name="read-ahead"
+        )
         page.add_done_callback(_mark_seen)
         self._ahead = begin, page
 

@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 import uvloop
 
 from backends.log import LogSettings
-from relay.history import PAGE
 from relay.log_reader import LogReader
+from relay.rpc.bulk import READ_AT_ONCE
 
 _PATIENCE_S: Final = 120.0
 
@@ -47,7 +47,7 @@ async def _read(url: str, pipe: Connection) -> None:
         last, position, count = await reader.last(), 0, 0
         started = time.monotonic()
         while position < last:
-            page = await reader.page(position + 1, limit=PAGE)
+            page = await reader.page(position + 1, limit=READ_AT_ONCE)
             count += len(page.entries)
             position = page.entries[-1].sequence
             await asyncio.sleep(0)

@@ -19,18 +19,20 @@ from backends.log import LogError
 from relay.budget import FEW
 from relay.edge import Edge
 from relay.held_pages import HeldPages
-from relay.history import PAGE, History, LogChanged, Stretch
+from relay.history import History, LogChanged, Stretch
 from relay.hub import Wanted
 from relay.item import Item, LogEntry
 from relay.link import CloseReason
 from relay.rpc.link import RpcLink
 from relay.start import Gap, GapReason, hello, resume
-from rounds import Cursor, InvalidRound
+from rounds import Cursor, Filter, InvalidRound
 
 log = structlog.get_logger()
 
 PATIENCE_S: Final = 30.0
 """How long the log may bring nothing before the client is told to come back: it waits for an answer, not for news."""
+READ_AT_ONCE: Final = 2000
+"""Rounds asked of the log at a time: four pages of others', since it takes a while to find where each begins."""
 _SLICE: Final = 125
 """Rounds handled per turn, for all replays together: about a millisecond, so that live rounds hardly notice."""
 _DOUBT_S: Final = 6.0
@@ -39,8 +41,8 @@ _HELD_S: Final = 0.25
 """How long the rest of a page is kept for a client that does not take a batch."""
 _PAUSE_S: Final = (0.5, 5.0)
 
-Write = Callable[[bytes, str], bytes]
-"""Makes what is sent of a round, as the log has it, and its cursor; raises `InvalidRound`."""
+Write = Callable[[str, Sequence[LogEntry]], list[bytes]]
+"""Makes what is sent of rounds, as a log of an epoch has them; raises `InvalidRound`."""
 
 
 class Bulk:
@@ -55,7 +57,7 @@ class Bulk:
         self._write = write
         self._era = self._hub.era
         self._pages = HeldPages(history)
-        self._limit = PAGE  # rounds to read at a time: few for a client that stalls, so that it costs no memory
+        self._limit = READ_AT_ONCE  # rounds to read at a time: few for a client that stalls, so that it costs no memory
         self._releasing: asyncio.Task[None] | None = None
         self._position = self._head = 0  # all that is wanted up to the one was yielded; the other is the end
         self._misses = False  # whether what is gone right after the place is missed
@@ -87,8 +89,8 @@ class Bulk:
                     stretch = await self._read(held)
                     if stretch is None:
                         continue
-                    if self._limit == PAGE and stretch.covered_to < self._head:
-                        self._pages.read_ahead(stretch.covered_to, self._want.games)
+                    if self._limit == READ_AT_ONCE and stretch.covered_to < self._head:
+                        self._pages.read_ahead(stretch.covered_to, self._want.games, limit=READ_AT_ONCE)
                     for at in range(0, len(stretch.entries), _SLICE):
                         batch, place = await self._batch(stretch, at)
                         # A goodbye named the place before this batch; and a log that is gone has no places any more.
@@ -107,7 +109,7 @@ class Bulk:
                             break
                     else:
                         self._position = min(stretch.covered_to, self._head)
-                        self._limit = min(PAGE, self._limit * 2)
+                        self._limit = min(READ_AT_ONCE, self._limit * 2)
                     self._misses = True
         finally:
             stats.active -= 1
@@ -202,8 +204,11 @@ def _written(epoch: str, entries: Sequence[LogEntry], want: Wanted, head: int, w
     wanted = [entry for entry in entries if entry.sequence <= head and entry.game in games]
     if want.filter.is_empty:
         try:  # the usual case, at half the cost
-            return [write(data, f"{epoch}-{sequence}") for sequence, _, data in wanted]
+            return write(epoch, wanted)
         except InvalidRound:
             pass  # somebody else wrote to a round's subject; its item says so in the log
-    items = [Item(epoch, entry) for entry in wanted]
-    return [write(item.data, item.cursor) for item in items if item.valid and item.matches(want.filter)]
+    return write(epoch, [entry for entry in wanted if _matches(Item(epoch, entry), want.filter)])
+
+
+def _matches(item: Item, filter_: Filter) -> bool:
+    return item.valid and item.matches(filter_)

@@ -21,8 +21,9 @@ from grpc import StatusCode
 
 from relay.encode import ByteStream, Renderable, chunk
 from relay.errors import BadRequest
+from relay.item import LogEntry
 from relay.rpc.status import Ending
-from relay.rpc.wire import batch_json, round_bytes, round_json, stored_entry, stored_json
+from relay.rpc.wire import batch_json, round_bytes, round_json, stored_entries, stored_json
 
 _END: Final = 0x02  # Connect: the last envelope of a stream
 _TRAILERS: Final = 0x80  # gRPC-Web: the frame with the status
@@ -110,9 +111,9 @@ class Dialect:
         return to_json if self.is_json else to_proto
 
     @property
-    def write_stored(self) -> Callable[[bytes, str], bytes]:
-        """Writes a round, as the log has it, as an element of a batch."""
-        return stored_json if self.is_json else stored_entry
+    def write_stored(self) -> Callable[[str, Sequence[LogEntry]], list[bytes]]:
+        """Writes rounds, as the log has them, as elements of a batch."""
+        return stored_json if self.is_json else stored_entries
 
     @property
     def write_batch(self) -> Callable[[Sequence[bytes]], bytes]:

@@ -25,7 +25,7 @@ from relay.rpc.link import GrpcLink
 from relay.rpc.methods import SERVICE, STREAMS, UNARY, Methods
 from relay.rpc.status import ending_of, metadata_of
 from relay.rpc.together import hold
-from relay.rpc.wire import stored_entry
+from relay.rpc.wire import stored_entries
 from relay.session import Session
 from rounds import Catalogue
 from rounds import datastream_pb2 as pb
@@ -99,7 +99,7 @@ class DataStream:
     async def _replay(self, request: pb.ReplayRequest, grant: Grant, context: "Context") -> None:
         async with (
             self._carrying(context, grant) as link,
-            aclosing(await self._methods.replay(request, grant, link, stored_entry)) as batches,
+            aclosing(await self._methods.replay(request, grant, link, stored_entries)) as batches,
         ):
             await context.send_initial_metadata(metadata_of(await link.hello))
             async for batch in batches:
