@@ -34,7 +34,7 @@ _STREAMS: Final = (1, 50, 500)
 _DELIVERIES: Final = 60_000
 """Of each kind: enough CPU for its 10 ms steps to be below 1 %."""
 _BURST: Final = 100
-_SLICES: Final = 3
+_SLICES: Final = 12
 """The relay and the bare server take turns this often."""
 _REPLAYED: Final = int(os.environ.get("BENCH_ROUNDS", "200000"))
 _RUNS: Final = 5

@@ -190,11 +190,12 @@ def varint(number: int) -> bytes:
 
 def _number(number: int) -> bytes:
     """Write a number as `varint` does, sooner: ids and times of one log have most of their upper bits in common."""
-    if number < _TWO_SEVENS:
-        return varint(number)
-    return _SEVEN[number & 0x7F] + _SEVEN[number >> 7 & 0x7F] + _upper(number >> 14)
+    if number >= _TWO_SEVENS:
+        return _SEVEN[number & 0x7F] + _SEVEN[number >> 7 & 0x7F] + _upper(number >> 14)
+    return _SEVEN[number & 0x7F] + _LAST_SEVEN[number >> 7] if number > 0x7F else _LAST_SEVEN[number]
 
 
+_LAST_SEVEN: Final = [bytes((bits,)) for bits in range(0x80)]
 _SEVEN: Final = [bytes((0x80 | bits,)) for bits in range(0x80)]
 _TIME: Final = [b"\x42\x06\x08" + lowest for lowest in _SEVEN]
 _upper: Final = lru_cache(maxsize=4096)(varint)
