@@ -24,6 +24,8 @@ from bench.grpc.bare import SERVICE as BARE
 from bench.grpc.bare import bare
 from bench.grpc.reader import Read, read_alone
 from bench.grpc.streams import Streams
+from relay.history import PAGE
+from relay.rpc.bulk import READ_AT_ONCE
 from relay.rpc.wire import batch_entry, round_bytes
 from rounds import Catalogue
 from rounds import datastream_pb2 as pb
@@ -211,28 +213,36 @@ def replay(server: NatsServer, at: RelayProcess, port: int, publisher: Publisher
     for _ in range(_REPLAYED // 1000):
         publisher.publish(list(itertools.islice(rounds, 1000)))
     ways = {"all games": pb.ReplayRequest(), "one of them": pb.ReplayRequest(game_slugs=["crash"])}
-    alone: list[Read] = []
+    pages = {f"{PAGE:,} rounds at a time, as everywhere": PAGE, f"{READ_AT_ONCE:,}, as here": READ_AT_ONCE}
+    alone: dict[str, list[Read]] = {name: [] for name in pages}
     took_s: dict[str, list[float]] = {name: [] for name in ways}
     used_s: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(_RUNS):  # in turns, so that a noisy moment of the machine meets all of them
-        with on_core(_RELAY_CORE):
-            alone.append(read_alone(server.url))
+        for name, page in pages.items():
+            with on_core(_RELAY_CORE):
+                alone[name].append(read_alone(server.url, page=page))
         for name, request in ways.items():
             started, before_s = time.monotonic(), cpu_s(at.pid)
             data = request.SerializeToString()
             with Streams(port, 1, path=f"{_SERVICE}/Replay", key=at.key, request=data) as stream:
                 took_s[name].append(stream.receive_all() - started)
             used_s[name].append(cpu_s(at.pid) - before_s)
-    count = alone[0].rounds
-    ceiling = count / statistics.median(read.took_s for read in alone)
+    ceilings = {
+        name: reads[0].rounds / statistics.median(read.took_s for read in reads) for name, reads in alone.items()
+    }
+    count = next(iter(alone.values()))[0].rounds
     rows = []
     for name, request in ways.items():
         number = count if not request.game_slugs else count // len(Catalogue.load().slugs)
         speed, by_cpu = (number / statistics.median(seconds[name]) for seconds in (took_s, used_s))
-        ratio = "" if request.game_slugs else f"{speed / ceiling:.2f}"
-        rows.append([name, f"{speed:,.0f}", f"{by_cpu:,.0f}", ratio])
-    rows.append(["log reader alone", f"{ceiling:,.0f}", "", "1"])
-    table(["", "rounds/s", "rounds by CPU-second of the relay", "ratio"], rows)
+        ratios = ["" if request.game_slugs else f"{speed / ceiling:.2f}" for ceiling in ceilings.values()]
+        rows.append([name, f"{speed:,.0f}", f"{by_cpu:,.0f}", *ratios])
+    for name, ceiling in ceilings.items():
+        rows.append(
+            [f"log reader alone, {name}", f"{ceiling:,.0f}", "", *("1" if name == of else "" for of in ceilings)]
+        )
+    of_reader = [f"to the reader of {page:,}" for page in pages.values()]
+    table(["", "rounds/s", "rounds by CPU-second of the relay", *of_reader], rows)
 
 
 def _free_port() -> int:

@@ -10,7 +10,6 @@ import uvloop
 
 from backends.log import LogSettings
 from relay.log_reader import LogReader
-from relay.rpc.bulk import READ_AT_ONCE
 
 _PATIENCE_S: Final = 120.0
 
@@ -22,11 +21,11 @@ class Read(NamedTuple):
     took_s: float
 
 
-def read_alone(url: str) -> Read:
-    """Run the process, on the cores this one is on, to its end."""
+def read_alone(url: str, *, page: int) -> Read:
+    """Run the process, on the cores this one is on, to its end; it reads `page` rounds at a time."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_main, args=(url, theirs), daemon=True)
+    process = context.Process(target=_main, args=(url, page, theirs), daemon=True)
     process.start()
     theirs.close()
     try:
@@ -38,16 +37,16 @@ def read_alone(url: str) -> Read:
         process.join()
 
 
-def _main(url: str, pipe: Connection) -> None:
-    uvloop.run(_read(url, pipe))
+def _main(url: str, page: int, pipe: Connection) -> None:
+    uvloop.run(_read(url, page, pipe))
 
 
-async def _read(url: str, pipe: Connection) -> None:
+async def _read(url: str, limit: int, pipe: Connection) -> None:
     async with LogReader(LogSettings(url=url)) as reader:
         last, position, count = await reader.last(), 0, 0
         started = time.monotonic()
         while position < last:
-            page = await reader.page(position + 1, limit=READ_AT_ONCE)
+            page = await reader.page(position + 1, limit=limit)
             count += len(page.entries)
             position = page.entries[-1].sequence
             await asyncio.sleep(0)
