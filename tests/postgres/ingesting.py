@@ -8,6 +8,7 @@ from typing import Any
 from backends.contract import Backend, BackendContext, Captured, Rejected
 from backends.postgres.notify import PostgresNotify
 from backends.postgres.statements import statement
+from backends.tasks import ended
 from rounds import Catalogue
 from tests.postgres_server import PostgresServer
 
@@ -62,9 +63,7 @@ async def reading(backend: Backend[Any], *, confirms: bool = True) -> AsyncItera
             if not task.done():
                 raise
         finally:
-            if not task.done():
-                task.cancel()
-            await asyncio.wait([task])
+            await ended(task)
         if not task.cancelled():
             task.result()
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from backends.contract import BackendContext, Captured, Rejected
 from backends.postgres.replication import PostgresReplication
+from backends.tasks import ended
 from rounds import Catalogue, Round
 from tests.postgres_server import PostgresServer
 
@@ -92,8 +93,7 @@ async def reading(backend: PostgresReplication, *, confirm: bool = True) -> Asyn
         try:
             yield reader
         finally:
-            reader.task.cancel()
-            await asyncio.wait([reader.task])
+            await ended(reader.task)
 
 
 async def wait_for_sql(server: PostgresServer, sql: str, wanted: Callable[[Any], bool] = bool) -> Any:

@@ -5,7 +5,7 @@ import os
 import pty
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from backends.log import LogSettings
 from backends.postgres.backfill import Range, TableBackfill
 from backends.postgres.notify_options import NotifyOptions
 from backends.publisher_settings import PublisherSettings
+from backends.tasks import ended
 from relay.backfill import backfill
 from relay.sections import BackendSettings
 from relay.settings import Settings
@@ -49,9 +50,9 @@ async def ingesting(backend: Backend[Any], nats: NatsServer) -> AsyncIterator[as
     try:
         yield task
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await ended(task)
+        if not task.cancelled():
+            task.result()
 
 
 async def ids_in(nats: NatsServer) -> list[int]:

@@ -18,6 +18,7 @@ from backends.ingest import run_ingest
 from backends.log_settings import LogSettings
 from backends.postgres.replication import PostgresReplication
 from backends.publisher_settings import PublisherSettings
+from backends.tasks import ended
 from tests.backends.harness import captured_events, stored
 from tests.nats import NatsServer
 from tests.postgres.ingesting import CONTEXT, notify_backend, set_up_notify
@@ -55,9 +56,9 @@ async def ingesting(
     try:
         yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await ended(task)
+        if not task.cancelled():
+            task.result()
 
 
 async def log_holds(nats: NatsServer, count: int) -> None:

@@ -19,6 +19,7 @@ from backends.ingest import run_ingest
 from backends.log_settings import LogSettings
 from backends.postgres.replication import PostgresReplication
 from backends.publisher import Publisher, PublisherSettings
+from backends.tasks import ended
 from tests.backends.harness import DeadLetters, Source, Wire, captured_events, make_round, stored
 from tests.nats import NatsServer
 from tests.postgres.ingest_process import IngestProcess, ingesting
@@ -39,8 +40,7 @@ async def ingest(backend: PostgresReplication, nats: NatsServer, **settings: Any
     try:
         yield task
     finally:
-        task.cancel()
-        await asyncio.wait([task])
+        await ended(task)
 
 
 async def stored_ids(nats: NatsServer, count: int) -> list[int]:

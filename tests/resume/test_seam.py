@@ -4,11 +4,12 @@ import asyncio
 import itertools
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import pytest
 
 from backends.log import LogSettings
+from backends.tasks import ended
 from tests.nats import NatsServer
 from tests.resume.conftest import StartRelay, running
 from tests.resume.log_writer import TEN_O_CLOCK_MS, LogWriter, make_round
@@ -36,9 +37,9 @@ async def steadily_stored(log: LogWriter, *games: str, every_s: float = 0.003) -
     try:
         yield stored
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await ended(task)
+        if not task.cancelled():
+            task.result()
 
 
 @PROTOCOLS
