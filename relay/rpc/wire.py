@@ -17,7 +17,7 @@ from relay.item import LogEntry
 from rounds import Round
 from rounds.round import extras_fault, read_unchecked
 from rounds.subjects import is_slug
-from rounds.times import WHOLE_SECONDS, minute_s, nanos, unix_s
+from rounds.times import WHOLE_SECONDS, is_utc_time, minute_s, nanos, unix_s
 
 _UINT64: Final = 2**64 - 1
 _SIX_BYTES: Final = 1 << 28
@@ -92,17 +92,9 @@ def stored_entries(epoch: str, entries: Iterable[LogEntry]) -> list[bytes]:
             made.append(_entry_by_the_long_way(epoch, sequence, data))
             continue
         number, moment, text, extras = round_.round_id, round_.timestamp, round_.finished_at, round_.extras
-        minute, second = minute_s(text[:17]), WHOLE_SECONDS.get(text[17:])
-        game = _checked_game(round_.game_slug, round_.game_type)
+        game, time = _checked_game(round_.game_slug, round_.game_type), _checked_time(text)
         payload = _checked_extras(extras) if len(extras) <= _SHORT else b""
-        if (
-            not (game and payload)
-            or minute is None
-            or second is None
-            or not _SIX_BYTES <= (seconds := minute + second) < _SEVEN_BYTES
-            or number < _TWO_SEVENS
-            or moment < _TWO_SEVENS
-        ):
+        if not (game and time and payload) or number < _TWO_SEVENS or moment < _TWO_SEVENS:
             made.append(_entry_by_the_long_way(epoch, sequence, data))
             continue
         cursor = b"%b%d" % (place, sequence)
@@ -113,6 +105,7 @@ def stored_entries(epoch: str, entries: Iterable[LogEntry]) -> list[bytes]:
                 seven[number >> 7 & 0x7F],
                 upper(number >> 14),
                 game,
+                _FINISHED_AT[len(text)],
                 text.encode(),
                 payload,
                 seven[moment & 0x7F],
@@ -120,9 +113,7 @@ def stored_entries(epoch: str, entries: Iterable[LogEntry]) -> list[bytes]:
                 upper(moment >> 14),
                 _CURSOR[len(cursor)],
                 cursor,
-                _TIME[seconds & 0x7F],
-                seven[seconds >> 7 & 0x7F],
-                upper(seconds >> 14),
+                time,
             )
         )
         made.append(_ENTRY[len(entry)] + entry)
@@ -209,8 +200,8 @@ def _game(slug: str, type_: str) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _checked_game(slug: str, type_: str) -> bytes:
-    """Serialize the fields of a game and its type, and begin a ``finished_at`` of whole seconds; empty: no slugs."""
-    return _game(slug, type_) + b"\x22\x14" if is_slug(slug) and is_slug(type_) else b""
+    """Serialize the fields of a game and its type; empty: they are no slugs."""
+    return _game(slug, type_) if is_slug(slug) and is_slug(type_) else b""
 
 
 @lru_cache(maxsize=4096)
@@ -230,6 +221,14 @@ def _finished_time(text: str) -> bytes:
     moment = b"\x08" + _number(seconds & _UINT64) if seconds else b""  # before 1970: two's complement
     moment += b"\x10" + _number(beyond) if beyond else b""
     return b"\x42%c%b" % (len(moment), moment)
+
+
+def _checked_time(text: str) -> bytes:
+    """Serialize the field ``finished_time``; empty: `text` is no time as rounds carry it."""
+    minute, second = minute_s(text[:17]), WHOLE_SECONDS.get(text[17:])
+    if second is not None and minute is not None and _SIX_BYTES <= (seconds := minute + second) < _SEVEN_BYTES:
+        return _TIME[seconds & 0x7F] + _SEVEN[seconds >> 7 & 0x7F] + _upper(seconds >> 14)
+    return _finished_time(text) if is_utc_time(text) else b""
 
 
 def _heads(tag: bytes, count: int = _KEPT) -> list[bytes]:
