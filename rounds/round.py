@@ -122,7 +122,7 @@ def stringify_extras(value: object) -> str:
 def _checked(round_: Round) -> Round:
     # Not as patterns of the struct: there they cost more than all the rest of the reading. Each question that is asked
     # again and again is remembered; of extras only short ones, so that what is remembered stays small.
-    if not _are_slugs(round_.game_slug, round_.game_type):
+    if not (is_slug(round_.game_slug) and is_slug(round_.game_type)):
         field, text = ("game_type", round_.game_type) if is_slug(round_.game_slug) else ("game_slug", round_.game_slug)
         raise InvalidRound(f"{field} {text[:80]!r} {_SLUG_RULE}")
     if not is_utc_time(round_.finished_at):
@@ -134,11 +134,6 @@ def _checked(round_: Round) -> Round:
     if fault is not None:
         raise InvalidRound(fault)
     return round_
-
-
-@lru_cache(maxsize=1024)
-def _are_slugs(game: str, type_: str) -> bool:
-    return is_slug(game) and is_slug(type_)
 
 
 def extras_fault(extras: str) -> str | None:

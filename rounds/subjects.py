@@ -32,9 +32,13 @@ class InvalidSlug(ValueError):
         )
 
 
-@lru_cache(maxsize=4096)
 def is_slug(text: str) -> bool:
     """Whether `text` can stand as a game or type slug."""
+    return len(text) <= 64 and _is_slug(text)  # so that nothing large is remembered
+
+
+@lru_cache(maxsize=4096)
+def _is_slug(text: str) -> bool:
     return _SLUG.match(text) is not None
 
 

@@ -11,16 +11,16 @@ from functools import lru_cache
 from typing import Final
 
 _MINUTE: Final = re.compile(r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:\Z")
-_SECONDS: Final = {f"{second:02}": second for second in range(60)}
-WHOLE_SECONDS: Final = {f"{text}Z": second for text, second in _SECONDS.items()}
-"""The seconds of a minute, by what nearly all times end with behind it."""
+SECONDS: Final = {f"{second:02}": second for second in range(60)}
+"""The seconds of a minute, by their two digits."""
+_WHOLE_SECONDS: Final = {f"{text}Z" for text in SECONDS}
 _PARTS_OF_SECONDS: Final = re.compile(r"\A[0-5][0-9]\.[0-9]{1,9}Z\Z")
 
 
 def is_utc_time(text: str) -> bool:
     """Whether `text` is a time as rounds carry it, to the second or with up to nine digits behind it."""
     seconds = text[17:]
-    if seconds not in WHOLE_SECONDS and _PARTS_OF_SECONDS.match(seconds) is None:
+    if seconds not in _WHOLE_SECONDS and _PARTS_OF_SECONDS.match(seconds) is None:
         return False
     return minute_s(text[:17]) is not None
 
@@ -34,7 +34,7 @@ def unix_s(text: str) -> int:
     begins = minute_s(text[:17])
     if begins is None:
         raise ValueError(f"{text[:40]!r} is not RFC 3339 in UTC")
-    return begins + _SECONDS[text[17:19]]
+    return begins + SECONDS[text[17:19]]
 
 
 def nanos(text: str) -> int:

@@ -17,7 +17,7 @@ from relay.item import LogEntry
 from rounds import Round
 from rounds.round import extras_fault, read_unchecked
 from rounds.subjects import is_slug
-from rounds.times import WHOLE_SECONDS, is_utc_time, minute_s, nanos, unix_s
+from rounds.times import SECONDS, is_utc_time, minute_s, nanos, unix_s
 
 _UINT64: Final = 2**64 - 1
 _SIX_BYTES: Final = 1 << 28
@@ -25,7 +25,7 @@ _SEVEN_BYTES: Final = 1 << 35
 """A timestamp takes six bytes from 1978 to the year 3058."""
 _TWO_SEVENS: Final = 1 << 14
 _SHORT: Final = 128
-"""Characters, and bytes, of extras that are looked up rather than checked again."""
+"""Characters of what is looked up rather than checked again, so that nothing large is remembered."""
 _json: Final = msgspec.json.Encoder()
 _KEPT: Final = 512
 """Lengths below this are looked up; those of times and cursors are all below 128."""
@@ -92,8 +92,9 @@ def stored_entries(epoch: str, entries: Iterable[LogEntry]) -> list[bytes]:
             made.append(_entry_by_the_long_way(epoch, sequence, data))
             continue
         number, moment, text, extras = round_.round_id, round_.timestamp, round_.finished_at, round_.extras
-        game, time = _checked_game(round_.game_slug, round_.game_type), _checked_time(text)
-        payload = _checked_extras(extras) if len(extras) <= _SHORT else b""
+        slug, type_ = round_.game_slug, round_.game_type
+        game, time = len(slug) + len(type_) <= _SHORT and _checked_game(slug, type_), _checked_time(text)
+        payload = len(extras) <= _SHORT and _checked_extras(extras)
         if not (game and time and payload) or number < _TWO_SEVENS or moment < _TWO_SEVENS:
             made.append(_entry_by_the_long_way(epoch, sequence, data))
             continue
@@ -225,10 +226,33 @@ def _finished_time(text: str) -> bytes:
 
 def _checked_time(text: str) -> bytes:
     """Serialize the field ``finished_time``; empty: `text` is no time as rounds carry it."""
-    minute, second = minute_s(text[:17]), WHOLE_SECONDS.get(text[17:])
-    if second is not None and minute is not None and _SIX_BYTES <= (seconds := minute + second) < _SEVEN_BYTES:
+    minute, second = minute_s(text[:17]), SECONDS.get(text[17:19])
+    if minute is None or second is None or not _SIX_BYTES <= (seconds := minute + second) < _SEVEN_BYTES:
+        return _finished_time(text) if is_utc_time(text) else b""
+    if text[19:] == "Z":
         return _TIME[seconds & 0x7F] + _SEVEN[seconds >> 7 & 0x7F] + _upper(seconds >> 14)
-    return _finished_time(text) if is_utc_time(text) else b""
+    nanos_field = _checked_fraction(text[19:30])
+    if not nanos_field or len(text) > 30:
+        return _finished_time(text) if is_utc_time(text) else b""
+    size = _LAST_SEVEN[6 + len(nanos_field)]
+    return b"".join(
+        (
+            b"\x42",
+            size,
+            b"\x08",
+            _SEVEN[seconds & 0x7F],
+            _SEVEN[seconds >> 7 & 0x7F],
+            _upper(seconds >> 14),
+            nanos_field,
+        )
+    )
+
+
+@lru_cache(maxsize=4096)
+def _checked_fraction(text: str) -> bytes:
+    """Serialize the nanoseconds of what a time ends with, such as ``.123Z``; empty: there are none, or it is no end."""
+    whole = f"2026-01-18T10:00:30{text}"
+    return b"\x10" + _number(beyond) if is_utc_time(whole) and (beyond := nanos(whole)) else b""
 
 
 def _heads(tag: bytes, count: int = _KEPT) -> list[bytes]:
