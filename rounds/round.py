@@ -122,9 +122,10 @@ def stringify_extras(value: object) -> str:
 def _checked(round_: Round) -> Round:
     # Not as patterns of the struct: there they cost more than all the rest of the reading. Each question that is asked
     # again and again is remembered; of extras only short ones, so that what is remembered stays small.
-    if not (is_slug(round_.game_slug) and is_slug(round_.game_type)):
-        field, text = ("game_type", round_.game_type) if is_slug(round_.game_slug) else ("game_slug", round_.game_slug)
-        raise InvalidRound(f"{field} {text[:80]!r} {_SLUG_RULE}")
+    if not is_slug(round_.game_slug):
+        raise InvalidRound(f"game_slug {round_.game_slug[:80]!r} {_SLUG_RULE}")
+    if not is_slug(round_.game_type):
+        raise InvalidRound(f"game_type {round_.game_type[:80]!r} {_SLUG_RULE}")
     if not is_utc_time(round_.finished_at):
         raise InvalidRound(
             f"finished_at {round_.finished_at[:40]!r} is not RFC 3339 in UTC, such as '2026-01-18T10:00:30Z'"

@@ -93,7 +93,7 @@ def stored_entries(epoch: str, entries: Iterable[LogEntry]) -> list[bytes]:
             continue
         number, moment, text, extras = round_.round_id, round_.timestamp, round_.finished_at, round_.extras
         slug, type_ = round_.game_slug, round_.game_type
-        game, time = len(slug) + len(type_) <= _SHORT and _checked_game(slug, type_), _checked_time(text)
+        game, time = len(slug) + len(type_) <= _SHORT and _checked_game(slug, type_), _finished_time(text)
         payload = len(extras) <= _SHORT and _checked_extras(extras)
         if not (game and time and payload) or number < _TWO_SEVENS or moment < _TWO_SEVENS:
             made.append(_entry_by_the_long_way(epoch, sequence, data))
@@ -214,38 +214,24 @@ def _checked_extras(extras: str) -> bytes:
 
 
 def _finished_time(text: str) -> bytes:
-    """Serialize the field ``finished_time``, a ``google.protobuf.Timestamp``, to the nanosecond."""
-    seconds = unix_s(text)
-    if len(text) == 20 and _SIX_BYTES <= seconds < _SEVEN_BYTES:  # nearly always, at half the cost
-        return _TIME[seconds & 0x7F] + _SEVEN[seconds >> 7 & 0x7F] + _upper(seconds >> 14)
-    beyond = nanos(text)
+    """Serialize the field ``finished_time``, a ``google.protobuf.Timestamp``; empty: `text` is no time of a round."""
+    minute, second = minute_s(text[:17]), SECONDS.get(text[17:19])
+    if minute is not None and second is not None and _SIX_BYTES <= (seconds := minute + second) < _SEVEN_BYTES:
+        if text[19:] == "Z":
+            return _TIME[seconds & 0x7F] + _SEVEN[seconds >> 7 & 0x7F] + _upper(seconds >> 14)
+        if len(text) <= 30 and (beyond := _checked_fraction(text[19:])):
+            size = _LAST_SEVEN[6 + len(beyond)]
+            whole = (b"\x42", size, b"\x08", _SEVEN[seconds & 0x7F], _SEVEN[seconds >> 7 & 0x7F], _upper(seconds >> 14))
+            return b"".join((*whole, beyond))
+    return _timestamp(text) if is_utc_time(text) else b""
+
+
+def _timestamp(text: str) -> bytes:
+    """Serialize any time; those of the years around ours go a shorter way."""
+    seconds, beyond = unix_s(text), nanos(text)
     moment = b"\x08" + _number(seconds & _UINT64) if seconds else b""  # before 1970: two's complement
     moment += b"\x10" + _number(beyond) if beyond else b""
     return b"\x42%c%b" % (len(moment), moment)
-
-
-def _checked_time(text: str) -> bytes:
-    """Serialize the field ``finished_time``; empty: `text` is no time as rounds carry it."""
-    minute, second = minute_s(text[:17]), SECONDS.get(text[17:19])
-    if minute is None or second is None or not _SIX_BYTES <= (seconds := minute + second) < _SEVEN_BYTES:
-        return _finished_time(text) if is_utc_time(text) else b""
-    if text[19:] == "Z":
-        return _TIME[seconds & 0x7F] + _SEVEN[seconds >> 7 & 0x7F] + _upper(seconds >> 14)
-    nanos_field = _checked_fraction(text[19:30])
-    if not nanos_field or len(text) > 30:
-        return _finished_time(text) if is_utc_time(text) else b""
-    size = _LAST_SEVEN[6 + len(nanos_field)]
-    return b"".join(
-        (
-            b"\x42",
-            size,
-            b"\x08",
-            _SEVEN[seconds & 0x7F],
-            _SEVEN[seconds >> 7 & 0x7F],
-            _upper(seconds >> 14),
-            nanos_field,
-        )
-    )
 
 
 @lru_cache(maxsize=4096)
