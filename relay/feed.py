@@ -15,11 +15,10 @@ from nats.errors import Error as NatsError
 
 from backends.backoff import Backoff
 from backends.log import LogError, LogInfo, LogSettings, LogUnavailable, connect, open_log
-from relay import round_parser
 from relay.hub import Hub
 from relay.item import Item, LogEntry
 from relay.log_reader import LogReader
-from relay.round_parser import RoundParser
+from relay.round_parser import RoundParser, attach, past_nats_py
 from relay.sequencer import Sequencer
 from relay.start import Bounds
 from rounds.subjects import LIVE_SUBJECTS
@@ -121,7 +120,7 @@ class Feed:
                 ) as nc:
                     await open_log(nc, self._settings)
                     prefix = LIVE_SUBJECTS.removesuffix(".*")
-                    round_parser.attach(nc, RoundParser(nc, prefix, self._on_live, _ignore, by_token=False))
+                    attach(nc, RoundParser(nc, prefix, self._on_live, _ignore, by_token=False))
                     self._nc = nc
                     self._reached.set()
                     log.info("log_connected")
@@ -158,7 +157,7 @@ class Feed:
         self._unheard = 0
         try:
             # First the subscription, then the tail: what is stored in between comes on both ways, and once.
-            self._subscription = await nc.subscribe(LIVE_SUBJECTS, cb=round_parser.past_nats_py)
+            self._subscription = await nc.subscribe(LIVE_SUBJECTS, cb=past_nats_py)
             # Its answer shows that the subscription stands, as a flush would. But nats-py stops reading for good when
             # a flush is answered that was given up.
             info = await open_log(nc, self._settings)

@@ -18,9 +18,8 @@ from nats.errors import Error as NatsError
 
 from backends.leader import ask_leader
 from backends.log import LogSettings, LogUnavailable, connect
-from relay import round_parser
 from relay.item import LogEntry
-from relay.round_parser import RoundParser
+from relay.round_parser import RoundParser, attach, past_nats_py
 from rounds.subjects import LOG_SUBJECTS, log_subject
 from rounds.times import utc_text
 
@@ -229,9 +228,9 @@ class LogReader:
                         connect(self._settings, name="stream-relay reader", on_disconnected=self._on_disconnected)
                     )
                     self._inbox = nc.new_inbox()
-                    await nc.subscribe(f"{self._inbox}.*", cb=round_parser.past_nats_py)
+                    await nc.subscribe(f"{self._inbox}.*", cb=past_nats_py)
                     await nc.flush()
-                    round_parser.attach(nc, RoundParser(nc, self._inbox, self._on_entries, self._on_status))
+                    attach(nc, RoundParser(nc, self._inbox, self._on_entries, self._on_status))
                     self._nc = nc
         if not self._nc.is_connected:
             raise LogUnavailable("NATS is not reachable")
