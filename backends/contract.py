@@ -1,7 +1,7 @@
 """The contract between a source of rounds and the publisher. One could write a backend from this page alone.
 
 A backend only reads: it yields what its source holds and takes confirmations. Everything else (de-duplication,
-pipelining, retries, the log) is done once, for all backends, by `backends.publisher`.
+pipelining, retries, the log) is done once, for all backends, by `backends.publish.publisher`.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence

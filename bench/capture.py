@@ -15,18 +15,18 @@ from typing import Final
 import structlog
 import uvloop
 
-from backends.connection import connect
 from backends.contract import BackendContext, Captured
-from backends.ingest import run_ingest
-from backends.log import open_log
-from backends.log_settings import LogSettings
-from backends.postgres.capture import Item, WalPosition
-from backends.postgres.replication import PostgresReplication
+from backends.ingest.run import run_ingest
+from backends.postgres.replication.backend import PostgresReplication
+from backends.postgres.replication.capture import Item, WalPosition
 from bench._capture_peers import compare
 from bench._nats import NatsServer
 from bench._postgres import commit_at, commit_times_us, fill, running
 from bench._process import rss_bytes
 from bench._report import heading, percentile, table
+from roundlog.connection import connect
+from roundlog.settings import LogSettings
+from roundlog.stream import open_log
 from rounds import Catalogue
 from tests.postgres_server import PostgresServer
 

@@ -20,14 +20,17 @@ import uvloop
 from nats.aio.msg import Msg
 
 from backends.contract import BackendContext, Captured, Rejected
-from backends.ingest import run_ingest
-from backends.log import LogSettings, connect, open_log
-from backends.publisher import Publisher, PublisherSettings
+from backends.ingest.run import run_ingest
+from backends.publish.publisher import Publisher
+from backends.publish.settings import PublisherSettings
 from backends.registry import make_backend
 from bench._nats import NatsServer
 from bench._process import cpu_s, rss_bytes
 from bench._report import heading, table
 from bench._rounds import endless
+from roundlog.connection import connect
+from roundlog.settings import LogSettings
+from roundlog.stream import open_log
 from rounds import Catalogue, dedup_id, log_subject
 
 _COMMAND: Final = "python -m bench.ingest"

@@ -1,7 +1,8 @@
 """``python -m bench.link_memory [KIND ...]``: the memory that a relay needs for a link, of each kind.
 
-The table in `relay/capacity.py` is from here. Each kind has a relay of its own, whose first links are not counted: they
-bring in what all share. Growth is that of the process; what the kernel keeps for a connection comes on top.
+The table in `relay/admission/capacity.py` is from here. Each kind has a relay of its own, whose first links are not
+counted: they bring in what all share. Growth is that of the process; what the kernel keeps for a connection comes on
+top.
 """
 
 import asyncio

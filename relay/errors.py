@@ -20,15 +20,12 @@ Errors of the domain (`rounds`) and of `auth` have their rows in the table too.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, NamedTuple
-
-import msgspec
-from aiohttp import web
+from typing import Final, NamedTuple
 
 from auth.credentials import AmbiguousCredential, NotAllowedOrigin
 from auth.keys import InvalidCredential
 from auth.tokens import InvalidToken
-from backends.log import LogUnavailable
+from roundlog.errors import LogUnavailable
 from rounds import Cursor, InvalidCursor, InvalidFilter, UnknownGame, UnknownType
 
 
@@ -168,11 +165,3 @@ def refusal_of(error: Exception) -> Refusal | None:
         if kind in REFUSALS:
             return REFUSALS[kind]
     return None
-
-
-def error_response(status: int, code: str, sentence: str, headers: Mapping[str, str] | None = None) -> web.Response:
-    """Build the one error body that every HTTP answer has."""
-    body: dict[str, Any] = {"error": sentence, "success": False, "code": code}
-    return web.Response(
-        status=status, body=msgspec.json.encode(body), content_type="application/json", charset="utf-8", headers=headers
-    )

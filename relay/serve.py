@@ -5,39 +5,44 @@ process stops when one of them dies.
 """
 
 import asyncio
-import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import structlog
 from aiohttp import web
 
-from auth.keys import InvalidKeys, KeyStore
+from auth.keys import KeyStore
 from auth.tokens import TokenSigner
-from backends.tasks import ended
-from relay.admission import Admission
-from relay.app import build_app
-from relay.capacity import PROTOCOLS, capacity_of
-from relay.edge import Edge
+from relay.admission.capacity import PROTOCOLS, capacity_of
+from relay.admission.files import allow_links
+from relay.admission.gate import Admission
+from relay.config.files import check_games, load_catalogue, load_credentials
+from relay.config.sections import HttpSettings
+from relay.config.settings import Settings
 from relay.errors import StartError
-from relay.feed import Feed
-from relay.health import Health
-from relay.heartbeat import Heartbeats
-from relay.history import History
-from relay.http_protocol import protocol_factory
-from relay.hub import Hub
-from relay.log_reader import LogReader
-from relay.open_files import allow_links
-from relay.ring import Ring
+from relay.history.history import History
+from relay.http.application import build_app
+from relay.http.metrics import Metrics
+from relay.http.openapi import Docs
+from relay.http.probes import Health
+from relay.http.protocol import protocol_factory
+from relay.http.rest import Rest
+from relay.http.routes import Routes
+from relay.links.registry import Edge
+from relay.live.feed import Feed
+from relay.live.heartbeat import Heartbeats
+from relay.live.hub import Hub
+from relay.live.ring import Ring
+from relay.rpc.connect.proxy import Proxy
 from relay.rpc.methods import Methods
 from relay.rpc.server import listening_grpc
 from relay.rpc.service import DataStream
-from relay.sections import AuthSettings, HttpSettings
-from relay.settings import Settings
-from rounds import Catalogue, InvalidCatalogue
+from relay.signals import stop_requested
+from roundlog.reader import LogReader
+from roundlog.tasks import ended
+from rounds import Catalogue
 
 log = structlog.get_logger()
 
@@ -90,7 +95,7 @@ async def running_relay(
         StartError: Something is missing or wrong; ``str()`` says what.
     """
     catalogue = load_catalogue(settings.games_file)
-    _check_games(keys, catalogue)
+    check_games(keys, catalogue)
     links = settings.links
     ring = Ring(rounds_per_game=settings.replay.ring_rounds, bytes_per_game=settings.replay.ring_bytes)
     hub = Hub(ring, unsent_bytes=links.unsent_bytes, linger_s=links.linger_s)
@@ -104,7 +109,7 @@ async def running_relay(
     heartbeats = Heartbeats(hub, interval_s=links.heartbeat_s, retry_ms=links.retry_ms)
     edge = Edge(hub, feed, admission, heartbeats, links)
     methods = Methods(edge, history, catalogue, settings.grpc)
-    app = build_app(edge, history, catalogue, methods, Health(edge.obstacle), home=home)
+    app = build_app(routes_of(edge, history, catalogue, methods), home=home)
     async with reader, asyncio.TaskGroup() as tasks:
         running = [
             tasks.create_task(feed.run(), name="feed"),
@@ -127,58 +132,14 @@ async def running_relay(
         await ended(*running)
 
 
-def load_credentials(settings: AuthSettings) -> tuple[KeyStore, TokenSigner]:
-    """Read the keys and token secrets; raise `StartError` when there are none or they are wrong."""
-    file_text = "" if settings.keys_file is None else _read(settings.keys_file, "RELAY_AUTH_KEYS_FILE")
-    try:
-        keys = KeyStore.load(text=settings.keys.get_secret_value(), file_text=file_text)
-        if not len(keys):
-            raise StartError(
-                "no API keys: set RELAY_AUTH_KEYS or RELAY_AUTH_KEYS_FILE; make one with: stream-relay key new"
-            )
-        secrets = settings.token_secrets.get_secret_value()
-        if not secrets:
-            raise StartError(
-                "RELAY_AUTH_TOKEN_SECRETS is not set; all relays need the same; make one with: stream-relay key secret"
-            )
-        return keys, TokenSigner.parse(secrets)
-    except InvalidKeys as error:
-        raise StartError(str(error)) from error
-
-
-def load_catalogue(games_file: Path | None) -> Catalogue:
-    """Read the games; raise `StartError` when the operator's file is wrong."""
-    try:
-        return Catalogue.load(None if games_file is None else _read(games_file, "RELAY_GAMES_FILE"))
-    except InvalidCatalogue as error:
-        raise StartError(f"{games_file}: {error}") from error
-
-
-def _check_games(keys: KeyStore, catalogue: Catalogue) -> None:
-    """Refuse a key for a game that there is not: a misspelt one would open nothing, and nobody would be told."""
-    for key in keys.keys():  # noqa: SIM118 - a store is no mapping
-        if unknown := sorted((key.games or frozenset()) - catalogue.slugs):
-            raise StartError(
-                f"key {key.id!r}: games holds {unknown[0]!r}, which is not in the catalogue; "
-                f"known games: {', '.join(sorted(catalogue.slugs))}"
-            )
-
-
-async def stop_requested() -> None:
-    """Wait for SIGTERM or SIGINT. A second one kills the process at once, as if we had no handler."""
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    signals = (signal.SIGTERM, signal.SIGINT)
-
-    def on_signal() -> None:
-        stop.set()
-        for number in signals:
-            loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_DFL)
-
-    for number in signals:
-        loop.add_signal_handler(number, on_signal)
-    await stop.wait()
+def routes_of(edge: Edge, history: History, catalogue: Catalogue, methods: Methods) -> Iterator[Iterable[web.RouteDef]]:
+    """Yield the routes of everything that answers on the HTTP port."""
+    yield Routes(edge, history, catalogue).table()
+    yield Rest(edge, history, catalogue).table()
+    yield Health(edge.obstacle).table()
+    yield Metrics(edge, history).table()
+    yield Docs().table()
+    yield Proxy(edge, history, catalogue, methods).table()
 
 
 @asynccontextmanager
@@ -215,10 +176,3 @@ def _bind(settings: HttpSettings) -> socket.socket:
             with suppress(OSError):  # sandboxes do not know all that Linux does
                 listener.setsockopt(socket.IPPROTO_TCP, option, value)
     return listener
-
-
-def _read(path: Path, setting: str) -> str:
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise StartError(f"{setting}={str(path)!r} cannot be read: {error}") from error

@@ -4,6 +4,6 @@ For users: docs/file-replay.md. `replay` composes the other modules; of those, o
 and `progress` touch anything outside the process.
 """
 
-from backends.file.replay import FileReplay
+from backends.file.backend import FileReplay
 
 __all__ = ["FileReplay"]

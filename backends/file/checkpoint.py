@@ -15,8 +15,8 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from backends.contract import SourceError
-from backends.file.place import Pass, Place
-from backends.file.sources import Recording
+from backends.file.offset import Pass, Place
+from backends.file.recording.sources import Recording
 from rounds.round import Int63
 
 _EVERY_S: Final = 1.0

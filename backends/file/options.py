@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from backends.contract import InvalidOptions
-from backends.file.formats import FORMATS, Format
+from backends.file.recording.formats import FORMATS, Format
 from rounds import Catalogue, UnknownGame
 
 MAX_SPEED: Final = math.inf

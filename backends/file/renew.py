@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from backends.contract import SourceError
-from backends.file.place import Place
+from backends.file.offset import Place
 from rounds import Round
 from rounds.times import utc_text
 

@@ -12,16 +12,17 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
-from backends.backoff import Backoff
 from backends.contract import BackendContext, Captured, Rejected, SourceError
-from backends.known_rounds import KnownRounds
-from backends.log_settings import LogSettings, LogUnavailable
-from backends.postgres.frontier import MAX_ID
 from backends.postgres.mapping import RowMapper, item_of
-from backends.postgres.notify_options import NotifyOptions, game_type_column, page_statement, read_source
-from backends.postgres.notify_session import ConnectionLost, ask, open_connection
+from backends.postgres.notify.frontier import MAX_ID
+from backends.postgres.notify.options import NotifyOptions, game_type_column, page_statement, read_source
+from backends.postgres.notify.session import ConnectionLost, ask, open_connection
 from backends.postgres.options import PostgresOptions
 from backends.postgres.statements import statement
+from backends.publish.stored_ids import KnownRounds
+from roundlog.backoff import Backoff
+from roundlog.errors import LogUnavailable
+from roundlog.settings import LogSettings
 
 log = structlog.get_logger()
 

@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 
 import uvloop
 
-from backends.log import LogSettings
-from relay.log_reader import LogReader
+from roundlog.reader import LogReader
+from roundlog.settings import LogSettings
 
 _PATIENCE_S: Final = 120.0
 

@@ -6,11 +6,13 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from backends.log import LogInfo, LogSettings, connect, open_log
 from bench._nats import NatsServer
 from bench._rounds import endless
 from bench.fanout.publisher import Publisher
 from bench.fanout.wire import Wire
+from roundlog.connection import connect
+from roundlog.settings import LogSettings
+from roundlog.stream import LogInfo, open_log
 from rounds import Cursor, Round, log_subject
 from rounds.round import with_cursor
 

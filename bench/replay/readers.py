@@ -16,10 +16,10 @@ import uvloop
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from backends.log import LogSettings
 from bench._followers import STREAM
-from relay.history import PAGE
-from relay.log_reader import LogReader
+from relay.history.history import PAGE
+from roundlog.reader import LogReader
+from roundlog.settings import LogSettings
 from rounds.subjects import LOG_SUBJECTS
 
 _PENDING_MSGS: Final = 1 << 20
@@ -139,7 +139,7 @@ def _config(**more: Any) -> ConsumerConfig:
 
 
 WAYS: Final[Mapping[str, tuple[Read, float]]] = {
-    "`relay.log_reader`, batched direct get": (log_reader, 1.0),
+    "`roundlog.reader`, batched direct get": (log_reader, 1.0),
     "nats-py, batched direct get": (batched_direct_get, 0.1),
     "nats-py, push consumer": (push_consumer, 0.1),
     "nats-py, pull consumer, `fetch`": (fetched, 0.1),

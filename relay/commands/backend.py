@@ -16,7 +16,7 @@ Dsn = Annotated[str | None, typer.Option(help="Connect as somebody who may, such
 Print = Annotated[bool, typer.Option("--print", help="Print the SQL for a DBA, and run nothing.")]
 
 CARED_FOR: Final = ("postgres-notify", "postgres-replication")
-"""Backends whose source we can do something for; see `backends.postgres.care`."""
+"""Backends whose source we can do something for; see `backends.postgres.admin`."""
 
 _load: Callable[[dict[str, Any]], Any]
 
@@ -82,7 +82,7 @@ def teardown(
         return
 
     async def work() -> None:
-        from backends.postgres.care import run_sql
+        from backends.postgres.admin import run_sql
 
         await run_sql(care.options, care.teardown_sql())
         typer.echo(f"{care.options.shown_dsn}: {care.options.table} is removed")
@@ -93,7 +93,7 @@ def teardown(
 @backend_app.command()
 def check(backend: Backend = None, option: Options = None) -> None:
     """Check everything that the backend needs; each failure says what to run. Exit code 1 when there is one."""
-    from backends.postgres.care import Verdict
+    from backends.postgres.admin import Verdict
 
     care = _care("needs nothing that could be checked", backend, option)
     failures = 0
@@ -112,7 +112,7 @@ def check(backend: Backend = None, option: Options = None) -> None:
 @backend_app.command()
 def status(backend: Backend = None, option: Options = None) -> None:
     """Say how capture stands: who reads, what was confirmed last, how much waits, what the log has."""
-    from relay.newest import newest_round
+    from relay.commands.newest import newest_round
 
     care = _care("has no state outside its process, whose port tells it (RELAY_INGEST_PORT)", backend, option)
     log_settings = _load({}).nats
@@ -134,7 +134,7 @@ def backfill(
     rate: Annotated[float, typer.Option("--rate", min=0, help="Rounds per second at most; 0: no limit.")] = 0,
 ) -> None:
     """Put rounds that are already in the table into the log, without those that it has. Go on by running it again."""
-    from relay.backfill import backfill as work
+    from relay.commands.backfill import backfill as work
 
     settings = _load(chosen(backend, option))
     _check_cared_for(settings.backend.name, "has no table to fill the log from; stream-relay ingest reads all it has")
@@ -148,7 +148,7 @@ def _care(lack: str, backend: str | None, option: list[str] | None, dsn: str | N
     settings = _load(chosen(backend, option)).backend
     _check_cared_for(settings.name, lack)
     try:
-        from backends.postgres.care import care_of
+        from backends.postgres.admin import care_of
 
         # A DBA's connection will do where there is no other.
         given = settings.options if dsn is None else {"dsn": dsn, **settings.options}

@@ -2,9 +2,9 @@
 
 from auth.keys import InvalidKeys
 from backends.contract import BackendError
-from backends.log import LogError
-from relay.commands.client import Refused
+from relay.commands.client.follow import Refused
 from relay.errors import StartError
+from roundlog.errors import LogError
 
 _TELLABLE = (StartError, LogError, BackendError, InvalidKeys, Refused)
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from relay.commands import backend as backend_commands
-from relay.commands import client_commands
+from relay.commands.client import commands as client_commands
 from relay.commands.run import fail
 from relay.commands.run import run as run_command
 
@@ -65,9 +65,9 @@ def dev(
     """Run everything on this machine: NATS, recorded rounds as if live, a relay. For trying it out."""
     from rich.console import Console
 
+    from relay.config.settings import origins
     from relay.demo.dev import dev as run
     from relay.demo.dev import passed_over
-    from relay.settings import origins
 
     given = _ports(port, grpc_port)
     if backend is not None:
@@ -95,7 +95,7 @@ def ingest(
     option: Annotated[list[str] | None, typer.Option("--option", "-o", help="A backend option, NAME=VALUE.")] = None,
 ) -> None:
     """Run a backend: capture rounds from their source and publish them to the log."""
-    from relay.ingest import ingest as run
+    from relay.commands.ingest import ingest as run
 
     run_command(run(_settings(backend_commands.chosen(backend, option))))
 
@@ -146,8 +146,8 @@ def _ports(http: int | None, grpc: int | None) -> dict[str, Any]:
 
 def _settings(overrides: dict[str, Any], *, log_level: str | None = None) -> Any:
     """Load settings and set up logging; stop with one line per fault."""
-    from relay.logs import configure
-    from relay.settings import InvalidSettings, load
+    from relay.config.logs import configure
+    from relay.config.settings import InvalidSettings, load
 
     try:
         settings = load(overrides)

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from relay.settings import Settings, masked, origins, variables
+from relay.config.settings import Settings, masked, origins, variables
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

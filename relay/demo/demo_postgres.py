@@ -15,9 +15,9 @@ import asyncpg
 from backends.contract import BackendContext, Captured
 from backends.postgres.statements import statement
 from backends.registry import make_backend
+from backends.settings import BackendSettings
 from relay.demo.embedded_postgres import postgres_server
 from relay.demo.postgres_programs import find_programs
-from relay.sections import BackendSettings
 
 _TABLE: Final = """
 CREATE TABLE rounds (

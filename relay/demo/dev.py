@@ -16,15 +16,18 @@ from rich.console import Console
 from auth.keys import DEMO_KEY, KeyStore
 from auth.tokens import TokenSigner
 from backends.contract import BackendContext
-from backends.ingest import run_ingest
-from backends.log_settings import CONNECTION_FIELDS
+from backends.ingest.run import run_ingest
 from backends.recordings import bundled
 from backends.registry import make_backend
-from backends.tasks import heed_cancellation
+from backends.settings import BackendSettings
+from relay.config.files import load_catalogue
+from relay.config.sections import DrainSettings
+from relay.config.settings import Settings
 from relay.demo.embedded_nats import nats_server
-from relay.sections import BackendSettings, DrainSettings
-from relay.serve import Addresses, load_catalogue, running_relay, stop_requested
-from relay.settings import Settings
+from relay.serve import Addresses, running_relay
+from relay.signals import stop_requested
+from roundlog.settings import CONNECTION_FIELDS
+from roundlog.tasks import heed_cancellation
 
 _DEMO_BACKEND: Final = {"loop": True, "shift_to_now": True, "speed": 10}
 """The slowest game of the recording finishes a round every 30 s; ten times as fast, a newcomer waits 3 s at most."""
@@ -111,7 +114,7 @@ def _grpc_address(settings: Settings) -> dict[str, object]:
 def _page() -> str | None:
     """The browser sample: from the source tree, or the copy in the wheel."""
     package = Path(__file__).parents[1]
-    for path in (package.parent / "samples/browser/index.html", package / "static/demo.html"):
+    for path in (package.parent / "samples/browser/index.html", Path(__file__).parent / "demo.html"):
         if path.exists():
             return path.read_text("utf-8")
     return None

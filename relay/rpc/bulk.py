@@ -2,7 +2,7 @@
 
 Owns what the method ``Replay`` yields, and that it ends: at the head of the log as it was at the call, where rounds are
 gone, or where the log stays away. How the log is read (in pages of which all replays together hold few, one ahead, in
-fair turns) and what is a gap are those of `relay.replay`. The writing is not shared: there, rounds become items, which
+fair turns) and what is a gap are those of `replay`. The writing is not shared: there, rounds become items, which
 the ring and live links have a use for, and the way leads on to the live stream. Here nobody else asks for these
 rounds, so that each is read and written once, without an item, at half the cost (docs/benchmarks.md).
 """
@@ -14,17 +14,19 @@ from typing import Final
 
 import structlog
 
-from backends.backoff import Backoff
-from backends.log import LogError
-from relay.budget import FEW
-from relay.edge import Edge
-from relay.held_pages import HeldPages
-from relay.history import History, LogChanged, Stretch
-from relay.hub import Wanted
-from relay.item import Item, LogEntry
-from relay.link import CloseReason
+from relay.history.budget import FEW
+from relay.history.held_pages import HeldPages
+from relay.history.history import History, LogChanged, Stretch
+from relay.history.start import hello, resume
+from relay.links.registry import Edge
+from relay.live.bounds import Gap, GapReason
+from relay.live.hub import Wanted
+from relay.live.item import Item
+from relay.live.link import CloseReason
 from relay.rpc.link import RpcLink
-from relay.start import Gap, GapReason, hello, resume
+from roundlog.backoff import Backoff
+from roundlog.entry import LogEntry
+from roundlog.errors import LogError
 from rounds import Cursor, Filter, InvalidRound
 
 log = structlog.get_logger()

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from relay.encode import Renderable
 from relay.errors import BadRequest
+from relay.history.start import LATEST_MS, MAX_LAST, MAX_SPEED, MIN_SPEED, Start
+from relay.live.encode import Renderable
 from relay.rpc.wire import round_bytes
-from relay.start import LATEST_MS, MAX_LAST, MAX_SPEED, MIN_SPEED, Start
 from rounds import Cursor, Filter
 from rounds import datastream_pb2 as pb
 

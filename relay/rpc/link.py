@@ -1,24 +1,20 @@
 """Links of the gRPC service as the hub sees them: events become metadata, an end becomes a status.
 
-`GrpcLink` hands messages to its handler through a sink; `ProxyLink` writes prepared bytes to the transport, as SSE
-does.
+`GrpcLink` hands messages to its handler through a sink. Links of the HTTP proxy are in `relay.rpc.connect.link`.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from aiohttp import HttpVersion11, web
-
-from relay.encode import Form, chunk
-from relay.hub import Hub
-from relay.link import CloseReason, Drain, Goodbye, Link, Sink
+from relay.history.start import Start
+from relay.live.encode import Form
+from relay.live.hub import Hub
+from relay.live.link import CloseReason, Drain, Goodbye, Link, Sink
 from relay.rpc.convert import gap_message
-from relay.rpc.dialect import Dialect, EnvelopedRound
-from relay.rpc.sink import HeldBack, MessageSink
+from relay.rpc.sink import MessageSink
 from relay.rpc.status import Ending, Metadata, ending_of_gap, ending_of_goodbye, metadata_of
 from relay.rpc.wire import Messages, ProtobufRound
-from relay.start import Start
 
 
 class RpcLink(Link):
@@ -106,34 +102,3 @@ class GrpcLink(RpcLink):
         if self.ended is not None and self.sink.is_cut and self.sink.has_lost:
             return ending_of_goodbye(replace(self.ended, cursor=None))  # the place is behind what never got through
         return super().ending
-
-
-class ProxyLink(RpcLink):
-    """A stream over plain HTTP. What is written before `open` waits for the response's headers."""
-
-    __slots__ = ("_chunked", "_dialect")
-
-    def __init__(
-        self, hub: Hub, request: web.Request, dialect: Dialect, *, max_age_s: float, allow_gap: bool = False
-    ) -> None:
-        self._dialect = dialect
-        self._chunked = request.version >= HttpVersion11
-        form, drain = EnvelopedRound(dialect, self._chunked), request.writer.drain
-        super().__init__(hub, HeldBack(), form, max_age_s=max_age_s, drain=drain, allow_gap=allow_gap)
-
-    def open(self, transport: asyncio.WriteTransport) -> None:
-        """Write what waited, and from now on at once."""
-        held, self.transport = self.transport, transport
-        if isinstance(held, HeldBack) and held.data:
-            transport.write(bytes(held.data))
-
-    def write(self, element: bytes) -> None:
-        """Write one element of the stream."""
-        self.transport.write(chunk(element) if self._chunked else element)
-
-    def write_gap(self, event: Mapping[str, object]) -> None:
-        self.write(self._dialect.wrap(self._dialect.write(gap_message(event))))
-
-    def say_goodbye(self, goodbye: Goodbye) -> None:
-        super().say_goodbye(goodbye)
-        self.write(self._dialect.end(self.ending or ending_of_goodbye(goodbye)))

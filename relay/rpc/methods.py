@@ -10,18 +10,18 @@ from typing import Final, NamedTuple
 from google.protobuf.message import Message
 
 from auth.tokens import Grant
-from relay.edge import Edge
+from relay.admission.subscription import named_games, wanted
+from relay.config.sections import GrpcSettings
 from relay.errors import BadRequest, TooManyCalls
-from relay.history import History
-from relay.hub import Wanted
-from relay.past import DEFAULT_LIMIT, MAX_LIMIT, Query, look_back
+from relay.history.history import History
+from relay.history.query import DEFAULT_LIMIT, MAX_LIMIT, Query, look_back
+from relay.history.start import Start
+from relay.links.registry import Edge
+from relay.live.hub import Wanted
 from relay.rpc.bulk import Bulk, Write
 from relay.rpc.convert import read_cursor, read_filter, read_start, read_times, round_message
 from relay.rpc.link import RpcLink
 from relay.rpc.wire import round_bytes
-from relay.sections import GrpcSettings
-from relay.start import Start
-from relay.subscription import named_games, wanted
 from rounds import Catalogue
 from rounds import datastream_pb2 as pb
 

@@ -10,12 +10,12 @@ import structlog
 from grpc import aio
 from grpc_reflection.v1alpha import reflection
 
+from relay.config.sections import GrpcSettings
 from relay.errors import StartError
 from relay.rpc.health import HEALTH, Health
 from relay.rpc.methods import SERVICE
 from relay.rpc.tls import credentials
-from relay.rpc.together import enable
-from relay.sections import GrpcSettings
+from relay.rpc.write_hint import enable
 
 log = structlog.get_logger()
 

@@ -17,16 +17,16 @@ from multidict import CIMultiDict
 
 from auth.credentials import find_key
 from auth.tokens import Grant
-from relay.edge import Edge
 from relay.errors import BadRequest
-from relay.history import History
-from relay.link import CloseReason
+from relay.history.history import History
+from relay.links.registry import Edge
+from relay.links.session import Session
+from relay.live.link import CloseReason
 from relay.rpc.link import GrpcLink
 from relay.rpc.methods import SERVICE, STREAMS, UNARY, Methods
 from relay.rpc.status import ending_of, metadata_of
-from relay.rpc.together import hold
 from relay.rpc.wire import stored_entries
-from relay.session import Session
+from relay.rpc.write_hint import hold
 from rounds import Catalogue
 from rounds import datastream_pb2 as pb
 

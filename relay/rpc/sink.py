@@ -5,8 +5,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from relay.rpc.together import TOGETHER
 from relay.rpc.wire import Messages
+from relay.rpc.write_hint import TOGETHER
 
 _LOW_WATER_BYTES: Final = 64 << 10
 

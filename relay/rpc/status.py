@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 from grpc import StatusCode
 
 from relay.errors import CursorLost, Unavailable, refusal_of
-from relay.link import CloseReason, Goodbye
-from relay.start import Bounds, GapReason
+from relay.live.bounds import Bounds, GapReason
+from relay.live.link import CloseReason, Goodbye
 from rounds import Cursor
 
 Metadata = tuple[tuple[str, str], ...]

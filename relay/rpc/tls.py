@@ -6,8 +6,8 @@ from pathlib import Path
 import grpc
 import structlog
 
+from relay.config.sections import GrpcSettings
 from relay.errors import StartError
-from relay.sections import GrpcSettings
 
 log = structlog.get_logger()
 

@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from relay.encode import Renderable
-from relay.item import LogEntry
+from relay.live.encode import Renderable
+from roundlog.entry import LogEntry
 from rounds import Round
 from rounds.round import extras_fault, read_unchecked
 from rounds.subjects import is_slug

@@ -10,7 +10,8 @@ import msgspec
 import structlog
 
 from backends.contract import Captured, Rejected
-from backends.log import LogSettings, connect
+from roundlog.connection import connect
+from roundlog.settings import LogSettings
 from rounds import Round
 from tests.nats import NatsServer
 

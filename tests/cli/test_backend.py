@@ -3,7 +3,7 @@
 import pytest
 
 from backends.contract import BackendError
-from backends.postgres.care import care_of
+from backends.postgres.admin import care_of
 from backends.registry import known_backends
 from relay.commands.backend import CARED_FOR
 from tests.cli.command import assert_one_line, run

@@ -22,10 +22,10 @@ import pytest
 
 from auth.keys import KeyStore
 from auth.tokens import TokenSigner
-from backends.log import LogSettings
-from relay.sections import DrainSettings, GrpcSettings, HttpSettings, ReplaySettings
+from relay.config.sections import DrainSettings, GrpcSettings, HttpSettings, ReplaySettings
+from relay.config.settings import Settings
 from relay.serve import Addresses, running_relay
-from relay.settings import Settings
+from roundlog.settings import LogSettings
 from rounds import Round
 from rounds.times import utc_text
 from tests.backends.file.replaying import played, replay, rounds_of

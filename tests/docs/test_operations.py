@@ -4,8 +4,8 @@ from typing import Final
 
 import pytest
 
-from relay.capacity import Capacity, LinkProtocol
-from relay.sections import LinkSettings
+from relay.admission.capacity import Capacity, LinkProtocol
+from relay.config.sections import LinkSettings
 from tests.docs.pages import table, text_of
 
 ROWS: Final[dict[str, tuple[LinkProtocol, ...]]] = {

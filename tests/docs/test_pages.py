@@ -9,15 +9,17 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from relay import app, frames
+from relay.config.sections import LinkSettings
+from relay.config.settings import Settings, variables
 from relay.errors import REFUSALS, Unavailable
-from relay.link import CloseReason, Goodbye
-from relay.metrics import Metrics
-from relay.rest import HISTORY_PARAMETERS
+from relay.http import application as app
+from relay.http.metrics import Metrics
+from relay.http.rest import HISTORY_PARAMETERS
+from relay.http.websocket import frames
+from relay.http.websocket.link import CLOSE_CODES
+from relay.links.messages import Action, ClientMessage
+from relay.live.link import CloseReason, Goodbye
 from relay.rpc.status import ending_of, ending_of_goodbye
-from relay.sections import LinkSettings
-from relay.settings import Settings, variables
-from relay.websocket import CLOSE_CODES, Action, ClientMessage
 from rounds import Catalogue
 from tests.clients.tools import ROOT
 from tests.docs.pages import PAGES, anchors, blocks, links, table, text_of, words
@@ -59,7 +61,7 @@ def test_table_of_errors_is_that_of_the_code() -> None:
     """Every status with its code; none is left out, none made up."""
     refusals = {(refusal.status, refusal.code) for refusal in REFUSALS.values()}
     others = {*app.HTTP_CODES.items(), (400, "bad_request"), (500, "internal")}
-    source = inspect.getsource(app) + (ROOT / "relay" / "http_protocol.py").read_text("utf-8")
+    source = inspect.getsource(app) + (ROOT / "relay/http/protocol.py").read_text("utf-8")
     literal = {(500, word) for word in re.findall(r'error_response\(500, "(\w+)"', source)}
 
     documented = {(int(status), words(code)[0]) for status, code, *_ in table(text_of("errors.md"), "status")}

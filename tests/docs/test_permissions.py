@@ -11,9 +11,10 @@ from structlog.testing import capture_logs
 from auth.keys import DEMO_KEY
 from backends.contract import BackendContext
 from backends.file import FileReplay
-from backends.ingest import run_ingest
-from backends.log import LogSettings, connect
-from backends.rejects import RejectsStream
+from backends.ingest.run import run_ingest
+from backends.publish.rejects import RejectsStream
+from roundlog.connection import connect
+from roundlog.settings import LogSettings
 from rounds import Catalogue
 from tests.backends.file.replaying import jsonl, round_at
 from tests.docs.pages import blocks, text_of

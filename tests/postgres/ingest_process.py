@@ -12,10 +12,10 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from backends.ingest import run_ingest
-from backends.log import LogSettings
-from backends.postgres.replication import PostgresReplication
-from backends.publisher import PublisherSettings
+from backends.ingest.run import run_ingest
+from backends.postgres.replication.backend import PostgresReplication
+from backends.publish.settings import PublisherSettings
+from roundlog.settings import LogSettings
 from tests.nats import NatsServer
 from tests.postgres.reading import CONTEXT
 from tests.postgres_server import PostgresServer

@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from backends.contract import Backend, BackendContext, Captured, Rejected
-from backends.postgres.notify import PostgresNotify
+from backends.postgres.notify.backend import PostgresNotify
 from backends.postgres.statements import statement
-from backends.tasks import ended
+from roundlog.tasks import ended
 from rounds import Catalogue
 from tests.postgres_server import PostgresServer
 

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from backends.contract import BackendContext, Captured, Rejected
-from backends.postgres.replication import PostgresReplication
-from backends.tasks import ended
+from backends.postgres.replication.backend import PostgresReplication
+from roundlog.tasks import ended
 from rounds import Catalogue, Round
 from tests.postgres_server import PostgresServer
 

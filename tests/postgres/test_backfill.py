@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from backends.contract import Backend, SourceError
-from backends.ingest import run_ingest
-from backends.log import LogSettings
+from backends.ingest.run import run_ingest
 from backends.postgres.backfill import Range, TableBackfill
-from backends.postgres.notify_options import NotifyOptions
-from backends.publisher_settings import PublisherSettings
-from backends.tasks import ended
-from relay.backfill import backfill
-from relay.sections import BackendSettings
-from relay.settings import Settings
+from backends.postgres.notify.options import NotifyOptions
+from backends.publish.settings import PublisherSettings
+from backends.settings import BackendSettings
+from relay.commands.backfill import backfill
+from relay.config.settings import Settings
+from roundlog.settings import LogSettings
+from roundlog.tasks import ended
 from tests.backends.harness import stored
 from tests.cli.command import COMMAND
 from tests.cli.command import run as run_command
@@ -188,7 +188,7 @@ async def test_command_publishes_as_the_settings_say_and_holds_no_progress_back(
         seen.append(settings)
         return await run_ingest(backend, log, settings, **more)
 
-    monkeypatch.setattr("relay.backfill.run_ingest", record)
+    monkeypatch.setattr("backends.ingest.backfill.run_ingest", record)
     settings = Settings(
         nats=LogSettings(url=nats.url),
         publish=PublisherSettings(max_in_flight=7, confirm_lag_s=600),

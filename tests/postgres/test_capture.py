@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.contract import Captured, Rejected
-from backends.postgres.capture import Capture, ColumnMissing, Item, TableRenamed, WalPosition
 from backends.postgres.options import PostgresOptions
-from backends.postgres.pgoutput import InvalidMessage
+from backends.postgres.replication.capture import Capture, ColumnMissing, Item, TableRenamed, WalPosition
+from backends.postgres.replication.protocol.pgoutput import InvalidMessage
 from rounds import Catalogue
 from tests.postgres import wal_frames as frames
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.postgres.frontier import MAX_ID, Frontier, Span
+from backends.postgres.notify.frontier import MAX_ID, Frontier, Span
 
 
 def test_rows_without_holes_are_news_once_and_safe() -> None:

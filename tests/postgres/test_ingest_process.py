@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,18 +11,22 @@ import aiohttp
 import pytest
 
 from backends.backlog import BacklogWatch
-from backends.log_settings import LogSettings
-from backends.observed import Observed
-from backends.postgres.replication import PostgresReplication
-from backends.postgres.slot import SlotState
-from backends.publisher_settings import PublisherSettings
+from backends.contract import Backend
+from backends.ingest.instrumented import Observed
+from backends.ingest.metrics import IngestMetrics
+from backends.ingest.process import watched_ingest
+from backends.ingest.settings import IngestSettings
+from backends.postgres.replication.backend import PostgresReplication
+from backends.postgres.replication.slot import SlotState
+from backends.publish.acks import Stats
+from backends.publish.settings import PublisherSettings
+from backends.settings import BackendSettings
+from relay.commands.ingest import exposing
+from relay.config.settings import Settings
 from relay.errors import StartError
-from relay.ingest import watched_ingest
-from relay.ingest_metrics import IngestMetrics, serving_metrics
-from relay.sections import BackendSettings, IngestSettings
-from relay.settings import Settings
+from roundlog.settings import LogSettings
 from tests.backends.harness import stored
-from tests.backends.test_rejects import kept
+from tests.backends.publish.test_rejects import kept
 from tests.nats import NatsServer
 from tests.postgres.ingesting import CONTEXT, WAIT_S, notify_backend, set_up_notify, until
 from tests.postgres_server import PostgresServer
@@ -39,6 +43,11 @@ def served_at(port: int, nats: NatsServer) -> Settings:
     )
 
 
+def exposed_ingest(settings: Settings, backend: Backend[Any]) -> AbstractAsyncContextManager[asyncio.Task[Stats]]:
+    """Run a backend as the command ``ingest`` does, with its probes and metrics."""
+    return watched_ingest(settings, backend, CONTEXT, expose=exposing(settings.ingest))
+
+
 async def test_metrics_and_probes_tell_what_the_process_does(
     postgres: PostgresServer, nats: NatsServer, unused_tcp_port: int
 ) -> None:
@@ -49,7 +58,10 @@ async def test_metrics_and_probes_tell_what_the_process_does(
     backend = notify_backend(postgres, retry_max_s=0.2)
     base = f"http://127.0.0.1:{unused_tcp_port}"
 
-    async with aiohttp.ClientSession(base) as client, watched_ingest(settings, backend, CONTEXT):
+    async with (
+        aiohttp.ClientSession(base) as client,
+        exposed_ingest(settings, backend),
+    ):
         await until(lambda: backend.status.state == "reading")
         await postgres.insert_rounds(1, 10)
         await postgres.execute("INSERT INTO rounds VALUES (11, 'crash', NULL, NULL, '{}')")
@@ -83,7 +95,7 @@ async def test_busy_port_is_one_sentence_with_the_setting(postgres: PostgresServ
     metrics = IngestMetrics(Observed(backend), "postgres-notify", BacklogWatch(backend))
     settings = IngestSettings(host="127.0.0.1", port=busy.sockets[0].getsockname()[1])
     with pytest.raises(StartError, match="RELAY_INGEST_PORT"):
-        async with serving_metrics(metrics, settings):
+        async with exposing(settings)(metrics):
             pass
     busy.close()
 
@@ -107,7 +119,7 @@ async def watched(
     backend = PostgresReplication(settings.backend.options, CONTEXT)
     async with (
         aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client,
-        watched_ingest(settings, backend, CONTEXT),
+        exposed_ingest(settings, backend),
     ):
         await until(lambda: backend.status.state == "streaming")
         yield backend, client
@@ -128,7 +140,7 @@ async def test_rounds_held_back_by_confirm_lag_are_acked_and_the_process_is_read
     postgres: PostgresServer, nats: NatsServer, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What waits for the server's fsync is in the log: it is no round unacked, no latency, and no log that is stuck."""
-    monkeypatch.setattr("relay.ingest_metrics._STUCK_S", 0.5)
+    monkeypatch.setattr("backends.ingest.metrics._STUCK_S", 0.5)
     await postgres.make_rounds_table()
     async with watched(postgres, nats, unused_tcp_port, confirm_lag_s=600) as (backend, client):
         await postgres.insert_rounds(1, 100)
@@ -170,7 +182,10 @@ async def test_rows_that_wait_are_counted_for_notify_too(
     settings = served_at(unused_tcp_port, nats)
     backend = notify_backend(postgres)
     base = f"http://127.0.0.1:{unused_tcp_port}"
-    async with aiohttp.ClientSession(base) as client, watched_ingest(settings, backend, CONTEXT):
+    async with (
+        aiohttp.ClientSession(base) as client,
+        exposed_ingest(settings, backend),
+    ):
         await until(lambda: backend.status.state == "reading")
         await nats.kill()
         await postgres.insert_rounds(1, 50)

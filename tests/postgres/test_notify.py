@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import pytest
 
 from backends.contract import Captured, InvalidOptions, Rejected, SourceError
-from backends.postgres.notify import PostgresNotify
+from backends.postgres.notify.backend import PostgresNotify
 from tests.postgres.ingesting import CONTEXT, notify_backend, reading, set_up_notify, until
 from tests.postgres_server import PostgresServer
 

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from backends.contract import SourceError
-from backends.postgres.care import care_of
+from backends.postgres.admin import care_of
 from tests.backends.harness import Wire
 from tests.postgres.ingesting import notify_backend, reading, set_up_notify, until
 from tests.postgres.pooler import PROGRAM, pooler_before

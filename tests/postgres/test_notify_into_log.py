@@ -12,13 +12,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from backends.connection import connect
 from backends.contract import Backend
-from backends.ingest import run_ingest
-from backends.log_settings import LogSettings
-from backends.postgres.replication import PostgresReplication
-from backends.publisher_settings import PublisherSettings
-from backends.tasks import ended
+from backends.ingest.run import run_ingest
+from backends.postgres.replication.backend import PostgresReplication
+from backends.publish.settings import PublisherSettings
+from roundlog.connection import connect
+from roundlog.settings import LogSettings
+from roundlog.tasks import ended
 from tests.backends.harness import captured_events, stored
 from tests.nats import NatsServer
 from tests.postgres.ingesting import CONTEXT, notify_backend, set_up_notify

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from backends.postgres.pgoutput import (
+from backends.postgres.replication.protocol.pgoutput import (
     Begin,
     Commit,
     Insert,
@@ -16,7 +16,14 @@ from backends.postgres.pgoutput import (
     Relation,
     decode,
 )
-from backends.postgres.wal import DATA_START, Keepalive, format_lsn, parse_keepalive, parse_lsn, status_update
+from backends.postgres.replication.protocol.wal import (
+    DATA_START,
+    Keepalive,
+    format_lsn,
+    parse_keepalive,
+    parse_lsn,
+    status_update,
+)
 from tests.postgres import wal_frames as frames
 
 

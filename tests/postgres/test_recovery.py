@@ -7,15 +7,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from backends.connection import connect
-from backends.log_settings import LogSettings
+from backends.ingest.process import watched_ingest
 from backends.postgres.backfill import TableBackfill
-from backends.postgres.slot import SlotLost
+from backends.postgres.replication.slot import SlotLost
 from backends.registry import make_backend
-from relay.backfill import backfill
-from relay.ingest import watched_ingest
-from relay.sections import BackendSettings
-from relay.settings import Settings
+from backends.settings import BackendSettings
+from relay.commands.backfill import backfill
+from relay.config.settings import Settings
+from roundlog.connection import connect
+from roundlog.settings import LogSettings
 from tests.backends.harness import stored
 from tests.nats import NatsServer
 from tests.postgres.ingesting import CONTEXT

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from backends.contract import SourceError
-from backends.postgres.capture import ColumnMissing
-from backends.postgres.slot import SlotLost, SlotState
+from backends.postgres.replication.capture import ColumnMissing
+from backends.postgres.replication.slot import SlotLost, SlotState
 from tests.backends.harness import Wire
 from tests.postgres.reading import CONFIRMED, HEAD, HOLDER, make_backend, reading, wait_for_sql
 from tests.postgres_server import PostgresServer

@@ -13,13 +13,14 @@ import pytest
 from nats.aio.client import Client
 from nats.js.errors import NotFoundError
 
-from backends.connection import connect
 from backends.contract import SourceError
-from backends.ingest import run_ingest
-from backends.log_settings import LogSettings
-from backends.postgres.replication import PostgresReplication
-from backends.publisher import Publisher, PublisherSettings
-from backends.tasks import ended
+from backends.ingest.run import run_ingest
+from backends.postgres.replication.backend import PostgresReplication
+from backends.publish.publisher import Publisher
+from backends.publish.settings import PublisherSettings
+from roundlog.connection import connect
+from roundlog.settings import LogSettings
+from roundlog.tasks import ended
 from tests.backends.harness import DeadLetters, Source, Wire, captured_events, make_round, stored
 from tests.nats import NatsServer
 from tests.postgres.ingest_process import IngestProcess, ingesting

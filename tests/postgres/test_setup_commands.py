@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from relay.demo.postgres_programs import command_as, find_programs, reachable_programs, server_account
-from tests.backends.test_rejects import kept
+from tests.backends.publish.test_rejects import kept
 from tests.nats import NatsServer
 from tests.postgres_server import PostgresServer
 

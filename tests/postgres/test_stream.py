@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from backends.postgres.capture import Capture
-from backends.postgres.link import Link, StreamLost
-from backends.postgres.slot import ReplicationOptions, Slot
-from backends.postgres.slot_place import SlotPlace
-from backends.postgres.stream import Stream
+from backends.postgres.replication.capture import Capture
+from backends.postgres.replication.protocol.connection import Link, StreamLost
+from backends.postgres.replication.slot import ReplicationOptions, Slot
+from backends.postgres.replication.slot_offset import SlotPlace
+from backends.postgres.replication.stream import Stream
 from rounds import Catalogue
 from tests.postgres import wal_frames as frames
 

@@ -2,7 +2,7 @@
 
 import struct
 
-from backends.postgres.pgoutput import EPOCH_US
+from backends.postgres.replication.protocol.pgoutput import EPOCH_US
 
 TABLE = 16384
 COLUMNS = ("round_id", "game_slug", "game_type", "finished_at", "extras")

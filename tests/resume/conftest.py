@@ -8,10 +8,10 @@ import pytest
 
 from auth.keys import KeyStore
 from auth.tokens import TokenSigner
-from backends.log import LogSettings
-from relay.sections import HttpSettings
+from relay.config.sections import HttpSettings
+from relay.config.settings import Settings
 from relay.serve import running_relay
-from relay.settings import Settings
+from roundlog.settings import LogSettings
 from tests.nats import NatsServer
 from tests.relay.conftest import wait_ready
 from tests.resume.log_writer import LogWriter

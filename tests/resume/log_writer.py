@@ -7,7 +7,10 @@ from typing import Any, Final, Self
 import msgspec
 from nats.aio.client import Client
 
-from backends.log import LogInfo, LogSettings, LogUnsuitable, connect, open_log
+from roundlog.connection import connect
+from roundlog.errors import LogUnsuitable
+from roundlog.settings import LogSettings
+from roundlog.stream import LogInfo, open_log
 from rounds import Cursor, Round, log_subject
 from rounds.times import utc_text
 

@@ -1,11 +1,11 @@
-"""A log in a list, for tests of what is built upon reading one. Answers what `relay.log_reader.LogReader` does."""
+"""A log in a list, for tests of what is built upon reading one. Answers what `roundlog.reader.LogReader` does."""
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
 from operator import attrgetter
 
-from relay.item import LogEntry
-from relay.log_reader import Page
+from roundlog.entry import LogEntry
+from roundlog.reader import Page
 
 
 @dataclass

@@ -6,15 +6,16 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, cast
 
-from relay.encode import SseBlock
-from relay.history import History
-from relay.hub import Hub, Wanted
-from relay.item import LogEntry
-from relay.link import Goodbye, Link
-from relay.log_reader import Page
-from relay.replay import Replay
-from relay.ring import Ring
-from relay.start import Bounds, Start
+from relay.history.history import History
+from relay.history.replay import Replay
+from relay.history.start import Start
+from relay.live.bounds import Bounds
+from relay.live.encode import SseBlock
+from relay.live.hub import Hub, Wanted
+from relay.live.link import Goodbye, Link
+from relay.live.ring import Ring
+from roundlog.entry import LogEntry
+from roundlog.reader import Page
 from rounds import Filter
 from tests.resume.log_writer import TEN_O_CLOCK_MS, make_round
 from tests.resume.memory_log import MemoryLog

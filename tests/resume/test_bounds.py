@@ -4,11 +4,11 @@ from typing import Any, cast
 
 import pytest
 
-from relay.history import History
-from relay.hub import Hub
-from relay.item import LogEntry
-from relay.ring import Ring
-from relay.start import Bounds
+from relay.history.history import History
+from relay.live.bounds import Bounds
+from relay.live.hub import Hub
+from relay.live.ring import Ring
+from roundlog.entry import LogEntry
 from tests.resume.log_writer import make_round
 from tests.resume.memory_log import MemoryLog
 

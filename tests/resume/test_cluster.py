@@ -7,10 +7,13 @@ from contextlib import suppress
 
 import pytest
 
-from backends.log import LogSettings, LogUnavailable, LogUnsuitable, connect, open_log
-from relay.log_reader import LogReader, Page
-from tests.backends.test_cluster import cluster as cluster
-from tests.backends.test_cluster import leader_of
+from roundlog.connection import connect
+from roundlog.errors import LogUnavailable, LogUnsuitable
+from roundlog.reader import LogReader, Page
+from roundlog.settings import LogSettings
+from roundlog.stream import open_log
+from tests.backends.publish.test_cluster import cluster as cluster
+from tests.backends.publish.test_cluster import leader_of
 from tests.nats import NatsServer
 from tests.resume.conftest import running
 from tests.resume.log_writer import LogWriter, make_round

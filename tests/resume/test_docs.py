@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from auth.keys import DEMO_KEY
-from relay.start import Bounds, Gap, GapReason, hello
-from relay.websocket import ClientMessage
+from relay.history.start import hello
+from relay.links.messages import ClientMessage
+from relay.live.bounds import Bounds, Gap, GapReason
 from tests.clients.tools import tool
 from tests.resume.log_writer import LogWriter, make_round
 

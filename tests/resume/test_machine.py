@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from backends.log import LogSettings
-from relay.log_reader import LogReader, Page
+from roundlog.reader import LogReader, Page
+from roundlog.settings import LogSettings
 from rounds import Cursor
 from rounds.times import utc_text
 from tests.nats import NatsServer
@@ -399,7 +399,7 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
         return await whole_page(self, start, limit=min(limit, 3), game=game)
 
     monkeypatch.setattr(LogReader, "page", page)
-    monkeypatch.setattr("relay.replay._SLICE", 2)
+    monkeypatch.setattr("relay.history.replay._SLICE", 2)
 
 
 @pytest.mark.usefixtures("small_pages")

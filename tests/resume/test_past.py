@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.errors import CursorLost
-from relay.history import History
-from relay.hub import Hub, Wanted
-from relay.item import LogEntry
-from relay.past import Query, is_over, look_back
-from relay.ring import Ring
-from relay.start import OVERRUN_MS, Bounds
+from relay.history.history import History
+from relay.history.query import Query, is_over, look_back
+from relay.history.start import OVERRUN_MS
+from relay.live.bounds import Bounds
+from relay.live.hub import Hub, Wanted
+from relay.live.ring import Ring
+from roundlog.entry import LogEntry
 from rounds import Cursor, Filter, Round
 from tests.resume.log_writer import TEN_O_CLOCK_MS, make_round
 from tests.resume.memory_log import MemoryLog

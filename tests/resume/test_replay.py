@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.budget import Budget
-from relay.encode import Renderable, SseBlock
-from relay.history import PAGE, LogChanged
-from relay.start import Start
+from relay.history.budget import Budget
+from relay.history.history import PAGE, LogChanged
+from relay.history.start import Start
+from relay.live.encode import Renderable, SseBlock
 from rounds import Cursor
 from tests.resume.log_writer import TEN_O_CLOCK_MS
 from tests.resume.replay_rig import HIGH_WATER, Client, Rig, turns
@@ -160,8 +160,8 @@ def test_whatever_happens_between_two_steps(
         story.truth.judge(story.client.came, games, story.rig.epoch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("relay.replay._SLICE", slice_)
-        patch.setattr("relay.replay.FEW", 2)
+        patch.setattr("relay.history.replay._SLICE", slice_)
+        patch.setattr("relay.history.replay.FEW", 2)
         asyncio.run(tell())
 
 

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from backends.log import LogSettings
-from backends.tasks import ended
+from roundlog.settings import LogSettings
+from roundlog.tasks import ended
 from tests.nats import NatsServer
 from tests.resume.conftest import StartRelay, running
 from tests.resume.log_writer import TEN_O_CLOCK_MS, LogWriter, make_round

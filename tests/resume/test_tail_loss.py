@@ -11,8 +11,8 @@ import aiohttp
 import pytest
 
 from auth.keys import DEMO_KEY
-from backends.log import LogSettings
-from relay.log_reader import LogReader
+from roundlog.reader import LogReader
+from roundlog.settings import LogSettings
 from rounds import Round
 from tests.nats import NatsServer
 from tests.resume.conftest import StartRelay
@@ -186,7 +186,7 @@ async def test_replica_that_is_behind_is_no_loss(
     nats: NatsServer, start_relay: StartRelay, log: LogWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may say that the log ends before what was handed on: only its leader is believed."""
-    monkeypatch.setattr("relay.feed._POLL_S", 0.05)
+    monkeypatch.setattr("relay.live.feed._POLL_S", 0.05)
     asked = 0
 
     async def late_last(_reader: LogReader) -> int:

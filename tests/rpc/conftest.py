@@ -12,10 +12,12 @@ import pytest
 
 from auth.keys import DEMO_KEY, KeyStore
 from auth.tokens import TokenSigner
-from backends.log import LogSettings, connect, open_log
-from relay.sections import HttpSettings
+from relay.config.sections import HttpSettings
+from relay.config.settings import Settings
 from relay.serve import running_relay
-from relay.settings import Settings
+from roundlog.connection import connect
+from roundlog.settings import LogSettings
+from roundlog.stream import open_log
 from rounds import Round, log_subject
 from tests.nats import NatsServer
 from tests.rpc.caller import Caller

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from auth.keys import DEMO_KEY
-from relay.commands.client import OPEN, Broken, Target, follow
-from relay.commands.client_grpc import read_grpc
+from relay.commands.client.follow import OPEN, Broken, Target, follow
+from relay.commands.client.grpc import read_grpc
 from tests.rpc.conftest import Publish, Relay, StartRelay
 from tests.samples.program_samples import start
 

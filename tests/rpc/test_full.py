@@ -12,8 +12,9 @@ import pytest
 from grpc import StatusCode
 
 from auth.keys import DEMO_KEY
-from relay import capacity, serve
-from relay.capacity import Capacity
+from relay import serve
+from relay.admission import capacity
+from relay.admission.capacity import Capacity
 from rounds import datastream_pb2 as pb
 from tests.rpc.caller import METHODS, ending
 from tests.rpc.certificates import Authority

@@ -9,7 +9,7 @@ import pytest
 from grpc import StatusCode
 from structlog.testing import capture_logs
 
-from relay.history import History
+from relay.history.history import History
 from relay.rpc import bulk
 from rounds import datastream_pb2 as pb
 from tests.nats import NatsServer

@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode, aio
 
 from auth.keys import DEMO_KEY
-from relay.past import Answer
+from relay.history.query import Answer
 from relay.rpc import methods
 from rounds import datastream_pb2 as pb
 from tests.nats import NatsServer

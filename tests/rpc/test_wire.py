@@ -12,8 +12,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.item import LogEntry
 from relay.rpc.wire import batch_entry, batch_json, round_bytes, round_json, stored_entries, stored_json, varint
+from roundlog.entry import LogEntry
 from rounds import InvalidRound, Round
 from rounds import datastream_pb2 as pb
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from backends.file import FileReplay
-from backends.file.formats import FORMATS, parser_for
 from backends.file.options import FileOptions
-from relay.settings import load
+from backends.file.recording.formats import FORMATS, parser_for
+from relay.config.settings import load
 from rounds import Round
 from tests.backends.file.replaying import CONTEXT, StoppedClock, jsonl, names_in, played, replay, round_at, rounds_of
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.file.formats import FIELDS, FORMATS, CsvLines, InvalidHeader, JsonLines, format_of, parser_for
+from backends.file.recording.formats import FIELDS, FORMATS, CsvLines, InvalidHeader, JsonLines, format_of, parser_for
 from rounds import InvalidRound, Round
 from tests.backends.file.replaying import round_at
 

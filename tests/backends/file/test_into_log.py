@@ -9,10 +9,11 @@ from structlog.testing import capture_logs
 
 from backends.contract import SourceError
 from backends.file import FileReplay
-from backends.file.place import Place
-from backends.ingest import run_ingest
-from backends.log import LogSettings, connect
-from backends.publisher_settings import PublisherSettings
+from backends.file.offset import Place
+from backends.ingest.run import run_ingest
+from backends.publish.settings import PublisherSettings
+from roundlog.connection import connect
+from roundlog.settings import LogSettings
 from rounds import Round
 from tests.backends.file.replaying import CONTEXT, jsonl, replay, rounds, write
 from tests.nats import NatsServer

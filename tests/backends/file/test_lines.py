@@ -5,7 +5,7 @@ import tracemalloc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.file.lines import RAW_BYTES, LineCutter, TooLong
+from backends.file.recording.lines import RAW_BYTES, LineCutter, TooLong
 
 
 @given(st.lists(st.binary(max_size=40)), st.lists(st.integers(1, 30)))

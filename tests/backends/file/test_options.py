@@ -8,8 +8,8 @@ import pytest
 
 from backends.contract import BackendContext, InvalidOptions
 from backends.file import FileReplay
-from backends.file.formats import FORMATS
 from backends.file.options import FileOptions
+from backends.file.recording.formats import FORMATS
 from rounds import Catalogue
 
 CATALOGUE = Catalogue.load()

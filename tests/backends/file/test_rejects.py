@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backends.contract import Captured, Rejected, SourceError
-from backends.file.formats import FIELDS
+from backends.file.recording.formats import FIELDS
 from rounds import Round
 from tests.backends.file.replaying import (
     StoppedClock,

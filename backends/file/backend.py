@@ -1,0 +1,224 @@
+"""The backend ``file``: composes reading, pacing, loops, and the place that it goes on from.
+
+Why a round of a loop is renumbered by a counter that starts at the clock: docs/file-replay.md.
+"""
+
+from bisect import bisect_right
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from backends.contract import BackendContext, Captured, Places, Rejected, SourceError
+from backends.file.checkpoint import Checkpoint
+from backends.file.offset import Place
+from backends.file.options import FileOptions
+from backends.file.pacing import Clock, Pace, SystemClock
+from backends.file.recording.interpret import Item, Selection
+from backends.file.recording.reader import Reader
+from backends.file.recording.rejects import RejectsFile
+from backends.file.recording.sources import Recording, find
+from backends.file.renew import Renew, renewal
+from backends.file.stored_before import PlayedBefore
+
+if TYPE_CHECKING:
+    from backends.file.progress import ProgressBar
+
+log = structlog.get_logger()
+
+_SEAM_MS: Final = 1000
+"""Between the last round of a pass and the first of the next, in the recording's time."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What exists between entering and leaving `FileReplay.open`."""
+
+    reader: Reader
+    start: Place
+    renew: Renew | None
+    checkpoint: Checkpoint | None
+    played_before: PlayedBefore | None
+    progress: "ProgressBar | None"
+
+
+class FileReplay:
+    """Plays recorded rounds. See docs/file-replay.md for what the options mean."""
+
+    def __init__(self, options: Mapping[str, object], context: BackendContext, *, clock: Clock | None = None) -> None:
+        """Check the options; raise `InvalidOptions`. Nothing is opened yet."""
+        self._options = FileOptions.parse(options, context.catalogue)
+        self._context = context
+        self._clock = clock or SystemClock()
+        self._confirmed: Place | None = None
+        self._first_id = 0
+        self._places: Places[Any] | None = None
+        self._run: _Run | None = None
+        self._stdin_used = False
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Find the recordings and the place to go on from.
+
+        Raises:
+            SourceError: There is nothing to play, or the state or rejects file cannot be used.
+        """
+        options = self._options
+        if options.is_stdin and self._stdin_used:
+            raise SourceError("standard input can be read only once; start again to read another")
+        self._stdin_used = options.is_stdin
+        recordings = [] if options.is_stdin else find(Path(options.path), options.format)
+        _check_not_among(recordings, options.rejects_file, "rejects_file")
+        _check_not_among(recordings, options.state_file, "state_file")
+        with ExitStack() as stack:
+            checkpoint = start = None
+            if options.state_file is not None:
+                checkpoint = Checkpoint(options.state_file, recordings)
+                start = self._resume(checkpoint)
+                stack.callback(checkpoint.close)
+            start = self._confirmed or start or Place.start()
+            if options.loop and not self._first_id:
+                self._first_id = self._clock.wall_ms() * 1000
+            if checkpoint is not None:
+                checkpoint.begin(start, self._first_id)
+            rejects = stack.enter_context(RejectsFile(options.rejects_file)) if options.rejects_file else None
+            selection = Selection(self._context.catalogue, options.games, options.span_ms, options.max_line_bytes)
+            progress = None if options.loop else self._progress_bar(recordings, stack)
+            on_read = None if progress is None else progress.read
+            reader = Reader(recordings, selection, rejects, options.format, on_read)
+            stack.callback(reader.close)
+            first_id = self._first_id if options.loop else 0
+            renew = renewal(first_id=first_id, speed=options.speed, shift_to_now=options.shift_to_now)
+            self._run = _Run(reader, start, renew, checkpoint, self._played_before(recordings), progress)
+            try:
+                yield
+            finally:
+                self._run = None
+
+    async def read(self) -> AsyncGenerator[Sequence[Item], None]:
+        """Yield rounds at their times, from the place to go on from; see `backends.contract.Backend.read`."""
+        run = self._run
+        if run is None:
+            raise RuntimeError("read() is for use within open()")
+        played = run.start.played
+        if run.played_before is not None:
+            await run.played_before.recall(run.start)
+        async with aclosing(self._recorded(run)) as recorded, aclosing(self._paced(recorded, run.renew)) as paced:
+            async for batch in paced:
+                yield batch
+                played = batch[-1].position.played
+                if run.progress is not None:
+                    run.progress.show(run.reader.done_bytes, played - run.start.played)
+        if run.progress is not None:
+            run.progress.finished()
+        log.info("replay_finished", path=self._options.path, rounds=played - run.start.played)
+
+    def confirm(self, position: Place) -> None:
+        """Go on after `position` when opened again; with a state file, in the next process too."""
+        self._confirmed = position
+        if self._run is not None and self._run.checkpoint is not None:
+            self._run.checkpoint.note(position)
+
+    def place(self, position: Place) -> bytes | None:
+        """Write a position for the log. See `backends.contract.HasPlaces`."""
+        run = self._run
+        return None if run is None or run.played_before is None else run.played_before.place(position)
+
+    def attach(self, places: Places[Any]) -> None:
+        """Take what the log remembers of the recording. See `backends.contract.HasPlaces`."""
+        self._places = places
+
+    def _played_before(self, recordings: Sequence[Recording]) -> PlayedBefore | None:
+        """What the log remembers, where rounds may come that it holds: a loop without a state has ids of its own."""
+        has_state = self._options.state_file is not None
+        if self._places is None or not recordings or (self._options.loop and not has_state):
+            return None
+        return PlayedBefore(self._places, recordings[0], writes_places=has_state)
+
+    def _resume(self, checkpoint: Checkpoint) -> Place | None:
+        resumed = checkpoint.load()
+        if resumed is None:
+            return None
+        place = resumed.place
+        self._first_id = self._first_id or resumed.first_id
+        log.info(
+            "replay_resumed", path=self._options.path, file=place.file, line=place.line, pass_number=place.pass_.number
+        )
+        return place
+
+    async def _recorded(self, run: _Run) -> AsyncGenerator[list[Item], None]:
+        """Yield the recording as it is, over and over in a loop."""
+        place = run.start
+        first = True
+        while first or self._options.loop:
+            whole = (place.file, place.line) == (0, 0)
+            before = place
+            async with aclosing(run.reader.read(place, report=first)) as batches:
+                async for batch in batches:
+                    place = batch[-1].position
+                    yield batch
+            nothing = place.played == before.played if self._options.loop else place == before
+            if whole and nothing:
+                raise self._nothing_to_play()
+            place = place.next_pass(_SEAM_MS)
+            first = False
+
+    async def _paced(
+        self, recorded: AsyncIterator[list[Item]], renew: Renew | None
+    ) -> AsyncGenerator[Sequence[Item], None]:
+        """Hold back what is not due, and renew what is."""
+        clock = self._clock
+        if not self._options.is_paced:
+            async for batch in recorded:
+                yield _renewed(batch, renew, clock)
+            return
+        pace = Pace(self._options.speed, self._options.max_gap_s)
+        start_s: float | None = None
+        async for batch in recorded:
+            start_s = clock.now_s() if start_s is None else start_s
+            due_s = [_due_s(item, pace) for item in batch]
+            done = 0
+            while done < len(batch):
+                await clock.wait_until(start_s + due_s[done])
+                end = bisect_right(due_s, clock.now_s() - start_s, lo=done + 1)
+                yield _renewed(batch[done:end], renew, clock)
+                done = end
+
+    def _progress_bar(self, recordings: Sequence[Recording], stack: ExitStack) -> "ProgressBar | None":
+        if not self._context.interactive or not recordings:
+            return None
+        from backends.file.progress import ProgressBar
+
+        total = sum(recording.size for recording in recordings)
+        return stack.enter_context(ProgressBar(Path(self._options.path).name, total))
+
+    def _nothing_to_play(self) -> SourceError:
+        options = self._options
+        where = "standard input" if options.is_stdin else f"recording '{options.path}'"
+        if options.games or options.from_ or options.to:
+            return SourceError(f"{where} holds no round that the options games, from and to leave over")
+        return SourceError(f"{where} holds no round")
+
+
+def _due_s(item: Item, pace: Pace) -> float:
+    if isinstance(item, Rejected):
+        return pace.reached_s  # with the round before it
+    return pace.due_s(item.round.timestamp + item.position.pass_.shift_ms)
+
+
+def _renewed(batch: list[Item], renew: Renew | None, clock: Clock) -> list[Item]:
+    if renew is None:
+        return batch
+    now_ms = clock.wall_ms()
+    return [
+        item if isinstance(item, Rejected) else Captured(renew(item.round, item.position, now_ms), item.position)
+        for item in batch
+    ]
+
+
+def _check_not_among(recordings: Sequence[Recording], path: Path | None, option: str) -> None:
+    if path is not None and any(path.resolve() == recording.path.resolve() for recording in recordings):
+        raise SourceError(f"{option} '{path}' is one of the recordings; name another file")

@@ -1,0 +1,1 @@
+"""Recordings: files of rounds, their formats, and how they are read."""

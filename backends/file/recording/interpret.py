@@ -1,0 +1,127 @@
+"""Turn the lines of one file into items with places. Pure: lines in, batches out.
+
+Owns which lines become rounds: those that parse, of a game and its type in the catalogue, of the games and times asked
+for.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from backends.contract import Captured, Rejected
+from backends.file.offset import Place
+from backends.file.recording.formats import Parser
+from backends.file.recording.lines import RAW_BYTES, TooLong
+from rounds import Catalogue, InvalidRound, Round, UnknownGame
+
+Item = Captured[Place] | Rejected[Place]
+
+_BATCH: Final = 1000
+"""Rounds parsed in one go, some 3 ms, before the event loop gets its turn."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which rounds of a recording are played."""
+
+    catalogue: Catalogue
+    games: frozenset[str]  # empty: all of the catalogue
+    span_ms: tuple[float, float] = (float("-inf"), float("inf"))  # from, and up to but not including, Unix milliseconds
+    max_line_bytes: int = 1 << 20
+
+
+class Interpreter:
+    """Reads one file from `start` on. Lines before that are only counted."""
+
+    def __init__(
+        self,
+        name: str,
+        parser: Parser,
+        selection: Selection,
+        start: Place,
+        on_malformed: Callable[[str, int, str, bytes], bool],
+    ) -> None:
+        """`on_malformed` gets file, line, reason and what the line held; True makes an item of it. It may raise."""
+        self.place = start
+        self._name = name
+        self._parser = parser
+        self._selection = selection
+        games = selection.catalogue.games
+        self._types = {slug: games[slug].type for slug in selection.games or games}
+        self._on_malformed = on_malformed
+        self._line = 0  # those seen
+
+    def items(self, lines: Sequence[bytes | TooLong]) -> Iterator[list[Item]]:
+        """Yield the items that the file's next lines hold, in batches. What came before a fatal line is yielded first.
+
+        Raises:
+            InvalidHeader: Nothing in this file can be read.
+        """
+        done = self.place.line
+        batch: list[Item] = []
+        for line in lines:
+            self._line += 1
+            if self._line <= done:
+                self._skip(line)
+                continue
+            try:
+                round_ = self._read(line)
+            except (InvalidRound, UnknownGame) as error:
+                if batch:
+                    yield batch
+                    batch = []
+                rejected = self._reject(line, str(error))
+                if rejected is not None:
+                    yield [rejected]
+                continue
+            if round_ is not None:
+                batch.append(Captured(round_, self._advance(round_.timestamp)))
+                if len(batch) == _BATCH:
+                    yield batch
+                    batch = []
+        if batch:
+            yield batch
+
+    def refuse(self, line: TooLong) -> None:
+        """Report a line that is too long before its end has come."""
+        self._on_malformed(self._name, self._line + 1, self._too_long(line), line.head)
+
+    def _read(self, line: bytes | TooLong) -> Round | None:
+        """Return the round that a line holds; None when it holds none, or none that is asked for."""
+        if isinstance(line, TooLong):
+            raise InvalidRound(self._too_long(line))
+        round_ = self._parser.parse(line)
+        if round_ is None:
+            return None
+        game_type = self._types.get(round_.game_slug)
+        if game_type is None:
+            self._selection.catalogue.game(round_.game_slug)  # a game that is not wanted, unless it is unknown
+            return None
+        if round_.game_type != game_type:  # clients who asked for a type would get what they cannot read
+            raise InvalidRound(
+                f"game_type {round_.game_type[:64]!r} is not that of {round_.game_slug!r} in the catalogue, "
+                f"{game_type!r}; RELAY_GAMES_FILE can change the catalogue"
+            )
+        low_ms, high_ms = self._selection.span_ms
+        return round_ if low_ms <= round_.timestamp < high_ms else None
+
+    def _advance(self, time_ms: int) -> Place:
+        pass_, file, _, played, newest_ms = self.place
+        if pass_.first_ms is None:
+            pass_.first_ms = time_ms
+        self.place = Place(pass_, file, self._line, played + 1, max(newest_ms, time_ms))
+        return self.place
+
+    def _reject(self, line: bytes | TooLong, reason: str) -> Rejected[Place] | None:
+        raw = line.head if isinstance(line, TooLong) else line[:RAW_BYTES]
+        if not self._on_malformed(self._name, self._line, reason, raw):
+            return None
+        self.place = self.place._replace(line=self._line)
+        return Rejected(f"{self._name}:{self._line}", reason, raw, self.place)
+
+    def _skip(self, line: bytes | TooLong) -> None:
+        if not isinstance(line, TooLong):
+            self._parser.skip(line)
+
+    def _too_long(self, line: TooLong) -> str:
+        return f"the line is longer than {self._selection.max_line_bytes} bytes (max_line_bytes)"

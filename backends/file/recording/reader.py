@@ -1,0 +1,111 @@
+"""Read a recording from a place to its end: file after file, chunk after chunk, in batches of items.
+
+Owns the thread that reads, and what happens to lines that are no rounds. Knows nothing of time, loops or state files.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+
+from backends.contract import SourceError
+from backends.file.offset import Place
+from backends.file.recording.formats import FORMATS, Format, InvalidHeader, parser_for
+from backends.file.recording.interpret import Interpreter, Item, Selection
+from backends.file.recording.lines import LineCutter
+from backends.file.recording.rejects import RejectsFile
+from backends.file.recording.sources import Recording, Stream, open_recording, open_stdin
+
+
+class Reader:
+    """Reads passes over `recordings`, or standard input when there are none. Left with `close`."""
+
+    def __init__(
+        self,
+        recordings: Sequence[Recording],
+        selection: Selection,
+        rejects: RejectsFile | None,
+        stdin_format: Format | None = None,
+        on_read: Callable[[int], None] | None = None,
+    ) -> None:
+        """`on_read` is told `done_bytes` whenever a piece of a file is done with."""
+        self._recordings = recordings
+        self._selection = selection
+        self._rejects = rejects
+        self._stdin_format = stdin_format or FORMATS["jsonl"]
+        self._on_read = on_read
+        self._stream: Stream | None = None
+        self._earlier_bytes = 0  # of the files before the one under way
+        # Reading blocks, on slow disks for long. One thread, so that no stream is closed while it is read.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="file-replay")
+
+    @property
+    def done_bytes(self) -> int:
+        """How much of the recordings, as they lie on disk, this pass has read."""
+        return self._earlier_bytes + (self._stream.done_bytes if self._stream is not None else 0)
+
+    def close(self) -> None:
+        """Give up what is being read."""
+        if self._stream is not None:
+            self._stream.interrupt()
+            self._thread.submit(self._stream.close)
+        self._thread.shutdown()
+
+    async def read(self, start: Place, *, report: bool) -> AsyncGenerator[list[Item], None]:
+        """Yield what comes after `start`, to the end of the pass.
+
+        With `report`, lines that are no rounds are items too and go to the rejects file; without, they are left out,
+        since an earlier pass has reported them.
+
+        Raises:
+            SourceError: A file cannot be read, or a line is no round and there is no rejects file.
+        """
+        place = start
+        for index in range(start.file, max(1, len(self._recordings))):
+            self._earlier_bytes = sum(recording.size for recording in self._recordings[:index])
+            if index != start.file:
+                place = place._replace(file=index, line=0)  # counts and times go on from file to file
+            async with aclosing(self._read_file(place, report=report)) as batches:
+                async for batch in batches:
+                    place = batch[-1].position
+                    yield batch
+
+    async def _read_file(self, start: Place, *, report: bool) -> AsyncGenerator[list[Item], None]:
+        stream, format_ = self._open(start.file)
+        self._stream = stream
+        on_malformed = self._report if report or self._rejects is None else _leave_out
+        interpreter = Interpreter(stream.name, parser_for(format_), self._selection, start, on_malformed)
+        cutter = LineCutter(self._selection.max_line_bytes)
+        in_thread = asyncio.get_running_loop().run_in_executor
+        try:
+            while chunk := await in_thread(self._thread, stream.read):
+                for batch in interpreter.items(cutter.feed(chunk)):
+                    yield batch
+                if self._on_read is not None:
+                    self._on_read(self.done_bytes)
+                if self._rejects is None and (line := cutter.overflow) is not None:
+                    interpreter.refuse(line)  # now: it may never end
+            for batch in interpreter.items(cutter.finish()):
+                yield batch
+        except InvalidHeader as error:
+            raise SourceError(f"{stream.name}: {error}") from error
+        self._stream = None
+        stream.close()
+
+    def _open(self, file: int) -> tuple[Stream, Format]:
+        if self._recordings:
+            recording = self._recordings[file]
+            return open_recording(recording), recording.format
+        return open_stdin(self._stdin_format.compression), self._stdin_format
+
+    def _report(self, file: str, line: int, reason: str, raw: bytes) -> bool:
+        if self._rejects is None:
+            raise SourceError(
+                f"{file}:{line} is no round: {reason} (mend the line, or set rejects_file to go on without such lines)"
+            )
+        self._rejects.write(file=file, line=line, reason=reason, raw=raw)
+        return True
+
+
+def _leave_out(_file: str, _line: int, _reason: str, _raw: bytes) -> bool:
+    return False

@@ -1,0 +1,1 @@
+"""The ingest process: one backend into the log, with its metrics, recovery and backfill."""

@@ -1,0 +1,60 @@
+"""Put rounds that are already in the table into the log, without those that it has."""
+
+from collections.abc import Callable
+
+from backends.contract import BackendContext
+from backends.ingest.run import run_ingest
+from backends.ingest.settings import IngestSections
+from backends.postgres.admin import care_of
+from backends.postgres.backfill import Range, TableBackfill
+from backends.postgres.replication.offset_check import accepting
+from backends.postgres.replication.slot import ReplicationOptions
+from backends.publish.acks import Stats
+from backends.publish.rejects import RejectsStream
+
+
+class Backfill:
+    """One run over a range of ids; running again continues where the log ends."""
+
+    def __init__(
+        self,
+        settings: IngestSections,
+        context: BackendContext,
+        *,
+        first: int | None,
+        last: int | None,
+        rate: float,
+        on_progress: Callable[[Range, int], None],
+    ) -> None:
+        """Prepare; ids from `first` to `last`, both inclusive and None for all, at most `rate` a second (0: no limit).
+
+        Raises:
+            BackendError: The backend has no table, or its options are wrong.
+        """
+        self._settings = settings
+        self._is_open_ended = last is None
+        self._options = care_of(settings.backend.name, settings.backend.options).options
+        self._table = TableBackfill(
+            self._options, context, settings.nats, first=first, last=last, rate=rate, on_progress=on_progress
+        )
+
+    @property
+    def left_out(self) -> int:
+        """Rounds of the range that the log held already."""
+        return self._table.left_out
+
+    async def run(self) -> Stats:
+        """Run until the range is in the log; return the publisher's numbers.
+
+        Raises:
+            BackendError: The table cannot be read.
+            LogError: The log is there but is not as configured.
+        """
+        nats, options = self._settings.nats, self._options
+        publish = self._settings.publish.holding_nothing_back()  # what we confirm is only shown
+        async with RejectsStream(nats, self._settings.backend.name) as rejects:
+            if not (self._is_open_ended and isinstance(options, ReplicationOptions)):
+                return await run_ingest(self._table, nats, publish, rejects=rejects, name="backfill")
+            # A slot that was moved or made anew may be gone on with once what it does not hold has been filled in.
+            async with accepting(options, nats):
+                return await run_ingest(self._table, nats, publish, rejects=rejects, name="backfill")

@@ -1,0 +1,78 @@
+"""The ingest process: one backend into the log, with rejects kept, metrics exposed, lost slots recovered."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import Any, Final
+
+import structlog
+
+from backends.backlog import BacklogWatch
+from backends.contract import Backend, BackendContext, BackendError
+from backends.ingest.instrumented import Observed
+from backends.ingest.metrics import IngestMetrics
+from backends.ingest.recovery import recover
+from backends.ingest.run import run_ingest
+from backends.ingest.settings import IngestSections
+from backends.publish.acks import Stats
+from backends.publish.rejects import RejectsStream
+from roundlog.tasks import ended
+
+log = structlog.get_logger()
+
+_MORE_S: Final = 4.0
+"""Beyond what the publisher may take to leave, before it is cancelled once more."""
+
+
+Expose = Callable[[IngestMetrics], AbstractAsyncContextManager[int | None]]
+"""Answers probes and scrapes for as long as its block lasts; yields the port, None when nothing is answered."""
+
+
+@asynccontextmanager
+async def watched_ingest(
+    settings: IngestSections, backend: Backend[Any], context: BackendContext, *, expose: Expose | None = None
+) -> AsyncIterator[asyncio.Task[Stats]]:
+    """Run a backend into the log, with rejects kept, and metrics and probes served, for as long as the block lasts.
+
+    Leaving the block stops it, and raises what ended it before.
+    """
+    name = settings.backend.name
+    backlog = BacklogWatch(backend)
+    metrics = IngestMetrics(Observed(backend), name, backlog)
+
+    def watch(stats: Callable[[], Stats]) -> None:
+        metrics.stats = stats
+
+    async def work_on(source: Backend[Any]) -> Stats:
+        while True:
+            metrics.observed = Observed(source)
+            try:
+                return await run_ingest(
+                    metrics.observed,
+                    settings.nats,
+                    settings.publish,
+                    rejects=rejects,
+                    acked=metrics.observed.acked_to,
+                    name=name,
+                    watch=watch,
+                )
+            except BackendError as error:
+                recovered = await recover(error, settings, context, rejects)
+                if recovered is None:
+                    raise
+                source = recovered
+
+    async with (
+        RejectsStream(settings.nats, name) as rejects,
+        nullcontext() if expose is None else expose(metrics) as port,
+    ):
+        if port is not None:
+            log.info("ingest_listening", port=port)
+        work = asyncio.create_task(work_on(backend), name="ingest")
+        asking = [asyncio.create_task(backlog.run(), name="ingest-backlog")] if port is not None else []
+        try:
+            yield work
+        finally:
+            await ended(work, *asking, again_s=settings.publish.leave_s + _MORE_S)
+        if not work.cancelled():
+            work.result()

@@ -1,0 +1,127 @@
+"""Go on after a replication slot was lost, where the operator allows it: a new slot, then what it does not hold.
+
+Owns the order of it. The new slot comes first, so that everything committed after it is captured; then what the table
+has and the log lacks is filled in; then the slot's place is taken for ours, and capture goes on. Nothing is captured
+before, so rounds stay in their order, and a process that is killed on the way finds the slot ahead of the log at its
+next start and begins again.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import structlog
+
+from backends.contract import Backend, BackendContext, BackendError, Captured, Rejected
+from backends.ingest.run import run_ingest
+from backends.ingest.settings import IngestSections
+from backends.publish.publisher import Rejects
+from backends.registry import make_backend
+from roundlog.connection import connect
+from roundlog.settings import LogSettings
+from roundlog.stream import open_log
+from roundlog.tail import newest_ids
+from rounds import Round
+
+log = structlog.get_logger()
+
+_LOOKBACK_IDS: Final = 100_000
+"""How far below the newest id in the log a row may be that is not in it: its transaction was open for so long."""
+_RENEWED: Final = ("missing", "invalidated", "publication_missing", "publication_late", "table_not_published")
+_FILLED_IN: Final = (*_RENEWED, "moved", "publication_changed")
+_SLACK_S: Final = 60.0
+
+
+async def recover(
+    error: BackendError, settings: IngestSections, context: BackendContext, rejects: Rejects
+) -> Backend[Any] | None:
+    """Make good for a lost slot, if that is what `error` says and the options allow it.
+
+    Returns:
+        A new backend to go on with; None: the error stands.
+
+    Raises:
+        BackendError: It cannot be made good.
+        LogError: The log cannot be used until an operator acts.
+    """
+    options = settings.backend.options
+    state = str(getattr(error, "state", ""))
+    if settings.backend.name != "postgres-replication" or state not in _FILLED_IN or not _may_recover(options):
+        return None
+    from backends.postgres.admin import ReplicationCare
+    from backends.postgres.backfill import TableBackfill
+    from backends.postgres.replication.offset_check import accepting
+
+    care = ReplicationCare(options)
+    wanted = await Wanted.of_log(settings.nats)
+    if state == "missing" and not wanted.floors:
+        return None  # it never ran: there is nothing to make good for, and a first start is the operator's
+    log.error("slot_lost", state=state, error=str(error), action="backfill")
+    if state in _RENEWED:
+        await care.renew(certainly=state == "publication_late")
+    async with accepting(care.options, settings.nats):
+        first = wanted.first if await care.has_unique_ids() else 0
+        backfill = TableBackfill(care.options, context, settings.nats, first=first)
+        publish = settings.publish.holding_nothing_back()
+        stats = await run_ingest(_Missing(backfill, wanted), settings.nats, publish, rejects=rejects, name="recovery")
+    log.warning("slot_recovered", from_id=first, stored=stats.acked, left_out=backfill.left_out)
+    return make_backend(settings.backend.name, options, context)
+
+
+def _may_recover(options: Mapping[str, object]) -> bool:
+    return options.get("on_lost") == "backfill"
+
+
+class Wanted:
+    """Which rounds of the table may be missing from the log: those it would still hold, near or beyond its newest."""
+
+    def __init__(self, floors: Mapping[str, int], oldest_ms: int) -> None:
+        """Take the lowest id of each game (0 for those that are not named), and the earliest commit, Unix ms."""
+        self.floors = floors
+        self._oldest_ms = oldest_ms
+
+    @classmethod
+    async def of_log(cls, settings: LogSettings) -> "Wanted":
+        """Ask the log.
+
+        Raises:
+            LogError: It cannot be read.
+        """
+        async with connect(settings, name="recovery") as nc:
+            info = await open_log(nc, settings)
+            newest = await newest_ids(nc, info.stream)
+        # What is older has been let go, or was there before the first capture: clients are not to see it as new.
+        # Where commit times are not kept, the end of a round stands for its commit, which may be somewhat later.
+        expired_s = datetime.now(UTC).timestamp() - settings.max_age_s
+        first_s = expired_s if info.first_at is None else max(expired_s, info.first_at.timestamp())
+        slack_s = min(_SLACK_S, settings.max_age_s / 10)
+        floors = {game: max(0, number - _LOOKBACK_IDS) for game, number in newest.items()}
+        return cls(floors, int((first_s - slack_s) * 1000))
+
+    @property
+    def first(self) -> int:
+        """The lowest id, where ids of all games grow together."""
+        return max(self.floors.values(), default=0)
+
+    def __contains__(self, round_: Round) -> bool:
+        return round_.round_id >= self.floors.get(round_.game_slug, 0) and round_.timestamp >= self._oldest_ms
+
+
+class _Missing:
+    """A backend without the rounds that are not wanted. Implements `backends.contract.Backend`."""
+
+    def __init__(self, backend: Backend[Any], wanted: Wanted) -> None:
+        self._backend = backend
+        self._wanted = wanted
+
+    def open(self) -> AbstractAsyncContextManager[None]:
+        return self._backend.open()
+
+    async def read(self) -> AsyncIterator[Sequence[Captured[Any] | Rejected[Any]]]:
+        async for batch in self._backend.read():
+            if items := [item for item in batch if isinstance(item, Rejected) or item.round in self._wanted]:
+                yield items
+
+    def confirm(self, position: Any) -> None:
+        self._backend.confirm(position)

@@ -1,0 +1,1 @@
+"""The backend ``postgres-notify``: rounds read from the table, woken by NOTIFY."""

@@ -1,0 +1,262 @@
+"""The backend `postgres-notify`: rounds read from the table itself, for where logical replication may not be had.
+
+Owns the life of the reader: polling as the guarantee, wake-ups as the hint, standing by while another process reads,
+and when our place is written. Which rows are given out, and up to where all of them are stored, is decided in
+`backends.postgres.notify.table_offset`. See docs/postgres-notify.md
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+import structlog
+
+from backends.backlog import Backlog
+from backends.contract import BackendContext, Captured, Places, Rejected, SourceError
+from backends.postgres.mapping import RowMapper, item_of
+from backends.postgres.notify.admin import NotifyCare
+from backends.postgres.notify.frontier import Frontier
+from backends.postgres.notify.offsets import NotifyPlaces
+from backends.postgres.notify.options import NotifyOptions
+from backends.postgres.notify.session import ConnectionLost, Session
+from backends.postgres.notify.table_offset import NotifyPosition, TablePlace
+from roundlog.backoff import Backoff
+
+log = structlog.get_logger()
+
+_FIRST_PAUSE_S: Final = 0.05
+_HOLE_POLL_S: Final = 0.2
+_LOOK_BACK_S: Final = 30.0
+_KEEP_S: Final = 0.5
+_BEAT_S: Final = 2.0
+_GOODBYE_S: Final = 2.0
+_HELD_BACK: Final = "a transaction that has inserted rows stays open; see pg_stat_activity for the oldest xact_start"
+
+
+Item = Captured[NotifyPosition] | Rejected[NotifyPosition]
+
+
+class NotifyState(StrEnum):
+    """What the reader does. The same word in logs, status and metrics."""
+
+    CONNECTING = "connecting"
+    STANDBY = "standby"  # another process reads; we wait
+    READING = "reading"
+
+
+@dataclass(frozen=True, slots=True)
+class NotifyStatus:
+    """How capture is doing, for metrics and health."""
+
+    state: NotifyState
+    newest: int
+    """The newest id read."""
+    safe: int
+    """Every row up to this id is stored in the log."""
+    reconnects: int
+
+
+class PostgresNotify:
+    """Reads one table by its growing ids. Implements `backends.contract.Backend` with `NotifyPosition`."""
+
+    def __init__(self, options: Mapping[str, object], context: BackendContext) -> None:
+        self._options = NotifyOptions.read(options)
+        self._mapper = RowMapper(context.catalogue, self._options.table)
+        self._log = log.bind(table=self._options.source, database=self._options.shown_dsn)
+        self._state = NotifyState.CONNECTING
+        self._session: Session | None = None
+        self._place = TablePlace(lookback_ids=self._options.lookback_ids)
+        self._places: NotifyPlaces | None = None
+        self._dirty = asyncio.Event()
+        self._reconnects = 0
+        self._warned: set[str] = set()
+        self._held_back = False
+
+    @property
+    def status(self) -> NotifyStatus:
+        """How it is doing now."""
+        return NotifyStatus(self._state, self._place.frontier.top, self._place.safe, self._reconnects)
+
+    # --- the contract -------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """See that the source can be used, and mark where a first start begins. See `Backend.open`."""
+        try:
+            session = await Session.connect(self._options)
+        except ConnectionLost as error:
+            raise SourceError(f"{self._options.shown_dsn} cannot be reached: {error}") from error
+        try:
+            if await session.position() is None:
+                await self._make_place(session)
+        except ConnectionLost as error:
+            raise SourceError(f"{self._options.shown_dsn} was lost: {error}") from error
+        finally:
+            await session.close()
+        try:
+            yield
+        finally:
+            await self._leave()
+
+    async def read(self) -> AsyncIterator[Sequence[Item]]:
+        """Yield rows as they are committed; never ends. See `Backend.read`."""
+        backoff = Backoff(_FIRST_PAUSE_S, self._options.retry_max_s)
+        while True:
+            try:
+                session = self._session = await Session.connect(self._options)
+                await self._begin(session)
+                backoff.reset()
+                keeper = asyncio.create_task(self._keep(session), name="postgres-keeper")
+                try:
+                    async with aclosing(self._follow(session)) as batches:
+                        async for items in batches:
+                            yield items
+                finally:
+                    keeper.cancel()
+                    await asyncio.wait([keeper])
+            except ConnectionLost as error:
+                self._reconnects += 1
+                self._log.warning("source_lost", error=str(error))
+                self._state = NotifyState.CONNECTING
+            await self._drop()
+            await asyncio.sleep(backoff.next_s())
+
+    def confirm(self, position: NotifyPosition) -> None:
+        """Take note that everything up to `position` is stored; the server hears of it within half a second."""
+        self._place.confirm(position)
+        self._dirty.set()
+
+    def place(self, position: NotifyPosition) -> bytes | None:
+        """Write a position for the log. See `HasPlaces`."""
+        return None if self._places is None else self._places.place(position.safe)
+
+    def attach(self, places: Places[NotifyPosition]) -> None:
+        """Take what the log remembers of our table. See `HasPlaces`."""
+        self._places = NotifyPlaces(places, self._options)
+
+    def measuring(self) -> AbstractAsyncContextManager[Callable[[], Awaitable[Backlog]]]:
+        """Ask the server how many rows are beyond our place. See `backends.backlog.HasBacklog`."""
+        return NotifyCare(self._options.given).measuring()
+
+    # --- beginning ----------------------------------------------------------------------------------------------
+
+    async def _begin(self, session: Session) -> None:
+        """Wait until nobody else reads, and find out where to go on."""
+        for warning in session.warnings:
+            if warning not in self._warned:
+                self._warned.add(warning)
+                self._log.warning("source_imperfect", reason=warning)
+        while not await session.lead():
+            if self._state is not NotifyState.STANDBY:
+                self._state = NotifyState.STANDBY
+                self._log.info("leader_awaited", consumer=self._options.consumer)
+        place = await session.position()
+        if place is None:
+            raise SourceError(f"our place in stream_relay.positions on {self._options.shown_dsn} is gone; start again")
+        lowest, safe = place
+        if self._place.is_behind(safe):
+            if self._places is not None:
+                is_first = self._options.start == "now" and lowest == safe
+                begins = await self._places.begin(session, safe, is_first=is_first)
+                if begins < safe:
+                    safe = lowest = begins
+                    self._place.pass_over(None)
+            self._place.begin(safe, lowest=lowest)
+        self._place.kept = safe
+        frontier = self._place.frontier
+        frontier.forget_holders()
+        self._state = NotifyState.READING
+        self._log.info("reading_started", after=frontier.safe, newest=frontier.top)
+
+    async def _make_place(self, session: Session) -> None:
+        """Decide where the very first start begins."""
+        oldest, newest = await session.extent()
+        # Sequences start at 1; a table that has gone lower goes on from there.
+        beginning = 0 if oldest is None else min(0, oldest - 1)
+        if self._options.start == "beginning":
+            await session.begin(beginning)
+        # Some id below the newest may yet be committed, so we begin lower, and pass over what is there already.
+        elif await session.begin(max(beginning, (newest or 0) - self._options.lookback_ids)):
+            self._place.pass_over(newest)
+
+    # --- following ----------------------------------------------------------------------------------------------
+
+    async def _follow(self, session: Session) -> AsyncGenerator[Sequence[Item], None]:
+        """Scan, give out what is new, see about holes, wait; until the connection breaks."""
+        options, place = self._options, self._place
+        frontier = place.frontier
+        now = asyncio.get_running_loop().time
+        look_back_at = 0.0
+        while True:
+            look_back = now() >= look_back_at
+            may_advance = self._may_advance(frontier)
+            limit = options.batch_rows
+            rows = await session.scan(frontier.spans(look_back=look_back, new=may_advance), limit)
+            is_cut = len(rows) == limit
+            news = place.see([row["place"] for row in rows], is_cut=is_cut)
+            if look_back and not is_cut:
+                look_back_at = now() + _LOOK_BACK_S
+            if news:
+                yield self._items([row for row in rows if row["place"] in news], session.has_game_type)
+            decided = frontier.has_holes and frontier.judge(await session.writers())
+            if is_cut or decided:
+                continue
+            place.given_out()
+            if place.safe > place.kept:
+                self._dirty.set()
+            await session.wait(min(options.poll_s, _HOLE_POLL_S) if frontier.has_holes else options.poll_s)
+
+    def _may_advance(self, frontier: Frontier) -> bool:
+        may = frontier.ahead <= self._options.ahead_rows
+        if self._held_back == may:
+            self._held_back = not may
+            if not may:
+                self._log.warning("reading_held_back", safe=frontier.safe, newest=frontier.top, reason=_HELD_BACK)
+        return may
+
+    def _items(self, rows: list[Any], has_game_type: bool) -> list[Item]:
+        return [
+            item_of(row, self._mapper, self._place.give_out(row["place"]), has_game_type=has_game_type) for row in rows
+        ]
+
+    # --- keeping our place --------------------------------------------------------------------------------------
+
+    async def _keep(self, session: Session) -> None:
+        """Write our place when it has moved, and let the server hear of us in any case."""
+        try:
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_BEAT_S):
+                        await self._dirty.wait()
+                self._dirty.clear()
+                await self._keep_now(session)
+                await asyncio.sleep(_KEEP_S)
+        except (ConnectionLost, SourceError) as error:
+            session.fail(str(error))
+
+    async def _keep_now(self, session: Session) -> None:
+        safe, lowest = self._place.safe, self._place.lowest
+        if safe > self._place.kept:
+            await session.keep(safe, lowest)
+            self._place.kept = safe
+        else:
+            await session.beat()
+
+    async def _leave(self) -> None:
+        session = self._session
+        if session is None:
+            return
+        try:
+            async with asyncio.timeout(_GOODBYE_S):
+                await self._keep_now(session)
+        except (ConnectionLost, SourceError, TimeoutError) as error:
+            self._log.warning("place_not_kept", error=str(error) or type(error).__name__)
+        await self._drop()
+
+    async def _drop(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()

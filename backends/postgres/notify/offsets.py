@@ -1,0 +1,76 @@
+"""What the log remembers of a table that `postgres-notify` reads: where to begin, and which rows it has already.
+
+Owns how a place in the table is written. Which rows are read again is decided in `backends.postgres.notify.frontier`.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from hashlib import blake2s
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import structlog
+
+from backends.contract import Places, PlaceTaken
+from backends.postgres.notify.options import NotifyOptions
+
+if TYPE_CHECKING:
+    from backends.postgres.notify.session import Session
+
+log = structlog.get_logger()
+
+
+class NotifyPlaces:
+    """The places of one consumer's table."""
+
+    def __init__(self, places: Places[Any], options: NotifyOptions) -> None:
+        self._places = places
+        self._options = options
+        database = urlsplit(options.dsn.get_secret_value()).path.lstrip("/")
+        name = f"{database}.{options.consumer}.{options.source}"
+        self._source = f"nt:{blake2s(name.encode(), digest_size=5).hexdigest()}"
+        self._safe = -1  # the last one written, and how
+        self._written = b""
+
+    def place(self, safe: int) -> bytes:
+        """Write a place as a round carries it: every row up to that id was read before."""
+        if safe != self._safe:
+            self._safe = safe
+            self._written = f"{self._source}:{safe}".encode()
+        return self._written
+
+    async def begin(self, session: "Session", safe: int, *, is_first: bool) -> int:
+        """Return after which id to read, and learn which of the rows from there on the log has.
+
+        On a first start that is where the log ends, if it has rounds of this table: another backend may have brought
+        them here, and rows have come since it stopped. Otherwise it is `safe`.
+        """
+        if is_first:
+            safe = await self._end_of_log(session, safe)
+        kept = await self._places.kept(self._source)
+        since = kept if kept is not None and _number(kept.place) <= safe else None
+        await self._places.recall(self._source, lambda place: _number(place) >= safe, since=since)
+        with suppress(PlaceTaken):  # only a hint of how far to look back, and another process has left a newer one
+            await self._places.keep(self._source, str(safe))
+        return safe
+
+    async def _end_of_log(self, session: "Session", safe: int) -> int:
+        newest: Mapping[str, int] = await self._places.newest()
+        if not newest:
+            return safe
+        found = await session.find(newest)
+        if found is None:
+            log.warning("log_not_recognised", table=self._options.source, after=safe, games=len(newest))
+            return safe
+        # A row below may have been committed after it.
+        begins = min(safe, found - self._options.lookback_ids)
+        await session.rebegin(begins)
+        log.info("log_continued", table=self._options.source, newest=found, after=begins)
+        return begins
+
+
+def _number(place: str) -> int:
+    try:
+        return int(place)
+    except ValueError:
+        return -1

@@ -1,0 +1,1 @@
+"""The backend ``postgres-replication``: rounds from the write-ahead log."""

@@ -1,0 +1,277 @@
+"""Set-up and care of what `postgres-replication` reads: the publication, the slot, and the server around them.
+
+Owns what is the matter with them, asked from outside of any stream: the words are those of `slot`.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final, NamedTuple, Self
+
+import asyncpg
+
+from backends.backlog import Backlog
+from backends.contract import SourceError
+from backends.postgres.findings import SETUP, STATEMENT_S, Finding, Verdict, connected, holder, run_sql
+from backends.postgres.notify.options import NotifyOptions, has_unique_order, read_source
+from backends.postgres.notify.session import Connection, ask
+from backends.postgres.options import PostgresOptions, quote_identifier
+from backends.postgres.replication.capture import ColumnMissing, columns_of
+from backends.postgres.replication.protocol.connection import Link, StreamLost
+from backends.postgres.replication.slot import BACKFILL, PUBLICATION_SKIPPED, UNDEFINED, ReplicationOptions, SlotState
+from backends.postgres.statements import statement
+
+_OLDEST: Final = 140000
+_PEEK_S: Final = 5.0
+_RENEW: Final = f"{SETUP} --renew-slot; and, for the rounds in between, {BACKFILL}"
+_RENEWABLE: Final = (SlotState.PUBLICATION_MISSING, SlotState.PUBLICATION_LATE, SlotState.INVALIDATED)
+
+
+class _Fault(NamedTuple):
+    """What is the matter with what `setup` makes."""
+
+    state: SlotState
+    text: str
+
+
+class ReplicationCare:
+    """Care of `postgres-replication`. Implements `backends.postgres.admin.Care`."""
+
+    def __init__(self, options: Mapping[str, object]) -> None:
+        self.options = ReplicationOptions.read(options)
+
+    def acting_as(self, dsn: str | None) -> Self:
+        return self if dsn is None else type(self)({**self.options.given, "dsn": dsn})
+
+    # --- making and removing ------------------------------------------------------------------------------------
+
+    def setup_sql(self, grant_to: str | None, *, renew: bool = False) -> list[str]:
+        options = self.options
+        names = {"schema": options.schema_name, "table": options.table_name}
+        slot = "create_failover_slot" if options.failover else "create_slot"
+        made = [
+            *([statement("drop_slot_if_there", slot=options.slot)] if renew else []),
+            statement("create_publication", **names, publication=options.publication),
+            statement(slot, slot=options.slot),
+        ]
+        return made if grant_to is None else [*made, statement("grant_replication", **names, role=grant_to)]
+
+    def teardown_sql(self) -> list[str]:
+        return [
+            statement("drop_slot_if_there", slot=self.options.slot),
+            statement("drop_publication", publication=self.options.publication),
+        ]
+
+    async def set_up(self, grant_to: str | None, *, renew: bool = False) -> str | None:
+        options = self.options
+        async with connected(options) as connection:
+            await ask(options, connection.fetch(statement("lock_renewal"), options.slot, timeout=STATEMENT_S))
+            faults = await self._faults_of_ours(connection)
+            slot = await self._slot(connection)
+            for fault in faults:
+                if fault.state is SlotState.FOREIGN or (slot and fault.state in _RENEWABLE and not renew):
+                    # A publication made now would be younger than the slot, and then nothing could be read.
+                    raise SourceError(fault.text)
+            renews = renew and slot is not None
+            await run_sql(options, self.setup_sql(grant_to, renew=renews))
+        return (
+            f"replication slot {options.slot!r} begins now; for the rounds in between run {BACKFILL}" * renews or None
+        )
+
+    async def renew(self, *, certainly: bool) -> None:
+        """Make publication and slot anew, unless another process just has; `certainly`: even if they look whole.
+
+        Raises:
+            SourceError: It may not be done, or another process reads the slot by now.
+        """
+        options = self.options
+        async with connected(options) as connection:
+            await ask(options, connection.fetch(statement("lock_renewal"), options.slot, timeout=STATEMENT_S))
+            if certainly or await self._faults_of_ours(connection):
+                await run_sql(options, [*self.teardown_sql(), *self.setup_sql(None)])
+
+    # --- looking ------------------------------------------------------------------------------------------------
+
+    async def check(self) -> list[Finding]:
+        options = self.options
+        names = {"schema": options.schema_name, "table": options.table_name}
+        async with connected(options) as connection:
+            server = await ask(options, connection.fetchrow(statement("read_replication_server")))
+            columns = await ask(options, connection.fetch(statement("read_columns", **names)))
+            slot = await self._slot(connection)
+            ours = await self._faults_of_ours(connection)
+        faults = [*self._server_faults(server, slot), *self._table_faults(columns), *(fault.text for fault in ours)]
+        findings = [Finding(Verdict.FAILURE, fault) for fault in faults]
+        return [*findings, await self._check_link()]
+
+    async def status(self) -> dict[str, str]:
+        options = self.options
+        async with connected(options) as connection:
+            row = await ask(options, connection.fetchrow(statement("read_slot_status", slot=options.slot)))
+            if row is None:
+                return {"state": "missing", "run": f"{SETUP} --backend postgres-replication"}
+            faults = await self._faults_of_ours(connection)
+        told = {"state": str(faults[0].state), "run": faults[0].text.partition("run: ")[2]} if faults else {}
+        return {
+            "state": "streaming" if row["active"] else "nobody reads",
+            **told,
+            "active": holder(row["active_pid"], row["client"], row["application"]),
+            "wal_status": str(row["wal_status"]),
+            "confirmed": str(row["confirmed"]),
+            "lag": f"{row['lag_bytes'] or 0:,} bytes, {_seconds(row)}",
+            "kept for it": f"{row['kept_bytes'] or 0:,} bytes",
+            "until it is lost": "no limit" if row["left_bytes"] is None else f"{row['left_bytes']:,} bytes",
+        }
+
+    @asynccontextmanager
+    async def measuring(self) -> AsyncIterator[Callable[[], Awaitable[Backlog]]]:
+        options, sql = self.options, statement("read_slot_status", slot=self.options.slot)
+        async with connected(options) as connection:
+
+            async def measure() -> Backlog:
+                row = await ask(options, connection.fetchrow(sql, timeout=options.connect_timeout_s))
+                if row is None or row["lag_bytes"] is None:
+                    raise SourceError(f"replication slot {options.slot!r} on {options.shown_dsn} has no place")
+                return Backlog("bytes", row["head"], row["head"] - row["lag_bytes"], max(0, row["lag_bytes"]))
+
+            yield measure
+
+    async def has_unique_ids(self) -> bool:
+        """Whether ids are unique over all games, and so grow with the table; raise `SourceError` as `check` does."""
+        options = NotifyOptions.read({name: getattr(self.options, name) for name in PostgresOptions.model_fields})
+        async with connected(options) as connection:
+            source = await read_source(connection, options)
+        return has_unique_order(source, options)
+
+    # --- faults -------------------------------------------------------------------------------------------------
+
+    async def _faults_of_ours(self, connection: Connection) -> list[_Fault]:
+        options = self.options
+        names = {"schema": options.schema_name, "table": options.table_name, "publication": options.publication}
+        publication = await ask(options, connection.fetchrow(statement("read_publication", **names)))
+        slot = await self._slot(connection)
+        faults = [*self._slot_faults(slot), *self._publication_faults(publication, slot)]
+        if not faults and await self._is_late(connection):
+            what = (
+                f"publication {options.publication!r} was made after the place that replication slot {options.slot!r}"
+            )
+            faults.append(_Fault(SlotState.PUBLICATION_LATE, f"{what} is at, so that cannot be read; run: {_RENEW}"))
+        return faults
+
+    async def _slot(self, connection: Connection) -> Mapping[str, Any] | None:
+        sql = statement("read_slot", slot=self.options.slot)
+        row: Mapping[str, Any] | None = await ask(self.options, connection.fetchrow(sql))
+        return row
+
+    async def _is_late(self, connection: Connection) -> bool:
+        """Whether the publication was made after the place of the slot, by trying what a stream would do.
+
+        The first change that the slot holds finds no publication then: an error, and from PostgreSQL 18 on a warning.
+        Asked only when their transaction ids do not rule it out, and while nobody reads: then it works.
+        """
+        options = self.options
+        names = {"slot": options.slot, "publication": options.publication}
+        if not await ask(options, connection.fetchval(statement("may_be_late", **names))):
+            return False
+        notices: list[str] = []
+
+        def listen(_connection: object, notice: Any) -> None:
+            notices.append(str(notice.message))
+
+        connection.add_log_listener(listen)
+        try:
+            sql = statement("peek_slot", slot=options.slot, publications=quote_identifier(options.publication))
+            with suppress(TimeoutError):  # so much that can be read, and no fault so far
+                await connection.fetchval(sql, timeout=_PEEK_S)
+        except asyncpg.PostgresError as error:
+            return error.sqlstate == UNDEFINED  # a right that is missing, or a reader that came, is no answer
+        finally:
+            connection.remove_log_listener(listen)
+        return any(notice.startswith(PUBLICATION_SKIPPED) for notice in notices)
+
+    def _server_faults(self, server: Mapping[str, Any], slot: object) -> list[str]:
+        where, faults = self.options.shown_dsn, []
+        if server["version"] < _OLDEST:
+            faults.append(f"{where} is PostgreSQL {server['version'] // 10000}; 14 is the oldest that can be read")
+        if server["wal_level"] != "logical":
+            faults.append(
+                f"wal_level is {server['wal_level']!r}; run: "
+                "ALTER SYSTEM SET wal_level = 'logical'; and restart the server"
+            )
+        if not server["may_replicate"]:
+            grant = f"ALTER ROLE {quote_identifier(server['role'])} REPLICATION;"
+            faults.append(f"role {server['role']} may not replicate; run: {grant}")
+        if slot is None and server["free_slots"] < 1:
+            faults.append(
+                "all replication slots are taken; drop one, or run: ALTER SYSTEM SET max_replication_slots = "
+                "20; and restart the server"
+            )
+        if server["free_senders"] < 1:
+            faults.append(
+                "all WAL senders are taken; run: ALTER SYSTEM SET max_wal_senders = 20; and restart the server"
+            )
+        return faults
+
+    def _table_faults(self, columns: list[asyncpg.Record]) -> list[str]:
+        options = self.options
+        if not columns:
+            return [f"{options.shown_dsn} has no table {options.quoted_table}; set the option 'table'"]
+        if columns[0]["relpersistence"] != b"p":
+            return [f"table {options.quoted_table} is not logged; run: ALTER TABLE {options.quoted_table} SET LOGGED;"]
+        try:
+            columns_of(options, [column["attname"] for column in columns])
+        except ColumnMissing as error:
+            return [str(error)]
+        return []
+
+    def _publication_faults(self, publication: Mapping[str, Any] | None, slot: object) -> list[_Fault]:
+        name = self.options.publication
+        if publication is None:
+            what = f"publication {name!r} does not exist"
+            if slot is None:
+                return [_Fault(SlotState.PUBLICATION_MISSING, f"{what}; run: {SETUP}")]
+            older = f"replication slot {self.options.slot!r} is older than one made now, and could not be read with it"
+            return [_Fault(SlotState.PUBLICATION_MISSING, f"{what}, and {older}; run: {_RENEW}")]
+        if not (publication["pubinsert"] and publication["covers"]):
+            quoted, table = quote_identifier(name), self.options.quoted_table
+            add = "" if publication["member"] else f"ALTER PUBLICATION {quoted} ADD TABLE {table}; "
+            change = f"ALTER PUBLICATION {quoted} SET (publish = 'insert', publish_via_partition_root = true);"
+            then = f"and, for rounds that were inserted before that, {BACKFILL}"
+            what = f"publication {name!r} does not send inserts of {table}"
+            return [_Fault(SlotState.TABLE_NOT_PUBLISHED, f"{what}; run: {add}{change} {then}")]
+        return []
+
+    def _slot_faults(self, slot: Mapping[str, Any] | None) -> list[_Fault]:
+        name = self.options.slot
+        if slot is None:
+            return [_Fault(SlotState.MISSING, f"replication slot {name!r} does not exist; run: {SETUP}")]
+        if slot["plugin"] != "pgoutput" or slot["database"] != slot["our_database"]:
+            found = f"{slot['plugin']} in database {slot['database']}"
+            what = f"replication slot {name!r} is for {found}; set the option 'slot' to another name"
+            return [_Fault(SlotState.FOREIGN, what)]
+        if slot["wal_status"] == "lost" or slot.get("invalidation_reason"):
+            reason = slot.get("invalidation_reason") or "wal_removed"
+            return [_Fault(SlotState.INVALIDATED, f"replication slot {name!r} is lost ({reason}); run: {_RENEW}")]
+        return []
+
+    async def _check_link(self) -> Finding:
+        """Open a replication connection: what pg_hba.conf or a pooler forbids shows only so."""
+        try:
+            link = await Link.connect(self.options)
+        except StreamLost as error:
+            return Finding(
+                Verdict.FAILURE,
+                f"no replication connection: {error}; connect to the server itself and not to a pooler, and allow it "
+                "in pg_hba.conf",
+            )
+        await link.close()
+        return Finding(Verdict.OK, f"{self.options.shown_dsn}: a replication connection opens")
+
+
+def _seconds(row: Mapping[str, Any]) -> str:
+    """Say how old what is not confirmed is, as far as the server can tell: it keeps no clock for places in its log."""
+    if row["active"]:
+        lag_s = row["lag_s"] if row["lag_s"] is not None or row["lag_bytes"] else 0.0
+        return "seconds unknown" if lag_s is None else f"{lag_s:.3f} s"
+    if row["unread_s"] is None:  # before PostgreSQL 17
+        return "seconds unknown while nobody reads"
+    return f"nobody has read for {row['unread_s']:.1f} s"

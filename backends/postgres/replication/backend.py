@@ -1,0 +1,155 @@
+"""The backend `postgres-replication`: rounds from the write-ahead log, milliseconds after their commit.
+
+Owns the contract, the state that is shown, and beginning again after every loss. How a stream begins is in
+`stream_start`, what is told and when it is left in `stream`, where it goes on in
+`slot_offset`. How it behaves, and why: docs/postgres-replication.md
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import structlog
+
+from backends.backlog import Backlog
+from backends.contract import BackendContext, Places, PlaceTaken, SourceError
+from backends.postgres.replication.admin import ReplicationCare
+from backends.postgres.replication.capture import Capture, Item, TableRenamed, WalPosition
+from backends.postgres.replication.heartbeat import beat
+from backends.postgres.replication.protocol.connection import StreamLost
+from backends.postgres.replication.protocol.pgoutput import InvalidMessage
+from backends.postgres.replication.setup import prepare
+from backends.postgres.replication.slot import ReplicationOptions, SlotLost, SlotState
+from backends.postgres.replication.slot_offset import SlotPlace
+from backends.postgres.replication.stream import Stream
+from backends.postgres.replication.stream_start import StreamStart
+from roundlog.backoff import Backoff
+from roundlog.tasks import ended
+
+log = structlog.get_logger()
+
+_FIRST_PAUSE_S: Final = 0.05
+_CANCEL_S: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicationStatus:
+    """How capture is doing, for metrics and health."""
+
+    state: SlotState
+    received_lsn: int
+    confirmed_lsn: int
+    """What the server was told last."""
+    last_commit_ms: int
+    """When the newest transaction received was committed, Unix milliseconds; 0: none yet."""
+    reconnects: int
+
+
+class PostgresReplication:
+    """Reads one table through one slot. Implements `backends.contract.Backend` with `WalPosition`."""
+
+    def __init__(self, options: Mapping[str, object], context: BackendContext) -> None:
+        self._options = ReplicationOptions.read(options)
+        self._log = log.bind(**self._options.log_fields)
+        self._capture = Capture(self._options, context.catalogue)
+        self._place = SlotPlace(self._capture, self._options)
+        self._start = StreamStart(
+            self._capture, self._place, self._options, on_standby=partial(self._is_now, SlotState.STANDBY)
+        )
+        self._stream: Stream | None = None
+        self._state = SlotState.CONNECTING
+        self._reconnects = 0
+
+    @property
+    def status(self) -> ReplicationStatus:
+        """How it is doing now."""
+        capture = self._capture
+        return ReplicationStatus(
+            self._state, capture.received_lsn, self._place.told_lsn, capture.last_commit_ms, self._reconnects
+        )
+
+    # --- the contract -------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Check the source, and make what is missing if the options say so. See `Backend.open`."""
+        try:
+            await prepare(self._options)
+        except SlotLost as error:
+            self._is_now(error.state)
+            raise
+        heartbeat = asyncio.create_task(beat(self._options), name="postgres-heartbeat")
+        try:
+            yield
+        finally:
+            await ended(heartbeat, again_s=_CANCEL_S)
+            await self._close()
+
+    async def read(self) -> AsyncIterator[Sequence[Item]]:
+        """Yield rounds as they are committed; never ends. See `Backend.read`."""
+        backoff = Backoff(_FIRST_PAUSE_S, self._options.retry_max_s)
+        while True:
+            try:
+                stream = await self._begin()
+                async with stream.kept_alive():
+                    while True:
+                        if items := await stream.receive():
+                            with stream.given_out():
+                                yield items
+            except InvalidMessage as error:
+                raise SourceError(f"{self._options.shown_dsn} sent what is not understood: {error}") from error
+            except (StreamLost, PlaceTaken, TableRenamed) as error:
+                if self._stream is not None and self._stream.lasted_s > self._options.retry_max_s:
+                    backoff.reset()
+                await self._on_lost(error)
+            except SlotLost as error:
+                self._is_now(error.state)
+                raise
+            await asyncio.sleep(backoff.next_s())
+
+    def confirm(self, position: WalPosition) -> None:
+        """Take note that everything up to `position` is stored; the server hears of it within a tenth of a second."""
+        self._capture.confirm(position)
+        if self._stream is not None:
+            self._stream.confirmed()
+
+    def place(self, position: WalPosition) -> bytes | None:
+        """Write a position for the log. See `HasPlaces`."""
+        return self._place.written(position)
+
+    def attach(self, places: Places[WalPosition]) -> None:
+        """Take what the log remembers of our slot. See `HasPlaces`."""
+        self._place.attach(places)
+
+    def measuring(self) -> AbstractAsyncContextManager[Callable[[], Awaitable[Backlog]]]:
+        """Ask the server how much it keeps for us. See `backends.backlog.HasBacklog`."""
+        return ReplicationCare(self._options.given).measuring()
+
+    # --- one stream after another -------------------------------------------------------------------------------
+
+    async def _begin(self) -> Stream:
+        self._is_now(SlotState.CONNECTING)
+        link = await self._start.begin()
+        self._stream = Stream(
+            link, self._capture, self._place, self._options, on_left=partial(self._is_now, SlotState.LEFT)
+        )
+        self._is_now(SlotState.STREAMING)
+        return self._stream
+
+    async def _on_lost(self, error: StreamLost | PlaceTaken | TableRenamed) -> None:
+        self._start.ended_by(error)
+        await self._close()
+        self._is_now(SlotState.CONNECTING)
+        self._reconnects += 1
+        self._log.warning("stream_lost", error=str(error))
+
+    async def _close(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await stream.close()
+
+    def _is_now(self, state: SlotState) -> None:
+        self._state = state

@@ -1,0 +1,1 @@
+"""The replication protocol: its connection, its frames, and the messages of pgoutput."""

@@ -1,0 +1,1 @@
+"""Publish rounds to the log: in order, at least once, without duplicates."""

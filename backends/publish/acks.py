@@ -1,0 +1,256 @@
+"""Which rounds are under way to the log, and how far the source may be told that they have arrived.
+
+Pure: no I/O, no clock. Owns the two promises that everything rests on: a position is given out only when everything
+before it is settled, and what has to be sent again is sent in the order of the source.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from backends.publish.order import Lanes
+
+P = TypeVar("P")
+
+
+@dataclass(slots=True)
+class Stats:
+    """What a publisher has done since it was made. All but `in_flight` only grow."""
+
+    read: int = 0
+    """Items that the backend yielded, rejected ones included."""
+    acked: int = 0
+    """Rounds that the log stored for us; also those whose ack was lost with a connection, and which are in it now."""
+    duplicates: int = 0
+    """Rounds that the log had already; nothing was stored for them."""
+    rejected: int = 0
+    """Items that cannot become a round in the log."""
+    resent: int = 0
+    """Publishes beyond the first of a round."""
+    reconnects: int = 0
+    """Connections tried beyond the first."""
+    in_flight: int = 0
+    """Rounds read and not yet settled, now."""
+
+
+class Entry(Generic[P]):
+    """One round on its way, in the order of the source."""
+
+    __slots__ = ("attempts", "data", "floor", "msg_id", "place", "position", "settled", "stored", "subject")
+
+    def __init__(self, position: P, subject: bytes, msg_id: bytes, data: bytes, place: bytes = b"") -> None:
+        self.position = position
+        self.subject = subject
+        self.msg_id = msg_id
+        self.data = data
+        self.place = place
+        """The header line that tells the position, with its end; empty: none."""
+        self.attempts = 0
+        self.settled = False
+        self.stored = False
+        """Whether it is in the log as it stands here, its place included."""
+        self.floor = 0
+        """The newest sequence of the log known when this was first sent: it is stored above that or not at all."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that this holds in memory, roughly."""
+        return len(self.data) + _OVERHEAD
+
+
+_OVERHEAD: Final = 256
+
+
+class Window(Generic[P]):
+    """What is read and not settled contiguously: first what was sent, then the queue of what is to be sent.
+
+    Entries are numbered from 0 in the order in which they were added, for the whole life of the window; an ack names
+    the number. Settled is whatever needs no sending any more: stored, known to be stored, or rejected.
+    """
+
+    lanes: Lanes["Entry[P]"] | None = None
+    """When set, one entry per subject at most is handed out and unsettled. Set it only when nothing is handed out."""
+
+    def __init__(self, *, max_count: int, max_bytes: int) -> None:
+        self._max_count = max_count
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._sent: deque[Entry[P]] = deque()  # handed out, settled, or waiting in a lane; the oldest first
+        self._queue: deque[Entry[P]] = deque()  # to be handed out, all newer than those in _sent
+        self._base = 0  # the number of _sent[0]
+        self._failed: set[int] = set()
+        self._unanswered = 0
+        self._settled_up_to: list[P] = []  # at most one
+        self.stored: P | None = None
+        """The newest position that is in the log with its round, everything before it being settled; None: none."""
+
+    def __len__(self) -> int:
+        return len(self._sent) + len(self._queue)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more entry may be added. One alone always may, whatever its size."""
+        return len(self) < self._max_count and (self._bytes < self._max_bytes or not len(self))
+
+    @property
+    def unanswered(self) -> int:
+        """How many entries have been handed out and are neither settled nor failed."""
+        return self._unanswered
+
+    @property
+    def queued(self) -> bool:
+        """Whether `take` has something to hand out."""
+        return bool(self._queue) or (self.lanes is not None and self.lanes.ready)
+
+    @property
+    def first_failed(self) -> int | None:
+        """The number of the oldest entry with an error ack since the last `rewind`; None: there is none."""
+        return min(self._failed, default=None)
+
+    def add(self, entry: Entry[P]) -> None:
+        """Put an entry behind all others. Whether there is room is for the caller to ask."""
+        self._bytes += entry.size
+        self._queue.append(entry)
+        if entry.settled and not self._sent:
+            self._advance()
+
+    def take(self, max_bytes: int) -> list[tuple[int, Entry[P]]]:
+        """Hand out the next entries to send, with their numbers, about `max_bytes` together; none: nothing queued."""
+        taken: list[tuple[int, Entry[P]]] = []
+        number = self._base + len(self._sent)
+        queue, sent, lanes = self._queue, self._sent, self.lanes
+        while max_bytes > 0 and lanes is not None and lanes.ready:
+            taken.append(lanes.take())
+            max_bytes -= taken[-1][1].size
+        while queue and max_bytes > 0:
+            entry = queue.popleft()
+            sent.append(entry)
+            if not entry.settled and (lanes is None or lanes.enter(entry.subject, number, entry)):
+                taken.append((number, entry))
+                max_bytes -= entry.size
+            number += 1
+        for _, entry in taken:
+            entry.attempts += 1
+        self._unanswered += len(taken)
+        self._advance()
+        return taken
+
+    def settle(self, numbers: Iterable[int], *, stored: bool = False) -> int:
+        """Take note that these need no more sending; return for how many this is news. Ignores unknown numbers.
+
+        `stored`: the log has them as they were sent, which a duplicate need not be.
+        """
+        news = 0
+        sent, lanes = self._sent, self.lanes
+        for number in numbers:
+            index = number - self._base
+            if lanes is not None and not (0 <= index < len(sent) and lanes.leave(sent[index].subject, number)):
+                continue
+            if index == 0 and sent and not sent[0].settled and number not in self._failed:
+                # Nearly always: acks come in the order of the publishes.
+                sent[0].stored = stored
+                self._pop()
+                self._unanswered -= 1
+                news += 1
+            elif 0 <= index < len(sent) and not sent[index].settled:
+                sent[index].settled = True
+                sent[index].stored = stored
+                if number in self._failed:
+                    self._failed.remove(number)
+                else:
+                    self._unanswered -= 1
+                news += 1
+        self._advance()
+        return news
+
+    def fail(self, number: int) -> bool:
+        """Take note of an error ack; whether it is news. The entry is handed out again after a `rewind`."""
+        index = number - self._base
+        if not 0 <= index < len(self._sent) or self._sent[index].settled or number in self._failed:
+            return False
+        if self.lanes is not None and not self.lanes.holds(self._sent[index].subject, number):
+            return False
+        self._failed.add(number)
+        self._unanswered -= 1
+        return True
+
+    def rewind(self) -> None:
+        """Put everything that was handed out and is not settled back in front of the queue, in order.
+
+        Call it only when no more answers to what was handed out can arrive, or when they no longer matter (another
+        connection): an entry keeps its number.
+        """
+        self._queue.extendleft(reversed(self._sent))
+        self._sent.clear()
+        self._failed.clear()
+        self._unanswered = 0
+        if self.lanes is not None:
+            self.lanes.clear()
+        self._advance()
+
+    def unsettled(self) -> Iterator[Entry[P]]:
+        """Go through what is not settled, the oldest first. Whoever marks an entry settled calls `refresh` after."""
+        for entries in (self._sent, self._queue):
+            yield from (entry for entry in entries if not entry.settled)
+
+    def entry(self, number: int) -> Entry[P]:
+        """Return the entry that was handed out under this number and is still here."""
+        return self._sent[number - self._base]
+
+    def refresh(self) -> None:
+        """Look again at what is settled, after entries were marked from outside; only between `rewind` and `take`."""
+        self._advance()
+
+    def position(self) -> P | None:
+        """Return the newest position before which everything is settled, once; None: no news since the last call."""
+        return self._settled_up_to.pop() if self._settled_up_to else None
+
+    def _advance(self) -> None:
+        while self._sent and self._sent[0].settled:
+            self._pop()
+        if not self._sent:
+            while self._queue and self._queue[0].settled:
+                self._sent.append(self._queue.popleft())
+                self._pop()
+
+    def _pop(self) -> None:
+        entry = self._sent.popleft()
+        self._base += 1
+        self._bytes -= entry.size
+        self._settled_up_to[:] = [entry.position]
+        if entry.stored:
+            self.stored = entry.position
+
+
+class Lag(Generic[P]):
+    """Hold positions back for a while, since an ack comes before the server's fsync.
+
+    Keeps at most about 256 positions however many come: within 1/256 of the lag only the newest counts.
+    """
+
+    def __init__(self, lag_s: float) -> None:
+        self._lag_s = lag_s
+        self._held: deque[tuple[float, P]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def hold(self, position: P, now: float) -> None:
+        """Take a position that was settled at `now`, in seconds of any clock that only grows."""
+        due = now + self._lag_s
+        if len(self._held) > 1 and due - self._held[-2][0] < self._lag_s / 256:
+            self._held.pop()
+        self._held.append((due, position))
+
+    def release(self, now: float) -> P | None:
+        """Return the newest position that has been held long enough; None: there is none."""
+        position = None
+        while self._held and self._held[0][0] <= now:
+            position = self._held.popleft()[1]
+        return position
+
+    @property
+    def next_due(self) -> float | None:
+        """When `release` has something next; None: nothing is held."""
+        return self._held[0][0] if self._held else None

@@ -1,0 +1,292 @@
+"""Drive the window of rounds through one connection after another: send, take acks, send again, confirm.
+
+Owns when to send and when to stop, give up a connection, or tell the source. What may be told and what is sent again is
+decided in `backends.publish.acks`. Knows neither how rounds are read nor how connections are made.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
+
+import structlog
+from nats.aio.client import Client
+
+from backends.contract import Rejected
+from backends.publish.acks import Entry, Lag, Stats, Window
+from backends.publish.order import Chain, Lanes
+from backends.publish.settings import PublisherSettings
+from roundlog.backoff import Backoff
+from roundlog.errors import LogUnavailable
+from roundlog.publish import (
+    HEADER_ROOM,
+    NO_STREAM,
+    TOO_LARGE,
+    WRONG_LAST_MSG_ID,
+    Acks,
+    Publish,
+    PublishLink,
+    Refusal,
+    open_publish_link,
+)
+from roundlog.stream import LogInfo
+from roundlog.tasks import heed_cancellation
+
+log = structlog.get_logger()
+
+P = TypeVar("P")
+Rejects = Callable[[Rejected[Any]], Awaitable[None]]
+"""Takes what cannot become a round in the log. It is confirmed to the source once this has returned."""
+
+RAW_BYTES: Final = 64 << 10
+_WRITE_BYTES: Final = 256 << 10
+_REFUSED_PAUSE_S: Final = (0.01, 2.0)
+_TELL_REFUSED_S: Final = 10.0
+_LONGEST_PATIENCE_S: Final = 30.0
+_MOST_DOUBLINGS: Final = 16
+"""More change nothing from a millisecond on. Attempts are without number, and a thousand doublings overflow."""
+
+
+class Pipeline(Generic[P]):
+    """The window and everything that happens to it, over all connections of one publisher."""
+
+    def __init__(
+        self,
+        settings: PublisherSettings,
+        *,
+        confirm: Callable[[P], None],
+        rejects: Rejects,
+        acked: Callable[[P], None] | None = None,
+    ) -> None:
+        self.window: Window[P] = Window(max_count=settings.max_in_flight, max_bytes=settings.max_in_flight_bytes)
+        self.stats = Stats()
+        self.head = 0
+        """The newest sequence of the log that we know of."""
+        self._settings = settings
+        self._confirm = confirm
+        self._acked = acked
+        self._rejects = rejects
+        self._lag: Lag[P] = Lag(settings.confirm_lag_s)
+        self._chain = Chain()
+        self._previous: bytes | None = None  # the id sent last on this connection, when the next may depend on it
+        self._refusals: dict[int, Refusal] = {}
+        self._backoff = Backoff(*_REFUSED_PAUSE_S)
+        self._tell_refused_at = 0.0
+        self._progress_at = 0.0
+        self._silent_connections = 0  # so many connections in a row have had no ack at all
+        self._connection = 0
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._now = asyncio.get_running_loop().time
+
+    async def add(self, entry: Entry[P]) -> None:
+        """Put a round (or anything settled) behind all others; wait while the window is full."""
+        while not self.window.has_room:
+            self._room.clear()
+            self._wake.set()
+            await self._room.wait()
+        self.window.add(entry)
+
+    def wake(self) -> None:
+        """Look at what was added, at the reader, and at the connection."""
+        self._wake.set()
+
+    def lost(self) -> None:
+        """Take note that the connection is gone; what was under way is to be sent again."""
+        self._connection += 1  # late answers of the old one no longer count
+        self._silent_connections += 1  # until the next has an ack
+        self._refusals.clear()
+        self._previous = None
+        self.window.rewind()
+        self._give_out()
+
+    async def reject(self, item: Rejected[P]) -> None:
+        """Hand an item to whoever takes rejects."""
+        await self._rejects(item)
+        self.stats.rejected += 1
+
+    async def run(self, nc: Client, info: LogInfo, reader: asyncio.Task[None]) -> None:
+        """Publish over this connection until `reader` has ended and everything is settled.
+
+        When cancelled, or when the reader failed, waits ``leave_s`` at most for what is under way.
+
+        Raises:
+            LogUnavailable: The connection is of no more use. Call `lost`, then `run` with another.
+        """
+        connection = self._connection
+        self.window.lanes = Lanes() if info.replicas > 1 else None
+        link = await open_publish_link(
+            nc,
+            info.stream,
+            on_acks=partial(self._on_acks, connection),
+            on_refusal=partial(self._on_refusal, connection),
+        )
+        limit = min(size for size in (nc.max_payload, info.max_message_bytes) if size > 0) - HEADER_ROOM
+        self._progress_at = self._now()
+        try:
+            while not reader.done():
+                await self._turn(link, limit)
+            await self._finish(link, limit, self._settings.leave_s if reader.exception() is not None else None)
+        except asyncio.CancelledError:
+            reader.cancel()
+            await self._settle(link)
+            raise
+        except LogUnavailable:
+            link.abort()
+            raise
+        finally:
+            self._give_out()
+
+    async def _turn(self, link: PublishLink, limit: int) -> None:
+        """Do whatever there is to do, and wait when there is nothing."""
+        heed_cancellation()
+        self._wake.clear()
+        self._give_out()
+        if not link.is_open:
+            raise LogUnavailable("the connection to NATS was lost")
+        if self._refusals:
+            if not self.window.unanswered:
+                await self._after_refusals()
+                return
+        elif self.window.queued and not (self._silent_connections and self.window.unanswered):
+            await self._send(link, limit)
+            return
+        await self._wait()
+
+    async def _finish(self, link: PublishLink, limit: int, within_s: float | None) -> None:
+        """Publish what is in the window, the source having ended; give up after `within_s`."""
+        leaving = asyncio.timeout(within_s)
+        try:
+            async with leaving:
+                while len(self.window):
+                    await self._turn(link, limit)
+        except TimeoutError:
+            if not leaving.expired():  # somebody else's: the one who confirms, or takes rejects
+                raise
+            log.warning("left_unacked", in_flight=len(self.window))
+
+    async def _settle(self, link: PublishLink) -> None:
+        """Wait a little for answers to what was sent, sending nothing more."""
+        try:
+            async with asyncio.timeout(self._settings.leave_s):
+                while self.window.unanswered and link.is_open:
+                    self._wake.clear()
+                    await self._wake.wait()
+        except TimeoutError:
+            log.warning("left_unacked", in_flight=len(self.window))
+
+    # --- sending ------------------------------------------------------------------------------------------------
+
+    async def _send(self, link: PublishLink, limit: int) -> None:
+        if not self.window.unanswered:
+            self._progress_at = self._now()
+        # After a connection without an ack one round goes first, and the rest when it is acked: a server that struggles
+        # still has all that it was sent before, and more of it only keeps it from getting well.
+        taken = self.window.take(1 if self._silent_connections else _WRITE_BYTES)
+        publishes = []
+        too_large = []
+        chained = self.window.lanes is None and self._chain.holds(self._now())
+        for number, entry in taken:
+            if len(entry.data) > limit:
+                too_large.append(number)
+                continue
+            if entry.attempts == 1:
+                entry.floor = self.head
+            else:
+                self.stats.resent += 1
+            expected = self._previous if chained else None
+            publishes.append(Publish(entry.subject, number, entry.msg_id, expected, entry.place, entry.data))
+            self._previous = entry.msg_id
+        if publishes:
+            try:
+                async with asyncio.timeout(self._settings.ack_timeout_s):
+                    await link.send(publishes)
+            except TimeoutError as error:
+                raise LogUnavailable(f"NATS took nothing for {self._settings.ack_timeout_s:g} s") from error
+        for number in too_large:
+            await self._reject_entry(number, f"the log takes {limit}")
+
+    async def _reject_entry(self, number: int, limit: str) -> None:
+        entry = self.window.entry(number)
+        reason = f"round has {len(entry.data)} bytes; {limit}"
+        await self.reject(Rejected(entry.msg_id.decode(), reason, entry.data[:RAW_BYTES], entry.position))
+        self.window.settle([number])
+
+    async def _after_refusals(self) -> None:
+        """Everything is answered, something was refused: deal with the first of it, and send again from there."""
+        number = self.window.first_failed
+        refusals, self._refusals = self._refusals, {}
+        if number is None:
+            return
+        code, reason = refusals[number].code, refusals[number].reason
+        self._previous = None
+        if code == TOO_LARGE:
+            await self._reject_entry(number, f"the stream refuses it: {reason}")
+        elif code == WRONG_LAST_MSG_ID:
+            self._chain.broken(self._now())
+        elif code == NO_STREAM:
+            raise LogUnavailable(reason)
+        else:
+            if self._now() >= self._tell_refused_at:  # a struggling server refuses many times a second
+                self._tell_refused_at = self._now() + _TELL_REFUSED_S
+                log.warning("publish_refused", code=code, reason=reason, in_flight=len(self.window))
+            await asyncio.sleep(self._backoff.next_s())
+        self.window.rewind()
+
+    # --- answers ------------------------------------------------------------------------------------------------
+
+    def _on_acks(self, connection: int, acks: Acks) -> None:
+        if connection != self._connection:
+            return
+        self._progress_at = self._now()
+        self._silent_connections = 0
+        self._backoff.reset()
+        self.head = max(self.head, acks.sequence)
+        # Which of them are duplicates is not told; the place of one may stand in the log otherwise, or not at all.
+        news = self.window.settle(acks.numbers, stored=not acks.duplicates)
+        self.stats.acked += news - acks.duplicates
+        self.stats.duplicates += acks.duplicates
+        self._wake.set()
+
+    def _on_refusal(self, connection: int, refusal: Refusal) -> None:
+        if connection == self._connection and self.window.fail(refusal.number):
+            self._progress_at = self._now()
+            self._refusals[refusal.number] = refusal
+            self._wake.set()
+
+    def _give_out(self) -> None:
+        """Tell the source how far everything is settled, and the reader that there is room."""
+        position = self.window.position()
+        if position is not None:
+            if self._acked is not None:
+                self._acked(position)
+            self._lag.hold(position, self._now())
+        due = self._lag.release(self._now())
+        if due is not None:
+            self._confirm(due)
+        if self.window.has_room:
+            self._room.set()
+
+    @property
+    def _patience_s(self) -> float:
+        """How long to wait for an ack: twice as long after each connection that had none, up to a bound."""
+        return min(
+            self._settings.ack_timeout_s * 2.0 ** min(self._silent_connections, _MOST_DOUBLINGS),
+            max(_LONGEST_PATIENCE_S, self._settings.ack_timeout_s),
+        )
+
+    async def _wait(self) -> None:
+        """Wait for anything new, but not longer than the next deadline.
+
+        Raises:
+            LogUnavailable: Nothing was answered for ``ack_timeout_s``, or longer when that has happened before.
+        """
+        patience_s = self._patience_s
+        silent_at = self._progress_at + patience_s if self.window.unanswered else None
+        deadlines = [at for at in (silent_at, self._lag.next_due) if at is not None]
+        try:
+            async with asyncio.timeout_at(min(deadlines, default=None)):
+                await self._wake.wait()
+        except TimeoutError as error:
+            if silent_at is not None and self._now() >= silent_at:
+                raise LogUnavailable(f"NATS acked nothing for {patience_s:g} s") from error

@@ -1,0 +1,252 @@
+"""Put what a backend reads into the log: in order, at least once, and no round twice.
+
+Owns what all backends share: reading into the pipeline, connections and their loss, and what the log holds already. How
+rounds travel is in `backends.publish.pipeline`. Why a pipeline of our own: docs/adr/0003-own-publish-pipeline.md
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final, Generic, TypeVar
+
+import structlog
+from nats.aio.client import Client
+
+from backends.contract import Captured, HasPlaces, Rejected
+from backends.publish.acks import Entry, Stats
+from backends.publish.offsets import LogPlaces
+from backends.publish.pipeline import RAW_BYTES, Pipeline, Rejects
+from backends.publish.settings import PublisherSettings
+from roundlog.backoff import Backoff
+from roundlog.connection import connect
+from roundlog.errors import LogUnavailable
+from roundlog.publish import place_header
+from roundlog.settings import LogSettings
+from roundlog.stream import LogInfo, open_log
+from roundlog.tail import first_since, stored_ids
+from roundlog.tasks import ended, heed_cancellation
+from rounds import Round, dedup_id, log_subject
+
+log = structlog.get_logger()
+
+P = TypeVar("P")
+
+_SUBJECTS_KEPT: Final = 4096
+_PAUSE_S: Final = (0.1, 5.0)
+_LAG_SLACK_S: Final = 5.0
+
+__all__ = ["Publisher", "PublisherSettings", "Rejects", "Stats"]
+
+
+class Publisher(Generic[P]):
+    """Publishes one backend's rounds over connections of its own. Used once: make it in a running loop, `run` it."""
+
+    def __init__(
+        self,
+        log_settings: LogSettings,
+        settings: PublisherSettings,
+        *,
+        confirm: Callable[[P], None],
+        rejects: Rejects,
+        acked: Callable[[P], None] | None = None,
+        placed: HasPlaces[P] | None = None,
+    ) -> None:
+        """Prepare a publisher.
+
+        Args:
+            log_settings: The log.
+            settings: Bounds and caution.
+            confirm: That of the backend.
+            rejects: Takes what cannot become a round.
+            acked: Told what `confirm` will be, without the wait of ``confirm_lag_s``.
+            placed: The backend, when it has places; it is given what the log remembers of them.
+        """
+        self._log_settings = log_settings
+        self._settings = settings
+        self._pipeline: Pipeline[P] = Pipeline(settings, confirm=confirm, rejects=rejects, acked=acked)
+        self._placed = placed
+        self._places: LogPlaces[P] = LogPlaces(
+            log_settings, settings, learn=self._learn, stored=lambda: self._pipeline.window.stored
+        )
+        if placed is not None:
+            placed.attach(self._places)
+        self._place: bytes | None = None  # what the last round carried, and the header line that says so
+        self._place_line = b""
+        self._tail: set[bytes] = set()
+        self._known = self._tail
+        self._subjects: dict[str, bytes] = {}
+        self._epoch = ""
+        self._lost_at: float | None = None
+
+    @property
+    def stats(self) -> Stats:
+        """A copy of the numbers as they are now."""
+        return replace(self._pipeline.stats, in_flight=len(self._pipeline.window))
+
+    async def run(self, batches: AsyncIterator[Sequence[Captured[P] | Rejected[P]]]) -> None:
+        """Publish all of `batches`; return when they are exhausted and everything is settled and confirmed.
+
+        Waits for NATS when it is not there, however long. When cancelled, or when the source fails, gives what is under
+        way ``leave_s`` to be acked; what was not confirmed then comes again. With ``confirm_lag_s`` the newest
+        positions stay unconfirmed at the end: those rounds come again too, and are recognised.
+
+        Raises:
+            LogError: The log cannot be used until an operator acts (anything but `LogUnavailable`).
+            Exception: Whatever `batches`, ``confirm`` or ``rejects`` raised.
+        """
+        async with self._places:
+            await self._run(batches)
+
+    async def _run(self, batches: AsyncIterator[Sequence[Captured[P] | Rejected[P]]]) -> None:
+        start = asyncio.Event()
+        reader = asyncio.create_task(self._read(batches, start), name="ingest-reader")
+        reader.add_done_callback(lambda _: self._pipeline.wake())
+        try:
+            await self._publish(reader, start)
+            await reader  # raises what ended it
+        finally:
+            await ended(reader)
+
+    async def _publish(self, reader: asyncio.Task[None], start: asyncio.Event) -> None:
+        """Run the pipeline over one connection after another."""
+        backoff = Backoff(*_PAUSE_S)
+        while True:
+            heed_cancellation()
+            try:
+                async with connect(
+                    self._log_settings, name="ingest", on_disconnected=self._on_disconnected, reconnect=False
+                ) as nc:
+                    info = await open_log(nc, self._log_settings)
+                    await self._recognise(nc, info)
+                    self._say_restored()
+                    backoff.reset()
+                    start.set()
+                    return await self._pipeline.run(nc, info, reader)
+            except LogUnavailable as error:
+                self._say_lost(error)
+            self._pipeline.lost()
+            if reader.done() and reader.exception() is not None:
+                return None
+            await asyncio.sleep(backoff.next_s())
+            self._pipeline.stats.reconnects += 1
+
+    async def _on_disconnected(self) -> None:
+        self._pipeline.wake()
+
+    def _say_lost(self, error: LogUnavailable) -> None:
+        if self._lost_at is None:
+            self._lost_at = asyncio.get_running_loop().time()
+            log.warning("log_lost", error=str(error), in_flight=len(self._pipeline.window))
+
+    def _say_restored(self) -> None:
+        if self._lost_at is not None:
+            after_s = asyncio.get_running_loop().time() - self._lost_at
+            log.info("log_restored", after_s=round(after_s, 1), in_flight=len(self._pipeline.window))
+            self._lost_at = None
+
+    # --- what the log holds already -----------------------------------------------------------------------------
+
+    async def _recognise(self, nc: Client, info: LogInfo) -> None:
+        """Learn what was stored without our knowing. The server itself forgets ids after its duplicate window."""
+        if info.epoch != self._epoch:
+            if self._epoch:
+                log.error("log_rebuilt", old_epoch=self._epoch, new_epoch=info.epoch, last=info.last)
+            await self._learn_tail(nc, info)
+            for entry in self._pipeline.window.unsettled():
+                entry.floor = max(0, info.last - self._settings.tail_rounds)
+            self._epoch = info.epoch
+            self._pipeline.head = info.last
+        await self._settle_stored(nc, info)
+        self._pipeline.head = max(self._pipeline.head, info.last)
+
+    async def _learn_tail(self, nc: Client, info: LogInfo) -> None:
+        """Remember the ids of the newest rounds: the source yields again what it was not told about before a crash."""
+        first = max(info.first, info.last - self._settings.tail_rounds + 1)
+        if self._settings.confirm_lag_s and info.last_at is not None:
+            reach = timedelta(seconds=self._settings.confirm_lag_s + _LAG_SLACK_S)
+            first = min(first, await first_since(nc, info.stream, info.last_at - reach) or first)
+        known: set[bytes] = set()
+        async for ids in stored_ids(nc, info.stream, first=first, last=info.last):
+            known.update(ids)
+        self._known = self._tail = known
+
+    def _learn(self, known: set[bytes]) -> None:
+        """Recognise these too from now on: the source has looked for itself what it yields again."""
+        self._known = self._tail | known
+
+    async def _settle_stored(self, nc: Client, info: LogInfo) -> None:
+        """Find the rounds whose acks were lost with the connection."""
+        sent = {entry.msg_id: entry for entry in self._pipeline.window.unsettled() if entry.attempts}
+        if not sent:
+            return
+        first = min(entry.floor for entry in sent.values()) + 1
+        async for ids in stored_ids(nc, info.stream, first=first, last=info.last):
+            for entry in (sent[msg_id] for msg_id in ids if msg_id in sent):
+                self._pipeline.stats.acked += not entry.settled
+                entry.settled = True
+        self._pipeline.window.refresh()
+
+    # --- reading ------------------------------------------------------------------------------------------------
+
+    async def _read(self, batches: AsyncIterator[Sequence[Captured[P] | Rejected[P]]], start: asyncio.Event) -> None:
+        """Move what the backend yields into the pipeline, as fast as there is room."""
+        pipeline, stats = self._pipeline, self._pipeline.stats
+        await start.wait()
+        try:
+            async for batch in batches:
+                for item in batch:
+                    entry = self._entry(item) if isinstance(item, Captured) else item
+                    stats.read += 1
+                    if isinstance(entry, Rejected):
+                        await pipeline.reject(entry)
+                        entry = _settled(entry.position)
+                    await pipeline.add(entry)
+                pipeline.wake()
+        finally:
+            close = getattr(batches, "aclose", None)
+            if close is not None:
+                await close()
+
+    def _entry(self, item: Captured[P]) -> Entry[P] | Rejected[P]:
+        round_, position = item
+        try:
+            subject = self._subjects.get(round_.game_slug) or self._subject(round_.game_slug)
+            msg_id = _msg_id(round_)
+            data = round_.to_json()
+        except (ValueError, TypeError) as error:
+            key = f"{round_.game_slug!s:.64}:{round_.round_id!s:.32}"
+            return Rejected(key, str(error), repr(round_).encode(errors="replace")[:RAW_BYTES], position)
+        if msg_id in self._known:
+            self._pipeline.stats.duplicates += 1
+            return _settled(position)
+        return Entry(position, subject, msg_id, data, b"" if self._placed is None else self._line(position))
+
+    def _line(self, position: P) -> bytes:
+        """Write the header line of a position; the rounds of a transaction share one."""
+        place = self._placed.place(position) if self._placed is not None else None
+        if place is not self._place:
+            self._place = place
+            self._place_line = b"" if place is None else place_header(place)
+        return self._place_line
+
+    def _subject(self, slug: str) -> bytes:
+        subject = log_subject(slug).encode()
+        if len(self._subjects) < _SUBJECTS_KEPT:
+            self._subjects[slug] = subject
+        return subject
+
+
+def _settled(position: P) -> Entry[P]:
+    """Stand in for what needs no sending, so that its position is confirmed in its turn."""
+    entry = Entry(position, b"", b"", b"")
+    entry.settled = True
+    return entry
+
+
+def _msg_id(round_: Round) -> bytes:
+    # A round made by hand may hold anything; a line break in a header would be a header of its own.
+    number: object = round_.round_id
+    if type(number) is not int or not 0 <= number < 1 << 63:
+        raise TypeError(f"round_id {number!r:.40} is not an integer from 0 to 2^63-1")
+    return dedup_id(round_.game_slug, round_.round_id).encode()

@@ -1,0 +1,1 @@
+"""Admission: who may open a link, how many fit, and what a request asks for."""

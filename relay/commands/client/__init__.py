@@ -1,0 +1,1 @@
+"""Commands of a client of the public API: ``tail``, ``replay``, ``history``, ``export``."""

@@ -1,0 +1,142 @@
+"""Follow rounds over gRPC, for `relay.commands.client.follow`."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import grpc
+from grpc import StatusCode, aio
+
+from relay.commands.client.follow import OPEN, Broken, Ended, Refused, Target, Unreachable
+from relay.errors import BadRequest
+from relay.history.start import Start, parse_time
+from relay.rpc.methods import SERVICE
+from rounds import Filter, InvalidCursor, InvalidFilter, Round
+from rounds import datastream_pb2 as pb
+from rounds.round import with_cursor
+
+_PORT: Final = 50051
+_OPTIONS: Final = (("grpc.keepalive_time_ms", 30_000), ("grpc.keepalive_timeout_ms", 10_000))
+"""So that a connection that is dead is noticed: a stream of few rounds is silent for long."""
+_FATAL: Final = (
+    StatusCode.INVALID_ARGUMENT,
+    StatusCode.NOT_FOUND,
+    StatusCode.OUT_OF_RANGE,
+    StatusCode.PERMISSION_DENIED,
+    StatusCode.UNAUTHENTICATED,
+)
+
+
+async def read_grpc(_session: object, target: Target, parameters: Mapping[str, str]) -> AsyncIterator[bytes]:
+    """Yield each round's JSON from one stream, after a message with the place where it begins.
+
+    Raises:
+        Refused: A parameter is wrong, or the relay refused; with its own sentence.
+        Ended: The end that was asked for has been reached.
+        Unreachable: Nothing at the address speaks gRPC; call again.
+        Broken: The stream ended; call again, where and when it says.
+    """
+    try:  # what the fields of a message cannot hold is refused here, in the words of the other protocols
+        Filter.parse(parameters)
+        Start.parse(parameters)
+    except (BadRequest, InvalidCursor, InvalidFilter) as error:
+        raise Refused(str(error)) from error
+    filter_, start = _filter(parameters), _start(parameters)
+    async with _channel(target) as channel:
+        if target.game is None:
+            request: Any = pb.StreamAllRequest(filter=filter_, start=start)
+            method = "StreamAll"
+        else:
+            request = pb.StreamByGameRequest(game_slug=target.game, filter=filter_, start=start)
+            method = "StreamByGame"
+        call = channel.unary_stream(
+            f"/{SERVICE}/{method}",
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=pb.Round.FromString,
+        )(request, metadata=(("x-api-key", target.key),))
+        try:
+            told = _text_of(await call.initial_metadata())
+            if "head-cursor" in told:
+                yield OPEN
+            if "head-cursor" in told and "complete" not in told:  # a live stream, which begins there
+                yield b'{"event":"begun","cursor":"%b"}' % told["head-cursor"].encode()
+            async for message in call:
+                yield _json_of(message)
+        except aio.AioRpcError as error:
+            if error.code() in _FATAL:
+                raise Refused(error.details() or error.code().name) from error
+            if channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE:  # after a loss it is IDLE
+                address = _address(target)
+                raise Unreachable(
+                    address, f"is a relay's gRPC at {address}? if elsewhere, say where with --url grpc://host:port"
+                ) from error
+            told = _text_of(error.trailing_metadata())
+            wait_ms = told.get("retry-after-ms", "")
+            raise Broken(
+                error.details() or error.code().name,
+                place=told.get("resume-cursor"),
+                wait_s=int(wait_ms) / 1000 if wait_ms.isdigit() else None,
+            ) from error
+    raise Ended
+
+
+def _text_of(metadata: Iterable[tuple[str, str | bytes]] | None) -> dict[str, str]:
+    return {name: value for name, value in metadata or () if isinstance(value, str)}
+
+
+def _address(target: Target) -> str:
+    parts = urlsplit(target.url)
+    port = parts.port if parts.scheme in ("grpc", "grpcs") and parts.port else _PORT
+    host = parts.hostname or ""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _channel(target: Target) -> aio.Channel:
+    address = _address(target)
+    if urlsplit(target.url).scheme in ("https", "grpcs"):
+        return aio.secure_channel(address, grpc.ssl_channel_credentials(), options=_OPTIONS)
+    return aio.insecure_channel(address, options=_OPTIONS)
+
+
+def _filter(parameters: Mapping[str, str]) -> pb.Filter:
+    filter_ = pb.Filter(
+        colors=[value for value in parameters.get("colors", "").split(",") if value],
+        trends=[value for value in parameters.get("trends", "").split(",") if value],
+    )
+    for name in ("min_point", "max_point"):
+        if name in parameters:
+            setattr(filter_, name, float(parameters[name]))
+    return filter_
+
+
+def _start(parameters: Mapping[str, str]) -> pb.Start:
+    start = pb.Start(
+        after=parameters.get("after", ""),
+        last=int(parameters.get("last", 0)),
+        speed=float(parameters.get("speed", 0)),
+        allow_gap=True,
+    )
+    for name, field in (("from", start.from_time), ("to", start.to_time)):
+        moment_ms = parse_time(parameters, name)
+        if moment_ms is not None:
+            field.FromMilliseconds(moment_ms)
+    return start
+
+
+def _json_of(message: pb.Round) -> bytes:
+    if message.HasField("gap"):
+        gap = message.gap
+        return b'{"event":"gap","from":"%b","to":"%b","reason":"%b"}' % (
+            gap.from_cursor.encode(),
+            gap.to_cursor.encode(),
+            gap.reason.encode(),
+        )
+    round_ = Round(
+        message.round_id,
+        message.game_slug,
+        message.game_type,
+        message.finished_at,
+        message.extras,
+        message.timestamp,
+    )
+    return with_cursor(round_.to_json(), message.cursor)

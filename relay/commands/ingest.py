@@ -1,0 +1,42 @@
+"""``stream-relay ingest``: one backend, chosen by the settings, into the log."""
+
+import asyncio
+import sys
+from contextlib import AbstractAsyncContextManager
+
+from backends.contract import BackendContext
+from backends.ingest.metrics import IngestMetrics
+from backends.ingest.process import Expose, watched_ingest
+from backends.ingest.settings import IngestSettings
+from backends.registry import make_backend
+from relay.config.files import load_catalogue
+from relay.config.settings import Settings
+from relay.http.exposition import serving_probes
+from relay.signals import stop_requested
+
+
+async def ingest(settings: Settings) -> None:
+    """Run until the source is exhausted, or until SIGTERM or SIGINT.
+
+    Raises:
+        BackendError: The backend is unknown, its options are wrong, or its source cannot be read.
+        LogError: The log is there but is not as configured.
+    """
+    context = BackendContext(catalogue=load_catalogue(settings.games_file), interactive=sys.stderr.isatty())
+    backend = make_backend(settings.backend.name, settings.backend.options, context)
+
+    async with watched_ingest(settings, backend, context, expose=exposing(settings.ingest)) as work:
+        stop = asyncio.create_task(stop_requested(), name="stop")
+        await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+
+
+def exposing(settings: IngestSettings) -> Expose:
+    """Answer probes and scrapes where the section ``ingest`` says."""
+
+    def expose(metrics: IngestMetrics) -> AbstractAsyncContextManager[int | None]:
+        return serving_probes(
+            metrics, metrics.obstacle, host=settings.host, port=settings.port, setting="RELAY_INGEST_PORT"
+        )
+
+    return expose

@@ -1,0 +1,252 @@
+"""Where settings come from, which one wins, and one sentence when one is wrong. See `relay.config.sections`.
+
+Read once at start from the environment (``RELAY_<SECTION>_<NAME>``) and optionally one TOML file with the same
+sections. This module alone reads the environment.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from auth.redact import MASK, redact
+from backends.ingest.settings import IngestSettings
+from backends.publish.settings import PublisherSettings
+from backends.settings import BackendSettings
+from relay.config.sections import (
+    AuthSettings,
+    DrainSettings,
+    GrpcSettings,
+    HttpSettings,
+    LinkSettings,
+    LoggingSettings,
+    ReplaySettings,
+)
+from roundlog.settings import LogSettings
+
+ENV_PREFIX = "RELAY_"
+
+_OF_KUBERNETES = re.compile(r"\ARELAY_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_\d+_(TCP|UDP|SCTP)(_.*)?)?)\Z")
+"""What Kubernetes puts into every container beside a Service called ``relay``; not meant for us."""
+
+_IN_URL: Final = re.compile(r"(://)[^\s,'\"]*(@)")
+"""All that stands before the last ``@``: where a password is optional, the name may be a token."""
+_IN_DSN: Final = re.compile(r"(password\s*=\s*)(?:'[^']*'|[^\s&]+)()", re.IGNORECASE)
+_BOUNDS: Final = {"ge": "of at least", "gt": "above", "le": "up to", "lt": "below"}
+_ALIKE: Final = 0.75
+"""From this likeness on a name is taken for a misspelt one: one or two letters of a usual variable."""
+_SECRET_NAME: Final = re.compile(r"password|secret|token|api_?key", re.IGNORECASE)
+
+
+class InvalidSettings(Exception):
+    """A setting is wrong or unknown. ``str()`` is one line per fault: the setting, its value, what is allowed."""
+
+
+class Settings(BaseSettings):
+    """All settings in force. Built by `load`; immutable."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter="_", env_nested_max_split=1, frozen=True, extra="forbid"
+    )
+
+    http: HttpSettings = HttpSettings()
+    grpc: GrpcSettings = GrpcSettings()
+    auth: AuthSettings = AuthSettings()
+    links: LinkSettings = LinkSettings()
+    replay: ReplaySettings = ReplaySettings()
+    drain: DrainSettings = DrainSettings()
+    nats: LogSettings = LogSettings()
+    backend: BackendSettings = BackendSettings()
+    publish: PublisherSettings = PublisherSettings()
+    ingest: IngestSettings = IngestSettings()
+    log: LoggingSettings = LoggingSettings()
+    games_file: Path | None = None
+    """TOML laid over the bundled catalogue of games; see rounds/games.toml for the form."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order of precedence: command line, environment, TOML file, the platform's PORT, defaults."""
+        sources: list[PydanticBaseSettingsSource] = [init_settings, env_settings]
+        if path := os.environ.get(f"{ENV_PREFIX}CONFIG"):
+            sources.append(TomlConfigSettingsSource(settings_cls, Path(path)))
+        if port := os.environ.get("PORT"):
+            sources.append(InitSettingsSource(settings_cls, {"http": {"port": port}}))
+        return tuple(sources)
+
+
+def load(overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Read all settings; `overrides` (from the command line) win.
+
+    Raises:
+        InvalidSettings: A setting is unknown or wrong, or the TOML file cannot be read.
+    """
+    path = os.environ.get(f"{ENV_PREFIX}CONFIG")
+    if path and not Path(path).is_file():
+        raise InvalidSettings(f"{ENV_PREFIX}CONFIG={path!r} is not a readable file")
+    unknown = sorted(_unknown_variables(os.environ))
+    if unknown:
+        raise InvalidSettings("\n".join(f"{name} is not a setting; {_allowed_near(name)}" for name in unknown))
+    try:
+        return Settings(**(overrides or {}))
+    except ValidationError as error:
+        given_by = origins(overrides)
+        raise InvalidSettings("\n".join(_sentence(fault, given_by) for fault in error.errors())) from error
+    except ValueError as error:  # broken TOML
+        raise InvalidSettings(f"{path}: {error}") from error
+
+
+def variables() -> dict[str, str]:
+    """Every environment variable of ours (backend options aside) and its section's field, as ``section.field``."""
+    names = {f"{ENV_PREFIX}CONFIG": "config"}
+    for section, field in Settings.model_fields.items():
+        model = field.annotation
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            names |= {f"{ENV_PREFIX}{section}_{name}".upper(): f"{section}.{name}" for name in model.model_fields}
+        else:
+            names[f"{ENV_PREFIX}{section}".upper()] = section
+    return names
+
+
+Origin = Literal["command line", "environment", "file", "PORT"]
+
+
+def origins(overrides: Mapping[str, Any] | None = None) -> dict[str, Origin]:
+    """Say where each setting that somebody gave, as ``section.field``, has its value from; the others are defaults."""
+    path, port = os.environ.get(f"{ENV_PREFIX}CONFIG"), os.environ.get("PORT")
+    known, options = variables(), f"{ENV_PREFIX}BACKEND_"
+    found: dict[str, Origin] = {"http.port": "PORT"} if port else {}
+    if path:
+        found |= dict.fromkeys(_paths(tomllib.loads(Path(path).read_text("utf-8"))), "file")
+    for name in os.environ:
+        if name in known:
+            found[known[name]] = "environment"
+        elif name.startswith(options):
+            found[f"backend.{name.removeprefix(options).lower()}"] = "environment"
+    return found | dict.fromkeys(_paths(overrides or {}), "command line")
+
+
+def _paths(tree: Mapping[str, Any]) -> list[str]:
+    return [
+        path
+        for section, inner in tree.items()
+        for path in ([f"{section}.{field}" for field in inner] if isinstance(inner, Mapping) else [section])
+    ]
+
+
+def _unknown_variables(environ: Mapping[str, str]) -> set[str]:
+    known = variables()
+    return {
+        name
+        for name in environ
+        if name.startswith(ENV_PREFIX)
+        and name not in known
+        and not name.startswith(f"{ENV_PREFIX}BACKEND_")
+        and _OF_KUBERNETES.match(name) is None
+    }
+
+
+def _allowed_near(name: str) -> str:
+    """Say which settings there are in the section that `name` seems to mean, those that are spelt alike first."""
+    section = "_".join(name.split("_")[:2]) + "_"
+    known = list(variables())
+    if near := [variable for variable in known if variable.startswith(section)]:
+        return f"there are: {', '.join(sorted(near, key=lambda variable: -_likeness(variable, name)))}"
+    alike = [variable for variable in known if _likeness(variable, name) > _ALIKE]
+    meant = f"did you mean {max(alike, key=lambda variable: _likeness(variable, name))}? " if alike else ""
+    sections = [f"{ENV_PREFIX}{section}_…".upper() for section in Settings.model_fields if _section_model(section)]
+    return f"{meant}there are: {', '.join(sections)}; all of them are shown by: stream-relay config"
+
+
+def _likeness(one: str, other: str) -> float:
+    return SequenceMatcher(None, one, other).ratio()
+
+
+def _sentence(fault: Any, given_by: Mapping[str, Origin]) -> str:
+    """Name the setting, the value and what is allowed, in one line; a secret's value is never shown."""
+    where = ".".join(str(part) for part in fault["loc"])
+    variable = f"{ENV_PREFIX}{where.replace('.', '_')}".upper()
+    file = os.environ.get(f"{ENV_PREFIX}CONFIG")
+    section, dot, _ = where.partition(".")
+    if fault["type"] == "extra_forbidden":
+        there_are = _allowed_near(variable) if dot else _sections()
+        return f"{where} in {file} is not a setting; {there_are}"
+    # A fault of a whole section comes with all of the section, its secrets too.
+    is_shown = where not in _secret_fields() and not isinstance(fault["input"], Mapping)
+    shown = f"={masked(where, str(fault['input']))[:80]!r}" if is_shown else ""
+    of_section = {origin for path, origin in given_by.items() if path.startswith(f"{where}.")}
+    if not is_shown and of_section == {"file"}:
+        variable = f"[{where}] in {file}"
+    origin = given_by.get(where)
+    name = {"file": f"{where}{shown} in {file}", "PORT": f"PORT{shown}"}.get(origin or "", f"{variable}{shown}")
+    if is_shown and not dot and _section_model(section):
+        return f"{name} is not allowed: {where} is a section, [{where}]"
+    reason = _number_allowed(where) or fault["msg"].removeprefix("Value error, ")
+    return f"{name} is not allowed: {reason[0].lower()}{reason[1:]}"
+
+
+def _sections() -> str:
+    """List what may stand at the top of a file."""
+    top = {name: _section_model(name) for name in Settings.model_fields}
+    sections = ", ".join(f"[{name}]" for name, model in top.items() if model)
+    return f"there are the sections {sections}, and {', '.join(name for name, model in top.items() if not model)}"
+
+
+def _section_model(name: str) -> type[BaseModel] | None:
+    field = Settings.model_fields.get(name)
+    model = field.annotation if field else None
+    return model if isinstance(model, type) and issubclass(model, BaseModel) else None
+
+
+def _number_allowed(where: str) -> str | None:
+    """Say in words which numbers a setting takes; None: it is no number."""
+    section, _, name = where.partition(".")
+    model = _section_model(section)
+    field = model.model_fields.get(name) if model else None
+    if field is None:
+        return None
+    types = {field.annotation, *get_args(field.annotation)}
+    if not types & {int, float}:
+        return None
+    bounds = {name: getattr(part, name) for part in field.metadata for name in _BOUNDS if hasattr(part, name)}
+    words = " and ".join(f"{_BOUNDS[name]} {bound}" for name, bound in bounds.items())
+    if bounds.keys() == {"ge", "le"}:
+        words = f"from {bounds['ge']} to {bounds['le']}"
+    return f"it must be {'a whole number' if int in types else 'a number'} {words}".rstrip()
+
+
+def masked(name: str, value: str) -> str:
+    """Return what may be shown of a setting's value: no password inside a URL or DSN, nothing of what is a secret."""
+    if value and _SECRET_NAME.search(name):
+        return MASK
+    for inside in (_IN_URL, _IN_DSN):
+        value = inside.sub(rf"\1{MASK}\2", value)
+    return redact(value)
+
+
+def _secret_fields() -> set[str]:
+    return {
+        f"{section}.{name}"
+        for section, field in Settings.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        for name, inner in field.annotation.model_fields.items()
+        if inner.annotation is SecretStr or SecretStr in get_args(inner.annotation)
+    }

@@ -1,0 +1,1 @@
+"""The past: pages of the log, replays that join the live stream, and queries."""

@@ -1,0 +1,217 @@
+"""Pages of the past, newest first: what ``/api/history`` answers from.
+
+Owns reading the log backwards, which it cannot do by itself: it guesses where to begin, reads forward from there, and
+turns the result round. A request reads a bounded amount; the next page goes on where it stopped.
+"""
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from relay.errors import CursorLost
+from relay.history.history import NEAR, PAGE, History, LogChanged
+from relay.history.start import SETTLE_S, resume
+from relay.live.bounds import Bounds, GapReason
+from relay.live.hub import Era, Wanted
+from relay.live.item import Item
+from rounds import Cursor
+
+DEFAULT_LIMIT: Final = 500
+MAX_LIMIT: Final = 1000
+
+_MOST_READ: Final = 20_000
+"""Rounds read from the log for one request; a rare match may need several pages to be found."""
+_WIDEST: Final = 1 << 40
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which rounds of the past: those between two places and between two times, the newest `limit` of them."""
+
+    wanted: Wanted
+    limit: int
+    before: Cursor | None = None  # exclusive
+    after: Cursor | None = None  # exclusive
+    since_ms: int | None = None  # inclusive
+    until_ms: int | None = None  # inclusive
+
+
+class Answer(NamedTuple):
+    """Rounds, newest first, and where the next page begins."""
+
+    items: list[Item]
+    next_before: Cursor | None  # None: this is the very end
+    complete: bool  # False: rounds after `Query.after` are gone, or those from `Query.since_ms` on may be
+
+
+async def look_back(history: History, query: Query) -> Answer:
+    """Answer a query about the past.
+
+    Raises:
+        CursorLost: A cursor is of another log, or beyond the end of this one.
+        LogUnavailable: The log has to be read and does not answer.
+    """
+    while True:
+        try:
+            return await _look_back(history, query)
+        except LogChanged:
+            continue
+
+
+async def _look_back(history: History, query: Query) -> Answer:
+    if query.after is None and query.since_ms is None and query.until_ms is None:
+        items = _from_memory(history, query)
+        if items is None:
+            await history.reach_back(max(0, history.hub.head.sequence - NEAR), query.wanted.games)
+            items = _from_memory(history, query)
+        if items is not None:
+            return Answer(items, history.hub.bounds.at(items[-1].sequence), True)
+    era = history.hub.era
+    bounds = await _bounds(history, query)
+    floor, complete = await _floor(history, query, bounds)
+    ceiling = await _ceiling(history, query, bounds)
+    items = []
+    read = 0
+    async for window in _windows(history, query, era, floor, ceiling):
+        for item in window.items:
+            if _matches(item, query):
+                items.append(item)
+                if len(items) == query.limit:
+                    return Answer(items, bounds.at(item.sequence), complete)
+        read += window.read
+        if read >= _MOST_READ:
+            return Answer(items, bounds.at(window.begin), complete)
+    return Answer(items, None, complete)
+
+
+def _from_memory(history: History, query: Query) -> list[Item] | None:
+    """Return a whole page from the ring; None when the ring does not hold one."""
+    head = history.hub.head
+    if query.before is not None and query.before.epoch != head.epoch:
+        return None
+    before = head.sequence + 1 if query.before is None else query.before.sequence
+    if before > head.sequence + 1:  # another relay, a moment ahead of this one, gave the cursor
+        return None
+    limit = query.limit if query.wanted.filter.is_empty else PAGE
+    recent = history.hub.ring.before(before, query.wanted.games, limit=limit)
+    items = [item for item in recent if _matches(item, query)][: query.limit]
+    return items if len(items) == query.limit else None
+
+
+async def _bounds(history: History, query: Query) -> Bounds:
+    """Return what the log holds; it is asked only where it matters that this relay may be a moment behind."""
+    bounds = history.hub.bounds
+    is_ahead = query.before is not None and query.before.sequence > bounds.head + 1
+    if query.after is None and query.since_ms is None and not is_ahead:
+        return bounds
+    return await history.bounds(query.before if is_ahead else query.after)
+
+
+async def _floor(history: History, query: Query, bounds: Bounds) -> tuple[int, bool]:
+    """Return the sequence at and below which nothing is wanted, and whether all above it is still there."""
+    floor, complete = bounds.first - 1, True
+    if query.after is not None:
+        floor, gap = resume(query.after, bounds)
+        if gap is not None and gap.reason is not GapReason.EXPIRED:
+            raise _lost(query.after, bounds)
+        complete = gap is None
+    if query.since_ms is not None:
+        position = await history.position_at(query.since_ms)
+        position = bounds.head if position is None else position
+        if position < bounds.first > 1:  # it begins before the oldest round, as far as anybody can say
+            complete = False
+        floor = max(floor, position)
+    return floor, complete
+
+
+def _lost(cursor: Cursor, bounds: Bounds) -> CursorLost:
+    return CursorLost(cursor, first=bounds.at(bounds.first), head=bounds.at(bounds.head))
+
+
+async def _ceiling(history: History, query: Query, bounds: Bounds) -> int:
+    """Return the sequence at and above which nothing is wanted."""
+    ceiling = bounds.head + 1
+    if query.before is not None:
+        if query.before.epoch != bounds.epoch:
+            raise _lost(query.before, bounds)
+        ceiling = min(ceiling, query.before.sequence)
+    if query.until_ms is not None:
+        ceiling = min(ceiling, await history.position_beyond(query.until_ms, bounds.head) + 1)
+    return ceiling
+
+
+class _Window(NamedTuple):
+    """What the log has of some games from sequence `begin` on, up to where the window before began."""
+
+    begin: int
+    items: list[Item]  # newest first
+    read: int  # entries of the log read for it, of all games
+
+
+async def _windows(history: History, query: Query, era: Era, floor: int, ceiling: int) -> AsyncIterator[_Window]:
+    """Yield what is between two sequences of an era, both exclusive, from the end on: from memory, then from the log.
+
+    Raises `LogChanged` when the era ends.
+    """
+    history.check(era)
+    ring, games = history.hub.ring, query.wanted.games
+    most = PAGE * 4 // 5  # so that a window that holds a little more is still read with one request
+    goal = min(most, query.limit) if query.wanted.filter.is_empty else most
+    # At first as if all games were as busy as each other; then as the windows show.
+    width = goal * max(1, len(ring.newest) // len(games))
+    while ceiling > floor + 1:
+        history.check(era)
+        whole_from, head = ring.whole_from(games), history.hub.head.sequence
+        if whole_from + 1 < ceiling <= head + 1:
+            items, read = ring.before(ceiling, games, limit=PAGE), 0
+            begin = max(floor, items[-1].sequence - 1 if len(items) == PAGE else whole_from) + 1
+        else:
+            # What this relay has not come to yet is read from the log; memory begins where that ends.
+            begin = max(floor + 1, ceiling - width, head + 1 if ceiling > head + 1 else 0)
+            expected = goal + goal // 4 if len(games) == 1 else ceiling - begin
+            items, read = await _forward(history, games, era, begin, ceiling, page=min(PAGE, expected))
+            items.reverse()
+            # One game is found by its subject, however few rounds it has; of several, all that is between is read.
+            widest = _WIDEST if len(games) == 1 else _MOST_READ // 4
+            width = min(widest, width * (min(8, 1 + goal // len(items)) if items else 8))
+        yield _Window(begin, [item for item in items if item.sequence > floor], read)
+        ceiling = begin
+
+
+async def _forward(
+    history: History, games: frozenset[str], era: Era, begin: int, ceiling: int, *, page: int
+) -> tuple[list[Item], int]:
+    """Read from one sequence up to another, the latter exclusive; return what there is, and how many were read."""
+    items: list[Item] = []
+    position, read = begin - 1, 0
+    while position < ceiling - 1:
+        stretch = await history.stretch(position, games, limit=page, finds_gaps=False, known=ceiling - 1, era=era)
+        read += max(1, len(stretch.entries))
+        items += (item for item in stretch.items() if item.sequence < ceiling and item.game in games)
+        position = max(position + 1, stretch.covered_to)
+    return items, read
+
+
+async def is_over(history: History, query: Query) -> bool:
+    """Whether a query finds nothing, now and for ever: its end is past, and its cursor is of this log.
+
+    Raises:
+        LogUnavailable: The log does not answer.
+    """
+    if query.until_ms is None or time.time() <= query.until_ms / 1000 + SETTLE_S:
+        return False
+    try:
+        answer = await look_back(history, query)
+    except CursorLost:
+        return False
+    return answer.complete and not answer.items and answer.next_before is None
+
+
+def _matches(item: Item, query: Query) -> bool:
+    if not item.valid or not item.matches(query.wanted.filter):
+        return False
+    timestamp = item.round.timestamp
+    if query.since_ms is not None and timestamp < query.since_ms:
+        return False
+    return query.until_ms is None or timestamp <= query.until_ms

@@ -1,0 +1,1 @@
+"""HTTP: the application, its routes, and the protocols WebSocket, SSE and REST."""

@@ -1,0 +1,64 @@
+"""``/metrics``: the numbers of this relay for Prometheus, read from where they are counted when somebody asks.
+
+No counter is incremented twice for it, and nothing is imported before the first scrape.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from relay.history.history import History
+from relay.http.exposition import exposition
+from relay.links.registry import Edge
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+
+class Metrics:
+    """Renders the metrics of one relay."""
+
+    def __init__(self, edge: Edge, history: History) -> None:
+        self._edge = edge
+        self._history = history
+
+    def table(self) -> list[web.RouteDef]:
+        return [web.get("/metrics", self.scrape)]
+
+    async def scrape(self, request: web.Request) -> web.Response:
+        """Answer in the format that the scraper asks for."""
+        return exposition(self, request)
+
+    def collect(self) -> Iterator["Metric"]:
+        """Yield every metric with its value of now; called by the Prometheus client."""
+        from prometheus_client.core import CounterMetricFamily as Counter
+        from prometheus_client.core import GaugeMetricFamily as Gauge
+
+        hub, edge, history = self._history.hub, self._edge, self._history
+        yield Gauge("relay_links", "Open connections.", value=edge.admission.links)
+        yield Gauge(
+            "relay_links_max", "Connections this takes, if all are like the open ones.", value=edge.admission.max_links
+        )
+        yield Gauge("relay_ready", "1 when new clients are welcome.", value=int(edge.obstacle() is None))
+        yield Gauge("relay_head_sequence", "Place of the newest round in the log.", value=hub.head.sequence)
+        yield Counter("relay_rounds", "Rounds handed to at least one channel.", value=hub.stats.rounds)
+        yield Counter("relay_deliveries", "Rounds written to links, live.", value=hub.stats.deliveries)
+        yield Counter("relay_rounds_invalid", "Entries of the log that are no rounds.", value=hub.stats.invalid)
+        yield Counter("relay_links_slow", "Links ended because they did not read.", value=hub.stats.slow)
+        yield Counter("relay_rounds_repaired", "Missed live, read from the log.", value=edge.feed.repaired)
+        starts = Counter("relay_resumes", "Starts in the past, by what answered them.", labels=["source"])
+        starts.add_metric(["memory"], history.stats.warm)
+        starts.add_metric(["log"], history.stats.cold)
+        yield starts
+        yield Counter(
+            "relay_log_requests", "Requests for stored rounds that NATS was sent.", value=history.log_requests
+        )
+        yield Gauge("relay_replays", "Replays under way.", value=history.stats.active)
+        yield Counter("relay_rounds_replayed", "Rounds written by replays.", value=history.stats.rounds)
+        yield Counter("relay_gaps", "Gaps told to clients.", value=history.stats.gaps)
+        yield Gauge("relay_ring_rounds", "Rounds kept in memory.", value=len(hub.ring))
+        closed = Counter("relay_links_closed", "Links that ended, by reason.", labels=["reason"])
+        for reason, count in edge.closed.items():
+            closed.add_metric([reason], count)
+        yield closed

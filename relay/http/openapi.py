@@ -1,0 +1,311 @@
+"""The OpenAPI description of the HTTP paths, and the page that shows it.
+
+Owns nothing but words: a test holds every path, parameter and schema here against the routes and real answers.
+"""
+
+from importlib import resources
+from importlib.metadata import version
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+
+from relay.history.query import DEFAULT_LIMIT, MAX_LIMIT
+from relay.history.start import MAX_LAST, MAX_SPEED, MIN_SPEED
+
+Json = dict[str, Any]
+
+_TEXT: Final[Json] = {"type": "string"}
+_TIME: Final[Json] = {"type": "string", "format": "date-time"}
+_NULLABLE_TEXT: Final[Json] = {"type": ["string", "null"]}
+
+_ROUND_FIELDS: Final[Json] = {
+    "round_id": {"type": "integer", "format": "int64", "description": "Unique within its game."},
+    "game_slug": _TEXT,
+    "game_type": _TEXT,
+    "finished_at": {**_TIME, "description": "RFC 3339 in UTC."},
+    "extras": {**_TEXT, "description": "A JSON document as text; the numbers in it are strings."},
+    "timestamp": {"type": "integer", "format": "int64", "description": "When the round was committed, Unix ms."},
+    "cursor": {**_TEXT, "description": "The place of the round in the log: send it as `after` to go on from here."},
+}
+
+_SCHEMAS: Final[Json] = {
+    "Round": {"type": "object", "required": list(_ROUND_FIELDS), "properties": _ROUND_FIELDS},
+    "LatestRound": {
+        "type": "object",
+        "required": [*_ROUND_FIELDS, "value"],
+        "properties": {**_ROUND_FIELDS, "value": {**_NULLABLE_TEXT, "description": "The main figure of the extras."}},
+    },
+    "Game": {
+        "type": "object",
+        "required": ["slug", "name", "type", "last_round", "last_update"],
+        "properties": {
+            "slug": _TEXT,
+            "name": _TEXT,
+            "type": _TEXT,
+            "last_round": {"type": ["integer", "null"], "format": "int64"},
+            "last_update": {"type": ["string", "null"], "format": "date-time"},
+        },
+    },
+    "Token": {
+        "type": "object",
+        "required": ["token", "expires_at"],
+        "properties": {"token": _TEXT, "expires_at": _TIME},
+    },
+    "Error": {
+        "type": "object",
+        "required": ["error", "success", "code"],
+        "properties": {
+            "error": {**_TEXT, "description": "One sentence: what is wrong, and what is allowed."},
+            "success": {"const": False},
+            "code": {**_TEXT, "description": "A stable word for programs."},
+        },
+    },
+    "ConnectError": {
+        "type": "object",
+        "required": ["code", "message", "details"],
+        "properties": {
+            "code": {**_TEXT, "description": "One of Connect's codes."},
+            "message": {**_TEXT, "description": "One sentence: what is wrong, and what is allowed."},
+            "details": {
+                "type": "array",
+                "items": {"type": "object"},
+                "description": "A `google.rpc.ErrorInfo`: its `reason` is the `code` of `Error`.",
+            },
+        },
+    },
+    "Health": {"type": "object", "required": ["status"], "properties": {"status": _TEXT, "reason": _TEXT}},
+}
+
+
+def _query(name: str, description: str, schema: Json = _TEXT) -> Json:
+    return {"name": name, "in": "query", "description": description, "schema": schema}
+
+
+def _header(name: str, description: str) -> Json:
+    return {"name": name, "in": "header", "description": description, "schema": _TEXT}
+
+
+def _path(name: str, description: str) -> Json:
+    return {"name": name, "in": "path", "required": True, "description": description, "schema": _TEXT}
+
+
+_GAME: Final = _path("game", "The slug of a game, such as `crash`.")
+_TYPE: Final = _path("type", "A type of games, such as `multiplier`.")
+_METHOD: Final = _path("method", "A method of `datastream.DataStream`, such as `GetLatest`.")
+_GAMES: Final = _query("games", "Several games, separated by commas or in pieces. All that the key allows without it.")
+_FILTERS: Final = [
+    _query("min_point", "The least `point`, inclusive. A round without one does not match.", {"type": "number"}),
+    _query("max_point", "The largest `point`, inclusive.", {"type": "number"}),
+    _query("colors", "Any of these colors, separated by commas or in pieces."),
+    _query("trends", "Any of these trends, separated by commas or in pieces."),
+]
+_RANGE: Final = [
+    _query("after", "Only rounds after this cursor."),
+    _query("from", "The first moment, inclusive.", _TIME),
+    _query("to", "The last moment, inclusive.", _TIME),
+]
+_START: Final = [
+    *_RANGE,
+    _query("last", "Begin so many rounds of each game back.", {"type": "integer", "minimum": 1, "maximum": MAX_LAST}),
+    _query(
+        "speed",
+        "Times the original cadence; as fast as the client reads without it.",
+        {"type": "number", "minimum": MIN_SPEED, "maximum": MAX_SPEED},
+    ),
+]
+_PAGE: Final = [
+    _query("before", "Only rounds before this cursor; `Link: rel=next` has it."),
+    *_RANGE,
+    *_FILTERS,
+    _query(
+        "limit",
+        "At most so many rounds.",
+        {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
+    ),
+]
+
+
+def _schema(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _answer(
+    description: str, schema: Json, media: str = "application/json", headers: dict[str, str] | None = None
+) -> Json:
+    """An answer with a body; `headers` are those that matter to a client, with what they say."""
+    answer: Json = {"description": description, "content": {media: {"schema": schema}}}
+    if headers:
+        answer["headers"] = {name: {"description": says, "schema": _TEXT} for name, says in headers.items()}
+    return answer
+
+
+_ERROR: Final = _answer(
+    "An error.", _schema("Error"), headers={"Retry-After": "With 503: seconds after which to ask again."}
+)
+
+
+def _operation(
+    summary: str,
+    answer: Json,
+    *parameters: Json,
+    status: str = "200",
+    security: bool = True,
+    others: Json | None = None,
+    error: Json = _ERROR,
+) -> Json:
+    """One method of a path. `others` are answers beside the usual one that are no errors, by status."""
+    operation: Json = {
+        "summary": summary,
+        "parameters": list(parameters),
+        "responses": {status: answer, **(others or {}), "default": error},
+    }
+    if not security:
+        operation["security"] = []
+    return operation
+
+
+def _readable(summary: str, answer: Json, *parameters: Json, **more: Any) -> Json:
+    """GET and HEAD of a path: the same, but for the body."""
+    get = _operation(summary, answer, *parameters, **more)
+    bare = {
+        status: {name: value for name, value in response.items() if name != "content"}
+        for status, response in get["responses"].items()
+    }
+    return {"get": get, "head": {**get, "summary": f"{summary}: headers only", "responses": bare}}
+
+
+_SSE: Final = _answer(
+    "An event stream: `id` is the cursor, `data` a round. It ends with `retry` when the client should come back.",
+    {"type": "string"},
+    "text/event-stream",
+)
+_WS: Final[Json] = {"description": "The handshake is done: one round per text frame."}
+_NOTHING_LEFT: Final[Json] = {
+    "description": "The stream that ends (`to`) and is come back to has nothing left: an EventSource then stays away."
+}
+_ROUNDS: Final = _answer(
+    "Rounds, newest first.",
+    {"type": "array", "items": _schema("Round")},
+    headers={
+        "Link": '`<…>; rel="next"`: the next page; there is none at the very end.',
+        "X-History-Complete": "`false` when rounds that were asked for have expired; else it is left out.",
+    },
+)
+_ETAG: Final = {"ETag": "Names this round: send it back as `If-None-Match`."}
+_LATEST: Final = _answer("A round.", _schema("LatestRound"), headers=_ETAG)
+_UNCHANGED: Final[Json] = {
+    "description": "The round that `If-None-Match` names is still the newest.",
+    "headers": {name: {"description": says, "schema": _TEXT} for name, says in _ETAG.items()},
+}
+_RPC: Final = _answer("The method's answer.", {"type": "object"})
+_RPC_ERROR: Final = _answer("An error of Connect; a stream has it in its last message.", _schema("ConnectError"))
+_RPC_GET: Final = [
+    _query("encoding", "How the message is written.", {"enum": ["json", "proto"], "default": "json"}),
+    _query("message", "The request, as text or in URL-safe base64."),
+    _query("base64", "`1`: the message is in base64."),
+    _query("compression", "How the message is packed.", {"enum": ["identity", "gzip"], "default": "identity"}),
+]
+
+
+def _stream(summary: str, *parameters: Json) -> tuple[Json, Json]:
+    token = _query("token", "A stream token, for clients that cannot offer a subprotocol.")
+    ws = _operation(f"{summary} over WebSocket", _WS, *parameters, *_START, *_FILTERS, token, status="101")
+    ws["description"] = "The token of `POST /api/auth/token` is offered as a subprotocol."
+    sse_parameters = [
+        *parameters,
+        *_START,
+        *_FILTERS,
+        _query("api_key", "The key, for clients that cannot set headers."),
+        _query("token", "A stream token instead of a key."),
+        _header("Last-Event-ID", "The last `id`, as an EventSource sends it when it comes back; wins over `after`."),
+        _query("lastEventId", "The same, for polyfills that cannot send headers."),
+    ]
+    sse = _operation(f"{summary} as server-sent events", _SSE, *sse_parameters, others={"204": _NOTHING_LEFT})
+    return {"get": ws}, {"get": sse}
+
+
+def _paths() -> Json:
+    one, kind, several = (
+        _stream("Stream a game", _GAME),
+        _stream("Stream a type", _TYPE),
+        _stream("Stream several games, or all", _GAMES),
+    )
+    return {
+        "/api/auth/token": {
+            "post": _operation("Exchange a key for a token of 30 seconds", _answer("A token.", _schema("Token")))
+        },
+        "/ws": several[0],
+        "/ws/{game}": one[0],
+        "/ws/type/{type}": kind[0],
+        "/sse": several[1],
+        "/sse/{game}": one[1],
+        "/sse/type/{type}": kind[1],
+        "/api/games": _readable("List games", _answer("Games.", {"type": "array", "items": _schema("Game")})),
+        "/api/latest/{game}": _readable(
+            "The newest round of a game",
+            _LATEST,
+            _GAME,
+            _header("If-None-Match", "The `ETag` of an earlier answer; 304 when nothing has come since."),
+            others={"304": _UNCHANGED},
+        ),
+        "/api/history": _readable("The past of several games, or of all", _ROUNDS, _GAMES, *_PAGE),
+        "/api/history/{game}": _readable("The past of a game", _ROUNDS, _GAME, *_PAGE),
+        "/api/history/type/{type}": _readable("The past of a type", _ROUNDS, _TYPE, *_PAGE),
+        "/api/grpc/datastream.DataStream/{method}": {
+            "get": _operation("Call the gRPC service by Connect's GET", _RPC, _METHOD, *_RPC_GET, error=_RPC_ERROR),
+            "post": _operation("Call the gRPC service by Connect or gRPC-Web", _RPC, _METHOD, error=_RPC_ERROR),
+        },
+        "/healthz": _readable("Is the process alive?", _answer("Yes.", _schema("Health")), security=False),
+        "/readyz": _readable(
+            "Should it be sent clients?",
+            _answer("Yes.", _schema("Health")),
+            security=False,
+            others={"503": _answer("No, for this reason.", _schema("Health"))},
+        ),
+        "/metrics": _readable("Numbers for Prometheus", _answer("Metrics.", _TEXT, "text/plain"), security=False),
+    }
+
+
+def document() -> Json:
+    """Return the description as OpenAPI 3.1."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "stream-relay",
+            "version": version("stream-relay"),
+            "description": "Live game rounds over WebSocket, server-sent events and REST. One cursor works everywhere.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"key": []}, {"bearer": []}],
+        "paths": _paths(),
+        "components": {
+            "schemas": _SCHEMAS,
+            "securitySchemes": {
+                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+                "bearer": {"type": "http", "scheme": "bearer"},
+            },
+        },
+    }
+
+
+class Docs:
+    """Serves the description and its page."""
+
+    def __init__(self) -> None:
+        self._document: bytes | None = None
+
+    def table(self) -> list[web.RouteDef]:
+        return [web.get("/openapi.json", self.describe), web.get("/docs", self.show)]
+
+    async def describe(self, _request: web.Request) -> web.Response:
+        """The description; made at the first asking."""
+        if self._document is None:
+            self._document = msgspec.json.encode(document())
+        return web.Response(body=self._document, content_type="application/json")
+
+    async def show(self, _request: web.Request) -> web.Response:
+        """The page. It holds everything it needs."""
+        page = resources.files("relay.http").joinpath("static/docs.html").read_text("utf-8")
+        return web.Response(text=page, content_type="text/html")

@@ -1,0 +1,141 @@
+"""``/api/games``, ``/api/latest/…``, ``/api/history/…``: the same rounds for whoever just asks.
+
+Owns the REST side of the contract: parameters, paging by ``Link``, ``ETag``, compression. What is asked often is
+answered from memory; see `relay.history.query` for the rest.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from auth.credentials import find_key, required
+from relay.admission.subscription import named_games, wanted
+from relay.errors import BadRequest
+from relay.history.history import History
+from relay.history.query import DEFAULT_LIMIT, MAX_LIMIT, Query, look_back
+from relay.history.start import parse_int, parse_time
+from relay.http.compress import compressed
+from relay.http.parameters import read_query
+from relay.links.registry import Edge
+from relay.live.item import Item
+from rounds import Catalogue, Cursor
+from rounds.filter import PARAMETERS as FILTER_PARAMETERS
+
+HISTORY_PARAMETERS: Final = ("before", "after", "from", "to", "limit", *FILTER_PARAMETERS)
+_JSON: Final = "application/json"
+_CACHING: Final = {"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding, Authorization, X-API-Key"}
+
+
+class Rest:
+    """The handlers of the REST paths."""
+
+    def __init__(self, edge: Edge, history: History, catalogue: Catalogue) -> None:
+        self._edge = edge
+        self._history = history
+        self._catalogue = catalogue
+
+    def table(self) -> list[web.RouteDef]:
+        return [
+            web.get("/api/games", self.games),
+            web.get("/api/latest/{game}", self.latest),
+            web.get("/api/history", self.history),
+            web.get("/api/history/type/{type}", self.history),
+            web.get("/api/history/{game}", self.history),
+        ]
+
+    async def games(self, request: web.Request) -> web.Response:
+        """Every game that the credential covers, with its newest round."""
+        allowed = self._allowed(request)
+        read_query(request.query.items(), ())
+        async with self._edge.feed.listening():
+            newest = self._history.hub.ring.newest
+            rows = []
+            for game in self._catalogue.games.values():
+                if allowed is not None and game.slug not in allowed:
+                    continue
+                item = newest.get(game.slug)
+                round_ = item.round if item is not None and item.valid else None
+                rows.append(
+                    {
+                        "slug": game.slug,
+                        "name": game.name,
+                        "type": game.type,
+                        "last_round": None if round_ is None else round_.round_id,
+                        "last_update": None if round_ is None else round_.finished_at,
+                    }
+                )
+        return _answer(request, msgspec.json.encode(rows))
+
+    async def latest(self, request: web.Request) -> web.Response:
+        """The newest round of a game, with its main figure as ``value``."""
+        slug = request.match_info["game"]
+        allowed = self._allowed(request)
+        read_query(request.query.items(), ())
+        named_games(self._catalogue, allowed, [slug])
+        async with self._edge.feed.listening():
+            item = self._history.newest(slug)
+        etag = f'W/"{item.cursor}"'  # weak: it names the round, not the bytes, which may come compressed
+        if _is_known(etag, request.headers.get("If-None-Match")):
+            return web.Response(status=304, headers={**_CACHING, "ETag": etag})
+        return _answer(request, _with_value(item, self._catalogue.game(slug).value), {"ETag": etag})
+
+    async def history(self, request: web.Request) -> web.Response:
+        """Rounds of the past, newest first, as a bare array; ``Link: rel="next"`` leads on to the very end."""
+        allowed = self._allowed(request)
+        names = HISTORY_PARAMETERS if request.match_info else ("games", *HISTORY_PARAMETERS)
+        query = read_query(request.query.items(), names, path=request.match_info)
+        want = wanted(self._catalogue, allowed, request.match_info, query)
+        asked = Query(
+            want,
+            limit=DEFAULT_LIMIT if "limit" not in query else parse_int(query, "limit", at_least=1, at_most=MAX_LIMIT),
+            before=_cursor(query, "before"),
+            after=_cursor(query, "after"),
+            since_ms=parse_time(query, "from"),
+            until_ms=parse_time(query, "to"),
+        )
+        if asked.since_ms is not None and asked.until_ms is not None and asked.since_ms > asked.until_ms:
+            raise BadRequest(f"from {query['from']!r} is later than to {query['to']!r}; it must not be")
+        async with self._edge.feed.listening():
+            answer = await look_back(self._history, asked)
+        headers = {} if answer.complete else {"X-History-Complete": "false"}
+        if answer.next_before is not None:
+            following = request.rel_url.update_query(before=str(answer.next_before))
+            headers["Link"] = f'<{following}>; rel="next"'
+        return _answer(request, b"[%b]" % b",".join([item.json for item in answer.items]), headers)
+
+    def _allowed(self, request: web.Request) -> frozenset[str] | None:
+        found = find_key(request.headers, request.query, allow_query=False)
+        presented = required(found, request.query, tokens=False)
+        return self._edge.admission.grant(presented, origin=request.headers.get("Origin")).games
+
+
+def _answer(request: web.Request, body: bytes, headers: Mapping[str, str] | None = None) -> web.Response:
+    body, encoding = compressed(body, request.headers.get("Accept-Encoding", ""))
+    response = web.Response(body=body, headers=headers, content_type=_JSON, charset="utf-8")
+    response.headers.update(_CACHING)
+    if encoding is not None:
+        response.headers["Content-Encoding"] = encoding
+    return response
+
+
+def _with_value(item: Item, member: str) -> bytes:
+    """Add the main figure of a round's extras, as a string, to its JSON."""
+    try:
+        value = msgspec.json.decode(item.round.extras, type=dict[str, object]).get(member)
+    except msgspec.MsgspecError:
+        value = None
+    return b'%b,"value":%b}' % (item.json[:-1], msgspec.json.encode(None if value is None else str(value)))
+
+
+def _cursor(query: Mapping[str, str], name: str) -> Cursor | None:
+    return Cursor.parse(query[name]) if name in query else None
+
+
+def _is_known(etag: str, if_none_match: str | None) -> bool:
+    """Whether the client has this version already; weakly compared (RFC 9110 section 13.1.2)."""
+    if if_none_match is None:
+        return False
+    known = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+    return known == ["*"] or etag.removeprefix("W/") in known

@@ -1,0 +1,150 @@
+"""The HTTP paths: what each reads from a request, and whom it hands it to. No decisions of its own."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from aiohttp import HttpVersion11, web
+
+from auth.credentials import Presented, find_key, find_sse_credential, find_ws_credential, required
+from auth.tokens import Grant
+from relay.admission.capacity import LinkProtocol
+from relay.admission.subscription import wanted
+from relay.errors import Unavailable
+from relay.history.history import History
+from relay.history.query import Query, is_over
+from relay.history.start import PARAMETERS as START_PARAMETERS
+from relay.history.start import Start
+from relay.http import sse
+from relay.http.cors import cors_headers
+from relay.http.parameters import read_query
+from relay.http.websocket.handshake import check_upgrade, shake_hands
+from relay.http.websocket.link import WebSocketLink
+from relay.links.registry import Edge
+from relay.links.session import Session
+from relay.links.stream_link import StreamLink, TakenOver, give_to, head, take_over
+from relay.live.encode import SSE_COMMENT
+from relay.live.hub import Wanted
+from roundlog.errors import LogError
+from rounds import Catalogue
+from rounds.filter import PARAMETERS as FILTER_PARAMETERS
+
+_STREAM_PATHS: Final = ("", "/type/{type}", "/{game}")
+WS_PARAMETERS: Final = (*START_PARAMETERS, *FILTER_PARAMETERS, "token")
+SSE_PARAMETERS: Final = (*WS_PARAMETERS, "api_key", "lastEventId")
+"""``lastEventId``: EventSource polyfills that cannot set headers send it when they reconnect."""
+
+
+class Routes:
+    """The handlers of everything a client can ask for, on one edge."""
+
+    def __init__(self, edge: Edge, history: History, catalogue: Catalogue) -> None:
+        self._edge = edge
+        self._history = history
+        self._catalogue = catalogue
+
+    def table(self) -> list[web.RouteDef]:
+        return [
+            web.post("/api/auth/token", self.issue_token),
+            *(web.get(f"/ws{path}", self.stream_websocket, allow_head=False) for path in _STREAM_PATHS),
+            *(web.get(f"/sse{path}", self.stream_sse, allow_head=False) for path in _STREAM_PATHS),
+        ]
+
+    async def issue_token(self, request: web.Request) -> web.Response:
+        found = find_key(request.headers, request.query, allow_query=False)
+        presented = required(found, request.query, tokens=False)
+        read_query(request.query.items(), ())
+        token, expires_at = self._edge.admission.token(presented, origin=request.headers.get("Origin"))
+        # Strings only: given clients decode this into a map of strings.
+        return web.json_response({"token": token, "expires_at": expires_at}, headers={"Cache-Control": "no-store"})
+
+    async def stream_websocket(self, request: web.Request) -> web.StreamResponse:
+        check_upgrade(request.headers)
+        presented = find_ws_credential(request.headers, request.query)
+        grant, want, query = self._admit(request, presented, WS_PARAMETERS)
+        start = Start.parse(query)
+        handshake = shake_hands(request.headers, subprotocol=None if presented is None else presented.subprotocol)
+        settings = self._edge.settings
+        refusal = await self._take_place("websocket")
+        with self._handing_over("websocket", refusal):
+            transport = take_over(request)
+        link = WebSocketLink(
+            transport,
+            window_bits=handshake.window_bits,
+            message_bytes=settings.message_bytes,
+            max_age_s=self._edge.age_limit_s(),
+            end=self._edge.end,
+        )
+        give_to(link, transport)
+        transport.write(head(101, handshake.headers))
+        if refusal is not None:
+            # A browser sees no status of a failed handshake, so it is let in to be told when to come back.
+            link.refuse(refusal, linger_s=settings.linger_s)
+            raise TakenOver
+        session = self._session(grant, link, "websocket")
+        link.on_message = session.on_message
+        session.start(want, start)
+        raise TakenOver
+
+    async def stream_sse(self, request: web.Request) -> web.StreamResponse:
+        presented = find_sse_credential(request.headers, request.query)
+        grant, want, query = self._admit(request, presented, SSE_PARAMETERS)
+        last_event_id = request.headers.get("Last-Event-ID") or query.get("lastEventId")
+        start = Start.parse(query, last_event_id=last_event_id)
+        refusal = await self._take_place("sse")
+        if refusal is not None:
+            return sse.refusal(refusal.retry_ms)
+        with self._handing_over("sse", refusal):
+            if last_event_id and await self._is_over(want, start):
+                self._edge.leave_place("sse")
+                return sse.nothing_left()
+            transport = take_over(request)
+        chunked = request.version >= HttpVersion11
+        link = sse.SseLink(transport, chunked=chunked, max_age_s=self._edge.age_limit_s())
+        give_to(link, transport)
+        headers = sse.HEADERS | cors_headers(request) | ({"Transfer-Encoding": "chunked"} if chunked else {})
+        transport.write(head(200, headers))
+        # Something at once, so that proxies pass the headers on.
+        link.write(sse.retry_line(self._edge.settings.retry_ms) + SSE_COMMENT)
+        self._session(grant, link, "sse").start(want, start)
+        raise TakenOver
+
+    async def _take_place(self, protocol: LinkProtocol) -> Unavailable | None:
+        """Take a place for a link; return why there is none."""
+        try:
+            await self._edge.take_place(protocol)
+        except Unavailable as refusal:
+            return refusal
+        return None
+
+    @contextmanager
+    def _handing_over(self, protocol: LinkProtocol, refusal: Unavailable | None) -> Iterator[None]:
+        """Give the place back when the client leaves before its link is made."""
+        try:
+            yield
+        except BaseException:
+            if refusal is None:
+                self._edge.leave_place(protocol)
+            raise
+
+    def _session(self, grant: Grant, link: StreamLink, protocol: LinkProtocol) -> Session:
+        session = Session(self._history, self._catalogue, grant.games, link)
+        self._edge.adopt(link, session, key_id=grant.key_id, protocol=protocol)
+        return session
+
+    async def _is_over(self, want: Wanted, start: Start) -> bool:
+        """Whether a stream that is asked for again has ended: an EventSource cannot know, and comes back."""
+        try:
+            return await is_over(self._history, Query(want, limit=1, after=start.after, until_ms=start.until_ms))
+        except LogError:
+            return False  # the stream itself waits for the log; an error would end an EventSource for good
+
+    def _admit(
+        self, request: web.Request, found: Presented | None, parameters: tuple[str, ...]
+    ) -> tuple[Grant, Wanted, dict[str, str]]:
+        """Check who asks and for what, before anything is allocated for it; return the parameters, too."""
+        presented = required(found, request.query, tokens=True)
+        grant = self._edge.admission.grant(presented, origin=request.headers.get("Origin"))
+        names = parameters if request.match_info else ("games", *parameters)
+        query = read_query(request.query.items(), names, path=request.match_info)
+        return grant, wanted(self._catalogue, grant.games, request.match_info, query), query

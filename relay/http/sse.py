@@ -1,0 +1,80 @@
+"""Rounds over Server-Sent Events: ``GET /sse/{game}``, ``/sse/type/{type}``, ``/sse``.
+
+Owns the SSE side of the contract: first bytes, comments, how a stream ends so that an EventSource comes back. Written
+straight to the transport, since one block is shared by all links: docs/adr/0010-links-leave-aiohttp.md
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from relay.links.stream_link import StreamLink
+from relay.live.encode import LAST_CHUNK, SSE_COMMENT, SseBlock, chunk
+from relay.live.link import CloseReason, Goodbye
+
+HEADERS: Final = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache, no-transform",
+    "Connection": "close",
+    "X-Accel-Buffering": "no",  # nginx would collect the stream otherwise
+}
+
+
+class SseLink(StreamLink):
+    """An open event stream."""
+
+    __slots__ = ("_chunked",)
+
+    def __init__(self, transport: asyncio.Transport, *, chunked: bool, max_age_s: float) -> None:
+        super().__init__(transport, SseBlock(chunked), max_age_s=max_age_s)
+        self._chunked = chunked
+
+    def data_received(self, data: bytes) -> None:
+        """A client has nothing more to say on an event stream."""
+
+    def write(self, block: bytes) -> None:
+        """Write a block that is for this client alone."""
+        self.transport.write(chunk(block) if self._chunked else block)
+
+    def tell(self, event: Mapping[str, object]) -> None:
+        self.write(_event_block(event))
+
+    def heartbeat(self) -> bool:
+        if not self.transport.get_write_buffer_size():
+            self.write(SSE_COMMENT)
+        return True  # SSE has no answer; a dead peer is found by TCP_USER_TIMEOUT
+
+    def say_goodbye(self, goodbye: Goodbye) -> None:
+        if goodbye.reason is CloseReason.COMPLETED:
+            # With an id even when no round was sent: an EventSource comes back, and is then told by 204 to stay away.
+            end = {"event": "end", "reason": goodbye.reason, "cursor": goodbye.cursor}
+            self.write(b"id: %b\n%b" % (str(goodbye.cursor).encode(), _event_block(end)))
+        self.write(retry_line(goodbye.retry_ms))
+        if self._chunked:
+            self.transport.write(LAST_CHUNK)
+        self.transport.close()
+
+
+def refusal(retry_ms: int) -> web.Response:
+    """Answer 200, ``retry`` and the end: the only way to send an EventSource away for a while."""
+    headers = {name: value for name, value in HEADERS.items() if name != "Connection"}
+    response = web.Response(body=retry_line(retry_ms), headers=headers)
+    response.force_close()
+    return response
+
+
+def nothing_left() -> web.Response:
+    """Answer 204, after which an EventSource stays away for good (HTML standard, section 9.2.3)."""
+    return web.Response(status=204, headers={"Cache-Control": "no-store"})
+
+
+def retry_line(retry_ms: int) -> bytes:
+    """Tell an EventSource how long to wait before it reconnects. Any error status would end it for good."""
+    return b"retry: %d\n\n" % retry_ms
+
+
+def _event_block(event: Mapping[str, object]) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (str(event["event"]).encode(), msgspec.json.encode(event))

@@ -1,0 +1,188 @@
+"""Rounds over WebSocket: ``GET /ws/{game}``, ``/ws/type/{type}``, ``/ws``.
+
+Owns the WebSocket side of the contract: frames, client messages, pings, close codes. Rounds themselves are written
+by the hub as prepared frames straight to the transport. The handshake is in `handshake`, reading in `frames`.
+"""
+
+import asyncio
+import functools
+from collections.abc import Callable, Mapping
+from typing import Final, get_args
+
+import msgspec
+
+from relay.errors import BadMessage, Unavailable
+from relay.http.websocket.frames import FrameError, FrameReader, Message, Opcode
+from relay.links.messages import Action, ClientMessage
+from relay.links.stream_link import StreamLink
+from relay.live.encode import CLOSE, PING_FRAME, PONG, WebSocketDeflate, WebSocketText, frame
+from relay.live.link import CloseReason, Goodbye, Link
+
+CLOSE_CODES: Final = {
+    CloseReason.DRAINING: 1012,
+    CloseReason.MAX_AGE: 1012,
+    CloseReason.CAPACITY: 1013,
+    CloseReason.LOG_UNAVAILABLE: 1013,
+    CloseReason.SLOW: 4008,
+    CloseReason.BAD_MESSAGE: 1008,
+    CloseReason.COMPLETED: 1000,
+    CloseReason.CLIENT: 1000,
+    CloseReason.FAILED: 1011,
+    CloseReason.UNRESPONSIVE: 1011,
+}
+"""What a link that we end is closed with; what a client breaks has codes of its own, in `frames`."""
+
+_MESSAGES_PER_HEARTBEAT: Final = 100
+"""Client messages and pings allowed between two heartbeats; more is no use and costs others."""
+_UNANSWERED_PINGS: Final = 2
+_CLOSE_REASON_BYTES: Final = 123
+
+
+_ACTIONS: Final = get_args(Action)
+
+_decode: Final = msgspec.json.Decoder(ClientMessage).decode
+
+
+class WebSocketLink(StreamLink):
+    """An open WebSocket."""
+
+    __slots__ = ("_close_frame", "_end", "_fault", "_frames", "_messages", "_unanswered", "on_message")
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        *,
+        window_bits: int,
+        message_bytes: int,
+        max_age_s: float,
+        end: Callable[[Link, CloseReason], None],
+    ) -> None:
+        """Wrap a connection whose handshake is answered.
+
+        Args:
+            transport: The connection.
+            window_bits: Of the compression that was agreed on; 0: none.
+            message_bytes: The largest message that the client may send.
+            max_age_s: How old the link may get, in seconds.
+            end: Ends a link, wherever it is known.
+        """
+        super().__init__(transport, _form(window_bits), max_age_s=max_age_s)
+        self.on_message: Callable[[ClientMessage], None] | None = None
+        """Does what the client asks; raises `BadMessage` for what it may not ask."""
+        self._frames = FrameReader(max_size=message_bytes, deflate=bool(window_bits))
+        self._end = end
+        self._fault: tuple[int, str] | None = None  # code and sentence of what the client did wrong
+        self._close_frame = b""  # of the client's
+        self._messages = 0
+        self._unanswered = 0
+
+    def heartbeat(self) -> bool:
+        self._messages = 0
+        if self._unanswered >= _UNANSWERED_PINGS:
+            return False
+        if self.transport.get_write_buffer_size():
+            return True  # a ping would queue behind what is on its way; TCP itself finds out whether anybody reads
+        self._unanswered += 1
+        self.transport.write(PING_FRAME)
+        return True
+
+    def tell(self, event: Mapping[str, object]) -> None:
+        self.transport.write(frame(msgspec.json.encode(event)))
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for message in self._frames.feed(data):
+                self._take(message)
+        except FrameError as error:
+            self._refuse(error.code, error.sentence)
+        except BadMessage as error:
+            self._refuse(CLOSE_CODES[CloseReason.BAD_MESSAGE], str(error))
+
+    def say_goodbye(self, goodbye: Goodbye) -> None:
+        facts: dict[str, object] = {"reason": goodbye.reason, "retry_ms": goodbye.retry_ms, "cursor": goodbye.cursor}
+        code = CLOSE_CODES[goodbye.reason]
+        if goodbye.reason is CloseReason.CLIENT:  # it closes; RFC 6455 section 5.5.1: the answer has the same code
+            self.transport.write(frame(self._close_frame[:2], first_byte=CLOSE))
+            self.transport.close()
+            return
+        if self._fault is not None:
+            code, sentence = self._fault
+            facts = {"reason": goodbye.reason, "error": sentence}
+        self.transport.write(frame(code.to_bytes(2) + close_reason(facts), first_byte=CLOSE))
+
+    def refuse(self, refusal: Unavailable, *, linger_s: float) -> None:
+        """Say why the client cannot stay, and when to come back."""
+        self.end(Goodbye(CloseReason(refusal.reason), None, refusal.retry_ms), linger_s=linger_s)
+
+    def _take(self, message: Message) -> None:
+        if message.opcode is Opcode.CLOSE:
+            if self.ended is None:
+                self._close_frame = message.data
+                self._end(self, CloseReason.CLIENT)
+            else:
+                self.transport.close()  # both have said goodbye
+            return
+        if self.ended is not None:
+            return
+        if message.opcode is Opcode.PONG:
+            self._unanswered = 0
+            return
+        self._messages += 1
+        if self._messages > _MESSAGES_PER_HEARTBEAT:
+            raise BadMessage(f"more than {_MESSAGES_PER_HEARTBEAT} messages between two heartbeats")
+        if message.opcode is Opcode.PING:
+            self.transport.write(frame(message.data, first_byte=PONG))
+        elif message.opcode is Opcode.BINARY:
+            raise BadMessage("binary message; send JSON as text")
+        elif self.on_message is not None:
+            self.on_message(_read(message.data))
+
+    def _refuse(self, code: int, sentence: str) -> None:
+        if self.ended is not None:
+            self.transport.abort()  # it was told to go, and goes on with nonsense
+            return
+        self._fault = (code, sentence)
+        self._end(self, CloseReason.BAD_MESSAGE)
+
+
+def _read(text: bytes) -> ClientMessage:
+    try:
+        return _decode(text)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise BadMessage(_fault(text)) from error
+
+
+def _fault(text: bytes) -> str:
+    """Say what is wrong with a message that could not be read, and what is allowed; fits into a close reason."""
+    try:
+        message = msgspec.json.decode(text)
+    except (msgspec.MsgspecError, RecursionError):
+        return 'not JSON; send an object such as {"action":"ping"}'
+    if not isinstance(message, dict):
+        return "a message must be a JSON object with an action"
+    names = ClientMessage.__struct_fields__
+    if unknown := [name for name in message if name not in names]:
+        return f"unknown member {unknown[0][:20]!r}; allowed: {', '.join(names)}"
+    if message.get("action") not in _ACTIONS:
+        return "action must be subscribe, unsubscribe or ping"
+    games = message.get("games", [])
+    if not isinstance(games, list) or not all(isinstance(game, str) for game in games):
+        return "games must be a list of slugs"
+    return "after must be a cursor"
+
+
+@functools.cache  # one compressor per window size serves the process
+def _form(window_bits: int) -> WebSocketText | WebSocketDeflate:
+    return WebSocketDeflate(window_bits) if window_bits else WebSocketText()
+
+
+def close_reason(facts: Mapping[str, object]) -> bytes:
+    """Render a close reason as JSON of at most 123 bytes (RFC 6455 section 5.5); a longer sentence is cut short."""
+    text = msgspec.json.encode({name: value for name, value in facts.items() if value is not None})
+    if len(text) <= _CLOSE_REASON_BYTES:
+        return text
+    sentence = str(facts["error"])
+    while len(text) > _CLOSE_REASON_BYTES:
+        sentence = sentence[: len(sentence) - max(1, (len(text) - _CLOSE_REASON_BYTES) // 4)]
+        text = msgspec.json.encode({**facts, "error": f"{sentence}..."})
+    return text

@@ -1,0 +1,1 @@
+"""The life of a link: what it follows, and how it ends."""

@@ -1,0 +1,156 @@
+"""The life of a link, from admission to goodbye, and the end of them all.
+
+Owns what has to happen around a link whatever its protocol: the feed runs while somebody listens, every link has a
+heartbeat, a drain reaches all of them. How a protocol looks on the wire is in `relay.http`.
+"""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from typing import Final
+
+import structlog
+
+from relay.admission.capacity import LinkProtocol
+from relay.admission.gate import Admission
+from relay.config.sections import DrainSettings, LinkSettings
+from relay.errors import Unavailable
+from relay.links.session import Session
+from relay.links.stream_link import StreamLink
+from relay.live.feed import Feed
+from relay.live.heartbeat import Heartbeats
+from relay.live.hub import Hub
+from relay.live.link import CloseReason, Link
+from roundlog.errors import LogError
+
+log = structlog.get_logger()
+
+_YOUNGEST_SHARE: Final = 5 / 6
+"""A link ends at a random age between this share of the maximum and the maximum."""
+
+
+class Edge:
+    """Everything that links of all protocols share in this process."""
+
+    def __init__(self, hub: Hub, feed: Feed, admission: Admission, heartbeats: Heartbeats, links: LinkSettings) -> None:
+        self.hub = hub
+        self.feed = feed
+        self.admission = admission
+        self.settings = links
+        self._heartbeats = heartbeats
+        self._links: set[Link] = set()
+        self.closed: Counter[CloseReason] = Counter()
+        """How many links have ended, by reason."""
+
+    def obstacle(self) -> str | None:
+        """Say in one word why new clients should go elsewhere; None when they are welcome."""
+        if self.admission.draining:
+            return "draining"
+        if not self.feed.connected:
+            return "log_unavailable"
+        return "capacity" if self.admission.full else None
+
+    def age_limit_s(self) -> float:
+        """Pick how old a new link may get, so that links that came together do not leave together."""
+        return self.settings.max_age_s * random.uniform(_YOUNGEST_SHARE, 1)  # noqa: S311
+
+    async def take_place(self, protocol: LinkProtocol) -> None:
+        """Take a place on this instance for one link, from before its handshake to its end: `leave_place`.
+
+        Raises:
+            Unavailable: This instance is full, draining, or cannot follow the log now. No place was taken.
+        """
+        self.admission.enter(protocol)
+        try:
+            if not self.feed.connected:  # whoever is here stays and misses nothing; another instance may be better off
+                raise Unavailable("log_unavailable", self.admission.spread_ms())
+            await self.feed.listen()
+        except LogError as error:
+            self.admission.leave(protocol)
+            raise Unavailable("log_unavailable", self.admission.spread_ms()) from error
+        except BaseException:
+            self.admission.leave(protocol)
+            raise
+
+    def leave_place(self, protocol: LinkProtocol) -> None:
+        """Give a place back."""
+        self.feed.unlisten()
+        self.admission.leave(protocol)
+
+    @asynccontextmanager
+    async def place(self, protocol: LinkProtocol) -> AsyncIterator[None]:
+        """Hold a place for as long as the block runs; raise as `take_place` does."""
+        await self.take_place(protocol)
+        try:
+            yield
+        finally:
+            self.leave_place(protocol)
+
+    def adopt(self, link: StreamLink, session: Session, *, key_id: str, protocol: LinkProtocol) -> None:
+        """Look after a link that is a connection of its own, from now to its end; it has a place already."""
+        link.on_closed = partial(self._closed, link, session, key_id, protocol)
+        self._opened(link, key_id, protocol)
+
+    @contextmanager
+    def open(self, link: Link, *, key_id: str, protocol: LinkProtocol) -> Iterator[None]:
+        """Look after a link for as long as the block runs."""
+        self._opened(link, key_id, protocol)
+        try:
+            yield
+        finally:
+            self._gone(link, key_id, protocol)
+
+    def _opened(self, link: Link, key_id: str, protocol: LinkProtocol) -> None:
+        log.info("link_opened", link=link.id, protocol=protocol, key=key_id)
+        self._links.add(link)
+        self._heartbeats.add(link)
+        if self.admission.draining:  # it began during this link's handshake
+            self.end(link, CloseReason.DRAINING)
+
+    def _closed(self, link: Link, session: Session, key_id: str, protocol: LinkProtocol) -> None:
+        session.close()
+        self._gone(link, key_id, protocol)
+        self.leave_place(protocol)
+
+    def _gone(self, link: Link, key_id: str, protocol: LinkProtocol) -> None:
+        self._heartbeats.remove(link)
+        self._links.discard(link)
+        reason = CloseReason.CLIENT if link.ended is None else link.ended.reason
+        self.closed[reason] += 1
+        age_s = round(asyncio.get_running_loop().time() - link.opened_at, 1)
+        log.info("link_closed", link=link.id, protocol=protocol, key=key_id, reason=reason, age_s=age_s)
+
+    def end(self, link: Link, reason: CloseReason) -> None:
+        """End one link with a reconnect delay of its own."""
+        self.hub.end(link, reason, retry_ms=random.randrange(self.settings.retry_ms + 1))  # noqa: S311
+
+    async def drain(self, settings: DrainSettings) -> None:
+        """Take no new links and end those there are, in random order, spread over the grace less its margin.
+
+        Returns when every link is gone, or the grace is over.
+        """
+        self.admission.draining = True
+        spread_s = max(0.0, settings.grace_s - settings.margin_s)
+        links = list(self._links)
+        random.shuffle(links)
+        log.info("drain_started", links=len(links), spread_s=spread_s)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        for number, link in enumerate(links):
+            if link not in self._links:  # it left by itself; nobody waits for its turn
+                continue
+            # Wait only when ahead of schedule: one timer serves all links.
+            ahead_s = started + spread_s * number / len(links) - loop.time()
+            if ahead_s > 0:
+                await asyncio.sleep(ahead_s)
+            self.end(link, CloseReason.DRAINING)
+        try:
+            async with asyncio.timeout_at(started + settings.grace_s):
+                await self.admission.emptied()
+        except TimeoutError:
+            for link in list(self._links):
+                link.transport.abort()
+        log.info("drain_finished", links=self.admission.links, took_s=round(loop.time() - started, 2))

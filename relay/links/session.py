@@ -1,0 +1,144 @@
+"""What one link follows: some games live, some on their way there through history.
+
+Owns the client's side of a subscription: how it starts, what its messages change (``subscribe``, ``unsubscribe``,
+``ping``), and that no replay outlives its link. A client that says nothing is sent rounds and nothing else.
+"""
+
+import asyncio
+from types import TracebackType
+from typing import Final, Self
+
+import structlog
+
+from relay.admission.subscription import named_games
+from relay.errors import BadMessage, ClientError
+from relay.history.history import History
+from relay.history.replay import Replay
+from relay.history.start import Start
+from relay.links.messages import ClientMessage
+from relay.live.hub import Wanted
+from relay.live.link import CloseReason, Link
+from rounds import Catalogue, Cursor, InvalidCursor, UnknownGame
+
+log = structlog.get_logger()
+
+_MAX_REPLAYS: Final = 4
+"""Replays at a time that one link may have under way."""
+
+Games = frozenset[str]
+
+
+class Session:
+    """One link's subscription. Entered for as long as the link is open."""
+
+    __slots__ = ("_allowed", "_catalogue", "_history", "_hub", "_link", "_live", "_replays")
+
+    def __init__(self, history: History, catalogue: Catalogue, allowed: Games | None, link: Link) -> None:
+        self._history = history
+        self._hub = history.hub
+        self._catalogue = catalogue
+        self._allowed = allowed
+        self._link = link
+        self._live = Wanted.nothing()
+        self._replays: dict[Replay, asyncio.Task[None] | None] = {}
+        link.place = self.place
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        tasks = self.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def close(self) -> list[asyncio.Task[None]]:
+        """Follow nothing any more; return the replays that are being cancelled."""
+        tasks = [task for task in self._replays.values() if task is not None]
+        for task in tasks:
+            task.cancel()
+        self._hub.remove(self._link)
+        return tasks
+
+    def start(self, wanted: Wanted, start: Start) -> None:
+        """Follow what was asked for when the link was opened."""
+        self._link.is_told = start.is_told
+        if start.is_live:
+            self._live = self._hub.add(self._link, wanted)
+        else:
+            self._live = wanted._replace(games=frozenset())
+            self._replay(wanted.games, start)
+
+    def place(self) -> Cursor | None:
+        """Return the cursor up to which everything was written to the link; None when there is no such place yet."""
+        places = [replay.place for replay in self._replays]
+        if None in places:
+            return None
+        head = self._hub.head
+        if self._live.games or not places:
+            places.append(head)
+        # A place in an earlier log comes before every place in this one.
+        return min(filter(None, places), key=lambda place: (place.epoch == head.epoch, place.sequence))
+
+    def on_message(self, message: ClientMessage) -> None:
+        """Do what the client asks, and answer.
+
+        Raises:
+            BadMessage: A game is unknown or not covered by the credential, or the cursor is malformed.
+        """
+        if message.action == "ping":
+            self._link.tell({"event": "pong"})
+            return
+        if not message.games:
+            raise BadMessage(f"games must be a list of slugs to {message.action}")
+        try:
+            games = named_games(self._catalogue, self._allowed, message.games)
+            after = None if message.after is None else Cursor.parse(message.after)
+        except (ClientError, UnknownGame, InvalidCursor) as error:
+            raise BadMessage(str(error)) from error
+        subscribes = message.action == "subscribe"
+        if after is not None or not subscribes:
+            self._drop(games)
+        if subscribes and after is not None and len(self._replays) >= _MAX_REPLAYS:
+            raise BadMessage(f"more than {_MAX_REPLAYS} replays at a time on one connection")
+        replayed: Games = frozenset().union(*(replay.wanted.games for replay in self._replays))
+        in_force = self._live.games | replayed | (games if subscribes else frozenset())
+        self._link.tell({"event": "subscribed", "games": sorted(in_force)})
+        if subscribes and after is None:
+            self._follow(games - replayed)
+        elif subscribes:
+            self._link.is_told = True
+            self._replay(games, Start(after=after))
+
+    def _follow(self, games: Games) -> None:
+        self._live = self._hub.add(self._link, self._live._replace(games=self._live.games | games))
+
+    def _drop(self, games: Games) -> None:
+        if self._live.games & games:
+            self._live = self._hub.add(self._link, self._live._replace(games=self._live.games - games))
+        for replay, task in list(self._replays.items()):
+            replay.narrow(games)
+            if not replay.wanted.games and task is not None:
+                del self._replays[replay]
+                task.cancel()
+
+    def _replay(self, games: Games, start: Start) -> None:
+        wanted = self._live._replace(games=games)
+        replay = Replay(self._history, self._link, wanted, start, join=self._joined, finish=self._finished)
+        self._replays[replay] = None
+        if not replay.begin():
+            task = asyncio.create_task(replay.run(), name=f"replay-{self._link.id}")
+            task.add_done_callback(self._check)
+            self._replays[replay] = task
+
+    def _joined(self, replay: Replay) -> None:
+        del self._replays[replay]
+        self._follow(replay.wanted.games)
+
+    def _finished(self, replay: Replay) -> None:
+        self._hub.end(self._link, CloseReason.COMPLETED, retry_ms=0)
+
+    def _check(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("replay_failed", link=self._link.id, exc_info=error)
+            self._hub.end(self._link, CloseReason.FAILED, retry_ms=0)

@@ -1,0 +1,36 @@
+"""What the log holds, and what is gone of it, as clients are told. Pure."""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+from rounds import Cursor
+
+
+class GapReason(StrEnum):
+    """Why rounds between two cursors cannot be had any more."""
+
+    EXPIRED = "expired"  # older than the log keeps rounds
+    REBUILT = "rebuilt"  # the cursor is of an earlier log; this one was made anew
+    AHEAD = "ahead"  # the cursor is beyond the log's end: the log lost its tail
+
+
+class Gap(NamedTuple):
+    """Rounds after `begin` up to and including `end` are gone, or may be."""
+
+    begin: Cursor
+    end: Cursor
+    reason: GapReason
+
+    def event(self) -> dict[str, object]:
+        return {"event": "gap", "from": str(self.begin), "to": str(self.end), "reason": self.reason}
+
+
+class Bounds(NamedTuple):
+    """What the log holds: sequences from `first` to `head`; ``first == head + 1`` when it is empty."""
+
+    epoch: str
+    first: int
+    head: int
+
+    def at(self, sequence: int) -> Cursor:
+        return Cursor(self.epoch, sequence)

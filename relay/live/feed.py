@@ -1,0 +1,307 @@
+"""Follow the log live and hand it to the hub: every round, once, in order, through lost messages and NATS restarts.
+
+Owns the live subscription and its repair from the log. Follows only while somebody listens, so that an idle relay,
+whose CPU some platforms take away, is nobody's slow consumer. Why republish: docs/adr/0002-republish-for-live.md
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from relay.live.bounds import Bounds
+from relay.live.hub import Hub
+from relay.live.item import Item
+from relay.live.sequencer import Sequencer
+from roundlog.backoff import Backoff
+from roundlog.connection import connect
+from roundlog.entry import LogEntry
+from roundlog.errors import LogError, LogUnavailable
+from roundlog.parser import RoundParser, attach, past_nats_py
+from roundlog.reader import LogReader
+from roundlog.settings import LogSettings
+from roundlog.stream import LogInfo, open_log
+from rounds.subjects import LIVE_SUBJECTS
+
+if TYPE_CHECKING:
+    from nats.aio.subscription import Subscription
+
+log = structlog.get_logger()
+
+_PARK_LIMIT: Final = 10_000
+_PAGE: Final = 1000
+_POLL_S: Final = 5.0
+"""How often the log's tail is compared with ours: finds a lost message that no later one would reveal."""
+_LINGER_S: Final = 5.0
+"""How long the feed outlives its last listener, so that a reconnect does not start it again."""
+_SURE_S: Final = 3.0
+"""How long the leader of a replicated log has to say that it is shorter than it was: a new one may still be reading."""
+_AGAIN_S: Final = 0.25
+_PAUSE_S: Final = (0.5, 5.0)
+
+
+class Feed:
+    """The one reader of the live log in this process. Works while `run` does, which gives it its connection."""
+
+    def __init__(self, settings: LogSettings, hub: Hub, reader: LogReader) -> None:
+        self._settings = settings
+        self._hub = hub
+        self._reader = reader
+        self._nc: Client | None = None
+        self._reached = asyncio.Event()
+        self._epoch = ""
+        self._sequencer: Sequencer | None = None
+        self._subscription: Subscription | None = None
+        self._listeners = 0
+        self._starting = asyncio.Lock()
+        self._stopping: asyncio.TimerHandle | None = None
+        self._wake = asyncio.Event()
+        self._newest_live = 0
+        self._unheard = 0  # newest that came while nothing could be done with it
+        self._doubts = 0  # times that the log may have been made anew, or have lost its tail
+        self._dispelled = 0  # so many of them were looked into
+        self.repaired = 0
+        """Rounds that the live subscription missed and the log supplied."""
+
+    async def listen(self) -> None:
+        """Follow the log until as many `unlisten` have come. From here on, the hub gets every round.
+
+        Raises:
+            LogUnavailable: The log cannot be followed now; nothing has to be undone.
+        """
+        self._listeners += 1
+        try:
+            if self._sequencer is None:
+                async with self._starting:
+                    if self._sequencer is None:
+                        await self._start()
+        except BaseException:
+            self.unlisten()
+            raise
+
+    def unlisten(self) -> None:
+        """Need the log no longer. It is followed a little further, so that a reconnect does not start it again."""
+        self._listeners -= 1
+        if self._listeners == 0:
+            self._stop_later()
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        """Follow the log for as long as the block runs; raise as `listen` does."""
+        await self.listen()
+        try:
+            yield
+        finally:
+            self.unlisten()
+
+    @property
+    def connected(self) -> bool:
+        """True while the log can be followed."""
+        return self._nc is not None and self._nc.is_connected
+
+    async def reached(self) -> None:
+        """Wait until the log has been reached for the first time."""
+        await self._reached.wait()
+
+    async def run(self) -> None:
+        """Connect to the log, waiting for it as long as it takes; then repair holes as they appear. Until cancelled.
+
+        Raises:
+            LogError: The log is there but cannot be used as configured (never `LogUnavailable`).
+        """
+        backoff = Backoff(*_PAUSE_S)
+        while True:
+            try:
+                async with connect(
+                    self._settings,
+                    name="stream-relay",
+                    on_disconnected=self._on_disconnected,
+                    on_reconnected=self._on_reconnected,
+                ) as nc:
+                    await open_log(nc, self._settings)
+                    prefix = LIVE_SUBJECTS.removesuffix(".*")
+                    attach(nc, RoundParser(nc, prefix, self._on_live, _ignore, by_token=False))
+                    self._nc = nc
+                    self._reached.set()
+                    log.info("log_connected")
+                    await self._keep_whole(nc)
+            except LogUnavailable as error:
+                wait_s = backoff.next_s()
+                log.warning("log_unavailable", error=str(error), retry_s=round(wait_s, 2))
+                await asyncio.sleep(wait_s)
+
+    async def _keep_whole(self, nc: Client) -> None:
+        """Read from the log what the subscription missed: when a hole shows, after a reconnect, every few seconds."""
+        while True:
+            try:
+                async with asyncio.timeout(_POLL_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            if self._sequencer is None or not nc.is_connected:
+                continue
+            try:
+                await self._catch_up(nc, self._sequencer)
+            except LogUnavailable as error:
+                log.warning("log_read_failed", error=str(error))
+                await asyncio.sleep(_AGAIN_S)
+                self._wake.set()
+
+    # --- start and stop ----------------------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        nc = self._nc
+        if nc is None or not nc.is_connected:
+            raise LogUnavailable("NATS is not reachable")
+        self._unheard = 0
+        try:
+            # First the subscription, then the tail: what is stored in between comes on both ways, and once.
+            self._subscription = await nc.subscribe(LIVE_SUBJECTS, cb=past_nats_py)
+            # Its answer shows that the subscription stands, as a flush would. But nats-py stops reading for good when
+            # a flush is answered that was given up.
+            info = await open_log(nc, self._settings)
+            newest = [entry for entry in await self._reader.newest() if entry.sequence <= info.last]
+        except (NatsError, TimeoutError, OSError) as error:
+            await self._unsubscribe()
+            raise LogUnavailable(f"the log cannot be followed: {str(error) or type(error).__name__}") from error
+        except LogError:
+            await self._unsubscribe()
+            raise
+        sequencer = self._begin(info, head=info.last, newest=newest)
+        if self._unheard > info.last:  # stored since the tail was noted: the log has it
+            sequencer.on_sign(self._unheard)
+            self._wake.set()
+        log.info("feed_started", epoch=info.epoch, head=info.last)
+
+    def _stop_later(self) -> None:
+        if self._stopping is not None:
+            self._stopping.cancel()
+        self._stopping = asyncio.get_running_loop().call_later(_LINGER_S, self._stop_if_idle)
+
+    def _stop_if_idle(self) -> None:
+        if self._listeners == 0 and self._sequencer is not None:
+            self._sequencer = None
+            self._unsubscribing = asyncio.create_task(self._unsubscribe(), name="feed-unsubscribe")
+            log.info("feed_stopped")
+
+    async def _unsubscribe(self) -> None:
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            try:
+                await subscription.unsubscribe()
+            except NatsError as error:  # the connection is gone, and the subscription with it
+                log.debug("unsubscribe_failed", error=str(error))
+
+    # --- rounds ------------------------------------------------------------------------------------------------
+
+    @property
+    def _is_doubtful(self) -> bool:
+        """Whether what comes may be of another log than what came: nothing is handed on before that is known."""
+        return self._doubts > self._dispelled
+
+    async def _on_disconnected(self) -> None:
+        self._doubts += 1  # already here: rounds may come before it is said that the connection is back
+
+    async def _on_reconnected(self) -> None:
+        self._doubts += 1
+        self._wake.set()
+
+    def _on_live(self, _token: bytes, entries: list[LogEntry]) -> None:
+        newest = entries[-1].sequence
+        if self._sequencer is None:
+            self._unheard = newest
+            return
+        before = self._newest_live
+        for entry in entries:
+            if entry.sequence <= max(before, 1):  # a new log counts from 1 again, a cut one from its end
+                self._doubts += 1
+            before = entry.sequence
+        self._newest_live = newest
+        if self._is_doubtful:
+            self._sequencer.on_sign(newest)
+            self._wake.set()
+            return
+        ready = self._sequencer.on_live(entries)
+        if ready:
+            self._hub.publish(ready)
+        if self._sequencer.behind:
+            self._wake.set()
+
+    async def _catch_up(self, nc: Client, sequencer: Sequencer) -> None:
+        first, tail = await self._reader.first(), await self._reader.last()
+        if (self._is_doubtful or tail < sequencer.head) and await self._has_begun_anew(nc, sequencer):
+            return
+        tail = max(tail, sequencer.known)  # the replica that answered may be behind
+        self._hub.first = tail + 1 if first is None else first
+        while sequencer.head < tail and self._sequencer is sequencer:
+            page = await self._reader.page_up_to(tail, sequencer.head + 1, limit=_PAGE)
+            # An empty page below the tail: those rounds are gone, purged since.
+            covered_to = page.entries[-1].sequence if page.entries else tail
+            ready = sequencer.on_read(page.entries, covered_to=covered_to)
+            if ready:
+                self.repaired += len(page.entries)
+                log.info("feed_repaired", rounds=len(page.entries), head=sequencer.head)
+                self._hub.publish(ready)
+
+    async def _has_begun_anew(self, nc: Client, sequencer: Sequencer) -> bool:
+        """Ask what log this is and where it ends, since it seems to end before what we have seen, or may be another.
+
+        When it was made anew or has lost its tail, begin with what it is now and return True. Only the leader's word
+        counts: a replica may be behind.
+        """
+        seen, doubts = sequencer.head, self._doubts
+        info = await open_log(nc, self._settings)
+        if info.epoch == self._epoch and info.last < seen and info.replicas > 1:
+            await asyncio.sleep(_SURE_S)
+            info = await open_log(nc, self._settings)
+        if self._sequencer is not sequencer:
+            return True
+        if info.epoch != self._epoch:
+            log.error("log_rebuilt", old_epoch=self._epoch, new_epoch=info.epoch, seen=seen, last=info.last)
+            self._begin(info, head=0, newest=())
+        elif (end := await self._end_of_ours(info.last)) < seen:
+            log.error("log_tail_lost", epoch=info.epoch, seen=seen, end=end, last=info.last)
+            newest = [entry for entry in await self._reader.newest() if entry.sequence <= end]
+            if self._sequencer is not sequencer:
+                return True
+            self._begin(info, head=end, newest=newest)
+        else:
+            self._dispelled = doubts
+            return False
+        self._dispelled = doubts
+        self._wake.set()
+        return True
+
+    async def _end_of_ours(self, last: int) -> int:
+        """Return up to where the log is what we know it to be: `last`, its end, or where other rounds follow by now."""
+        ours = [item for item in self._hub.ring.items() if item.sequence <= last]
+        low, high = -1, len(ours) - 1
+        if high < 0 or await self._is_still(ours[high]):
+            return last
+        while high - low > 1:
+            middle = (low + high) // 2
+            if await self._is_still(ours[middle]):
+                low = middle
+            else:
+                high = middle
+        return ours[0].sequence - 1 if low < 0 else ours[low].sequence
+
+    async def _is_still(self, item: Item) -> bool:
+        """Whether the log has this round in its place, or nothing any more."""
+        entry = await self._reader.next_of_leader(item.sequence)
+        return entry is None or entry.sequence != item.sequence or entry == (item.sequence, item.game, item.data)
+
+    def _begin(self, info: LogInfo, *, head: int, newest: Iterable[LogEntry]) -> Sequencer:
+        self._epoch = info.epoch
+        self._sequencer = sequencer = Sequencer(head, park_limit=_PARK_LIMIT)
+        self._hub.begin(Bounds(info.epoch, info.first, head), newest)
+        return sequencer
+
+
+def _ignore(_game: bytes, _headers: bytes) -> None:
+    """Somebody else's message on our live subjects: nothing that the log holds."""

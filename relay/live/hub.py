@@ -1,0 +1,268 @@
+"""Hand every round of the log to every link that wants it: encode once, write to many, wait for nobody.
+
+Owns who is subscribed to what and the order in which rounds leave. Rounds come in from the feed in log order; bytes
+go out to transports. Knows nothing of NATS, HTTP or credentials, and awaits nothing.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, Self
+
+import structlog
+
+from relay.live.bounds import Bounds, Gap, GapReason
+from relay.live.encode import Form
+from relay.live.item import Item
+from relay.live.link import CloseReason, Goodbye, Link
+from relay.live.ring import Ring
+from roundlog.entry import LogEntry
+from rounds import Cursor, Filter
+
+log = structlog.get_logger()
+
+_NO_EPOCH: Final = "0"
+_SLICE_BYTES: Final = 128 << 10
+"""Log bytes handled per loop turn. Under load this many bytes leave in one write; between slices sockets can drain."""
+
+
+class Era(NamedTuple):
+    """A time in which what was once read of the log stays true: until it is made anew, or loses its tail."""
+
+    epoch: str
+    losses: int  # of the log's tail, as far as they were noticed
+
+
+class Wanted(NamedTuple):
+    """What a link subscribed to: rounds of these games that match this filter."""
+
+    games: frozenset[str]
+    filter: Filter
+
+    @classmethod
+    def nothing(cls) -> Self:
+        return cls(frozenset(), Filter())
+
+
+@dataclass(slots=True)
+class Channel:
+    """All links that want the same rounds in the same form. They are handed the same bytes."""
+
+    wanted: Wanted
+    form: Form
+    links: set[Link] = field(default_factory=set)
+    pending: list[bytes] = field(default_factory=list)
+    filter: Filter | None = field(init=False)  # None: every round of the games
+
+    def __post_init__(self) -> None:
+        self.filter = None if self.wanted.filter.is_empty else self.wanted.filter
+
+
+@dataclass(slots=True)
+class HubStats:
+    """Counters since the start of this process."""
+
+    rounds: int = 0
+    deliveries: int = 0
+    invalid: int = 0
+    slow: int = 0
+
+
+class Hub:
+    """The one meeting place of rounds and links in a process. Entered and left on one event loop; not thread-safe."""
+
+    def __init__(self, ring: Ring, *, unsent_bytes: int, linger_s: float) -> None:
+        """Start empty.
+
+        Args:
+            ring: Keeps the newest rounds.
+            unsent_bytes: Bytes waiting for one link before it is ended as slow.
+            linger_s: Seconds an ended link has to read its goodbye before the connection is cut.
+        """
+        self.stats = HubStats()
+        self.ring = ring
+        self.head = Cursor(_NO_EPOCH, 0)
+        self.first = 1
+        self.era = Era(_NO_EPOCH, 0)
+        self.ends: list[int] = []
+        """Where the log ended after each loss of its tail, oldest first."""
+        self._unsent_bytes = unsent_bytes
+        self._linger_s = linger_s
+        self._channels: dict[tuple[Wanted, Form], Channel] = {}
+        self._by_game: dict[str, list[Channel]] = {}
+        self._channel_of: dict[Link, Channel] = {}
+        self._backlog: deque[LogEntry] = deque()
+        self._flush_due = False
+        self._advanced = asyncio.Event()
+
+    # --- who is here -------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._channel_of)
+
+    @property
+    def links(self) -> Iterable[Link]:
+        return tuple(self._channel_of)
+
+    def add(self, link: Link, wanted: Wanted) -> Wanted:
+        """Subscribe a link, or change what it is subscribed to, from the next round on.
+
+        Returns `wanted`, or its equal that others are subscribed to: keep that one, and 10,000 links share it.
+        """
+        self.remove(link)
+        channel = self._channels.get((wanted, link.form))
+        if channel is None:
+            channel = self._channels[wanted, link.form] = Channel(wanted, link.form)
+            for game in wanted.games:
+                self._by_game.setdefault(game, []).append(channel)
+        channel.links.add(link)
+        self._channel_of[link] = channel
+        return channel.wanted
+
+    def remove(self, link: Link) -> None:
+        """Forget a link; unknown links are ignored."""
+        channel = self._channel_of.pop(link, None)
+        if channel is None:
+            return
+        channel.links.discard(link)
+        if not channel.links:
+            del self._channels[channel.wanted, channel.form]
+            for game in channel.wanted.games:
+                self._by_game[game].remove(channel)
+                if not self._by_game[game]:
+                    del self._by_game[game]
+
+    def end(self, link: Link, reason: CloseReason, *, retry_ms: int) -> None:
+        """End one link: it is told why, and where it was."""
+        self.remove(link)
+        place = self.head if link.place is None else link.place()
+        link.end(Goodbye(reason, None if place is None else str(place), retry_ms), linger_s=self._linger_s)
+
+    # --- rounds ------------------------------------------------------------------------------------------------
+
+    @property
+    def bounds(self) -> Bounds:
+        """What the log holds, as far as it is known here."""
+        return Bounds(self.head.epoch, self.first, self.head.sequence)
+
+    def begin(self, bounds: Bounds, newest: Iterable[LogEntry] = ()) -> None:
+        """The log that follows holds `bounds`, which are history already; `newest` is the last round of each game.
+
+        When it is another one than before, or is shorter than what was handed on of it, links that know of cursors
+        are told.
+        """
+        while self._backlog:
+            self._flush()
+        before, self.head, self.first = self.head, bounds.at(bounds.head), bounds.first
+        self.ring.begin(bounds.head, [Item(bounds.epoch, entry) for entry in newest])
+        if before.epoch != bounds.epoch:
+            self.ends.clear()
+            gap = Gap(before, bounds.at(bounds.first - 1), GapReason.REBUILT)
+        elif before.sequence > bounds.head:
+            self.ends.append(bounds.head)
+            gap = Gap(self.head, before, GapReason.AHEAD)
+        else:
+            return
+        self.era = Era(bounds.epoch, len(self.ends))
+        for link in self.links if before.epoch != _NO_EPOCH else ():
+            if link.is_told:
+                link.tell(gap.event())
+
+    async def wait_beyond(self, sequence: int, *, within_s: float) -> None:
+        """Wait until a round after `sequence` has come, or until `within_s` is over."""
+        deadline = asyncio.get_running_loop().time() + within_s
+        try:
+            async with asyncio.timeout_at(deadline):
+                while self.head.sequence <= sequence:
+                    await self._advanced.wait()
+        except TimeoutError:
+            pass
+
+    def publish(self, entries: Iterable[LogEntry]) -> None:
+        """Take rounds in log order; they leave when the loop turns, those of one turn in one write per link.
+
+        A long backlog leaves in slices, one per turn, so that sockets drain in between.
+        """
+        self._backlog.extend(entries)
+        if not self._flush_due:
+            self._flush_due = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        try:
+            self._hand_on()
+        finally:
+            self._flush_due = bool(self._backlog)
+            if self._flush_due:
+                asyncio.get_running_loop().call_soon(self._flush)
+
+    def _hand_on(self) -> None:
+        """Hand on a slice of the backlog. A round or a link that fails costs itself, and is logged."""
+        dirty: list[Channel] = []
+        epoch, sequence, backlog, taken = self.head.epoch, self.head.sequence, self._backlog, 0
+        while backlog and taken < _SLICE_BYTES:
+            entry = backlog.popleft()
+            taken, sequence = taken + len(entry.data), entry.sequence
+            try:
+                self._route(Item(epoch, entry), dirty)
+            except Exception:
+                log.exception("round_failed", game=entry.game, cursor=str(Cursor(epoch, sequence)))
+        self.head = Cursor(epoch, sequence)
+        for channel in dirty:
+            self._write(channel)
+        # Wake whoever waits for the head to move, and be ready for the next who does.
+        self._advanced.set()
+        self._advanced.clear()
+
+    def _route(self, item: Item, dirty: list[Channel]) -> None:
+        """Put one round into the ring, and into the pending bytes of each channel that wants it."""
+        self.ring.append(item)
+        channels = self._by_game.get(item.game)
+        if channels is None:
+            return
+        if not item.valid:
+            self.stats.invalid += 1
+            return
+        self.stats.rounds += 1
+        verdicts: dict[Filter, bool] | None = None
+        for channel in channels:
+            filter_ = channel.filter
+            if filter_ is not None:
+                if verdicts is None:
+                    verdicts = {}
+                if filter_ not in verdicts:
+                    verdicts[filter_] = item.matches(filter_)
+                if not verdicts[filter_]:
+                    continue
+            if not channel.pending:
+                dirty.append(channel)
+            channel.pending.append(item.rendered(channel.form))
+
+    def _write(self, channel: Channel) -> None:
+        """Write all that is pending for a channel, in one write per link."""
+        pending, channel.pending = channel.pending, []
+        links, limit = list(channel.links), self._unsent_bytes
+        try:
+            data = channel.form.join(pending)
+        except Exception:
+            log.exception("rounds_failed", rounds=len(pending), links=len(links))
+            for link in links:
+                self._cut(link)
+            return
+        self.stats.deliveries += len(pending) * len(links)
+        for link in links:
+            transport = link.transport
+            try:
+                transport.write(data)
+                if transport.get_write_buffer_size() > limit:
+                    self.stats.slow += 1
+                    self.end(link, CloseReason.SLOW, retry_ms=0)
+            except Exception:
+                log.exception("link_failed", link=link.id)
+                self._cut(link)
+
+    def _cut(self, link: Link) -> None:
+        """End a link that may lack rounds, without a goodbye, whose cursor would be wrong: the client has its own."""
+        self.remove(link)
+        link.transport.abort()

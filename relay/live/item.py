@@ -1,0 +1,82 @@
+"""A round on its way from the log to clients: parsed once, encoded once per wire form, matched once per filter.
+
+Whoever holds an item (the hub, the ring, a replay) asks it for bytes; it makes them at the first asking. So a round
+that nobody wants costs next to nothing, and one that 10,000 links want is encoded once.
+"""
+
+from typing import Literal
+
+import structlog
+
+from relay.live.encode import Form
+from roundlog.entry import LogEntry
+from rounds import Filter, InvalidRound, Round
+from rounds.filter import Facts
+from rounds.round import with_cursor
+
+log = structlog.get_logger()
+
+
+class Item:
+    """One round of one log. Not shared between threads."""
+
+    __slots__ = ("_epoch", "_facts", "_json", "_rendered", "_round", "data", "game", "sequence")
+
+    def __init__(self, epoch: str, entry: LogEntry) -> None:
+        self.sequence, self.game, self.data = entry
+        self._epoch = epoch
+        self._round: Round | Literal[False] | None = None  # False: there is none
+        self._json: bytes | None = None
+        self._facts: Facts | None = None
+        self._rendered: dict[Form, bytes] | None = None
+
+    @property
+    def cursor(self) -> str:
+        """The round's place in the log."""
+        return f"{self._epoch}-{self.sequence}"
+
+    @property
+    def valid(self) -> bool:
+        """False when the log holds something else than a round here: somebody else wrote to the subject."""
+        return (self._parsed() if self._round is None else self._round) is not False
+
+    @property
+    def round(self) -> Round:
+        """The round itself; only of a `valid` item."""
+        round_ = self._round or self._parsed()
+        if round_ is False:
+            raise InvalidRound(f"nothing valid at {self.cursor}")
+        return round_
+
+    @property
+    def json(self) -> bytes:
+        """The round's JSON with its cursor, as clients get it; only of a `valid` item."""
+        if self._json is None:
+            self._json = with_cursor(self.round.to_json(), self.cursor)
+        return self._json
+
+    def matches(self, filter_: Filter) -> bool:
+        """Whether a valid item passes a filter."""
+        if filter_.is_empty:
+            return True
+        if self._facts is None:
+            self._facts = Facts.of(self.round.extras)
+        return filter_.matches(self._facts)
+
+    def rendered(self, form: Form) -> bytes:
+        """The item in one wire form; only of a `valid` item. The same object for everybody who asks."""
+        if self._rendered is None:
+            self._rendered = {}
+        data = self._rendered.get(form)
+        if data is None:
+            data = self._rendered[form] = form.render(self)
+        return data
+
+    def _parsed(self) -> Round | Literal[False]:
+        if self._round is None:
+            try:
+                self._round = Round.parse(self.data)
+            except InvalidRound as error:
+                log.warning("round_invalid", game=self.game, cursor=self.cursor, error=str(error))
+                self._round = False
+        return self._round

@@ -1,0 +1,1 @@
+"""The gRPC service over plain HTTP: the Connect protocol and gRPC-Web."""

@@ -1,0 +1,46 @@
+"""Links of the gRPC service over plain HTTP: prepared bytes, written to the transport as SSE does."""
+
+import asyncio
+from collections.abc import Mapping
+
+from aiohttp import HttpVersion11, web
+
+from relay.live.encode import chunk
+from relay.live.hub import Hub
+from relay.live.link import Goodbye
+from relay.rpc.connect.dialect import Dialect, EnvelopedRound
+from relay.rpc.convert import gap_message
+from relay.rpc.link import RpcLink
+from relay.rpc.sink import HeldBack
+from relay.rpc.status import ending_of_goodbye
+
+
+class ProxyLink(RpcLink):
+    """A stream over plain HTTP. What is written before `open` waits for the response's headers."""
+
+    __slots__ = ("_chunked", "_dialect")
+
+    def __init__(
+        self, hub: Hub, request: web.Request, dialect: Dialect, *, max_age_s: float, allow_gap: bool = False
+    ) -> None:
+        self._dialect = dialect
+        self._chunked = request.version >= HttpVersion11
+        form, drain = EnvelopedRound(dialect, self._chunked), request.writer.drain
+        super().__init__(hub, HeldBack(), form, max_age_s=max_age_s, drain=drain, allow_gap=allow_gap)
+
+    def open(self, transport: asyncio.WriteTransport) -> None:
+        """Write what waited, and from now on at once."""
+        held, self.transport = self.transport, transport
+        if isinstance(held, HeldBack) and held.data:
+            transport.write(bytes(held.data))
+
+    def write(self, element: bytes) -> None:
+        """Write one element of the stream."""
+        self.transport.write(chunk(element) if self._chunked else element)
+
+    def write_gap(self, event: Mapping[str, object]) -> None:
+        self.write(self._dialect.wrap(self._dialect.write(gap_message(event))))
+
+    def say_goodbye(self, goodbye: Goodbye) -> None:
+        super().say_goodbye(goodbye)
+        self.write(self._dialect.end(self.ending or ending_of_goodbye(goodbye)))

@@ -1,0 +1,207 @@
+"""``/api/grpc/datastream.DataStream/<Method>``: the gRPC service for clients without HTTP/2.
+
+Owns the HTTP side of Connect and gRPC-Web; how things look is in `relay.rpc.connect.dialect`, what is done in
+`relay.rpc.methods`. Streams are links like those of SSE: the hub writes prepared bytes to the transport.
+Why our own: docs/adr/0009-own-connect-proxy.md
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from typing import Final
+
+import msgspec
+import structlog
+from aiohttp import web
+from google.protobuf.message import Message
+from grpc import StatusCode
+
+from auth.credentials import find_key
+from auth.keys import ANY_ORIGIN
+from auth.tokens import Grant
+from relay.errors import REFUSALS, Unsupported, WrongMediaType
+from relay.history.history import History
+from relay.http.compress import compressed
+from relay.http.cors import name_origin
+from relay.links.registry import Edge
+from relay.links.session import Session
+from relay.live.link import CloseReason
+from relay.rpc.connect.dialect import CONNECT_JSON, Dialect, accepted, error_of, http_status_of
+from relay.rpc.connect.link import ProxyLink
+from relay.rpc.connect.request import dialect_of, message_of, timeout_s
+from relay.rpc.methods import SERVICE, STREAMS, UNARY, Methods
+from relay.rpc.status import Ending, Metadata, ending_of, metadata_of
+from rounds import Catalogue
+from rounds import datastream_pb2 as pb
+
+log = structlog.get_logger()
+
+_KINDS: Final[Mapping[str, type[Message]]] = {**STREAMS, **UNARY, "Replay": pb.ReplayRequest}
+_OK: Final = Ending(StatusCode.OK, "")
+_INTERNAL: Final = Ending(StatusCode.INTERNAL, "internal error; it has been logged", (), "internal")
+_LATE: Final = Ending(StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed", (), "deadline_exceeded")
+_VARY: Final = {"Vary": "Origin"}  # see `relay.http.cors`
+
+
+class Proxy:
+    """The service over HTTP, on one edge."""
+
+    def __init__(self, edge: Edge, history: History, catalogue: Catalogue, methods: Methods) -> None:
+        self._edge = edge
+        self._history = history
+        self._catalogue = catalogue
+        self._methods = methods
+
+    def table(self) -> list[web.RouteDef]:
+        path = f"/api/grpc/{SERVICE}/{{method}}"
+        return [web.post(path, self.call), web.get(path, self.call, allow_head=False)]
+
+    async def call(self, request: web.Request) -> web.StreamResponse:
+        """Answer one call in the dialect that it came in; refusals too."""
+        dialect = CONNECT_JSON  # until it is known
+        try:
+            dialect = dialect_of(request)
+            return await self._answer(request, dialect)
+        except ConnectionResetError:
+            raise
+        except WrongMediaType as error:
+            return _not_understood(request, error)
+        except TimeoutError:
+            ending = _LATE
+        except Exception as error:
+            found = ending_of(error)
+            if found is None:
+                log.exception("call_failed", path=request.path)
+            ending = found or _INTERNAL
+        return _refused(dialect, ending)
+
+    async def _answer(self, request: web.Request, dialect: Dialect) -> web.StreamResponse:
+        name = request.match_info["method"]
+        kind = _KINDS.get(name)
+        if kind is None:
+            raise Unsupported(f"unknown method {name[:64]!r}; there are: {', '.join(_KINDS)}")
+        if not dialect.web and dialect.streams == (name in UNARY):
+            raise WrongMediaType(dialect.content_type, allowed=accepted(streams=name not in UNARY))
+        grant = self._grant(request)
+        message = await message_of(request, dialect, kind, limit=self._methods.request_bytes)
+        if name in UNARY:
+            async with asyncio.timeout(timeout_s(request)):
+                return _single(request, dialect, dialect.write(await self._methods.answer(message, grant)))
+        async with self._edge.place("proxy"):
+            if isinstance(message, pb.ReplayRequest):
+                return await self._replay(request, dialect, message, grant)
+            return await self._stream(request, dialect, message, grant)
+
+    async def _stream(
+        self, request: web.Request, dialect: Dialect, message: Message, grant: Grant
+    ) -> web.StreamResponse:
+        want, start, allow_gap = self._methods.subscription(message, grant)
+        link = self._link(request, dialect, allow_gap=allow_gap)
+        response = web.StreamResponse()
+        with self._edge.open(link, key_id=grant.key_id, protocol="proxy"):
+            async with Session(self._history, self._catalogue, grant.games, link) as session:
+                session.start(want, start)
+                async with self._carrying(request, link, response):
+                    await _open(request, response, dialect, link, await link.begun(start))
+                    await link.wait_ended()
+        return response
+
+    async def _replay(
+        self, request: web.Request, dialect: Dialect, message: pb.ReplayRequest, grant: Grant
+    ) -> web.StreamResponse:
+        link = self._link(request, dialect)
+        response = web.StreamResponse()
+        with self._edge.open(link, key_id=grant.key_id, protocol="proxy"):
+            async with (
+                self._carrying(request, link, response),
+                aclosing(await self._methods.replay(message, grant, link, dialect.write_stored)) as batches,
+            ):
+                await _open(request, response, dialect, link, metadata_of(await link.hello))
+                async for batch in batches:
+                    link.write(dialect.wrap(dialect.write_batch(batch)))
+                    await link.drained()
+        return response
+
+    @asynccontextmanager
+    async def _carrying(
+        self, request: web.Request, link: ProxyLink, response: web.StreamResponse
+    ) -> AsyncIterator[None]:
+        """Bound the block by the call's deadline. What goes wrong once the response has begun is how the link ends."""
+        try:
+            async with asyncio.timeout(timeout_s(request)):
+                yield
+        except ConnectionError:
+            raise  # the client has left
+        except Exception as error:
+            if not response.prepared:
+                raise
+            if isinstance(error, TimeoutError):
+                self._edge.end(link, CloseReason.DEADLINE)
+            else:
+                log.exception("call_failed", link=link.id)
+                self._edge.end(link, CloseReason.FAILED)
+
+    def _link(self, request: web.Request, dialect: Dialect, *, allow_gap: bool = False) -> ProxyLink:
+        age_s = self._edge.age_limit_s()
+        return ProxyLink(self._edge.hub, request, dialect, max_age_s=age_s, allow_gap=allow_gap)
+
+    def _grant(self, request: web.Request) -> Grant:
+        presented = find_key(request.headers, request.query, allow_query=False)
+        grant = self._edge.admission.grant(presented, origin=request.headers.get("Origin"))
+        if grant.kind == "public" and ANY_ORIGIN not in grant.allowed_origins:
+            name_origin(request)
+        return grant
+
+
+async def _open(
+    request: web.Request,
+    response: web.StreamResponse,
+    dialect: Dialect,
+    link: ProxyLink,
+    told: Metadata,
+) -> None:
+    """Answer 200 with the headers of a stream, and let the link write."""
+    response.headers.update(
+        {
+            "Content-Type": dialect.content_type,
+            "Cache-Control": "no-store",
+            "X-Accel-Buffering": "no",
+            **_VARY,
+            **dict(told),
+        }
+    )
+    response.force_close()
+    await response.prepare(request)
+    if request.transport is None:
+        raise ConnectionResetError("the client left")
+    link.open(request.transport)
+
+
+def _single(request: web.Request, dialect: Dialect, message: bytes) -> web.Response:
+    if dialect.web:
+        body = dialect.wrap(message) + dialect.end(_OK)
+        return web.Response(body=body, content_type=dialect.content_type, headers=_VARY)
+    body, encoding = compressed(message, request.headers.get("Accept-Encoding", ""))
+    headers = {"Vary": "Accept-Encoding, Origin"} | ({} if encoding is None else {"Content-Encoding": encoding})
+    return web.Response(body=body, content_type=dialect.content_type, headers=headers)
+
+
+def _refused(dialect: Dialect, ending: Ending) -> web.Response:
+    if dialect.streams:
+        return web.Response(body=dialect.end(ending), content_type=dialect.content_type, headers=_VARY)
+    return _error(http_status_of(ending.code), ending, dict(ending.trailers))
+
+
+def _not_understood(request: web.Request, error: WrongMediaType) -> web.Response:
+    """Refuse what is in no dialect, or in one for other methods: a stream's 200 would look like success to its client.
+
+    The protocol wants 415 for it; ``Accept-Post`` (W3C Linked Data Platform, 7.1) is what its own libraries send along.
+    """
+    ending = Ending(StatusCode.UNIMPLEMENTED, str(error), (), REFUSALS[WrongMediaType].code)
+    headers = {} if request.method == "GET" else {"Accept-Post": ", ".join(error.allowed)}
+    return _error(REFUSALS[WrongMediaType].status, ending, headers)
+
+
+def _error(status: int, ending: Ending, headers: Mapping[str, str]) -> web.Response:
+    body = msgspec.json.encode(error_of(ending))
+    return web.Response(status=status, body=body, content_type="application/json", headers={**headers, **_VARY})

@@ -1,0 +1,1 @@
+"""The log of rounds: one JetStream stream. The only room that imports nats-py."""

@@ -1,0 +1,40 @@
+"""How order is kept when a publish fails: conditions that are given up for a while, and lanes."""
+
+from backends.publish.order import Chain, Lanes
+
+
+def test_chain_is_given_up_for_longer_each_time_and_forgives() -> None:
+    """Another publisher on the log costs a stop now and then, not one per round; a single intrusion is forgotten."""
+    chain = Chain()
+    assert chain.holds(0.0)
+    chain.broken(0.0)
+    assert not chain.holds(0.4)
+    assert chain.holds(0.5)
+    chain.broken(0.6)
+    assert not chain.holds(1.5)
+    assert chain.holds(1.6)
+    for _ in range(10):
+        chain.broken(2.0)
+    assert not chain.holds(61.9)
+    assert chain.holds(62.0)
+    chain.broken(200.0)
+    assert chain.holds(200.5)
+
+
+def test_lane_lets_the_next_of_a_game_go_when_the_one_before_it_is_settled() -> None:
+    """Other games do not wait; answers to anything that is not under way change nothing."""
+    lanes: Lanes[str] = Lanes()
+    entered = [lanes.enter(subject, number, "") for number, subject in enumerate([b"crash", b"crash", b"dice"])]
+    assert entered == [True, False, True]
+    assert not lanes.leave(b"crash", 1)
+    assert lanes.leave(b"crash", 0)
+    assert not lanes.leave(b"crash", 1), "ready, but nobody took it"
+    assert not lanes.enter(b"crash", 3, "")
+    assert lanes.take() == (1, "")
+    assert lanes.holds(b"crash", 1)
+    assert lanes.leave(b"dice", 2)
+    assert lanes.enter(b"dice", 4, "")
+    assert lanes.leave(b"crash", 1)
+    assert lanes.take() == (3, "")
+    lanes.clear()
+    assert lanes.enter(b"crash", 5, "")

@@ -1,0 +1,104 @@
+"""How many links fit: from the container's memory limit to what a link of each protocol takes of it."""
+
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from relay.admission import capacity
+from relay.admission.capacity import PROTOCOLS, Capacity, capacity_of
+from relay.config.sections import LinkSettings
+
+MB: Final = 1 << 20
+
+
+def of_memory(memory_mb: int, *, unsent_bytes: int = 1 * MB, grpc_tls: bool = False) -> Capacity:
+    return Capacity.of_memory(memory_mb * MB, unsent_bytes=unsent_bytes, grpc_tls=grpc_tls)
+
+
+@pytest.mark.parametrize(
+    ("memory_mb", "sse", "proxy", "grpc"),
+    [
+        (256, (8_500, 9_500), (3_000, 3_300), (1_600, 1_800)),
+        (512, (32_000, 33_500), (11_000, 11_500), (6_000, 6_500)),
+        (2048, (49_000, 50_000), (49_000, 50_000), (33_000, 34_000)),
+    ],
+)
+def test_links_grow_with_memory(
+    memory_mb: int, sse: tuple[int, int], proxy: tuple[int, int], grpc: tuple[int, int]
+) -> None:
+    """The less a link takes by its protocol, the more of them fit, up to what one process can look after."""
+    room = of_memory(memory_mb)
+
+    assert sse[0] <= room.fit("sse") == room.fit("websocket") <= sse[1]
+    assert proxy[0] <= room.fit("proxy") <= proxy[1]
+    assert grpc[0] <= room.fit("grpc") <= grpc[1]
+
+
+@pytest.mark.parametrize("grpc_tls", [False, True])
+@pytest.mark.parametrize("memory_mb", [0, 64, 160, 161])
+def test_tiny_instance_still_serves(memory_mb: int, grpc_tls: bool) -> None:
+    """100 links of any protocol, however little memory there is."""
+    room = of_memory(memory_mb, grpc_tls=grpc_tls)
+
+    assert min(room.fit(protocol) for protocol in PROTOCOLS) == 100
+
+
+@pytest.mark.parametrize("memory_mb", [700, 1024, 3000, 4096, 6000, 1 << 20, 1 << 43])
+def test_one_process_has_its_limits(memory_mb: int) -> None:
+    """With whatever memory, no more than 50,000 links fit, of one protocol or of several."""
+    room = of_memory(memory_mb)
+
+    assert 49_000 <= room.fit("sse") <= 50_000
+    assert min(room.costs.values()) * 50_000 >= room.total
+
+
+def test_tls_of_grpc_takes_its_memory() -> None:
+    """A stream over TLS takes about twice as much; the other protocols have their TLS elsewhere."""
+    plain, encrypted = of_memory(512), of_memory(512, grpc_tls=True)
+
+    assert 3_200 <= encrypted.fit("grpc") <= 3_600
+    assert encrypted.fit("proxy") == plain.fit("proxy")
+
+
+def test_links_that_may_be_far_behind_take_more() -> None:
+    """The room for what waits grows with what may wait."""
+    usual, far = of_memory(512), of_memory(512, unsent_bytes=8 * MB)
+
+    assert {far.costs[protocol] - usual.costs[protocol] for protocol in PROTOCOLS} == {28 << 10}
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({"memory.max": f"{512 * MB}\n"}, of_memory(512)),
+        ({"memory.max": "max\n"}, Capacity.of_links(50_000)),
+        ({"memory.limit_in_bytes": f"{512 * MB}\n"}, of_memory(512)),
+        ({"memory.limit_in_bytes": "9223372036854771712\n"}, Capacity.of_links(50_000)),
+        ({}, Capacity.of_links(50_000)),
+    ],
+    ids=["cgroup2", "cgroup2_unlimited", "cgroup1", "cgroup1_unlimited", "no_cgroup"],
+)
+def test_limit_is_read_where_the_container_has_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limits: dict[str, str], expected: Capacity
+) -> None:
+    """Either generation of control groups; without a limit, the most that a process takes."""
+    _limit(monkeypatch, tmp_path, limits)
+
+    assert capacity_of(LinkSettings(), grpc_tls=False) == expected
+
+
+def test_number_that_is_set_counts_links(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An operator's number is one of links: whatever their protocols, and whatever the memory."""
+    _limit(monkeypatch, tmp_path, {"memory.max": f"{512 * MB}\n"})
+
+    room = capacity_of(LinkSettings(max_links=70_000), grpc_tls=True)
+
+    assert {room.fit(protocol) for protocol in PROTOCOLS} == {70_000}
+
+
+def _limit(monkeypatch: pytest.MonkeyPatch, folder: Path, limits: dict[str, str]) -> None:
+    for name, text in limits.items():
+        (folder / name).write_text(text)
+    files = tuple(str(folder / name) for name in ("memory.max", "memory.limit_in_bytes"))
+    monkeypatch.setattr(capacity, "_CGROUP_FILES", files)

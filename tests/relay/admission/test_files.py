@@ -1,0 +1,94 @@
+"""The limit of open files: a relay raises what it may, and starts whatever it is."""
+
+import resource
+from contextlib import AsyncExitStack
+
+import aiohttp
+import pytest
+from structlog.testing import capture_logs
+
+from relay.admission import files as open_files
+from tests.nats import NatsServer
+from tests.relay.conftest import metric
+from tests.relay.raw_http import connection
+from tests.relay.serving import serving
+
+INFINITY = resource.RLIM_INFINITY
+
+
+class System:
+    """The limits of a process on a system that takes no soft limit above `bound`."""
+
+    def __init__(self, soft: int, hard: int, *, bound: int) -> None:
+        self.limits, self._bound = (soft, hard), bound
+
+    def getrlimit(self, which: int) -> tuple[int, int]:
+        assert which == resource.RLIMIT_NOFILE
+        return self.limits
+
+    def setrlimit(self, which: int, limits: tuple[int, int]) -> None:
+        assert which == resource.RLIMIT_NOFILE
+        if limits[0] > self._bound:
+            raise ValueError("current limit exceeds maximum limit")
+        self.limits = limits
+
+
+def limits_after(monkeypatch: pytest.MonkeyPatch, system: System, *, links: int) -> tuple[int, int]:
+    monkeypatch.setattr(resource, "getrlimit", system.getrlimit)
+    monkeypatch.setattr(resource, "setrlimit", system.setrlimit)
+    open_files.allow_links(links)
+    return system.limits
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "bound", "expected"),
+    [
+        (1024, 4096, 1 << 20, 1500),  # as far as the links need, not to the hard limit
+        (1024, INFINITY, 1 << 20, 1500),
+        (1024, INFINITY, 1200, 1200),  # macOS: refused above a bound that nobody tells
+        (1024, 1200, 1 << 20, 1200),
+        (1024, 1024, 1024, 1024),
+        (1024, 4096, 0, 1024),  # a sandbox that refuses whatever it is asked
+        (2000, 4096, 1 << 20, 2000),
+        (INFINITY, INFINITY, 0, INFINITY),
+    ],
+)
+def test_soft_limit_rises_as_far_as_links_need(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, bound: int, expected: int
+) -> None:
+    """It is never lowered, the hard one stays as it is, and what a system refuses stops nothing."""
+    assert limits_after(monkeypatch, System(soft, hard, bound=bound), links=1000) == (expected, hard)
+
+
+@pytest.mark.parametrize(("hard", "told"), [(1499, ["open_files_limit"]), (1500, [])])
+def test_limit_that_is_too_low_is_told_once(monkeypatch: pytest.MonkeyPatch, hard: int, told: list[str]) -> None:
+    """At level info, with what it is and should be; there are none but the operator to mend it."""
+    with capture_logs() as logs:
+        limits_after(monkeypatch, System(64, hard, bound=1 << 20), links=1000)
+
+    assert [entry["event"] for entry in logs] == told
+    for entry in logs:
+        assert (entry["log_level"], entry["limit"], entry["needed"]) == ("info", 1499, 1500)
+        assert "1500" in entry["advice"]
+
+
+@pytest.mark.service
+async def test_relay_takes_more_links_than_its_soft_limit(nats: NatsServer, client: aiohttp.ClientSession) -> None:
+    """100 of them where 64 files may be open, for all that a process gets by default."""
+    async with serving(nats.url, ulimit="-S -n 64", RELAY_LINKS_MAX_LINKS="200") as relay, AsyncExitStack() as stack:
+        for _ in range(100):
+            link = await stack.enter_async_context(connection(relay.url))
+            await link.send(f"GET /sse HTTP/1.1\r\nHost: x\r\nX-API-Key: {relay.key}\r\n\r\n".encode())
+            await link.until(b":\n\n")
+        assert await metric(client, relay.url, "relay_links") == 100
+    assert not any("open_files_limit" in line for line in relay.printed)
+
+
+@pytest.mark.service
+async def test_relay_starts_under_a_hard_limit_that_is_too_low(nats: NatsServer) -> None:
+    """It serves as many as it can, and says what to set."""
+    async with serving(nats.url, ulimit="-n 64", RELAY_LINKS_MAX_LINKS="200") as relay:
+        pass
+    [line] = [line for line in relay.printed if "open_files_limit" in line]
+    assert '"limit": 64' in line
+    assert '"needed": 700' in line

@@ -1,0 +1,110 @@
+"""Who has a place: links of different protocols take different shares of one capacity."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from auth.keys import KeyStore
+from auth.tokens import TokenSigner
+from relay.admission.capacity import PROTOCOLS, Capacity, LinkProtocol
+from relay.admission.gate import Admission
+from relay.errors import Unavailable
+
+TEN: Final = Capacity(10, {"websocket": 1, "sse": 1, "proxy": 3, "grpc": 5})
+
+
+def admission(capacity: Capacity = TEN) -> Admission:
+    return Admission(KeyStore.demo(), TokenSigner.ephemeral(), capacity=capacity, retry_ms=100)
+
+
+def filled(*protocols: LinkProtocol) -> Admission:
+    gate = admission()
+    for protocol in protocols:
+        gate.enter(protocol)
+    return gate
+
+
+@pytest.mark.parametrize(
+    "protocols", [["grpc"], ["sse"] * 5, ["proxy", "websocket", "sse"]], ids=lambda protocols: "+".join(protocols)
+)
+def test_mixture_that_leaves_room_for_the_dearest(protocols: Sequence[LinkProtocol]) -> None:
+    """Each takes what it costs; whoever comes next gets in, whatever the protocol."""
+    for protocol in PROTOCOLS:
+        gate = filled(*protocols)
+        assert not gate.full
+        gate.enter(protocol)
+        assert gate.links == len(protocols) + 1
+
+
+@pytest.mark.parametrize(
+    "protocols",
+    [["grpc", "grpc"], ["grpc", "sse"], ["sse"] * 6, ["proxy", "proxy"]],
+    ids=lambda protocols: "+".join(protocols),
+)
+def test_mixture_that_leaves_too_little(protocols: Sequence[LinkProtocol]) -> None:
+    """It is full when the dearest link has no room; a cheaper one is refused, too, as /readyz has said."""
+    gate = filled(*protocols)
+
+    assert gate.full
+    for protocol in PROTOCOLS:
+        with pytest.raises(Unavailable) as refusal:
+            gate.enter(protocol)
+        assert refusal.value.reason == "capacity"
+        assert 100 <= refusal.value.retry_ms <= 300
+    assert gate.links == len(protocols)
+
+
+def test_place_that_was_left_is_taken_again() -> None:
+    """By a link of another protocol, when enough of it has been left."""
+    gate = filled("proxy", "sse", "sse", "sse")
+    gate.leave("sse")
+    gate.enter("grpc")
+    gate.leave("proxy")
+    gate.leave("sse")
+
+    assert gate.full
+    gate.leave("sse")
+    assert not gate.full
+
+
+def test_links_that_fit_are_reckoned_from_those_that_are_here() -> None:
+    """So that links by links that fit is the share that is taken: 6 of 10 here."""
+    assert filled().max_links == 2
+    assert filled("sse", "sse").max_links == 10
+    assert filled("grpc").max_links == 2
+    assert filled("proxy", "proxy").max_links == 3
+    assert filled("grpc", "sse").max_links == 3
+
+
+def test_number_of_links_that_is_set_is_the_number_that_fits() -> None:
+    """Whatever their protocols; the last of them gets in."""
+    gate = admission(Capacity.of_links(2))
+    seen = []
+    for protocol in ("grpc", "sse"):
+        seen.append((gate.full, gate.max_links))
+        gate.enter(protocol)
+
+    assert seen == [(False, 2), (False, 2)]
+    assert (gate.full, gate.max_links) == (True, 2)
+
+
+@given(st.lists(st.tuples(st.sampled_from(PROTOCOLS), st.booleans())))
+def test_whoever_comes_and_goes_memory_is_not_exceeded(moves: list[tuple[LinkProtocol, bool]]) -> None:
+    """What all take together never passes the capacity, and an empty instance has all of it."""
+    gate = admission()
+    here: list[LinkProtocol] = []
+    for protocol, comes in moves:
+        if not comes and here:
+            gate.leave(here.pop(0))
+        elif not gate.full:
+            gate.enter(protocol)
+            here.append(protocol)
+        assert sum(TEN.costs[protocol] for protocol in here) <= TEN.total
+        assert gate.links == len(here)
+    for protocol in here:
+        gate.leave(protocol)
+
+    assert gate.max_links == admission().max_links

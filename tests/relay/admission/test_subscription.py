@@ -1,0 +1,106 @@
+"""What a request asks for, and what it is told when there is no such thing."""
+
+import pytest
+
+from relay.admission.subscription import named_games, wanted
+from relay.errors import BadRequest, NotAllowed
+from relay.live.hub import Wanted
+from rounds import Catalogue, Filter, InvalidFilter, UnknownGame, UnknownType
+
+CATALOGUE = Catalogue.load()
+ALL = CATALOGUE.slugs
+NONE: dict[str, str] = {}
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "games"),
+    [
+        ({"game": "crash"}, {}, {"crash"}),
+        ({"type": "color"}, {}, {"double"}),
+        ({}, {"games": "crash,dice"}, {"crash", "dice"}),
+        ({}, {"games": " crash , dice,crash"}, {"crash", "dice"}),
+        ({}, {}, ALL),
+        ({"type": "multiplier"}, {}, CATALOGUE.of_type("multiplier")),
+    ],
+)
+def test_games_by_name_type_list_or_all(path: dict[str, str], query: dict[str, str], games: set[str]) -> None:
+    """Each way to ask, for a credential that covers everything."""
+    assert wanted(CATALOGUE, None, path, query) == Wanted(frozenset(games), Filter())
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "games"),
+    [
+        ({"game": "crash"}, {}, {"crash"}),
+        ({"type": "multiplier"}, {}, {"crash"}),
+        ({}, {}, {"crash", "double"}),
+        ({}, {"games": "double"}, {"double"}),
+    ],
+)
+def test_all_of_a_kind_means_all_that_the_credential_covers(
+    path: dict[str, str], query: dict[str, str], games: set[str]
+) -> None:
+    """Asking for a type is not refused because some of it is another's."""
+    assert wanted(CATALOGUE, frozenset({"crash", "double"}), path, query).games == games
+
+
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [({"game": "dice"}, {}), ({}, {"games": "crash,dice"}), ({"type": "slots"}, {})],
+)
+def test_named_game_that_is_not_covered_is_refused(path: dict[str, str], query: dict[str, str]) -> None:
+    """A client that names a game must not be left waiting for it."""
+    with pytest.raises(NotAllowed):
+        wanted(CATALOGUE, frozenset({"crash"}), path, query)
+
+
+def test_credential_for_games_that_are_no_more_covers_nothing() -> None:
+    """An operator took the game out of the catalogue after the key was made."""
+    with pytest.raises(NotAllowed):
+        wanted(CATALOGUE, frozenset({"gone"}), NONE, NONE)
+
+
+def test_refusal_names_what_is_covered() -> None:
+    """The sentence lets its reader fix the request."""
+    with pytest.raises(NotAllowed, match=r"'dice'.*covers: crash, double"):
+        named_games(CATALOGUE, frozenset({"double", "crash"}), ["dice"])
+
+
+def test_game_that_is_unknown_is_unknown_even_when_not_covered() -> None:
+    """404 before 403: the catalogue is no secret."""
+    with pytest.raises(UnknownGame, match=r"'nope'; known games: .*crash"):
+        named_games(CATALOGUE, frozenset({"crash"}), ["nope"])
+
+
+@pytest.mark.parametrize("slug", ["", " ", ".", "*", ">", "Crash", "crash ", "crash.dice", "\0", "é", "x" * 10_000])
+def test_hostile_slug_is_no_game(slug: str) -> None:
+    """It is looked up in the catalogue, never put together with anything; the answer stays short."""
+    with pytest.raises((UnknownGame, BadRequest)) as raised:
+        named_games(CATALOGUE, None, [slug])
+
+    assert len(str(raised.value)) < 500
+
+
+def test_unknown_type_lists_the_types() -> None:
+    """And a game's name is no type."""
+    with pytest.raises(UnknownType, match="'crash'; known types: color, multiplier, slots, trending"):
+        wanted(CATALOGUE, None, {"type": "crash"}, NONE)
+
+
+@pytest.mark.parametrize("games", ["", ",", "crash,", ",crash", "crash,,dice", " "])
+def test_empty_name_in_the_list_is_malformed(games: str) -> None:
+    """A list that a program put together wrongly must not pass as a shorter one, or as all."""
+    with pytest.raises(BadRequest, match="empty name"):
+        wanted(CATALOGUE, None, NONE, {"games": games})
+
+
+def test_filter_is_part_of_what_is_wanted() -> None:
+    """Equal wishes are one key, so that their links share bytes."""
+    query = {"min_point": "2.0", "colors": "red,black"}
+    one, other = wanted(CATALOGUE, None, NONE, query), wanted(CATALOGUE, None, NONE, dict(reversed(query.items())))
+
+    assert one == other
+    assert hash(one) == hash(other)
+    assert one.filter == Filter.parse(query)
+    with pytest.raises(InvalidFilter):
+        wanted(CATALOGUE, None, NONE, {"min_point": "many"})

@@ -1,0 +1,82 @@
+"""What a log line looks like, and what is never in one."""
+
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from relay.config.logs import configure
+
+KEY = f"sk_live_{'4' * 64}"
+TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJkZW1vIn0.c2lnbmF0dXJl"
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """Loggers are global: what a test sets up must not outlive it."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+    structlog.reset_defaults()
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    captured = capsys.readouterr()
+    assert captured.out == "", "stdout is for what commands print"
+    return [json.loads(line) for line in captured.err.splitlines()]
+
+
+def test_event_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its name, its level, its time in UTC, and its fields as they are."""
+    configure(log_format="json", level="info")
+    structlog.get_logger().info("link_closed", reason="slow", age_s=1.5, text="a\nb")
+
+    [line] = lines(capsys)
+    assert line.pop("time").endswith("Z")
+    assert line == {"event": "link_closed", "level": "info", "reason": "slow", "age_s": 1.5, "text": "a\nb"}
+
+
+def test_level_keeps_out_what_is_below_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ours and the libraries'."""
+    configure(log_format="json", level="warning")
+    structlog.get_logger().info("quiet")
+    structlog.get_logger().warning("loud")
+    logging.getLogger("aiohttp.server").info("quiet")
+    logging.getLogger("nats").error("loud too")
+
+    assert [line["event"] for line in lines(capsys)] == ["loud", "loud too"]
+
+
+def test_libraries_say_no_more_than_warnings_even_at_debug(capsys: pytest.CaptureFixture[str]) -> None:
+    """Their debug lines quote what clients send."""
+    configure(log_format="json", level="debug")
+    logging.getLogger("asyncio").debug("using selector")
+    structlog.get_logger().debug("ours")
+
+    assert [line["event"] for line in lines(capsys)] == ["ours"]
+
+
+@pytest.mark.parametrize("log_format", ["json", "console", "auto"])
+def test_no_secret_in_any_form(capsys: pytest.CaptureFixture[str], log_format: str) -> None:
+    """In the event, in fields, in an exception, from us or from a library."""
+    configure(log_format=log_format, level="debug")
+    log = structlog.get_logger()
+    text = f"key {KEY}"
+    log.info(text, path=f"/sse/crash?api_key={KEY}&token={TOKEN}", headers={"X-API-Key": KEY, "a": [TOKEN]})
+    with structlog.contextvars.bound_contextvars(link=KEY):
+        log.info("bound")
+    try:
+        raise ValueError(f"cannot read {KEY}")
+    except ValueError:
+        log.exception("request_failed", token=TOKEN)
+        logging.getLogger("aiohttp.server").exception("Error handling %s", TOKEN)
+
+    printed = capsys.readouterr().err
+    assert "request_failed" in printed
+    assert "ValueError" in printed
+    assert KEY[8:] not in printed
+    assert TOKEN.rpartition(".")[2] not in printed

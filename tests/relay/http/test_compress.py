@@ -1,0 +1,94 @@
+"""Which coding an answer gets: what ``Accept-Encoding`` says, judged against RFC 9110 section 12.5.3."""
+
+import gzip
+
+import brotli
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.http.compress import compressed, read_weights
+
+BODY = b'{"round_id":67890,"game_slug":"crash"}' * 100
+
+spaces = st.sampled_from(["", " ", "\t", "  "])
+codings = st.sampled_from(["gzip", "br", "deflate", "zstd", "identity", "*", "x-gzip"])
+weights = st.integers(0, 1000).map(lambda thousandths: f"{thousandths / 1000:.3f}") | st.sampled_from(
+    ["0", "1", "0.", "1.", "0.5"]
+)
+
+
+@st.composite
+def wishes(draw: st.DrawFn) -> tuple[str, dict[str, float]]:
+    """A well-formed header, written in any of the ways there are, and what it means."""
+    meant = draw(st.dictionaries(codings, st.none() | weights, max_size=5))
+    elements = []
+    for coding, weight in meant.items():
+        text = coding.upper() if draw(st.booleans()) else coding
+        if weight is not None:
+            text += f"{draw(spaces)};{draw(spaces)}{draw(st.sampled_from('qQ'))}={weight}"
+        elements.append(f"{draw(spaces)}{text}{draw(spaces)}")
+    elements += [draw(spaces)] * draw(st.integers(0, 2))  # empty elements are allowed, and mean nothing
+    return ",".join(elements), {coding: float(weight or 1) for coding, weight in meant.items()}
+
+
+@given(wishes())
+def test_a_well_formed_wish_is_read_as_it_is_meant(wish: tuple[str, dict[str, float]]) -> None:
+    """Case, blanks and empty elements do not matter."""
+    header, meant = wish
+
+    assert read_weights(header) == meant
+
+
+@given(wishes())
+def test_no_coding_is_used_that_is_unwanted(wish: tuple[str, dict[str, float]]) -> None:
+    """Whatever is sent can be undone, and its coding was named, or covered by ``*``, with a weight above 0."""
+    header, meant = wish
+
+    body, coding = compressed(BODY, header)
+
+    if coding is None:
+        assert body == BODY
+    else:
+        assert {"gzip": gzip.decompress, "br": brotli.decompress}[coding](body) == BODY
+        assert meant.get(coding, meant.get("*", 0)) > 0
+        assert len(body) < len(BODY)
+
+
+@given(wishes())
+def test_a_wanted_coding_is_used(wish: tuple[str, dict[str, float]]) -> None:
+    """The one with the greater weight; br when they are equal."""
+    header, meant = wish
+
+    _, coding = compressed(BODY, header)
+
+    br, gz = meant.get("br", 0), meant.get("gzip", 0)
+    if max(br, gz) > 0:
+        assert coding == ("br" if br >= gz else "gzip")
+
+
+@given(st.text(max_size=60))
+def test_nonsense_never_fails(header: str) -> None:
+    """Whatever a client sends as its wish, it gets an answer that it can read."""
+    body, coding = compressed(BODY, header)
+
+    assert (coding is None) == (body == BODY)
+
+
+@pytest.mark.parametrize(
+    "header", ["gzip;q=2", "gzip;q=-1", "gzip;q=", "gzip;level=9", "gzipped", ";q=1", "gzip;q=0.0001"]
+)
+def test_a_malformed_element_counts_for_nothing(header: str) -> None:
+    """A client that cannot say what it wants gets plain bytes, which everybody can read."""
+    assert compressed(BODY, header) == (BODY, None)
+
+
+def test_a_small_body_stays_as_it_is() -> None:
+    """Under a kilobyte there is nothing to win."""
+    assert compressed(BODY[:1023], "gzip") == (BODY[:1023], None)
+    assert compressed(BODY[:1024], "gzip")[1] == "gzip"
+
+
+def test_the_same_body_is_always_the_same_bytes() -> None:
+    """No time of the day in it: caches and tests may compare."""
+    assert compressed(BODY, "gzip") == compressed(BODY, "gzip")

@@ -1,0 +1,82 @@
+"""The opening handshake: the RFC's own example, and what is agreed on about compression."""
+
+import pytest
+
+from relay.errors import BadRequest, NeedsUpgrade
+from relay.http.websocket.handshake import check_upgrade, shake_hands
+
+RFC_KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455 section 1.3
+
+
+def request(**headers: str) -> dict[str, str]:
+    given = {
+        "Upgrade": "websocket",
+        "Connection": "keep-alive, Upgrade",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": RFC_KEY,
+    }
+    return given | {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+def test_example_of_the_rfc_is_answered_as_there() -> None:
+    """RFC 6455 section 1.3."""
+    answer = shake_hands(request(), subprotocol="datastream.v1")
+
+    assert answer.headers["Sec-WebSocket-Accept"] == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+    assert answer.headers["Sec-WebSocket-Protocol"] == "datastream.v1"
+    assert (answer.window_bits, "Sec-WebSocket-Extensions" in answer.headers) == (0, False)
+
+
+@pytest.mark.parametrize(
+    ("offers", "window_bits"),
+    [
+        ("permessage-deflate", 15),
+        ("permessage-deflate; client_max_window_bits", 15),
+        ("permessage-deflate; server_max_window_bits=15", 15),
+        ("permessage-deflate; client_max_window_bits=8", 15),
+        ("permessage-deflate; server_max_window_bits=10; server_no_context_takeover", 10),
+        ('permessage-deflate; server_max_window_bits="12"', 12),
+        ("permessage-deflate; server_max_window_bits=8, permessage-deflate", 15),  # the second can be kept
+        ("permessage-deflate; server_max_window_bits=8", 0),
+        ("permessage-deflate; server_max_window_bits=16", 0),
+        ("permessage-deflate; server_max_window_bits", 0),
+        ("permessage-deflate; client_max_window_bits=99", 0),
+        ("permessage-deflate; something_new", 0),
+        ("permessage-deflate; client_no_context_takeover; client_no_context_takeover", 0),
+        ("x-webkit-deflate-frame", 0),
+        ("", 0),
+    ],
+)
+def test_first_offer_that_can_be_kept_is_accepted(offers: str, window_bits: int) -> None:
+    """RFC 7692 section 5: an offer that is not understood is declined, and the next one looked at."""
+    answer = shake_hands(request(Sec_WebSocket_Extensions=offers), subprotocol=None)
+
+    assert answer.window_bits == window_bits
+    extension = answer.headers.get("Sec-WebSocket-Extensions", "")
+    assert ("no_context_takeover" in extension) == bool(window_bits)
+    asked = "server_max_window_bits=" in offers and ", " not in offers
+    assert ("server_max_window_bits" in extension) == (bool(window_bits) and asked)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec_WebSocket_Key": ""},
+        {"Sec_WebSocket_Key": "short"},
+        {"Sec_WebSocket_Key": "A" * 22 + "="},
+        {"Sec_WebSocket_Key": "A" * 24},
+        {"Connection": "keep-alive"},
+    ],
+)
+def test_malformed_handshake_is_refused_in_a_sentence(headers: dict[str, str]) -> None:
+    """The sentence names the header."""
+    with pytest.raises(BadRequest, match=next(iter(headers)).replace("_", "-")):
+        shake_hands(request(**headers), subprotocol=None)
+
+
+def test_request_without_upgrade_and_another_version_are_told_to_upgrade() -> None:
+    """426 says which version there is."""
+    with pytest.raises(NeedsUpgrade):
+        check_upgrade({})
+    with pytest.raises(NeedsUpgrade):
+        shake_hands(request(Sec_WebSocket_Version="8"), subprotocol=None)

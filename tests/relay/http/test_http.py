@@ -1,0 +1,371 @@
+"""Everything about HTTP that is the same for all paths: errors, CORS, probes, tokens, and hostile requests."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from urllib.parse import quote
+
+import pytest
+from nats.aio.msg import Msg
+
+from auth.keys import DEMO_KEY, DEMO_PUBLIC_KEY, Key, KeyStore
+from auth.tokens import TokenSigner
+from roundlog.connection import connect
+from roundlog.settings import LogSettings
+from tests.nats import NatsServer
+from tests.relay.conftest import Publish, StartRelay
+from tests.relay.raw_http import Answer, connection, exchange
+from tests.relay.serving import serving
+
+pytestmark = pytest.mark.service
+
+KEY = f"X-API-Key: {DEMO_KEY}"
+PREFLIGHT = ("Origin: https://page.example", "Access-Control-Request-Method: GET")
+
+
+def assert_is_error(answer: Answer, status: int, code: str) -> None:
+    """The one form of every error: a sentence, ``success`` and a stable word, in this order."""
+    assert answer.status == status, answer
+    assert answer.headers["content-type"] == "application/json; charset=utf-8"
+    assert list(answer.json) == ["error", "success", "code"]
+    assert (answer.json["success"], answer.json["code"]) == (False, code)
+    assert answer.json["error"].strip()
+
+
+# --- errors ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/", "/nope", "/ws/crash/x", "/sse/type/", "/api/auth", "/%2e%2e/etc/passwd"])
+async def test_nothing_there(relay: str, path: str) -> None:
+    """404 like every other error, and where to look."""
+    answer = await exchange(relay, f"GET {path} HTTP/1.1")
+
+    assert_is_error(answer, 404, "not_found")
+    assert "/docs" in answer.json["error"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/api/auth/token", "POST"),
+        ("POST", "/sse/crash", "GET"),
+        ("DELETE", "/ws", "GET"),
+        ("HEAD", "/sse", "GET"),
+        ("POST", "/healthz", "GET,HEAD"),
+    ],
+)
+async def test_wrong_method_is_told_the_right_one(relay: str, method: str, path: str, allowed: str) -> None:
+    """405 with `Allow` (RFC 9110 section 15.5.6)."""
+    answer = await exchange(relay, f"{method} {path} HTTP/1.1", KEY)
+
+    if method != "HEAD":
+        assert_is_error(answer, 405, "method_not_allowed")
+    assert (answer.status, answer.headers["allow"]) == (405, allowed)
+
+
+@pytest.mark.parametrize("request_line", ["POST /api/auth/token HTTP/1.1", "GET /sse/crash HTTP/1.1"])
+@pytest.mark.parametrize(
+    "header", ["X-Other: x", f"X-API-Key: sk_live_{'1' * 64}", "X-API-Key: x", "Authorization: Bearer x"]
+)
+async def test_wrong_or_missing_credential(relay: str, request_line: str, header: str) -> None:
+    """401 names the scheme (RFC 9110 section 11.6.1) and does not repeat what was sent."""
+    answer = await exchange(relay, request_line, header, "Content-Length: 0")
+
+    assert_is_error(answer, 401, "invalid_credential")
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert b"1111" not in answer.body
+
+
+async def test_two_different_credentials(relay: str) -> None:
+    """Which one is meant is not ours to guess."""
+    answer = await exchange(relay, f"GET /sse/crash?api_key=sk_live_{'1' * 64} HTTP/1.1", KEY)
+
+    assert_is_error(answer, 400, "ambiguous_credential")
+
+
+async def test_game_that_the_key_does_not_cover(start_relay: StartRelay, some_games: KeyStore) -> None:
+    """403 says which games there are for this key; asking for all of a kind gives those."""
+    async with start_relay(keys=some_games) as url:
+        for path in ("/sse/dice", "/sse?games=crash,dice", "/sse/type/color"):
+            assert_is_error(await exchange(url, f"GET {path} HTTP/1.1", KEY), 403, "not_allowed")
+
+
+@pytest.fixture
+def some_games() -> KeyStore:
+    """The demo's key, for one game only."""
+
+    class OneGame(KeyStore):
+        def authenticate(self, secret: str) -> Key:
+            return Key(super().authenticate(secret).id, "private", games=frozenset({"crash"}))
+
+    return OneGame.demo()
+
+
+async def test_public_key_needs_an_origin_of_its_own(start_relay: StartRelay, own_origin: KeyStore) -> None:
+    """A browser's key works from its pages and from nowhere else."""
+    key = f"X-API-Key: {DEMO_PUBLIC_KEY}"
+    async with start_relay(keys=own_origin) as url:
+        ask = ("POST /api/auth/token HTTP/1.1", key, "Content-Length: 0")
+        for origin in (
+            "X-Origin: none",
+            "Origin: https://evil.example",
+            "Origin: null",
+            "Origin: https://app.example.evil",
+        ):
+            assert_is_error(await exchange(url, *ask, origin), 403, "not_allowed_origin")
+        assert (await exchange(url, *ask, "Origin: https://app.example")).status == 200
+
+
+@pytest.fixture
+def own_origin() -> KeyStore:
+    """The demo's public key, for the pages of one origin only."""
+
+    class OneOrigin(KeyStore):
+        def authenticate(self, secret: str) -> Key:
+            key = super().authenticate(secret)
+            return Key(key.id, key.kind, allowed_origins=frozenset({"https://app.example"}))
+
+    return OneOrigin.demo()
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["nonsense"],
+        ["GET /sse/crash HTTP/9.9"],
+        ["GET /sse/crash HTTP/1.1", "no colon here"],
+        ["GET /sse/crash HTTP/1.1", "X: a\x00b"],
+        ["POST /api/auth/token HTTP/1.1", "Content-Length: -1"],
+        ["POST /api/auth/token HTTP/1.1", "Content-Length: 1", "Transfer-Encoding: chunked"],
+        ["GET /sse/crash HTTP/1.1", "X: " + "x" * 20_000],
+        ["GET /" + "x" * 20_000 + " HTTP/1.1"],
+    ],
+    ids=["no_request", "version", "header", "nul", "negative_length", "smuggling", "long_header", "long_line"],
+)
+async def test_what_is_no_http_is_answered_in_the_one_form_too(relay: str, lines: list[str]) -> None:
+    """400, without a stack trace or a word on what we run on."""
+    answer = await exchange(relay, *lines, KEY)
+
+    assert_is_error(answer, 400, "bad_request")
+    assert b"Traceback" not in answer.body
+    assert "aiohttp" not in answer.headers.get("server", "").lower()
+
+
+async def test_connection_that_asks_for_nothing_is_closed(start_relay: StartRelay, publish: Publish) -> None:
+    """Silent, or slow to finish its first request: it does not hold a connection for ever. An open stream stays."""
+    async with (
+        start_relay(http={"host": "127.0.0.1", "port": 0, "request_s": 0.3}) as url,
+        connection(url) as stream,
+        connection(url) as silent,
+        connection(url) as slow,
+    ):
+        await stream.send(f"GET /sse/crash HTTP/1.1\r\nHost: x\r\n{KEY}\r\n\r\n".encode())
+        await slow.send(b"GET /healthz HTTP/1.1\r\nX-Slow: ")
+        assert await silent.rest() == await slow.rest() == b""
+        await publish("crash", 1)
+        await stream.until(b"data: ")
+
+
+async def test_relay_serves_on_after_malformed_requests(relay: str) -> None:
+    """What one client sends concerns that client."""
+    for _ in range(20):
+        await exchange(relay, "nonsense")
+
+    assert (await exchange(relay, "GET /healthz HTTP/1.1")).status == 200
+
+
+# --- tokens ------------------------------------------------------------------------------------------------------
+
+
+async def test_token_answer_holds_strings_only(relay: str) -> None:
+    """Given clients decode it into a map of strings; nobody may keep it."""
+    answer = await exchange(relay, "POST /api/auth/token HTTP/1.1", KEY, "Content-Length: 0")
+
+    assert answer.status == 200
+    assert sorted(answer.json) == ["expires_at", "token"]
+    assert all(isinstance(value, str) for value in answer.json.values())
+    assert answer.headers["cache-control"] == "no-store"
+
+
+async def test_token_body_is_not_read(relay: str) -> None:
+    """A client that posts JSON, or anything, is served: there is nothing to say in a body."""
+    body = b'{"key":"x"}'
+    answer = await exchange(relay, "POST /api/auth/token HTTP/1.1", KEY, f"Content-Length: {len(body)}", body=body)
+
+    assert answer.status == 200
+
+
+async def test_key_in_the_url_buys_no_token(relay: str) -> None:
+    """URLs end up in logs and histories; only an EventSource has no other place."""
+    answer = await exchange(relay, f"POST /api/auth/token?api_key={DEMO_KEY} HTTP/1.1", "Content-Length: 0")
+
+    assert_is_error(answer, 401, "invalid_credential")
+    assert answer.json["error"] == "a key in the URL is taken on /sse only; send an API key in X-API-Key"
+    assert DEMO_KEY.encode() not in answer.body
+
+
+async def test_misspelt_parameter_streams_nothing(relay: str) -> None:
+    """400 with the parameters there are: `?minpoint=2` must not stream everything."""
+    answer = await exchange(relay, "GET /sse/crash?minpoint=2 HTTP/1.1", KEY)
+
+    assert_is_error(answer, 400, "bad_request")
+    assert "'minpoint'" in answer.json["error"]
+    assert "min_point" in answer.json["error"]
+    assert "games" not in answer.json["error"]  # the path names the game
+
+
+@pytest.mark.parametrize(
+    ("request_line", "name"),
+    [
+        ("GET /sse/crash?last=1&last=2", "last"),
+        ("GET /sse/crash?lastEventId=a-1&lastEventId=a-2", "lastEventId"),
+        (f"GET /sse/crash?api_key={DEMO_KEY}&api_key={DEMO_KEY}", "api_key"),
+    ],
+)
+async def test_parameter_given_twice_streams_nothing(relay: str, request_line: str, name: str) -> None:
+    """400, where one of the two would have been passed over without a word."""
+    answer = await exchange(relay, f"{request_line} HTTP/1.1", KEY)
+
+    assert_is_error(answer, 400, "bad_request")
+    assert answer.json["error"] == f"{name} is given more than once; it takes one value"
+
+
+async def test_token_with_a_parameter_is_refused(relay: str) -> None:
+    """A token is not made for some games, say, by naming them in the URL."""
+    answer = await exchange(relay, "POST /api/auth/token?games=crash HTTP/1.1", "Content-Length: 0", KEY)
+
+    assert_is_error(answer, 400, "bad_request")
+    assert answer.json["error"] == "unknown query parameter 'games'; this path takes none"
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"])
+async def test_probes_and_pages_take_any_query(relay: str, path: str) -> None:
+    """What a platform or a scraper adds must not turn a probe red, nor a link into an error."""
+    assert (await exchange(relay, f"GET {path}?x=1&x=2 HTTP/1.1")).status == 200
+
+
+# --- browsers ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/api/auth/token", "/sse/crash", "/nope"])
+async def test_preflight_is_answered_everywhere(relay: str, path: str) -> None:
+    """A preflight carries no key, so it is the same wherever it goes."""
+    answer = await exchange(relay, f"OPTIONS {path} HTTP/1.1", *PREFLIGHT)
+
+    assert answer.status == 204
+    assert answer.headers["access-control-allow-origin"] == "*"
+    for name in ("X-API-Key", "Last-Event-ID", "Authorization"):
+        assert name in answer.headers["access-control-allow-headers"]
+
+
+async def test_pages_of_other_origins_read_answers_and_errors(relay: str) -> None:
+    """A page that cannot read an error cannot show it."""
+    for line in ("GET /healthz HTTP/1.1", "GET /sse/crash HTTP/1.1", "GET /nope HTTP/1.1"):
+        answer = await exchange(relay, line, "Origin: https://page.example")
+        assert answer.headers["access-control-allow-origin"] == "*"
+        assert "access-control-allow-credentials" not in answer.headers
+
+
+# --- probes ------------------------------------------------------------------------------------------------------
+
+
+async def test_probes_of_a_relay_that_is_well(relay: str) -> None:
+    """Alive and ready, for whoever asks, and never from a cache."""
+    alive, ready = await exchange(relay, "GET /healthz HTTP/1.1"), await exchange(relay, "GET /readyz HTTP/1.1")
+
+    assert (alive.status, ready.status, ready.json) == (200, 200, {"status": "ready"})
+    assert alive.headers["cache-control"] == ready.headers["cache-control"] == "no-store"
+
+
+# --- hostile slugs -----------------------------------------------------------------------------------------------
+
+SLUGS = {
+    "dot": ".", "dots": "..", "star": "*", "tail": ">", "blank": " ", "tab": "\t", "empty": "", "nul": "\0",
+    "new_line": "cra\nsh", "carriage_return": "crash\r\nPUB rounds.crash 0", "unicode": "\u00e9\u4e16",
+    "lookalike": "\u0441rash", "long": "a" * 7000, "slash": "a/b", "a_path": "type/color", "upper_case": "Crash",
+    "two_tokens": "crash.dice", "api": "$JS.API.STREAM.DELETE.ROUNDS", "percent": "%", "quote": '"',
+    "template": "{game}",
+}  # fmt: skip
+
+
+OURS = ("$JS.API.DIRECT.GET.ROUNDS", "$JS.API.STREAM.INFO.ROUNDS", "_INBOX.")
+"""All that a relay says to NATS."""
+
+
+@pytest.fixture
+async def overheard(nats: NatsServer) -> AsyncIterator[Callable[[], Awaitable[list[str]]]]:
+    """Call it for every subject that anything was published to since the test began."""
+    subjects: list[str] = []
+
+    async def hear(message: Msg) -> None:
+        subjects.append(message.subject)
+
+    async with connect(LogSettings(url=nats.url), name="test") as nc:
+        await nc.subscribe(">", cb=hear)
+        await nc.flush()
+
+        async def all_so_far() -> list[str]:
+            await nc.flush()
+            return subjects
+
+        yield all_so_far
+
+
+@pytest.mark.parametrize("name", SLUGS)
+async def test_hostile_slug_is_refused_and_never_reaches_nats(
+    relay: str, overheard: Callable[[], Awaitable[list[str]]], name: str
+) -> None:
+    """Whatever a client says, it becomes no subject, and the answer is that there is no such game."""
+    slug = quote(SLUGS[name], safe="")
+    paths = [f"/sse/{slug}", f"/sse/type/{slug}", f"/sse?games={slug}", f"/sse?games=crash,{slug}"]
+    paths += [path.replace("/sse", "/ws", 1) for path in paths]
+    paths += [f"/api/latest/{slug}", f"/api/history/{slug}"]
+    upgrade = ("Upgrade: websocket", "Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {'A' * 22}==")
+    for path in paths:
+        answer = await exchange(relay, f"GET {path} HTTP/1.1", KEY, *(upgrade if path.startswith("/ws") else ()))
+        assert answer.status in (400, 404), path
+        assert answer.json["success"] is False
+
+    assert [subject for subject in await overheard() if not subject.startswith(OURS)] == []
+
+
+# --- secrets -----------------------------------------------------------------------------------------------------
+
+
+async def test_no_key_or_token_reaches_a_log(nats: NatsServer) -> None:
+    """Sent in every place, right and wrong, whole and mutilated, at debug level: none of it is written."""
+    async with serving(nats.url, RELAY_LOG_LEVEL="debug", RELAY_LOG_FORMAT="json") as relay:
+        token, _ = TokenSigner.parse(relay.token_secrets).issue(Key("k", "private"))
+        altered, other_key = f"{token[:-6]}AAAAAA", f"sk_live_{'5' * 64}"
+        secrets = [relay.key, token, altered, other_key]
+        for secret in secrets:
+            for path in ("/sse/crash", "/ws/crash", "/api/auth/token", "/nope", f"/sse/{secret}", f"/{secret}"):
+                for lines in places(path, secret):
+                    async with connection(relay.url) as link:
+                        await link.send("\r\n".join([*lines, "Host: x", "", ""]).encode())
+                        await link.until(b"\r\n")
+    printed = "\n".join(relay.printed)
+    assert "link_opened" in printed
+    for secret in secrets:
+        assert secret not in printed
+        assert secret[8:40] not in printed, "not even a part of it"
+
+
+def places(path: str, secret: str) -> Iterator[list[str]]:
+    """Requests that carry a secret where it belongs and where it does not."""
+    end = "HTTP/1.0"
+    upgrade = [
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        f"Sec-WebSocket-Key: {'A' * 22}==",
+    ]
+    yield [f"GET {path} {end}", f"X-API-Key: {secret}"]
+    yield [f"POST {path} {end}", f"Authorization: Bearer {secret}", "Content-Length: 0"]
+    yield [f"GET {path}?api_key={secret} {end}"]
+    yield [f"GET {path}?token={secret}&after={secret} {end}"]
+    yield [f"GET {path}?games={secret}&min_point={secret} {end}"]
+    yield [f"GET {path} {end}", *upgrade, f"Sec-WebSocket-Protocol: {secret}"]
+    yield [f"GET {path} HTTP/1.1", *upgrade, f"Sec-WebSocket-Protocol: {secret}, datastream.v1"]
+    yield [f"GET {path} {end}", f"X-API-Key {secret}"]
+    yield [f"{secret} {path} {end}"]
+    yield [f"GET {path}?api_key={secret}"]
+    yield [f"GET {path} {end}", f"X-API-Key: {secret}\x00"]

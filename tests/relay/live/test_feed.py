@@ -1,0 +1,325 @@
+"""The live feed against a real nats-server that is killed, cut off, slow, empty or new: every round, once, in order."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.js.errors import Error as JetStreamError
+
+from relay.live.feed import Feed
+from roundlog.connection import connect
+from roundlog.entry import LogEntry
+from roundlog.reader import LogReader
+from roundlog.settings import LogSettings
+from roundlog.stream import open_log
+from rounds import log_subject
+from tests.nats import NatsServer
+from tests.relay.conftest import KEY_HEADER, Publish, StartRelay, make_round, metric, wait_ready
+from tests.relay.event_stream import EventStream, stream
+from tests.roundlog.nats_wire import NatsWire, live_round, nats_wire
+
+pytestmark = pytest.mark.service
+
+DEADLINE_S = 30.0
+
+WebSocket = aiohttp.ClientWebSocketResponse
+
+
+@pytest.fixture
+async def wire(nats: NatsServer) -> AsyncIterator[NatsWire]:
+    """The way from the relay to NATS; the tests' own publisher goes past it."""
+    async with nats_wire(nats) as laid:
+        yield laid
+
+
+@pytest.fixture
+def quick_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare the log's tail with ours more often than is sensible."""
+    monkeypatch.setattr("relay.live.feed._POLL_S", 0.2)
+
+
+@asynccontextmanager
+async def link(client: aiohttp.ClientSession, url: str, path: str = "/ws") -> AsyncIterator[WebSocket]:
+    async with client.ws_connect(f"{url}{path}", headers=KEY_HEADER) as ws:
+        yield ws
+
+
+async def next_of(source: WebSocket | EventStream) -> dict[str, Any]:
+    if isinstance(source, EventStream):
+        return await source.round()
+    message: dict[str, Any] = msgspec.json.decode(await source.receive_str(timeout=DEADLINE_S))
+    return message
+
+
+async def numbers(source: WebSocket | EventStream, count: int) -> list[int]:
+    return [(await next_of(source))["round_id"] for _ in range(count)]
+
+
+async def test_nats_killed_and_restarted_mid_stream(
+    start_relay: StartRelay, client: aiohttp.ClientSession, nats: NatsServer
+) -> None:
+    """SIGKILL and a restart: links stay open, and every round arrives once, in order."""
+    count = 200
+    async with start_relay() as url, link(client, url) as ws, stream(client, f"{url}/sse") as sse:
+        publishing = asyncio.create_task(publish_stubbornly(nats.url, *range(1, count + 1)))
+        first = [await numbers(source, 50) for source in (ws, sse)]
+        await nats.kill()
+        await nats.start()
+        rest = [await numbers(source, count - 50) for source in (ws, sse)]
+        await publishing
+        assert not ws.closed
+
+    assert [first[n] + rest[n] for n in range(2)] == [list(range(1, count + 1))] * 2
+
+
+async def publish_stubbornly(nats_url: str, *numbers: int) -> None:
+    """Store rounds, each again until the log has it; its id keeps it from being stored twice."""
+    settings = LogSettings(url=nats_url)
+    async with connect(settings, name="publisher") as nc:
+        for number in numbers:
+            while not await stored(nc, number):  # noqa: ASYNC110 - what is waited for is the server's answer
+                await asyncio.sleep(0.02)
+
+
+async def stored(nc: Client, number: int) -> bool:
+    try:
+        await nc.jetstream(timeout=1).publish(
+            log_subject("crash"), make_round("crash", number).to_json(), headers={"Nats-Msg-Id": f"crash:{number}"}
+        )
+    except (NatsError, JetStreamError, OSError, TimeoutError):
+        return False
+    return True
+
+
+async def test_round_lost_on_its_live_way_is_read_from_the_log(
+    start_relay: StartRelay, client: aiohttp.ClientSession, publish: Publish, wire: NatsWire
+) -> None:
+    """The next round shows the hole; nothing overtakes the lost one."""
+    async with start_relay(nats_url=wire.url) as url, link(client, url) as ws:
+        await settled(ws, publish)
+        wire.loses = live_round(4)
+        await publish("crash", 3, 4, 5)
+        seen = await numbers(ws, 3)
+        repaired = await metric(client, url, "relay_rounds_repaired_total")
+
+    assert seen == [3, 4, 5]
+    assert wire.lost == 1
+    assert repaired >= 1
+
+
+async def settled(ws: WebSocket, publish: Publish) -> None:
+    """See rounds 1 and 2 pass: the feed knows by then which log it follows, and waits for nothing."""
+    for number in (1, 2):
+        await publish("crash", number)
+        assert await numbers(ws, 1) == [number]
+
+
+async def test_lost_tail_is_found_without_a_later_round(
+    start_relay: StartRelay, client: aiohttp.ClientSession, publish: Publish, wire: NatsWire, quick_poll: None
+) -> None:
+    """When the last round is the lost one, no hole shows: the log is asked for its tail every few seconds."""
+    async with start_relay(nats_url=wire.url) as url, link(client, url) as ws:
+        await settled(ws, publish)
+        wire.loses = live_round(4)
+        await publish("crash", 3, 4)
+        seen = await numbers(ws, 2)
+
+    assert seen == [3, 4]
+    assert wire.lost == 1
+
+
+async def test_round_stored_while_the_feed_starts_comes_at_once(
+    start_relay: StartRelay,
+    client: aiohttp.ClientSession,
+    publish: Publish,
+    nats: NatsServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It comes behind the tail that was noted, and before anything is done with what comes: nobody waits for a poll."""
+    monkeypatch.setattr("relay.live.feed._POLL_S", 3600)
+    heard, on_live, newest = asyncio.Event(), Feed._on_live, LogReader.newest
+
+    def hear(self: Feed, token: bytes, entries: list[LogEntry]) -> None:
+        on_live(self, token, entries)
+        heard.set()
+
+    async def store_meanwhile(self: LogReader) -> list[LogEntry]:
+        found = await newest(self)
+        await publish("crash", 1)
+        await heard.wait()
+        return found
+
+    monkeypatch.setattr(Feed, "_on_live", hear)
+    monkeypatch.setattr(LogReader, "newest", store_meanwhile)
+    async with connect(LogSettings(url=nats.url), name="operator") as nc:
+        epoch = (await open_log(nc, LogSettings(url=nats.url))).epoch
+    async with start_relay() as url, link(client, url, f"/ws?after={epoch}-0") as ws:
+        assert (await next_of(ws))["event"] == "hello"
+        assert await numbers(ws, 1) == [1]
+
+
+async def test_rounds_of_a_long_outage_come_when_it_is_over(
+    start_relay: StartRelay, client: aiohttp.ClientSession, publish: Publish, wire: NatsWire
+) -> None:
+    """More rounds than are read or parked at a time, of a game that nobody watches too: all, in order."""
+    async with start_relay(nats_url=wire.url) as url, link(client, url, "/ws/crash") as ws:
+        wire.loses = lambda subject, _: subject.startswith(b"live.")
+        for number in range(1, 1301):
+            await publish("dice" if number % 4 == 0 else "crash", number)
+        wire.loses = None
+        await publish("crash", 1301)
+        seen = await numbers(ws, 976)
+
+    assert seen == [number for number in range(1, 1302) if number % 4]
+
+
+@pytest.mark.parametrize("how", ["cut", "silence"])
+async def test_rounds_stored_while_the_relay_is_cut_off(
+    start_relay: StartRelay, client: aiohttp.ClientSession, publish: Publish, wire: NatsWire, how: str
+) -> None:
+    """What the relay could not hear it reads when it can again, before what comes live."""
+    async with start_relay(nats_url=wire.url) as url, link(client, url) as ws:
+        await publish("crash", 1)
+        assert await numbers(ws, 1) == [1]
+        wire.silence()
+        if how == "cut":
+            wire.cut()
+        await publish("crash", 2, 3)
+        wire.restore()
+        await publish("crash", 4)
+        assert await numbers(ws, 3) == [2, 3, 4]
+
+
+async def test_log_that_is_made_anew_is_noticed(
+    start_relay: StartRelay, client: aiohttp.ClientSession, publish: Publish, nats: NatsServer, quick_poll: None
+) -> None:
+    """Its rounds come, though their sequences begin again, with cursors of another epoch."""
+    async with start_relay() as url, link(client, url) as ws:
+        await publish("crash", 1, 2, 3)
+        old = [await next_of(ws) for _ in range(3)]
+        await make_anew(nats)
+        await publish("crash", 4, 5)
+        new = [await next_of(ws) for _ in range(2)]
+
+    assert [round_["round_id"] for round_ in old + new] == [1, 2, 3, 4, 5]
+    assert [round_["cursor"].partition("-")[2] for round_ in new] == ["1", "2"]
+    assert old[0]["cursor"].partition("-")[0] != new[0]["cursor"].partition("-")[0]
+
+
+async def test_new_log_that_outgrows_the_old_at_once_is_noticed(
+    start_relay: StartRelay, client: aiohttp.ClientSession, publish: Publish, nats: NatsServer
+) -> None:
+    """When it holds more than the old one did before anybody looks, its beginning is not skipped."""
+    async with start_relay() as url, link(client, url) as ws:
+        await publish("crash", 1)
+        assert await numbers(ws, 1) == [1]
+        await make_anew(nats)
+        await publish("crash", *range(2, 12))
+        assert await numbers(ws, 10) == list(range(2, 12))
+
+
+async def test_client_with_a_cursor_is_told_of_a_new_log(
+    start_relay: StartRelay, client: aiohttp.ClientSession, publish: Publish, nats: NatsServer, quick_poll: None
+) -> None:
+    """A gap, by name, before the new log's rounds: never silence."""
+    async with start_relay() as url, link(client, url) as ws:
+        await publish("crash", 1)
+        cursor = (await next_of(ws))["cursor"]
+        async with link(client, url, f"/ws?after={cursor}") as told:
+            assert (await next_of(told))["event"] == "hello"
+            await make_anew(nats)
+            await publish("crash", 2)
+            gap, round_ = await next_of(told), await next_of(told)
+
+    assert (gap["event"], gap["from"], gap["reason"]) == ("gap", cursor, "rebuilt")
+    assert round_["round_id"] == 2
+
+
+async def make_anew(nats: NatsServer) -> None:
+    """Lose the log, and make another one in its place."""
+    settings = LogSettings(url=nats.url)
+    async with connect(settings, name="operator") as nc:
+        await nc.jetstream().delete_stream(settings.stream)
+        await open_log(nc, settings)
+
+
+async def test_nats_down_at_start(start_relay: StartRelay, client: aiohttp.ClientSession, nats: NatsServer) -> None:
+    """The relay listens and says what it waits for; clients are told to come back; it is ready when NATS is there."""
+    await nats.kill()
+    async with start_relay(ready=False) as url:
+        await assert_refuses_for_now(client, url)
+        await nats.start()
+        await wait_ready(url)
+        async with link(client, url) as ws:
+            await publish_stubbornly(nats.url, 1)
+            assert await numbers(ws, 1) == [1]
+
+
+async def test_new_clients_while_nats_is_down(
+    start_relay: StartRelay, client: aiohttp.ClientSession, publish: Publish, nats: NatsServer
+) -> None:
+    """They go elsewhere; those who are here stay, and have missed nothing when it is back."""
+    async with start_relay() as url, link(client, url) as ws:
+        await publish("crash", 1)
+        assert await numbers(ws, 1) == [1]
+        await nats.kill()
+        assert await not_ready(client, url) == "log_unavailable"
+        await assert_refuses_for_now(client, url)
+        assert not ws.closed
+        await nats.start()
+        await wait_ready(url)
+        await publish_stubbornly(nats.url, 2)
+        assert await numbers(ws, 1) == [2]
+        async with link(client, url) as newcomer:
+            await publish_stubbornly(nats.url, 3)
+            assert await numbers(newcomer, 1) == await numbers(ws, 1) == [3]
+
+
+async def test_nats_that_does_not_answer(
+    start_relay: StartRelay, client: aiohttp.ClientSession, nats: NatsServer
+) -> None:
+    """Frozen with its connections open: a client that needs it is sent away in time; nobody waits for ever."""
+    async with start_relay() as url:
+        nats.freeze()
+        try:
+            async with asyncio.timeout(DEADLINE_S), link(client, url) as ws:
+                message = await ws.receive()
+        finally:
+            nats.thaw()
+        async with link(client, url) as ws:
+            await publish_stubbornly(nats.url, 1)
+            assert await numbers(ws, 1) == [1]
+
+    assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, 1013)
+
+
+async def not_ready(client: aiohttp.ClientSession, url: str) -> str:
+    """Wait until the relay says that it should not be sent clients; return why."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            async with client.get(f"{url}/readyz") as probe:
+                if probe.status == 503:
+                    return str((await probe.json())["reason"])
+            await asyncio.sleep(0.01)
+
+
+async def assert_refuses_for_now(client: aiohttp.ClientSession, url: str) -> None:
+    """1013 on a WebSocket; 200, a delay and the end on an event stream; both probes as they should be."""
+    async with link(client, url) as ws:
+        message = await ws.receive(DEADLINE_S)
+    async with client.get(f"{url}/sse/crash", headers=KEY_HEADER) as response:
+        text = await response.text()
+    async with client.get(f"{url}/healthz") as alive:
+        pass
+
+    reason = msgspec.json.decode(message.extra or "")
+    assert (message.data, reason["reason"]) == (1013, "log_unavailable")
+    assert reason["retry_ms"] > 0
+    assert (response.status, text.startswith("retry: "), alive.status) == (200, True, 200)
+    assert await not_ready(client, url) == "log_unavailable"

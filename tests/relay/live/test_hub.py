@@ -1,0 +1,295 @@
+"""The hub: who gets what, in which order, in how many writes. Transports are recorded; everything else is real."""
+
+import asyncio
+from collections.abc import Mapping
+
+import pytest
+
+from relay.live.bounds import Bounds
+from relay.live.encode import Form, Renderable, SseBlock, WebSocketText, frame
+from relay.live.hub import Hub, Wanted
+from relay.live.link import CloseReason, Goodbye, Link
+from relay.live.ring import Ring
+from roundlog.entry import LogEntry
+from rounds import Filter, Round
+from rounds.round import with_cursor
+
+
+class RecordingTransport(asyncio.WriteTransport):
+    """Keeps what is written; `unsent` is what a slow client has not read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+        self.unsent = 0
+        self.aborted = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.writes.append(bytes(data))
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+async def takes_everything() -> None:
+    """A recorder is never full."""
+
+
+class RecordingLink(Link):
+    def __init__(self, form: Form | None = None) -> None:
+        self.recorder = RecordingTransport()
+        self.goodbyes: list[Goodbye] = []
+        self.told: list[dict[str, object]] = []
+        super().__init__(self.recorder, form or WebSocketText(), max_age_s=60, drain=takes_everything)
+
+    def heartbeat(self) -> bool:
+        return True
+
+    def tell(self, event: Mapping[str, object]) -> None:
+        self.told.append(dict(event))
+
+    def say_goodbye(self, goodbye: Goodbye) -> None:
+        self.goodbyes.append(goodbye)
+
+
+def round_of(game: str, number: int, extras: str = '{"point":"2.50"}') -> Round:
+    return Round.make(
+        round_id=number,
+        game_slug=game,
+        game_type="multiplier",
+        finished_at="2026-01-18T10:00:30Z",
+        extras=extras,
+        timestamp=1737194400000,
+    )
+
+
+def entry(sequence: int, game: str = "crash", extras: str = '{"point":"2.50"}') -> LogEntry:
+    return LogEntry(sequence, game, round_of(game, sequence, extras).to_json())
+
+
+def json_of(entry_: LogEntry) -> bytes:
+    return with_cursor(entry_.data, f"k1-{entry_.sequence}")
+
+
+def wanted(*games: str, filter_: Filter | None = None) -> Wanted:
+    return Wanted(frozenset(games), filter_ or Filter())
+
+
+@pytest.fixture
+async def hub() -> Hub:
+    hub = Hub(Ring(rounds_per_game=10, bytes_per_game=1 << 20), unsent_bytes=1000, linger_s=60)
+    hub.begin(Bounds("k1", 1, 0))
+    return hub
+
+
+async def turn(times: int = 1) -> None:
+    """Let the loop turn: the hub writes when it does."""
+    for _ in range(times):
+        await asyncio.sleep(0)
+
+
+async def test_round_reaches_the_links_of_its_game_only(hub: Hub) -> None:
+    """Games are separate; a link may want several."""
+    crash, dice, both = RecordingLink(), RecordingLink(), RecordingLink()
+    hub.add(crash, wanted("crash"))
+    hub.add(dice, wanted("dice"))
+    hub.add(both, wanted("crash", "dice"))
+
+    hub.publish([entry(1, "crash"), entry(2, "dice")])
+    await turn()
+
+    first, second = frame(json_of(entry(1, "crash"))), frame(json_of(entry(2, "dice")))
+    assert crash.recorder.writes == [first]
+    assert dice.recorder.writes == [second]
+    assert both.recorder.writes == [first + second]
+
+
+async def test_rounds_of_one_loop_turn_leave_in_one_write(hub: Hub) -> None:
+    """The system call is the cost, so what piled up is joined."""
+    link = RecordingLink()
+    hub.add(link, wanted("crash"))
+
+    for sequence in range(1, 101):
+        hub.publish([entry(sequence)])
+    await turn()
+
+    assert link.recorder.writes == [b"".join(frame(json_of(entry(n))) for n in range(1, 101))]
+
+
+async def test_long_backlog_leaves_in_slices_and_in_order(hub: Hub) -> None:
+    """Between slices the loop turns, so that sockets drain."""
+    link = RecordingLink()
+    hub.add(link, wanted("crash"))
+    entries = [entry(sequence) for sequence in range(1, 2001)]
+
+    hub.publish(entries)
+    await turn()
+    assert 0 < len(b"".join(link.recorder.writes)) < sum(len(json_of(e)) for e in entries)
+    await turn(10)
+
+    assert len(link.recorder.writes) > 1
+    assert b"".join(link.recorder.writes) == b"".join(frame(json_of(e)) for e in entries)
+
+
+async def test_filter_lets_through_what_matches(hub: Hub) -> None:
+    """A round without the field does not match."""
+    link = RecordingLink(SseBlock(chunked=False))
+    hub.add(link, wanted("crash", filter_=Filter.build(min_point="2")))
+    low, high, none = entry(1, extras='{"point":"1.99"}'), entry(2, extras='{"point":"2"}'), entry(3, extras="{}")
+
+    hub.publish([low, high, none])
+    await turn()
+
+    assert link.recorder.writes == [b"id: k1-2\ndata: " + json_of(high) + b"\n\n"]
+
+
+async def test_links_of_one_form_are_handed_the_same_bytes(hub: Hub) -> None:
+    """Encoded once, however many read it."""
+    links = [RecordingLink() for _ in range(3)]
+    handed: list[object] = []
+    for link in links:
+        link.recorder.write = handed.append  # type: ignore[assignment,method-assign]
+        hub.add(link, wanted("crash"))
+
+    hub.publish([entry(1)])
+    await turn()
+
+    assert len(handed) == 3
+    assert all(data is handed[0] for data in handed)
+
+
+async def test_slow_link_is_ended_with_its_cursor_and_others_go_on(hub: Hub) -> None:
+    """Slow means come back: the goodbye says from where."""
+    slow, quick = RecordingLink(), RecordingLink()
+    hub.add(slow, wanted("crash"))
+    hub.add(quick, wanted("crash"))
+    slow.recorder.unsent = 1001
+
+    hub.publish([entry(7)])
+    await turn()
+    hub.publish([entry(8)])
+    await turn()
+
+    assert [(g.reason, g.cursor) for g in slow.goodbyes] == [(CloseReason.SLOW, "k1-7")]
+    assert len(slow.recorder.writes) == 1
+    assert quick.recorder.writes == [frame(json_of(entry(7))), frame(json_of(entry(8)))]
+
+
+async def test_ended_link_that_reads_no_goodbye_is_cut() -> None:
+    """A dead client holds nothing for longer than it may linger."""
+    hub = Hub(Ring(rounds_per_game=10, bytes_per_game=1 << 20), unsent_bytes=1000, linger_s=0)
+    link = RecordingLink()
+    hub.add(link, wanted("crash"))
+
+    hub.end(link, CloseReason.DRAINING, retry_ms=5)
+    cut = asyncio.Event()
+    link.recorder.abort = cut.set  # type: ignore[method-assign]
+    async with asyncio.timeout(5):
+        await turn(3)
+
+    assert link.goodbyes == [Goodbye(CloseReason.DRAINING, "0-0", 5)]
+    assert link.recorder.aborted or cut.is_set()
+
+
+async def test_changed_subscription_counts_from_the_next_round(hub: Hub) -> None:
+    """Adding again replaces: nobody is subscribed twice."""
+    link = RecordingLink()
+    hub.add(link, wanted("crash"))
+    hub.add(link, wanted("dice"))
+
+    hub.publish([entry(1, "crash"), entry(2, "dice")])
+    await turn()
+
+    assert link.recorder.writes == [frame(json_of(entry(2, "dice")))]
+    assert len(hub) == 1
+
+
+async def test_nothing_remains_of_links_that_left(hub: Hub) -> None:
+    """A million visits leave no trace in memory."""
+    for _ in range(100):
+        link = RecordingLink()
+        hub.add(link, wanted("crash", "dice"))
+        hub.remove(link)
+
+    assert (len(hub), hub._channels, hub._by_game) == (0, {}, {})
+
+
+class PoisonedForm(WebSocketText):
+    """Cannot render one of the rounds."""
+
+    def render(self, item: Renderable) -> bytes:
+        if item.cursor == "k1-2":
+            raise RecursionError("poison")
+        return super().render(item)
+
+
+async def test_round_that_fails_costs_itself_only(hub: Hub) -> None:
+    """Whatever is wrong with it: what comes before and behind arrives, and so does what comes later."""
+    link, other = RecordingLink(PoisonedForm()), RecordingLink(SseBlock(chunked=False))
+    hub.add(link, wanted("crash"))
+    hub.add(other, wanted("crash"))
+
+    hub.publish([entry(1), entry(2), entry(3)])
+    await turn()
+    hub.publish([entry(4)])
+    await turn()
+
+    assert link.recorder.writes == [b"".join(frame(json_of(entry(n))) for n in (1, 3)), frame(json_of(entry(4)))]
+    assert b"".join(other.recorder.writes).count(b"id: k1-") >= 3
+    assert hub.head.sequence == 4
+
+
+async def test_link_that_fails_is_cut_and_others_go_on(hub: Hub) -> None:
+    """It is not told a cursor, since it did not get what comes before that; it has its own."""
+    bad, good = RecordingLink(), RecordingLink()
+    hub.add(bad, wanted("crash"))
+    hub.add(good, wanted("crash"))
+
+    def fail(_: object) -> None:
+        raise RuntimeError("broken")
+
+    bad.recorder.write = fail  # type: ignore[method-assign,assignment]
+    hub.publish([entry(1)])
+    await turn()
+    hub.publish([entry(2)])
+    await turn()
+
+    assert bad.recorder.aborted
+    assert bad.goodbyes == []
+    assert len(hub) == 1
+    assert good.recorder.writes == [frame(json_of(entry(1))), frame(json_of(entry(2)))]
+
+
+async def test_fault_that_nobody_thought_of_does_not_stop_the_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop is told, and what waits is handed on in the next turn."""
+    link, faults = RecordingLink(), list[object]()
+    hub.add(link, wanted("crash"))
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context["exception"]))
+
+    def fail() -> None:
+        raise RuntimeError("unthought of")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hub, "_hand_on", fail)
+        hub.publish([entry(1)])
+        await turn()
+    hub.publish([entry(2)])
+    await turn(2)
+
+    assert [str(fault) for fault in faults] == ["unthought of"]
+    assert b"".join(link.recorder.writes) == b"".join(frame(json_of(entry(n))) for n in (1, 2))
+
+
+async def test_invalid_data_in_the_log_is_counted_and_skipped(hub: Hub) -> None:
+    """Somebody else wrote to the subject: no client is sent it, none is lost for it."""
+    link = RecordingLink()
+    hub.add(link, wanted("crash"))
+
+    hub.publish([LogEntry(1, "crash", b"not a round"), entry(2)])
+    await turn()
+
+    assert link.recorder.writes == [frame(json_of(entry(2)))]
+    assert hub.stats.invalid == 1

@@ -1,0 +1,47 @@
+"""Tasks end when they are told to, although a library keeps the first word from them."""
+
+import asyncio
+
+import pytest
+
+from roundlog.tasks import ended, heed_cancellation
+
+
+async def deaf(started: asyncio.Event, times: int) -> None:
+    """Swallow so many cancellations, as `asyncio.wait_for` can."""
+    for _ in range(times + 1):
+        try:
+            started.set()
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            if times == 0:
+                raise
+            times -= 1
+
+
+async def test_task_that_missed_a_cancellation_is_cancelled_again() -> None:
+    """Else a process that was told to stop would wait for it for ever."""
+    started, other = asyncio.Event(), asyncio.create_task(asyncio.sleep(0))
+    task = asyncio.create_task(deaf(started, 2))
+    await started.wait()
+    await ended(task, other, again_s=0.01)
+    assert task.done()
+    assert other.done()
+
+
+async def test_task_that_missed_a_cancellation_can_heed_it_later() -> None:
+    """At the next turn of its loop, without waiting for anybody to cancel it again."""
+    started = asyncio.Event()
+
+    async def work() -> None:
+        heed_cancellation()  # nobody has asked yet
+        started.set()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.get_running_loop().create_future()
+        heed_cancellation()
+
+    task = asyncio.create_task(work())
+    await started.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
