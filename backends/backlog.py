@@ -25,7 +25,7 @@ class Backlog(NamedTuple):
 
     unit: Literal["bytes", "rows"]
     head: int
-    """Where the source is, in terms of its own that grow: a place in its log, an id."""
+    """Where the source is, in terms of its own that grow: an offset in its log, an id."""
     confirmed: int
     """Up to where it was told that everything is stored, in the same terms."""
     behind: int
@@ -46,7 +46,7 @@ class HasBacklog(Protocol):
 
 
 class Trail:
-    """Where a source was at which moment, so that a place can be given an age. Pure; keeps a bounded number."""
+    """Where a source was at which moment, so that an offset can be given an age. Pure; keeps a bounded number."""
 
     def __init__(self) -> None:
         self._moments: deque[tuple[float, int]] = deque()

@@ -12,7 +12,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 from rounds import Catalogue, Round
 
 P = TypeVar("P")
-"""A backend's own kind of position. Only that backend looks inside; the publisher hands it back as it got it."""
+"""A backend's own kind of offset. Only that backend looks inside; the publisher hands it back as it got it."""
 
 P_co = TypeVar("P_co", covariant=True)
 P_contra = TypeVar("P_contra", contravariant=True)
@@ -29,10 +29,10 @@ class BackendContext:
 
 
 class Captured(NamedTuple, Generic[P]):
-    """One round as a backend read it, and the place in the source right after it."""
+    """One round as a backend read it, and the offset in the source right after it."""
 
     round: Round
-    position: P
+    offset: P
 
 
 class Rejected(NamedTuple, Generic[P]):
@@ -44,7 +44,7 @@ class Rejected(NamedTuple, Generic[P]):
     """One sentence: the field, its value, what is allowed."""
     raw: bytes
     """What the source held, as it was, cut to 64 KiB."""
-    position: P
+    offset: P
 
 
 class Backend(Protocol[P]):
@@ -63,12 +63,12 @@ class Backend(Protocol[P]):
         ...
 
     def read(self) -> AsyncIterator[Sequence[Captured[P] | Rejected[P]]]:
-        """Yield batches of what was committed, in commit order, from the last confirmed position on.
+        """Yield batches of what was committed, in commit order, from the last confirmed offset on.
 
         Called once per `open`. A batch holds what is there without waiting, at most a few thousand items, and never is
         empty. Rounds that were yielded but not confirmed before a crash are yielded again after it: at least once,
         never less. Ends when the source is exhausted; a source that never is (a database) reconnects by itself, with
-        backoff, and goes on from the last yielded position. Cancelling it loses nothing: what was not confirmed comes
+        backoff, and goes on from the last yielded offset. Cancelling it loses nothing: what was not confirmed comes
         again.
 
         Back-pressure is the caller's: it simply asks for the next batch later. A backend reads ahead a bounded amount.
@@ -78,8 +78,8 @@ class Backend(Protocol[P]):
         """
         ...
 
-    def confirm(self, position: P) -> None:
-        """Take note that everything up to `position` is stored for good and need not be yielded again.
+    def confirm(self, offset: P) -> None:
+        """Take note that everything up to `offset` is stored for good and need not be yielded again.
 
         Called with non-decreasing positions, often; must return at once. Telling the source may happen later, but
         happens at the latest when `open` is left.
@@ -87,57 +87,57 @@ class Backend(Protocol[P]):
         ...
 
 
-class Kept(NamedTuple):
-    """A place of a source that no round carries, as it was kept beside the log."""
+class KeptOffset(NamedTuple):
+    """An offset of a source that no round carries, as it was kept beside the log."""
 
-    place: str
+    offset: str
     note: str
     """What the backend wanted to remember with it."""
     epoch: str
     """Of the log then."""
     last: int
-    """The log's newest sequence then. Everything of the source up to `place` was stored at or before it."""
+    """The log's newest sequence then. Everything of the source up to `offset` was stored at or before it."""
     kept_ms: int
     """When, Unix milliseconds."""
 
 
-class PlaceTaken(Exception):
-    """Another process has kept a place of this source since: it reads it now."""
+class OffsetTaken(Exception):
+    """Another process has kept an offset of this source since: it reads it now."""
 
 
-class Places(Protocol[P_co]):
-    """What the log remembers of a source, over all processes that ever read it. Given to whoever `HasPlaces`.
+class SourceOffsets(Protocol[P_co]):
+    """What the log remembers of a source, over all processes that ever read it. Given to whoever `HasOffsets`.
 
     A source is named by a text that no other source of the log has. Every method waits for a log that is away.
     """
 
     @property
     def stored(self) -> P_co | None:
-        """The newest position that stands in the log with its round, everything before it being settled; None: none."""
+        """The newest offset that stands in the log with its round, everything before it being settled; None: none."""
         ...
 
-    async def kept(self, source: str) -> Kept | None:
+    async def kept(self, source: str) -> KeptOffset | None:
         """Return what was kept last; None: nothing, or it is not for us to know."""
         ...
 
-    async def recall(self, source: str, comes_again: Callable[[str], bool], *, since: Kept | None = None) -> None:
+    async def recall(self, source: str, comes_again: Callable[[str], bool], *, since: KeptOffset | None = None) -> None:
         """Learn which rounds the log holds, as far back as there are rounds that the source will yield again.
 
         They are recognised by their ids when they come. How much is learnt has a bound; what is beyond is warned of.
 
         Args:
-            source: Rounds whose place begins with this and a colon are its own.
-            comes_again: Called with each place of the source that is found, without its name: whether the source
-                yields rounds with that place, or later ones, again.
-            since: Something kept at a place before everything that comes again: there is no need to look further.
+            source: Rounds whose offset begins with this and a colon are its own.
+            comes_again: Called with each offset of the source that is found, without its name: whether the source
+                yields rounds with that offset, or later ones, again.
+            since: Something kept at an offset before everything that comes again: there is no need to look further.
         """
         ...
 
-    async def keep(self, source: str, place: str, note: str = "") -> bool:
-        """Remember a place, for good once this returns; False: this log cannot, and never will.
+    async def keep(self, source: str, offset: str, note: str = "") -> bool:
+        """Remember an offset, for good once this returns; False: this log cannot, and never will.
 
         Raises:
-            PlaceTaken: It is not for us to say any more.
+            OffsetTaken: It is not for us to say any more.
         """
         ...
 
@@ -147,21 +147,21 @@ class Places(Protocol[P_co]):
 
 
 @runtime_checkable
-class HasPlaces(Protocol[P_contra]):
+class HasOffsets(Protocol[P_contra]):
     """What a backend may also have: positions that mean the same to every process that reads its source.
 
     Then each round carries its own into the log, and the backend can see after a restart whether its source has gone
     on without it. Asked for once, before `Backend.open`.
     """
 
-    def place(self, position: P_contra) -> bytes | None:
-        """Write a position as ``source:place``, at most 64 of ``A-Z a-z 0-9 : . -``; None: it has no such form.
+    def offset_text(self, offset: P_contra) -> bytes | None:
+        """Write an offset as ``source:offset``, at most 64 of ``A-Z a-z 0-9 : . -``; None: it has no such form.
 
         Called for every round: it must cost next to nothing.
         """
         ...
 
-    def attach(self, places: Places[P_contra]) -> None:
+    def attach(self, offsets: SourceOffsets[P_contra]) -> None:
         """Take what the log remembers; called before `Backend.open`, and once."""
         ...
 

@@ -18,7 +18,7 @@ import uvloop
 from backends.contract import BackendContext, Captured
 from backends.ingest.run import run_ingest
 from backends.postgres.replication.backend import PostgresReplication
-from backends.postgres.replication.capture import Item, WalPosition
+from backends.postgres.replication.capture import Item, WalOffset
 from bench._capture_peers import compare
 from bench._nats import NatsServer
 from bench._postgres import commit_at, commit_times_us, fill, running
@@ -46,10 +46,10 @@ class Probe:
         self._backend = PostgresReplication(options, BackendContext(Catalogue.load()))
         self._count = count
         self._read = 0
-        self.ids: dict[WalPosition, int] = {}
-        self.confirmed_us: dict[WalPosition, int] = {}
+        self.ids: dict[WalOffset, int] = {}
+        self.confirmed_us: dict[WalOffset, int] = {}
         self.memory: dict[int, int] = {}
-        self.last: WalPosition | None = None
+        self.last: WalOffset | None = None
         self.done = asyncio.Event()
 
     def open(self) -> AbstractAsyncContextManager[None]:
@@ -62,15 +62,15 @@ class Probe:
             self._read += len(batch)
             for item in batch:
                 assert isinstance(item, Captured), item
-                self.ids[item.position] = item.round.round_id
+                self.ids[item.offset] = item.round.round_id
             if self._read == self._count:
-                self.last = batch[-1].position
+                self.last = batch[-1].offset
             yield batch
 
-    def confirm(self, position: WalPosition) -> None:
-        self._backend.confirm(position)
-        self.confirmed_us[position] = time.time_ns() // 1000
-        if position == self.last:
+    def confirm(self, offset: WalOffset) -> None:
+        self._backend.confirm(offset)
+        self.confirmed_us[offset] = time.time_ns() // 1000
+        if offset == self.last:
             self.done.set()
 
 
@@ -128,8 +128,8 @@ def _latencies_ms(probe: Probe, committed: dict[int, int]) -> list[float]:
     """A confirmation covers every round before it, so each round counts to the first that is not below it."""
     confirmations = sorted(probe.confirmed_us.items())
     found, at = [], 0
-    for position, round_id in sorted(probe.ids.items()):
-        while confirmations[at][0] < position:
+    for offset, round_id in sorted(probe.ids.items()):
+        while confirmations[at][0] < offset:
             at += 1
         found.append((confirmations[at][1] - committed[round_id]) / 1000)
     return found

@@ -1,1 +1,1 @@
-"""The edge."""
+"""The registry."""

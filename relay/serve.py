@@ -26,11 +26,11 @@ from relay.history.history import History
 from relay.http.application import build_app
 from relay.http.metrics import Metrics
 from relay.http.openapi import Docs
-from relay.http.probes import Health
+from relay.http.probes import Probes
 from relay.http.protocol import protocol_factory
 from relay.http.rest import Rest
 from relay.http.routes import Routes
-from relay.links.registry import Edge
+from relay.links.registry import LinkRegistry
 from relay.live.feed import Feed
 from relay.live.heartbeat import Heartbeats
 from relay.live.hub import Hub
@@ -107,9 +107,9 @@ async def running_relay(
     allow_links(max(max_links.values()))
     admission = Admission(keys, signer, capacity=capacity, retry_ms=links.retry_ms)
     heartbeats = Heartbeats(hub, interval_s=links.heartbeat_s, retry_ms=links.retry_ms)
-    edge = Edge(hub, feed, admission, heartbeats, links)
-    methods = Methods(edge, history, catalogue, settings.grpc)
-    app = build_app(routes_of(edge, history, catalogue, methods), home=home)
+    registry = LinkRegistry(hub, feed, admission, heartbeats, links)
+    methods = Methods(registry, history, catalogue, settings.grpc)
+    app = build_app(routes_of(registry, history, catalogue, methods), home=home)
     async with reader, asyncio.TaskGroup() as tasks:
         running = [
             tasks.create_task(feed.run(), name="feed"),
@@ -119,8 +119,8 @@ async def running_relay(
             _listening(app, settings.http) as url,
             listening_grpc(
                 settings.grpc,
-                DataStream(edge, history, catalogue, methods).handler(),
-                edge.obstacle,
+                DataStream(registry, history, catalogue, methods).handler(),
+                registry.obstacle,
                 max_links=max_links["grpc"],
             ) as port,
         ):
@@ -128,18 +128,20 @@ async def running_relay(
             try:
                 yield Addresses(url, port, feed.reached)
             finally:
-                await edge.drain(settings.drain)
+                await registry.drain(settings.drain)
         await ended(*running)
 
 
-def routes_of(edge: Edge, history: History, catalogue: Catalogue, methods: Methods) -> Iterator[Iterable[web.RouteDef]]:
+def routes_of(
+    registry: LinkRegistry, history: History, catalogue: Catalogue, methods: Methods
+) -> Iterator[Iterable[web.RouteDef]]:
     """Yield the routes of everything that answers on the HTTP port."""
-    yield Routes(edge, history, catalogue).table()
-    yield Rest(edge, history, catalogue).table()
-    yield Health(edge.obstacle).table()
-    yield Metrics(edge, history).table()
+    yield Routes(registry, history, catalogue).table()
+    yield Rest(registry, history, catalogue).table()
+    yield Probes(registry.obstacle).table()
+    yield Metrics(registry, history).table()
     yield Docs().table()
-    yield Proxy(edge, history, catalogue, methods).table()
+    yield Proxy(registry, history, catalogue, methods).table()
 
 
 @asynccontextmanager

@@ -141,5 +141,5 @@ def attach(nc: Client, parser: RoundParser) -> None:
     nc._ps = parser  # noqa: SLF001 - see the module's docstring
 
 
-async def past_nats_py(_message: Msg) -> None:
+async def handled_by_parser(_message: Msg) -> None:
     """Stand as the callback of a subscription whose messages never reach it: only the server must know of it."""

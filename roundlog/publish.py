@@ -15,10 +15,10 @@ from nats.errors import Error as NatsError
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
 from roundlog.errors import LogUnavailable
-from roundlog.tail import PLACE_HEADER
+from roundlog.tail import OFFSET_HEADER
 
 HEADER_ROOM: Final = 512
-"""No round's headers are longer: two ids of at most 64 + 1 + 19 characters, a place of 64, and their names."""
+"""No round's headers are longer: two ids of at most 64 + 1 + 19 characters, an offset of 64, and their names."""
 
 WRONG_LAST_MSG_ID: Final = 10070
 """The log's newest message is not the one that the round was published on condition of."""
@@ -28,9 +28,9 @@ TOO_LARGE: Final = 10054
 """The round is over the stream's own limit; it always will be."""
 
 
-def place_header(place: bytes) -> bytes:
+def offset_header(offset: bytes) -> bytes:
     """Write the header line that tells where in its source a round stands."""
-    return b"%b:%b\r\n" % (PLACE_HEADER.encode(), place)
+    return b"%b:%b\r\n" % (OFFSET_HEADER.encode(), offset)
 
 
 class Publish(NamedTuple):
@@ -40,11 +40,11 @@ class Publish(NamedTuple):
     number: int
     msg_id: bytes
     expected: bytes | None  # the id that the log's newest message must have; None: any
-    place: bytes  # the header line that tells where in its source the round stands; empty: none
+    offset_header: bytes  # the header line that tells where in its source the round stands; empty: none
     data: bytes
 
 
-class Refusal(NamedTuple):
+class ErrorAck(NamedTuple):
     """An error ack: this round is not stored."""
 
     number: int
@@ -73,11 +73,11 @@ def encode(publishes: Iterable[Publish], inbox: bytes) -> bytes:
     https://docs.nats.io/reference/reference-protocols/nats-protocol#hpub
     """
     parts = []
-    for subject, number, msg_id, expected, place, data in publishes:
+    for subject, number, msg_id, expected, offset, data in publishes:
         if expected is None:
-            head = b"NATS/1.0\r\nNats-Msg-Id:%b\r\n%b\r\n" % (msg_id, place)
+            head = b"NATS/1.0\r\nNats-Msg-Id:%b\r\n%b\r\n" % (msg_id, offset)
         else:
-            head = b"NATS/1.0\r\nNats-Msg-Id:%b\r\nNats-Expected-Last-Msg-Id:%b\r\n%b\r\n" % (msg_id, expected, place)
+            head = b"NATS/1.0\r\nNats-Msg-Id:%b\r\nNats-Expected-Last-Msg-Id:%b\r\n%b\r\n" % (msg_id, expected, offset)
         size = len(head)
         parts.append(b"HPUB %b %b.%d %d %d\r\n%b%b\r\n" % (subject, inbox, number, size, size + len(data), head, data))
     return b"".join(parts)
@@ -125,7 +125,7 @@ class PublishLink:
 
 
 async def open_publish_link(
-    nc: Client, stream: str, *, on_acks: Callable[[Acks], None], on_refusal: Callable[[Refusal], None]
+    nc: Client, stream: str, *, on_acks: Callable[[Acks], None], on_error_ack: Callable[[ErrorAck], None]
 ) -> PublishLink:
     """Make a fresh connection a publisher's. The callbacks run inside the reading of the socket: they must not raise.
 
@@ -136,7 +136,7 @@ async def open_publish_link(
     parser = AckParser(nc, stream, inbox, on_acks)
 
     async def on_message(message: Msg) -> None:
-        answered(message, on_acks, on_refusal)
+        answered(message, on_acks, on_error_ack)
 
     try:
         await nc.subscribe(f"{inbox.decode()}.*", cb=on_message)
@@ -147,26 +147,26 @@ async def open_publish_link(
     return PublishLink(nc, inbox)
 
 
-def answered(message: Msg, on_acks: Callable[[Acks], None], on_refusal: Callable[[Refusal], None]) -> None:
+def answered(message: Msg, on_acks: Callable[[Acks], None], on_error_ack: Callable[[ErrorAck], None]) -> None:
     """Read one answer that the fast path left to nats-py: an error, or an ack of an unusual form."""
     number = int(message.subject.rpartition(".")[2])
     headers = message.headers or {}
     status = headers.get("Status")
     if status is not None:  # 503: nobody listens; 429: more than the server buffers for the stream
         reason = "no stream takes rounds now" if int(status) == NO_STREAM else headers.get("Description", "")
-        on_refusal(Refusal(number, int(status), reason))
+        on_error_ack(ErrorAck(number, int(status), reason))
         return
     try:
         answer = _decode_answer(message.data)
     except msgspec.MsgspecError as error:
-        on_refusal(Refusal(number, 0, f"the answer is no ack: {error}"))
+        on_error_ack(ErrorAck(number, 0, f"the answer is no ack: {error}"))
         return
     if fault := answer.error:
-        on_refusal(Refusal(number, fault.err_code or fault.code, fault.description))
+        on_error_ack(ErrorAck(number, fault.err_code or fault.code, fault.description))
     elif answer.seq:
         on_acks(Acks([number], int(answer.duplicate), answer.seq))
     else:
-        on_refusal(Refusal(number, 0, "the ack names no sequence"))
+        on_error_ack(ErrorAck(number, 0, "the ack names no sequence"))
 
 
 class AckParser(Parser):

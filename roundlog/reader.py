@@ -20,7 +20,7 @@ from roundlog.connection import connect
 from roundlog.entry import LogEntry
 from roundlog.errors import LogUnavailable
 from roundlog.leader import ask_leader
-from roundlog.parser import RoundParser, attach, past_nats_py
+from roundlog.parser import RoundParser, attach, handled_by_parser
 from roundlog.settings import LogSettings
 from rounds.subjects import LOG_SUBJECTS, log_subject
 from rounds.times import utc_text
@@ -230,7 +230,7 @@ class LogReader:
                         connect(self._settings, name="stream-relay reader", on_disconnected=self._on_disconnected)
                     )
                     self._inbox = nc.new_inbox()
-                    await nc.subscribe(f"{self._inbox}.*", cb=past_nats_py)
+                    await nc.subscribe(f"{self._inbox}.*", cb=handled_by_parser)
                     await nc.flush()
                     attach(nc, RoundParser(nc, self._inbox, self._on_entries, self._on_status))
                     self._nc = nc

@@ -25,15 +25,15 @@ _GAMES: Final = 1_000
 _OF_ROUNDS: Final = {"next_by_subj": LOG_SUBJECTS}
 
 
-PLACE_HEADER: Final = "Relay-Position"
-"""The header in which a round carries its place in its source, ``source:place``; not every round has one."""
+OFFSET_HEADER: Final = "Relay-Position"
+"""The header in which a round carries its offset in its source, ``source:offset``; not every round has one."""
 
 
 class Page(NamedTuple):
     """Some rounds of the log, in its order."""
 
     ids: list[bytes]
-    places: list[str]  # one for each round that has one
+    offsets: list[str]  # one for each round that has one
     last: int  # the sequence of the newest message in it; 0: there are none
 
 
@@ -92,7 +92,7 @@ async def newest_ids(nc: Client, stream: str) -> dict[str, int]:
 
 async def _page(nc: Client, stream: str, request: dict[str, Any]) -> Page:
     ids: list[bytes] = []
-    places: list[str] = []
+    offsets: list[str] = []
     last = 0
     ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
@@ -106,8 +106,8 @@ async def _page(nc: Client, stream: str, request: dict[str, Any]) -> Page:
         last = int(headers["Nats-Sequence"])
         if msg_id := headers.get("Nats-Msg-Id"):
             ids.append(msg_id.encode())
-        if place := headers.get(PLACE_HEADER):
-            places.append(place)
+        if offset := headers.get(OFFSET_HEADER):
+            offsets.append(offset)
 
     inbox = nc.new_inbox()
     body = msgspec.json.encode(request)
@@ -121,4 +121,4 @@ async def _page(nc: Client, stream: str, request: dict[str, Any]) -> Page:
         raise LogUnavailable(f"the log's tail cannot be read: {str(error) or type(error).__name__}") from error
     if not status.startswith(("204", "404")):  # 204: end of the batch; 404: nothing there
         raise LogUnavailable(f"the log's tail cannot be read: {status}")
-    return Page(ids, places, last)
+    return Page(ids, offsets, last)

@@ -21,7 +21,7 @@ async def ended(*tasks: asyncio.Task[Any], again_s: float = _AGAIN_S) -> None:
         _, pending = await asyncio.wait(pending, timeout=again_s)
 
 
-def heed_cancellation() -> None:
+def raise_if_cancelled() -> None:
     """Raise `CancelledError` if this task has been cancelled and something kept that from it."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():

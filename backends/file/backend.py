@@ -1,4 +1,4 @@
-"""The backend ``file``: composes reading, pacing, loops, and the place that it goes on from.
+"""The backend ``file``: composes reading, pacing, loops, and the offset that it goes on from.
 
 Why a round of a loop is renumbered by a counter that starts at the clock: docs/file-replay.md.
 """
@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from backends.contract import BackendContext, Captured, Places, Rejected, SourceError
+from backends.contract import BackendContext, Captured, Rejected, SourceError, SourceOffsets
 from backends.file.checkpoint import Checkpoint
-from backends.file.offset import Place
+from backends.file.offset import FileOffset
 from backends.file.options import FileOptions
-from backends.file.pacing import Clock, Pace, SystemClock
-from backends.file.recording.interpret import Item, Selection
+from backends.file.pacing import Clock, RecordingPace, SystemClock
+from backends.file.recording.interpret import Item, RecordingSelection
 from backends.file.recording.reader import Reader
 from backends.file.recording.rejects import RejectsFile
 from backends.file.recording.sources import Recording, find
 from backends.file.renew import Renew, renewal
-from backends.file.stored_before import PlayedBefore
+from backends.file.stored_before import StoredBefore
 
 if TYPE_CHECKING:
     from backends.file.progress import ProgressBar
@@ -38,10 +38,10 @@ class _Run:
     """What exists between entering and leaving `FileReplay.open`."""
 
     reader: Reader
-    start: Place
+    start: FileOffset
     renew: Renew | None
     checkpoint: Checkpoint | None
-    played_before: PlayedBefore | None
+    stored_before: StoredBefore | None
     progress: "ProgressBar | None"
 
 
@@ -53,15 +53,15 @@ class FileReplay:
         self._options = FileOptions.parse(options, context.catalogue)
         self._context = context
         self._clock = clock or SystemClock()
-        self._confirmed: Place | None = None
+        self._confirmed: FileOffset | None = None
         self._first_id = 0
-        self._places: Places[Any] | None = None
+        self._offsets: SourceOffsets[Any] | None = None
         self._run: _Run | None = None
         self._stdin_used = False
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Find the recordings and the place to go on from.
+        """Find the recordings and the offset to go on from.
 
         Raises:
             SourceError: There is nothing to play, or the state or rejects file cannot be used.
@@ -79,13 +79,15 @@ class FileReplay:
                 checkpoint = Checkpoint(options.state_file, recordings)
                 start = self._resume(checkpoint)
                 stack.callback(checkpoint.close)
-            start = self._confirmed or start or Place.start()
+            start = self._confirmed or start or FileOffset.start()
             if options.loop and not self._first_id:
                 self._first_id = self._clock.wall_ms() * 1000
             if checkpoint is not None:
                 checkpoint.begin(start, self._first_id)
             rejects = stack.enter_context(RejectsFile(options.rejects_file)) if options.rejects_file else None
-            selection = Selection(self._context.catalogue, options.games, options.span_ms, options.max_line_bytes)
+            selection = RecordingSelection(
+                self._context.catalogue, options.games, options.span_ms, options.max_line_bytes
+            )
             progress = None if options.loop else self._progress_bar(recordings, stack)
             on_read = None if progress is None else progress.read
             reader = Reader(recordings, selection, rejects, options.format, on_read)
@@ -99,71 +101,75 @@ class FileReplay:
                 self._run = None
 
     async def read(self) -> AsyncGenerator[Sequence[Item], None]:
-        """Yield rounds at their times, from the place to go on from; see `backends.contract.Backend.read`."""
+        """Yield rounds at their times, from the offset to go on from; see `backends.contract.Backend.read`."""
         run = self._run
         if run is None:
             raise RuntimeError("read() is for use within open()")
         played = run.start.played
-        if run.played_before is not None:
-            await run.played_before.recall(run.start)
+        if run.stored_before is not None:
+            await run.stored_before.recall(run.start)
         async with aclosing(self._recorded(run)) as recorded, aclosing(self._paced(recorded, run.renew)) as paced:
             async for batch in paced:
                 yield batch
-                played = batch[-1].position.played
+                played = batch[-1].offset.played
                 if run.progress is not None:
                     run.progress.show(run.reader.done_bytes, played - run.start.played)
         if run.progress is not None:
             run.progress.finished()
         log.info("replay_finished", path=self._options.path, rounds=played - run.start.played)
 
-    def confirm(self, position: Place) -> None:
-        """Go on after `position` when opened again; with a state file, in the next process too."""
-        self._confirmed = position
+    def confirm(self, offset: FileOffset) -> None:
+        """Go on after `offset` when opened again; with a state file, in the next process too."""
+        self._confirmed = offset
         if self._run is not None and self._run.checkpoint is not None:
-            self._run.checkpoint.note(position)
+            self._run.checkpoint.note(offset)
 
-    def place(self, position: Place) -> bytes | None:
-        """Write a position for the log. See `backends.contract.HasPlaces`."""
+    def offset_text(self, offset: FileOffset) -> bytes | None:
+        """Write an offset for the log. See `backends.contract.HasOffsets`."""
         run = self._run
-        return None if run is None or run.played_before is None else run.played_before.place(position)
+        return None if run is None or run.stored_before is None else run.stored_before.offset_text(offset)
 
-    def attach(self, places: Places[Any]) -> None:
-        """Take what the log remembers of the recording. See `backends.contract.HasPlaces`."""
-        self._places = places
+    def attach(self, offsets: SourceOffsets[Any]) -> None:
+        """Take what the log remembers of the recording. See `backends.contract.HasOffsets`."""
+        self._offsets = offsets
 
-    def _played_before(self, recordings: Sequence[Recording]) -> PlayedBefore | None:
+    def _played_before(self, recordings: Sequence[Recording]) -> StoredBefore | None:
         """What the log remembers, where rounds may come that it holds: a loop without a state has ids of its own."""
         has_state = self._options.state_file is not None
-        if self._places is None or not recordings or (self._options.loop and not has_state):
+        if self._offsets is None or not recordings or (self._options.loop and not has_state):
             return None
-        return PlayedBefore(self._places, recordings[0], writes_places=has_state)
+        return StoredBefore(self._offsets, recordings[0], writes_places=has_state)
 
-    def _resume(self, checkpoint: Checkpoint) -> Place | None:
+    def _resume(self, checkpoint: Checkpoint) -> FileOffset | None:
         resumed = checkpoint.load()
         if resumed is None:
             return None
-        place = resumed.place
+        offset = resumed.offset
         self._first_id = self._first_id or resumed.first_id
         log.info(
-            "replay_resumed", path=self._options.path, file=place.file, line=place.line, pass_number=place.pass_.number
+            "replay_resumed",
+            path=self._options.path,
+            file=offset.file,
+            line=offset.line,
+            pass_number=offset.pass_.number,
         )
-        return place
+        return offset
 
     async def _recorded(self, run: _Run) -> AsyncGenerator[list[Item], None]:
         """Yield the recording as it is, over and over in a loop."""
-        place = run.start
+        offset = run.start
         first = True
         while first or self._options.loop:
-            whole = (place.file, place.line) == (0, 0)
-            before = place
-            async with aclosing(run.reader.read(place, report=first)) as batches:
+            whole = (offset.file, offset.line) == (0, 0)
+            before = offset
+            async with aclosing(run.reader.read(offset, report=first)) as batches:
                 async for batch in batches:
-                    place = batch[-1].position
+                    offset = batch[-1].offset
                     yield batch
-            nothing = place.played == before.played if self._options.loop else place == before
+            nothing = offset.played == before.played if self._options.loop else offset == before
             if whole and nothing:
                 raise self._nothing_to_play()
-            place = place.next_pass(_SEAM_MS)
+            offset = offset.next_pass(_SEAM_MS)
             first = False
 
     async def _paced(
@@ -175,7 +181,7 @@ class FileReplay:
             async for batch in recorded:
                 yield _renewed(batch, renew, clock)
             return
-        pace = Pace(self._options.speed, self._options.max_gap_s)
+        pace = RecordingPace(self._options.speed, self._options.max_gap_s)
         start_s: float | None = None
         async for batch in recorded:
             start_s = clock.now_s() if start_s is None else start_s
@@ -203,10 +209,10 @@ class FileReplay:
         return SourceError(f"{where} holds no round")
 
 
-def _due_s(item: Item, pace: Pace) -> float:
+def _due_s(item: Item, pace: RecordingPace) -> float:
     if isinstance(item, Rejected):
         return pace.reached_s  # with the round before it
-    return pace.due_s(item.round.timestamp + item.position.pass_.shift_ms)
+    return pace.due_s(item.round.timestamp + item.offset.pass_.shift_ms)
 
 
 def _renewed(batch: list[Item], renew: Renew | None, clock: Clock) -> list[Item]:
@@ -214,7 +220,7 @@ def _renewed(batch: list[Item], renew: Renew | None, clock: Clock) -> list[Item]
         return batch
     now_ms = clock.wall_ms()
     return [
-        item if isinstance(item, Rejected) else Captured(renew(item.round, item.position, now_ms), item.position)
+        item if isinstance(item, Rejected) else Captured(renew(item.round, item.offset, now_ms), item.offset)
         for item in batch
     ]
 

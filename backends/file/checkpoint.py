@@ -1,6 +1,6 @@
-"""Keep the place that a replay has reached in a small file, and find it again.
+"""Keep the offset that a replay has reached in a small file, and find it again.
 
-Owns the file's form, and the check that it belongs to the recording: a place in another file would skip rounds that
+Owns the file's form, and the check that it belongs to the recording: an offset in another file would skip rounds that
 were never played.
 """
 
@@ -15,7 +15,7 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from backends.contract import SourceError
-from backends.file.offset import Pass, Place
+from backends.file.offset import FileOffset, Pass
 from backends.file.recording.sources import Recording
 from rounds.round import Int63
 
@@ -44,7 +44,7 @@ class _State(msgspec.Struct, forbid_unknown_fields=True):
 class Resumed(NamedTuple):
     """Where to go on, and the id that the loop's first round had (0: it was no loop)."""
 
-    place: Place
+    offset: FileOffset
     first_id: int
 
 
@@ -56,7 +56,7 @@ class Checkpoint:
         self._recordings = recordings
         self._heads: dict[int, tuple[str, str]] = {}
         self._first_id = 0
-        self._unwritten: Place | None = None
+        self._unwritten: FileOffset | None = None
         self._written_at = 0.0
 
     def load(self) -> Resumed | None:
@@ -77,43 +77,43 @@ class Checkpoint:
             ) from error
         index = self._index_of(state)
         pass_ = Pass(state.pass_number, state.shift_ms, state.first_ms)
-        return Resumed(Place(pass_, index, state.line, state.played, state.newest_ms), state.first_id)
+        return Resumed(FileOffset(pass_, index, state.line, state.played, state.newest_ms), state.first_id)
 
-    def begin(self, place: Place, first_id: int) -> None:
-        """Write the place from which a run starts, before its first round is out: a crash must not give its ids again.
+    def begin(self, offset: FileOffset, first_id: int) -> None:
+        """Write the offset from which a run starts, before its first round is out: a crash must not give its ids again.
 
         Raises:
             SourceError: The file cannot be written.
         """
         self._first_id = first_id
-        self._write(place, sync=True)
+        self._write(offset, sync=True)
 
-    def note(self, place: Place) -> None:
-        """Take note of a confirmed place; write it when the last write is old enough."""
-        self._unwritten = place
+    def note(self, offset: FileOffset) -> None:
+        """Take note of a confirmed offset; write it when the last write is old enough."""
+        self._unwritten = offset
         if monotonic() - self._written_at >= _EVERY_S:
-            self._write(place, sync=False)
+            self._write(offset, sync=False)
 
     def close(self) -> None:
         """Write what is not written yet."""
         if self._unwritten is not None:
             self._write(self._unwritten, sync=True)
 
-    def _write(self, place: Place, *, sync: bool) -> None:
-        recording = self._recordings[place.file]
-        head, earlier = self._identity(place.file)
+    def _write(self, offset: FileOffset, *, sync: bool) -> None:
+        recording = self._recordings[offset.file]
+        head, earlier = self._identity(offset.file)
         state = _State(
             version=1,
             file=recording.path.name,
             size=recording.size,
             head=head,
             earlier=earlier,
-            line=place.line,
-            played=place.played,
-            pass_number=place.pass_.number,
-            shift_ms=place.pass_.shift_ms,
-            first_ms=place.pass_.first_ms,
-            newest_ms=place.newest_ms,
+            line=offset.line,
+            played=offset.played,
+            pass_number=offset.pass_.number,
+            shift_ms=offset.pass_.shift_ms,
+            first_ms=offset.pass_.first_ms,
+            newest_ms=offset.newest_ms,
             first_id=self._first_id,
         )
         aside = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")

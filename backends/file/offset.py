@@ -15,8 +15,8 @@ class Pass:
     """The time of its first round, as recorded; None until that has been read."""
 
 
-class Place(NamedTuple):
-    """The place right after one item of the recording. Those of one replay grow."""
+class FileOffset(NamedTuple):
+    """The offset right after one item of the recording. Those of one replay grow."""
 
     pass_: Pass
     file: int
@@ -29,11 +29,11 @@ class Place(NamedTuple):
     """The latest time of a round of this pass, as recorded."""
 
     @classmethod
-    def start(cls) -> "Place":
+    def start(cls) -> "FileOffset":
         return cls(Pass(), 0, 0, 0, 0)
 
-    def next_pass(self, seam_ms: int) -> "Place":
+    def next_pass(self, seam_ms: int) -> "FileOffset":
         """The start of the pass after this one, `seam_ms` after its newest round."""
         done = self.pass_
         span_ms = 0 if done.first_ms is None else self.newest_ms - done.first_ms
-        return Place(Pass(done.number + 1, done.shift_ms + span_ms + seam_ms), 0, 0, self.played, 0)
+        return FileOffset(Pass(done.number + 1, done.shift_ms + span_ms + seam_ms), 0, 0, self.played, 0)

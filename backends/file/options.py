@@ -68,7 +68,7 @@ class FileOptions(BaseModel):
     max_gap_s: Annotated[float, Field(gt=0)] = math.inf
     """The longest silence, in seconds as they pass; longer ones in the recording are cut to this."""
     state_file: Path | None = None
-    """Where the place reached is kept, so that the next run goes on there."""
+    """Where the offset reached is kept, so that the next run goes on there."""
     rejects_file: Path | None = None
     """Where lines go that are no rounds. None: the first one stops the run."""
     max_line_bytes: Annotated[int, Field(ge=1024, le=64 << 20)] = 1 << 20

@@ -47,7 +47,7 @@ class SystemClock:
             await asyncio.sleep(min(left_s, _LONGEST_SLEEP_S))
 
 
-class Pace:
+class RecordingPace:
     """Turns the times of rounds, given in the order of the recording, into seconds since the start of the replay."""
 
     def __init__(self, speed: float, max_gap_s: float = math.inf) -> None:

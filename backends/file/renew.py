@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 from backends.contract import SourceError
-from backends.file.offset import Place
+from backends.file.offset import FileOffset
 from rounds import Round
 from rounds.times import utc_text
 
-Renew = Callable[[Round, Place, int], Round]
-"""Takes a round as recorded, its place, and the time at which it is played (Unix milliseconds)."""
+Renew = Callable[[Round, FileOffset, int], Round]
+"""Takes a round as recorded, its offset, and the time at which it is played (Unix milliseconds)."""
 
 
 def renewal(*, first_id: int, speed: float, shift_to_now: bool) -> Renew | None:
@@ -23,16 +23,16 @@ def renewal(*, first_id: int, speed: float, shift_to_now: bool) -> Renew | None:
     if not first_id and not shift_to_now:
         return None
 
-    def renew(round_: Round, place: Place, now_ms: int) -> Round:
-        round_id = first_id + place.played - 1 if first_id else round_.round_id
+    def renew(round_: Round, offset: FileOffset, now_ms: int) -> Round:
+        round_id = first_id + offset.played - 1 if first_id else round_.round_id
         try:
             finished_ms = round(round_.finished.timestamp() * 1000)
             if shift_to_now:
                 timestamp = now_ms
                 finished_ms = now_ms - int(max(0, round_.timestamp - finished_ms) / speed)
             else:
-                timestamp = round_.timestamp + place.pass_.shift_ms
-                finished_ms += place.pass_.shift_ms
+                timestamp = round_.timestamp + offset.pass_.shift_ms
+                finished_ms += offset.pass_.shift_ms
             finished_at = utc_text(finished_ms)
         except (ValueError, OverflowError, OSError) as error:
             raise SourceError(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from backends.contract import BackendContext
 from backends.ingest.run import run_ingest
 from backends.ingest.settings import IngestSections
-from backends.postgres.admin import care_of
+from backends.postgres.admin import admin_of
 from backends.postgres.backfill import Range, TableBackfill
 from backends.postgres.replication.offset_check import accepting
 from backends.postgres.replication.slot import ReplicationOptions
@@ -33,7 +33,7 @@ class Backfill:
         """
         self._settings = settings
         self._is_open_ended = last is None
-        self._options = care_of(settings.backend.name, settings.backend.options).options
+        self._options = admin_of(settings.backend.name, settings.backend.options).options
         self._table = TableBackfill(
             self._options, context, settings.nats, first=first, last=last, rate=rate, on_progress=on_progress
         )

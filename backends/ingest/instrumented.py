@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
-from backends.contract import Backend, Captured, HasPlaces, Kept, Places, Rejected
+from backends.contract import Backend, Captured, HasOffsets, KeptOffset, Rejected, SourceOffsets
 
 P = TypeVar("P")
 
@@ -28,10 +28,10 @@ class HasStatus(Protocol):
 
 
 class Numbered(NamedTuple, Generic[P]):
-    """A position of the backend, and how many items were yielded up to it."""
+    """An offset of the backend, and how many items were yielded up to it."""
 
     number: int
-    position: P
+    offset: P
 
 
 class Histogram:
@@ -46,7 +46,7 @@ class Histogram:
         self.sum_s += latency_s
 
 
-class Observed(Generic[P]):
+class Instrumented(Generic[P]):
     """A backend that is watched. Implements `backends.contract.Backend` with `Numbered`."""
 
     def __init__(self, backend: Backend[P]) -> None:
@@ -65,9 +65,9 @@ class Observed(Generic[P]):
         return self._backend.status if isinstance(self._backend, HasStatus) else None
 
     @property
-    def placed(self) -> HasPlaces[Numbered[P]] | None:
-        """The places of the backend, None when it has none."""
-        return _NumberedPlaces(self._backend) if isinstance(self._backend, HasPlaces) else None
+    def with_offsets(self) -> HasOffsets[Numbered[P]] | None:
+        """The offsets of the backend, None when it has none."""
+        return _NumberedOffsets(self._backend) if isinstance(self._backend, HasOffsets) else None
 
     @property
     def waiting_s(self) -> float:
@@ -93,62 +93,62 @@ class Observed(Generic[P]):
             if close is not None:
                 await close()
 
-    def acked_to(self, position: Numbered[P]) -> None:
+    def acked_to(self, offset: Numbered[P]) -> None:
         """Take note of acks as they come; confirmations may be held back for long, and say nothing of the log."""
         now_ms = time.time() * 1000
-        while self._waiting and self._waiting[0][0] <= position.number:
+        while self._waiting and self._waiting[0][0] <= offset.number:
             _, _, committed_ms = self._waiting.popleft()
             if committed_ms and 0 <= (latency_s := (now_ms - committed_ms) / 1000) < _LIVE_S:
                 self.commit_to_ack.add(latency_s)
-        self.acked = max(self.acked, position.number)
+        self.acked = max(self.acked, offset.number)
 
-    def confirm(self, position: Numbered[P]) -> None:
-        self.acked_to(position)
-        self._backend.confirm(position.position)
+    def confirm(self, offset: Numbered[P]) -> None:
+        self.acked_to(offset)
+        self._backend.confirm(offset.offset)
 
     def _numbered(self, item: Captured[P] | Rejected[P], now: float) -> Captured[Numbered[P]] | Rejected[Numbered[P]]:
         self.yielded += 1
-        place = Numbered(self.yielded, item.position)
+        offset = Numbered(self.yielded, item.offset)
         if isinstance(item, Captured):
             self._waiting.append((self.yielded, now, item.round.timestamp))
-            return Captured(item.round, place)
+            return Captured(item.round, offset)
         self._waiting.append((self.yielded, now, 0))
-        return Rejected(item.key, item.reason, item.raw, place)
+        return Rejected(item.key, item.reason, item.raw, offset)
 
 
-class _NumberedPlaces(Generic[P]):
-    """A backend's places for positions with numbers."""
+class _NumberedOffsets(Generic[P]):
+    """A backend's offsets for positions with numbers."""
 
-    def __init__(self, backend: HasPlaces[P]) -> None:
+    def __init__(self, backend: HasOffsets[P]) -> None:
         self._backend = backend
 
-    def place(self, position: Numbered[P]) -> bytes | None:
-        return self._backend.place(position.position)
+    def offset_text(self, offset: Numbered[P]) -> bytes | None:
+        return self._backend.offset_text(offset.offset)
 
-    def attach(self, places: Places[Numbered[P]]) -> None:
-        plain: _PlainPlaces[P] = _PlainPlaces(places)
+    def attach(self, offsets: SourceOffsets[Numbered[P]]) -> None:
+        plain: _PlainOffsets[P] = _PlainOffsets(offsets)
         self._backend.attach(plain)
 
 
-class _PlainPlaces(Generic[P]):
+class _PlainOffsets(Generic[P]):
     """What the log remembers, for a backend whose positions have been numbered."""
 
-    def __init__(self, places: Places[Numbered[P]]) -> None:
-        self._places = places
+    def __init__(self, offsets: SourceOffsets[Numbered[P]]) -> None:
+        self._offsets = offsets
 
     @property
     def stored(self) -> P | None:
-        stored = self._places.stored
-        return None if stored is None else stored.position
+        stored = self._offsets.stored
+        return None if stored is None else stored.offset
 
-    async def kept(self, source: str) -> Kept | None:
-        return await self._places.kept(source)
+    async def kept(self, source: str) -> KeptOffset | None:
+        return await self._offsets.kept(source)
 
-    async def recall(self, source: str, comes_again: Callable[[str], bool], *, since: Kept | None = None) -> None:
-        await self._places.recall(source, comes_again, since=since)
+    async def recall(self, source: str, comes_again: Callable[[str], bool], *, since: KeptOffset | None = None) -> None:
+        await self._offsets.recall(source, comes_again, since=since)
 
-    async def keep(self, source: str, place: str, note: str = "") -> bool:
-        return await self._places.keep(source, place, note)
+    async def keep(self, source: str, offset: str, note: str = "") -> bool:
+        return await self._offsets.keep(source, offset, note)
 
     async def newest(self) -> Mapping[str, int]:
-        return await self._places.newest()
+        return await self._offsets.newest()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from backends.backlog import BacklogWatch
-from backends.ingest.instrumented import BOUNDS_S, Observed
+from backends.ingest.instrumented import BOUNDS_S, Instrumented
 from backends.publish.acks import Stats
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _LEFT: Final = "left"
 class IngestMetrics:
     """What one ingest process tells about itself."""
 
-    def __init__(self, observed: Observed[Any], backend: str, backlog: BacklogWatch) -> None:
+    def __init__(self, observed: Instrumented[Any], backend: str, backlog: BacklogWatch) -> None:
         self.observed = observed
         """What is watched; another one after a recovery."""
         self._backend = backend

@@ -9,7 +9,7 @@ import structlog
 
 from backends.backlog import BacklogWatch
 from backends.contract import Backend, BackendContext, BackendError
-from backends.ingest.instrumented import Observed
+from backends.ingest.instrumented import Instrumented
 from backends.ingest.metrics import IngestMetrics
 from backends.ingest.recovery import recover
 from backends.ingest.run import run_ingest
@@ -38,14 +38,14 @@ async def watched_ingest(
     """
     name = settings.backend.name
     backlog = BacklogWatch(backend)
-    metrics = IngestMetrics(Observed(backend), name, backlog)
+    metrics = IngestMetrics(Instrumented(backend), name, backlog)
 
     def watch(stats: Callable[[], Stats]) -> None:
         metrics.stats = stats
 
     async def work_on(source: Backend[Any]) -> Stats:
         while True:
-            metrics.observed = Observed(source)
+            metrics.observed = Instrumented(source)
             try:
                 return await run_ingest(
                     metrics.observed,

@@ -1,7 +1,7 @@
 """Go on after a replication slot was lost, where the operator allows it: a new slot, then what it does not hold.
 
 Owns the order of it. The new slot comes first, so that everything committed after it is captured; then what the table
-has and the log lacks is filled in; then the slot's place is taken for ours, and capture goes on. Nothing is captured
+has and the log lacks is filled in; then the slot's offset is taken for ours, and capture goes on. Nothing is captured
 before, so rounds stay in their order, and a process that is killed on the way finds the slot ahead of the log at its
 next start and begins again.
 """
@@ -49,22 +49,22 @@ async def recover(
     state = str(getattr(error, "state", ""))
     if settings.backend.name != "postgres-replication" or state not in _FILLED_IN or not _may_recover(options):
         return None
-    from backends.postgres.admin import ReplicationCare
+    from backends.postgres.admin import ReplicationAdmin
     from backends.postgres.backfill import TableBackfill
     from backends.postgres.replication.offset_check import accepting
 
-    care = ReplicationCare(options)
-    wanted = await Wanted.of_log(settings.nats)
-    if state == "missing" and not wanted.floors:
+    care = ReplicationAdmin(options)
+    scope = await RecoveryScope.of_log(settings.nats)
+    if state == "missing" and not scope.floors:
         return None  # it never ran: there is nothing to make good for, and a first start is the operator's
     log.error("slot_lost", state=state, error=str(error), action="backfill")
     if state in _RENEWED:
         await care.renew(certainly=state == "publication_late")
     async with accepting(care.options, settings.nats):
-        first = wanted.first if await care.has_unique_ids() else 0
+        first = scope.first if await care.has_unique_ids() else 0
         backfill = TableBackfill(care.options, context, settings.nats, first=first)
         publish = settings.publish.holding_nothing_back()
-        stats = await run_ingest(_Missing(backfill, wanted), settings.nats, publish, rejects=rejects, name="recovery")
+        stats = await run_ingest(_Missing(backfill, scope), settings.nats, publish, rejects=rejects, name="recovery")
     log.warning("slot_recovered", from_id=first, stored=stats.acked, left_out=backfill.left_out)
     return make_backend(settings.backend.name, options, context)
 
@@ -73,7 +73,7 @@ def _may_recover(options: Mapping[str, object]) -> bool:
     return options.get("on_lost") == "backfill"
 
 
-class Wanted:
+class RecoveryScope:
     """Which rounds of the table may be missing from the log: those it would still hold, near or beyond its newest."""
 
     def __init__(self, floors: Mapping[str, int], oldest_ms: int) -> None:
@@ -82,7 +82,7 @@ class Wanted:
         self._oldest_ms = oldest_ms
 
     @classmethod
-    async def of_log(cls, settings: LogSettings) -> "Wanted":
+    async def of_log(cls, settings: LogSettings) -> "RecoveryScope":
         """Ask the log.
 
         Raises:
@@ -109,11 +109,11 @@ class Wanted:
 
 
 class _Missing:
-    """A backend without the rounds that are not wanted. Implements `backends.contract.Backend`."""
+    """A backend without the rounds that are not scope. Implements `backends.contract.Backend`."""
 
-    def __init__(self, backend: Backend[Any], wanted: Wanted) -> None:
+    def __init__(self, backend: Backend[Any], scope: RecoveryScope) -> None:
         self._backend = backend
-        self._wanted = wanted
+        self._wanted = scope
 
     def open(self) -> AbstractAsyncContextManager[None]:
         return self._backend.open()
@@ -123,5 +123,5 @@ class _Missing:
             if items := [item for item in batch if isinstance(item, Rejected) or item.round in self._wanted]:
                 yield items
 
-    def confirm(self, position: Any) -> None:
-        self._backend.confirm(position)
+    def confirm(self, offset: Any) -> None:
+        self._backend.confirm(offset)

@@ -7,8 +7,8 @@ from typing import Any
 
 import structlog
 
-from backends.contract import Backend, HasPlaces, Rejected
-from backends.ingest.instrumented import Observed
+from backends.contract import Backend, HasOffsets, Rejected
+from backends.ingest.instrumented import Instrumented
 from backends.publish.acks import Stats
 from backends.publish.publisher import Publisher, Rejects
 from backends.publish.settings import PublisherSettings
@@ -62,7 +62,7 @@ async def run_ingest(
         confirm=backend.confirm,
         rejects=rejects,
         acked=acked,
-        placed=_placed(backend),
+        with_offsets=_with_offsets(backend),
     )
     if watch is not None:
         watch(lambda: publisher.stats)
@@ -94,10 +94,10 @@ def _state_of(failure: Exception) -> dict[str, str]:
     return {} if state is None else {"state": str(state)}
 
 
-def _placed(backend: Backend[Any]) -> HasPlaces[Any] | None:
-    if isinstance(backend, Observed):
-        return backend.placed
-    return backend if isinstance(backend, HasPlaces) else None
+def _with_offsets(backend: Backend[Any]) -> HasOffsets[Any] | None:
+    if isinstance(backend, Instrumented):
+        return backend.with_offsets
+    return backend if isinstance(backend, HasOffsets) else None
 
 
 def counts(stats: Stats) -> dict[str, int]:

@@ -10,23 +10,23 @@ from typing import Final, Protocol, Self
 from backends.backlog import HasBacklog
 from backends.contract import InvalidOptions
 from backends.postgres.findings import Finding, Verdict, run_sql
-from backends.postgres.notify.admin import NotifyCare
+from backends.postgres.notify.admin import NotifyAdmin
 from backends.postgres.options import PostgresOptions, missing_dsn
-from backends.postgres.replication.admin import ReplicationCare
+from backends.postgres.replication.admin import ReplicationAdmin
 from backends.registry import UnknownBackend, known_backends
 
 __all__ = [
-    "Care",
     "Finding",
-    "NotifyCare",
-    "ReplicationCare",
+    "NotifyAdmin",
+    "ReplicationAdmin",
+    "SourceAdmin",
     "Verdict",
-    "care_of",
+    "admin_of",
     "run_sql",
 ]
 
 
-class Care(HasBacklog, Protocol):
+class SourceAdmin(HasBacklog, Protocol):
     """What can be done for one source besides reading it. Every method connects anew."""
 
     @property
@@ -62,7 +62,7 @@ class Care(HasBacklog, Protocol):
         ...
 
 
-def care_of(name: str, options: Mapping[str, object]) -> Care:
+def admin_of(name: str, options: Mapping[str, object]) -> SourceAdmin:
     """Return the care of the backend called `name`.
 
     Raises:
@@ -82,7 +82,7 @@ def care_of(name: str, options: Mapping[str, object]) -> Care:
     return make(options)
 
 
-_CARES: Final[Mapping[str, Callable[[Mapping[str, object]], Care]]] = {
-    "postgres-notify": NotifyCare,
-    "postgres-replication": ReplicationCare,
+_CARES: Final[Mapping[str, Callable[[Mapping[str, object]], SourceAdmin]]] = {
+    "postgres-notify": NotifyAdmin,
+    "postgres-replication": ReplicationAdmin,
 }

@@ -40,18 +40,18 @@ class Range(NamedTuple):
     last: int
 
 
-class RowPosition(NamedTuple):
+class RowOffset(NamedTuple):
     """A row of the range. Ids alone need not be unique: they may be so within their game only."""
 
-    place: int
+    offset: int
     game: str
 
 
-Item = Captured[RowPosition] | Rejected[RowPosition]
+Item = Captured[RowOffset] | Rejected[RowOffset]
 
 
 class TableBackfill:
-    """Reads one range once. Implements `backends.contract.Backend` with `RowPosition`; ends when the range does."""
+    """Reads one range once. Implements `backends.contract.Backend` with `RowOffset`; ends when the range does."""
 
     def __init__(
         self,
@@ -115,27 +115,27 @@ class TableBackfill:
         first, last = self._range
         own_ids = self._options.order == self._options.round_id_column
         span = self._range if own_ids else Range(0, MAX_ID)
-        after = RowPosition(first - 1, _AFTER_ALL_GAMES)
+        after = RowOffset(first - 1, _AFTER_ALL_GAMES)
         async with KnownRounds(self._log_settings, span.first, span.last) as known:
-            while after.place <= last:
+            while after.offset <= last:
                 started = asyncio.get_running_loop().time()
                 rows = await self._page(after)
                 if not rows:
                     return
-                await _patiently(known, above=after.place - 1 if own_ids else -1)
+                await _patiently(known, above=after.offset - 1 if own_ids else -1)
                 items = [item for item in map(self._item, rows) if not self._is_known(item, known)]
-                after = _position(rows[-1])
+                after = _offset(rows[-1])
                 if items:
                     yield items
                 else:
-                    self._on_progress(self._range, after.place)
+                    self._on_progress(self._range, after.offset)
                 if self._rate:
                     elapsed_s = asyncio.get_running_loop().time() - started
                     await asyncio.sleep(max(0.0, len(items) / self._rate - elapsed_s))
 
-    def confirm(self, position: RowPosition) -> None:
+    def confirm(self, offset: RowOffset) -> None:
         """Take note of how far the log has everything; only shown."""
-        self._on_progress(self._range, position.place)
+        self._on_progress(self._range, offset.offset)
 
     # --- inside -------------------------------------------------------------------------------------------------
 
@@ -151,7 +151,7 @@ class TableBackfill:
         self._has_game_type = game_type_column(options, columns) is not None
         self._page_sql = page_statement(options, columns)
 
-    async def _page(self, after: RowPosition) -> list[Any]:
+    async def _page(self, after: RowOffset) -> list[Any]:
         """Read one page, however often the server has to be found again for it."""
         limit = _PAGE_ROWS if not self._rate else max(1, min(_PAGE_ROWS, int(self._rate / _PAGES_A_SECOND)))
         backoff = Backoff(_PAUSE_S, self._options.retry_max_s)
@@ -169,7 +169,7 @@ class TableBackfill:
             await asyncio.sleep(backoff.next_s())
 
     def _item(self, row: Any) -> Item:
-        return item_of(row, self._mapper, _position(row), has_game_type=self._has_game_type)
+        return item_of(row, self._mapper, _offset(row), has_game_type=self._has_game_type)
 
     def _is_known(self, item: Item, known: KnownRounds) -> bool:
         is_known = isinstance(item, Captured) and item.round in known
@@ -177,8 +177,8 @@ class TableBackfill:
         return is_known
 
 
-def _position(row: Any) -> RowPosition:
-    return RowPosition(row["place"], row["game_slug"] or "")
+def _offset(row: Any) -> RowOffset:
+    return RowOffset(row["row_offset"], row["game_slug"] or "")
 
 
 def _as_notify(options: PostgresOptions) -> NotifyOptions:

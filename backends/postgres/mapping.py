@@ -74,11 +74,11 @@ class RowMapper:
             _round_id(round_id), game_slug or "", game_type, _finished_at(finished_at), _extras(extras), timestamp_ms
         )
 
-    def reject(self, row: Sequence[str | None], reason: str, position: P) -> Rejected[P]:
+    def reject(self, row: Sequence[str | None], reason: str, offset: P) -> Rejected[P]:
         """Describe a row that cannot become a round, for whoever looks for it in the table."""
         values = dict(zip(FIELDS, row, strict=True))
         key = f"{self._table}:{values['game_slug']!s:.64}:{values['round_id']!s:.64}"
-        return Rejected(key, reason, msgspec.json.encode(values)[:RAW_BYTES], position)
+        return Rejected(key, reason, msgspec.json.encode(values)[:RAW_BYTES], offset)
 
     def _why_unknown(self, game_slug: str | None) -> str:
         if game_slug is None:
@@ -98,22 +98,22 @@ class RowMapper:
             self._checked_types.add(game_type)
 
 
-def item_of(row: Any, mapper: RowMapper, position: P, *, has_game_type: bool) -> Captured[P] | Rejected[P]:
+def item_of(row: Any, mapper: RowMapper, offset: P, *, has_game_type: bool) -> Captured[P] | Rejected[P]:
     """Make an item of a row that a query for `FIELDS` and ``committed_ms`` found.
 
     Where commit times are not kept, the end of the round stands for its commit: the same at every reading.
     """
     values = [row[field] for field in FIELDS]
     committed_ms = row["committed_ms"]
-    # Without such a column the query named another in its place.
+    # Without such a column the query named another in its offset.
     own = values if has_game_type else [None if field == "game_type" else row[field] for field in FIELDS]
     try:
         round_ = mapper.to_round(own, committed_ms or 0)
     except InvalidRound as error:
-        return mapper.reject(values, str(error), position)
+        return mapper.reject(values, str(error), offset)
     if committed_ms is None:
         round_ = msgspec.structs.replace(round_, timestamp=max(0, int(round_.finished.timestamp() * 1000)))
-    return Captured(round_, position)
+    return Captured(round_, offset)
 
 
 def _round_id(text: str | None) -> int:

@@ -15,7 +15,7 @@ _VARIABLE: Final = re.compile(r""":'(?P<literal>\w+)'|:"(?P<identifier>\w+)\""""
 
 
 def statement(name: str, **values: str) -> str:
-    """Return the statement in ``sql/<name>.sql`` with `values` in place of its variables, without its comments."""
+    """Return the statement in ``sql/<name>.sql`` with `values` in offset of its variables, without its comments."""
 
     def value(match: re.Match[str]) -> str:
         if match["literal"]:

@@ -1,6 +1,6 @@
 """Which rounds are under way to the log, and how far the source may be told that they have arrived.
 
-Pure: no I/O, no clock. Owns the two promises that everything rests on: a position is given out only when everything
+Pure: no I/O, no clock. Owns the two promises that everything rests on: an offset is given out only when everything
 before it is settled, and what has to be sent again is sent in the order of the source.
 """
 
@@ -37,19 +37,19 @@ class Stats:
 class Entry(Generic[P]):
     """One round on its way, in the order of the source."""
 
-    __slots__ = ("attempts", "data", "floor", "msg_id", "place", "position", "settled", "stored", "subject")
+    __slots__ = ("attempts", "data", "floor", "msg_id", "offset", "offset_header", "settled", "stored", "subject")
 
-    def __init__(self, position: P, subject: bytes, msg_id: bytes, data: bytes, place: bytes = b"") -> None:
-        self.position = position
+    def __init__(self, offset: P, subject: bytes, msg_id: bytes, data: bytes, offset_header: bytes = b"") -> None:
+        self.offset = offset
         self.subject = subject
         self.msg_id = msg_id
         self.data = data
-        self.place = place
-        """The header line that tells the position, with its end; empty: none."""
+        self.offset_header = offset_header
+        """The header line that tells the offset, with its end; empty: none."""
         self.attempts = 0
         self.settled = False
         self.stored = False
-        """Whether it is in the log as it stands here, its place included."""
+        """Whether it is in the log as it stands here, its offset included."""
         self.floor = 0
         """The newest sequence of the log known when this was first sent: it is stored above that or not at all."""
 
@@ -83,7 +83,7 @@ class Window(Generic[P]):
         self._unanswered = 0
         self._settled_up_to: list[P] = []  # at most one
         self.stored: P | None = None
-        """The newest position that is in the log with its round, everything before it being settled; None: none."""
+        """The newest offset that is in the log with its round, everything before it being settled; None: none."""
 
     def __len__(self) -> int:
         return len(self._sent) + len(self._queue)
@@ -202,8 +202,8 @@ class Window(Generic[P]):
         """Look again at what is settled, after entries were marked from outside; only between `rewind` and `take`."""
         self._advance()
 
-    def position(self) -> P | None:
-        """Return the newest position before which everything is settled, once; None: no news since the last call."""
+    def offset(self) -> P | None:
+        """Return the newest offset before which everything is settled, once; None: no news since the last call."""
         return self._settled_up_to.pop() if self._settled_up_to else None
 
     def _advance(self) -> None:
@@ -218,9 +218,9 @@ class Window(Generic[P]):
         entry = self._sent.popleft()
         self._base += 1
         self._bytes -= entry.size
-        self._settled_up_to[:] = [entry.position]
+        self._settled_up_to[:] = [entry.offset]
         if entry.stored:
-            self.stored = entry.position
+            self.stored = entry.offset
 
 
 class Lag(Generic[P]):
@@ -236,19 +236,19 @@ class Lag(Generic[P]):
     def __len__(self) -> int:
         return len(self._held)
 
-    def hold(self, position: P, now: float) -> None:
-        """Take a position that was settled at `now`, in seconds of any clock that only grows."""
+    def hold(self, offset: P, now: float) -> None:
+        """Take an offset that was settled at `now`, in seconds of any clock that only grows."""
         due = now + self._lag_s
         if len(self._held) > 1 and due - self._held[-2][0] < self._lag_s / 256:
             self._held.pop()
-        self._held.append((due, position))
+        self._held.append((due, offset))
 
     def release(self, now: float) -> P | None:
-        """Return the newest position that has been held long enough; None: there is none."""
-        position = None
+        """Return the newest offset that has been held long enough; None: there is none."""
+        offset = None
         while self._held and self._held[0][0] <= now:
-            position = self._held.popleft()[1]
-        return position
+            offset = self._held.popleft()[1]
+        return offset
 
     @property
     def next_due(self) -> float | None:

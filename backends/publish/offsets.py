@@ -1,7 +1,7 @@
-"""What the log remembers of a source: the places that its rounds carry, and those that are kept beside it.
+"""What the log remembers of a source: the offsets that its rounds carry, and those that are kept beside it.
 
 Owns the stream ``POSITIONS`` and how far back the log is read when a source begins. Implements
-`backends.contract.Places`; what a place means is the backend's. Why: docs/adr/0011-the-log-is-the-checkpoint.md
+`SourceOffsets`; what an offset means is up to the backend. Why: docs/adr/0011-the-log-is-the-checkpoint.md
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 
-from backends.contract import Kept, PlaceTaken
+from backends.contract import KeptOffset, OffsetTaken
 from backends.publish.settings import PublisherSettings
 from roundlog.backoff import Backoff
 from roundlog.connection import connect, sentence
@@ -51,7 +51,7 @@ class _Record(msgspec.Struct):
     """What is stored in ``POSITIONS``, one per source."""
 
     source: str
-    place: str
+    offset: str = msgspec.field(name="place")  # as existing records have it
     note: str = ""
     epoch: str = ""
     last: int = 0
@@ -59,8 +59,8 @@ class _Record(msgspec.Struct):
     writer: str = ""
 
 
-class LogPlaces(Generic[P]):
-    """Implements `backends.contract.Places` over a connection of its own, made when it is first needed."""
+class LogOffsets(Generic[P]):
+    """Implements `backends.contract.SourceOffsets` over a connection of its own, made when it is first needed."""
 
     def __init__(
         self,
@@ -92,22 +92,22 @@ class LogPlaces(Generic[P]):
     def stored(self) -> P | None:
         return self._stored()
 
-    async def kept(self, source: str) -> Kept | None:
+    async def kept(self, source: str) -> KeptOffset | None:
         record = await self._patiently(lambda nc: self._read(nc, source))
         if record is None:
             return None
-        return Kept(record.place, record.note, record.epoch, record.last, record.kept_at)
+        return KeptOffset(record.offset, record.note, record.epoch, record.last, record.kept_at)
 
-    async def recall(self, source: str, comes_again: Callable[[str], bool], *, since: Kept | None = None) -> None:
+    async def recall(self, source: str, comes_again: Callable[[str], bool], *, since: KeptOffset | None = None) -> None:
         async def look(nc: Client) -> set[bytes]:
             info = await open_log(nc, self._log_settings)
             return await self._look_back(nc, info, f"{source}:", comes_again, since)
 
         self._learn(await self._patiently(look))
 
-    async def keep(self, source: str, place: str, note: str = "") -> bool:
+    async def keep(self, source: str, offset: str, note: str = "") -> bool:
         while self._can_keep:
-            if await self._patiently(lambda nc: self._write(nc, source, place, note)):
+            if await self._patiently(lambda nc: self._write(nc, source, offset, note)):
                 return True
         return False
 
@@ -121,7 +121,7 @@ class LogPlaces(Generic[P]):
     # --- looking back -------------------------------------------------------------------------------------------
 
     async def _look_back(
-        self, nc: Client, info: LogInfo, prefix: str, comes_again: Callable[[str], bool], since: Kept | None
+        self, nc: Client, info: LogInfo, prefix: str, comes_again: Callable[[str], bool], since: KeptOffset | None
     ) -> set[bytes]:
         """Read from the log's end towards its beginning until rounds of the source do not come again."""
         settings = self._settings
@@ -138,10 +138,10 @@ class LogPlaces(Generic[P]):
             own = again = False
             async for page in stored_pages(nc, info.stream, first=lower, last=upper):
                 known.update(page.ids)
-                for place, _ in groupby(page.places):
-                    if place.startswith(prefix):
+                for offset, _ in groupby(page.offsets):
+                    if offset.startswith(prefix):
                         own = True
-                        again |= comes_again(place[len(prefix) :])
+                        again |= comes_again(offset[len(prefix) :])
             found |= own
             if (own and not again) or (lower <= enough and (since is not None or not found)):
                 return known
@@ -165,13 +165,13 @@ class LogPlaces(Generic[P]):
             return None
         raise LogUnavailable(f"stream {STREAM} cannot be read: {answer.error.description}")
 
-    async def _write(self, nc: Client, source: str, place: str, note: str) -> bool:
-        """Store a place if nobody else has since; whether that is done, or has to be tried again."""
+    async def _write(self, nc: Client, source: str, offset: str, note: str) -> bool:
+        """Store an offset if nobody else has since; whether that is done, or has to be tried again."""
         if source not in self._sequences:
             await self._read(nc, source)
         info = await open_log(nc, self._log_settings)
         now_ms = int(time.time() * 1000)
-        body = msgspec.json.encode(_Record(source, place, note, info.epoch, info.last, now_ms, self._writer))
+        body = msgspec.json.encode(_Record(source, offset, note, info.epoch, info.last, now_ms, self._writer))
         headers = {"Nats-Expected-Last-Subject-Sequence": str(self._sequences.get(source, 0))}
         try:
             answer = await nc.request(_subject(source), body, _ANSWER_S, headers=headers)
@@ -187,11 +187,11 @@ class LogPlaces(Generic[P]):
             raise LogUnavailable(f"stream {STREAM} takes nothing: {error.get('description')}")
         record = await self._read(nc, source)
         if record is not None and record.writer != self._writer:
-            raise PlaceTaken(f"another process reads {source}")
+            raise OffsetTaken(f"another process reads {source}")
         return False  # our own, whose ack was lost
 
     async def _make_stream(self, nc: Client) -> None:
-        """Make the stream that is missing; where that is not allowed, places are not kept from now on."""
+        """Make the stream that is missing; where that is not allowed, offsets are not kept from now on."""
         if not self._log_settings.create:
             self._cannot_keep("it does not exist, and RELAY_NATS_CREATE is off")
             return
@@ -223,7 +223,7 @@ class LogPlaces(Generic[P]):
         while True:
             try:
                 if self._nc is None:
-                    self._nc = await self._stack.enter_async_context(connect(self._log_settings, name="places"))
+                    self._nc = await self._stack.enter_async_context(connect(self._log_settings, name="offsets"))
                 return await ask(self._nc)
             except (NatsError, LogUnavailable, OSError) as error:  # TimeoutError is an OSError
                 if not told:

@@ -24,13 +24,13 @@ from roundlog.publish import (
     TOO_LARGE,
     WRONG_LAST_MSG_ID,
     Acks,
+    ErrorAck,
     Publish,
     PublishLink,
-    Refusal,
     open_publish_link,
 )
 from roundlog.stream import LogInfo
-from roundlog.tasks import heed_cancellation
+from roundlog.tasks import raise_if_cancelled
 
 log = structlog.get_logger()
 
@@ -69,7 +69,7 @@ class Pipeline(Generic[P]):
         self._lag: Lag[P] = Lag(settings.confirm_lag_s)
         self._chain = Chain()
         self._previous: bytes | None = None  # the id sent last on this connection, when the next may depend on it
-        self._refusals: dict[int, Refusal] = {}
+        self._refusals: dict[int, ErrorAck] = {}
         self._backoff = Backoff(*_REFUSED_PAUSE_S)
         self._tell_refused_at = 0.0
         self._progress_at = 0.0
@@ -119,7 +119,7 @@ class Pipeline(Generic[P]):
             nc,
             info.stream,
             on_acks=partial(self._on_acks, connection),
-            on_refusal=partial(self._on_refusal, connection),
+            on_error_ack=partial(self._on_refusal, connection),
         )
         limit = min(size for size in (nc.max_payload, info.max_message_bytes) if size > 0) - HEADER_ROOM
         self._progress_at = self._now()
@@ -139,7 +139,7 @@ class Pipeline(Generic[P]):
 
     async def _turn(self, link: PublishLink, limit: int) -> None:
         """Do whatever there is to do, and wait when there is nothing."""
-        heed_cancellation()
+        raise_if_cancelled()
         self._wake.clear()
         self._give_out()
         if not link.is_open:
@@ -195,7 +195,7 @@ class Pipeline(Generic[P]):
             else:
                 self.stats.resent += 1
             expected = self._previous if chained else None
-            publishes.append(Publish(entry.subject, number, entry.msg_id, expected, entry.place, entry.data))
+            publishes.append(Publish(entry.subject, number, entry.msg_id, expected, entry.offset_header, entry.data))
             self._previous = entry.msg_id
         if publishes:
             try:
@@ -209,7 +209,7 @@ class Pipeline(Generic[P]):
     async def _reject_entry(self, number: int, limit: str) -> None:
         entry = self.window.entry(number)
         reason = f"round has {len(entry.data)} bytes; {limit}"
-        await self.reject(Rejected(entry.msg_id.decode(), reason, entry.data[:RAW_BYTES], entry.position))
+        await self.reject(Rejected(entry.msg_id.decode(), reason, entry.data[:RAW_BYTES], entry.offset))
         self.window.settle([number])
 
     async def _after_refusals(self) -> None:
@@ -242,13 +242,13 @@ class Pipeline(Generic[P]):
         self._silent_connections = 0
         self._backoff.reset()
         self.head = max(self.head, acks.sequence)
-        # Which of them are duplicates is not told; the place of one may stand in the log otherwise, or not at all.
+        # Which of them are duplicates is not told; the offset of one may stand in the log otherwise, or not at all.
         news = self.window.settle(acks.numbers, stored=not acks.duplicates)
         self.stats.acked += news - acks.duplicates
         self.stats.duplicates += acks.duplicates
         self._wake.set()
 
-    def _on_refusal(self, connection: int, refusal: Refusal) -> None:
+    def _on_refusal(self, connection: int, refusal: ErrorAck) -> None:
         if connection == self._connection and self.window.fail(refusal.number):
             self._progress_at = self._now()
             self._refusals[refusal.number] = refusal
@@ -256,11 +256,11 @@ class Pipeline(Generic[P]):
 
     def _give_out(self) -> None:
         """Tell the source how far everything is settled, and the reader that there is room."""
-        position = self.window.position()
-        if position is not None:
+        offset = self.window.offset()
+        if offset is not None:
             if self._acked is not None:
-                self._acked(position)
-            self._lag.hold(position, self._now())
+                self._acked(offset)
+            self._lag.hold(offset, self._now())
         due = self._lag.release(self._now())
         if due is not None:
             self._confirm(due)

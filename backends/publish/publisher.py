@@ -13,19 +13,19 @@ from typing import Final, Generic, TypeVar
 import structlog
 from nats.aio.client import Client
 
-from backends.contract import Captured, HasPlaces, Rejected
+from backends.contract import Captured, HasOffsets, Rejected
 from backends.publish.acks import Entry, Stats
-from backends.publish.offsets import LogPlaces
+from backends.publish.offsets import LogOffsets
 from backends.publish.pipeline import RAW_BYTES, Pipeline, Rejects
 from backends.publish.settings import PublisherSettings
 from roundlog.backoff import Backoff
 from roundlog.connection import connect
 from roundlog.errors import LogUnavailable
-from roundlog.publish import place_header
+from roundlog.publish import offset_header
 from roundlog.settings import LogSettings
 from roundlog.stream import LogInfo, open_log
 from roundlog.tail import first_since, stored_ids
-from roundlog.tasks import ended, heed_cancellation
+from roundlog.tasks import ended, raise_if_cancelled
 from rounds import Round, dedup_id, log_subject
 
 log = structlog.get_logger()
@@ -50,7 +50,7 @@ class Publisher(Generic[P]):
         confirm: Callable[[P], None],
         rejects: Rejects,
         acked: Callable[[P], None] | None = None,
-        placed: HasPlaces[P] | None = None,
+        with_offsets: HasOffsets[P] | None = None,
     ) -> None:
         """Prepare a publisher.
 
@@ -60,19 +60,19 @@ class Publisher(Generic[P]):
             confirm: That of the backend.
             rejects: Takes what cannot become a round.
             acked: Told what `confirm` will be, without the wait of ``confirm_lag_s``.
-            placed: The backend, when it has places; it is given what the log remembers of them.
+            with_offsets: The backend, when it has offsets; it is given what the log remembers of them.
         """
         self._log_settings = log_settings
         self._settings = settings
         self._pipeline: Pipeline[P] = Pipeline(settings, confirm=confirm, rejects=rejects, acked=acked)
-        self._placed = placed
-        self._places: LogPlaces[P] = LogPlaces(
+        self._with_offsets = with_offsets
+        self._offsets: LogOffsets[P] = LogOffsets(
             log_settings, settings, learn=self._learn, stored=lambda: self._pipeline.window.stored
         )
-        if placed is not None:
-            placed.attach(self._places)
-        self._place: bytes | None = None  # what the last round carried, and the header line that says so
-        self._place_line = b""
+        if with_offsets is not None:
+            with_offsets.attach(self._offsets)
+        self._offset_text: bytes | None = None  # what the last round carried, and the header line that says so
+        self._offset_line = b""
         self._tail: set[bytes] = set()
         self._known = self._tail
         self._subjects: dict[str, bytes] = {}
@@ -95,7 +95,7 @@ class Publisher(Generic[P]):
             LogError: The log cannot be used until an operator acts (anything but `LogUnavailable`).
             Exception: Whatever `batches`, ``confirm`` or ``rejects`` raised.
         """
-        async with self._places:
+        async with self._offsets:
             await self._run(batches)
 
     async def _run(self, batches: AsyncIterator[Sequence[Captured[P] | Rejected[P]]]) -> None:
@@ -112,7 +112,7 @@ class Publisher(Generic[P]):
         """Run the pipeline over one connection after another."""
         backoff = Backoff(*_PAUSE_S)
         while True:
-            heed_cancellation()
+            raise_if_cancelled()
             try:
                 async with connect(
                     self._log_settings, name="ingest", on_disconnected=self._on_disconnected, reconnect=False
@@ -200,7 +200,7 @@ class Publisher(Generic[P]):
                     stats.read += 1
                     if isinstance(entry, Rejected):
                         await pipeline.reject(entry)
-                        entry = _settled(entry.position)
+                        entry = _settled(entry.offset)
                     await pipeline.add(entry)
                 pipeline.wake()
         finally:
@@ -209,26 +209,26 @@ class Publisher(Generic[P]):
                 await close()
 
     def _entry(self, item: Captured[P]) -> Entry[P] | Rejected[P]:
-        round_, position = item
+        round_, offset = item
         try:
             subject = self._subjects.get(round_.game_slug) or self._subject(round_.game_slug)
             msg_id = _msg_id(round_)
             data = round_.to_json()
         except (ValueError, TypeError) as error:
             key = f"{round_.game_slug!s:.64}:{round_.round_id!s:.32}"
-            return Rejected(key, str(error), repr(round_).encode(errors="replace")[:RAW_BYTES], position)
+            return Rejected(key, str(error), repr(round_).encode(errors="replace")[:RAW_BYTES], offset)
         if msg_id in self._known:
             self._pipeline.stats.duplicates += 1
-            return _settled(position)
-        return Entry(position, subject, msg_id, data, b"" if self._placed is None else self._line(position))
+            return _settled(offset)
+        return Entry(offset, subject, msg_id, data, b"" if self._with_offsets is None else self._line(offset))
 
-    def _line(self, position: P) -> bytes:
-        """Write the header line of a position; the rounds of a transaction share one."""
-        place = self._placed.place(position) if self._placed is not None else None
-        if place is not self._place:
-            self._place = place
-            self._place_line = b"" if place is None else place_header(place)
-        return self._place_line
+    def _line(self, offset: P) -> bytes:
+        """Write the header line of an offset; the rounds of a transaction share one."""
+        text = self._with_offsets.offset_text(offset) if self._with_offsets is not None else None
+        if text is not self._offset_text:
+            self._offset_text = text
+            self._offset_line = b"" if text is None else offset_header(text)
+        return self._offset_line
 
     def _subject(self, slug: str) -> bytes:
         subject = log_subject(slug).encode()
@@ -237,9 +237,9 @@ class Publisher(Generic[P]):
         return subject
 
 
-def _settled(position: P) -> Entry[P]:
-    """Stand in for what needs no sending, so that its position is confirmed in its turn."""
-    entry = Entry(position, b"", b"", b"")
+def _settled(offset: P) -> Entry[P]:
+    """Stand in for what needs no sending, so that its offset is confirmed in its turn."""
+    entry = Entry(offset, b"", b"", b"")
     entry.settled = True
     return entry
 

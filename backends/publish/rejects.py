@@ -1,6 +1,6 @@
 """Keep what could not become a round, where an operator can look at it later: a stream of its own, ``REJECTS``.
 
-A rejected row must neither stop the flow nor vanish. It is logged with its key, and stored before its position is
+A rejected row must neither stop the flow nor vanish. It is logged with its key, and stored before its offset is
 confirmed, so a crash in between stores it again at worst. Knows nothing of why items are rejected.
 """
 

@@ -15,7 +15,7 @@ Options = Annotated[list[str] | None, typer.Option("--option", "-o", help="A bac
 Dsn = Annotated[str | None, typer.Option(help="Connect as somebody who may, such as the table's owner.")]
 Print = Annotated[bool, typer.Option("--print", help="Print the SQL for a DBA, and run nothing.")]
 
-CARED_FOR: Final = ("postgres-notify", "postgres-replication")
+WITH_ADMIN: Final = ("postgres-notify", "postgres-replication")
 """Backends whose source we can do something for; see `backends.postgres.admin`."""
 
 _load: Callable[[dict[str, Any]], Any]
@@ -148,11 +148,11 @@ def _care(lack: str, backend: str | None, option: list[str] | None, dsn: str | N
     settings = _load(chosen(backend, option)).backend
     _check_cared_for(settings.name, lack)
     try:
-        from backends.postgres.admin import care_of
+        from backends.postgres.admin import admin_of
 
         # A DBA's connection will do where there is no other.
         given = settings.options if dsn is None else {"dsn": dsn, **settings.options}
-        return care_of(settings.name, given).acting_as(dsn)
+        return admin_of(settings.name, given).acting_as(dsn)
     except BackendError as error:
         fail(str(error))
     except ImportError as error:
@@ -162,8 +162,8 @@ def _care(lack: str, backend: str | None, option: list[str] | None, dsn: str | N
 def _check_cared_for(name: str, lack: str) -> None:
     from backends.registry import known_backends
 
-    if name in known_backends() and name not in CARED_FOR:
-        fail(f"backend {name!r} {lack}; this command is for: {', '.join(CARED_FOR)}")
+    if name in known_backends() and name not in WITH_ADMIN:
+        fail(f"backend {name!r} {lack}; this command is for: {', '.join(WITH_ADMIN)}")
 
 
 def _print(sql_of: Callable[[], list[str]]) -> None:

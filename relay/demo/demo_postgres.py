@@ -81,7 +81,7 @@ async def _write(connection: "asyncpg.Connection[Any]", recording: dict[str, obj
         async for batch in player.read():
             played = [item.round for item in batch if isinstance(item, Captured)]
             await connection.executemany(_INSERT, [(one.game_slug, one.game_type, one.extras) for one in played])
-            player.confirm(batch[-1].position)
+            player.confirm(batch[-1].offset)
 
 
 def _psql(dsn: str) -> str:

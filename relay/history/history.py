@@ -13,7 +13,7 @@ from relay.errors import NoRoundYet
 from relay.history.budget import Budget
 from relay.history.start import OVERRUN_MS
 from relay.live.bounds import Bounds, Gap, GapReason
-from relay.live.hub import Era, Hub
+from relay.live.hub import Generation, Hub
 from relay.live.item import Item
 from roundlog.entry import LogEntry
 from roundlog.errors import LogUnavailable
@@ -97,19 +97,19 @@ class History:
 
         Raises `LogUnavailable`, as everything here does; `LogChanged` is one.
         """
-        era = self.hub.era
-        epoch = era.epoch
+        generation = self.hub.generation
+        epoch = generation.epoch
         # In this order: of a log that gets its first rounds in between, the oldest must not seem to be beyond them.
         last, first = await self._reader.last(), await self._reader.first()
         head = max(last, self.hub.head.sequence, (first or 1) - 1)
         if cursor is not None and cursor.epoch == epoch and cursor.sequence > head:
             head = await self._reader.reached(cursor.sequence) or head
-        self.check(era)
+        self.check(generation)
         return Bounds(epoch, head + 1 if first is None else first, head)
 
-    def check(self, era: Era) -> None:
-        """Raise `LogChanged` when `era` is over."""
-        if era != self.hub.era:
+    def check(self, generation: Generation) -> None:
+        """Raise `LogChanged` when `generation` is over."""
+        if generation != self.hub.generation:
             raise LogChanged
 
     async def stretch(
@@ -120,7 +120,7 @@ class History:
         limit: int = PAGE,
         finds_gaps: bool = True,
         known: int = 0,
-        era: Era | None = None,
+        generation: Generation | None = None,
     ) -> Stretch:
         """Read on after `position`: a page of the one game or, when several are asked for, of all.
 
@@ -130,20 +130,20 @@ class History:
             limit: The most rounds to read.
             finds_gaps: Off: what is gone is not looked for, which saves a request.
             known: A sequence that the log has reached, should this relay not have seen it yet.
-            era: When `position` was found; now, by default.
+            generation: When `position` was found; now, by default.
 
         Raises:
-            LogChanged: The era is over.
+            LogChanged: The generation is over.
             LogUnavailable: No answer, or no turn, in time.
         """
-        era = era or self.hub.era
-        self.check(era)
-        epoch, head = era.epoch, max(known, self.hub.head.sequence)
+        generation = generation or self.hub.generation
+        self.check(generation)
+        epoch, head = generation.epoch, max(known, self.hub.head.sequence)
         only = next(iter(games)) if len(games) == 1 else None
         async with self._turn_to_read():
             page = await self._reader.page_up_to(head, position + 1, limit=limit, game=only)
             oldest = None if only is None or not finds_gaps else await self._reader.first()
-        self.check(era)
+        self.check(generation)
         last = page.entries[-1].sequence if page.entries else position
         # When nothing remains, the log has nothing of these games up to what it was known to hold before it was asked.
         covered_to = last if page.remaining else max(last, head)
@@ -186,16 +186,16 @@ class History:
 
     async def _reach_back(self, position: int) -> None:
         hub, ring = self.hub, self.hub.ring
-        era, begun_at = hub.era, ring.begun_at
+        generation, begun_at = hub.generation, ring.begun_at
         start = at = max(0, min(position, begun_at - PAGE))
         items: list[Item] = []
         while at < begun_at:
-            stretch = await self.stretch(at, _ALL_GAMES, era=era)
+            stretch = await self.stretch(at, _ALL_GAMES, generation=generation)
             if stretch.gap is not None:
                 start, items = stretch.gap.end.sequence, []
             items += (item for item in stretch.items() if item.sequence <= begun_at)
             at = max(at + 1, stretch.covered_to)
-        if (hub.era, ring.begun_at) == (era, begun_at) and start < begun_at:
+        if (hub.generation, ring.begun_at) == (generation, begun_at) and start < begun_at:
             ring.reach_back(start, items)
 
     def _reached_back(self, task: asyncio.Task[None]) -> None:

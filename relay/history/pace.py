@@ -3,7 +3,7 @@ Pure.
 """
 
 
-class Pace:
+class ReplayPace:
     """Schedules against the first round, so that the time spent sending never adds up."""
 
     def __init__(self, speed: float) -> None:

@@ -13,7 +13,7 @@ from relay.errors import CursorLost
 from relay.history.history import NEAR, PAGE, History, LogChanged
 from relay.history.start import SETTLE_S, resume
 from relay.live.bounds import Bounds, GapReason
-from relay.live.hub import Era, Wanted
+from relay.live.hub import Generation, Wanted
 from relay.live.item import Item
 from rounds import Cursor
 
@@ -67,13 +67,13 @@ async def _look_back(history: History, query: Query) -> Answer:
             items = _from_memory(history, query)
         if items is not None:
             return Answer(items, history.hub.bounds.at(items[-1].sequence), True)
-    era = history.hub.era
+    generation = history.hub.generation
     bounds = await _bounds(history, query)
     floor, complete = await _floor(history, query, bounds)
     ceiling = await _ceiling(history, query, bounds)
     items = []
     read = 0
-    async for window in _windows(history, query, era, floor, ceiling):
+    async for window in _windows(history, query, generation, floor, ceiling):
         for item in window.items:
             if _matches(item, query):
                 items.append(item)
@@ -149,19 +149,21 @@ class _Window(NamedTuple):
     read: int  # entries of the log read for it, of all games
 
 
-async def _windows(history: History, query: Query, era: Era, floor: int, ceiling: int) -> AsyncIterator[_Window]:
-    """Yield what is between two sequences of an era, both exclusive, from the end on: from memory, then from the log.
+async def _windows(
+    history: History, query: Query, generation: Generation, floor: int, ceiling: int
+) -> AsyncIterator[_Window]:
+    """Yield what lies between two sequences, both exclusive, newest first: from memory, then from the log.
 
-    Raises `LogChanged` when the era ends.
+    Raises `LogChanged` when the generation ends.
     """
-    history.check(era)
+    history.check(generation)
     ring, games = history.hub.ring, query.wanted.games
     most = PAGE * 4 // 5  # so that a window that holds a little more is still read with one request
     goal = min(most, query.limit) if query.wanted.filter.is_empty else most
     # At first as if all games were as busy as each other; then as the windows show.
     width = goal * max(1, len(ring.newest) // len(games))
     while ceiling > floor + 1:
-        history.check(era)
+        history.check(generation)
         whole_from, head = ring.whole_from(games), history.hub.head.sequence
         if whole_from + 1 < ceiling <= head + 1:
             items, read = ring.before(ceiling, games, limit=PAGE), 0
@@ -170,7 +172,7 @@ async def _windows(history: History, query: Query, era: Era, floor: int, ceiling
             # What this relay has not come to yet is read from the log; memory begins where that ends.
             begin = max(floor + 1, ceiling - width, head + 1 if ceiling > head + 1 else 0)
             expected = goal + goal // 4 if len(games) == 1 else ceiling - begin
-            items, read = await _forward(history, games, era, begin, ceiling, page=min(PAGE, expected))
+            items, read = await _forward(history, games, generation, begin, ceiling, page=min(PAGE, expected))
             items.reverse()
             # One game is found by its subject, however few rounds it has; of several, all that is between is read.
             widest = _WIDEST if len(games) == 1 else _MOST_READ // 4
@@ -180,13 +182,15 @@ async def _windows(history: History, query: Query, era: Era, floor: int, ceiling
 
 
 async def _forward(
-    history: History, games: frozenset[str], era: Era, begin: int, ceiling: int, *, page: int
+    history: History, games: frozenset[str], generation: Generation, begin: int, ceiling: int, *, page: int
 ) -> tuple[list[Item], int]:
     """Read from one sequence up to another, the latter exclusive; return what there is, and how many were read."""
     items: list[Item] = []
     position, read = begin - 1, 0
     while position < ceiling - 1:
-        stretch = await history.stretch(position, games, limit=page, finds_gaps=False, known=ceiling - 1, era=era)
+        stretch = await history.stretch(
+            position, games, limit=page, finds_gaps=False, known=ceiling - 1, generation=generation
+        )
         read += max(1, len(stretch.entries))
         items += (item for item in stretch.items() if item.sequence < ceiling and item.game in games)
         position = max(position + 1, stretch.covered_to)

@@ -7,13 +7,13 @@ import asyncio
 from typing import NamedTuple
 
 from relay.history.history import PAGE, History, Stretch
-from relay.live.hub import Era
+from relay.live.hub import Generation
 
 
 class _Begin(NamedTuple):
     """What a page goes on from; a page is of use only to who asks for exactly this."""
 
-    era: Era
+    generation: Generation
     position: int
     games: frozenset[str]
 
@@ -40,7 +40,7 @@ class ReadAhead:
         self.cancel()
         begin = self._begin(position, games)
         page = asyncio.create_task(
-            self._history.stretch(position, games, limit=limit, era=begin.era), name="read-ahead"
+            self._history.stretch(position, games, limit=limit, generation=begin.generation), name="read-ahead"
         )
         page.add_done_callback(_mark_seen)
         self._ahead = begin, page
@@ -52,7 +52,7 @@ class ReadAhead:
             self._ahead = None
 
     def _begin(self, position: int, games: frozenset[str]) -> _Begin:
-        return _Begin(self._history.hub.era, position, games)
+        return _Begin(self._history.hub.generation, position, games)
 
 
 def _mark_seen(page: asyncio.Task[Stretch]) -> None:

@@ -1,10 +1,10 @@
-"""Bring a subscriber from its place in history to the live stream, without a seam.
+"""Bring a subscriber from its cursor in history to the live stream, without a seam.
 
 Owns the promise made to subscribers: every round of their games after their cursor, once, in order, then live.
 Rounds are read from the log, only as fast as the client takes them, until the ring in memory reaches back to where
 the reading is; then the rest of the ring is written and the link joined to the hub within one turn of the loop, in
 which no live round can come between. So nothing is parked per client, and a replay that is slower than live neither
-grows nor fails; while it waits for the client it holds nothing but a place. Why: docs/adr/0008-the-ring-is-the-park.md
+grows nor fails; while it waits for the client it holds nothing but a cursor. Why: docs/adr/0008-the-ring-is-the-park.md
 """
 
 import asyncio
@@ -19,8 +19,8 @@ import structlog
 from relay.history.budget import FEW
 from relay.history.held_pages import HeldPages
 from relay.history.history import PAGE, History, LogChanged
-from relay.history.pace import Pace
-from relay.history.selection import Selection
+from relay.history.pace import ReplayPace
+from relay.history.selection import ReplaySelection
 from relay.history.start import SETTLE_S, Start, hello, resume
 from relay.live.bounds import Gap, GapReason
 from relay.live.hub import Wanted
@@ -63,15 +63,15 @@ class Replay:
             join: Called when the link is to get live rounds from now on, at the very moment.
             finish: Called when the end that the client asked for has been reached.
         """
-        self._selection = Selection(wanted, start)
+        self._selection = ReplaySelection(wanted, start)
         self._history = history
         self._hub = history.hub
         self._link = link
         self._start = start
         self._join = join
         self._finish = finish
-        self._pace = None if start.speed is None else Pace(start.speed)
-        self._era = self._hub.era
+        self._pace = None if start.speed is None else ReplayPace(start.speed)
+        self._generation = self._hub.generation
         self._position = -1  # all that is wanted up to here was written; -1: it is not known where to begin
         self._counted_to = -1  # with `last`: up to here each game is read by itself
         self._pages = HeldPages(history)
@@ -125,9 +125,9 @@ class Replay:
         self._selection.wanted = wanted._replace(games=wanted.games - games)
 
     @property
-    def place(self) -> Cursor | None:
+    def cursor(self) -> Cursor | None:
         """Where the reading is: all that is wanted up to here was written. None: where it begins is not known yet."""
-        return Cursor(self._era.epoch, self._position) if self._position >= 0 else self._start.after
+        return Cursor(self._generation.epoch, self._position) if self._position >= 0 else self._start.after
 
     @property
     def _is_open_ended(self) -> bool:
@@ -137,7 +137,7 @@ class Replay:
 
     def _locate_in_memory(self) -> None:
         start, ring, head = self._start, self._hub.ring, self._hub.head
-        self._era = self._hub.era
+        self._generation = self._hub.generation
         whole_from = ring.whole_from(self.wanted.games)
         if start.after is not None:
             if start.after.epoch == head.epoch and whole_from <= start.after.sequence <= head.sequence:
@@ -154,14 +154,14 @@ class Replay:
                 self._selection.floors, self._position = floors, min(floors.values()) - 1
 
     async def _locate(self) -> None:
-        """Find the place to begin in the log, and tell the client how whole the answer will be."""
+        """Find the cursor to begin in the log, and tell the client how whole the answer will be."""
         if self._start.after is not None and self._start.after.epoch == self._hub.head.epoch:
             await self._history.reach_back(self._start.after.sequence, self.wanted.games)
             self._locate_in_memory()
             if self._position >= 0:
                 self._history.stats.warm += 1
                 return
-        start, self._era = self._start, self._hub.era
+        start, self._generation = self._start, self._hub.generation
         bounds = await self._history.bounds(start.after)
         position, gap = bounds.head, None
         if start.after is not None:
@@ -176,7 +176,7 @@ class Replay:
                 floor = await self._history.nth_last(game, start.last, before=bounds.head + 1)
                 if floor is not None:
                     self._selection.floors[game] = max(floor, bounds.first)
-            # What was stored while we counted is not behind the place, whichever game it is of.
+            # What was stored while we counted is not behind the cursor, whichever game it is of.
             position = min([bounds.head + 1, *self._selection.floors.values()]) - 1
             self._counted_to = min(bounds.head, self._hub.head.sequence)
         elif start.until_ms is not None or start.speed is not None:
@@ -190,7 +190,7 @@ class Replay:
 
     async def _step(self) -> bool:
         """Write the next rounds; return True when the link has been joined or finished."""
-        if self._era != self._hub.era:
+        if self._generation != self._hub.generation:
             self._begin_anew()
         if self._selection.is_beyond_end:
             self._finish(self)
@@ -208,7 +208,7 @@ class Replay:
         return False
 
     async def _rest_at_head(self) -> bool:
-        """Nothing that is wanted lies between the place and the head: join, finish, or wait for more."""
+        """Nothing that is wanted lies between the cursor and the head: join, finish, or wait for more."""
         head = self._hub.head.sequence
         is_ahead = self._position > head  # another relay, a moment ahead of this one, gave the cursor
         self._position = max(self._position, head)
@@ -253,7 +253,10 @@ class Replay:
         games = [game for game in begun if game in self.wanted.games and begun[game] < self._counted_to]
         async with self._history.held.share(0 if limit <= FEW else limit * len(games)):
             stretches = await asyncio.gather(
-                *(self._history.stretch(begun[game], frozenset({game}), limit=limit, era=self._era) for game in games)
+                *(
+                    self._history.stretch(begun[game], frozenset({game}), limit=limit, generation=self._generation)
+                    for game in games
+                )
             )
             end = min([self._counted_to, *(stretch.covered_to for stretch in stretches)])
             in_order = merge(*(stretch.entries for stretch in stretches), key=attrgetter("sequence"))
@@ -266,7 +269,7 @@ class Replay:
         for at in range(0, len(entries), _SLICE):
             if at and not await self._takes_more():
                 return False
-            items = [Item(self._era.epoch, entry) for entry in entries[at : at + _SLICE]]
+            items = [Item(self._generation.epoch, entry) for entry in entries[at : at + _SLICE]]
             if not await self._write_slice(items) or self._is_over_here:
                 return False
         return True
@@ -278,7 +281,7 @@ class Replay:
             return True
         return await self._write_paced(self._pace, items)
 
-    async def _write_paced(self, pace: Pace, items: Sequence[Item]) -> bool:
+    async def _write_paced(self, pace: ReplayPace, items: Sequence[Item]) -> bool:
         at = 0
         while at < len(items) and not self._is_over_here:
             due, wait_s = self._due(pace, items, at)
@@ -295,20 +298,20 @@ class Replay:
             await asyncio.sleep(wait_s)
         return True
 
-    def _due(self, pace: Pace, items: Sequence[Item], at: int) -> tuple[int, float]:
-        """Return up to which place from `at` on everything is due, and when the next round is, in seconds from now."""
+    def _due(self, pace: ReplayPace, items: Sequence[Item], at: int) -> tuple[int, float]:
+        """Return up to which cursor from `at` on everything is due, and when the next round is, in seconds from now."""
         now_s = time.monotonic()
-        for place in range(at, len(items)):
-            if self._selection.has(items[place]):
-                wait_s = pace.due_at_s(items[place].round.timestamp, now_s) - now_s
+        for cursor in range(at, len(items)):
+            if self._selection.has(items[cursor]):
+                wait_s = pace.due_at_s(items[cursor].round.timestamp, now_s) - now_s
                 if wait_s > 0:
-                    return place, wait_s
+                    return cursor, wait_s
         return len(items), 0
 
     async def _write_in_turn(self, items: Sequence[Item]) -> None:
         """Write a slice when it is this replay's turn."""
         async with self._history.turn:
-            if self._era == self._hub.era:
+            if self._generation == self._hub.generation:
                 self._write(items)
             await asyncio.sleep(0)  # the next in line goes on when the loop has turned
 
@@ -338,11 +341,11 @@ class Replay:
     @property
     def _is_over_here(self) -> bool:
         """Whether what was read is not to be written any more."""
-        return self._link.ended is not None or self._selection.is_beyond_end or self._era != self._hub.era
+        return self._link.ended is not None or self._selection.is_beyond_end or self._generation != self._hub.generation
 
     def _write(self, items: Sequence[Item]) -> None:
-        """Write those of `items` that are wanted, in one write; the place moves beyond all of them."""
-        if self._link.ended is not None:  # its goodbye named the place
+        """Write those of `items` that are wanted, in one write; the cursor moves beyond all of them."""
+        if self._link.ended is not None:  # its goodbye named the cursor
             return
         data = self._selection.rendered(items, self._link.form)
         if data:
@@ -363,7 +366,7 @@ class Replay:
 
     def _begin_anew(self) -> None:
         """Go on with what the log is now, and tell what there was of it before as a gap."""
-        bounds, before, self._era = self._hub.bounds, self._era, self._hub.era
+        bounds, before, self._generation = self._hub.bounds, self._generation, self._hub.generation
         if before.epoch != bounds.epoch:  # it was lost and made anew
             self._tell_gap(Gap(Cursor(before.epoch, self._position), bounds.at(bounds.first - 1), GapReason.REBUILT))
             self._position = bounds.first - 1
@@ -378,7 +381,7 @@ class Replay:
         self._counted_to = min(self._counted_to, end)
 
     def _tell(self, event: dict[str, object]) -> None:
-        if self._start.is_told and self._link.ended is None:
+        if self._start.receives_events and self._link.ended is None:
             self._link.tell(event)
 
     def _tell_gap(self, gap: Gap | None) -> None:

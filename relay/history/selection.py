@@ -12,7 +12,7 @@ from relay.live.item import Item
 log = structlog.get_logger()
 
 
-class Selection:
+class ReplaySelection:
     """What one client wants of history: games and a filter, between two times, each game from a place of its own."""
 
     def __init__(self, wanted: Wanted, start: Start) -> None:

@@ -52,7 +52,7 @@ class Start:
         return self == _LIVE
 
     @property
-    def is_told(self) -> bool:
+    def receives_events(self) -> bool:
         """True when the client asked by a cursor or a time, and so is told how whole its answer is."""
         return self.after is not None or self.since_ms is not None or self.until_ms is not None
 

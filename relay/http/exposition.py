@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from aiohttp import web
 
 from relay.errors import StartError
-from relay.http.probes import Health
+from relay.http.probes import Probes
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -41,7 +41,7 @@ async def serving_probes(
 
     Args:
         collector: The metrics.
-        obstacle: See `Health`.
+        obstacle: See `Probes`.
         host: The address to listen on.
         port: The port; 0 lets the system choose, None listens nowhere.
         setting: The variable that names the port, for the error message.
@@ -57,7 +57,7 @@ async def serving_probes(
         return exposition(collector, request)
 
     app = web.Application()
-    app.add_routes([*Health(obstacle).table(), web.get("/metrics", scrape)])
+    app.add_routes([*Probes(obstacle).table(), web.get("/metrics", scrape)])
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
     await runner.setup()
     try:

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from relay.history.history import History
 from relay.http.exposition import exposition
-from relay.links.registry import Edge
+from relay.links.registry import LinkRegistry
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Metrics:
     """Renders the metrics of one relay."""
 
-    def __init__(self, edge: Edge, history: History) -> None:
-        self._edge = edge
+    def __init__(self, registry: LinkRegistry, history: History) -> None:
+        self._registry = registry
         self._history = history
 
     def table(self) -> list[web.RouteDef]:
@@ -35,18 +35,20 @@ class Metrics:
         from prometheus_client.core import CounterMetricFamily as Counter
         from prometheus_client.core import GaugeMetricFamily as Gauge
 
-        hub, edge, history = self._history.hub, self._edge, self._history
-        yield Gauge("relay_links", "Open connections.", value=edge.admission.links)
+        hub, registry, history = self._history.hub, self._registry, self._history
+        yield Gauge("relay_links", "Open connections.", value=registry.admission.links)
         yield Gauge(
-            "relay_links_max", "Connections this takes, if all are like the open ones.", value=edge.admission.max_links
+            "relay_links_max",
+            "Connections this takes, if all are like the open ones.",
+            value=registry.admission.max_links,
         )
-        yield Gauge("relay_ready", "1 when new clients are welcome.", value=int(edge.obstacle() is None))
+        yield Gauge("relay_ready", "1 when new clients are welcome.", value=int(registry.obstacle() is None))
         yield Gauge("relay_head_sequence", "Place of the newest round in the log.", value=hub.head.sequence)
         yield Counter("relay_rounds", "Rounds handed to at least one channel.", value=hub.stats.rounds)
         yield Counter("relay_deliveries", "Rounds written to links, live.", value=hub.stats.deliveries)
         yield Counter("relay_rounds_invalid", "Entries of the log that are no rounds.", value=hub.stats.invalid)
         yield Counter("relay_links_slow", "Links ended because they did not read.", value=hub.stats.slow)
-        yield Counter("relay_rounds_repaired", "Missed live, read from the log.", value=edge.feed.repaired)
+        yield Counter("relay_rounds_repaired", "Missed live, read from the log.", value=registry.feed.repaired)
         starts = Counter("relay_resumes", "Starts in the past, by what answered them.", labels=["source"])
         starts.add_metric(["memory"], history.stats.warm)
         starts.add_metric(["log"], history.stats.cold)
@@ -59,6 +61,6 @@ class Metrics:
         yield Counter("relay_gaps", "Gaps told to clients.", value=history.stats.gaps)
         yield Gauge("relay_ring_rounds", "Rounds kept in memory.", value=len(hub.ring))
         closed = Counter("relay_links_closed", "Links that ended, by reason.", labels=["reason"])
-        for reason, count in edge.closed.items():
+        for reason, count in registry.closed.items():
             closed.add_metric([reason], count)
         yield closed

@@ -74,7 +74,7 @@ _SCHEMAS: Final[Json] = {
             },
         },
     },
-    "Health": {"type": "object", "required": ["status"], "properties": {"status": _TEXT, "reason": _TEXT}},
+    "Probes": {"type": "object", "required": ["status"], "properties": {"status": _TEXT, "reason": _TEXT}},
 }
 
 
@@ -256,12 +256,12 @@ def _paths() -> Json:
             "get": _operation("Call the gRPC service by Connect's GET", _RPC, _METHOD, *_RPC_GET, error=_RPC_ERROR),
             "post": _operation("Call the gRPC service by Connect or gRPC-Web", _RPC, _METHOD, error=_RPC_ERROR),
         },
-        "/healthz": _readable("Is the process alive?", _answer("Yes.", _schema("Health")), security=False),
+        "/healthz": _readable("Is the process alive?", _answer("Yes.", _schema("Probes")), security=False),
         "/readyz": _readable(
             "Should it be sent clients?",
-            _answer("Yes.", _schema("Health")),
+            _answer("Yes.", _schema("Probes")),
             security=False,
-            others={"503": _answer("No, for this reason.", _schema("Health"))},
+            others={"503": _answer("No, for this reason.", _schema("Probes"))},
         ),
         "/metrics": _readable("Numbers for Prometheus", _answer("Metrics.", _TEXT, "text/plain"), security=False),
     }

@@ -7,7 +7,7 @@ from aiohttp import web
 _NO_STORE = {"Cache-Control": "no-store"}
 
 
-class Health:
+class Probes:
     """Answers the platform's probes."""
 
     def __init__(self, obstacle: Callable[[], str | None]) -> None:

@@ -18,7 +18,7 @@ from relay.history.query import DEFAULT_LIMIT, MAX_LIMIT, Query, look_back
 from relay.history.start import parse_int, parse_time
 from relay.http.compress import compressed
 from relay.http.parameters import read_query
-from relay.links.registry import Edge
+from relay.links.registry import LinkRegistry
 from relay.live.item import Item
 from rounds import Catalogue, Cursor
 from rounds.filter import PARAMETERS as FILTER_PARAMETERS
@@ -31,8 +31,8 @@ _CACHING: Final = {"Cache-Control": "private, no-cache", "Vary": "Accept-Encodin
 class Rest:
     """The handlers of the REST paths."""
 
-    def __init__(self, edge: Edge, history: History, catalogue: Catalogue) -> None:
-        self._edge = edge
+    def __init__(self, registry: LinkRegistry, history: History, catalogue: Catalogue) -> None:
+        self._registry = registry
         self._history = history
         self._catalogue = catalogue
 
@@ -49,7 +49,7 @@ class Rest:
         """Every game that the credential covers, with its newest round."""
         allowed = self._allowed(request)
         read_query(request.query.items(), ())
-        async with self._edge.feed.listening():
+        async with self._registry.feed.listening():
             newest = self._history.hub.ring.newest
             rows = []
             for game in self._catalogue.games.values():
@@ -74,7 +74,7 @@ class Rest:
         allowed = self._allowed(request)
         read_query(request.query.items(), ())
         named_games(self._catalogue, allowed, [slug])
-        async with self._edge.feed.listening():
+        async with self._registry.feed.listening():
             item = self._history.newest(slug)
         etag = f'W/"{item.cursor}"'  # weak: it names the round, not the bytes, which may come compressed
         if _is_known(etag, request.headers.get("If-None-Match")):
@@ -97,7 +97,7 @@ class Rest:
         )
         if asked.since_ms is not None and asked.until_ms is not None and asked.since_ms > asked.until_ms:
             raise BadRequest(f"from {query['from']!r} is later than to {query['to']!r}; it must not be")
-        async with self._edge.feed.listening():
+        async with self._registry.feed.listening():
             answer = await look_back(self._history, asked)
         headers = {} if answer.complete else {"X-History-Complete": "false"}
         if answer.next_before is not None:
@@ -108,7 +108,7 @@ class Rest:
     def _allowed(self, request: web.Request) -> frozenset[str] | None:
         found = find_key(request.headers, request.query, allow_query=False)
         presented = required(found, request.query, tokens=False)
-        return self._edge.admission.grant(presented, origin=request.headers.get("Origin")).games
+        return self._registry.admission.grant(presented, origin=request.headers.get("Origin")).games
 
 
 def _answer(request: web.Request, body: bytes, headers: Mapping[str, str] | None = None) -> web.Response:

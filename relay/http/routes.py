@@ -20,7 +20,7 @@ from relay.http.cors import cors_headers
 from relay.http.parameters import read_query
 from relay.http.websocket.handshake import check_upgrade, shake_hands
 from relay.http.websocket.link import WebSocketLink
-from relay.links.registry import Edge
+from relay.links.registry import LinkRegistry
 from relay.links.session import Session
 from relay.links.stream_link import StreamLink, TakenOver, give_to, head, take_over
 from relay.live.encode import SSE_COMMENT
@@ -36,10 +36,10 @@ SSE_PARAMETERS: Final = (*WS_PARAMETERS, "api_key", "lastEventId")
 
 
 class Routes:
-    """The handlers of everything a client can ask for, on one edge."""
+    """The handlers of everything a client can ask for, on one registry."""
 
-    def __init__(self, edge: Edge, history: History, catalogue: Catalogue) -> None:
-        self._edge = edge
+    def __init__(self, registry: LinkRegistry, history: History, catalogue: Catalogue) -> None:
+        self._registry = registry
         self._history = history
         self._catalogue = catalogue
 
@@ -54,7 +54,7 @@ class Routes:
         found = find_key(request.headers, request.query, allow_query=False)
         presented = required(found, request.query, tokens=False)
         read_query(request.query.items(), ())
-        token, expires_at = self._edge.admission.token(presented, origin=request.headers.get("Origin"))
+        token, expires_at = self._registry.admission.token(presented, origin=request.headers.get("Origin"))
         # Strings only: given clients decode this into a map of strings.
         return web.json_response({"token": token, "expires_at": expires_at}, headers={"Cache-Control": "no-store"})
 
@@ -64,16 +64,16 @@ class Routes:
         grant, want, query = self._admit(request, presented, WS_PARAMETERS)
         start = Start.parse(query)
         handshake = shake_hands(request.headers, subprotocol=None if presented is None else presented.subprotocol)
-        settings = self._edge.settings
-        refusal = await self._take_place("websocket")
+        settings = self._registry.settings
+        refusal = await self._take_permit("websocket")
         with self._handing_over("websocket", refusal):
             transport = take_over(request)
         link = WebSocketLink(
             transport,
             window_bits=handshake.window_bits,
             message_bytes=settings.message_bytes,
-            max_age_s=self._edge.age_limit_s(),
-            end=self._edge.end,
+            max_age_s=self._registry.age_limit_s(),
+            end=self._registry.end,
         )
         give_to(link, transport)
         transport.write(head(101, handshake.headers))
@@ -91,28 +91,28 @@ class Routes:
         grant, want, query = self._admit(request, presented, SSE_PARAMETERS)
         last_event_id = request.headers.get("Last-Event-ID") or query.get("lastEventId")
         start = Start.parse(query, last_event_id=last_event_id)
-        refusal = await self._take_place("sse")
+        refusal = await self._take_permit("sse")
         if refusal is not None:
             return sse.refusal(refusal.retry_ms)
         with self._handing_over("sse", refusal):
             if last_event_id and await self._is_over(want, start):
-                self._edge.leave_place("sse")
+                self._registry.release_permit("sse")
                 return sse.nothing_left()
             transport = take_over(request)
         chunked = request.version >= HttpVersion11
-        link = sse.SseLink(transport, chunked=chunked, max_age_s=self._edge.age_limit_s())
+        link = sse.SseLink(transport, chunked=chunked, max_age_s=self._registry.age_limit_s())
         give_to(link, transport)
         headers = sse.HEADERS | cors_headers(request) | ({"Transfer-Encoding": "chunked"} if chunked else {})
         transport.write(head(200, headers))
         # Something at once, so that proxies pass the headers on.
-        link.write(sse.retry_line(self._edge.settings.retry_ms) + SSE_COMMENT)
+        link.write(sse.retry_line(self._registry.settings.retry_ms) + SSE_COMMENT)
         self._session(grant, link, "sse").start(want, start)
         raise TakenOver
 
-    async def _take_place(self, protocol: LinkProtocol) -> Unavailable | None:
+    async def _take_permit(self, protocol: LinkProtocol) -> Unavailable | None:
         """Take a place for a link; return why there is none."""
         try:
-            await self._edge.take_place(protocol)
+            await self._registry.take_permit(protocol)
         except Unavailable as refusal:
             return refusal
         return None
@@ -124,12 +124,12 @@ class Routes:
             yield
         except BaseException:
             if refusal is None:
-                self._edge.leave_place(protocol)
+                self._registry.release_permit(protocol)
             raise
 
     def _session(self, grant: Grant, link: StreamLink, protocol: LinkProtocol) -> Session:
         session = Session(self._history, self._catalogue, grant.games, link)
-        self._edge.adopt(link, session, key_id=grant.key_id, protocol=protocol)
+        self._registry.adopt(link, session, key_id=grant.key_id, protocol=protocol)
         return session
 
     async def _is_over(self, want: Wanted, start: Start) -> bool:
@@ -144,7 +144,7 @@ class Routes:
     ) -> tuple[Grant, Wanted, dict[str, str]]:
         """Check who asks and for what, before anything is allocated for it; return the parameters, too."""
         presented = required(found, request.query, tokens=True)
-        grant = self._edge.admission.grant(presented, origin=request.headers.get("Origin"))
+        grant = self._registry.admission.grant(presented, origin=request.headers.get("Origin"))
         names = parameters if request.match_info else ("games", *parameters)
         query = read_query(request.query.items(), names, path=request.match_info)
         return grant, wanted(self._catalogue, grant.games, request.match_info, query), query

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from relay.links.stream_link import StreamLink
 from relay.live.encode import LAST_CHUNK, SSE_COMMENT, SseBlock, chunk
-from relay.live.link import CloseReason, Goodbye
+from relay.live.link import CloseReason, Disconnect
 
 HEADERS: Final = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -47,7 +47,7 @@ class SseLink(StreamLink):
             self.write(SSE_COMMENT)
         return True  # SSE has no answer; a dead peer is found by TCP_USER_TIMEOUT
 
-    def say_goodbye(self, goodbye: Goodbye) -> None:
+    def write_disconnect(self, goodbye: Disconnect) -> None:
         if goodbye.reason is CloseReason.COMPLETED:
             # With an id even when no round was sent: an EventSource comes back, and is then told by 204 to stay away.
             end = {"event": "end", "reason": goodbye.reason, "cursor": goodbye.cursor}

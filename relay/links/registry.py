@@ -32,7 +32,7 @@ _YOUNGEST_SHARE: Final = 5 / 6
 """A link ends at a random age between this share of the maximum and the maximum."""
 
 
-class Edge:
+class LinkRegistry:
     """Everything that links of all protocols share in this process."""
 
     def __init__(self, hub: Hub, feed: Feed, admission: Admission, heartbeats: Heartbeats, links: LinkSettings) -> None:
@@ -57,8 +57,8 @@ class Edge:
         """Pick how old a new link may get, so that links that came together do not leave together."""
         return self.settings.max_age_s * random.uniform(_YOUNGEST_SHARE, 1)  # noqa: S311
 
-    async def take_place(self, protocol: LinkProtocol) -> None:
-        """Take a place on this instance for one link, from before its handshake to its end: `leave_place`.
+    async def take_permit(self, protocol: LinkProtocol) -> None:
+        """Take a place on this instance for one link, from before its handshake to its end: `release_permit`.
 
         Raises:
             Unavailable: This instance is full, draining, or cannot follow the log now. No place was taken.
@@ -75,19 +75,19 @@ class Edge:
             self.admission.leave(protocol)
             raise
 
-    def leave_place(self, protocol: LinkProtocol) -> None:
+    def release_permit(self, protocol: LinkProtocol) -> None:
         """Give a place back."""
         self.feed.unlisten()
         self.admission.leave(protocol)
 
     @asynccontextmanager
-    async def place(self, protocol: LinkProtocol) -> AsyncIterator[None]:
-        """Hold a place for as long as the block runs; raise as `take_place` does."""
-        await self.take_place(protocol)
+    async def permit(self, protocol: LinkProtocol) -> AsyncIterator[None]:
+        """Hold a place for as long as the block runs; raise as `take_permit` does."""
+        await self.take_permit(protocol)
         try:
             yield
         finally:
-            self.leave_place(protocol)
+            self.release_permit(protocol)
 
     def adopt(self, link: StreamLink, session: Session, *, key_id: str, protocol: LinkProtocol) -> None:
         """Look after a link that is a connection of its own, from now to its end; it has a place already."""
@@ -113,7 +113,7 @@ class Edge:
     def _closed(self, link: Link, session: Session, key_id: str, protocol: LinkProtocol) -> None:
         session.close()
         self._gone(link, key_id, protocol)
-        self.leave_place(protocol)
+        self.release_permit(protocol)
 
     def _gone(self, link: Link, key_id: str, protocol: LinkProtocol) -> None:
         self._heartbeats.remove(link)

@@ -41,7 +41,7 @@ class Session:
         self._link = link
         self._live = Wanted.nothing()
         self._replays: dict[Replay, asyncio.Task[None] | None] = {}
-        link.place = self.place
+        link.cursor = self.cursor
 
     async def __aenter__(self) -> Self:
         return self
@@ -62,23 +62,23 @@ class Session:
 
     def start(self, wanted: Wanted, start: Start) -> None:
         """Follow what was asked for when the link was opened."""
-        self._link.is_told = start.is_told
+        self._link.receives_events = start.receives_events
         if start.is_live:
             self._live = self._hub.add(self._link, wanted)
         else:
             self._live = wanted._replace(games=frozenset())
             self._replay(wanted.games, start)
 
-    def place(self) -> Cursor | None:
-        """Return the cursor up to which everything was written to the link; None when there is no such place yet."""
-        places = [replay.place for replay in self._replays]
-        if None in places:
+    def cursor(self) -> Cursor | None:
+        """Return the cursor up to which everything was written to the link; None when there is no such cursor yet."""
+        cursors = [replay.cursor for replay in self._replays]
+        if None in cursors:
             return None
         head = self._hub.head
-        if self._live.games or not places:
-            places.append(head)
-        # A place in an earlier log comes before every place in this one.
-        return min(filter(None, places), key=lambda place: (place.epoch == head.epoch, place.sequence))
+        if self._live.games or not cursors:
+            cursors.append(head)
+        # A cursor in an earlier log comes before every cursor in this one.
+        return min(filter(None, cursors), key=lambda cursor: (cursor.epoch == head.epoch, cursor.sequence))
 
     def on_message(self, message: ClientMessage) -> None:
         """Do what the client asks, and answer.
@@ -107,7 +107,7 @@ class Session:
         if subscribes and after is None:
             self._follow(games - replayed)
         elif subscribes:
-            self._link.is_told = True
+            self._link.receives_events = True
             self._replay(games, Start(after=after))
 
     def _follow(self, games: Games) -> None:

@@ -21,7 +21,7 @@ from roundlog.backoff import Backoff
 from roundlog.connection import connect
 from roundlog.entry import LogEntry
 from roundlog.errors import LogError, LogUnavailable
-from roundlog.parser import RoundParser, attach, past_nats_py
+from roundlog.parser import RoundParser, attach, handled_by_parser
 from roundlog.reader import LogReader
 from roundlog.settings import LogSettings
 from roundlog.stream import LogInfo, open_log
@@ -62,8 +62,8 @@ class Feed:
         self._wake = asyncio.Event()
         self._newest_live = 0
         self._unheard = 0  # newest that came while nothing could be done with it
-        self._doubts = 0  # times that the log may have been made anew, or have lost its tail
-        self._dispelled = 0  # so many of them were looked into
+        self._suspected_resets = 0  # times that the log may have been made anew, or have lost its tail
+        self._verified_resets = 0  # so many of them were looked into
         self.repaired = 0
         """Rounds that the live subscription missed and the log supplied."""
 
@@ -161,7 +161,7 @@ class Feed:
         self._unheard = 0
         try:
             # First the subscription, then the tail: what is stored in between comes on both ways, and once.
-            self._subscription = await nc.subscribe(LIVE_SUBJECTS, cb=past_nats_py)
+            self._subscription = await nc.subscribe(LIVE_SUBJECTS, cb=handled_by_parser)
             # Its answer shows that the subscription stands, as a flush would. But nats-py stops reading for good when
             # a flush is answered that was given up.
             info = await open_log(nc, self._settings)
@@ -202,13 +202,13 @@ class Feed:
     @property
     def _is_doubtful(self) -> bool:
         """Whether what comes may be of another log than what came: nothing is handed on before that is known."""
-        return self._doubts > self._dispelled
+        return self._suspected_resets > self._verified_resets
 
     async def _on_disconnected(self) -> None:
-        self._doubts += 1  # already here: rounds may come before it is said that the connection is back
+        self._suspected_resets += 1  # already here: rounds may come before it is said that the connection is back
 
     async def _on_reconnected(self) -> None:
-        self._doubts += 1
+        self._suspected_resets += 1
         self._wake.set()
 
     def _on_live(self, _token: bytes, entries: list[LogEntry]) -> None:
@@ -219,7 +219,7 @@ class Feed:
         before = self._newest_live
         for entry in entries:
             if entry.sequence <= max(before, 1):  # a new log counts from 1 again, a cut one from its end
-                self._doubts += 1
+                self._suspected_resets += 1
             before = entry.sequence
         self._newest_live = newest
         if self._is_doubtful:
@@ -254,7 +254,7 @@ class Feed:
         When it was made anew or has lost its tail, begin with what it is now and return True. Only the leader's word
         counts: a replica may be behind.
         """
-        seen, doubts = sequencer.head, self._doubts
+        seen, doubts = sequencer.head, self._suspected_resets
         info = await open_log(nc, self._settings)
         if info.epoch == self._epoch and info.last < seen and info.replicas > 1:
             await asyncio.sleep(_SURE_S)
@@ -271,9 +271,9 @@ class Feed:
                 return True
             self._begin(info, head=end, newest=newest)
         else:
-            self._dispelled = doubts
+            self._verified_resets = doubts
             return False
-        self._dispelled = doubts
+        self._verified_resets = doubts
         self._wake.set()
         return True
 

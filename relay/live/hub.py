@@ -15,7 +15,7 @@ import structlog
 from relay.live.bounds import Bounds, Gap, GapReason
 from relay.live.encode import Form
 from relay.live.item import Item
-from relay.live.link import CloseReason, Goodbye, Link
+from relay.live.link import CloseReason, Disconnect, Link
 from relay.live.ring import Ring
 from roundlog.entry import LogEntry
 from rounds import Cursor, Filter
@@ -27,7 +27,7 @@ _SLICE_BYTES: Final = 128 << 10
 """Log bytes handled per loop turn. Under load this many bytes leave in one write; between slices sockets can drain."""
 
 
-class Era(NamedTuple):
+class Generation(NamedTuple):
     """A time in which what was once read of the log stays true: until it is made anew, or loses its tail."""
 
     epoch: str
@@ -70,7 +70,7 @@ class HubStats:
 
 
 class Hub:
-    """The one meeting place of rounds and links in a process. Entered and left on one event loop; not thread-safe."""
+    """The one meeting cursor of rounds and links in a process. Entered and left on one event loop; not thread-safe."""
 
     def __init__(self, ring: Ring, *, unsent_bytes: int, linger_s: float) -> None:
         """Start empty.
@@ -84,7 +84,7 @@ class Hub:
         self.ring = ring
         self.head = Cursor(_NO_EPOCH, 0)
         self.first = 1
-        self.era = Era(_NO_EPOCH, 0)
+        self.generation = Generation(_NO_EPOCH, 0)
         self.ends: list[int] = []
         """Where the log ended after each loss of its tail, oldest first."""
         self._unsent_bytes = unsent_bytes
@@ -136,8 +136,8 @@ class Hub:
     def end(self, link: Link, reason: CloseReason, *, retry_ms: int) -> None:
         """End one link: it is told why, and where it was."""
         self.remove(link)
-        place = self.head if link.place is None else link.place()
-        link.end(Goodbye(reason, None if place is None else str(place), retry_ms), linger_s=self._linger_s)
+        cursor = self.head if link.cursor is None else link.cursor()
+        link.end(Disconnect(reason, None if cursor is None else str(cursor), retry_ms), linger_s=self._linger_s)
 
     # --- rounds ------------------------------------------------------------------------------------------------
 
@@ -164,9 +164,9 @@ class Hub:
             gap = Gap(self.head, before, GapReason.AHEAD)
         else:
             return
-        self.era = Era(bounds.epoch, len(self.ends))
+        self.generation = Generation(bounds.epoch, len(self.ends))
         for link in self.links if before.epoch != _NO_EPOCH else ():
-            if link.is_told:
+            if link.receives_events:
                 link.tell(gap.event())
 
     async def wait_beyond(self, sequence: int, *, within_s: float) -> None:

@@ -55,7 +55,7 @@ class CloseReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Goodbye:
+class Disconnect:
     """What a client is told when its link is ended by us."""
 
     reason: CloseReason
@@ -66,7 +66,7 @@ class Goodbye:
 class Link(ABC):
     """A subscriber's connection. The hub writes to `transport` directly and never awaits anything of a link."""
 
-    __slots__ = ("_drain", "ended", "expires_at", "form", "id", "is_told", "opened_at", "place", "transport")
+    __slots__ = ("_drain", "cursor", "ended", "expires_at", "form", "id", "opened_at", "receives_events", "transport")
 
     def __init__(self, transport: Sink, form: Form, *, max_age_s: float, drain: Drain) -> None:
         """Wrap a connection whose handshake is done; `drain` waits until its client has taken most of what it got."""
@@ -76,10 +76,10 @@ class Link(ABC):
         self.form = form
         self.opened_at = asyncio.get_running_loop().time()
         self.expires_at = self.opened_at + max_age_s
-        self.ended: Goodbye | None = None
-        self.place: Callable[[], Cursor | None] | None = None
+        self.ended: Disconnect | None = None
+        self.cursor: Callable[[], Cursor | None] | None = None
         """Says up to where everything was written; None: to the hub's head."""
-        self.is_told = False
+        self.receives_events = False
         """True when the client knows of cursors, and so of events that are not rounds."""
 
     @abstractmethod
@@ -100,10 +100,10 @@ class Link(ABC):
             raise ConnectionResetError("the client has left")
 
     @abstractmethod
-    def say_goodbye(self, goodbye: Goodbye) -> None:
+    def write_disconnect(self, goodbye: Disconnect) -> None:
         """Write the protocol's farewell and let the handler return. Called once; must not block."""
 
-    def end(self, goodbye: Goodbye, *, linger_s: float) -> None:
+    def end(self, goodbye: Disconnect, *, linger_s: float) -> None:
         """End the link: say goodbye now, and cut the connection if the client has not read it within `linger_s`.
 
         Later calls change nothing. Nothing may be written to the transport after this.
@@ -111,6 +111,6 @@ class Link(ABC):
         if self.ended is not None:
             return
         self.ended = goodbye
-        self.say_goodbye(goodbye)
+        self.write_disconnect(goodbye)
         # A client that has stopped reading would otherwise hold its buffer for ever.
         asyncio.get_running_loop().call_later(linger_s, self.transport.abort)

@@ -1,4 +1,4 @@
-"""Bulk replay: the past up to now in batches, oldest first, as fast as the client takes them.
+"""BulkReplay replay: the past up to now in batches, oldest first, as fast as the client takes them.
 
 Owns what the method ``Replay`` yields, and that it ends: at the head of the log as it was at the call, where rounds are
 gone, or where the log stays away. How the log is read (in pages of which all replays together hold few, one ahead, in
@@ -18,7 +18,7 @@ from relay.history.budget import FEW
 from relay.history.held_pages import HeldPages
 from relay.history.history import History, LogChanged, Stretch
 from relay.history.start import hello, resume
-from relay.links.registry import Edge
+from relay.links.registry import LinkRegistry
 from relay.live.bounds import Gap, GapReason
 from relay.live.hub import Wanted
 from relay.live.item import Item
@@ -47,36 +47,36 @@ Write = Callable[[str, Sequence[LogEntry]], list[bytes]]
 """Makes what is sent of rounds, as a log of an epoch has them; raises `InvalidRound`."""
 
 
-class Bulk:
+class BulkReplay:
     """One call's way through the past: `locate`, then `batches`."""
 
-    def __init__(self, edge: Edge, history: History, link: RpcLink, want: Wanted, write: Write) -> None:
-        self._edge = edge
+    def __init__(self, registry: LinkRegistry, history: History, link: RpcLink, want: Wanted, write: Write) -> None:
+        self._registry = registry
         self._history = history
         self._hub = history.hub
         self._link = link
         self._want = want
         self._write = write
-        self._era = self._hub.era
+        self._generation = self._hub.generation
         self._pages = HeldPages(history)
         self._limit = READ_AT_ONCE  # rounds to read at a time: few for a client that stalls, so that it costs no memory
         self._releasing: asyncio.Task[None] | None = None
         self._position = self._head = 0  # all that is wanted up to the one was yielded; the other is the end
-        self._misses = False  # whether what is gone right after the place is missed
+        self._misses = False  # whether what is gone right after the cursor is missed
 
     async def locate(self, after: Cursor | None) -> None:
-        """Find the place to begin, after a cursor or at the oldest round, and tell how whole the answer will be.
+        """Find the cursor to begin, after a cursor or at the oldest round, and tell how whole the answer will be.
 
         Raises:
             LogUnavailable: The log does not answer.
         """
-        self._era = self._hub.era
+        self._generation = self._hub.generation
         bounds = await self._history.bounds(after)
         position, gap = (bounds.first - 1, None) if after is None else resume(after, bounds)
         self._position, self._head = position, bounds.head
         self._misses = after is not None
         self._history.stats.cold += 1
-        self._link.place = self._place
+        self._link.cursor = self._cursor
         self._link.tell(hello(bounds, complete=gap is None))
         if gap is not None:
             self._tell(gap)
@@ -94,11 +94,11 @@ class Bulk:
                     if self._limit == READ_AT_ONCE and stretch.covered_to < self._head:
                         self._pages.read_ahead(stretch.covered_to, self._want.games, limit=READ_AT_ONCE)
                     for at in range(0, len(stretch.entries), _SLICE):
-                        batch, place = await self._batch(stretch, at)
-                        # A goodbye named the place before this batch; and a log that is gone has no places any more.
-                        if not self._goes_on() or self._era != self._hub.era:
+                        batch, cursor = await self._batch(stretch, at)
+                        # A goodbye named the cursor before this batch; and a log that is gone has no cursors any more.
+                        if not self._goes_on() or self._generation != self._hub.generation:
                             break
-                        self._position = min(place, self._head)
+                        self._position = min(cursor, self._head)
                         if not batch:
                             continue
                         stats.rounds += len(batch)
@@ -117,10 +117,10 @@ class Bulk:
             stats.active -= 1
             self._pages.drop()
         if self._link.ended is None:
-            self._edge.hub.end(self._link, CloseReason.COMPLETED, retry_ms=0)
+            self._registry.hub.end(self._link, CloseReason.COMPLETED, retry_ms=0)
 
     async def _batch(self, stretch: Stretch, at: int) -> tuple[list[bytes], int]:
-        """Make a batch of a stretch's entries from `at` on, when it is this replay's turn; return it and its place."""
+        """Make a batch of a stretch's entries from `at` on, when it is this replay's turn; return it and its cursor."""
         entries = stretch.entries[at : at + _SLICE]
         async with self._history.turn:
             batch = _written(stretch.epoch, entries, self._want, self._head, self._write)
@@ -138,14 +138,14 @@ class Bulk:
         return self._link.ended is None and self._position < self._head
 
     async def _read(self, held: AsyncExitStack) -> Stretch | None:
-        """Return what follows the place, `held`; None when the link was ended, or there is nothing up to a nearer end.
+        """Return what follows the cursor, `held`; None when the link was ended, or there is nothing up to a nearer end.
 
         While the log is away, this waits, but not longer than `PATIENCE_S`.
         """
         backoff, began = Backoff(*_PAUSE_S), asyncio.get_running_loop().time()
         while self._goes_on():
             await held.aclose()  # what was read in vain
-            if self._era != self._hub.era:
+            if self._generation != self._hub.generation:
                 self._begin_anew()
                 continue
             try:
@@ -165,7 +165,7 @@ class Bulk:
             except LogError as error:
                 why = str(error)
             if asyncio.get_running_loop().time() > began + PATIENCE_S:
-                self._edge.end(self._link, CloseReason.LOG_UNAVAILABLE)
+                self._registry.end(self._link, CloseReason.LOG_UNAVAILABLE)
             elif self._goes_on():
                 wait_s = backoff.next_s()
                 log.warning("replay_waits", link=self._link.id, error=why, retry_s=round(wait_s, 2))
@@ -174,19 +174,19 @@ class Bulk:
 
     def _begin_anew(self) -> None:
         """The log is another one now, or has lost its tail: what there was of it before is a gap."""
-        bounds, before, self._era = self._hub.bounds, self._era, self._hub.era
+        bounds, before, self._generation = self._hub.bounds, self._generation, self._hub.generation
         if before.epoch != bounds.epoch:
-            place = Cursor(before.epoch, self._position)
-            self._tell(Gap(place, bounds.at(bounds.first - 1), GapReason.REBUILT))
+            cursor = Cursor(before.epoch, self._position)
+            self._tell(Gap(cursor, bounds.at(bounds.first - 1), GapReason.REBUILT))
             return
         self._head = min(self._head, *self._hub.ends[before.losses :])
         if self._position > self._head:
             self._tell(Gap(bounds.at(self._head), bounds.at(self._position), GapReason.AHEAD))
 
     async def _compare(self) -> None:
-        """Set the place against what the log holds now: what was its head may have been purged."""
-        bounds = await self._history.bounds(self._place())
-        _, gap = resume(self._place(), bounds)
+        """Set the cursor against what the log holds now: what was its head may have been purged."""
+        bounds = await self._history.bounds(self._cursor())
+        _, gap = resume(self._cursor(), bounds)
         if gap is not None:
             self._tell(gap)
         self._head = min(self._head, bounds.head)
@@ -197,8 +197,8 @@ class Bulk:
         log.info("gap_told", link=self._link.id, reason=gap.reason, begin=str(gap.begin), end=str(gap.end))
         self._link.tell(gap.event())
 
-    def _place(self) -> Cursor:
-        return Cursor(self._era.epoch, self._position)
+    def _cursor(self) -> Cursor:
+        return Cursor(self._generation.epoch, self._position)
 
 
 def _written(epoch: str, entries: Sequence[LogEntry], want: Wanted, head: int, write: Write) -> list[bytes]:

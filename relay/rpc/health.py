@@ -27,7 +27,7 @@ _WATCH_S: Final = 0.25
 _Answer = health_pb2.HealthCheckResponse
 
 
-class Health:
+class HealthService:
     """Answers probes and watchers. They need no key: a platform asks before anyone has one."""
 
     def __init__(self, obstacle: Callable[[], str | None]) -> None:

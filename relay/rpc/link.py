@@ -10,7 +10,7 @@ from dataclasses import replace
 from relay.history.start import Start
 from relay.live.encode import Form
 from relay.live.hub import Hub
-from relay.live.link import CloseReason, Drain, Goodbye, Link, Sink
+from relay.live.link import CloseReason, Disconnect, Drain, Link, Sink
 from relay.rpc.convert import gap_message
 from relay.rpc.sink import MessageSink
 from relay.rpc.status import Ending, Metadata, ending_of_gap, ending_of_goodbye, metadata_of
@@ -39,9 +39,9 @@ class RpcLink(Link):
 
         For a stream that is live at once, this is called in the turn in which it became so.
         """
-        if start.is_live:  # it has a place before it has a round, should it end before one matches
+        if start.is_live:  # it has a cursor before it has a round, should it end before one matches
             return (("head-cursor", str(self._hub.head)),)
-        return metadata_of(await self.hello) if start.is_told else ()
+        return metadata_of(await self.hello) if start.receives_events else ()
 
     def heartbeat(self) -> bool:
         return True
@@ -60,7 +60,7 @@ class RpcLink(Link):
         """Write the message that stands for lost rounds."""
         raise AssertionError("only of links that allow gaps")
 
-    def say_goodbye(self, goodbye: Goodbye) -> None:
+    def write_disconnect(self, goodbye: Disconnect) -> None:
         if not self.hello.done():
             self.hello.set_result({})
         if not self._over.done():
@@ -93,12 +93,12 @@ class GrpcLink(RpcLink):
         message = gap_message(event).SerializeToString()
         self.sink.write(Messages((message,), len(message)))
 
-    def say_goodbye(self, goodbye: Goodbye) -> None:
-        super().say_goodbye(goodbye)
+    def write_disconnect(self, goodbye: Disconnect) -> None:
+        super().write_disconnect(goodbye)
         self.sink.close()
 
     @property
     def ending(self) -> Ending | None:
         if self.ended is not None and self.sink.is_cut and self.sink.has_lost:
-            return ending_of_goodbye(replace(self.ended, cursor=None))  # the place is behind what never got through
+            return ending_of_goodbye(replace(self.ended, cursor=None))  # the cursor is behind what never got through
         return super().ending

@@ -16,9 +16,9 @@ from relay.errors import BadRequest, TooManyCalls
 from relay.history.history import History
 from relay.history.query import DEFAULT_LIMIT, MAX_LIMIT, Query, look_back
 from relay.history.start import Start
-from relay.links.registry import Edge
+from relay.links.registry import LinkRegistry
 from relay.live.hub import Wanted
-from relay.rpc.bulk import Bulk, Write
+from relay.rpc.bulk import BulkReplay, Write
 from relay.rpc.convert import read_cursor, read_filter, read_start, read_times, round_message
 from relay.rpc.link import RpcLink
 from relay.rpc.wire import round_bytes
@@ -50,10 +50,10 @@ class Subscription(NamedTuple):
 
 
 class Methods:
-    """The service's methods on one edge, and its limits."""
+    """The service's methods on one registry, and its limits."""
 
-    def __init__(self, edge: Edge, history: History, catalogue: Catalogue, settings: GrpcSettings) -> None:
-        self._edge = edge
+    def __init__(self, registry: LinkRegistry, history: History, catalogue: Catalogue, settings: GrpcSettings) -> None:
+        self._registry = registry
         self._history = history
         self._catalogue = catalogue
         self._answers = settings.answers
@@ -76,10 +76,10 @@ class Methods:
     async def answer(self, request: Message, grant: Grant) -> Message:
         """Answer a request of one of `UNARY`; raise what any protocol raises for it, or `TooManyCalls`."""
         if self._answering >= self._answers:
-            raise TooManyCalls(self._edge.admission.spread_ms())
+            raise TooManyCalls(self._registry.admission.spread_ms())
         self._answering += 1
         try:
-            async with self._edge.feed.listening():
+            async with self._registry.feed.listening():
                 if isinstance(request, pb.GetLatestRequest):
                     return self._latest(request, grant)
                 if isinstance(request, pb.GetHistoryRequest):
@@ -101,7 +101,7 @@ class Methods:
             slugs = [_given("game_slugs", slug) for slug in request.game_slugs]
             want = want._replace(games=named_games(self._catalogue, grant.games, slugs))
         after = read_cursor(request.after)
-        bulk = Bulk(self._edge, self._history, link, want, write)
+        bulk = BulkReplay(self._registry, self._history, link, want, write)
         await bulk.locate(after)
         return bulk.batches()
 

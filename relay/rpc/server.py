@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha import reflection
 
 from relay.config.sections import GrpcSettings
 from relay.errors import StartError
-from relay.rpc.health import HEALTH, Health
+from relay.rpc.health import HEALTH, HealthService
 from relay.rpc.methods import SERVICE
 from relay.rpc.tls import credentials
 from relay.rpc.write_hint import enable
@@ -42,7 +42,7 @@ async def listening_grpc(
     """
     enable()
     server = aio.server(
-        handlers=[handler, Health(obstacle).handler()],
+        handlers=[handler, HealthService(obstacle).handler()],
         maximum_concurrent_rpcs=max_links + settings.answers + _OTHER_CALLS,
         options=[
             ("grpc.max_receive_message_length", settings.request_bytes),

@@ -19,7 +19,7 @@ from auth.credentials import find_key
 from auth.tokens import Grant
 from relay.errors import BadRequest
 from relay.history.history import History
-from relay.links.registry import Edge
+from relay.links.registry import LinkRegistry
 from relay.links.session import Session
 from relay.live.link import CloseReason
 from relay.rpc.link import GrpcLink
@@ -41,10 +41,10 @@ if TYPE_CHECKING:  # generic only for the type checker
 
 
 class DataStream:
-    """The service on one edge."""
+    """The service on one registry."""
 
-    def __init__(self, edge: Edge, history: History, catalogue: Catalogue, methods: Methods) -> None:
-        self._edge = edge
+    def __init__(self, registry: LinkRegistry, history: History, catalogue: Catalogue, methods: Methods) -> None:
+        self._registry = registry
         self._history = history
         self._catalogue = catalogue
         self._methods = methods
@@ -108,9 +108,9 @@ class DataStream:
     @asynccontextmanager
     async def _carrying(self, context: "Context", grant: Grant, *, allow_gap: bool = False) -> AsyncIterator[GrpcLink]:
         """Have a place and a link for as long as the block runs; then the client is told how the link ended."""
-        async with self._edge.place("grpc"):
+        async with self._registry.permit("grpc"):
             link = self._link(allow_gap=allow_gap)
-            with self._edge.open(link, key_id=grant.key_id, protocol="grpc"):
+            with self._registry.open(link, key_id=grant.key_id, protocol="grpc"):
                 try:
                     yield link
                 except asyncio.CancelledError:
@@ -122,20 +122,20 @@ class DataStream:
                     if ending_of(error) is not None:
                         raise
                     log.exception("call_failed", link=link.id)
-                    self._edge.end(link, CloseReason.FAILED)
+                    self._registry.end(link, CloseReason.FAILED)
         await _end(context, link)
 
     def _grant(self, context: "Context") -> Grant:
         pairs = [(key, value) for key, value in context.invocation_metadata() or () if isinstance(value, str)]
         metadata = CIMultiDict(pairs)
         presented = find_key(metadata, {}, allow_query=False)
-        return self._edge.admission.grant(presented, origin=metadata.get("origin"))
+        return self._registry.admission.grant(presented, origin=metadata.get("origin"))
 
     def _link(self, *, allow_gap: bool = False) -> GrpcLink:
         task = asyncio.current_task()
         if task is None:
             raise AssertionError("calls run in tasks")
-        return GrpcLink(self._edge.hub, task.cancel, max_age_s=self._edge.age_limit_s(), allow_gap=allow_gap)
+        return GrpcLink(self._registry.hub, task.cancel, max_age_s=self._registry.age_limit_s(), allow_gap=allow_gap)
 
 
 async def _end(context: "Context", link: GrpcLink) -> None:

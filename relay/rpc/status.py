@@ -8,7 +8,7 @@ from grpc import StatusCode
 
 from relay.errors import CursorLost, Unavailable, refusal_of
 from relay.live.bounds import Bounds, GapReason
-from relay.live.link import CloseReason, Goodbye
+from relay.live.link import CloseReason, Disconnect
 from rounds import Cursor
 
 Metadata = tuple[tuple[str, str], ...]
@@ -54,7 +54,7 @@ def ending_of(error: Exception) -> Ending | None:
     return Ending(code, str(error), trailers, refusal.code)
 
 
-def ending_of_goodbye(goodbye: Goodbye) -> Ending:
+def ending_of_goodbye(goodbye: Disconnect) -> Ending:
     """Say how a stream ends that was ended by us, with the rounds whole up to its cursor."""
     reason = goodbye.reason
     if reason is CloseReason.COMPLETED:

@@ -30,7 +30,7 @@ def make_round(number: int, game: str | None = None, extras: str = '{"point":"2.
 
 
 class Source:
-    """Yields rounds 1 to `count`, each with its number as position, and records what is confirmed."""
+    """Yields rounds 1 to `count`, each with its number as offset, and records what is confirmed."""
 
     def __init__(self, count: int, *, start: int = 1, batch: int = 100, pause_after: int | None = None) -> None:
         self.rounds = [make_round(number) for number in range(start, start + count)]
@@ -50,16 +50,16 @@ class Source:
             self.yielded += len(batch)
             yield [Captured(round_, round_.round_id) for round_ in batch]
 
-    def confirm(self, position: int) -> None:
-        self.confirmed.append(position)
+    def confirm(self, offset: int) -> None:
+        self.confirmed.append(offset)
         task = asyncio.create_task(self._tell())
         self._notify.add(task)
         task.add_done_callback(self._notify.discard)
 
-    async def confirmed_to(self, position: int) -> None:
-        """Wait until everything up to `position` is confirmed."""
+    async def confirmed_to(self, offset: int) -> None:
+        """Wait until everything up to `offset` is confirmed."""
         async with self._changed:
-            await self._changed.wait_for(lambda: bool(self.confirmed) and self.confirmed[-1] >= position)
+            await self._changed.wait_for(lambda: bool(self.confirmed) and self.confirmed[-1] >= offset)
 
     def resume(self) -> None:
         """Go on after ``pause_after``."""

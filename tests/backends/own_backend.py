@@ -10,7 +10,7 @@ Item = Captured[int] | Rejected[int]
 
 
 class Lines:
-    """Reads rounds as JSON, one a line, from the option ``text``. Its position is the number of lines read."""
+    """Reads rounds as JSON, one a line, from the option ``text``. Its offset is the number of lines read."""
 
     def __init__(self, options: Mapping[str, object], context: BackendContext) -> None:
         match dict(options):
@@ -28,16 +28,16 @@ class Lines:
         yield  # connect before, disconnect after
 
     async def read(self) -> AsyncIterator[Sequence[Item]]:
-        for position in range(self.confirmed, len(self._lines)):
-            yield [self._item(self._lines[position], position + 1)]
+        for offset in range(self.confirmed, len(self._lines)):
+            yield [self._item(self._lines[offset], offset + 1)]
 
-    def confirm(self, position: int) -> None:
-        self.confirmed = position
+    def confirm(self, offset: int) -> None:
+        self.confirmed = offset
 
-    def _item(self, line: str, position: int) -> Item:
+    def _item(self, line: str, offset: int) -> Item:
         try:
             round_ = Round.parse(line)
             self._catalogue.game(round_.game_slug)
         except (InvalidRound, LookupError) as error:
-            return Rejected(f"line {position}", str(error), line.encode()[: 64 << 10], position)
-        return Captured(round_, position)
+            return Rejected(f"line {offset}", str(error), line.encode()[: 64 << 10], offset)
+        return Captured(round_, offset)

@@ -109,7 +109,7 @@ async def test_what_was_confirmed_does_not_come_again_and_what_follows_does(case
     await case.append(31, 40)
     backend = case.make()
     async with reading(backend) as items:
-        backend.confirm((await take(items, 40))[29].position)
+        backend.confirm((await take(items, 40))[29].offset)
     async with reading(case.make()) as items:
         assert ids(await take(items, 10)) == list(range(31, 41))
 
@@ -120,7 +120,7 @@ async def test_confirming_a_part_loses_none_of_the_rest(case: Case) -> None:
     await case.append(11, 30)
     backend = case.make()
     async with reading(backend) as items:
-        backend.confirm((await take(items, 30))[14].position)
+        backend.confirm((await take(items, 30))[14].offset)
     async with reading(case.make()) as items:
         again: list[int] = []
         while not again or again[-1] != 30:
@@ -144,8 +144,8 @@ async def test_same_position_may_be_confirmed_again_and_leaving_is_quick(case: C
     backend = case.make()
     async with asyncio.timeout(WAIT_S):
         async with reading(backend) as items:
-            position = (await take(items, 5))[-1].position
-            backend.confirm(position)
-            backend.confirm(position)
+            offset = (await take(items, 5))[-1].offset
+            backend.confirm(offset)
+            backend.confirm(offset)
             left_at = asyncio.get_running_loop().time()
     assert asyncio.get_running_loop().time() - left_at < 5

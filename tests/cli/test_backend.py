@@ -3,9 +3,9 @@
 import pytest
 
 from backends.contract import BackendError
-from backends.postgres.admin import care_of
+from backends.postgres.admin import admin_of
 from backends.registry import known_backends
-from relay.commands.backend import CARED_FOR
+from relay.commands.backend import WITH_ADMIN
 from tests.cli.command import assert_one_line, run
 
 pytestmark = pytest.mark.service
@@ -40,9 +40,9 @@ def test_commands_are_for_every_backend_that_has_a_care() -> None:
     cared_for = []
     for name in known_backends():
         try:
-            care_of(name, {"dsn": "postgresql://127.0.0.1/test"})
+            admin_of(name, {"dsn": "postgresql://127.0.0.1/test"})
         except BackendError:
             continue
         cared_for.append(name)
 
-    assert tuple(cared_for) == CARED_FOR
+    assert tuple(cared_for) == WITH_ADMIN

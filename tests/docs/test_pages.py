@@ -18,7 +18,7 @@ from relay.http.rest import HISTORY_PARAMETERS
 from relay.http.websocket import frames
 from relay.http.websocket.link import CLOSE_CODES
 from relay.links.messages import Action, ClientMessage
-from relay.live.link import CloseReason, Goodbye
+from relay.live.link import CloseReason, Disconnect
 from relay.rpc.status import ending_of, ending_of_goodbye
 from rounds import Catalogue
 from tests.clients.tools import ROOT
@@ -89,7 +89,7 @@ def test_status_of_an_end_is_as_explained(reason: str) -> None:
     """gRPC's names."""
     rows = {words(row[0])[0]: row for row in table(text_of("errors.md"), "reason")}
 
-    assert words(rows[reason][2]) == [ending_of_goodbye(Goodbye(CloseReason(reason), None, 0)).code.name]
+    assert words(rows[reason][2]) == [ending_of_goodbye(Disconnect(CloseReason(reason), None, 0)).code.name]
 
 
 def test_status_of_a_full_relay_is_as_explained() -> None:

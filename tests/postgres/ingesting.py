@@ -37,7 +37,7 @@ class Reading:
                         if isinstance(item, Captured):
                             self.ids.append(item.round.round_id)
                     if self._confirms:
-                        self._backend.confirm(batch[-1].position)
+                        self._backend.confirm(batch[-1].offset)
                     self._news.notify_all()
         finally:
             await stream.aclose()  # type: ignore[attr-defined]

@@ -65,7 +65,7 @@ class Reader:
         """Confirm what came, and from now on at once."""
         self._confirm = True
         if self.items:
-            self.backend.confirm(self.items[-1].position)
+            self.backend.confirm(self.items[-1].offset)
 
     def stop_taking(self) -> None:
         """Take no further batch, as a publisher that is full does."""
@@ -79,7 +79,7 @@ class Reader:
             self.items += batch
             self.batches.append(len(batch))
             if self._confirm:
-                self.backend.confirm(batch[-1].position)
+                self.backend.confirm(batch[-1].offset)
             self._changed.set()
             await self._gate.wait()
 

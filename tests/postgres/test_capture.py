@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from backends.contract import Captured, Rejected
 from backends.postgres.options import PostgresOptions
-from backends.postgres.replication.capture import Capture, ColumnMissing, Item, TableRenamed, WalPosition
+from backends.postgres.replication.capture import Capture, ColumnMissing, Item, TableRenamed, WalOffset
 from backends.postgres.replication.protocol.pgoutput import InvalidMessage
 from rounds import Catalogue
 from tests.postgres import wal_frames as frames
@@ -32,7 +32,7 @@ def ids(items: list[Item]) -> list[int]:
 
 
 def lsns(items: list[Item]) -> list[int]:
-    return [item.position.lsn for item in items]
+    return [item.offset.lsn for item in items]
 
 
 def test_last_row_alone_carries_the_end_of_its_transaction() -> None:
@@ -59,11 +59,11 @@ def test_half_a_transaction_is_never_confirmed() -> None:
     first, second, third = items_of(capture, frames.relation(), *frames.transaction(200, 1, 2, 3))
     capture.feed([frames.keepalive(900)])
 
-    capture.confirm(second.position)
+    capture.confirm(second.offset)
     assert capture.confirmed_lsn == START
-    capture.confirm(third.position)
+    capture.confirm(third.offset)
     assert capture.confirmed_lsn == 900
-    assert first.position == second.position
+    assert first.offset == second.offset
 
 
 def test_keepalive_counts_only_when_nothing_is_under_way() -> None:
@@ -76,7 +76,7 @@ def test_keepalive_counts_only_when_nothing_is_under_way() -> None:
     assert capture.confirmed_lsn == START  # inside a transaction: the server knows 150 already and keeps it
     (item,) = items_of(capture, frames.commit(200))
     assert capture.confirmed_lsn == START
-    capture.confirm(item.position)
+    capture.confirm(item.offset)
     assert capture.confirmed_lsn == 208
 
 
@@ -140,7 +140,7 @@ def test_any_breaks_lose_and_double_nothing(sizes: list[int], breaks: list[int],
         items = items_of(capture, frames.relation(), *rest[:length])
         got += ids(items)
         if confirmed := items[: choose.draw(st.integers(0, len(items)))]:
-            capture.confirm(confirmed[-1].position)
+            capture.confirm(confirmed[-1].offset)
         assert capture.confirmed_lsn in ends
 
     assert got == list(range(1, total + 1))
@@ -152,11 +152,11 @@ def test_failover_makes_old_positions_worthless() -> None:
     (item,) = items_of(capture, frames.relation(), *frames.transaction(9000, 1))
     capture.begin_history(500)
 
-    capture.confirm(item.position)
+    capture.confirm(item.offset)
 
     assert capture.confirmed_lsn == 500
     (again,) = items_of(capture, frames.relation(), *frames.transaction(600, 1))
-    assert again.position == WalPosition(2, 608) > item.position
+    assert again.offset == WalOffset(2, 608) > item.offset
 
 
 def test_row_that_is_no_round_takes_part_in_order() -> None:

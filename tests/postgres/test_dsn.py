@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.contract import InvalidOptions, SourceError
-from backends.postgres.admin import care_of
+from backends.postgres.admin import admin_of
 from backends.postgres.dsn import Dsn, NotForAsyncpg
 from backends.postgres.options import PostgresOptions
-from backends.postgres.replication.protocol.connection import Link
+from backends.postgres.replication.protocol.connection import ReplicationConnection
 from tests.postgres.ingesting import notify_backend, reading, set_up_notify
 from tests.postgres.reading import make_backend
 from tests.postgres.reading import reading as replication_reading
@@ -111,7 +111,7 @@ async def test_every_common_parameter_and_a_second_host_work_for_both_backends_a
     await set_up_notify(postgres)
     dsn = f"postgresql://postgres@127.0.0.1:{unused_tcp_port},127.0.0.1:{postgres.port}/postgres?{PARAMETERS}"
     for name in ("postgres-notify", "postgres-replication"):
-        care = care_of(name, {"dsn": dsn})
+        care = admin_of(name, {"dsn": dsn})
         await care.set_up(None)
         assert not [finding.text for finding in await care.check() if finding.verdict == "failure"]
     async with reading(notify_backend(postgres, dsn=dsn)) as found:
@@ -130,7 +130,7 @@ async def test_drivers_agree_on_each_parameter_that_is_passed_on(postgres: Postg
     query = (
         "SELECT current_user::text AS who, current_database()::text AS which, current_setting('statement_timeout') AS t"
     )
-    link = await Link.connect(options, replication=False)
+    link = await ReplicationConnection.connect(options, replication=False)
     (by_libpq,) = await link.query(query, 5)
     await link.close()
     connection = await asyncpg.connect(**options.target.for_asyncpg(5).arguments)
@@ -142,6 +142,6 @@ async def test_drivers_agree_on_each_parameter_that_is_passed_on(postgres: Postg
 @pytest.mark.service
 async def test_refused_parameter_is_a_sentence_of_the_command(postgres: PostgresServer) -> None:
     """No traceback, no refusal of the server: which parameter, and what else."""
-    care = care_of("postgres-notify", {"dsn": f"{postgres.dsn()}?channel_binding=require"})
+    care = admin_of("postgres-notify", {"dsn": f"{postgres.dsn()}?channel_binding=require"})
     with pytest.raises(SourceError, match=r"channel_binding=require.*sslmode=verify-full"):
         await care.check()

@@ -12,7 +12,7 @@ import pytest
 
 from backends.backlog import BacklogWatch
 from backends.contract import Backend
-from backends.ingest.instrumented import Observed
+from backends.ingest.instrumented import Instrumented
 from backends.ingest.metrics import IngestMetrics
 from backends.ingest.process import watched_ingest
 from backends.ingest.settings import IngestSettings
@@ -92,7 +92,7 @@ async def test_busy_port_is_one_sentence_with_the_setting(postgres: PostgresServ
     """The operator is told which variable to change."""
     busy = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
     backend = notify_backend(postgres)
-    metrics = IngestMetrics(Observed(backend), "postgres-notify", BacklogWatch(backend))
+    metrics = IngestMetrics(Instrumented(backend), "postgres-notify", BacklogWatch(backend))
     settings = IngestSettings(host="127.0.0.1", port=busy.sockets[0].getsockname()[1])
     with pytest.raises(StartError, match="RELAY_INGEST_PORT"):
         async with exposing(settings)(metrics):
@@ -202,7 +202,7 @@ def test_no_state_of_a_slot_that_gives_nothing_counts_as_ready(state: SlotState)
     class Source:
         status = SimpleNamespace(state=state)
 
-    observed: Observed[Any] = Observed(Source())  # type: ignore[arg-type]
+    observed: Instrumented[Any] = Instrumented(Source())  # type: ignore[arg-type]
     observed.is_open = True
     obstacle = IngestMetrics(observed, "postgres-replication", BacklogWatch(Source())).obstacle()
     assert obstacle == ("log_stuck" if state is SlotState.LEFT else f"source_{state}")

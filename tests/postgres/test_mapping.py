@@ -123,11 +123,11 @@ def test_rows_with_any_extras_and_moment_are_valid_rounds(extras: dict[str, obje
 
 
 def test_rejected_row_is_kept_to_a_limit() -> None:
-    rejected = MAPPER.reject(("7", "x" * 500, None, None, "y" * (RAW_BYTES * 2)), "no", position=3)
+    rejected = MAPPER.reject(("7", "x" * 500, None, None, "y" * (RAW_BYTES * 2)), "no", offset=3)
 
     assert rejected.key == f"public.rounds:{'x' * 64}:7"
     assert len(rejected.raw) == RAW_BYTES
-    assert rejected.position == 3
+    assert rejected.offset == 3
 
 
 # --- options ---------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from backends.contract import SourceError
-from backends.postgres.admin import care_of
+from backends.postgres.admin import admin_of
 from tests.backends.harness import Wire
 from tests.postgres.ingesting import notify_backend, reading, set_up_notify, until
 from tests.postgres.pooler import PROGRAM, pooler_before
@@ -231,7 +231,7 @@ async def test_pooler_in_transaction_mode_is_named_and_can_be_polled_through(
                 await rounds_table.insert_rounds(number, number)
                 await found.reach(number)
         assert found.ids == list(range(1, 24))
-        care = care_of("postgres-notify", {"dsn": dsn, "notify": False})
+        care = admin_of("postgres-notify", {"dsn": dsn, "notify": False})
         assert [finding.text for finding in await care.check() if finding.verdict == "failure"] == []
         assert (await care.status())["lag"] == "0 rows"
         connection = await asyncpg.connect(dsn, statement_cache_size=0)

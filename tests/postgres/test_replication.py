@@ -42,7 +42,7 @@ async def test_committed_rows_come_as_rounds_in_commit_order(any_postgres: Postg
         await first.close()
         await second.close()
         await reader.seen(4)
-        end = reader.items[-1].position.lsn
+        end = reader.items[-1].offset.lsn
         assert await wait_for_sql(server, CONFIRMED, lambda lsn: lsn >= end)
 
     assert reader.ids == [2, 4, 1, 3]
@@ -63,14 +63,14 @@ async def test_rows_of_one_copy_are_confirmed_together(postgres: PostgresServer)
         await connection.execute("UPDATE rounds SET finished_at = now()")
         await connection.close()
         await reader.seen(500)
-        reader.backend.confirm(reader.items[498].position)
+        reader.backend.confirm(reader.items[498].offset)
         half = reader.backend.status.confirmed_lsn
 
-    assert len({item.position for item in reader.items[:499]}) == 1
-    assert reader.items[499].position > reader.items[498].position
+    assert len({item.offset for item in reader.items[:499]}) == 1
+    assert reader.items[499].offset > reader.items[498].offset
     async with reading(make_backend(postgres)) as again:
         await again.seen(500)
-        assert again.items[-1].position.lsn > half
+        assert again.items[-1].offset.lsn > half
     assert [item.key for item in again.rejected] == [item.key for item in reader.rejected]
 
 
@@ -252,7 +252,7 @@ async def test_place_does_not_move_over_what_is_not_stored(postgres: PostgresSer
             "SELECT write_lsn - '0/0'::pg_lsn FROM pg_stat_replication",
             lambda lsn: lsn is not None and lsn >= row[0],
         )
-        assert (await postgres.fetch(CONFIRMED))[0][0] < reader.items[0].position.lsn
+        assert (await postgres.fetch(CONFIRMED))[0][0] < reader.items[0].offset.lsn
         await transaction.commit()
         await connection.close()
         await reader.seen(2)
@@ -277,7 +277,7 @@ async def test_leaving_tells_the_server_the_last_place(any_postgres: PostgresSer
         await any_postgres.insert_rounds(1, 5)
         await reader.seen(5)
         reader.confirm_all()
-    assert (await any_postgres.fetch(CONFIRMED))[0][0] >= reader.items[-1].position.lsn
+    assert (await any_postgres.fetch(CONFIRMED))[0][0] >= reader.items[-1].offset.lsn
 
 
 # --- set-up ----------------------------------------------------------------------------------------------------------

@@ -216,7 +216,7 @@ async def test_restored_backup_is_read_from_its_own_place(postgres: PostgresServ
             await server.insert_rounds(6001, 6003)
             await reader.until(lambda: reader.ids[-3:] == [6001, 6002, 6003])
             assert "source_changed" in events
-            assert reader.items[-1].position > reader.items[4999].position
+            assert reader.items[-1].offset > reader.items[4999].offset
 
 
 async def test_large_rows_over_tls_do_not_stall(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from backends.contract import InvalidOptions, SourceError
-from backends.postgres.admin import Verdict, care_of, run_sql
+from backends.postgres.admin import Verdict, admin_of, run_sql
 from tests.postgres.ingesting import notify_backend, reading
 from tests.postgres.reading import make_backend
 from tests.postgres.reading import reading as replication_reading
@@ -20,7 +20,7 @@ def options_of(server: PostgresServer, **more: object) -> dict[str, object]:
 
 
 async def failures(name: str, options: dict[str, object]) -> list[str]:
-    return [finding.text for finding in await care_of(name, options).check() if finding.verdict is Verdict.FAILURE]
+    return [finding.text for finding in await admin_of(name, options).check() if finding.verdict is Verdict.FAILURE]
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -30,7 +30,7 @@ async def test_set_up_makes_every_check_pass_and_tear_down_leaves_nothing(
     """What is made is all that is needed, and all of it goes again; on every version."""
     server = any_postgres
     await server.make_rounds_table()
-    care = care_of(name, options_of(server))
+    care = admin_of(name, options_of(server))
     assert any("stream-relay backend setup" in text for text in await failures(name, options_of(server)))
 
     await care.set_up(None)
@@ -50,7 +50,7 @@ async def test_role_without_rights_is_told_which_and_set_up_grants_them(postgres
     await postgres.make_rounds_table()
     await postgres.execute("CREATE ROLE ingest LOGIN")
     options = options_of(postgres, dsn=postgres.dsn(user="ingest"))
-    care = care_of(name, options)
+    care = admin_of(name, options)
     assert await failures(name, options) != []
 
     await care.acting_as(postgres.dsn()).set_up("ingest")
@@ -63,7 +63,7 @@ async def test_role_without_rights_is_told_which_and_set_up_grants_them(postgres
 async def test_status_of_notify_tells_who_reads_and_how_far_behind(postgres: PostgresServer) -> None:
     """An operator sees whether anybody reads, and how much waits."""
     await postgres.make_rounds_table()
-    care = care_of("postgres-notify", options_of(postgres))
+    care = admin_of("postgres-notify", options_of(postgres))
     await care.set_up(None)
     assert await care.status() == {"state": "never run"}
     async with reading(notify_backend(postgres)) as found:
@@ -83,7 +83,7 @@ async def test_status_of_notify_tells_who_reads_and_how_far_behind(postgres: Pos
 async def test_status_of_replication_tells_how_much_the_server_keeps(postgres: PostgresServer) -> None:
     """Before a disk is full, the number that fills it is there."""
     await postgres.make_rounds_table()
-    care = care_of("postgres-replication", options_of(postgres))
+    care = admin_of("postgres-replication", options_of(postgres))
     assert (await care.status())["state"] == "missing"
     await care.set_up(None)
     await postgres.insert_rounds(1, 100)
@@ -100,7 +100,7 @@ async def test_status_of_a_reader_tells_the_seconds_and_who_it_is(any_postgres: 
     """While somebody reads there is a lag in seconds; while nobody does there is none, and 0 would be a lie."""
     server = any_postgres
     await server.make_rounds_table()
-    care = care_of("postgres-replication", options_of(server))
+    care = admin_of("postgres-replication", options_of(server))
     async with replication_reading(make_backend(server)) as reader:
         await server.insert_rounds(1, 3)
         await reader.seen(3)
@@ -118,7 +118,7 @@ async def test_publication_made_after_the_slot_is_found_refused_and_renewed(any_
     server = any_postgres
     await server.make_rounds_table()
     options = options_of(server)
-    care = care_of("postgres-replication", options)
+    care = admin_of("postgres-replication", options)
     await care.set_up(None)
     await server.insert_rounds(1, 3)
     await server.execute("DROP PUBLICATION stream_relay")
@@ -148,7 +148,7 @@ async def test_publication_made_after_the_slot_is_found_refused_and_renewed(any_
 async def test_slot_with_much_to_read_and_a_publication_changed_since_is_no_fault(any_postgres: PostgresServer) -> None:
     """A publication that was there all along may be altered, and other tables may be busy."""
     await any_postgres.make_rounds_table()
-    care = care_of("postgres-replication", options_of(any_postgres))
+    care = admin_of("postgres-replication", options_of(any_postgres))
     await care.set_up(None)
     await any_postgres.execute("CREATE TABLE other AS SELECT 1 AS n; INSERT INTO other VALUES (2)")
     await any_postgres.execute("ALTER PUBLICATION stream_relay SET (publish = 'insert')")
@@ -160,7 +160,7 @@ async def test_slot_with_much_to_read_and_a_publication_changed_since_is_no_faul
 async def test_slot_is_not_renewed_unless_asked_and_set_up_again_changes_nothing(postgres: PostgresServer) -> None:
     """Run twice, set-up keeps the place: what the slot holds is the only copy of it."""
     await postgres.make_rounds_table()
-    care = care_of("postgres-replication", options_of(postgres))
+    care = admin_of("postgres-replication", options_of(postgres))
     await care.set_up(None)
     place = await postgres.fetch("SELECT confirmed_flush_lsn::text FROM pg_replication_slots")
     await postgres.insert_rounds(1, 3)
@@ -172,7 +172,7 @@ async def test_slot_is_not_renewed_unless_asked_and_set_up_again_changes_nothing
 async def test_notify_has_no_slot_to_renew(postgres: PostgresServer) -> None:
     """The flag of the other backend is refused, not passed over."""
     with pytest.raises(InvalidOptions, match="postgres-notify has no slot"):
-        await care_of("postgres-notify", options_of(postgres)).set_up(None, renew=True)
+        await admin_of("postgres-notify", options_of(postgres)).set_up(None, renew=True)
 
 
 async def test_server_that_cannot_replicate_says_which_setting_to_change(postgres: PostgresServer) -> None:
@@ -193,7 +193,7 @@ async def test_sequence_that_caches_ids_is_a_warning_with_its_remedy(postgres: P
         """CREATE TABLE rounds (round_id bigint GENERATED ALWAYS AS IDENTITY (CACHE 20) PRIMARY KEY,
            game_slug text, finished_at timestamptz, extras jsonb)"""
     )
-    care = care_of("postgres-notify", options_of(postgres))
+    care = admin_of("postgres-notify", options_of(postgres))
     await care.set_up(None)
 
     warnings = [finding.text for finding in await care.check() if finding.verdict is Verdict.WARNING]
@@ -205,7 +205,7 @@ async def test_set_up_that_is_refused_names_the_statement(postgres: PostgresServ
     """Who may not is told what could not be run."""
     await postgres.make_rounds_table()
     await postgres.execute("CREATE ROLE nobody_special LOGIN")
-    care = care_of("postgres-notify", options_of(postgres, dsn=postgres.dsn(user="nobody_special")))
+    care = admin_of("postgres-notify", options_of(postgres, dsn=postgres.dsn(user="nobody_special")))
 
     with pytest.raises(SourceError, match="CREATE SCHEMA IF NOT EXISTS stream_relay"):
         await care.set_up(None)
@@ -214,4 +214,4 @@ async def test_set_up_that_is_refused_names_the_statement(postgres: PostgresServ
 def test_backend_without_set_up_names_those_with_one() -> None:
     """Asking for the set-up of recorded files is answered, not crashed on."""
     with pytest.raises(InvalidOptions, match="postgres-notify, postgres-replication"):
-        care_of("file", {})
+        admin_of("file", {})

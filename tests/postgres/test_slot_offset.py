@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from backends.contract import Kept
-from backends.postgres.replication.capture import Capture, WalPosition
+from backends.contract import KeptOffset
+from backends.postgres.replication.capture import Capture, WalOffset
 from backends.postgres.replication.slot import ReplicationOptions, Slot, SlotLost, SlotState
-from backends.postgres.replication.slot_offset import SlotPlace
+from backends.postgres.replication.slot_offset import SlotOffset
 from rounds import Catalogue
 from tests.postgres import wal_frames as frames
 
@@ -17,20 +17,20 @@ START = 0x100
 
 
 class Memory:
-    """A log that remembers what it is told, in memory. Implements `backends.contract.Places`."""
+    """A log that remembers what it is told, in memory. Implements `backends.contract.SourceOffsets`."""
 
     def __init__(self) -> None:
-        self.stored: WalPosition | None = None
-        self.places: dict[str, Kept] = {}
+        self.stored: WalOffset | None = None
+        self.places: dict[str, KeptOffset] = {}
 
-    async def kept(self, source: str) -> Kept | None:
+    async def kept(self, source: str) -> KeptOffset | None:
         return self.places.get(source)
 
-    async def recall(self, source: str, comes_again: Callable[[str], bool], *, since: Kept | None = None) -> None:
+    async def recall(self, source: str, comes_again: Callable[[str], bool], *, since: KeptOffset | None = None) -> None:
         pass
 
     async def keep(self, source: str, place: str, note: str = "") -> bool:
-        self.places[source] = Kept(place, note, "", 0, 0)
+        self.places[source] = KeptOffset(place, note, "", 0, 0)
         return True
 
     async def newest(self) -> Mapping[str, int]:
@@ -38,7 +38,7 @@ class Memory:
 
     @property
     def lsns(self) -> list[int]:
-        return [int(kept.place, 16) for kept in self.places.values()]
+        return [int(kept.offset, 16) for kept in self.places.values()]
 
 
 def system(name: str = "7001", timeline: str = "1", at: str = "0/FFFF") -> dict[str, str | None]:
@@ -49,21 +49,21 @@ def slot(lsn: int, publication: str = "16390.16384") -> Slot:
     return Slot(lsn, publication, None)
 
 
-async def begun(memory: Memory | None = None) -> tuple[SlotPlace, Capture]:
+async def begun(memory: Memory | None = None) -> tuple[SlotOffset, Capture]:
     """A process that has found its slot at `START`."""
     capture = Capture(OPTIONS, CATALOGUE)
-    place = SlotPlace(capture, OPTIONS)
+    place = SlotOffset(capture, OPTIONS)
     if memory is not None:
         place.attach(memory)
     await place.follow(system(), slot(START))
     return place, capture
 
 
-def received(capture: Capture, commit_lsn: int) -> WalPosition:
+def received(capture: Capture, commit_lsn: int) -> WalOffset:
     """One round, committed there."""
     (item,) = capture.feed([frames.relation(), *frames.transaction(commit_lsn, commit_lsn)])[0]
-    position: WalPosition = item.position
-    return position
+    offset: WalOffset = item.offset
+    return offset
 
 
 async def test_first_stream_begins_where_the_slot_is() -> None:
@@ -80,12 +80,12 @@ async def test_confirmed_round_counts_once_it_stands_in_the_log_with_its_place()
     """A duplicate, or what was rejected, is confirmed too, but no later process would find a place with it."""
     memory = Memory()
     place, capture = await begun(memory)
-    position = received(capture, 0x200)
+    offset = received(capture, 0x200)
 
-    capture.confirm(position)
+    capture.confirm(offset)
     assert place.safe_lsn == START
-    memory.stored = position
-    assert place.safe_lsn == position.lsn
+    memory.stored = offset
+    assert place.safe_lsn == offset.lsn
 
 
 async def test_place_of_an_earlier_server_says_nothing_of_this_one() -> None:
@@ -165,11 +165,11 @@ async def test_another_history_begins_at_the_place_of_its_slot(server: dict[str,
 async def test_stream_that_broke_goes_on_after_what_was_received() -> None:
     """The slot is where it was told to be: nothing is read twice."""
     place, capture = await begun()
-    position = received(capture, 0x200)
+    offset = received(capture, 0x200)
 
     await place.follow(system(), slot(START))
 
-    assert capture.start_lsn == position.lsn
+    assert capture.start_lsn == offset.lsn
 
 
 async def test_publication_made_anew_is_refused() -> None:

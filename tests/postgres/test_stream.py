@@ -5,10 +5,10 @@ import asyncio
 import pytest
 
 from backends.postgres.replication.capture import Capture
-from backends.postgres.replication.protocol.connection import Link, StreamLost
+from backends.postgres.replication.protocol.connection import ReplicationConnection, StreamLost
 from backends.postgres.replication.slot import ReplicationOptions, Slot
-from backends.postgres.replication.slot_offset import SlotPlace
-from backends.postgres.replication.stream import Stream
+from backends.postgres.replication.slot_offset import SlotOffset
+from backends.postgres.replication.stream import ReplicationStream
 from rounds import Catalogue
 from tests.postgres import wal_frames as frames
 
@@ -17,7 +17,7 @@ CATALOGUE = Catalogue.load()
 START = 0x100
 
 
-class Line(Link):
+class Line(ReplicationConnection):
     """A link with nobody at the other end: yields what it is given and keeps what is sent."""
 
     def __init__(self, *given: bytes) -> None:
@@ -42,14 +42,14 @@ def confirmed(frame: bytes | None) -> int:
     return int.from_bytes(frame[9:17])
 
 
-async def make(line: Line, left: asyncio.Event | None = None) -> tuple[Stream, Capture]:
+async def make(line: Line, left: asyncio.Event | None = None) -> tuple[ReplicationStream, Capture]:
     capture = Capture(OPTIONS, CATALOGUE)
-    place = SlotPlace(capture, OPTIONS)
+    place = SlotOffset(capture, OPTIONS)
     await place.follow({"systemid": "7", "timeline": "1", "xlogpos": "0/FFFF"}, Slot(START, "1.2", None))
-    return Stream(line, capture, place, OPTIONS, on_left=(left or asyncio.Event()).set), capture
+    return ReplicationStream(line, capture, place, OPTIONS, on_left=(left or asyncio.Event()).set), capture
 
 
-async def read_all(stream: Stream, line: Line) -> None:
+async def read_all(stream: ReplicationStream, line: Line) -> None:
     while line.given:
         await stream.receive()
 
@@ -60,7 +60,7 @@ async def test_server_hears_soon_of_what_is_stored() -> None:
     stream, capture = await make(line)
     items = capture.feed([frames.relation(), *frames.transaction(0x200, 1), *frames.transaction(0x300, 2)])[0]
     for item in items:
-        capture.confirm(item.position)
+        capture.confirm(item.offset)
         stream.confirmed()
 
     async with asyncio.timeout(5):
@@ -73,7 +73,7 @@ async def test_last_word_is_the_last_place() -> None:
     line = Line()
     stream, capture = await make(line)
     (item,) = capture.feed([frames.relation(), *frames.transaction(0x200, 1)])[0]
-    capture.confirm(item.position)
+    capture.confirm(item.offset)
     stream.confirmed()
     await stream.close()
 

@@ -1,12 +1,12 @@
 """Which rows are given out, and up to which id the server is told that all are stored."""
 
 from backends.postgres.notify.frontier import MIN_ID
-from backends.postgres.notify.table_offset import NotifyPosition, TablePlace
+from backends.postgres.notify.table_offset import NotifyOffset, TableOffset
 
 
-def begun(safe: int = 0, *, old_to: int | None = None) -> TablePlace:
+def begun(safe: int = 0, *, old_to: int | None = None) -> TableOffset:
     """A process that begins after id `safe`, rows up to `old_to` being older than its first start."""
-    place = TablePlace(lookback_ids=100)
+    place = TableOffset(lookback_ids=100)
     place.pass_over(old_to)
     assert place.is_behind(safe)
     place.begin(safe, lowest=safe)
@@ -14,7 +14,7 @@ def begun(safe: int = 0, *, old_to: int | None = None) -> TablePlace:
     return place
 
 
-def give_out(place: TablePlace, *ids: int, is_cut: bool = False) -> list[NotifyPosition]:
+def give_out(place: TableOffset, *ids: int, is_cut: bool = False) -> list[NotifyOffset]:
     """A scan that finds `ids`, all of which go out."""
     news = place.see(ids, is_cut=is_cut)
     return [place.give_out(number) for number in ids if number in news]
@@ -35,8 +35,8 @@ def test_row_counts_once_the_log_has_it() -> None:
 def test_place_stays_below_a_row_that_may_yet_be_committed() -> None:
     """Ids beyond it may be stored; after a restart they come again, and the late one comes at all."""
     place = begun()
-    for position in give_out(place, 1, 3):
-        place.confirm(position)
+    for offset in give_out(place, 1, 3):
+        place.confirm(offset)
     assert place.safe == 1
 
     (late,) = give_out(place, 2)
@@ -46,7 +46,7 @@ def test_place_stays_below_a_row_that_may_yet_be_committed() -> None:
 
 
 def test_ids_that_died_count_when_nothing_is_under_way() -> None:
-    """An id that no row has moves no row's position, and yet must not be waited for at every start."""
+    """An id that no row has moves no row's offset, and yet must not be waited for at every start."""
     place = begun()
     first, third = give_out(place, 1, 3)
     place.frontier.judge([])
@@ -112,7 +112,7 @@ def test_rows_that_a_first_start_passed_over_are_told_from_new_ones_until_the_pl
 
 def test_start_that_passes_over_nothing_after_all() -> None:
     """Where the log ends is known, and rows have come since: they are news however old."""
-    place = TablePlace(lookback_ids=100)
+    place = TableOffset(lookback_ids=100)
     place.pass_over(20)
     place.pass_over(None)
     place.begin(10, lowest=10)
@@ -124,8 +124,8 @@ def test_start_that_passes_over_nothing_after_all() -> None:
 def test_another_process_that_read_on_is_followed() -> None:
     """What the server knows beyond our own place was stored by that process; what it knows of us is nothing new."""
     place = begun()
-    for position in give_out(place, 1, 2):
-        place.confirm(position)
+    for offset in give_out(place, 1, 2):
+        place.confirm(offset)
 
     assert not place.is_behind(1)
     assert not place.is_behind(2)

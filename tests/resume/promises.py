@@ -86,7 +86,7 @@ class Following:
     since_number: int = 0  # the first round that is not too early for `from`
     until_number: int | None = None  # the last round that is not too late for `to`
     last: int | None = None
-    is_told: bool = False
+    receives_events: bool = False
     ended: int | None = None  # place of the answer to `unsubscribe`
     not_mine: set[int] = field(default_factory=set)  # places of what the link was told for other games
     gaps: list[tuple[Cursor, Cursor, str]] = field(default_factory=list)
@@ -110,7 +110,7 @@ class Following:
             assert not self._is_gone(cursor), f"{self.game}: {cursor} came, and a gap covers it: {self.gaps}"
         for cursor in expected:
             # A client that does not know of cursors is told of no gap; it can only miss what is not there.
-            may_lack = self._is_gone(cursor) or (not self.is_told and self.logs.is_purged(cursor))
+            may_lack = self._is_gone(cursor) or (not self.receives_events and self.logs.is_purged(cursor))
             is_due = whole_up_to is not None and self.logs.key(cursor) <= self.logs.key(whole_up_to)
             has_overtaken = bool(keys) and self.logs.key(cursor) < keys[-1]
             if is_due or has_overtaken:
@@ -146,7 +146,7 @@ class Following:
         return any(key(begin) < key(cursor) <= key(end) for begin, end, reason in self.gaps if reason != "ahead")
 
     def _judge_gap(self, begin: Cursor, end: Cursor, reason: str) -> None:
-        assert self.is_told
+        assert self.receives_events
         assert self.logs.key(begin) < self.logs.key(end)
         match reason:
             case "expired":

@@ -12,7 +12,7 @@ from relay.history.start import Start
 from relay.live.bounds import Bounds
 from relay.live.encode import SseBlock
 from relay.live.hub import Hub, Wanted
-from relay.live.link import Goodbye, Link
+from relay.live.link import Disconnect, Link
 from relay.live.ring import Ring
 from roundlog.entry import LogEntry
 from roundlog.reader import Page
@@ -48,7 +48,7 @@ class Client(Link):
         self.taking = taking
         self._taken = asyncio.Event()
         super().__init__(self, SseBlock(chunked=False), max_age_s=60, drain=self._until_taken)
-        self.is_told = True
+        self.receives_events = True
 
     # --- as a transport ------------------------------------------------------------------------------------------
 
@@ -86,7 +86,7 @@ class Client(Link):
     def tell(self, event: Mapping[str, object]) -> None:
         self.came.append(dict(event))
 
-    def say_goodbye(self, goodbye: Goodbye) -> None:
+    def write_disconnect(self, goodbye: Disconnect) -> None:
         """It has gone."""
 
     @property

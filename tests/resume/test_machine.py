@@ -186,7 +186,7 @@ class World:
         """Replay up to a time that has passed: the relay ends it, and then nothing may be missing."""
         moment = utc_text(TEN_O_CLOCK_MS + until_number * 1000)
         client = await self.connect(protocol, games, after=str(after), to=moment)
-        self.follow(client, games, after, begun=0, until_number=until_number, is_told=True)
+        self.follow(client, games, after, begun=0, until_number=until_number, receives_events=True)
         await client.viewer.to_the_end()
         client.judge(whole_up_to=self.logs.head)
         await self.leave(self.clients.index(client))
@@ -291,7 +291,7 @@ class Machine(RuleBasedStateMachine):
             # In the model a purge comes before or after; here, before.
             client = await self.world.connect(protocol, games, from_=moment)
             begin = Cursor(logs.epoch, 0)
-            self.world.follow(client, games, begin, begun=0, since_number=number, is_told=True)
+            self.world.follow(client, games, begin, begun=0, since_number=number, receives_events=True)
 
         if round(share * 100) <= 100:
             self.do(connect())
@@ -315,7 +315,7 @@ class Machine(RuleBasedStateMachine):
         place = self.world.had_by(after)
         can_be_whole = place == after and after.epoch == self.world.logs.epoch
         client = await self.world.connect(protocol, games, min_point=min_point, after=str(after))
-        self.world.follow(client, games, place, begun=0, is_told=True)
+        self.world.follow(client, games, place, begun=0, receives_events=True)
         hello = client.viewer.seen[0]
         if not can_be_whole:
             assert not hello["complete"]
@@ -358,14 +358,14 @@ class Machine(RuleBasedStateMachine):
             if after is not None:
                 if old is not None:
                     old.ended = place
-                self.world.follow(client, [game], self.world.had_by(after), begun=place, is_told=True)
+                self.world.follow(client, [game], self.world.had_by(after), begun=place, receives_events=True)
                 await viewer.until(lambda message: message.get("event") == "hello")
             elif old is None:
-                is_told = any(each.is_told for each in client.following)  # the link is
-                self.world.follow(client, [game], self.world.logs.head, begun=place, is_told=is_told)
+                receives_events = any(each.receives_events for each in client.following)  # the link is
+                self.world.follow(client, [game], self.world.logs.head, begun=place, receives_events=receives_events)
             await client.until_rounds(await self.world.store_markers())
             for each in client.active.values():
-                each.is_told = each.is_told or after is not None
+                each.receives_events = each.receives_events or after is not None
                 if each.game != game:
                     each.not_mine |= set(range(place, len(viewer.seen)))
             await self.world.settle()

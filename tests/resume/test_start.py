@@ -67,7 +67,7 @@ def test_client_that_says_nothing_is_live_and_is_told_nothing() -> None:
     start = Start.parse({"games": "crash", "min_point": "2"})
 
     assert start.is_live
-    assert not start.is_told
+    assert not start.receives_events
 
 
 @pytest.mark.parametrize("sequence", [0, 1, MAX_SEQUENCE])
@@ -76,7 +76,7 @@ def test_every_sequence_that_the_log_can_have_is_read(sequence: int) -> None:
     start = Start.parse({"after": f"k3f9a2-{sequence}"})
 
     assert start.after == Cursor("k3f9a2", sequence)
-    assert start.is_told
+    assert start.receives_events
 
 
 @pytest.mark.parametrize(

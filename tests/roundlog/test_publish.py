@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.msg import Msg
 
-from roundlog.publish import AckParser, Acks, Publish, Refusal, answered, encode, place_header
+from roundlog.publish import AckParser, Acks, ErrorAck, Publish, answered, encode, offset_header
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -21,7 +21,7 @@ def test_publish_is_one_command_with_its_id_and_condition() -> None:
     written = encode(
         [
             Publish(b"rounds.crash", 7, b"crash:1", None, b"", b"{}"),
-            Publish(b"rounds.dice", 8, b"dice:2", b"crash:1", place_header(b"pg:1:A"), b"{...}"),
+            Publish(b"rounds.dice", 8, b"dice:2", b"crash:1", offset_header(b"pg:1:A"), b"{...}"),
         ],
         INBOX,
     )
@@ -40,7 +40,7 @@ class FakeClient:
 
     def __init__(self) -> None:
         self.acks: list[Acks] = []
-        self.refusals: list[Refusal] = []
+        self.refusals: list[ErrorAck] = []
         self.others: list[bytes] = []
         self.pings = 0
 
@@ -103,6 +103,6 @@ def test_every_answer_is_read_however_the_bytes_are_cut(parts: list[bytes], cuts
 @pytest.mark.parametrize("data", [b"", b"{}", b'{"seq":0}', b'{"seq":"x"}', b"\xff", b"[1]"])
 def test_answer_that_is_no_ack_counts_as_refused(data: bytes) -> None:
     """Only a sequence means stored."""
-    refusals: list[Refusal] = []
+    refusals: list[ErrorAck] = []
     answered(Msg(cast("Any", None), "_INBOX.abc.5", "", data), lambda acks: pytest.fail(str(acks)), refusals.append)
     assert [refusal.number for refusal in refusals] == [5]

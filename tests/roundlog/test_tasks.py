@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from roundlog.tasks import ended, heed_cancellation
+from roundlog.tasks import ended, raise_if_cancelled
 
 
 async def deaf(started: asyncio.Event, times: int) -> None:
@@ -34,11 +34,11 @@ async def test_task_that_missed_a_cancellation_can_heed_it_later() -> None:
     started = asyncio.Event()
 
     async def work() -> None:
-        heed_cancellation()  # nobody has asked yet
+        raise_if_cancelled()  # nobody has asked yet
         started.set()
         with pytest.raises(asyncio.CancelledError):
             await asyncio.get_running_loop().create_future()
-        heed_cancellation()
+        raise_if_cancelled()
 
     task = asyncio.create_task(work())
     await started.wait()

@@ -107,7 +107,7 @@ async def test_tail_waits_as_long_as_it_is_told(start_relay: StartRelay) -> None
 
     assert broken.value.wait_s is not None
     assert broken.value.wait_s >= 5
-    assert broken.value.place is None
+    assert broken.value.cursor is None
 
 
 async def test_tail_over_ipv6(start_relay: StartRelay, publish: Publish) -> None:

@@ -1,4 +1,4 @@
-"""Bulk replays that something happens to on their way, over gRPC and through the proxy alike."""
+"""BulkReplay replays that something happens to on their way, over gRPC and through the proxy alike."""
 
 import asyncio
 import shutil

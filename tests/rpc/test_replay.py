@@ -1,4 +1,4 @@
-"""Bulk replay: the whole past in batches, once, in order, as fast as the client reads."""
+"""BulkReplay replay: the whole past in batches, once, in order, as fast as the client reads."""
 
 from contextlib import AsyncExitStack
 from typing import Any

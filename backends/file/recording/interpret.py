@@ -1,4 +1,4 @@
-"""Turn the lines of one file into items with places. Pure: lines in, batches out.
+"""Turn the lines of one file into items with offsets. Pure: lines in, batches out.
 
 Owns which lines become rounds: those that parse, of a game and its type in the catalogue, of the games and times asked
 for.
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from typing import Final
 
 from backends.contract import Captured, Rejected
-from backends.file.offset import Place
+from backends.file.offset import FileOffset
 from backends.file.recording.formats import Parser
 from backends.file.recording.lines import RAW_BYTES, TooLong
 from rounds import Catalogue, InvalidRound, Round, UnknownGame
 
-Item = Captured[Place] | Rejected[Place]
+Item = Captured[FileOffset] | Rejected[FileOffset]
 
 _BATCH: Final = 1000
 """Rounds parsed in one go, some 3 ms, before the event loop gets its turn."""
 
 
 @dataclass(frozen=True)
-class Selection:
+class RecordingSelection:
     """Which rounds of a recording are played."""
 
     catalogue: Catalogue
@@ -37,12 +37,12 @@ class Interpreter:
         self,
         name: str,
         parser: Parser,
-        selection: Selection,
-        start: Place,
+        selection: RecordingSelection,
+        start: FileOffset,
         on_malformed: Callable[[str, int, str, bytes], bool],
     ) -> None:
         """`on_malformed` gets file, line, reason and what the line held; True makes an item of it. It may raise."""
-        self.place = start
+        self.offset = start
         self._name = name
         self._parser = parser
         self._selection = selection
@@ -57,7 +57,7 @@ class Interpreter:
         Raises:
             InvalidHeader: Nothing in this file can be read.
         """
-        done = self.place.line
+        done = self.offset.line
         batch: list[Item] = []
         for line in lines:
             self._line += 1
@@ -105,19 +105,19 @@ class Interpreter:
         low_ms, high_ms = self._selection.span_ms
         return round_ if low_ms <= round_.timestamp < high_ms else None
 
-    def _advance(self, time_ms: int) -> Place:
-        pass_, file, _, played, newest_ms = self.place
+    def _advance(self, time_ms: int) -> FileOffset:
+        pass_, file, _, played, newest_ms = self.offset
         if pass_.first_ms is None:
             pass_.first_ms = time_ms
-        self.place = Place(pass_, file, self._line, played + 1, max(newest_ms, time_ms))
-        return self.place
+        self.offset = FileOffset(pass_, file, self._line, played + 1, max(newest_ms, time_ms))
+        return self.offset
 
-    def _reject(self, line: bytes | TooLong, reason: str) -> Rejected[Place] | None:
+    def _reject(self, line: bytes | TooLong, reason: str) -> Rejected[FileOffset] | None:
         raw = line.head if isinstance(line, TooLong) else line[:RAW_BYTES]
         if not self._on_malformed(self._name, self._line, reason, raw):
             return None
-        self.place = self.place._replace(line=self._line)
-        return Rejected(f"{self._name}:{self._line}", reason, raw, self.place)
+        self.offset = self.offset._replace(line=self._line)
+        return Rejected(f"{self._name}:{self._line}", reason, raw, self.offset)
 
     def _skip(self, line: bytes | TooLong) -> None:
         if not isinstance(line, TooLong):

@@ -1,4 +1,4 @@
-"""Read a recording from a place to its end: file after file, chunk after chunk, in batches of items.
+"""Read a recording from an offset to its end: file after file, chunk after chunk, in batches of items.
 
 Owns the thread that reads, and what happens to lines that are no rounds. Knows nothing of time, loops or state files.
 """
@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 
 from backends.contract import SourceError
-from backends.file.offset import Place
+from backends.file.offset import FileOffset
 from backends.file.recording.formats import FORMATS, Format, InvalidHeader, parser_for
-from backends.file.recording.interpret import Interpreter, Item, Selection
+from backends.file.recording.interpret import Interpreter, Item, RecordingSelection
 from backends.file.recording.lines import LineCutter
 from backends.file.recording.rejects import RejectsFile
-from backends.file.recording.sources import Recording, Stream, open_recording, open_stdin
+from backends.file.recording.sources import Recording, RecordingStream, open_recording, open_stdin
 
 
 class Reader:
@@ -23,7 +23,7 @@ class Reader:
     def __init__(
         self,
         recordings: Sequence[Recording],
-        selection: Selection,
+        selection: RecordingSelection,
         rejects: RejectsFile | None,
         stdin_format: Format | None = None,
         on_read: Callable[[int], None] | None = None,
@@ -34,7 +34,7 @@ class Reader:
         self._rejects = rejects
         self._stdin_format = stdin_format or FORMATS["jsonl"]
         self._on_read = on_read
-        self._stream: Stream | None = None
+        self._stream: RecordingStream | None = None
         self._earlier_bytes = 0  # of the files before the one under way
         # Reading blocks, on slow disks for long. One thread, so that no stream is closed while it is read.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="file-replay")
@@ -51,7 +51,7 @@ class Reader:
             self._thread.submit(self._stream.close)
         self._thread.shutdown()
 
-    async def read(self, start: Place, *, report: bool) -> AsyncGenerator[list[Item], None]:
+    async def read(self, start: FileOffset, *, report: bool) -> AsyncGenerator[list[Item], None]:
         """Yield what comes after `start`, to the end of the pass.
 
         With `report`, lines that are no rounds are items too and go to the rejects file; without, they are left out,
@@ -60,17 +60,17 @@ class Reader:
         Raises:
             SourceError: A file cannot be read, or a line is no round and there is no rejects file.
         """
-        place = start
+        offset = start
         for index in range(start.file, max(1, len(self._recordings))):
             self._earlier_bytes = sum(recording.size for recording in self._recordings[:index])
             if index != start.file:
-                place = place._replace(file=index, line=0)  # counts and times go on from file to file
-            async with aclosing(self._read_file(place, report=report)) as batches:
+                offset = offset._replace(file=index, line=0)  # counts and times go on from file to file
+            async with aclosing(self._read_file(offset, report=report)) as batches:
                 async for batch in batches:
-                    place = batch[-1].position
+                    offset = batch[-1].offset
                     yield batch
 
-    async def _read_file(self, start: Place, *, report: bool) -> AsyncGenerator[list[Item], None]:
+    async def _read_file(self, start: FileOffset, *, report: bool) -> AsyncGenerator[list[Item], None]:
         stream, format_ = self._open(start.file)
         self._stream = stream
         on_malformed = self._report if report or self._rejects is None else _leave_out
@@ -92,7 +92,7 @@ class Reader:
         self._stream = None
         stream.close()
 
-    def _open(self, file: int) -> tuple[Stream, Format]:
+    def _open(self, file: int) -> tuple[RecordingStream, Format]:
         if self._recordings:
             recording = self._recordings[file]
             return open_recording(recording), recording.format

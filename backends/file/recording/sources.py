@@ -1,4 +1,4 @@
-"""Find recordings and read their bytes, decompressed. Blocking: `Stream.read` is for a thread.
+"""Find recordings and read their bytes, decompressed. Blocking: `RecordingStream.read` is for a thread.
 
 Owns every way in which a file cannot be read. Knows nothing of what the bytes say.
 """
@@ -73,7 +73,7 @@ def _endings() -> str:
     return ", ".join(FORMATS)
 
 
-class Stream:
+class RecordingStream:
     """The decompressed bytes of one recording, or of standard input."""
 
     def __init__(self, name: str, raw: io.RawIOBase, compression: Compression) -> None:
@@ -111,18 +111,18 @@ class Stream:
         self._raw.close()
 
 
-def open_recording(recording: Recording) -> Stream:
+def open_recording(recording: Recording) -> RecordingStream:
     """Open a file; raise `SourceError` when that fails."""
     try:
         raw = recording.path.open("rb", buffering=0)
     except OSError as error:
         raise SourceError(f"recording '{recording.path}' cannot be read: {error.strerror or error}") from error
-    return Stream(recording.path.name, raw, recording.format.compression)
+    return RecordingStream(recording.path.name, raw, recording.format.compression)
 
 
-def open_stdin(compression: Compression) -> Stream:
+def open_stdin(compression: Compression) -> RecordingStream:
     """Read standard input; closing the stream leaves standard input open."""
-    return Stream("standard input", _Stdin(sys.stdin.fileno()), compression)
+    return RecordingStream("standard input", _Stdin(sys.stdin.fileno()), compression)
 
 
 class _Stdin(io.RawIOBase):

@@ -1,4 +1,4 @@
-"""Set-up and care of what `postgres-notify` reads: the trigger, the table of places, and who stands where."""
+"""Set-up and care of what `postgres-notify` reads: the trigger, the table of offsets, and who stands where."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -8,15 +8,15 @@ from backends.backlog import Backlog
 from backends.contract import InvalidOptions, SourceError
 from backends.postgres.findings import SETUP, Finding, Verdict, connected, holder, run_sql
 from backends.postgres.notify.options import NotifyOptions, faults_of, read_source, warnings_of
-from backends.postgres.notify.session import ConnectionLost, Session, ask
+from backends.postgres.notify.session import ConnectionLost, NotifySession, ask
 from backends.postgres.statements import statement
 
 _COUNTED: Final = 100_000
 """As in sql/read_notify_status.sql: counting more would cost more than it tells."""
 
 
-class NotifyCare:
-    """Care of `postgres-notify`. Implements `backends.postgres.admin.Care`."""
+class NotifyAdmin:
+    """SourceAdmin of `postgres-notify`. Implements `backends.postgres.admin.SourceAdmin`."""
 
     def __init__(self, options: Mapping[str, object]) -> None:
         self.options = NotifyOptions.read(options)
@@ -53,7 +53,7 @@ class NotifyCare:
 
     async def _check_session(self) -> Finding:
         try:
-            session = await Session.connect(self.options)
+            session = await NotifySession.connect(self.options)
         except (SourceError, ConnectionLost) as error:
             return Finding(Verdict.FAILURE, str(error))
         await session.close()
@@ -85,7 +85,7 @@ class NotifyCare:
             async def measure() -> Backlog:
                 row = await ask(options, connection.fetchrow(sql, timeout=options.answer_timeout_s))
                 if row is None:
-                    raise SourceError(f"{options.shown_dsn} has no place of {options.consumer} yet")
+                    raise SourceError(f"{options.shown_dsn} has no offset of {options.consumer} yet")
                 return Backlog("rows", row["newest"], row["safe"], row["lag_rows"])
 
             yield measure

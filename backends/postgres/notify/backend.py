@@ -1,7 +1,7 @@
 """The backend `postgres-notify`: rounds read from the table itself, for where logical replication may not be had.
 
 Owns the life of the reader: polling as the guarantee, wake-ups as the hint, standing by while another process reads,
-and when our place is written. Which rows are given out, and up to where all of them are stored, is decided in
+and when our offset is written. Which rows are given out, and up to where all of them are stored, is decided in
 `backends.postgres.notify.table_offset`. See docs/postgres-notify.md
 """
 
@@ -15,14 +15,14 @@ from typing import Any, Final
 import structlog
 
 from backends.backlog import Backlog
-from backends.contract import BackendContext, Captured, Places, Rejected, SourceError
+from backends.contract import BackendContext, Captured, Rejected, SourceError, SourceOffsets
 from backends.postgres.mapping import RowMapper, item_of
-from backends.postgres.notify.admin import NotifyCare
+from backends.postgres.notify.admin import NotifyAdmin
 from backends.postgres.notify.frontier import Frontier
-from backends.postgres.notify.offsets import NotifyPlaces
+from backends.postgres.notify.offsets import NotifyOffsets
 from backends.postgres.notify.options import NotifyOptions
-from backends.postgres.notify.session import ConnectionLost, Session
-from backends.postgres.notify.table_offset import NotifyPosition, TablePlace
+from backends.postgres.notify.session import ConnectionLost, NotifySession
+from backends.postgres.notify.table_offset import NotifyOffset, TableOffset
 from roundlog.backoff import Backoff
 
 log = structlog.get_logger()
@@ -36,7 +36,7 @@ _GOODBYE_S: Final = 2.0
 _HELD_BACK: Final = "a transaction that has inserted rows stays open; see pg_stat_activity for the oldest xact_start"
 
 
-Item = Captured[NotifyPosition] | Rejected[NotifyPosition]
+Item = Captured[NotifyOffset] | Rejected[NotifyOffset]
 
 
 class NotifyState(StrEnum):
@@ -60,16 +60,16 @@ class NotifyStatus:
 
 
 class PostgresNotify:
-    """Reads one table by its growing ids. Implements `backends.contract.Backend` with `NotifyPosition`."""
+    """Reads one table by its growing ids. Implements `backends.contract.Backend` with `NotifyOffset`."""
 
     def __init__(self, options: Mapping[str, object], context: BackendContext) -> None:
         self._options = NotifyOptions.read(options)
         self._mapper = RowMapper(context.catalogue, self._options.table)
         self._log = log.bind(table=self._options.source, database=self._options.shown_dsn)
         self._state = NotifyState.CONNECTING
-        self._session: Session | None = None
-        self._place = TablePlace(lookback_ids=self._options.lookback_ids)
-        self._places: NotifyPlaces | None = None
+        self._session: NotifySession | None = None
+        self._place = TableOffset(lookback_ids=self._options.lookback_ids)
+        self._offsets: NotifyOffsets | None = None
         self._dirty = asyncio.Event()
         self._reconnects = 0
         self._warned: set[str] = set()
@@ -86,11 +86,11 @@ class PostgresNotify:
     async def open(self) -> AsyncIterator[None]:
         """See that the source can be used, and mark where a first start begins. See `Backend.open`."""
         try:
-            session = await Session.connect(self._options)
+            session = await NotifySession.connect(self._options)
         except ConnectionLost as error:
             raise SourceError(f"{self._options.shown_dsn} cannot be reached: {error}") from error
         try:
-            if await session.position() is None:
+            if await session.offset() is None:
                 await self._make_place(session)
         except ConnectionLost as error:
             raise SourceError(f"{self._options.shown_dsn} was lost: {error}") from error
@@ -106,7 +106,7 @@ class PostgresNotify:
         backoff = Backoff(_FIRST_PAUSE_S, self._options.retry_max_s)
         while True:
             try:
-                session = self._session = await Session.connect(self._options)
+                session = self._session = await NotifySession.connect(self._options)
                 await self._begin(session)
                 backoff.reset()
                 keeper = asyncio.create_task(self._keep(session), name="postgres-keeper")
@@ -124,26 +124,26 @@ class PostgresNotify:
             await self._drop()
             await asyncio.sleep(backoff.next_s())
 
-    def confirm(self, position: NotifyPosition) -> None:
-        """Take note that everything up to `position` is stored; the server hears of it within half a second."""
-        self._place.confirm(position)
+    def confirm(self, offset: NotifyOffset) -> None:
+        """Take note that everything up to `offset` is stored; the server hears of it within half a second."""
+        self._place.confirm(offset)
         self._dirty.set()
 
-    def place(self, position: NotifyPosition) -> bytes | None:
-        """Write a position for the log. See `HasPlaces`."""
-        return None if self._places is None else self._places.place(position.safe)
+    def offset_text(self, offset: NotifyOffset) -> bytes | None:
+        """Write an offset for the log. See `HasOffsets`."""
+        return None if self._offsets is None else self._offsets.offset_text(offset.safe)
 
-    def attach(self, places: Places[NotifyPosition]) -> None:
-        """Take what the log remembers of our table. See `HasPlaces`."""
-        self._places = NotifyPlaces(places, self._options)
+    def attach(self, offsets: SourceOffsets[NotifyOffset]) -> None:
+        """Take what the log remembers of our table. See `HasOffsets`."""
+        self._offsets = NotifyOffsets(offsets, self._options)
 
     def measuring(self) -> AbstractAsyncContextManager[Callable[[], Awaitable[Backlog]]]:
-        """Ask the server how many rows are beyond our place. See `backends.backlog.HasBacklog`."""
-        return NotifyCare(self._options.given).measuring()
+        """Ask the server how many rows are beyond our offset. See `backends.backlog.HasBacklog`."""
+        return NotifyAdmin(self._options.given).measuring()
 
     # --- beginning ----------------------------------------------------------------------------------------------
 
-    async def _begin(self, session: Session) -> None:
+    async def _begin(self, session: NotifySession) -> None:
         """Wait until nobody else reads, and find out where to go on."""
         for warning in session.warnings:
             if warning not in self._warned:
@@ -153,14 +153,14 @@ class PostgresNotify:
             if self._state is not NotifyState.STANDBY:
                 self._state = NotifyState.STANDBY
                 self._log.info("leader_awaited", consumer=self._options.consumer)
-        place = await session.position()
-        if place is None:
-            raise SourceError(f"our place in stream_relay.positions on {self._options.shown_dsn} is gone; start again")
-        lowest, safe = place
+        offset = await session.offset()
+        if offset is None:
+            raise SourceError(f"our offset in stream_relay.positions on {self._options.shown_dsn} is gone; start again")
+        lowest, safe = offset
         if self._place.is_behind(safe):
-            if self._places is not None:
+            if self._offsets is not None:
                 is_first = self._options.start == "now" and lowest == safe
-                begins = await self._places.begin(session, safe, is_first=is_first)
+                begins = await self._offsets.begin(session, safe, is_first=is_first)
                 if begins < safe:
                     safe = lowest = begins
                     self._place.pass_over(None)
@@ -171,7 +171,7 @@ class PostgresNotify:
         self._state = NotifyState.READING
         self._log.info("reading_started", after=frontier.safe, newest=frontier.top)
 
-    async def _make_place(self, session: Session) -> None:
+    async def _make_place(self, session: NotifySession) -> None:
         """Decide where the very first start begins."""
         oldest, newest = await session.extent()
         # Sequences start at 1; a table that has gone lower goes on from there.
@@ -184,10 +184,10 @@ class PostgresNotify:
 
     # --- following ----------------------------------------------------------------------------------------------
 
-    async def _follow(self, session: Session) -> AsyncGenerator[Sequence[Item], None]:
+    async def _follow(self, session: NotifySession) -> AsyncGenerator[Sequence[Item], None]:
         """Scan, give out what is new, see about holes, wait; until the connection breaks."""
-        options, place = self._options, self._place
-        frontier = place.frontier
+        options, offset = self._options, self._place
+        frontier = offset.frontier
         now = asyncio.get_running_loop().time
         look_back_at = 0.0
         while True:
@@ -196,16 +196,16 @@ class PostgresNotify:
             limit = options.batch_rows
             rows = await session.scan(frontier.spans(look_back=look_back, new=may_advance), limit)
             is_cut = len(rows) == limit
-            news = place.see([row["place"] for row in rows], is_cut=is_cut)
+            news = offset.see([row["row_offset"] for row in rows], is_cut=is_cut)
             if look_back and not is_cut:
                 look_back_at = now() + _LOOK_BACK_S
             if news:
-                yield self._items([row for row in rows if row["place"] in news], session.has_game_type)
+                yield self._items([row for row in rows if row["row_offset"] in news], session.has_game_type)
             decided = frontier.has_holes and frontier.judge(await session.writers())
             if is_cut or decided:
                 continue
-            place.given_out()
-            if place.safe > place.kept:
+            offset.given_out()
+            if offset.safe > offset.kept:
                 self._dirty.set()
             await session.wait(min(options.poll_s, _HOLE_POLL_S) if frontier.has_holes else options.poll_s)
 
@@ -219,13 +219,14 @@ class PostgresNotify:
 
     def _items(self, rows: list[Any], has_game_type: bool) -> list[Item]:
         return [
-            item_of(row, self._mapper, self._place.give_out(row["place"]), has_game_type=has_game_type) for row in rows
+            item_of(row, self._mapper, self._place.give_out(row["row_offset"]), has_game_type=has_game_type)
+            for row in rows
         ]
 
-    # --- keeping our place --------------------------------------------------------------------------------------
+    # --- keeping our offset --------------------------------------------------------------------------------------
 
-    async def _keep(self, session: Session) -> None:
-        """Write our place when it has moved, and let the server hear of us in any case."""
+    async def _keep(self, session: NotifySession) -> None:
+        """Write our offset when it has moved, and let the server hear of us in any case."""
         try:
             while True:
                 with suppress(TimeoutError):
@@ -237,7 +238,7 @@ class PostgresNotify:
         except (ConnectionLost, SourceError) as error:
             session.fail(str(error))
 
-    async def _keep_now(self, session: Session) -> None:
+    async def _keep_now(self, session: NotifySession) -> None:
         safe, lowest = self._place.safe, self._place.lowest
         if safe > self._place.kept:
             await session.keep(safe, lowest)

@@ -1,6 +1,6 @@
 """What the log remembers of a table that `postgres-notify` reads: where to begin, and which rows it has already.
 
-Owns how a place in the table is written. Which rows are read again is decided in `backends.postgres.notify.frontier`.
+Owns how an offset in the table is written. Which rows are read again is decided in `backends.postgres.notify.frontier`.
 """
 
 from collections.abc import Mapping
@@ -11,20 +11,20 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from backends.contract import Places, PlaceTaken
+from backends.contract import OffsetTaken, SourceOffsets
 from backends.postgres.notify.options import NotifyOptions
 
 if TYPE_CHECKING:
-    from backends.postgres.notify.session import Session
+    from backends.postgres.notify.session import NotifySession
 
 log = structlog.get_logger()
 
 
-class NotifyPlaces:
-    """The places of one consumer's table."""
+class NotifyOffsets:
+    """The offsets of one consumer's table."""
 
-    def __init__(self, places: Places[Any], options: NotifyOptions) -> None:
-        self._places = places
+    def __init__(self, offsets: SourceOffsets[Any], options: NotifyOptions) -> None:
+        self._offsets = offsets
         self._options = options
         database = urlsplit(options.dsn.get_secret_value()).path.lstrip("/")
         name = f"{database}.{options.consumer}.{options.source}"
@@ -32,14 +32,14 @@ class NotifyPlaces:
         self._safe = -1  # the last one written, and how
         self._written = b""
 
-    def place(self, safe: int) -> bytes:
-        """Write a place as a round carries it: every row up to that id was read before."""
+    def offset_text(self, safe: int) -> bytes:
+        """Write an offset as a round carries it: every row up to that id was read before."""
         if safe != self._safe:
             self._safe = safe
             self._written = f"{self._source}:{safe}".encode()
         return self._written
 
-    async def begin(self, session: "Session", safe: int, *, is_first: bool) -> int:
+    async def begin(self, session: "NotifySession", safe: int, *, is_first: bool) -> int:
         """Return after which id to read, and learn which of the rows from there on the log has.
 
         On a first start that is where the log ends, if it has rounds of this table: another backend may have brought
@@ -47,15 +47,15 @@ class NotifyPlaces:
         """
         if is_first:
             safe = await self._end_of_log(session, safe)
-        kept = await self._places.kept(self._source)
-        since = kept if kept is not None and _number(kept.place) <= safe else None
-        await self._places.recall(self._source, lambda place: _number(place) >= safe, since=since)
-        with suppress(PlaceTaken):  # only a hint of how far to look back, and another process has left a newer one
-            await self._places.keep(self._source, str(safe))
+        kept = await self._offsets.kept(self._source)
+        since = kept if kept is not None and _number(kept.offset) <= safe else None
+        await self._offsets.recall(self._source, lambda offset: _number(offset) >= safe, since=since)
+        with suppress(OffsetTaken):  # only a hint of how far to look back, and another process has left a newer one
+            await self._offsets.keep(self._source, str(safe))
         return safe
 
-    async def _end_of_log(self, session: "Session", safe: int) -> int:
-        newest: Mapping[str, int] = await self._places.newest()
+    async def _end_of_log(self, session: "NotifySession", safe: int) -> int:
+        newest: Mapping[str, int] = await self._offsets.newest()
         if not newest:
             return safe
         found = await session.find(newest)
@@ -69,8 +69,8 @@ class NotifyPlaces:
         return begins
 
 
-def _number(place: str) -> int:
+def _number(offset: str) -> int:
     try:
-        return int(place)
+        return int(offset)
     except ValueError:
         return -1

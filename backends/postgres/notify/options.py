@@ -129,12 +129,12 @@ def faults_of(source: dict[str, Any], options: NotifyOptions) -> list[str]:
     if not source["has_positions"]:
         faults.append(f"table stream_relay.positions is missing on {where}; {SETUP}")
     elif not source["may_keep_position"]:
-        faults.append(f"our role may not keep its place in stream_relay.positions; {SETUP} --grant-to ROLE")
+        faults.append(f"our role may not keep its offset in stream_relay.positions; {SETUP} --grant-to ROLE")
     return faults
 
 
 def has_unique_order(source: dict[str, Any], options: NotifyOptions) -> bool:
-    """Whether no two rows have the same place: a second one would pass for the first, and never come.
+    """Whether no two rows have the same offset: a second one would pass for the first, and never come.
 
     Over partitions only a sequence can promise it. One that an INSERT may pass over does when the operator names the
     column: the default, the id of the round, may be numbered by each game.

@@ -1,6 +1,6 @@
-"""The two connections of `postgres-notify`: one reads rows, the other listens, leads, and keeps our place.
+"""The two connections of `postgres-notify`: one reads rows, the other listens, leads, and keeps our offset.
 
-Owns all use of asyncpg for reading. Two, so that a place can be kept and the server can be seen to live while nobody
+Owns all use of asyncpg for reading. Two, so that an offset can be kept and the server can be seen to live while nobody
 asks for rows. Knows nothing of rounds, and decides nothing about rows: see `backends.postgres.notify.frontier`.
 """
 
@@ -40,7 +40,7 @@ class ConnectionLost(Exception):
     """A connection broke or cannot be made now; another may do."""
 
 
-class Session:
+class NotifySession:
     """A pair of connections, made by `connect`. `close` it whatever happened."""
 
     def __init__(self, options: NotifyOptions, reader: Connection, keeper: Connection) -> None:
@@ -144,8 +144,8 @@ class Session:
         self._leads = bool(leads)
         return self._leads
 
-    async def position(self) -> tuple[int, int] | None:
-        """Return the lowest and the safe id of our place; None: we have never run."""
+    async def offset(self) -> tuple[int, int] | None:
+        """Return the lowest and the safe id of our offset; None: we have never run."""
         keys = (self._options.consumer, self._options.source)
         row = await ask(
             self._options,
@@ -154,7 +154,7 @@ class Session:
         return None if row is None else (row["lowest"], row["safe"])
 
     async def begin(self, lowest: int) -> bool:
-        """Make our place, after id `lowest`; whether there was none yet."""
+        """Make our offset, after id `lowest`; whether there was none yet."""
         keys = (self._options.consumer, self._options.source)
         sql = statement("begin_position")
         return await ask(self._options, self._keeper.fetchrow(sql, *keys, lowest, timeout=self._patience_s)) is not None
@@ -166,7 +166,7 @@ class Session:
         await ask(self._options, self._keeper.execute(sql, *keys, lowest, timeout=self._patience_s))
 
     async def keep(self, safe: int, lowest: int) -> None:
-        """Move our place on, and what is never looked at again."""
+        """Move our offset on, and what is never looked at again."""
         keys = (self._options.consumer, self._options.source)
         sql = statement("keep_position")
         await ask(self._options, self._keeper.execute(sql, *keys, safe, lowest, timeout=self._patience_s))
@@ -232,7 +232,7 @@ class Session:
 
 
 async def open_connection(options: PostgresOptions, role: str, *, pooled: bool = False) -> Connection:
-    """Open one connection that reads rows as the mapper wants them; errors as in `Session.connect`."""
+    """Open one connection that reads rows as the mapper wants them; errors as in `NotifySession.connect`."""
     settings = {} if pooled else {**SESSION, **_KEEPALIVE, "application_name": f"stream-relay {role}"}
     try:
         target = options.target.for_asyncpg(options.connect_timeout_s)

@@ -1,6 +1,6 @@
-"""Keep our place in one table: which rows are given out, what the log has of them, and what the server is told.
+"""Keep our offset in one table: which rows are given out, what the log has of them, and what the server is told.
 
-Pure: no I/O, no clock. Owns the promise that the place never passes a row that the log does not have, and that a first
+Pure: no I/O, no clock. Owns the promise that the offset never passes a row that the log does not have, and that a first
 start "now" gives out nothing that was there before. Which rows are new is decided in `frontier`.
 """
 
@@ -10,16 +10,16 @@ from typing import NamedTuple
 from backends.postgres.notify.frontier import MAX_ID, MIN_ID, Frontier
 
 
-class NotifyPosition(NamedTuple):
-    """A place in the table. Positions grow."""
+class NotifyOffset(NamedTuple):
+    """An offset in the table. Positions grow."""
 
     number: int
     """How many rows were read by this process up to here."""
     safe: int
-    """Every row up to this id was read at or before this position."""
+    """Every row up to this id was read at or before this offset."""
 
 
-class TablePlace:
+class TableOffset:
     """How far one process is with one table, over any number of connections."""
 
     def __init__(self, *, lookback_ids: int) -> None:
@@ -32,7 +32,7 @@ class TablePlace:
         self._old_to: int | None = None  # up to this id, what the first scan finds was there before that
         self._read = 0  # rows given out
         self._safe_given = 0
-        self._confirmed = NotifyPosition(0, 0)
+        self._confirmed = NotifyOffset(0, 0)
 
     # --- beginning ----------------------------------------------------------------------------------------------
 
@@ -63,11 +63,11 @@ class TablePlace:
                 self._old_to = None
         return news
 
-    def give_out(self, number: int) -> NotifyPosition:
-        """Return the position of the row with this id, which is the next to be given out."""
+    def give_out(self, number: int) -> NotifyOffset:
+        """Return the offset of the row with this id, which is the next to be given out."""
         self._read += 1
         self._safe_given = max(self._safe_given, min(number, self.frontier.safe))
-        return NotifyPosition(self._read, self._safe_given)
+        return NotifyOffset(self._read, self._safe_given)
 
     def given_out(self) -> None:
         """Take note that all that was seen is given out."""
@@ -75,9 +75,9 @@ class TablePlace:
 
     # --- keeping ------------------------------------------------------------------------------------------------
 
-    def confirm(self, position: NotifyPosition) -> None:
-        """Take note that everything up to `position` is stored."""
-        self._confirmed = max(self._confirmed, position)
+    def confirm(self, offset: NotifyOffset) -> None:
+        """Take note that everything up to `offset` is stored."""
+        self._confirmed = max(self._confirmed, offset)
 
     @property
     def safe(self) -> int:

@@ -16,7 +16,7 @@ from backends.postgres.notify.options import NotifyOptions, has_unique_order, re
 from backends.postgres.notify.session import Connection, ask
 from backends.postgres.options import PostgresOptions, quote_identifier
 from backends.postgres.replication.capture import ColumnMissing, columns_of
-from backends.postgres.replication.protocol.connection import Link, StreamLost
+from backends.postgres.replication.protocol.connection import ReplicationConnection, StreamLost
 from backends.postgres.replication.slot import BACKFILL, PUBLICATION_SKIPPED, UNDEFINED, ReplicationOptions, SlotState
 from backends.postgres.statements import statement
 
@@ -33,8 +33,8 @@ class _Fault(NamedTuple):
     text: str
 
 
-class ReplicationCare:
-    """Care of `postgres-replication`. Implements `backends.postgres.admin.Care`."""
+class ReplicationAdmin:
+    """SourceAdmin of `postgres-replication`. Implements `backends.postgres.admin.SourceAdmin`."""
 
     def __init__(self, options: Mapping[str, object]) -> None:
         self.options = ReplicationOptions.read(options)
@@ -130,7 +130,7 @@ class ReplicationCare:
             async def measure() -> Backlog:
                 row = await ask(options, connection.fetchrow(sql, timeout=options.connect_timeout_s))
                 if row is None or row["lag_bytes"] is None:
-                    raise SourceError(f"replication slot {options.slot!r} on {options.shown_dsn} has no place")
+                    raise SourceError(f"replication slot {options.slot!r} on {options.shown_dsn} has no offset")
                 return Backlog("bytes", row["head"], row["head"] - row["lag_bytes"], max(0, row["lag_bytes"]))
 
             yield measure
@@ -152,7 +152,7 @@ class ReplicationCare:
         faults = [*self._slot_faults(slot), *self._publication_faults(publication, slot)]
         if not faults and await self._is_late(connection):
             what = (
-                f"publication {options.publication!r} was made after the place that replication slot {options.slot!r}"
+                f"publication {options.publication!r} was made after the offset that replication slot {options.slot!r}"
             )
             faults.append(_Fault(SlotState.PUBLICATION_LATE, f"{what} is at, so that cannot be read; run: {_RENEW}"))
         return faults
@@ -163,7 +163,7 @@ class ReplicationCare:
         return row
 
     async def _is_late(self, connection: Connection) -> bool:
-        """Whether the publication was made after the place of the slot, by trying what a stream would do.
+        """Whether the publication was made after the offset of the slot, by trying what a stream would do.
 
         The first change that the slot holds finds no publication then: an error, and from PostgreSQL 18 on a warning.
         Asked only when their transaction ids do not rule it out, and while nobody reads: then it works.
@@ -256,7 +256,7 @@ class ReplicationCare:
     async def _check_link(self) -> Finding:
         """Open a replication connection: what pg_hba.conf or a pooler forbids shows only so."""
         try:
-            link = await Link.connect(self.options)
+            link = await ReplicationConnection.connect(self.options)
         except StreamLost as error:
             return Finding(
                 Verdict.FAILURE,
@@ -268,7 +268,7 @@ class ReplicationCare:
 
 
 def _seconds(row: Mapping[str, Any]) -> str:
-    """Say how old what is not confirmed is, as far as the server can tell: it keeps no clock for places in its log."""
+    """Say how old what is not confirmed is, as far as the server can tell: it keeps no clock for offsets in its log."""
     if row["active"]:
         lag_s = row["lag_s"] if row["lag_s"] is not None or row["lag_bytes"] else 0.0
         return "seconds unknown" if lag_s is None else f"{lag_s:.3f} s"

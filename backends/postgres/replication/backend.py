@@ -15,16 +15,16 @@ from typing import Final
 import structlog
 
 from backends.backlog import Backlog
-from backends.contract import BackendContext, Places, PlaceTaken, SourceError
-from backends.postgres.replication.admin import ReplicationCare
-from backends.postgres.replication.capture import Capture, Item, TableRenamed, WalPosition
+from backends.contract import BackendContext, OffsetTaken, SourceError, SourceOffsets
+from backends.postgres.replication.admin import ReplicationAdmin
+from backends.postgres.replication.capture import Capture, Item, TableRenamed, WalOffset
 from backends.postgres.replication.heartbeat import beat
 from backends.postgres.replication.protocol.connection import StreamLost
 from backends.postgres.replication.protocol.pgoutput import InvalidMessage
 from backends.postgres.replication.setup import prepare
 from backends.postgres.replication.slot import ReplicationOptions, SlotLost, SlotState
-from backends.postgres.replication.slot_offset import SlotPlace
-from backends.postgres.replication.stream import Stream
+from backends.postgres.replication.slot_offset import SlotOffset
+from backends.postgres.replication.stream import ReplicationStream
 from backends.postgres.replication.stream_start import StreamStart
 from roundlog.backoff import Backoff
 from roundlog.tasks import ended
@@ -49,17 +49,17 @@ class ReplicationStatus:
 
 
 class PostgresReplication:
-    """Reads one table through one slot. Implements `backends.contract.Backend` with `WalPosition`."""
+    """Reads one table through one slot. Implements `backends.contract.Backend` with `WalOffset`."""
 
     def __init__(self, options: Mapping[str, object], context: BackendContext) -> None:
         self._options = ReplicationOptions.read(options)
         self._log = log.bind(**self._options.log_fields)
         self._capture = Capture(self._options, context.catalogue)
-        self._place = SlotPlace(self._capture, self._options)
+        self._place = SlotOffset(self._capture, self._options)
         self._start = StreamStart(
             self._capture, self._place, self._options, on_standby=partial(self._is_now, SlotState.STANDBY)
         )
-        self._stream: Stream | None = None
+        self._stream: ReplicationStream | None = None
         self._state = SlotState.CONNECTING
         self._reconnects = 0
 
@@ -101,7 +101,7 @@ class PostgresReplication:
                                 yield items
             except InvalidMessage as error:
                 raise SourceError(f"{self._options.shown_dsn} sent what is not understood: {error}") from error
-            except (StreamLost, PlaceTaken, TableRenamed) as error:
+            except (StreamLost, OffsetTaken, TableRenamed) as error:
                 if self._stream is not None and self._stream.lasted_s > self._options.retry_max_s:
                     backoff.reset()
                 await self._on_lost(error)
@@ -110,36 +110,36 @@ class PostgresReplication:
                 raise
             await asyncio.sleep(backoff.next_s())
 
-    def confirm(self, position: WalPosition) -> None:
-        """Take note that everything up to `position` is stored; the server hears of it within a tenth of a second."""
-        self._capture.confirm(position)
+    def confirm(self, offset: WalOffset) -> None:
+        """Take note that everything up to `offset` is stored; the server hears of it within a tenth of a second."""
+        self._capture.confirm(offset)
         if self._stream is not None:
             self._stream.confirmed()
 
-    def place(self, position: WalPosition) -> bytes | None:
-        """Write a position for the log. See `HasPlaces`."""
-        return self._place.written(position)
+    def offset_text(self, offset: WalOffset) -> bytes | None:
+        """Write an offset for the log. See `HasOffsets`."""
+        return self._place.written(offset)
 
-    def attach(self, places: Places[WalPosition]) -> None:
-        """Take what the log remembers of our slot. See `HasPlaces`."""
-        self._place.attach(places)
+    def attach(self, offsets: SourceOffsets[WalOffset]) -> None:
+        """Take what the log remembers of our slot. See `HasOffsets`."""
+        self._place.attach(offsets)
 
     def measuring(self) -> AbstractAsyncContextManager[Callable[[], Awaitable[Backlog]]]:
         """Ask the server how much it keeps for us. See `backends.backlog.HasBacklog`."""
-        return ReplicationCare(self._options.given).measuring()
+        return ReplicationAdmin(self._options.given).measuring()
 
     # --- one stream after another -------------------------------------------------------------------------------
 
-    async def _begin(self) -> Stream:
+    async def _begin(self) -> ReplicationStream:
         self._is_now(SlotState.CONNECTING)
         link = await self._start.begin()
-        self._stream = Stream(
+        self._stream = ReplicationStream(
             link, self._capture, self._place, self._options, on_left=partial(self._is_now, SlotState.LEFT)
         )
         self._is_now(SlotState.STREAMING)
         return self._stream
 
-    async def _on_lost(self, error: StreamLost | PlaceTaken | TableRenamed) -> None:
+    async def _on_lost(self, error: StreamLost | OffsetTaken | TableRenamed) -> None:
         self._start.ended_by(error)
         await self._close()
         self._is_now(SlotState.CONNECTING)

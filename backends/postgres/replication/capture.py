@@ -23,16 +23,16 @@ from backends.postgres.replication.protocol.wal import DATA_START, KEEPALIVE, XL
 from rounds import Catalogue, InvalidRound, Round
 
 
-class WalPosition(NamedTuple):
-    """A place in the write-ahead log of one server. Positions grow, also across a change of server."""
+class WalOffset(NamedTuple):
+    """An offset in the write-ahead log of one server. Positions grow, also across a change of server."""
 
     generation: int
     """Grows when the server's history has changed, by a failover for example: then LSNs start anew."""
     lsn: int
-    """The end of a transaction all of whose rounds come at or before this position."""
+    """The end of a transaction all of whose rounds come at or before this offset."""
 
 
-Item = Captured[WalPosition] | Rejected[WalPosition]
+Item = Captured[WalOffset] | Rejected[WalOffset]
 
 
 class ColumnMissing(SourceError):
@@ -69,32 +69,32 @@ class _Columns(NamedTuple):
     """Where the columns of a round stand in a row of the table as it is now."""
 
     width: int
-    places: tuple[int | None, ...]  # in the order of mapping.FIELDS; None: no such column
+    offsets: tuple[int | None, ...]  # in the order of mapping.FIELDS; None: no such column
 
     def pick(self, values: Sequence[bytes | None], errors: str = "strict") -> Row:
         if len(values) != self.width:
             raise InvalidMessage(f"a row of {len(values)} values in a table of {self.width} columns")
         return Row(
             *[
-                None if place is None or (value := values[place]) is None else value.decode("utf-8", errors)
-                for place in self.places
+                None if offset is None or (value := values[offset]) is None else value.decode("utf-8", errors)
+                for offset in self.offsets
             ]
         )
 
 
 def columns_of(options: PostgresOptions, names: Sequence[str]) -> _Columns:
     """Find the columns of a round among a table's; raise `ColumnMissing`."""
-    places: list[int | None] = []
+    offsets: list[int | None] = []
     for option in _COLUMN_OPTIONS:
         name = getattr(options, option)
         wanted = name or "game_type"
         if wanted in names:
-            places.append(names.index(wanted))
+            offsets.append(names.index(wanted))
         elif name is None:
-            places.append(None)  # the catalogue knows the type
+            offsets.append(None)  # the catalogue knows the type
         else:
             raise ColumnMissing(options.table, name, option, names)
-    return _Columns(len(names), tuple(places))
+    return _Columns(len(names), tuple(offsets))
 
 
 _COLUMN_OPTIONS: Final = (
@@ -109,7 +109,7 @@ _COLUMN_OPTIONS: Final = (
 class Capture:
     """Follows one slot over any number of streams.
 
-    The rows of a transaction carry the position before it, the last one that after it: one row is held back until it
+    The rows of a transaction carry the offset before it, the last one that after it: one row is held back until it
     is known whether it is the last.
     """
 
@@ -119,7 +119,7 @@ class Capture:
         self._mapper = RowMapper(catalogue, options.table)
         self._columns: dict[int, _Columns] = {}  # by relation id; only the table of rounds
         self._relation: int | None = None  # the id of the table of rounds, in all streams of this history
-        self._before = WalPosition(0, 0)  # the end of the last transaction that was yielded whole
+        self._before = WalOffset(0, 0)  # the end of the last transaction that was yielded whole
         self._confirmed = self._before
         self._idle_lsn = 0  # everything committed before this has been sent, and none of it came after _before
         self._received = 0
@@ -173,14 +173,14 @@ class Capture:
         """When the newest transaction received was committed, Unix milliseconds; 0: none yet."""
         return self._timestamp_ms
 
-    def confirm(self, position: WalPosition) -> None:
-        """Take note that everything up to `position` is safe. Those of an earlier history mean nothing any more."""
-        if position.generation == self._before.generation:
-            self._confirmed = max(self._confirmed, position)
+    def confirm(self, offset: WalOffset) -> None:
+        """Take note that everything up to `offset` is safe. Those of an earlier history mean nothing any more."""
+        if offset.generation == self._before.generation:
+            self._confirmed = max(self._confirmed, offset)
 
     def begin_history(self, lsn: int) -> None:
         """Start at `lsn` of a server that is new to us: the first, or one after a failover."""
-        self._before = self._confirmed = WalPosition(self._before.generation + 1, lsn)
+        self._before = self._confirmed = WalOffset(self._before.generation + 1, lsn)
         self._idle_lsn = self._received = lsn
         self._half = self._relation = None
         self.begin_stream()
@@ -188,7 +188,7 @@ class Capture:
     def skip_to(self, lsn: int) -> None:
         """Another reader of the slot has seen to everything up to `lsn`."""
         if lsn > self._before.lsn:
-            self._before = self._confirmed = WalPosition(self._before.generation, lsn)
+            self._before = self._confirmed = WalOffset(self._before.generation, lsn)
             self._half = None
 
     def begin_stream(self) -> None:
@@ -274,7 +274,7 @@ class Capture:
             raise InvalidMessage("the end of a transaction that did not begin")
         self._transaction = None
         if self._held is not None:
-            self._before = WalPosition(self._before.generation, commit.end_lsn)
+            self._before = WalOffset(self._before.generation, commit.end_lsn)
             out.append(self._item(self._held, self._before))
             self._held = self._half = None
         self._on_sent(commit.end_lsn)
@@ -284,7 +284,7 @@ class Capture:
         if self._transaction is None:
             self._idle_lsn = max(self._idle_lsn, lsn)
 
-    def _item(self, held: Round | _Unmappable, position: WalPosition) -> Item:
+    def _item(self, held: Round | _Unmappable, offset: WalOffset) -> Item:
         if isinstance(held, Round):
-            return Captured(held, position)
-        return self._mapper.reject(held.row, held.reason, position)
+            return Captured(held, offset)
+        return self._mapper.reject(held.row, held.reason, offset)

@@ -7,7 +7,7 @@ import asyncio
 
 import structlog
 
-from backends.postgres.replication.protocol.connection import Link, StreamLost
+from backends.postgres.replication.protocol.connection import ReplicationConnection, StreamLost
 from backends.postgres.replication.slot import ReplicationOptions
 from backends.postgres.statements import statement
 
@@ -19,7 +19,7 @@ async def beat(options: ReplicationOptions) -> None:
     every_s, timeout_s = options.heartbeat_s, options.connect_timeout_s
     while every_s:
         try:
-            link = await Link.connect(options, replication=False)
+            link = await ReplicationConnection.connect(options, replication=False)
             try:
                 while True:
                     await link.query(statement("emit_heartbeat"), timeout_s)

@@ -1,8 +1,8 @@
 """Hold a replication slot against the log: whether it is where we left it, and what it will yield again.
 
-A slot does not tell who moved it: one that was dropped and made anew looks like one that was read. So no place is told
+A slot does not tell who moved it: one that was dropped and made anew looks like one that was read. So no offset is told
 to the server that is not in the log first, with a round or beside the rounds, and a slot that is further than the log
-was moved. Owns how a place is written. Why: docs/adr/0011-the-log-is-the-checkpoint.md
+was moved. Owns how an offset is written. Why: docs/adr/0011-the-log-is-the-checkpoint.md
 """
 
 from collections.abc import AsyncIterator
@@ -11,37 +11,37 @@ from hashlib import blake2s
 
 import structlog
 
-from backends.contract import Kept, Places, PlaceTaken
-from backends.postgres.replication.capture import WalPosition
-from backends.postgres.replication.protocol.connection import Link, StreamLost
+from backends.contract import KeptOffset, OffsetTaken, SourceOffsets
+from backends.postgres.replication.capture import WalOffset
+from backends.postgres.replication.protocol.connection import ReplicationConnection, StreamLost
 from backends.postgres.replication.protocol.wal import format_lsn
 from backends.postgres.replication.slot import BACKFILL, ReplicationOptions, Slot, SlotLost, SlotState, check_slot
-from backends.publish.offsets import LogPlaces
+from backends.publish.offsets import LogOffsets
 from roundlog.settings import LogSettings
 
 log = structlog.get_logger()
 
 
-class Proof:
+class OffsetCheck:
     """What the log knows of one slot."""
 
-    def __init__(self, places: Places[WalPosition], options: ReplicationOptions) -> None:
-        self._places = places
+    def __init__(self, offsets: SourceOffsets[WalOffset], options: ReplicationOptions) -> None:
+        self._offsets = offsets
         self._options = options
         self._source = ""
-        self._position: WalPosition | None = None  # the last one written, and how
+        self._offset: WalOffset | None = None  # the last one written, and how
         self._written = b""
 
-    def place(self, position: WalPosition) -> bytes:
-        """Write a position as a round carries it; the rounds of a transaction share one."""
-        if position is not self._position:
-            self._position = position
-            self._written = f"{self._source}:{position.lsn:X}".encode()
+    def offset_text(self, offset: WalOffset) -> bytes:
+        """Write an offset as a round carries it; the rounds of a transaction share one."""
+        if offset is not self._offset:
+            self._offset = offset
+            self._written = f"{self._source}:{offset.lsn:X}".encode()
         return self._written
 
     def stored_lsn(self, generation: int) -> int:
-        """Up to where rounds of this history stand in the log with their place; 0: none do."""
-        stored = self._places.stored
+        """Up to where rounds of this history stand in the log with their offset; 0: none do."""
+        stored = self._offsets.stored
         return stored.lsn if stored is not None and stored.generation == generation else 0
 
     async def of_slot(self, system: str, slot: Slot) -> bool:
@@ -49,45 +49,45 @@ class Proof:
 
         Raises:
             SlotLost: It is further than that, or was read with another publication.
-            PlaceTaken: Another process reads it by now.
+            OffsetTaken: Another process reads it by now.
         """
         options, at = self._options, slot.confirmed_lsn
-        self._source, self._position = source_of(system, options.slot), None
-        kept = await self._places.kept(self._source)
-        newest = _lsn(kept.place) if kept is not None else 0
+        self._source, self._offset = source_of(system, options.slot), None
+        kept = await self._offsets.kept(self._source)
+        newest = _lsn(kept.offset) if kept is not None else 0
 
-        def comes_again(place: str) -> bool:
+        def comes_again(offset: str) -> bool:
             nonlocal newest
-            lsn = _lsn(place)
+            lsn = _lsn(offset)
             newest = max(newest, lsn)
             return lsn >= at
 
         since = kept if kept is not None and newest <= at else None
-        await self._places.recall(self._source, comes_again, since=since)
+        await self._offsets.recall(self._source, comes_again, since=since)
         if options.accept_lsn != format_lsn(at):
             self._check(slot, kept, newest)
-        if kept is None and not newest and await self._places.newest():
+        if kept is None and not newest and await self._offsets.newest():
             # Another backend, or an older release: where that stopped, only an operator knows.
             log.warning("slot_begins_late", slot=options.slot, at=format_lsn(at), run=BACKFILL)
-        if kept is None or _lsn(kept.place) < at or kept.note != slot.publication:
+        if kept is None or _lsn(kept.offset) < at or kept.note != slot.publication:
             await self.keep(at, slot.publication)
         return newest >= at
 
     async def keep(self, lsn: int, publication: str) -> None:
-        """Remember a place that no round carries. A log that cannot keep any has said so, and is done without."""
-        await self._places.keep(self._source, f"{lsn:X}", publication)
+        """Remember an offset that no round carries. A log that cannot keep any has said so, and is done without."""
+        await self._offsets.keep(self._source, f"{lsn:X}", publication)
 
     async def accept(self, system: str, slot: Slot) -> None:
-        """Take the slot's place for ours: what came before it is in the log now, by another way."""
+        """Take the slot's offset for ours: what came before it is in the log now, by another way."""
         self._source = source_of(system, self._options.slot)
-        kept = await self._places.kept(self._source)
-        if kept is None or _lsn(kept.place) < slot.confirmed_lsn or kept.note != slot.publication:
+        kept = await self._offsets.kept(self._source)
+        if kept is None or _lsn(kept.offset) < slot.confirmed_lsn or kept.note != slot.publication:
             try:
                 await self.keep(slot.confirmed_lsn, slot.publication)
-            except PlaceTaken as error:
+            except OffsetTaken as error:
                 log.info("slot_awaited", reason=str(error))
 
-    def _check(self, slot: Slot, kept: Kept | None, newest: int) -> None:
+    def _check(self, slot: Slot, kept: KeptOffset | None, newest: int) -> None:
         at = format_lsn(slot.confirmed_lsn)
         if kept is None:
             if 0 < newest < slot.confirmed_lsn:
@@ -106,7 +106,7 @@ def source_of(system: str, slot: str) -> str:
 
 @asynccontextmanager
 async def accepting(options: ReplicationOptions, log_settings: LogSettings) -> AsyncIterator[None]:
-    """Take the slot's place for ours once the block has ended well: it fills in what came before that from the table.
+    """Take the slot's offset for ours once the block has ended well: it fills in what came before that from the table.
 
     Until then the slot counts as moved, so that what was begun and broken off is begun again. A slot that somebody
     reads, or that cannot be looked at, is left alone.
@@ -118,13 +118,13 @@ async def accepting(options: ReplicationOptions, log_settings: LogSettings) -> A
     yield
     if found is not None and found[1].holder is None:
         system, slot = found
-        async with LogPlaces[WalPosition](log_settings) as places:
-            await Proof(places, options).accept(system, slot)
+        async with LogOffsets[WalOffset](log_settings) as offsets:
+            await OffsetCheck(offsets, options).accept(system, slot)
 
 
 async def _look_at_slot(options: ReplicationOptions) -> tuple[str, Slot] | None:
     try:
-        link = await Link.connect(options)
+        link = await ReplicationConnection.connect(options)
         try:
             (system,) = await link.query("IDENTIFY_SYSTEM", options.connect_timeout_s)
             return system["systemid"] or "", await check_slot(link, options)
@@ -135,8 +135,8 @@ async def _look_at_slot(options: ReplicationOptions) -> tuple[str, Slot] | None:
         return None
 
 
-def _lsn(place: str) -> int:
+def _lsn(offset: str) -> int:
     try:
-        return int(place, 16)
+        return int(offset, 16)
     except ValueError:
         return 0

@@ -1,6 +1,6 @@
-"""Let the place of a slot move over what held no round, once it is sure that none was kept from us.
+"""Let the offset of a slot move over what held no round, once it is sure that none was kept from us.
 
-A table that is not published any more sends nothing, and the stream says nothing of it. So before the place moves over
+A table that is not published any more sends nothing, and the stream says nothing of it. So before the offset moves over
 nothing, it is seen that the same publication still holds the same table, over a connection of its own. Knows nothing of
 frames or rounds.
 """
@@ -11,8 +11,8 @@ from typing import Final
 
 import structlog
 
-from backends.contract import PlaceTaken
-from backends.postgres.replication.protocol.connection import Link, StreamLost
+from backends.contract import OffsetTaken
+from backends.postgres.replication.protocol.connection import ReplicationConnection, StreamLost
 from backends.postgres.replication.slot import ReplicationOptions, check_publication
 from roundlog.errors import LogError
 
@@ -23,7 +23,7 @@ _TICKS: Final = 4
 
 
 async def cover(
-    stream: Link,
+    stream: ReplicationConnection,
     options: ReplicationOptions,
     publication: str,
     *,
@@ -36,25 +36,25 @@ async def cover(
         stream: The one that is read.
         options: How to connect, and what to look at.
         publication: That which the stream began with, as `Slot.publication`.
-        due: Asked each time for a place to move to; None: there is no need to look.
-        keep: Told that this place, which `due` named before the look, held nothing that we have not got.
+        due: Asked each time for an offset to move to; None: there is no need to look.
+        keep: Told that this offset, which `due` named before the look, held nothing that we have not got.
     """
     told = False
     while not stream.is_lost:
         try:
-            watch = await Link.connect(options, replication=False)
+            watch = await ReplicationConnection.connect(options, replication=False)
             try:
                 while True:
-                    if (place := due()) is not None:
+                    if (offset := due()) is not None:
                         if await check_publication(watch, options) != publication:
                             stream.fail(StreamLost("the publication was changed"))
                             return
-                        await keep(place)
+                        await keep(offset)
                     told = False
                     await asyncio.sleep(min(_WATCH_S, options.sender_timeout_s / _TICKS))
             finally:
                 await watch.close()
-        except (PlaceTaken, LogError) as error:
+        except (OffsetTaken, LogError) as error:
             stream.fail(StreamLost(str(error)))
         except StreamLost as error:
             if not (told or stream.is_lost):

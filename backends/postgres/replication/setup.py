@@ -14,7 +14,13 @@ import structlog
 from backends.contract import SourceError
 from backends.postgres.options import quote_identifier
 from backends.postgres.replication.capture import columns_of
-from backends.postgres.replication.protocol.connection import Link, NoAnswer, Record, ServerError, StreamLost
+from backends.postgres.replication.protocol.connection import (
+    NoAnswer,
+    Record,
+    ReplicationConnection,
+    ServerError,
+    StreamLost,
+)
 from backends.postgres.replication.protocol.wal import format_lsn, parse_lsn
 from backends.postgres.replication.slot import (
     ReplicationOptions,
@@ -41,7 +47,7 @@ async def prepare(options: ReplicationOptions) -> None:
         SourceError: Something else is not as it has to be, or the server cannot be reached; the text says what to do.
     """
     try:
-        link = await Link.connect(options)
+        link = await ReplicationConnection.connect(options)
         try:
             await _check_source(link, options)
             if options.create and (lsn := await _create_missing(link, options)) is not None:
@@ -54,7 +60,7 @@ async def prepare(options: ReplicationOptions) -> None:
         raise SourceError(f"{error}{_advice(options, error)}") from error
 
 
-async def _check_source(link: Link, options: ReplicationOptions) -> None:
+async def _check_source(link: ReplicationConnection, options: ReplicationOptions) -> None:
     """See that the server can replicate and that the table of rounds is there and can become rounds.
 
     Raises:
@@ -83,7 +89,7 @@ async def _check_source(link: Link, options: ReplicationOptions) -> None:
     columns_of(options, [column["attname"] or "" for column in columns])
 
 
-async def _create_missing(link: Link, options: ReplicationOptions) -> int | None:
+async def _create_missing(link: ReplicationConnection, options: ReplicationOptions) -> int | None:
     """Make publication and slot if neither exists; return where the new slot starts, None when nothing was made.
 
     Of several processes that start together one makes them, and the others wait for it, until it closes `link`. A
@@ -110,7 +116,7 @@ async def _create_missing(link: Link, options: ReplicationOptions) -> int | None
     return parse_lsn(made[0]["lsn"] or "")
 
 
-async def _make(link: Link, options: ReplicationOptions, sql: str) -> list[Record]:
+async def _make(link: ReplicationConnection, options: ReplicationOptions, sql: str) -> list[Record]:
     try:
         return await link.query(sql, options.connect_timeout_s)
     except NoAnswer as error:
@@ -119,9 +125,9 @@ async def _make(link: Link, options: ReplicationOptions, sql: str) -> list[Recor
         raise SourceError(f"cannot set up replication: {error}; run as an owner: {one_line(sql)}") from error
 
 
-async def _what_holds(link: Link, options: ReplicationOptions) -> str:
+async def _what_holds(link: ReplicationConnection, options: ReplicationOptions) -> str:
     """Name what a statement without an answer waits for, as far as the server tells."""
-    watch = await Link.connect(options, replication=False)
+    watch = await ReplicationConnection.connect(options, replication=False)
     try:
         found = await watch.query(statement("read_blockers", pid=str(link.pid)), options.connect_timeout_s)
     finally:
@@ -137,9 +143,9 @@ async def _what_holds(link: Link, options: ReplicationOptions) -> str:
     )
 
 
-async def _undo(link: Link, options: ReplicationOptions) -> None:
+async def _undo(link: ReplicationConnection, options: ReplicationOptions) -> None:
     """Leave nothing half made: a publication without its slot would look like a slot that was lost."""
-    undo = await Link.connect(options, replication=False)
+    undo = await ReplicationConnection.connect(options, replication=False)
     try:
         await undo.query(f"SELECT pg_catalog.pg_terminate_backend({link.pid}, 5000)", options.connect_timeout_s + 5)
         await undo.query(statement("drop_slot_if_there", slot=options.slot), options.connect_timeout_s)

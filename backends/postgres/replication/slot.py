@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from backends.contract import SourceError
 from backends.postgres.options import Identifier, PostgresOptions, quote_identifier
-from backends.postgres.replication.protocol.connection import Link, Record
+from backends.postgres.replication.protocol.connection import Record, ReplicationConnection
 from backends.postgres.replication.protocol.wal import parse_lsn
 from backends.postgres.statements import one_line, statement
 
@@ -21,9 +21,9 @@ BACKFILL: Final = (
 """From the newest round that the log has: a plain backfill would send all of the table to live clients."""
 
 UNDEFINED: Final = "42704"
-"""The SQLSTATE of a stream whose publication was made after the place that it is at."""
+"""The SQLSTATE of a stream whose publication was made after the offset that it is at."""
 PUBLICATION_SKIPPED: Final = "skipped loading publication"
-"""How the warning begins that takes its place from PostgreSQL 18 on."""
+"""How the warning begins that takes its offset from PostgreSQL 18 on."""
 
 
 class ReplicationOptions(PostgresOptions):
@@ -39,7 +39,7 @@ class ReplicationOptions(PostgresOptions):
     on_lost: Literal["stop", "backfill"] = "stop"
     """When the slot is lost: stop and name the command to run, or make a new one and fill in from the table."""
     accept_lsn: Annotated[str, StringConstraints(pattern="^([0-9A-F]{1,8}/[0-9A-F]{1,8})?$")] = ""
-    """A slot that was moved, or whose publication was changed, is read on from this place, and no other, although
+    """A slot that was moved, or whose publication was changed, is read on from this offset, and no other, although
     rounds before it may be missing. What ingest stopped with names it."""
     sender_timeout_s: float = Field(default=15.0, ge=1, le=3600)
     """A reader that is silent for so long loses the slot to the next one, and a server so silent is connected to anew.
@@ -72,7 +72,7 @@ class SlotState(StrEnum):
     FOREIGN = "foreign"  # of another database, or for another plugin
     MOVED = "moved"  # somebody moved it, or dropped and made it again, while we were away
     PUBLICATION_MISSING = "publication_missing"
-    PUBLICATION_LATE = "publication_late"  # made after the place that the slot is at
+    PUBLICATION_LATE = "publication_late"  # made after the offset that the slot is at
     PUBLICATION_CHANGED = "publication_changed"  # it, its table, or that it holds it, was undone and done again
     TABLE_NOT_PUBLISHED = "table_not_published"
 
@@ -81,7 +81,7 @@ class SlotLost(SourceError):
     """The slot does not hold what comes next any more, or cannot give it. Nothing goes on without an operator."""
 
     def __init__(self, state: SlotState, options: ReplicationOptions, detail: str = "", *, at: str = "") -> None:
-        """Say what is the matter; `at` is the slot's place, from which it can be read on all the same."""
+        """Say what is the matter; `at` is the slot's offset, from which it can be read on all the same."""
         super().__init__(_sentence(state, options, detail, at))
         self.state = state
 
@@ -98,7 +98,7 @@ class Slot:
     """The server's process that reads it now."""
 
 
-async def check_slot(link: Link, options: ReplicationOptions) -> Slot:
+async def check_slot(link: ReplicationConnection, options: ReplicationOptions) -> Slot:
     """See that the slot and its publication stand.
 
     Raises:
@@ -129,7 +129,7 @@ async def check_slot(link: Link, options: ReplicationOptions) -> Slot:
     )
 
 
-async def check_publication(link: Link, options: ReplicationOptions) -> str | None:
+async def check_publication(link: ReplicationConnection, options: ReplicationOptions) -> str | None:
     """Return which publication and table stand now, as `Slot.publication`; None: rows of ours are not published.
 
     Raises:
@@ -141,19 +141,19 @@ async def check_publication(link: Link, options: ReplicationOptions) -> str | No
     return publication["incarnation"] or ""
 
 
-async def read_publication(link: Link, options: ReplicationOptions) -> Record | None:
+async def read_publication(link: ReplicationConnection, options: ReplicationOptions) -> Record | None:
     """Return the publication as `sql/read_publication.sql` describes it; None: there is none."""
     names = {"schema": options.schema_name, "table": options.table_name, "publication": options.publication}
     return next(iter(await ask(link, options, "read_publication", **names)), None)
 
 
-async def read_slot(link: Link, options: ReplicationOptions) -> Record | None:
+async def read_slot(link: ReplicationConnection, options: ReplicationOptions) -> Record | None:
     """Return the slot as `sql/read_slot.sql` describes it; None: there is none."""
     return next(iter(await ask(link, options, "read_slot", slot=options.slot)), None)
 
 
-async def ask(link: Link, options: ReplicationOptions, name: str, **values: str) -> list[Record]:
-    """Run the statement of that name; errors as in `Link.query`."""
+async def ask(link: ReplicationConnection, options: ReplicationOptions, name: str, **values: str) -> list[Record]:
+    """Run the statement of that name; errors as in `ReplicationConnection.query`."""
     return await link.query(statement(name, **values), options.connect_timeout_s)
 
 
@@ -191,7 +191,7 @@ def _sentence(state: SlotState, options: ReplicationOptions, detail: str, at: st
         case SlotState.PUBLICATION_MISSING:
             what, run = f"{publication} does not exist on {where}", f"{create_publication} {renew} {backfill}"
         case SlotState.PUBLICATION_LATE:
-            what = f"{publication} was made after the place that {slot} is at on {where}"
+            what = f"{publication} was made after the offset that {slot} is at on {where}"
             run = f"{renew} {backfill}"
         case SlotState.PUBLICATION_CHANGED:
             what = f"{publication} on {where}, or what it holds of {options.quoted_table}, was dropped and made anew"

@@ -1,16 +1,16 @@
-"""Keep our place in one slot: where a stream of it begins, and up to where the server may forget.
+"""Keep our offset in one slot: where a stream of it begins, and up to where the server may forget.
 
-Owns the rule that the server is told of no place that the log does not know first, and what becomes of our place when
+Owns the rule that the server is told of no offset that the log does not know first, and what becomes of our offset when
 the slot was moved or the server's history is another. Knows nothing of connections: see `stream` for
-who tells the server. What a round's position means is in `capture`.
+who tells the server. What a round's offset means is in `capture`.
 Why: docs/adr/0011-the-log-is-the-checkpoint.md
 """
 
 import structlog
 
-from backends.contract import Places
-from backends.postgres.replication.capture import Capture, WalPosition
-from backends.postgres.replication.offset_check import Proof
+from backends.contract import SourceOffsets
+from backends.postgres.replication.capture import Capture, WalOffset
+from backends.postgres.replication.offset_check import OffsetCheck
 from backends.postgres.replication.protocol.connection import Record
 from backends.postgres.replication.protocol.wal import format_lsn, parse_lsn
 from backends.postgres.replication.slot import ReplicationOptions, Slot, SlotLost, SlotState
@@ -18,16 +18,16 @@ from backends.postgres.replication.slot import ReplicationOptions, Slot, SlotLos
 log = structlog.get_logger()
 
 
-class SlotPlace:
+class SlotOffset:
     """How far one process is with one slot, over any number of streams and servers."""
 
     def __init__(self, capture: Capture, options: ReplicationOptions) -> None:
         self._capture = capture
         self._options = options
         self._log = log.bind(**options.log_fields)
-        self._proof: Proof | None = None
+        self._offset_check: OffsetCheck | None = None
         self._history: tuple[str, str] | None = None  # the server's system id and timeline
-        self._covered = 0  # up to here the place may move although no round says so
+        self._covered = 0  # up to here the offset may move although no round says so
         self._publication: str | None = None  # which one we read with, see `Slot.publication`
         self._shared = False  # whether another process has read the slot since
         self._told_lsn = 0
@@ -39,13 +39,13 @@ class SlotPlace:
 
     # --- the log ------------------------------------------------------------------------------------------------
 
-    def attach(self, places: Places[WalPosition]) -> None:
+    def attach(self, offsets: SourceOffsets[WalOffset]) -> None:
         """Take what the log remembers of our slot."""
-        self._proof = Proof(places, self._options)
+        self._offset_check = OffsetCheck(offsets, self._options)
 
-    def written(self, position: WalPosition) -> bytes | None:
-        """Write a position as a round carries it into the log; None: there is nothing that would remember it."""
-        return None if self._proof is None else self._proof.place(position)
+    def written(self, offset: WalOffset) -> bytes | None:
+        """Write an offset as a round carries it into the log; None: there is nothing that would remember it."""
+        return None if self._offset_check is None else self._offset_check.offset_text(offset)
 
     # --- where a stream begins ----------------------------------------------------------------------------------
 
@@ -62,7 +62,7 @@ class SlotPlace:
 
         Raises:
             SlotLost: The slot is further than the log and we know of, or was read with another publication.
-            PlaceTaken: Another process reads it by now.
+            OffsetTaken: Another process reads it by now.
         """
         capture, at = self._capture, slot.confirmed_lsn
         history = (system["systemid"] or "", system["timeline"] or "")
@@ -71,7 +71,7 @@ class SlotPlace:
             raise SlotLost(SlotState.PUBLICATION_CHANGED, self._options, at=format_lsn(at))
         if not is_ours or at > self._told_lsn:
             # Hold the slot against the log, and learn which rounds it yields again.
-            proven = self._proof is not None and await self._proof.of_slot(history[0], slot)
+            proven = self._offset_check is not None and await self._offset_check.of_slot(history[0], slot)
             if not is_ours:
                 self._begin_history(history, at)
             elif proven or self._shared:
@@ -86,7 +86,7 @@ class SlotPlace:
 
     def _begin_history(self, history: tuple[str, str], at: int) -> None:
         if self._history is not None:
-            # A failover, or a restored backup: what we saw beyond the slot's place may not have survived. The
+            # A failover, or a restored backup: what we saw beyond the slot's offset may not have survived. The
             # rounds between come again, and those that did survive are recognised in the log.
             self._log.warning("source_changed", at=format_lsn(at), was=format_lsn(self._told_lsn))
         self._capture.begin_history(at)
@@ -98,7 +98,7 @@ class SlotPlace:
     def safe_lsn(self) -> int:
         """Up to where the server may forget, and every process after us can tell that it was we who said so."""
         capture = self._capture
-        stored = capture.stored_lsn if self._proof is None else self._proof.stored_lsn(capture.generation)
+        stored = capture.stored_lsn if self._offset_check is None else self._offset_check.stored_lsn(capture.generation)
         return max(self._told_lsn, min(capture.confirmed_lsn, max(self._covered, stored)))
 
     @property
@@ -116,17 +116,17 @@ class SlotPlace:
         self._told_lsn = self.safe_lsn
 
     def due(self) -> int | None:
-        """Return how far the place could move if it were sure that nothing was kept from us; None: no further."""
-        place = self._capture.confirmed_lsn
-        return place if place > self.safe_lsn else None
+        """Return how far the offset could move if it were sure that nothing was kept from us; None: no further."""
+        offset = self._capture.confirmed_lsn
+        return offset if offset > self.safe_lsn else None
 
     async def move_to(self, lsn: int) -> None:
-        """Let the place move to an LSN that `due` named: nothing was kept from us before it.
+        """Let the offset move to an LSN that `due` named: nothing was kept from us before it.
 
         Raises:
-            PlaceTaken: Another process reads the slot by now.
+            OffsetTaken: Another process reads the slot by now.
         """
-        if self._proof is not None:
+        if self._offset_check is not None:
             # Beside the log, and first: after a restart it would look as if somebody had moved the slot.
-            await self._proof.keep(lsn, self.publication)
+            await self._offset_check.keep(lsn, self.publication)
         self._covered = max(self._covered, lsn)

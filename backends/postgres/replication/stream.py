@@ -14,11 +14,11 @@ from typing import Final
 import structlog
 
 from backends.postgres.replication.capture import Capture, Item
-from backends.postgres.replication.protocol.connection import Link, StreamLost
+from backends.postgres.replication.protocol.connection import ReplicationConnection, StreamLost
 from backends.postgres.replication.protocol.wal import status_update
 from backends.postgres.replication.publication_watch import cover
 from backends.postgres.replication.slot import ReplicationOptions
-from backends.postgres.replication.slot_offset import SlotPlace
+from backends.postgres.replication.slot_offset import SlotOffset
 from roundlog.tasks import ended
 
 log = structlog.get_logger()
@@ -33,14 +33,14 @@ _HURRY_S: Final = 0.25
 _CANCEL_S: Final = 0.1
 
 
-class Stream:
+class ReplicationStream:
     """Made when the server has begun to send; `close` it whatever happened."""
 
     def __init__(
         self,
-        link: Link,
+        link: ReplicationConnection,
         capture: Capture,
-        place: SlotPlace,
+        offset: SlotOffset,
         options: ReplicationOptions,
         *,
         on_left: Callable[[], None],
@@ -48,7 +48,7 @@ class Stream:
         """Take over `link`, on which the stream runs; `on_left` is called when the stream is left by itself."""
         self._link = link
         self._capture = capture
-        self._place = place
+        self._place = offset
         self._options = options
         self._on_left = on_left
         self._log = log.bind(**options.log_fields)

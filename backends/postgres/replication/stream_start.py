@@ -1,4 +1,4 @@
-"""Begin streams of a slot: connect, stand by while another process reads it, and start where our place is.
+"""Begin streams of a slot: connect, stand by while another process reads it, and start where our offset is.
 
 Owns how a stream comes to be, and what the end of the one before says about the slot. Knows nothing of what is read or
 told in it: see `backends.postgres.replication.stream`.
@@ -13,7 +13,7 @@ import structlog
 
 from backends.postgres.options import quote_identifier, quote_literal
 from backends.postgres.replication.capture import Capture
-from backends.postgres.replication.protocol.connection import Link, ServerError
+from backends.postgres.replication.protocol.connection import ReplicationConnection, ServerError
 from backends.postgres.replication.protocol.wal import format_lsn
 from backends.postgres.replication.slot import (
     PUBLICATION_SKIPPED,
@@ -24,7 +24,7 @@ from backends.postgres.replication.slot import (
     SlotState,
     check_slot,
 )
-from backends.postgres.replication.slot_offset import SlotPlace
+from backends.postgres.replication.slot_offset import SlotOffset
 from roundlog.backoff import spread
 
 log = structlog.get_logger()
@@ -39,33 +39,33 @@ class StreamStart:
     """Begins one stream after another."""
 
     def __init__(
-        self, capture: Capture, place: SlotPlace, options: ReplicationOptions, *, on_standby: Callable[[], None]
+        self, capture: Capture, offset: SlotOffset, options: ReplicationOptions, *, on_standby: Callable[[], None]
     ) -> None:
         """Prepare; `on_standby` is called when a stream has to wait for another process."""
         self._capture = capture
-        self._place = place
+        self._place = offset
         self._options = options
         self._on_standby = on_standby
         self._log = log.bind(**options.log_fields)
         self._own_pid = 0  # of our former connection
         self._suspect: ServerError | None = None  # what the server ended the last stream with
 
-    async def begin(self) -> Link:
+    async def begin(self) -> ReplicationConnection:
         """Connect, wait until the slot is free, and start the stream; return the link that it runs on.
 
         Raises:
             StreamLost: It did not work this time.
             SlotLost: The slot, as it is, can never be read on.
-            PlaceTaken: Another process reads it by now.
+            OffsetTaken: Another process reads it by now.
         """
         options = self._options
         timeout = f"{round(options.sender_timeout_s * 1000)}"
-        link = await Link.connect(options, settings={"wal_sender_timeout": timeout})
+        link = await ReplicationConnection.connect(options, settings={"wal_sender_timeout": timeout})
         try:
             link.on_notice(partial(_fail_if_skipping, link))
             # What is there is asked over another connection: a session that has seen the table as it is now decodes
             # rows from before a change of it by the new columns, and fails, or worse.
-            look = await Link.connect(options, replication=False)
+            look = await ReplicationConnection.connect(options, replication=False)
             try:
                 await self._start(link, look)
             finally:
@@ -82,7 +82,7 @@ class StreamStart:
         if isinstance(error, ServerError) and error.sqlstate in (UNDEFINED, _NOT_IN_STATE):
             self._suspect = error
 
-    async def _start(self, link: Link, look: Link) -> None:
+    async def _start(self, link: ReplicationConnection, look: ReplicationConnection) -> None:
         options, capture = self._options, self._capture
         while True:
             slot = await self._free_slot(look)
@@ -101,7 +101,7 @@ class StreamStart:
                 if error.sqlstate != _SLOT_ACTIVE:
                     raise
 
-    async def _free_slot(self, look: Link) -> Slot:
+    async def _free_slot(self, look: ReplicationConnection) -> Slot:
         """Wait, however long, until nobody reads the slot: we are the hot standby."""
         waited = False
         while (slot := await check_slot(look, self._options)).holder is not None:
@@ -124,7 +124,7 @@ class StreamStart:
             raise SlotLost(SlotState.INVALIDATED, self._options, suspect.message)
 
 
-def _fail_if_skipping(link: Link, notice: str) -> None:
+def _fail_if_skipping(link: ReplicationConnection, notice: str) -> None:
     """From PostgreSQL 18 on, rows of a publication that is not there yet are passed over with a mere warning."""
     if notice.startswith(PUBLICATION_SKIPPED):
         link.fail(ServerError(UNDEFINED, notice))

@@ -1,4 +1,4 @@
--- Wake the reader of the table of rounds whenever a statement has inserted into it, and keep a reader's place.
+-- Wake the reader of the table of rounds whenever a statement has inserted into it, and keep a reader's offset.
 -- A bare wake-up: payloads have a limit that would fail the producer, and equal ones collapse within a transaction.
 -- Nothing here may fail an INSERT: a full queue fails the commit and no handler helps, so it is looked at first; the
 -- handler takes care of all else. Run as the owner of the table. Safe to run again.

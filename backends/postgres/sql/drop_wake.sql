@@ -1,4 +1,4 @@
--- Stop waking readers of the table, and forget this reader's place. Once no table is woken for, everything of ours goes.
+-- Stop waking readers of the table, and forget this reader's offset. Once no table is woken for, everything of ours goes.
 DROP TRIGGER IF EXISTS stream_relay_wake ON :"schema".:"table";
 
 DELETE FROM stream_relay.positions WHERE consumer = :'consumer' AND source = :'source';

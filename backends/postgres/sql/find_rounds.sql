@@ -1,10 +1,10 @@
--- The place of the newest row that is round $2[i] of game $1[i] for any i; NULL: it is not among the newest million.
+-- The offset of the newest row that is round $2[i] of game $1[i] for any i; NULL: it is not among the newest million.
 -- From the newest row down by the index, since what a log holds last is near there; bounded, since it may be of another
 -- table.
-SELECT r.place
+SELECT r.row_offset
 FROM (
     SELECT
-        t.:"order_column"::bigint AS place,
+        t.:"order_column"::bigint AS row_offset,
         t.:"game_slug"::text AS game_slug,
         t.:"round_id"::text AS round_id
     FROM :"schema".:"table" AS t
@@ -18,5 +18,5 @@ WHERE
             w.round_id
         FROM unnest($1::text [], $2::text []) AS w (game_slug, round_id)
     )
-ORDER BY r.place DESC
+ORDER BY r.row_offset DESC
 LIMIT 1

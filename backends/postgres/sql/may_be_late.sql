@@ -1,4 +1,4 @@
--- Whether a publication may be younger than the place that an unread slot is at: what made it, or changed it last, is
+-- Whether a publication may be younger than the offset that an unread slot is at: what made it, or changed it last, is
 -- no transaction of before all that the slot still needs of the catalogue.
 SELECT EXISTS (
     SELECT

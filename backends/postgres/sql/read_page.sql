@@ -1,7 +1,7 @@
 -- The next $4 rows of the table after the row with id $1 of game $2, up to id $3, in that order.
 -- By key and never by OFFSET, so that the last page costs what the first does; the first condition is for the index.
 SELECT
-    t.:"order_column"::bigint AS place,
+    t.:"order_column"::bigint AS row_offset,
     t.:"round_id"::text AS round_id,
     t.:"game_slug"::text AS game_slug,
     t.:"game_type"::text AS game_type,

@@ -5,7 +5,7 @@ SELECT r.*
 FROM unnest($1::bigint [], $2::bigint []) AS s (low, high)
 CROSS JOIN LATERAL (
     SELECT
-        t.:"order_column"::bigint AS place,
+        t.:"order_column"::bigint AS row_offset,
         t.:"round_id"::text AS round_id,
         t.:"game_slug"::text AS game_slug,
         t.:"game_type"::text AS game_type,
@@ -20,5 +20,5 @@ CROSS JOIN LATERAL (
     ORDER BY t.:"order_column"
     LIMIT $3
 ) AS r
-ORDER BY r.place
+ORDER BY r.row_offset
 LIMIT $3

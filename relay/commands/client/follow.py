@@ -42,9 +42,9 @@ class Unreachable(ConnectionError):
 class Broken(ConnectionError):
     """A stream ended that said more than that: where to go on, and when."""
 
-    def __init__(self, sentence: str, *, place: str | None, wait_s: float | None) -> None:
+    def __init__(self, sentence: str, *, cursor: str | None, wait_s: float | None) -> None:
         super().__init__(sentence)
-        self.place, self.wait_s = place, wait_s
+        self.cursor, self.wait_s = cursor, wait_s
 
 
 class Ended(Exception):
@@ -52,7 +52,7 @@ class Ended(Exception):
 
 
 class _Message(msgspec.Struct):
-    """What has to be known of a message: the place of a round, or the name of an event."""
+    """What has to be known of a message: the cursor of a round, or the name of an event."""
 
     cursor: str | None = None
     event: str | None = None
@@ -149,8 +149,8 @@ class _Course:
             self._outage.tell(f"connection lost ({str(error) or type(error).__name__}); reconnecting")
         if isinstance(error, Broken):
             self._wait_s = error.wait_s
-            if error.place is not None:
-                self._go_on_after(error.place)
+            if error.cursor is not None:
+                self._go_on_after(error.cursor)
 
     def wait_s(self) -> float:
         """Return how long to wait now: as the relay said, or longer each time."""

@@ -74,7 +74,7 @@ async def read_grpc(_session: object, target: Target, parameters: Mapping[str, s
             wait_ms = told.get("retry-after-ms", "")
             raise Broken(
                 error.details() or error.code().name,
-                place=told.get("resume-cursor"),
+                cursor=told.get("resume-cursor"),
                 wait_s=int(wait_ms) / 1000 if wait_ms.isdigit() else None,
             ) from error
     raise Ended

@@ -16,7 +16,7 @@ from relay.http.websocket.frames import FrameError, FrameReader, Message, Opcode
 from relay.links.messages import Action, ClientMessage
 from relay.links.stream_link import StreamLink
 from relay.live.encode import CLOSE, PING_FRAME, PONG, WebSocketDeflate, WebSocketText, frame
-from relay.live.link import CloseReason, Goodbye, Link
+from relay.live.link import CloseReason, Disconnect, Link
 
 CLOSE_CODES: Final = {
     CloseReason.DRAINING: 1012,
@@ -98,7 +98,7 @@ class WebSocketLink(StreamLink):
         except BadMessage as error:
             self._refuse(CLOSE_CODES[CloseReason.BAD_MESSAGE], str(error))
 
-    def say_goodbye(self, goodbye: Goodbye) -> None:
+    def write_disconnect(self, goodbye: Disconnect) -> None:
         facts: dict[str, object] = {"reason": goodbye.reason, "retry_ms": goodbye.retry_ms, "cursor": goodbye.cursor}
         code = CLOSE_CODES[goodbye.reason]
         if goodbye.reason is CloseReason.CLIENT:  # it closes; RFC 6455 section 5.5.1: the answer has the same code
@@ -112,7 +112,7 @@ class WebSocketLink(StreamLink):
 
     def refuse(self, refusal: Unavailable, *, linger_s: float) -> None:
         """Say why the client cannot stay, and when to come back."""
-        self.end(Goodbye(CloseReason(refusal.reason), None, refusal.retry_ms), linger_s=linger_s)
+        self.end(Disconnect(CloseReason(refusal.reason), None, refusal.retry_ms), linger_s=linger_s)
 
     def _take(self, message: Message) -> None:
         if message.opcode is Opcode.CLOSE:

@@ -7,7 +7,7 @@ from aiohttp import HttpVersion11, web
 
 from relay.live.encode import chunk
 from relay.live.hub import Hub
-from relay.live.link import Goodbye
+from relay.live.link import Disconnect
 from relay.rpc.connect.dialect import Dialect, EnvelopedRound
 from relay.rpc.convert import gap_message
 from relay.rpc.link import RpcLink
@@ -41,6 +41,6 @@ class ProxyLink(RpcLink):
     def write_gap(self, event: Mapping[str, object]) -> None:
         self.write(self._dialect.wrap(self._dialect.write(gap_message(event))))
 
-    def say_goodbye(self, goodbye: Goodbye) -> None:
-        super().say_goodbye(goodbye)
+    def write_disconnect(self, goodbye: Disconnect) -> None:
+        super().write_disconnect(goodbye)
         self.write(self._dialect.end(self.ending or ending_of_goodbye(goodbye)))

@@ -23,7 +23,7 @@ from relay.errors import REFUSALS, Unsupported, WrongMediaType
 from relay.history.history import History
 from relay.http.compress import compressed
 from relay.http.cors import name_origin
-from relay.links.registry import Edge
+from relay.links.registry import LinkRegistry
 from relay.links.session import Session
 from relay.live.link import CloseReason
 from relay.rpc.connect.dialect import CONNECT_JSON, Dialect, accepted, error_of, http_status_of
@@ -44,10 +44,10 @@ _VARY: Final = {"Vary": "Origin"}  # see `relay.http.cors`
 
 
 class Proxy:
-    """The service over HTTP, on one edge."""
+    """The service over HTTP, on one registry."""
 
-    def __init__(self, edge: Edge, history: History, catalogue: Catalogue, methods: Methods) -> None:
-        self._edge = edge
+    def __init__(self, registry: LinkRegistry, history: History, catalogue: Catalogue, methods: Methods) -> None:
+        self._registry = registry
         self._history = history
         self._catalogue = catalogue
         self._methods = methods
@@ -87,7 +87,7 @@ class Proxy:
         if name in UNARY:
             async with asyncio.timeout(timeout_s(request)):
                 return _single(request, dialect, dialect.write(await self._methods.answer(message, grant)))
-        async with self._edge.place("proxy"):
+        async with self._registry.permit("proxy"):
             if isinstance(message, pb.ReplayRequest):
                 return await self._replay(request, dialect, message, grant)
             return await self._stream(request, dialect, message, grant)
@@ -98,7 +98,7 @@ class Proxy:
         want, start, allow_gap = self._methods.subscription(message, grant)
         link = self._link(request, dialect, allow_gap=allow_gap)
         response = web.StreamResponse()
-        with self._edge.open(link, key_id=grant.key_id, protocol="proxy"):
+        with self._registry.open(link, key_id=grant.key_id, protocol="proxy"):
             async with Session(self._history, self._catalogue, grant.games, link) as session:
                 session.start(want, start)
                 async with self._carrying(request, link, response):
@@ -111,7 +111,7 @@ class Proxy:
     ) -> web.StreamResponse:
         link = self._link(request, dialect)
         response = web.StreamResponse()
-        with self._edge.open(link, key_id=grant.key_id, protocol="proxy"):
+        with self._registry.open(link, key_id=grant.key_id, protocol="proxy"):
             async with (
                 self._carrying(request, link, response),
                 aclosing(await self._methods.replay(message, grant, link, dialect.write_stored)) as batches,
@@ -136,18 +136,18 @@ class Proxy:
             if not response.prepared:
                 raise
             if isinstance(error, TimeoutError):
-                self._edge.end(link, CloseReason.DEADLINE)
+                self._registry.end(link, CloseReason.DEADLINE)
             else:
                 log.exception("call_failed", link=link.id)
-                self._edge.end(link, CloseReason.FAILED)
+                self._registry.end(link, CloseReason.FAILED)
 
     def _link(self, request: web.Request, dialect: Dialect, *, allow_gap: bool = False) -> ProxyLink:
-        age_s = self._edge.age_limit_s()
-        return ProxyLink(self._edge.hub, request, dialect, max_age_s=age_s, allow_gap=allow_gap)
+        age_s = self._registry.age_limit_s()
+        return ProxyLink(self._registry.hub, request, dialect, max_age_s=age_s, allow_gap=allow_gap)
 
     def _grant(self, request: web.Request) -> Grant:
         presented = find_key(request.headers, request.query, allow_query=False)
-        grant = self._edge.admission.grant(presented, origin=request.headers.get("Origin"))
+        grant = self._registry.admission.grant(presented, origin=request.headers.get("Origin"))
         if grant.kind == "public" and ANY_ORIGIN not in grant.allowed_origins:
             name_origin(request)
         return grant

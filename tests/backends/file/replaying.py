@@ -7,7 +7,7 @@ from typing import Any
 
 from backends.contract import BackendContext, Captured, Rejected, SourceError
 from backends.file import FileReplay
-from backends.file.offset import Place
+from backends.file.offset import FileOffset
 from rounds import Catalogue, Round
 from rounds.times import utc_text
 
@@ -15,7 +15,7 @@ CONTEXT = BackendContext(Catalogue.load())
 START_MS = 1_768_730_400_000
 """2026-01-18T10:00:00Z."""
 
-Item = Captured[Place] | Rejected[Place]
+Item = Captured[FileOffset] | Rejected[FileOffset]
 
 
 def round_at(number: int, *, at_ms: int | None = None, game: str = "crash") -> Round:
@@ -81,7 +81,7 @@ async def played(backend: FileReplay, *, stop_after: int | None = None, confirm:
             for item in batch:
                 items.append(item)
                 if confirm:
-                    backend.confirm(item.position)
+                    backend.confirm(item.offset)
                 if len(items) == stop_after:
                     await reading.aclose()
                     return items

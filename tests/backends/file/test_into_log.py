@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from backends.contract import SourceError
 from backends.file import FileReplay
-from backends.file.offset import Place
+from backends.file.offset import FileOffset
 from backends.ingest.run import run_ingest
 from backends.publish.settings import PublisherSettings
 from roundlog.connection import connect
@@ -31,9 +31,9 @@ class Watched(FileReplay):
         self._count = count
         self.reached = asyncio.Event()
 
-    def confirm(self, position: Place) -> None:
-        super().confirm(position)
-        if position.played >= self._count:
+    def confirm(self, offset: FileOffset) -> None:
+        super().confirm(offset)
+        if offset.played >= self._count:
             self.reached.set()
 
 
@@ -146,7 +146,7 @@ async def state_at(options: dict[str, object], count: int) -> bytes:
     backend = replay(**options)
     async with backend.open(), aclosing(backend.read()) as batches:
         items = [item async for batch in batches for item in batch]
-        backend.confirm(items[count - 1].position)
+        backend.confirm(items[count - 1].offset)
     return taken(Path(str(options["state_file"])))
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.file.pacing import Pace
+from backends.file.pacing import RecordingPace
 from tests.backends.file.replaying import (
     START_MS,
     StoppedClock,
@@ -24,14 +24,14 @@ HOUR_MS = 3_600_000
 @pytest.mark.parametrize(("speed", "due_s"), [(1, [0, 1.5, 60]), (10, [0, 0.15, 6]), (0.5, [0, 3, 120])])
 def test_speed_divides_the_time_between_rounds(speed: float, due_s: list[float]) -> None:
     """Counted from the first round, whenever that was recorded."""
-    pace = Pace(speed)
+    pace = RecordingPace(speed)
 
     assert [pace.due_s(START_MS + after) for after in (0, 1500, 60_000)] == pytest.approx(due_s)
 
 
 def test_days_of_rounds_do_not_drift() -> None:
     """A million steps of 333 ms end where one step of all of them does."""
-    pace = Pace(7.0)
+    pace = RecordingPace(7.0)
 
     for number in range(1_000_000):
         last = pace.due_s(START_MS + number * 333)
@@ -41,21 +41,21 @@ def test_days_of_rounds_do_not_drift() -> None:
 
 def test_round_a_little_out_of_order_is_due_at_once_and_delays_nothing() -> None:
     """Rounds of several games may be stored in another order than they were committed in."""
-    pace = Pace(1.0)
+    pace = RecordingPace(1.0)
 
     assert [pace.due_s(START_MS + after) for after in (0, 5000, 4000, 6000)] == [0, 5, 5, 6]
 
 
 def test_recording_that_begins_again_goes_on_at_its_own_cadence() -> None:
     """A folder may hold a file per game, each from the first day on: none of it is played in a rush."""
-    pace = Pace(1.0)
+    pace = RecordingPace(1.0)
 
     assert [pace.due_s(START_MS + after) for after in (0, HOUR_MS, 0, 1000, HOUR_MS)] == [0, 3600, 3600, 3601, 7200]
 
 
 def test_silence_is_cut_to_the_longest_allowed() -> None:
     """A night without rounds takes `max_gap_s`, in seconds as they pass; shorter silences stay."""
-    pace = Pace(10.0, max_gap_s=2.0)
+    pace = RecordingPace(10.0, max_gap_s=2.0)
 
     assert [pace.due_s(START_MS + after) for after in (0, 10_000, HOUR_MS, HOUR_MS + 5_000)] == [0, 1, 3, 3.5]
 
@@ -63,7 +63,7 @@ def test_silence_is_cut_to_the_longest_allowed() -> None:
 @given(st.lists(st.integers(0, 2**63 - 1), min_size=1), st.floats(1e-3, 1e6), st.floats(1e-3, 1e9))
 def test_whatever_the_times_no_round_is_due_before_the_last(times: list[int], speed: float, max_gap_s: float) -> None:
     """Time never runs backwards, and no step is longer than allowed."""
-    pace = Pace(speed, max_gap_s)
+    pace = RecordingPace(speed, max_gap_s)
 
     due_s = [pace.due_s(time_ms) for time_ms in times]
 

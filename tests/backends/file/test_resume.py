@@ -83,7 +83,7 @@ async def test_what_was_not_confirmed_comes_again(tmp_path: Path) -> None:
     backend = replay(**options)
     async with backend.open():
         async for batch in backend.read():
-            backend.confirm(batch[3].position)
+            backend.confirm(batch[3].offset)
 
     assert ids(await played(replay(**options))) == [104, 105, 106, 107, 108, 109]
 

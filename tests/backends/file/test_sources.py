@@ -112,7 +112,7 @@ async def test_folder_is_played_in_the_order_of_names(tmp_path: Path) -> None:
     items = await played(replay(path=str(tmp_path)))
 
     assert rounds_of(items) == rounds(6)
-    assert [item.position.line for item in items] == [2, 3, 1, 2, 1, 2]
+    assert [item.offset.line for item in items] == [2, 3, 1, 2, 1, 2]
 
 
 async def test_option_format_reads_a_file_whose_name_says_nothing(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from backends.contract import Captured, Rejected
-from backends.ingest.instrumented import Observed
+from backends.ingest.instrumented import Instrumented
 from tests.backends.harness import make_round
 
 Batch = Sequence[Captured[str] | Rejected[str]]
@@ -28,14 +28,14 @@ class Source:
         finally:
             self.closed = True
 
-    def confirm(self, position: str) -> None:
-        self.confirmed.append(position)
+    def confirm(self, offset: str) -> None:
+        self.confirmed.append(offset)
 
 
 async def test_items_pass_as_they_are_and_positions_come_back_to_the_backend() -> None:
     """Positions that look alike are told apart by their number; the backend gets its own."""
     source = Source()
-    observed = Observed(source)
+    observed = Instrumented(source)
     async with observed.open():
         assert observed.is_open
         items = [item for batch in [batch async for batch in observed.read()] for item in batch]
@@ -43,12 +43,12 @@ async def test_items_pass_as_they_are_and_positions_come_back_to_the_backend() -
     assert observed.yielded == 3
     assert observed.waiting_s > 0
 
-    observed.confirm(items[1].position)
+    observed.confirm(items[1].offset)
     assert source.confirmed == ["b"]
     assert observed.acked == 2
     assert observed.waiting_s > 0
 
-    observed.acked_to(items[2].position)
+    observed.acked_to(items[2].offset)
     assert observed.acked == 3
     assert observed.waiting_s == 0
     assert source.confirmed == ["b"]
@@ -58,7 +58,7 @@ async def test_items_pass_as_they_are_and_positions_come_back_to_the_backend() -
 async def test_closing_the_reader_closes_that_of_the_backend() -> None:
     """Whoever stops reading lets the source go at once."""
     source = Source()
-    stream = Observed(source).read()
+    stream = Instrumented(source).read()
     await anext(stream)
     await stream.aclose()  # type: ignore[attr-defined]
     assert source.closed
@@ -66,8 +66,8 @@ async def test_closing_the_reader_closes_that_of_the_backend() -> None:
 
 async def test_only_live_rounds_count_for_latency() -> None:
     """A recording of last year says nothing of how fast we are."""
-    observed = Observed(Source())
+    observed = Instrumented(Source())
     async with observed.open():
         batches = [batch async for batch in observed.read()]
-    observed.confirm(batches[-1][-1].position)
+    observed.confirm(batches[-1][-1].offset)
     assert sum(observed.commit_to_ack.counts) == 0

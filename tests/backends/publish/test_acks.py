@@ -58,7 +58,7 @@ class AnyAnswers(RuleBasedStateMachine):
     @rule(limit=st.sampled_from([1, 600, 100_000]))
     def take(self, limit: int) -> None:
         for number, taken in self.window.take(limit):
-            assert taken.position == number
+            assert taken.offset == number
             assert number not in self.settled | self.unanswered | self.failed
             game = self.games[number]
             same = [other for other in range(self.added) if not self.one_per_game or self.games[other] == game]
@@ -101,15 +101,15 @@ class AnyAnswers(RuleBasedStateMachine):
         for found in self.window.unsettled():
             if data.draw(st.booleans()):
                 found.settled = True
-                self.settled.add(found.position)
+                self.settled.add(found.offset)
         self.window.refresh()
 
     @invariant()
     def confirmed_is_exactly_the_contiguous_part(self) -> None:
-        position = self.window.position()
-        if position is not None:
-            assert position > self.confirmed
-            self.confirmed = position
+        offset = self.window.offset()
+        if offset is not None:
+            assert offset > self.confirmed
+            self.confirmed = offset
         assert self.confirmed <= self.contiguous
         # What is settled at the head of the queue may be told only when it is reached.
         assert self.confirmed == self.contiguous or self.window.queued
@@ -126,8 +126,8 @@ class AnyAnswers(RuleBasedStateMachine):
         self.window.rewind()
         while taken := self.window.take(1000):
             self.window.settle([number for number, _ in taken])
-        position = self.window.position()
-        assert (self.confirmed if position is None else position) == self.added - 1
+        offset = self.window.offset()
+        assert (self.confirmed if offset is None else offset) == self.added - 1
         assert len(self.window) == 0
         assert self.window.has_room
 
@@ -163,11 +163,11 @@ def test_positions_are_held_for_the_lag_and_then_given_out_in_order(gaps: list[f
         now += gap
         settled_at.append(now)
         lag.hold(number, now)
-        position = lag.release(now)
-        if position is not None:
-            assert position > given_out
-            assert settled_at[position] + lag_s <= now
-            given_out = position
+        offset = lag.release(now)
+        if offset is not None:
+            assert offset > given_out
+            assert settled_at[offset] + lag_s <= now
+            given_out = offset
     if gaps and given_out < len(gaps) - 1:
         assert lag.next_due is not None
         assert lag.release(now + lag_s) == len(gaps) - 1

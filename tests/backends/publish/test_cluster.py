@@ -77,12 +77,12 @@ async def test_leaders_that_step_down_or_die_cost_nothing(cluster: dict[str, Nat
     )
     running = asyncio.create_task(publisher.run(source.read()))
 
-    for position in (2000, 5000, 8000):
-        await source.confirmed_to(position)
+    for offset in (2000, 5000, 8000):
+        await source.confirmed_to(offset)
         leader = await leader_of(list(cluster.values()))
         await ask(cluster[leader], "STREAM.LEADER.STEPDOWN.ROUNDS")
-    for position in (11_000, 14_000):
-        await source.confirmed_to(position)
+    for offset in (11_000, 14_000):
+        await source.confirmed_to(offset)
         leader = await leader_of(list(cluster.values()))
         await cluster[leader].kill()
         await leader_of([server for name, server in cluster.items() if name != leader])

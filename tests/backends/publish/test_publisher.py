@@ -67,7 +67,7 @@ def without_probes(found: list[tuple[str, int]]) -> list[tuple[str, int]]:
 
 
 async def test_everything_is_stored_in_order_and_confirmed(nats: NatsServer) -> None:
-    """The plain case: each game in the source's order, the last position confirmed, the numbers right."""
+    """The plain case: each game in the source's order, the last offset confirmed, the numbers right."""
     source = Source(5000)
     publishing = publisher(nats.url, source)
 
@@ -86,8 +86,8 @@ async def test_server_killed_again_and_again_mid_stream_loses_and_doubles_nothin
     publishing = publisher(nats.url, source, max_in_flight=2000)
     running = asyncio.create_task(publishing.run(source.read()))
 
-    for position in (3000, 9000, 15_000):
-        await source.confirmed_to(position)
+    for offset in (3000, 9000, 15_000):
+        await source.confirmed_to(offset)
         await nats.kill()
         await nats.start()
     await running
@@ -260,7 +260,7 @@ async def test_hostile_slugs_and_ids_reach_no_subject_and_stop_nothing(nats: Nat
 
     assert_log_is(await stored(nats), source.rounds)
     assert (await api(nats, "STREAM.INFO.ROUNDS"))["state"]["num_subjects"] == 2
-    assert [item.position for item in rejects.items] == [10 + at for at in range(len(hostile))]
+    assert [item.offset for item in rejects.items] == [10 + at for at in range(len(hostile))]
     assert all(item.reason and len(item.reason) < 300 and len(item.raw) <= 64 << 10 for item in rejects.items)
     assert source.confirmed[-1] == 99
     assert publishing.stats.rejected == len(hostile)

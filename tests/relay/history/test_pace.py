@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.history.pace import Pace
+from relay.history.pace import ReplayPace
 
 
 def test_first_round_is_due_at_once_and_the_others_from_there() -> None:
     """What it took to find the first one is not held against the others."""
-    pace = Pace(2)
+    pace = ReplayPace(2)
 
     assert pace.due_at_s(10_000, now_s=77.0) == 77.0
     assert pace.due_at_s(11_000, now_s=77.1) == 77.5
@@ -19,7 +19,7 @@ def test_first_round_is_due_at_once_and_the_others_from_there() -> None:
 @given(st.lists(st.integers(0, 10**9), min_size=1), st.floats(0.01, 10_000), st.floats(0, 5))
 def test_time_spent_on_sending_never_adds_up(offsets_ms: list[int], speed: float, late_s: float) -> None:
     """However late each round leaves, the next one is due when it is due: against the first, not the last."""
-    pace, begun_s = Pace(speed), 1000.0
+    pace, begun_s = ReplayPace(speed), 1000.0
     first_ms = offsets_ms[0]
     for number, offset_ms in enumerate(offsets_ms):
         due_s = pace.due_at_s(offset_ms, now_s=begun_s + number * late_s)
@@ -28,7 +28,7 @@ def test_time_spent_on_sending_never_adds_up(offsets_ms: list[int], speed: float
 
 def test_round_of_an_earlier_time_is_due_already() -> None:
     """The log is not quite in the order of the rounds' times; nobody waits for the past."""
-    pace = Pace(1)
+    pace = ReplayPace(1)
     pace.due_at_s(10_000, now_s=5.0)
 
     assert pace.due_at_s(9_000, now_s=5.0) == 4.0

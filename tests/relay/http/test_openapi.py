@@ -39,8 +39,8 @@ def test_document_is_openapi() -> None:
 def test_every_route_is_described_and_nothing_else() -> None:
     """What is described is there; what is there is described."""
     nothing: Any = None  # routes can be listed without anything behind them
-    edge: Any = SimpleNamespace(obstacle=None)
-    app = build_app(routes_of(edge, nothing, nothing, nothing), home="<p>")
+    registry: Any = SimpleNamespace(obstacle=None)
+    app = build_app(routes_of(registry, nothing, nothing, nothing), home="<p>")
 
     routes = {
         (route.method.lower(), route.resource.canonical)

@@ -4,17 +4,17 @@ import asyncio
 
 import pytest
 
-from relay.live.link import CloseReason, Goodbye
+from relay.live.link import CloseReason, Disconnect
 from tests.relay.live.test_hub import RecordingLink
 
-FIRST = Goodbye(CloseReason.SLOW, "k1-7", 0)
+FIRST = Disconnect(CloseReason.SLOW, "k1-7", 0)
 
 
 async def test_goodbye_is_said_once() -> None:
     """The first reason stands: a drain that comes upon a slow link changes nothing."""
     link = RecordingLink()
     link.end(FIRST, linger_s=60)
-    link.end(Goodbye(CloseReason.DRAINING, "k1-9", 5), linger_s=0)
+    link.end(Disconnect(CloseReason.DRAINING, "k1-9", 5), linger_s=0)
 
     assert link.goodbyes == [FIRST]
     assert link.ended == FIRST

@@ -8,7 +8,7 @@ import pytest
 from relay.live.bounds import Bounds
 from relay.live.encode import Form, Renderable, SseBlock, WebSocketText, frame
 from relay.live.hub import Hub, Wanted
-from relay.live.link import CloseReason, Goodbye, Link
+from relay.live.link import CloseReason, Disconnect, Link
 from relay.live.ring import Ring
 from roundlog.entry import LogEntry
 from rounds import Filter, Round
@@ -41,7 +41,7 @@ async def takes_everything() -> None:
 class RecordingLink(Link):
     def __init__(self, form: Form | None = None) -> None:
         self.recorder = RecordingTransport()
-        self.goodbyes: list[Goodbye] = []
+        self.goodbyes: list[Disconnect] = []
         self.told: list[dict[str, object]] = []
         super().__init__(self.recorder, form or WebSocketText(), max_age_s=60, drain=takes_everything)
 
@@ -51,7 +51,7 @@ class RecordingLink(Link):
     def tell(self, event: Mapping[str, object]) -> None:
         self.told.append(dict(event))
 
-    def say_goodbye(self, goodbye: Goodbye) -> None:
+    def write_disconnect(self, goodbye: Disconnect) -> None:
         self.goodbyes.append(goodbye)
 
 
@@ -190,7 +190,7 @@ async def test_ended_link_that_reads_no_goodbye_is_cut() -> None:
     async with asyncio.timeout(5):
         await turn(3)
 
-    assert link.goodbyes == [Goodbye(CloseReason.DRAINING, "0-0", 5)]
+    assert link.goodbyes == [Disconnect(CloseReason.DRAINING, "0-0", 5)]
     assert link.recorder.aborted or cut.is_set()
 
 

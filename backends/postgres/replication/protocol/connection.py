@@ -43,7 +43,7 @@ class ServerError(StreamLost):
         return f"{self.message} ({self.sqlstate})" if self.sqlstate else self.message
 
 
-class Link:
+class ReplicationConnection:
     """A connection to one database. Made by `connect`; `close` it whatever happened."""
 
     def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
