@@ -382,7 +382,7 @@ class Replay:
 
     def _tell(self, event: dict[str, object]) -> None:
         if self._start.receives_events and self._link.ended is None:
-            self._link.tell(event)
+            self._link.send_event(event)
 
     def _tell_gap(self, gap: Gap | None) -> None:
         if gap is not None:

@@ -39,7 +39,7 @@ class SseLink(StreamLink):
         """Write a block that is for this client alone."""
         self.transport.write(chunk(block) if self._chunked else block)
 
-    def tell(self, event: Mapping[str, object]) -> None:
+    def send_event(self, event: Mapping[str, object]) -> None:
         self.write(_event_block(event))
 
     def heartbeat(self) -> bool:

@@ -87,7 +87,7 @@ class Session:
             BadMessage: A game is unknown or not covered by the credential, or the cursor is malformed.
         """
         if message.action == "ping":
-            self._link.tell({"event": "pong"})
+            self._link.send_event({"event": "pong"})
             return
         if not message.games:
             raise BadMessage(f"games must be a list of slugs to {message.action}")
@@ -103,7 +103,7 @@ class Session:
             raise BadMessage(f"more than {_MAX_REPLAYS} replays at a time on one connection")
         replayed: Games = frozenset().union(*(replay.wanted.games for replay in self._replays))
         in_force = self._live.games | replayed | (games if subscribes else frozenset())
-        self._link.tell({"event": "subscribed", "games": sorted(in_force)})
+        self._link.send_event({"event": "subscribed", "games": sorted(in_force)})
         if subscribes and after is None:
             self._follow(games - replayed)
         elif subscribes:

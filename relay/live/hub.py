@@ -167,7 +167,7 @@ class Hub:
         self.generation = Generation(bounds.epoch, len(self.ends))
         for link in self.links if before.epoch != _NO_EPOCH else ():
             if link.receives_events:
-                link.tell(gap.event())
+                link.send_event(gap.event())
 
     async def wait_beyond(self, sequence: int, *, within_s: float) -> None:
         """Wait until a round after `sequence` has come, or until `within_s` is over."""

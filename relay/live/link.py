@@ -90,7 +90,7 @@ class Link(ABC):
         """
 
     @abstractmethod
-    def tell(self, event: Mapping[str, object]) -> None:
+    def send_event(self, event: Mapping[str, object]) -> None:
         """Write an event that is not a round, for this client alone."""
 
     async def drained(self) -> None:

@@ -77,7 +77,7 @@ class BulkReplay:
         self._misses = after is not None
         self._history.stats.cold += 1
         self._link.cursor = self._cursor
-        self._link.tell(hello(bounds, complete=gap is None))
+        self._link.send_event(hello(bounds, complete=gap is None))
         if gap is not None:
             self._tell(gap)
 
@@ -195,7 +195,7 @@ class BulkReplay:
         """Tell what is gone, which ends the link."""
         self._history.stats.gaps += 1
         log.info("gap_told", link=self._link.id, reason=gap.reason, begin=str(gap.begin), end=str(gap.end))
-        self._link.tell(gap.event())
+        self._link.send_event(gap.event())
 
     def _cursor(self) -> Cursor:
         return Cursor(self._generation.epoch, self._position)

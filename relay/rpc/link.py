@@ -46,7 +46,7 @@ class RpcLink(Link):
     def heartbeat(self) -> bool:
         return True
 
-    def tell(self, event: Mapping[str, object]) -> None:
+    def send_event(self, event: Mapping[str, object]) -> None:
         if event["event"] == "hello":
             if not self.hello.done():
                 self.hello.set_result(event)

@@ -14,7 +14,7 @@ class Told:
     def fails_every_s(self, seconds: float, *, until_s: float, sentence: str = "lost") -> None:
         while self.now_s + seconds <= until_s:
             self.now_s += seconds
-            self.outage.tell(sentence)
+            self.outage.report(sentence)
 
 
 def test_same_failure_is_told_once() -> None:
@@ -29,7 +29,7 @@ def test_another_failure_is_told_too_and_each_of_them_once() -> None:
     """Two that take turns, such as two relays behind one name, do not fill a screen either."""
     told = Told()
     for sentence in ("refused", "reset", "refused", "reset"):
-        told.outage.tell(sentence)
+        told.outage.report(sentence)
 
     assert told.said == ["refused", "reset"]
 
@@ -37,7 +37,7 @@ def test_another_failure_is_told_too_and_each_of_them_once() -> None:
 def test_waiting_is_told_less_and_less_often() -> None:
     """After a minute, two, four: over a night, a dozen lines."""
     told = Told()
-    told.outage.tell("lost")
+    told.outage.report("lost")
     told.fails_every_s(5, until_s=100 + 10 * 60)
     told.fails_every_s(5, until_s=100 + 9 * 3600)
 
@@ -56,7 +56,7 @@ def test_attempts_that_hang_are_told_of_once_each() -> None:
     """Reminders that fell into one long attempt are not made up for."""
     told = Told()
     for told.now_s in (0, 1000, 1001, 1002):
-        told.outage.tell("timed out")
+        told.outage.report("timed out")
 
     assert told.said == ["timed out", "no connection for 17 min; still trying"]
 
@@ -65,12 +65,12 @@ def test_connection_is_told_and_what_follows_is_another_outage() -> None:
     """Told anew, with a clock of its own; a connection that nobody missed is not worth a word."""
     told = Told()
     told.outage.end()
-    told.outage.tell("lost")
+    told.outage.report("lost")
     told.now_s += 42
     told.outage.end()
     told.outage.end()
     told.now_s += 3600
-    told.outage.tell("lost")
+    told.outage.report("lost")
     told.now_s += 0.1
     told.outage.end()
 

@@ -83,7 +83,7 @@ class Client(Link):
     def heartbeat(self) -> bool:
         return True
 
-    def tell(self, event: Mapping[str, object]) -> None:
+    def send_event(self, event: Mapping[str, object]) -> None:
         self.came.append(dict(event))
 
     def write_disconnect(self, goodbye: Disconnect) -> None:

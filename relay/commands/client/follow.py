@@ -143,10 +143,10 @@ class _Course:
     def breaks(self, error: Exception) -> None:
         """Say that the connection was lost, or is not to be had; and go on where it said."""
         if not self._was_reached and (question := _question(error, self._target)) is not None:
-            self._outage.tell(f"{question}; trying until there is")
+            self._outage.report(f"{question}; trying until there is")
         else:
             self._was_reached = True
-            self._outage.tell(f"connection lost ({str(error) or type(error).__name__}); reconnecting")
+            self._outage.report(f"connection lost ({str(error) or type(error).__name__}); reconnecting")
         if isinstance(error, Broken):
             self._wait_s = error.wait_s
             if error.cursor is not None:

@@ -19,7 +19,7 @@ class Outage:
         self._began_s = 0.0
         self._remind_s = _FIRST_REMINDER_S
 
-    def tell(self, sentence: str) -> None:
+    def report(self, sentence: str) -> None:
         """An attempt has failed, as `sentence` says."""
         now_s = self._clock()
         if not self._told:

@@ -86,7 +86,7 @@ class WebSocketLink(StreamLink):
         self.transport.write(PING_FRAME)
         return True
 
-    def tell(self, event: Mapping[str, object]) -> None:
+    def send_event(self, event: Mapping[str, object]) -> None:
         self.transport.write(frame(msgspec.json.encode(event)))
 
     def data_received(self, data: bytes) -> None:

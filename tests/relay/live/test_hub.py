@@ -48,7 +48,7 @@ class RecordingLink(Link):
     def heartbeat(self) -> bool:
         return True
 
-    def tell(self, event: Mapping[str, object]) -> None:
+    def send_event(self, event: Mapping[str, object]) -> None:
         self.told.append(dict(event))
 
     def write_disconnect(self, goodbye: Disconnect) -> None:
