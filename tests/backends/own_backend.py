@@ -3,8 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from backends.contract import BackendContext, Captured, InvalidOptions, Rejected
-from rounds import InvalidRound, Round
+from stream_relay import BackendContext, Captured, InvalidOptions, InvalidRound, Rejected, Round
 
 Item = Captured[int] | Rejected[int]
 

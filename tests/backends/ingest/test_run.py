@@ -18,7 +18,7 @@ from tests.nats import NatsServer
 
 pytestmark = pytest.mark.service
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 
 
 class Opened(Source):
@@ -64,7 +64,7 @@ async def test_backend_of_ones_own_runs_and_goes_on_where_it_was(nats: NatsServe
 
 def test_documentation_shows_the_example_as_it_runs() -> None:
     """docs/backends.md cannot drift from the code."""
-    example = Path(__file__).with_name("own_backend.py").read_text()
+    example = (Path(__file__).parents[1] / "own_backend.py").read_text()
     assert example.split('"""', 2)[2].strip() in (DOCS / "backends.md").read_text()
 
 
