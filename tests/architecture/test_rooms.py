@@ -1,0 +1,126 @@
+"""Which room may import which, and which room alone imports a vendor's library. The table is docs/architecture.md's."""
+
+import tomllib
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+
+from tests.architecture.tree import PACKAGES, ROOT, imports, is_in, modules
+
+ARROWS: Final = {
+    "rounds": (),
+    "roundlog": ("rounds",),
+    "auth": (),
+    "auth.stores": ("auth", "roundlog", "rounds"),
+    "backends": ("roundlog", "rounds"),
+    "relay": ("auth", "roundlog", "rounds"),
+    "relay.commands": ("auth", "backends", "relay", "roundlog", "rounds"),
+    "relay.config": ("auth", "backends", "relay", "roundlog", "rounds"),
+    "relay.demo": ("auth", "backends", "relay", "roundlog", "rounds"),
+    "relay.serve": ("auth", "backends", "relay", "roundlog", "rounds"),
+    "stream_relay": ("backends", "relay.cli", "rounds"),
+}
+"""What each room may import of ours, beside itself. The longest name that fits a module counts."""
+
+LAYERS: Final = {
+    "relay": (
+        {"errors", "signals"},
+        {"config"},
+        {"live"},
+        {"history"},
+        {"admission"},
+        {"links"},
+        {"http"},
+        {"rpc"},
+        {"serve"},
+        {"demo"},
+        {"commands"},
+        {"cli"},
+    ),
+    "backends": (
+        {"contract", "settings"},
+        {"backlog", "registry", "recordings"},
+        {"publish"},
+        {"file", "postgres"},
+        {"ingest"},
+    ),
+}
+"""The rooms of a package from the lowest up. A room imports only what is below it."""
+
+VENDORS: Final = {
+    "aiohttp": ("relay.http", "relay.links", "relay.rpc.connect", "relay.serve", "relay.commands.client"),
+    "asyncpg": ("backends.postgres", "relay.demo"),
+    "grpc": ("relay.rpc", "relay.commands.client"),
+    "jwt": ("auth.tokens",),
+    "nats": ("roundlog",),
+    "psycopg": ("backends.postgres",),
+    "prometheus_client": ("relay.http", "backends.ingest.metrics"),
+    "zstandard": ("backends.file", "backends.recordings", "relay.commands.client"),
+}
+"""A vendor's library stands behind an interface of ours: these alone import it."""
+
+
+def room_of(module: str) -> str:
+    return max((room for room in ARROWS if is_in(module, room)), key=len)
+
+
+def ours(module: str) -> Iterator[str]:
+    """Yield what a module imports of ours."""
+    known = modules()
+    for name in imports(known[module]):
+        if name in known:
+            yield name
+
+
+@pytest.mark.parametrize("module", modules())
+def test_arrows_point_one_way(module: str) -> None:
+    """A room imports only what the table allows it."""
+    room = room_of(module)
+    allowed = (room, *ARROWS[room])
+
+    wrong = [name for name in ours(module) if not any(is_in(name, package) for package in allowed)]
+
+    assert not wrong, f"{module} is in {room}, which imports only {', '.join(allowed)}"
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_nothing_imports_upwards(package: str) -> None:
+    """The rooms of a package stand in layers, so that there is no circle."""
+    level = {f"{package}.{room}": number for number, rooms in enumerate(LAYERS[package]) for room in rooms}
+    inside = [module for module in modules() if is_in(module, package) and module != package]
+    assert {".".join(module.split(".")[:2]) for module in inside} == set(level), "every room has a layer"
+
+    for module in inside:
+        room = ".".join(module.split(".")[:2])
+        for name in ours(module):
+            other = ".".join(name.split(".")[:2])
+            if is_in(name, package) and other not in (room, package):
+                assert level[other] < level[room], f"{module} imports {name}, which is not below it"
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_vendor_is_imported_in_one_place(vendor: str) -> None:
+    """Whoever replaces a library finds all of its uses in one room; and the table has no room that does not use it."""
+    importers = {module for module, path in modules().items() if any(is_in(name, vendor) for name in imports(path))}
+
+    strangers = {module for module in importers if not any(is_in(module, room) for room in VENDORS[vendor])}
+    unused = {room for room in VENDORS[vendor] if not any(is_in(module, room) for module in importers)}
+
+    assert not strangers
+    assert not unused
+
+
+def test_no_room_is_crowded() -> None:
+    """A folder with more than 14 modules is divided, not extended."""
+    sizes: dict[str, int] = {}
+    for path in modules().values():
+        sizes[str(path.parent)] = sizes.get(str(path.parent), 0) + 1
+
+    assert {folder: size for folder, size in sizes.items() if size > 14} == {}
+
+
+def test_packages_are_those_of_the_wheel() -> None:
+    """A package that is not listed here would be held to nothing."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    assert sorted(settings["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]) == sorted(PACKAGES)

@@ -1,0 +1,40 @@
+"""The packages of this repository and their imports, read from the source."""
+
+import ast
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[2]
+PACKAGES: Final = ("auth", "backends", "relay", "roundlog", "rounds", "stream_relay")
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Return every module of ours by its dotted name; generated code is left out."""
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            if not path.stem.endswith("_pb2"):
+                name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+                found[name.removesuffix(".__init__")] = path
+    return found
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
+    """Return the dotted names of all that a module imports, anywhere in it; for ``from a import b`` also ``a.b``."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            if node.level or node.module is None:
+                raise AssertionError(f"{path} has a relative import; write the whole name")
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return frozenset(found)
+
+
+def is_in(name: str, package: str) -> bool:
+    """Whether a dotted name is a package or something in it."""
+    return name == package or name.startswith(f"{package}.")
