@@ -1,7 +1,7 @@
-"""How far a source is ahead of what it was told is stored, asked of the source itself, every few seconds.
+"""The backlog of a source: how much it holds that was not yet confirmed to it, measured every few seconds.
 
-A backend cannot know by itself: what it has not read yet shows nowhere in it. Which question to ask is the backend's,
-see `HasBacklog`; when to ask, and how old what waits is, is decided here.
+A backend cannot count this itself: it does not know what it has not read. Which question to ask the source is the
+backend's part, see `HasBacklog`; when to ask, and how old the backlog is, is decided here.
 """
 
 import asyncio
@@ -21,40 +21,40 @@ _MOMENTS: Final = 1024
 
 
 class Backlog(NamedTuple):
-    """What a source has and was not told to be stored, at one moment."""
+    """How much of a source is not confirmed, at one moment."""
 
     unit: Literal["bytes", "rows"]
     head: int
-    """Where the source is, in terms of its own that grow: an offset in its log, an id."""
+    """The newest position in the source, in growing numbers of its own: a WAL position, an id."""
     confirmed: int
-    """Up to where it was told that everything is stored, in the same terms."""
+    """The position up to which everything was confirmed to it, in the same numbers."""
     behind: int
-    """How much lies between, in `unit`."""
+    """The amount between the two, in `unit`."""
 
 
 @runtime_checkable
 class HasBacklog(Protocol):
-    """What a backend may also have: a way to ask its source how much waits."""
+    """What a backend may also implement: a way to ask its source for the backlog."""
 
     def measuring(self) -> AbstractAsyncContextManager[Callable[[], Awaitable[Backlog]]]:
-        """Connect for as long as the block lasts, and give what asks. Each answer has a deadline.
+        """Connect for as long as the block runs; yield a function that measures. Each measurement has a deadline.
 
         Raises:
-            SourceError: The source cannot be asked now; another try may do. The same for what asks.
+            SourceError: The source cannot be asked now; retrying may help. The function raises it too.
         """
         ...
 
 
 class Trail:
-    """Where a source was at which moment, so that an offset can be given an age. Pure; keeps a bounded number."""
+    """The source's position over time, to date the backlog. Pure; keeps a bounded number of measurements."""
 
     def __init__(self) -> None:
         self._moments: deque[tuple[float, int]] = deque()
 
     def behind_s(self, backlog: Backlog, now: float) -> float:
-        """Take a measurement; return for how long, at most, what is not confirmed has been there.
+        """Record a measurement; return the age in seconds, at most, of the oldest unconfirmed change.
 
-        0: nothing waits. Exact to the interval of measurements; after a start, counted from the first one.
+        0: there is no backlog. Exact to the interval of measurements; after a start, counted from the first one.
         """
         moments = self._moments
         if backlog.confirmed >= backlog.head or (moments and backlog.head < moments[-1][1]):  # another server
@@ -63,40 +63,40 @@ class Trail:
         while len(moments) > 1 and moments[1][1] <= backlog.confirmed:
             moments.popleft()
         if len(moments) > _MOMENTS:
-            # Every other one: what has waited for long need not be known to the second.
+            # Drop every other one: an old backlog need not be dated to the second.
             self._moments = deque([moments[0], *list(moments)[2::2]])
         return now - moments[0][0]
 
 
 class BacklogWatch:
-    """The newest answer of one source. Run it in a task."""
+    """The latest measurement of one source. Run it in a task."""
 
     def __init__(self, source: object, *, every_s: float = _EVERY_S) -> None:
-        """Watch a backend; nothing is asked of one that has no `HasBacklog`."""
+        """Watch a backend; one that does not implement `HasBacklog` is never asked."""
         self._source = source if isinstance(source, HasBacklog) else None
         self._every_s = every_s
         self.newest: Backlog | None = None
-        """None: it cannot be told now."""
+        """None: it cannot be measured now."""
         self.behind_s: float | None = None
-        """For how long the oldest of what waits has been there; None as for `newest`."""
+        """The age of the oldest unconfirmed change, in seconds; None as for `newest`."""
 
     async def run(self) -> None:
-        """Ask on and on; a source that cannot be asked is tried again, and said to be so once."""
+        """Measure until cancelled. A source that cannot be asked is retried; the failure is logged once."""
         if self._source is None:
             return
         trail, now = Trail(), asyncio.get_running_loop().time
-        told = False
+        has_warned = False
         while True:
             try:
                 async with self._source.measuring() as measure:
                     while True:
                         backlog = await measure()
                         self.newest, self.behind_s = backlog, trail.behind_s(backlog, now())
-                        told = False
+                        has_warned = False
                         await asyncio.sleep(self._every_s)
             except SourceError as error:
                 self.newest = self.behind_s = None
-                if not told:
-                    told = True
+                if not has_warned:
+                    has_warned = True
                     log.warning("backlog_not_measured", error=str(error))
             await asyncio.sleep(self._every_s)

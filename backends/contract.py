@@ -1,7 +1,13 @@
 """The contract between a source of rounds and the publisher. One could write a backend from this page alone.
 
 A backend only reads: it yields what its source holds and takes confirmations. Everything else (de-duplication,
-pipelining, retries, the log) is done once, for all backends, by `backends.publish.publisher`.
+pipelining, retries, the log) is done once, for all backends, by `backends.publish`.
+
+Errors of a backend:
+
+BackendError
+├── InvalidOptions   an option is unknown, missing or wrong; raised by the constructor
+└── SourceError      the source cannot be read until an operator acts
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -12,7 +18,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 from rounds import Catalogue, Round
 
 P = TypeVar("P")
-"""A backend's own kind of offset. Only that backend looks inside; the publisher hands it back as it got it."""
+"""A backend's own type of offset. Only that backend looks inside; the publisher returns the same objects to it."""
 
 P_co = TypeVar("P_co", covariant=True)
 P_contra = TypeVar("P_contra", contravariant=True)
@@ -20,42 +26,42 @@ P_contra = TypeVar("P_contra", contravariant=True)
 
 @dataclass(frozen=True, slots=True)
 class BackendContext:
-    """What every backend is given besides its own options."""
+    """What every backend gets besides its own options."""
 
     catalogue: Catalogue
-    """The games of this installation; a round of any other game is to be rejected."""
+    """The games of this installation; a round of any other game must be rejected."""
     interactive: bool = False
-    """A person watches on stderr: a backend that knows how much there is may show how far it is."""
+    """True when a person watches stderr: a backend that knows the size of its source may show progress."""
 
 
 class Captured(NamedTuple, Generic[P]):
-    """One round as a backend read it, and the offset in the source right after it."""
+    """One round that a backend read, and the offset right after it."""
 
     round: Round
     offset: P
 
 
 class Rejected(NamedTuple, Generic[P]):
-    """Something in the source that cannot become a round. It must not stop the flow, and must not vanish either."""
+    """Something in the source that cannot become a round. It must neither stop the flow nor vanish."""
 
     key: str
     """How an operator finds it in the source: ``file.jsonl:17``, a primary key."""
     reason: str
     """One sentence: the field, its value, what is allowed."""
     raw: bytes
-    """What the source held, as it was, cut to 64 KiB."""
+    """What the source held, unchanged, cut to 64 KiB."""
     offset: P
 
 
 class Backend(Protocol[P]):
     """A source of rounds. Entered once per process with ``async with``; leaving closes connections and files at once.
 
-    Constructed as ``Backend(options, context)``, see `backends.registry`. Options are checked in the constructor, which
-    does no I/O and raises `InvalidOptions`.
+    Constructed as ``Backend(options, context)``, see `backends.registry`. The constructor checks the options, does no
+    I/O, and raises `InvalidOptions`.
     """
 
     def open(self) -> AbstractAsyncContextManager[None]:
-        """Connect to the source for as long as the block lasts.
+        """Connect to the source for as long as the block runs.
 
         Raises:
             SourceError: The source cannot be used as configured; the text says what to do.
@@ -65,109 +71,111 @@ class Backend(Protocol[P]):
     def read(self) -> AsyncIterator[Sequence[Captured[P] | Rejected[P]]]:
         """Yield batches of what was committed, in commit order, from the last confirmed offset on.
 
-        Called once per `open`. A batch holds what is there without waiting, at most a few thousand items, and never is
-        empty. Rounds that were yielded but not confirmed before a crash are yielded again after it: at least once,
-        never less. Ends when the source is exhausted; a source that never is (a database) reconnects by itself, with
-        backoff, and goes on from the last yielded offset. Cancelling it loses nothing: what was not confirmed comes
-        again.
+        Called once per `open`. A batch holds what is available without waiting: at least one item, at most a few
+        thousand. Delivery is at least once: rounds that were yielded but not confirmed before a crash are yielded
+        again after it. The iterator ends when the source is exhausted. A source that never ends (a database) reconnects
+        by itself, with backoff, and continues after the last yielded offset. Cancelling the iterator loses nothing:
+        what was not confirmed is yielded again.
 
-        Back-pressure is the caller's: it simply asks for the next batch later. A backend reads ahead a bounded amount.
+        Backpressure comes from the caller, which asks for the next batch when it has room. A backend reads ahead by a
+        bounded amount.
 
         Raises:
-            SourceError: Reading cannot go on without an operator.
+            SourceError: Reading cannot continue until an operator acts.
         """
         ...
 
     def confirm(self, offset: P) -> None:
-        """Take note that everything up to `offset` is stored for good and need not be yielded again.
+        """Note that everything up to `offset` is durably stored and need not be yielded again.
 
-        Called with non-decreasing positions, often; must return at once. Telling the source may happen later, but
-        happens at the latest when `open` is left.
+        Called often, with non-decreasing offsets; must return at once. The backend may pass the confirmation to its
+        source later, at the latest when `open` is left.
         """
         ...
 
 
 class KeptOffset(NamedTuple):
-    """An offset of a source that no round carries, as it was kept beside the log."""
+    """An offset that no round carries, stored beside the log."""
 
     offset: str
     note: str
-    """What the backend wanted to remember with it."""
+    """What the backend stored with it."""
     epoch: str
-    """Of the log then."""
+    """The log's epoch at that time."""
     last: int
-    """The log's newest sequence then. Everything of the source up to `offset` was stored at or before it."""
+    """The log's newest sequence at that time. Everything up to `offset` was stored at or before it."""
     kept_ms: int
-    """When, Unix milliseconds."""
+    """When it was stored, in Unix milliseconds."""
 
 
 class OffsetTaken(Exception):
-    """Another process has kept an offset of this source since: it reads it now."""
+    """Another process has since stored an offset of this source, so it now reads the source."""
 
 
 class SourceOffsets(Protocol[P_co]):
-    """What the log remembers of a source, over all processes that ever read it. Given to whoever `HasOffsets`.
+    """What the log knows of a source, across all processes that ever read it. For backends that implement `HasOffsets`.
 
-    A source is named by a text that no other source of the log has. Every method waits for a log that is away.
+    A source is named by a text that no other source of the log has. Every method waits while the log is unavailable.
     """
 
     @property
     def stored(self) -> P_co | None:
-        """The newest offset that stands in the log with its round, everything before it being settled; None: none."""
+        """The newest offset whose round is in the log, with everything before it settled; None: there is none."""
         ...
 
     async def kept(self, source: str) -> KeptOffset | None:
-        """Return what was kept last; None: nothing, or it is not for us to know."""
+        """Return the offset that was stored last; None when there is none, or when it may not be read."""
         ...
 
     async def recall(self, source: str, comes_again: Callable[[str], bool], *, since: KeptOffset | None = None) -> None:
-        """Learn which rounds the log holds, as far back as there are rounds that the source will yield again.
+        """Read from the log which rounds it holds, as far back as the source will yield rounds again.
 
-        They are recognised by their ids when they come. How much is learnt has a bound; what is beyond is warned of.
+        The publisher then recognises these rounds by their ids and skips them. The number of rounds read is bounded;
+        when the bound is reached before the end, a warning is logged.
 
         Args:
-            source: Rounds whose offset begins with this and a colon are its own.
-            comes_again: Called with each offset of the source that is found, without its name: whether the source
-                yields rounds with that offset, or later ones, again.
-            since: Something kept at an offset before everything that comes again: there is no need to look further.
+            source: A round belongs to this source when its offset begins with this name and a colon.
+            comes_again: Called with each offset of the source that is found, without the name; returns whether the
+                source yields rounds with that offset, or later ones, again.
+            since: An offset that was stored before everything that is yielded again; reading stops there.
         """
         ...
 
     async def keep(self, source: str, offset: str, note: str = "") -> bool:
-        """Remember an offset, for good once this returns; False: this log cannot, and never will.
+        """Store an offset; it is durable once this returns. False: this log can never store offsets.
 
         Raises:
-            OffsetTaken: It is not for us to say any more.
+            OffsetTaken: Another process reads the source now.
         """
         ...
 
     async def newest(self) -> Mapping[str, int]:
-        """Return the id of the newest round of each game that the log has rounds of."""
+        """Return the newest round's id for each game that has rounds in the log."""
         ...
 
 
 @runtime_checkable
 class HasOffsets(Protocol[P_contra]):
-    """What a backend may also have: positions that mean the same to every process that reads its source.
+    """What a backend may also implement: offsets that mean the same to every process that reads its source.
 
-    Then each round carries its own into the log, and the backend can see after a restart whether its source has gone
-    on without it. Asked for once, before `Backend.open`.
+    Each round then carries its offset into the log, and after a restart the backend can see whether its source was
+    moved or read by another process. Looked for once, before `Backend.open`.
     """
 
     def offset_text(self, offset: P_contra) -> bytes | None:
         """Write an offset as ``source:offset``, at most 64 of ``A-Z a-z 0-9 : . -``; None: it has no such form.
 
-        Called for every round: it must cost next to nothing.
+        Called for every round, so it must be cheap.
         """
         ...
 
     def attach(self, offsets: SourceOffsets[P_contra]) -> None:
-        """Take what the log remembers; called before `Backend.open`, and once."""
+        """Take the log's knowledge of the source. Called once, before `Backend.open`."""
         ...
 
 
 class BackendError(Exception):
-    """Base of what backends raise; ``str()`` is the sentence an operator reads."""
+    """Base of the errors that backends raise; ``str()`` is the sentence for the operator."""
 
 
 class InvalidOptions(BackendError):
@@ -175,4 +183,4 @@ class InvalidOptions(BackendError):
 
 
 class SourceError(BackendError):
-    """The source cannot be read (any further); the text says where and what to do."""
+    """The source cannot be read until an operator acts; the text says where and what to do."""

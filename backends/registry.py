@@ -1,4 +1,4 @@
-"""Which backends there are, by name: built-in ones in a table, anyone's as entry points. One loads only when chosen."""
+"""Backends by name: built-in ones in a table, others as entry points. A backend loads only when it is chosen."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 from backends.contract import Backend, BackendContext, BackendError
 
 GROUP: Final = "stream_relay.backends"
-"""The entry point group in which packages announce backends of their own: ``name = "package.module:Class"``."""
+"""The entry point group in which other packages register backends: ``name = "package.module:Class"``."""
 
 _BUILT_IN: Final[Mapping[str, str]] = {
     "file": "backends.file:FileReplay",
@@ -32,7 +32,7 @@ class UnknownBackend(BackendError):
 
 
 class BrokenBackend(BackendError):
-    """The backend is known and cannot be loaded: a package that it needs is missing, or its announcement is wrong."""
+    """The backend cannot be loaded: a package that it needs is missing, or its entry point is wrong."""
 
     def __init__(self, name: str, target: str, reason: str) -> None:
         super().__init__(name, target, reason)
@@ -48,14 +48,14 @@ def known_backends() -> list[str]:
 
 
 def make_backend(name: str, options: Mapping[str, object], context: BackendContext) -> Backend[Any]:
-    """Load the backend called `name` and construct it. A built-in name cannot be taken over by an entry point.
+    """Load the backend called `name` and construct it. An entry point cannot replace a built-in name.
 
     Raises:
-        UnknownBackend: There is none; the text lists those there are.
+        UnknownBackend: There is no such backend; the text lists the known ones.
         BrokenBackend: It cannot be loaded.
-        InvalidOptions: It does not accept `options`.
+        InvalidOptions: The backend does not accept `options`.
     """
-    target = _BUILT_IN.get(name) or _announced(name)
+    target = _BUILT_IN.get(name) or _registered(name)
     module, _, attribute = target.partition(":")
     try:
         factory = cast("Factory", getattr(import_module(module), attribute))
@@ -64,11 +64,11 @@ def make_backend(name: str, options: Mapping[str, object], context: BackendConte
     return factory(options, context)
 
 
-def _announced(name: str) -> str:
+def _registered(name: str) -> str:
     points: list[EntryPoint] = list(entry_points(group=GROUP, name=name))
     if not points:
         raise UnknownBackend(name, known_backends())
     targets = sorted({point.value for point in points})
     if len(targets) > 1:
-        raise BrokenBackend(name, ", ".join(targets), "several packages announce this name; uninstall all but one")
+        raise BrokenBackend(name, ", ".join(targets), "several packages register this name; uninstall all but one")
     return targets[0]

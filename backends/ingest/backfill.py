@@ -1,4 +1,4 @@
-"""Put rounds that are already in the table into the log, without those that it has."""
+"""Backfill: publish rows that are already in the table, except those that the log has."""
 
 from collections.abc import Callable
 
@@ -40,7 +40,7 @@ class Backfill:
 
     @property
     def left_out(self) -> int:
-        """Rounds of the range that the log held already."""
+        """Rounds of the range that were in the log already."""
         return self._table.left_out
 
     async def run(self) -> Stats:
@@ -55,6 +55,6 @@ class Backfill:
         async with RejectsStream(nats, self._settings.backend.name) as rejects:
             if not (self._is_open_ended and isinstance(options, ReplicationOptions)):
                 return await run_ingest(self._table, nats, publish, rejects=rejects, name="backfill")
-            # A slot that was moved or made anew may be gone on with once what it does not hold has been filled in.
+            # Ingest may continue from a slot that was moved or recreated once the rounds that it lacks are in the log.
             async with accepting(options, nats):
                 return await run_ingest(self._table, nats, publish, rejects=rejects, name="backfill")

@@ -1,6 +1,6 @@
-"""Watch a backend at work: what it yielded, what was acked, and how long that took from the commit on.
+"""Instrument a backend: count what it yields and what is acknowledged, and measure the time from commit to ack.
 
-Pure counting around any backend, for metrics and health; knows nothing of how they are shown.
+Pure counting around any backend. Knows nothing of how metrics are exposed.
 """
 
 import time
@@ -16,15 +16,17 @@ P = TypeVar("P")
 
 BOUNDS_S: Final = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _LIVE_S: Final = 3600.0
-"""What was committed longer ago than this was no live round when it was read, and says nothing of our speed."""
+"""Rounds committed longer ago than this were not live when they were read; they do not count as latency."""
 
 
 @runtime_checkable
 class HasStatus(Protocol):
-    """What a backend may also have: how its source is, as an object with ``state`` and whatever else it knows."""
+    """What a backend may also implement: the status of its source."""
 
     @property
-    def status(self) -> Any: ...
+    def status(self) -> Any:
+        """Return an object with ``state`` (a word), optionally ``reconnects`` (a count), and anything else."""
+        ...
 
 
 class Numbered(NamedTuple, Generic[P]):
@@ -35,7 +37,7 @@ class Numbered(NamedTuple, Generic[P]):
 
 
 class Histogram:
-    """How many latencies were at most so long, in seconds."""
+    """Latencies in seconds, counted by the buckets of `BOUNDS_S`."""
 
     def __init__(self) -> None:
         self.counts = [0] * (len(BOUNDS_S) + 1)
@@ -47,31 +49,31 @@ class Histogram:
 
 
 class Instrumented(Generic[P]):
-    """A backend that is watched. Implements `backends.contract.Backend` with `Numbered`."""
+    """A backend with counters around it. Implements `backends.contract.Backend` with `Numbered` offsets."""
 
     def __init__(self, backend: Backend[P]) -> None:
         self._backend = backend
         self._waiting: deque[tuple[int, float, int]] = deque()  # last number, read at, committed at (Unix ms; 0: none)
         self.yielded = 0
         self.acked = 0
-        """Items up to which all are stored in the log, or need not be."""
+        """Number of items up to which everything is stored in the log, or need not be."""
         self.is_open = False
         self.commit_to_ack = Histogram()
-        """From the commit of a round to the ack of all rounds up to it."""
+        """Time from the commit of a round to the ack of all rounds up to it."""
 
     @property
     def status(self) -> Any:
-        """That of the backend, None when it has none."""
+        """The backend's status; None when it has none."""
         return self._backend.status if isinstance(self._backend, HasStatus) else None
 
     @property
     def with_offsets(self) -> HasOffsets[Numbered[P]] | None:
-        """The offsets of the backend, None when it has none."""
+        """The backend's offsets, numbered; None when it does not implement `HasOffsets`."""
         return _NumberedOffsets(self._backend) if isinstance(self._backend, HasOffsets) else None
 
     @property
     def waiting_s(self) -> float:
-        """For how long the oldest round that is read and not acked has been waiting; 0: there is none."""
+        """Age in seconds of the oldest round that was read and is not acknowledged; 0 when there is none."""
         return time.monotonic() - self._waiting[0][1] if self._waiting else 0.0
 
     @asynccontextmanager
@@ -94,7 +96,7 @@ class Instrumented(Generic[P]):
                 await close()
 
     def acked_to(self, offset: Numbered[P]) -> None:
-        """Take note of acks as they come; confirmations may be held back for long, and say nothing of the log."""
+        """Record acks as they arrive. Confirmations may be delayed on purpose, so they do not measure the log."""
         now_ms = time.time() * 1000
         while self._waiting and self._waiting[0][0] <= offset.number:
             _, _, committed_ms = self._waiting.popleft()

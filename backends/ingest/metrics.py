@@ -1,7 +1,6 @@
-"""The numbers of an ingest process for Prometheus, and whether it is ready.
+"""The metrics of an ingest process for Prometheus, and its readiness.
 
-Reads numbers from where they are counted when somebody asks. Knows nothing of any backend but the words of its
-status.
+Reads counters from where they are counted, at each scrape. Of a backend it knows only the words of its status.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 _STUCK_S: Final = 10.0
-"""A round that has waited so long for its ack says that the log takes nothing."""
+"""When a round has waited this long for its ack, the log is considered stuck."""
 _NOT_READY: Final = (
     "connecting",
     "missing",
@@ -25,67 +24,68 @@ _NOT_READY: Final = (
     "publication_missing",
     "publication_late",
     "publication_changed",
-    "publication_changed",
     "table_not_published",
 )
 _LEFT: Final = "left"
-"""The backend let its source go, since the log takes nothing."""
+"""The backend disconnected from its source because the log accepts nothing."""
 
 
 class IngestMetrics:
-    """What one ingest process tells about itself."""
+    """The metrics of one ingest process."""
 
-    def __init__(self, observed: Instrumented[Any], backend: str, backlog: BacklogWatch) -> None:
-        self.observed = observed
-        """What is watched; another one after a recovery."""
+    def __init__(self, instrumented: Instrumented[Any], backend: str, backlog: BacklogWatch) -> None:
+        self.instrumented = instrumented
+        """The backend in use; replaced after a recovery."""
         self._backend = backend
         self._backlog = backlog
         self.stats: Callable[[], Stats] = Stats
-        """The publisher's numbers; set once there is one."""
+        """Returns the publisher's counters; replaced when there is a publisher."""
 
     def obstacle(self) -> str | None:
-        """Say in one word why rounds do not flow now; None: they do, or would."""
-        if not self.observed.is_open:
+        """Return in one word why rounds do not flow; None: they flow, or would if there were any."""
+        if not self.instrumented.is_open:
             return "starting"
         if (state := self._state()) in _NOT_READY:
             return f"source_{state}"
-        return "log_stuck" if state == _LEFT or self.observed.waiting_s > _STUCK_S else None
+        return "log_stuck" if state == _LEFT or self.instrumented.waiting_s > _STUCK_S else None
 
     def collect(self) -> Iterator["Metric"]:
-        """Yield every metric with its value of now; called by the Prometheus client."""
+        """Yield every metric with its current value; called by the Prometheus client."""
         from prometheus_client.core import CounterMetricFamily as Counter
         from prometheus_client.core import GaugeMetricFamily as Gauge
         from prometheus_client.core import HistogramMetricFamily as Histogram
 
-        stats, observed, status = self.stats(), self.observed, self.observed.status
-        yield Counter("ingest_rounds_read", "Items that the backend yielded.", value=observed.yielded)
-        yield Counter("ingest_rounds_acked", "Rounds that the log stored for us.", value=stats.acked)
-        yield Counter("ingest_rounds_doubled", "Rounds that the log had already.", value=stats.duplicates)
-        yield Counter("ingest_rounds_rejected", "Items that cannot become a round.", value=stats.rejected)
-        yield Counter("ingest_rounds_resent", "Publishes beyond the first of a round.", value=stats.resent)
-        yield Gauge("ingest_rounds_unacked", "Read and not yet stored.", value=observed.yielded - observed.acked)
-        yield Gauge("ingest_ready", "1 when rounds flow, or would.", value=int(self.obstacle() is None))
-        reconnects = Counter("ingest_reconnects", "Connections made anew.", labels=["to"])
+        stats, instrumented, status = self.stats(), self.instrumented, self.instrumented.status
+        yield Counter("ingest_rounds_read", "Items that the backend yielded.", value=instrumented.yielded)
+        yield Counter("ingest_rounds_acked", "Rounds that the log acknowledged as stored.", value=stats.acked)
+        yield Counter("ingest_rounds_doubled", "Rounds that were in the log already.", value=stats.duplicates)
+        yield Counter("ingest_rounds_rejected", "Items of the source that cannot become a round.", value=stats.rejected)
+        yield Counter("ingest_rounds_resent", "Publishes of a round after its first.", value=stats.resent)
+        yield Gauge(
+            "ingest_rounds_unacked", "Read and not yet stored.", value=instrumented.yielded - instrumented.acked
+        )
+        yield Gauge(
+            "ingest_ready", "1 when rounds flow, or would if there were any.", value=int(self.obstacle() is None)
+        )
+        reconnects = Counter("ingest_reconnects", "Reconnects.", labels=["to"])
         reconnects.add_metric(["log"], stats.reconnects)
         reconnects.add_metric(["source"], getattr(status, "reconnects", 0))
         yield reconnects
-        state = Gauge(
-            "ingest_state", "What the source is doing: 1 for the state it is in.", labels=["backend", "state"]
-        )
+        state = Gauge("ingest_state", "State of the source: 1 for the current state.", labels=["backend", "state"])
         state.add_metric([self._backend, self._state()], 1)
         yield state
         if (backlog := self._backlog.newest) is not None:
-            help_text = "What the source has and was not told to be stored, asked of its server."
+            help_text = "Backlog of the source: what was not confirmed to it, as its server reports it."
             yield Gauge(f"ingest_lag_{backlog.unit}", help_text, value=backlog.behind)
-            age = Gauge("ingest_lag_seconds", "For how long the oldest of that has been there, to the 5 s.")
+            age = Gauge("ingest_lag_seconds", "Age of the oldest change in the backlog, to 5 s.")
             age.add_metric([], self._backlog.behind_s or 0.0)
             yield age
-        latency = Histogram("ingest_commit_to_ack_seconds", "From commit in the source to the ack of the log.")
-        counts = observed.commit_to_ack.counts
+        latency = Histogram("ingest_commit_to_ack_seconds", "Time from the commit in the source to the log's ack.")
+        counts = instrumented.commit_to_ack.counts
         names = [*(str(bound) for bound in BOUNDS_S), "+Inf"]
         buckets = [(name, float(sum(counts[: index + 1]))) for index, name in enumerate(names)]
-        latency.add_metric([], buckets, sum_value=observed.commit_to_ack.sum_s)
+        latency.add_metric([], buckets, sum_value=instrumented.commit_to_ack.sum_s)
         yield latency
 
     def _state(self) -> str:
-        return str(getattr(self.observed.status, "state", "reading"))
+        return str(getattr(self.instrumented.status, "state", "reading"))

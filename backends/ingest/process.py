@@ -21,20 +21,20 @@ from roundlog.tasks import ended
 log = structlog.get_logger()
 
 _MORE_S: Final = 4.0
-"""Beyond what the publisher may take to leave, before it is cancelled once more."""
+"""Added to the time that the publisher may take to end, before it is cancelled again."""
 
 
 Expose = Callable[[IngestMetrics], AbstractAsyncContextManager[int | None]]
-"""Answers probes and scrapes for as long as its block lasts; yields the port, None when nothing is answered."""
+"""Answers probes and scrapes for as long as its block runs; yields the port, None when there is none."""
 
 
 @asynccontextmanager
 async def watched_ingest(
     settings: IngestSections, backend: Backend[Any], context: BackendContext, *, expose: Expose | None = None
 ) -> AsyncIterator[asyncio.Task[Stats]]:
-    """Run a backend into the log, with rejects kept, and metrics and probes served, for as long as the block lasts.
+    """Run a backend into the log, store its rejects, and expose metrics and probes, for as long as the block runs.
 
-    Leaving the block stops it, and raises what ended it before.
+    Leaving the block stops it, and raises the error that ended it, if one did.
     """
     name = settings.backend.name
     backlog = BacklogWatch(backend)
@@ -45,14 +45,14 @@ async def watched_ingest(
 
     async def work_on(source: Backend[Any]) -> Stats:
         while True:
-            metrics.observed = Instrumented(source)
+            metrics.instrumented = Instrumented(source)
             try:
                 return await run_ingest(
-                    metrics.observed,
+                    metrics.instrumented,
                     settings.nats,
                     settings.publish,
                     rejects=rejects,
-                    acked=metrics.observed.acked_to,
+                    acked=metrics.instrumented.acked_to,
                     name=name,
                     watch=watch,
                 )

@@ -1,9 +1,9 @@
-"""Go on after a replication slot was lost, where the operator allows it: a new slot, then what it does not hold.
+"""Recover from a lost replication slot, where the operator allows it: create a new slot, then backfill.
 
-Owns the order of it. The new slot comes first, so that everything committed after it is captured; then what the table
-has and the log lacks is filled in; then the slot's offset is taken for ours, and capture goes on. Nothing is captured
-before, so rounds stay in their order, and a process that is killed on the way finds the slot ahead of the log at its
-next start and begins again.
+Owns the order of the steps. First the new slot, so that everything committed after it is captured; then the rounds that
+the table has and the log lacks; then the slot's position is accepted as ours, and capture continues. Nothing is
+captured before that, so rounds keep their order; a process that is killed in between finds the slot ahead of the log at
+its next start, and starts the recovery again.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -27,7 +27,7 @@ from rounds import Round
 log = structlog.get_logger()
 
 _LOOKBACK_IDS: Final = 100_000
-"""How far below the newest id in the log a row may be that is not in it: its transaction was open for so long."""
+"""How far below the newest id in the log a missing row may be, because its transaction was open for long."""
 _RENEWED: Final = ("missing", "invalidated", "publication_missing", "publication_late", "table_not_published")
 _FILLED_IN: Final = (*_RENEWED, "moved", "publication_changed")
 _SLACK_S: Final = 60.0
@@ -36,13 +36,13 @@ _SLACK_S: Final = 60.0
 async def recover(
     error: BackendError, settings: IngestSections, context: BackendContext, rejects: Rejects
 ) -> Backend[Any] | None:
-    """Make good for a lost slot, if that is what `error` says and the options allow it.
+    """Recover from a lost slot, if that is what `error` reports and the options allow it.
 
     Returns:
-        A new backend to go on with; None: the error stands.
+        A new backend that continues; None when there is no recovery from `error`.
 
     Raises:
-        BackendError: It cannot be made good.
+        BackendError: The recovery failed.
         LogError: The log cannot be used until an operator acts.
     """
     options = settings.backend.options
@@ -53,16 +53,16 @@ async def recover(
     from backends.postgres.backfill import TableBackfill
     from backends.postgres.replication.offset_check import accepting
 
-    care = ReplicationAdmin(options)
+    admin = ReplicationAdmin(options)
     scope = await RecoveryScope.of_log(settings.nats)
     if state == "missing" and not scope.floors:
-        return None  # it never ran: there is nothing to make good for, and a first start is the operator's
+        return None  # ingest never ran: nothing is lost, and the first start is up to the operator
     log.error("slot_lost", state=state, error=str(error), action="backfill")
     if state in _RENEWED:
-        await care.renew(certainly=state == "publication_late")
-    async with accepting(care.options, settings.nats):
-        first = scope.first if await care.has_unique_ids() else 0
-        backfill = TableBackfill(care.options, context, settings.nats, first=first)
+        await admin.renew(certainly=state == "publication_late")
+    async with accepting(admin.options, settings.nats):
+        first = scope.first if await admin.has_unique_ids() else 0
+        backfill = TableBackfill(admin.options, context, settings.nats, first=first)
         publish = settings.publish.holding_nothing_back()
         stats = await run_ingest(_Missing(backfill, scope), settings.nats, publish, rejects=rejects, name="recovery")
     log.warning("slot_recovered", from_id=first, stored=stats.acked, left_out=backfill.left_out)
@@ -74,10 +74,10 @@ def _may_recover(options: Mapping[str, object]) -> bool:
 
 
 class RecoveryScope:
-    """Which rounds of the table may be missing from the log: those it would still hold, near or beyond its newest."""
+    """Which rounds of the table may be missing from the log: young enough to be kept, and near or after the newest."""
 
     def __init__(self, floors: Mapping[str, int], oldest_ms: int) -> None:
-        """Take the lowest id of each game (0 for those that are not named), and the earliest commit, Unix ms."""
+        """Take the lowest id of each game (0 for games that are not named) and the earliest commit, in Unix ms."""
         self.floors = floors
         self._oldest_ms = oldest_ms
 
@@ -91,8 +91,8 @@ class RecoveryScope:
         async with connect(settings, name="recovery") as nc:
             info = await open_log(nc, settings)
             newest = await newest_ids(nc, info.stream)
-        # What is older has been let go, or was there before the first capture: clients are not to see it as new.
-        # Where commit times are not kept, the end of a round stands for its commit, which may be somewhat later.
+        # Older rounds have expired, or were in the table before the first capture: clients must not see them as new.
+        # Where commit times are not available, the round's end stands for its commit, which may be slightly later.
         expired_s = datetime.now(UTC).timestamp() - settings.max_age_s
         first_s = expired_s if info.first_at is None else max(expired_s, info.first_at.timestamp())
         slack_s = min(_SLACK_S, settings.max_age_s / 10)
@@ -109,18 +109,18 @@ class RecoveryScope:
 
 
 class _Missing:
-    """A backend without the rounds that are not scope. Implements `backends.contract.Backend`."""
+    """A backend without the rounds outside the scope. Implements `backends.contract.Backend`."""
 
     def __init__(self, backend: Backend[Any], scope: RecoveryScope) -> None:
         self._backend = backend
-        self._wanted = scope
+        self._scope = scope
 
     def open(self) -> AbstractAsyncContextManager[None]:
         return self._backend.open()
 
     async def read(self) -> AsyncIterator[Sequence[Captured[Any] | Rejected[Any]]]:
         async for batch in self._backend.read():
-            if items := [item for item in batch if isinstance(item, Rejected) or item.round in self._wanted]:
+            if items := [item for item in batch if isinstance(item, Rejected) or item.round in self._scope]:
                 yield items
 
     def confirm(self, offset: Any) -> None:

@@ -1,4 +1,4 @@
-"""Run one backend into the log: the whole of the ingest process but its settings and signals."""
+"""Run one backend into the log, without settings, signals and metrics: those are in `backends.ingest.process`."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ _PROGRESS_S = 60.0
 
 
 async def log_reject(item: Rejected[Any]) -> None:
-    """Take a rejected item by logging where it is and why; its content is left in the source."""
+    """Handle a rejected item by logging where it is and why. Its content stays in the source alone."""
     log.warning("round_rejected", key=item.key, reason=item.reason, raw_bytes=len(item.raw))
 
 
@@ -35,22 +35,23 @@ async def run_ingest(
     watch: Callable[[Callable[[], Stats]], None] | None = None,
     progress_s: float = _PROGRESS_S,
 ) -> Stats:
-    """Publish what `backend` reads until it is exhausted; return the numbers.
+    """Publish what `backend` reads until it is exhausted; return the publisher's counters.
 
-    Waits for NATS when it is not there (``log_lost``, ``log_restored``). When cancelled, leaves within ``leave_s``.
+    Waits for NATS while it is unavailable (``log_lost``, ``log_restored``). When cancelled, ends within ``leave_s``.
 
     Args:
-        backend: Where rounds come from; opened and left here.
-        log_settings: The log to publish to; made when it is missing.
+        backend: The source of rounds; opened and closed here.
+        log_settings: The log to publish to; created when it is missing.
         settings: The pipeline's bounds; None: the defaults.
-        rejects: Takes what cannot become a round; what it raises ends the run.
-        acked: Told positions up to which the log has everything; what ``confirm_lag_s`` holds back comes here at once.
-        name: The backend's name, for the logs.
-        watch: Called once with a function that returns the numbers as they are then.
-        progress_s: Seconds between ``ingest_progress`` events; none while nothing is read.
+        rejects: Handles items that cannot become a round; an exception from it ends the run.
+        acked: Called with offsets up to which the log has everything, at once even when ``confirm_lag_s`` delays
+            their confirmation.
+        name: The backend's name, for log events.
+        watch: Called once with a function that returns the current counters.
+        progress_s: Seconds between ``ingest_progress`` events; none is logged while nothing is read.
 
     Raises:
-        BackendError: The source cannot be read (any further).
+        BackendError: The source cannot be read until an operator acts.
         LogError: The log cannot be used until an operator acts.
     """
     bound = log.bind(backend=name)
@@ -66,7 +67,7 @@ async def run_ingest(
     )
     if watch is not None:
         watch(lambda: publisher.stats)
-    progress = asyncio.create_task(_tell_progress(publisher, bound, progress_s), name="ingest-progress")
+    progress = asyncio.create_task(_log_progress(publisher, bound, progress_s), name="ingest-progress")
     try:
         async with backend.open():
             bound.info("ingest_started", nats=log_settings.shown_url, stream=log_settings.stream)
@@ -89,7 +90,7 @@ async def run_ingest(
 
 
 def _state_of(failure: Exception) -> dict[str, str]:
-    """Name what is the matter with the source in the word that its status has for it, if it has one."""
+    """Return the source's state as a log field, in the word that its status uses; nothing when it has none."""
     state = getattr(failure, "state", None)
     return {} if state is None else {"state": str(state)}
 
@@ -101,17 +102,17 @@ def _with_offsets(backend: Backend[Any]) -> HasOffsets[Any] | None:
 
 
 def counts(stats: Stats) -> dict[str, int]:
-    """Render the numbers as fields of a log event."""
+    """Return the counters as fields of a log event."""
     return {name: getattr(stats, name) for name in Stats.__dataclass_fields__}
 
 
-async def _tell_progress(
+async def _log_progress(
     publisher: Publisher[Any], bound: structlog.typing.FilteringBoundLogger, every_s: float
 ) -> None:
-    told = 0
+    logged = 0
     while True:
         await asyncio.sleep(every_s)
         stats = publisher.stats
-        if stats.read != told:
-            told = stats.read
+        if stats.read != logged:
+            logged = stats.read
             bound.info("ingest_progress", **counts(stats))

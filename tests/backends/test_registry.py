@@ -16,7 +16,7 @@ CONTEXT = BackendContext(Catalogue.load())
 
 
 @pytest.fixture
-def announced(monkeypatch: pytest.MonkeyPatch) -> list[EntryPoint]:
+def registered(monkeypatch: pytest.MonkeyPatch) -> list[EntryPoint]:
     """The entry points that are installed, as the registry sees them; tests add theirs."""
     points: list[EntryPoint] = []
 
@@ -31,25 +31,25 @@ def point(name: str, value: str) -> EntryPoint:
     return EntryPoint(name, value, "stream_relay.backends")
 
 
-def test_announced_backend_is_made_with_its_options(announced: list[EntryPoint]) -> None:
+def test_registered_backend_is_made_with_its_options(registered: list[EntryPoint]) -> None:
     """Another package's class is constructed as ``Class(options, context)``."""
-    announced.append(point("lines", "tests.backends.own_backend:Lines"))
+    registered.append(point("lines", "tests.backends.own_backend:Lines"))
 
     assert isinstance(make_backend("lines", {"text": ""}, CONTEXT), Lines)
     assert {"file", "lines"} <= set(known_backends())
 
 
-def test_unknown_name_lists_the_known_ones(announced: list[EntryPoint]) -> None:
-    """Built-in and announced names alike, sorted."""
-    announced.append(point("lines", "tests.backends.own_backend:Lines"))
+def test_unknown_name_lists_the_known_ones(registered: list[EntryPoint]) -> None:
+    """Built-in and registered names alike, sorted."""
+    registered.append(point("lines", "tests.backends.own_backend:Lines"))
 
     with pytest.raises(UnknownBackend, match="unknown backend 'postgress'; known backends: file, lines"):
         make_backend("postgress", {}, CONTEXT)
 
 
-def test_backend_loads_only_when_chosen(announced: list[EntryPoint]) -> None:
+def test_backend_loads_only_when_chosen(registered: list[EntryPoint]) -> None:
     """A driver that is not installed hurts nobody who does not use it."""
-    announced.append(point("broken", "no_such_package.backend:Backend"))
+    registered.append(point("broken", "no_such_package.backend:Backend"))
     known_backends()
     assert "no_such_package" not in sys.modules
 
@@ -60,34 +60,34 @@ def test_backend_loads_only_when_chosen(announced: list[EntryPoint]) -> None:
 
 
 @pytest.mark.parametrize("target", ["tests.backends.own_backend:Missing", "tests.backends.own_backend", ""])
-def test_announcement_that_names_no_class_is_one_sentence(announced: list[EntryPoint], target: str) -> None:
+def test_entry_point_that_names_no_class_is_one_sentence(registered: list[EntryPoint], target: str) -> None:
     """The fault is in someone's package; the text says in which."""
-    announced.append(point("odd", target))
+    registered.append(point("odd", target))
 
     with pytest.raises(BrokenBackend, match="backend 'odd'"):
         make_backend("odd", {}, CONTEXT)
 
 
-def test_two_packages_with_one_name_are_told_apart_by_the_operator(announced: list[EntryPoint]) -> None:
+def test_name_that_two_packages_register_is_refused(registered: list[EntryPoint]) -> None:
     """Which of them would be run must not depend on the order of installation."""
-    announced += [point("lines", "a:A"), point("lines", "b:B")]
+    registered += [point("lines", "a:A"), point("lines", "b:B")]
 
-    with pytest.raises(BrokenBackend, match="several packages announce this name"):
+    with pytest.raises(BrokenBackend, match="several packages register this name"):
         make_backend("lines", {}, CONTEXT)
 
 
-def test_built_in_name_cannot_be_taken_over(announced: list[EntryPoint], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_built_in_name_cannot_be_taken_over(registered: list[EntryPoint], monkeypatch: pytest.MonkeyPatch) -> None:
     """What the documentation says about a built-in name stays true whatever is installed."""
     monkeypatch.setattr(backends.registry, "_BUILT_IN", {"file": "tests.backends.own_backend:Lines"})
-    announced.append(point("file", "somewhere:Else"))
+    registered.append(point("file", "somewhere:Else"))
 
     assert isinstance(make_backend("file", {"text": ""}, CONTEXT), Lines)
 
 
 @pytest.mark.parametrize("options", [{}, {"text": 1}, {"text": "", "more": 1}])
-def test_wrong_options_are_the_backends_own_sentence(announced: list[EntryPoint], options: dict[str, Any]) -> None:
+def test_wrong_options_are_the_backends_own_sentence(registered: list[EntryPoint], options: dict[str, Any]) -> None:
     """The registry passes it on as it is."""
-    announced.append(point("lines", "tests.backends.own_backend:Lines"))
+    registered.append(point("lines", "tests.backends.own_backend:Lines"))
 
     with pytest.raises(InvalidOptions, match="there is one, text"):
         make_backend("lines", options, CONTEXT)

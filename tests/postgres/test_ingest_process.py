@@ -202,7 +202,7 @@ def test_no_state_of_a_slot_that_gives_nothing_counts_as_ready(state: SlotState)
     class Source:
         status = SimpleNamespace(state=state)
 
-    observed: Instrumented[Any] = Instrumented(Source())  # type: ignore[arg-type]
-    observed.is_open = True
-    obstacle = IngestMetrics(observed, "postgres-replication", BacklogWatch(Source())).obstacle()
+    instrumented: Instrumented[Any] = Instrumented(Source())  # type: ignore[arg-type]
+    instrumented.is_open = True
+    obstacle = IngestMetrics(instrumented, "postgres-replication", BacklogWatch(Source())).obstacle()
     assert obstacle == ("log_stuck" if state is SlotState.LEFT else f"source_{state}")

@@ -1,4 +1,4 @@
-"""Watching a backend changes nothing that it yields or is told."""
+"""Instrumenting a backend changes neither what it yields nor what is confirmed to it."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -11,7 +11,7 @@ Batch = Sequence[Captured[str] | Rejected[str]]
 
 
 class Source:
-    """Yields two batches, and records what it is told."""
+    """Yields two batches, and records the confirmations."""
 
     def __init__(self) -> None:
         self.confirmed: list[str] = []
@@ -33,26 +33,26 @@ class Source:
 
 
 async def test_items_pass_as_they_are_and_positions_come_back_to_the_backend() -> None:
-    """Positions that look alike are told apart by their number; the backend gets its own."""
+    """Equal offsets are distinguished by their number; the backend gets back its own."""
     source = Source()
-    observed = Instrumented(source)
-    async with observed.open():
-        assert observed.is_open
-        items = [item for batch in [batch async for batch in observed.read()] for item in batch]
+    instrumented = Instrumented(source)
+    async with instrumented.open():
+        assert instrumented.is_open
+        items = [item for batch in [batch async for batch in instrumented.read()] for item in batch]
     assert [type(item) for item in items] == [Captured, Rejected, Captured]
-    assert observed.yielded == 3
-    assert observed.waiting_s > 0
+    assert instrumented.yielded == 3
+    assert instrumented.waiting_s > 0
 
-    observed.confirm(items[1].offset)
+    instrumented.confirm(items[1].offset)
     assert source.confirmed == ["b"]
-    assert observed.acked == 2
-    assert observed.waiting_s > 0
+    assert instrumented.acked == 2
+    assert instrumented.waiting_s > 0
 
-    observed.acked_to(items[2].offset)
-    assert observed.acked == 3
-    assert observed.waiting_s == 0
+    instrumented.acked_to(items[2].offset)
+    assert instrumented.acked == 3
+    assert instrumented.waiting_s == 0
     assert source.confirmed == ["b"]
-    assert observed.status is None
+    assert instrumented.status is None
 
 
 async def test_closing_the_reader_closes_that_of_the_backend() -> None:
@@ -66,8 +66,8 @@ async def test_closing_the_reader_closes_that_of_the_backend() -> None:
 
 async def test_only_live_rounds_count_for_latency() -> None:
     """A recording of last year says nothing of how fast we are."""
-    observed = Instrumented(Source())
-    async with observed.open():
-        batches = [batch async for batch in observed.read()]
-    observed.confirm(batches[-1][-1].offset)
-    assert sum(observed.commit_to_ack.counts) == 0
+    instrumented = Instrumented(Source())
+    async with instrumented.open():
+        batches = [batch async for batch in instrumented.read()]
+    instrumented.confirm(batches[-1][-1].offset)
+    assert sum(instrumented.commit_to_ack.counts) == 0

@@ -1,4 +1,4 @@
-"""Ingest runs a backend into the log, says what happens in events, and leaves quickly when told to."""
+"""Ingest runs a backend into the log, logs events, and ends quickly when cancelled."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -68,7 +68,7 @@ def test_documentation_shows_the_example_as_it_runs() -> None:
     assert example.split('"""', 2)[2].strip() in (DOCS / "backends.md").read_text()
 
 
-async def test_run_is_told_in_events_with_counts(nats: NatsServer) -> None:
+async def test_run_logs_events_with_counts(nats: NatsServer) -> None:
     """Started, lost, restored, finished: what an operator searches the logs for."""
     source = Opened(300, pause_after=100)
     with captured_events() as events:
@@ -133,7 +133,7 @@ async def test_stopped_ingest_leaves_quickly_while_nats_is_away(nats: NatsServer
     assert source.confirmed == []
 
 
-async def test_progress_is_told_while_there_is_some(nats: NatsServer) -> None:
+async def test_progress_is_logged_while_there_is_some(nats: NatsServer) -> None:
     """Numbers now and then, and silence while nothing is read."""
     source = Opened(200, pause_after=100)
     with captured_events() as events:
