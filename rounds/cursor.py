@@ -1,4 +1,4 @@
-"""A place in the log, as clients keep it and send it back."""
+"""Cursors: a client's place in the log, and the only code that writes or reads their text form."""
 
 import re
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 class InvalidCursor(ValueError):
-    """The text is no cursor of ours. A client that sends one gets 400."""
+    """The text is not a cursor. A client that sends it gets 400."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -26,13 +26,13 @@ class InvalidCursor(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A place in the log. Clients keep it and send it back; they never compute with it."""
+    """A client's place in the log. Clients store it and send it back; they never compute with it."""
 
     epoch: str  # changes when the log has been lost or rebuilt
     sequence: int  # grows with each round of any game; comparable only within one epoch
 
     def __str__(self) -> str:
-        return f"{self.epoch}-{self.sequence}"
+        return cursor_text(self.epoch, self.sequence)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -41,6 +41,16 @@ class Cursor:
         if match is None or (sequence := int(match[2])) > MAX_SEQUENCE:
             raise InvalidCursor(text)
         return cls(match[1], sequence)
+
+
+def cursor_text(epoch: str, sequence: int) -> str:
+    """Return ``str(Cursor(epoch, sequence))`` without building the value: one is written for every round."""
+    return cursor_prefix(epoch) + str(sequence)
+
+
+def cursor_prefix(epoch: str) -> str:
+    """Return what every cursor of an epoch begins with; the sequence follows in decimal."""
+    return f"{epoch}-"
 
 
 def epoch_of(created_ms: int) -> str:

@@ -18,7 +18,7 @@ PARAMETERS: Final = ("min_point", "max_point", "colors", "trends")
 
 
 class InvalidFilter(ValueError):
-    """A filter parameter cannot be used. Clients get 400; the text names it, its value and what is allowed."""
+    """A filter parameter is invalid. Clients get 400; the text names it, its value and what is allowed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from rounds.subjects import InvalidSlug, check_slug
 
 
 class InvalidCatalogue(ValueError):
-    """A games file cannot be used; the text names the entry and what is allowed there."""
+    """A games file is invalid; the text names the entry and what is allowed there."""
 
 
 class UnknownGame(LookupError):
@@ -40,7 +40,7 @@ class UnknownType(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class Game:
-    """One game: how clients name it, how people call it, and what kind of rounds it has."""
+    """One game: the slug that clients use, the name that people read, and the type of its rounds."""
 
     slug: str
     name: str
@@ -133,7 +133,7 @@ def _lay_over(base: dict[str, Any], overlay: dict[str, Any]) -> None:
 
 
 def _check_type(name: str) -> None:
-    # It stands in paths, and in every round of its games, whose reader would refuse it.
+    # A type is part of URL paths and of every round of its games, so the rule of slugs applies.
     try:
         check_slug(name)
     except InvalidSlug as error:

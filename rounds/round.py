@@ -17,14 +17,14 @@ from rounds.times import is_utc_time
 _MAX_INT64: Final = 2**63 - 1
 
 _SHORT: Final = 128
-"""Characters of extras that are not looked at again: many rounds have the same."""
+"""Extras up to this many characters are checked once and remembered: many rounds have the same."""
 _SLUG_RULE: Final = "is not allowed; use 1 to 64 of a-z, 0-9 and '-', not starting with '-'"
 
 Int63 = Annotated[int, Meta(ge=0, le=_MAX_INT64)]
 
 
 class InvalidRound(ValueError):
-    """The data is no round. The text says which field, what it held and what is allowed."""
+    """The data is not a round. The text names the field, its value and what is allowed."""
 
 
 class Round(msgspec.Struct, frozen=True, gc=False):
@@ -96,7 +96,7 @@ class Round(msgspec.Struct, frozen=True, gc=False):
 
 _decoder: Final = msgspec.json.Decoder(Round)
 read_unchecked: Final = _decoder.decode
-"""Reads a round's JSON without what `Round.parse` checks beyond the types; raises msgspec's and Python's own errors."""
+"""Decodes a round and checks types only, not what else `Round.parse` checks; raises msgspec's and Python's errors."""
 _encoder: Final = msgspec.json.Encoder()
 
 
@@ -109,7 +109,7 @@ def stringify_extras(value: object) -> str:
     """Render decoded extras as the contract wants them: a JSON object as text, every number in it a string.
 
     Raises:
-        InvalidRound: The value is no object, or holds something JSON has no form for.
+        InvalidRound: The value is not a dict, or holds something that JSON cannot express.
     """
     if not isinstance(value, dict):
         raise InvalidRound(f"extras must be a JSON object, got {type(value).__name__}")
@@ -120,8 +120,8 @@ def stringify_extras(value: object) -> str:
 
 
 def _checked(round_: Round) -> Round:
-    # Not as patterns of the struct: there they cost more than all the rest of the reading. Each question that is asked
-    # again and again is remembered; of extras only short ones, so that what is remembered stays small.
+    # Not as patterns of the struct, which cost more than the rest of the decoding. Repeated checks are cached; of
+    # extras only short ones, so that the cache stays small.
     if not is_slug(round_.game_slug):
         raise InvalidRound(f"game_slug {round_.game_slug[:80]!r} {_SLUG_RULE}")
     if not is_slug(round_.game_type):
@@ -138,7 +138,7 @@ def _checked(round_: Round) -> Round:
 
 
 def extras_fault(extras: str) -> str | None:
-    """Return what is wrong with extras; None: nothing."""
+    """Return what is wrong with extras in one sentence; None when they are valid."""
     try:
         _extras_decoder.decode(extras)
     except (msgspec.MsgspecError, RecursionError) as error:

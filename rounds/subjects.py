@@ -20,7 +20,7 @@ _SLUG: Final = re.compile(SLUG_PATTERN)
 
 
 class InvalidSlug(ValueError):
-    """The text is no game slug; nothing was looked up, sent or stored with it."""
+    """The text is not a game slug. It was not used for anything."""
 
     def __init__(self, text: object) -> None:
         super().__init__(text)
@@ -34,7 +34,7 @@ class InvalidSlug(ValueError):
 
 def is_slug(text: str) -> bool:
     """Whether `text` can stand as a game or type slug."""
-    return len(text) <= 64 and _is_slug(text)  # so that nothing large is remembered
+    return len(text) <= 64 and _is_slug(text)  # long texts stay out of the cache
 
 
 @lru_cache(maxsize=4096)

@@ -1,7 +1,7 @@
 """Times as rounds carry them: RFC 3339 in UTC with ``Z``, such as ``2026-01-18T10:00:30Z``. Pure.
 
-Owns what is such a time, and its way to and from Unix time. Minutes are remembered: rounds come in the order of time,
-so that nearly every one is of a minute that was just looked at.
+Owns which text is such a time, and its conversion to and from Unix time. Minutes are cached: rounds arrive in time
+order, so nearly every round is of a minute that was just parsed.
 https://www.rfc-editor.org/rfc/rfc3339#section-5.6
 """
 
@@ -18,7 +18,7 @@ _PARTS_OF_SECONDS: Final = re.compile(r"\A[0-5][0-9]\.[0-9]{1,9}Z\Z")
 
 
 def is_utc_time(text: str) -> bool:
-    """Whether `text` is a time as rounds carry it, to the second or with up to nine digits behind it."""
+    """Whether `text` is a time as rounds carry it, with up to nine digits of a second's fraction."""
     seconds = text[17:]
     if seconds not in _WHOLE_SECONDS and _PARTS_OF_SECONDS.match(seconds) is None:
         return False
@@ -26,10 +26,10 @@ def is_utc_time(text: str) -> bool:
 
 
 def unix_s(text: str) -> int:
-    """Return the whole seconds since 1970 of what `is_utc_time`; negative before.
+    """Return the whole Unix seconds of a text that `is_utc_time` accepts; negative before 1970.
 
     Raises:
-        ValueError: There is no such minute.
+        ValueError: The minute does not exist.
     """
     begins = minute_s(text[:17])
     if begins is None:
@@ -38,7 +38,7 @@ def unix_s(text: str) -> int:
 
 
 def nanos(text: str) -> int:
-    """Return the nanoseconds that what `is_utc_time` has beyond its whole seconds."""
+    """Return the fraction of a second, in nanoseconds, of a text that `is_utc_time` accepts."""
     return int(text[20:-1].ljust(9, "0")) if len(text) > 20 else 0
 
 
@@ -51,7 +51,7 @@ def utc_text(moment_ms: int) -> str:
 
 @lru_cache(maxsize=4096)
 def minute_s(text: str) -> int | None:
-    """Return the Unix time at which a minute such as ``2026-01-18T10:00:`` begins; None: it is no minute."""
+    """Return the Unix time at which a minute such as ``2026-01-18T10:00:`` begins; None when it is not a minute."""
     if _MINUTE.match(text) is None:
         return None
     try:

@@ -11,6 +11,7 @@ import structlog
 from relay.live.encode import Form
 from roundlog.entry import LogEntry
 from rounds import Filter, InvalidRound, Round
+from rounds.cursor import cursor_text
 from rounds.filter import Facts
 from rounds.round import with_cursor
 
@@ -33,7 +34,7 @@ class Item:
     @property
     def cursor(self) -> str:
         """The round's place in the log."""
-        return f"{self._epoch}-{self.sequence}"
+        return cursor_text(self._epoch, self.sequence)
 
     @property
     def valid(self) -> bool:

@@ -15,6 +15,7 @@ import msgspec
 from relay.live.encode import Renderable
 from roundlog.entry import LogEntry
 from rounds import Round
+from rounds.cursor import cursor_prefix, cursor_text
 from rounds.round import extras_fault, read_unchecked
 from rounds.subjects import is_slug
 from rounds.times import SECONDS, is_utc_time, minute_s, nanos, unix_s
@@ -52,7 +53,7 @@ class ProtobufRound:
 def round_bytes(round_: Round, cursor: str) -> bytes:
     """Serialize a valid round; every field in the order of its number, as generated code has it."""
     number, moment, finished_at = round_.round_id, round_.timestamp, round_.finished_at
-    text, extras, place = finished_at.encode(), round_.extras.encode(), cursor.encode()
+    text, extras, written = finished_at.encode(), round_.extras.encode(), cursor.encode()
     return b"".join(
         (
             b"\x08" + _number(number) if number else b"",
@@ -62,8 +63,8 @@ def round_bytes(round_: Round, cursor: str) -> bytes:
             _EXTRAS[len(extras)] if len(extras) < _KEPT else b"\x2a" + varint(len(extras)),
             extras,
             b"\x30" + _number(moment) if moment else b"",
-            _CURSOR[len(place)],
-            place,
+            _CURSOR[len(written)],
+            written,
             _finished_time(finished_at),
         )
     )
@@ -84,7 +85,7 @@ def stored_entries(epoch: str, entries: Iterable[LogEntry]) -> list[bytes]:
     Raises:
         InvalidRound: As `Round.parse`, for any of them.
     """
-    made, seven, upper, place = [], _SEVEN, _upper, f"{epoch}-".encode()
+    made, seven, upper, prefix = [], _SEVEN, _upper, cursor_prefix(epoch).encode()
     for sequence, _, data in entries:
         try:
             round_ = read_unchecked(data)
@@ -98,7 +99,7 @@ def stored_entries(epoch: str, entries: Iterable[LogEntry]) -> list[bytes]:
         if not (game and time and payload) or number < _TWO_SEVENS or moment < _TWO_SEVENS:
             made.append(_entry_by_the_long_way(epoch, sequence, data))
             continue
-        cursor = b"%b%d" % (place, sequence)
+        cursor = b"%b%d" % (prefix, sequence)
         entry = b"".join(
             (
                 b"\x08",
@@ -122,12 +123,12 @@ def stored_entries(epoch: str, entries: Iterable[LogEntry]) -> list[bytes]:
 
 
 def _entry_by_the_long_way(epoch: str, sequence: int, data: bytes) -> bytes:
-    return batch_entry(Round.parse(data), f"{epoch}-{sequence}")
+    return batch_entry(Round.parse(data), cursor_text(epoch, sequence))
 
 
 def stored_json(epoch: str, entries: Iterable[LogEntry]) -> list[bytes]:
     """Render rounds as the log has them as `round_json` does; raise as `Round.parse` does."""
-    return [round_json(Round.parse(data), f"{epoch}-{sequence}") for sequence, _, data in entries]
+    return [round_json(Round.parse(data), cursor_text(epoch, sequence)) for sequence, _, data in entries]
 
 
 class _Json(msgspec.Struct, omit_defaults=True):
