@@ -115,21 +115,23 @@ async def running_relay(
             tasks.create_task(feed.run(), name="feed"),
             tasks.create_task(heartbeats.run(), name="heartbeats"),
         ]
-        async with (
-            _listening(app, settings.http) as url,
-            listening_grpc(
-                settings.grpc,
-                DataStream(registry, history, catalogue, methods).handler(),
-                registry.obstacle,
-                max_links=max_links["grpc"],
-            ) as port,
-        ):
-            log.info("relay_listening", url=url, grpc_port=port, max_links=max_links)
-            try:
-                yield Addresses(url, port, feed.reached)
-            finally:
-                await registry.drain(settings.drain)
-        await ended(*running)
+        try:
+            async with (
+                _listening(app, settings.http) as url,
+                listening_grpc(
+                    settings.grpc,
+                    DataStream(registry, history, catalogue, methods).handler(),
+                    registry.obstacle,
+                    max_links=max_links["grpc"],
+                ) as port,
+            ):
+                log.info("relay_listening", url=url, grpc_port=port, max_links=max_links)
+                try:
+                    yield Addresses(url, port, feed.reached)
+                finally:
+                    await registry.drain(settings.drain)
+        finally:  # a task group cancels its tasks only once, and would wait forever for one that has lost that
+            await ended(*running)
 
 
 def routes_of(

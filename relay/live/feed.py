@@ -25,6 +25,7 @@ from roundlog.parser import RoundParser, attach, handled_by_parser
 from roundlog.reader import LogReader
 from roundlog.settings import LogSettings
 from roundlog.stream import LogInfo, open_log
+from roundlog.tasks import raise_if_cancelled
 from rounds.subjects import LIVE_SUBJECTS
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ class Feed:
     async def _keep_whole(self, nc: Client) -> None:
         """Read from the log what the subscription missed: when a hole shows, after a reconnect, every few seconds."""
         while True:
+            raise_if_cancelled()  # connecting may have swallowed it
             try:
                 async with asyncio.timeout(_POLL_S):
                     await self._wake.wait()

@@ -4,12 +4,13 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
 import msgspec
 import pytest
+from relay.feed import Feed
 
 from tests.nats import NatsServer
 from tests.relay.conftest import KEY_HEADER, Publish, StartRelay
@@ -162,6 +163,31 @@ async def test_relay_without_nats_ends_at_once_too(nats: NatsServer) -> None:
         await relay.logged("log_unavailable")
         relay.signal(signal.SIGINT)
         assert await relay.exit_code(within_s=20) == 0
+
+
+async def test_relay_ends_although_its_feed_swallows_a_cancellation(
+    start_relay: StartRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Connecting to NATS can swallow one; an interrupt at that moment used to leave the process running."""
+
+    async def run(_: Feed) -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.get_running_loop().create_future()
+        await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(Feed, "run", run)
+    started = asyncio.Event()
+
+    async def interrupted() -> None:
+        async with start_relay(ready=False):
+            started.set()
+            await asyncio.get_running_loop().create_future()
+
+    task = asyncio.create_task(interrupted())
+    await started.wait()
+    task.cancel()
+    await asyncio.wait([task], timeout=DEADLINE_S)
+    assert task.cancelled()
 
 
 async def test_client_goes_on_at_the_next_relay(
