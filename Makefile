@@ -57,4 +57,4 @@ lock: ## Pin again what pyproject.toml allows, with hashes
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade pyproject.toml --extra dev-server --extra dev-postgres --group dev -o requirements-dev.lock
 
 clean: ## Remove what was installed and cached
-	rm -rf $(VENV) .cache .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache

@@ -1,15 +1,16 @@
-"""Fixtures that several test folders share."""
+"""Fixtures that several test folders share, and what is set once for the process that runs the tests."""
 
-import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from tests.nats import NatsServer
+from tests.properties import load_profiles
+from tests.signals import keep_ignored_signals_from_children
 
-# A shell that runs us in the background ignores SIGINT, and so would the programs that tests start and interrupt.
-signal.signal(signal.SIGINT, signal.default_int_handler)
+keep_ignored_signals_from_children()
+load_profiles()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
@@ -410,10 +410,6 @@ def test_every_client_sees_what_it_was_promised() -> None:
         settings=settings(
             max_examples=14,
             stateful_step_count=20,
-            deadline=None,
-            derandomize=True,  # the same stories on every machine
-            database=None,
             phases=[Phase.generate],  # a story that went wrong is told as it was; making it shorter takes minutes
-            suppress_health_check=list(HealthCheck),
         ),
     )

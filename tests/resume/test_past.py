@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.errors import CursorLost
@@ -62,7 +62,6 @@ async def all_pages(history: History, query: Query) -> tuple[list[int], list[int
         query = Query(query.wanted, query.limit, answer.next_before, query.after, query.since_ms, query.until_ms)
 
 
-@settings(deadline=None)
 @given(
     stored=rounds_of_a_log,
     games=st.sets(st.sampled_from([*GAMES, "double"]), min_size=1),

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.contract import Captured, Rejected, SourceError
@@ -214,16 +214,17 @@ async def test_only_rounds_of_the_games_and_times_asked_for_are_played(tmp_path:
     ]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     st.lists(st.binary(max_size=60) | st.just(round_at(1).to_json()), max_size=20), st.sampled_from(["jsonl", "csv"])
 )
-async def test_any_file_is_played_or_refused_in_one_sentence(tmp_path: Path, lines: list[bytes], kind: str) -> None:
+async def test_any_file_is_played_or_refused_in_one_sentence(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], kind: str
+) -> None:
     """Whatever bytes it holds, with and without a rejects file; and with one, no line goes missing."""
-    path = tmp_path / f"a.{kind}"
+    folder = tmp_path_factory.mktemp("any-file")
+    path = folder / f"a.{kind}"
     path.write_bytes(b"\n".join(lines))
-    rejects = tmp_path / "rejects"
-    rejects.unlink(missing_ok=True)
+    rejects = folder / "rejects"
 
     for options in ({}, {"rejects_file": str(rejects)}):
         try:

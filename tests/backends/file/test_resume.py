@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import zstandard
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.contract import SourceError
@@ -59,14 +59,13 @@ async def test_stop_in_the_middle_loses_and_doubles_nothing(tmp_path: Path, kind
     assert await played(replay(**options)) == []
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.integers(1, 15), max_size=6))
-async def test_any_stops_give_every_round_once(tmp_path: Path, stops: list[int]) -> None:
+async def test_any_stops_give_every_round_once(tmp_path_factory: pytest.TempPathFactory, stops: list[int]) -> None:
     """However often and wherever it is stopped."""
-    path = tmp_path / "a.jsonl"
-    write(path, rounds(40))
-    state = tmp_path / "state"
-    state.unlink(missing_ok=True)
+    folder = tmp_path_factory.mktemp("any-stops")
+    path = write(folder / "a.jsonl", rounds(40))
+    state = folder / "state"
 
     items = []
     for stop in stops:
@@ -182,12 +181,14 @@ async def test_state_file_that_cannot_be_written_is_told_before_the_first_round(
 
 
 @given(line=st.integers(0, 2**63 - 1), number=st.integers(0, 2**63 - 1), shift=st.integers(0, 2**63 - 1))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=20)
-async def test_state_with_any_numbers_is_used_or_refused(tmp_path: Path, line: int, number: int, shift: int) -> None:
+@settings(max_examples=20)
+async def test_state_with_any_numbers_is_used_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, line: int, number: int, shift: int
+) -> None:
     """A file edited by hand leads to rounds or to one sentence."""
-    path = write(tmp_path / "a.jsonl", rounds(3))
-    state = tmp_path / "state"
-    state.unlink(missing_ok=True)
+    folder = tmp_path_factory.mktemp("any-state")
+    path = write(folder / "a.jsonl", rounds(3))
+    state = folder / "state"
     options = {"path": str(path), "state_file": str(state), "loop": True}
     await played(replay(**options), stop_after=1)
     content = msgspec.json.decode(state.read_bytes())
