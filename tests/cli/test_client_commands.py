@@ -34,6 +34,7 @@ from tests.nats import NatsServer
 from tests.relay.conftest import metric_becomes, wait_ready
 from tests.resume.log_writer import TEN_O_CLOCK_MS, LogWriter, make_round
 from tests.resume.viewers import watch
+from tests.waiting import until
 
 pytestmark = pytest.mark.service
 
@@ -470,9 +471,7 @@ async def test_an_export_that_is_interrupted_leaves_nothing_behind(relay: Relay,
     folder.mkdir()
     file = folder / "a.jsonl.gz"
     async with started("export", str(file), "--to", "9999-01-01T00:00:00Z", "--url", relay.url()) as process:
-        while not (found := list(folder.iterdir())):  # noqa: ASYNC110 - the folder is looked at until it has begun
-            await asyncio.sleep(0.01)
-        assert found != [file]
+        assert await until(lambda: list(folder.iterdir())) != [file]
 
         process.send_signal(signal.SIGINT)
         assert await process.wait() == 130

@@ -19,6 +19,7 @@ from tests.cli.command import COMMAND
 from tests.clients.program import Program
 from tests.nats import NatsServer
 from tests.relay.serving import Serving, serving
+from tests.waiting import until
 
 pytestmark = pytest.mark.service
 
@@ -109,12 +110,13 @@ async def attached(relay: Serving, protocol: Callable[[Serving, Callable[[], Non
 
 async def not_ready(relay: Serving) -> None:
     """Wait until the relay has noticed that its log is away."""
-    async with asyncio.timeout(20), aiohttp.ClientSession() as http:
-        while True:
+    async with aiohttp.ClientSession() as http:
+
+        async def is_not_ready() -> bool:
             async with http.get(f"{relay.url}/readyz") as answer:
-                if answer.status == 503:
-                    return
-            await asyncio.sleep(0.01)  # a probe is all there is to wait on
+                return answer.status == 503
+
+        await until(is_not_ready)
 
 
 def recording(path: Path) -> Path:

@@ -1,7 +1,7 @@
 """Run a Postgres backend in a test and see what it yields, waiting for rounds and not for time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -66,13 +66,6 @@ async def reading(backend: Backend[Any], *, confirms: bool = True) -> AsyncItera
             await ended(task)
         if not task.cancelled():
             task.result()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until something is so that nobody tells of, such as a number in a status."""
-    async with asyncio.timeout(WAIT_S):
-        while not condition():  # noqa: ASYNC110 - no event tells of it
-            await asyncio.sleep(0.01)
 
 
 def notify_options(server: PostgresServer, **options: object) -> dict[str, object]:

@@ -10,6 +10,7 @@ from backends.postgres.replication.backend import PostgresReplication
 from roundlog.tasks import ended
 from rounds import Catalogue, Round
 from tests.postgres_server import PostgresServer
+from tests.waiting import until
 
 CONTEXT = BackendContext(Catalogue.load())
 
@@ -100,8 +101,12 @@ async def wait_for_sql(server: PostgresServer, sql: str, wanted: Callable[[Any],
     """Ask the server again and again until the one value that `sql` gives is as wanted; return it."""
     connection = await server.connect()
     try:
-        while not wanted(value := await connection.fetchval(sql)):
-            await connection.execute("SELECT pg_sleep(0.01)")
+
+        async def asked() -> tuple[Any] | None:
+            value = await connection.fetchval(sql)
+            return (value,) if wanted(value) else None
+
+        [value] = await until(asked)
         return value
     finally:
         await connection.close()

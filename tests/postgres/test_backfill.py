@@ -25,9 +25,10 @@ from tests.cli.command import COMMAND
 from tests.cli.command import run as run_command
 from tests.clients.program import clean_environment
 from tests.nats import NatsServer
-from tests.postgres.ingesting import CONTEXT, WAIT_S, notify_backend, notify_options, set_up_notify, until
+from tests.postgres.ingesting import CONTEXT, WAIT_S, notify_backend, notify_options, set_up_notify
 from tests.postgres.pooler import PROGRAM, pooler_before
 from tests.postgres_server import PostgresServer
+from tests.waiting import until
 
 pytestmark = pytest.mark.service
 

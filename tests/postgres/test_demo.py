@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from auth.keys import DEMO_KEY
+from tests.relay.conftest import wait_ready
 
 pytestmark = pytest.mark.service
 
@@ -40,7 +41,7 @@ async def test_row_inserted_by_hand_is_on_the_screen_of_a_running_client(backend
             url = await _printed(process, r"is up\s+(http://\S+)")
             dsn = await _printed(process, r"(postgresql://\S+)")
             async with aiohttp.ClientSession(url, headers={"X-API-Key": DEMO_KEY}) as client:
-                await _ready(client)
+                await wait_ready(url)
                 await _insert_is_seen(client, dsn)
             process.send_signal(signal.SIGINT)
             await process.communicate()
@@ -49,14 +50,6 @@ async def test_row_inserted_by_hand_is_on_the_screen_of_a_running_client(backend
             process.kill()
             await process.communicate()
     assert process.returncode == 0
-
-
-async def _ready(client: aiohttp.ClientSession) -> None:
-    while True:
-        async with client.get("/readyz") as answer:
-            if answer.status == 200:
-                return
-        await asyncio.sleep(0.05)  # a probe is all there is to wait on
 
 
 async def _insert_is_seen(client: aiohttp.ClientSession, dsn: str) -> None:

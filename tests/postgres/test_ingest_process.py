@@ -28,8 +28,9 @@ from roundlog.settings import LogSettings
 from tests.backends.harness import stored
 from tests.backends.publish.test_rejects import kept
 from tests.nats import NatsServer
-from tests.postgres.ingesting import CONTEXT, WAIT_S, notify_backend, set_up_notify, until
+from tests.postgres.ingesting import CONTEXT, notify_backend, set_up_notify
 from tests.postgres_server import PostgresServer
+from tests.waiting import until
 
 pytestmark = pytest.mark.service
 
@@ -127,13 +128,13 @@ async def watched(
 
 async def scraped(client: aiohttp.ClientSession, holds: Callable[[dict[str, str]], bool]) -> dict[str, str]:
     """Scrape until the numbers are as they should become."""
-    async with asyncio.timeout(WAIT_S):
-        while True:
-            async with client.get("/metrics") as answer:
-                values = values_in(await answer.text())
-            if holds(values):
-                return values
-            await asyncio.sleep(0.05)
+
+    async def scrape() -> dict[str, str] | None:
+        async with client.get("/metrics") as answer:
+            values = values_in(await answer.text())
+        return values if holds(values) else None
+
+    return await until(scrape)
 
 
 async def test_rounds_held_back_by_confirm_lag_are_acked_and_the_process_is_ready(

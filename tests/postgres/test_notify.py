@@ -6,8 +6,9 @@ import pytest
 
 from backends.contract import Captured, InvalidOptions, Rejected, SourceError
 from backends.postgres.notify.backend import PostgresNotify
-from tests.postgres.ingesting import CONTEXT, notify_backend, reading, set_up_notify, until
+from tests.postgres.ingesting import CONTEXT, notify_backend, reading, set_up_notify
 from tests.postgres_server import PostgresServer
+from tests.waiting import until
 
 pytestmark = pytest.mark.service
 

@@ -10,9 +10,10 @@ import pytest
 from backends.contract import SourceError
 from backends.postgres.admin import admin_of
 from tests.backends.harness import Wire
-from tests.postgres.ingesting import notify_backend, reading, set_up_notify, until
+from tests.postgres.ingesting import notify_backend, reading, set_up_notify
 from tests.postgres.pooler import PROGRAM, pooler_before
 from tests.postgres_server import PostgresServer
+from tests.waiting import until
 
 pytestmark = pytest.mark.service
 

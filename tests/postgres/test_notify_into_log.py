@@ -23,6 +23,7 @@ from tests.backends.harness import captured_events, stored
 from tests.nats import NatsServer
 from tests.postgres.ingesting import CONTEXT, notify_backend, set_up_notify
 from tests.postgres_server import PostgresServer
+from tests.waiting import until
 
 pytestmark = pytest.mark.service
 WAIT_S = 60.0
@@ -234,9 +235,7 @@ async def read_by(postgres: PostgresServer, backend: Backend[Any]) -> None:
     if isinstance(backend, PostgresReplication):
         await slot_is_read(postgres)
     else:
-        async with asyncio.timeout(WAIT_S):
-            while backend.status.state != "reading":  # type: ignore[attr-defined]  # noqa: ASYNC110 - tells nobody
-                await asyncio.sleep(0.01)
+        await until(lambda: backend.status.state == "reading", within_s=WAIT_S)  # type: ignore[attr-defined]
 
 
 async def slot_is_read(postgres: PostgresServer) -> None:
@@ -248,6 +247,7 @@ async def place_is_kept(postgres: PostgresServer) -> None:
 
 
 async def _becomes_true(postgres: PostgresServer, sql: str) -> None:
-    async with asyncio.timeout(WAIT_S):
-        while not (await postgres.fetch(sql))[0][0]:  # noqa: ASYNC110 - the server tells nobody
-            await asyncio.sleep(0.02)
+    async def is_true() -> bool:
+        return bool((await postgres.fetch(sql))[0][0])
+
+    await until(is_true, within_s=WAIT_S)

@@ -21,6 +21,7 @@ from tests.nats import NatsServer
 from tests.postgres.ingesting import CONTEXT
 from tests.postgres.test_notify_into_log import log_holds, slot_is_read
 from tests.postgres_server import PostgresServer
+from tests.waiting import until
 
 pytestmark = pytest.mark.service
 
@@ -247,5 +248,8 @@ async def test_recovery_sends_nothing_that_the_log_has_let_go(postgres: Postgres
 async def log_is_empty(nats: NatsServer) -> None:
     """Wait until every round has been let go for its age."""
     async with connect(LogSettings(url=nats.url), name="test") as nc:
-        while (await nc.jetstream().stream_info("ROUNDS")).state.messages:  # noqa: ASYNC110 - the server tells nobody
-            await asyncio.sleep(0.05)
+
+        async def is_empty() -> bool:
+            return not (await nc.jetstream().stream_info("ROUNDS")).state.messages
+
+        await until(is_empty)

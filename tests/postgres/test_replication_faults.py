@@ -26,6 +26,7 @@ from tests.nats import NatsServer
 from tests.postgres.ingest_process import IngestProcess, ingesting
 from tests.postgres.reading import CONFIRMED, HEAD, HOLDER, make_backend, reading, wait_for_sql
 from tests.postgres_server import PostgresServer
+from tests.waiting import until
 
 pytestmark = pytest.mark.service
 
@@ -355,8 +356,11 @@ async def kill_within(
     """Commit rows in one transaction, and kill ingest as soon as the log holds so many of them."""
     inserted = asyncio.create_task(postgres.insert_rounds(1, rows))
     async with connect(LogSettings(url=nats.url), name="test-waiter") as nc:
-        while await _messages(nc) < held:  # noqa: ASYNC110 - what is told of each round is more than we could read
-            await asyncio.sleep(0.002)
+
+        async def holds_enough() -> bool:  # to receive each round would take longer than to store it
+            return await _messages(nc) >= held
+
+        await until(holds_enough)
     await process.kill()
     await inserted
 

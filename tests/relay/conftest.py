@@ -1,6 +1,5 @@
 """A relay in this process, on a port of its own, with the demo's key; and rounds to put into its log."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,6 +17,7 @@ from roundlog.settings import LogSettings
 from roundlog.stream import open_log
 from rounds import Round, log_subject
 from tests.nats import NatsServer
+from tests.waiting import until
 
 KEY_HEADER = {"X-API-Key": DEMO_KEY}
 
@@ -97,12 +97,13 @@ async def client() -> AsyncIterator[aiohttp.ClientSession]:
 
 async def wait_ready(url: str, *, within_s: float = 20) -> None:
     """Wait until the relay says that clients are welcome."""
-    async with asyncio.timeout(within_s), aiohttp.ClientSession() as session:
-        while True:
+    async with aiohttp.ClientSession() as session:
+
+        async def is_ready() -> bool:
             async with session.get(f"{url}/readyz") as response:
-                if response.status == 200:
-                    return
-            await asyncio.sleep(0.01)
+                return response.status == 200
+
+        await until(is_ready, within_s=within_s)
 
 
 async def token_of(client: aiohttp.ClientSession, url: str, key: str = DEMO_KEY) -> str:
@@ -126,6 +127,8 @@ async def metric_becomes(
     client: aiohttp.ClientSession, url: str, name: str, value: float, *, within_s: float = 20
 ) -> None:
     """Wait until one of the relay's numbers is `value`."""
-    async with asyncio.timeout(within_s):
-        while await metric(client, url, name) != value:  # noqa: ASYNC110 - the relay is asked, as by any scraper
-            await asyncio.sleep(0.01)
+
+    async def is_so() -> bool:
+        return await metric(client, url, name) == value
+
+    await until(is_so, within_s=within_s)

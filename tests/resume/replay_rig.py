@@ -40,12 +40,14 @@ class LateLog(MemoryLog):
 class Client(Link):
     """A link and its transport in one; `came` is all that was written: rounds and events, in order."""
 
-    __slots__ = ("_taken", "came", "most_unsent", "taking", "unsent")
+    __slots__ = ("_taken", "came", "is_awaited", "most_unsent", "taking", "times_given_up", "unsent")
 
     def __init__(self, *, taking: bool = True) -> None:
         self.came: list[dict[str, Any]] = []
         self.unsent = self.most_unsent = 0
         self.taking = taking
+        self.is_awaited = False  # whether the replay waits for us to take something
+        self.times_given_up = 0  # so often it waited no longer
         self._taken = asyncio.Event()
         super().__init__(self, SseBlock(chunked=False), max_age_s=60, drain=self._until_taken)
         self.receives_events = True
@@ -76,7 +78,14 @@ class Client(Link):
     async def _until_taken(self) -> None:
         while self.unsent > HIGH_WATER:
             self._taken.clear()
-            await self._taken.wait()
+            self.is_awaited = True
+            try:
+                await self._taken.wait()
+            except asyncio.CancelledError:
+                self.times_given_up += 1
+                raise
+            finally:
+                self.is_awaited = False
 
     # --- as a link -----------------------------------------------------------------------------------------------
 

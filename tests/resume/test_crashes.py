@@ -27,6 +27,10 @@ from tests.resume.viewers import Viewer, sequence_of, token_of, watch
 pytestmark = pytest.mark.service
 
 PROTOCOLS = pytest.mark.parametrize("protocol", ["ws", "sse"])
+A_BYTE_EVERY_S: Final = 1.0
+"""The situation itself: a client as slow as this for as long as a test has time."""
+A_ROUND_EVERY_S: Final = 0.01
+"""The situation itself: live rounds at a steady pace, as fast as a busy log's."""
 SMALL: Final = 1 << 16
 COUNT: Final = 40_000
 """Rounds in the log: about 9 MB on the wire, more than all buffers on the way to a client take."""
@@ -185,7 +189,7 @@ class SlowReader:
         async def read() -> None:
             while True:
                 self._read += await self._reader.readexactly(1)
-                await asyncio.sleep(1)
+                await asyncio.sleep(A_BYTE_EVERY_S)
 
         task = asyncio.create_task(read())
         try:
@@ -221,6 +225,6 @@ async def delays_of_live_rounds(log: LogWriter, live: Viewer, *, for_s: float) -
         await log.store(make_round("dice", number))
         await live.until_round(number)
         delays.append((time.monotonic() - stored) * 1000)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(A_ROUND_EVERY_S)
     assert sequence_of(live.rounds[-1]["cursor"]) == COUNT + len(delays)
     return delays

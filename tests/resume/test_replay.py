@@ -15,6 +15,7 @@ from relay.live.encode import Renderable, SseBlock
 from rounds import Cursor
 from tests.resume.log_writer import TEN_O_CLOCK_MS
 from tests.resume.replay_rig import HIGH_WATER, Client, Rig, turns
+from tests.waiting import until
 
 GAMES = ("crash", "dice", "plinko")
 
@@ -182,13 +183,8 @@ async def stalled(rig: Rig, start: Start) -> tuple[Client, "asyncio.Task[None]"]
     """Run a replay for a client that takes nothing; return when it waits for the client and nothing else."""
     client = Client(taking=False)
     running = asyncio.create_task(rig.replay(client, start).run())
-    async with asyncio.timeout(10):
-        while client.unsent <= HIGH_WATER:
-            await turns(1)
-        written = -1
-        while written != client.unsent or rig.history.held._free != rig.history.held._rounds:
-            written = client.unsent
-            await asyncio.sleep(0.3)
+    held = rig.history.held
+    await until(lambda: client.times_given_up and client.is_awaited and held._free == held._rounds)
     return client, running
 
 
@@ -320,10 +316,10 @@ async def test_slow_reading_costs_little_more_reading() -> None:
         return page
 
     rig.log.page = counted  # type: ignore[method-assign]
-    async with asyncio.timeout(30):
-        while not running.done():
-            await asyncio.sleep(0.3)  # longer than anybody has patience
-            client.take()
+    while not running.done():
+        before = client.times_given_up
+        await until(lambda: running.done() or (client.is_awaited and client.times_given_up > before))  # noqa: B023
+        client.take()
 
     assert [round_["sequence"] for round_ in client.rounds] == list(range(1, 3001))
     assert read < 3 * 3000 + PAGE

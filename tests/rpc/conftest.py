@@ -1,6 +1,5 @@
 """A relay in this process with a gRPC port of its own, rounds to put into its log, and grpcio to call it."""
 
-import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,7 +19,9 @@ from roundlog.settings import LogSettings
 from roundlog.stream import open_log
 from rounds import Round, log_subject
 from tests.nats import NatsServer
+from tests.relay.conftest import wait_ready
 from tests.rpc.caller import Caller
+from tests.waiting import until
 
 READY_S: Final = 20.0
 DICE_KEY: Final = "sk_live_" + "d" * 64
@@ -61,9 +62,11 @@ class Relay:
 
     async def metric_becomes(self, name: str, value: float, *, within_s: float = READY_S) -> None:
         """Wait until one of the relay's numbers is `value`."""
-        async with asyncio.timeout(within_s):
-            while await self.metric(name) != value:  # noqa: ASYNC110 - the relay is asked, as by any scraper
-                await asyncio.sleep(0.01)
+
+        async def is_so() -> bool:
+            return await self.metric(name) == value
+
+        await until(is_so, within_s=within_s)
 
 
 @pytest.fixture
@@ -81,7 +84,7 @@ def start_relay(nats: NatsServer) -> StartRelay:
         settings = Settings(nats=LogSettings(url=nats.url), **sections)
         async with running_relay(settings, keys or KeyStore.demo(), TokenSigner.ephemeral()) as at:
             if ready:
-                await _wait_ready(at.url)
+                await wait_ready(at.url)
             yield Relay(at.url, at.grpc_port)
 
     return start
@@ -173,13 +176,3 @@ def make_round(game: str, number: int, *, extras: str = '{"point":"2.50"}', time
         extras=extras,
         timestamp=timestamp,
     )
-
-
-async def _wait_ready(url: str) -> None:
-    """Wait until the relay says that clients are welcome."""
-    async with asyncio.timeout(READY_S), aiohttp.ClientSession() as session:
-        while True:
-            async with session.get(f"{url}/readyz") as response:
-                if response.status == 200:
-                    return
-            await asyncio.sleep(0.01)

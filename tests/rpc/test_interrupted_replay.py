@@ -15,6 +15,7 @@ from rounds import datastream_pb2 as pb
 from tests.nats import NatsServer
 from tests.rpc.conftest import Publish, Rebuild, StartRelay
 from tests.rpc.replaying import TRANSPORTS, Replaying, replaying
+from tests.waiting import until
 
 pytestmark = [pytest.mark.service, pytest.mark.parametrize("transport", TRANSPORTS)]
 
@@ -41,9 +42,7 @@ async def first_of(replay: Replaying) -> pb.RoundBatch:
 
 async def logged(logs: Logs, event: str) -> None:
     """Wait until the relay has logged an event."""
-    async with asyncio.timeout(20):
-        while not any(entry["event"] == event for entry in logs):  # noqa: ASYNC110 - a list has no event
-            await asyncio.sleep(0.01)
+    await until(lambda: any(entry["event"] == event for entry in logs))
 
 
 async def test_log_that_is_away_for_a_while(

@@ -11,6 +11,7 @@ from auth.keys import DEMO_KEY
 from rounds import datastream_pb2 as pb
 from tests.rpc.caller import Caller, Refused, ending, refused
 from tests.rpc.conftest import Outliving, Publish, Relay, StartRelay
+from tests.waiting import until
 
 pytestmark = pytest.mark.service
 
@@ -193,9 +194,7 @@ async def test_thousand_streams_that_are_opened_and_cancelled(relay: Relay) -> N
             await relay.metric_becomes("relay_links", 0)
             del call, calls
         gc.collect()
-        async with asyncio.timeout(10):
-            while len(asyncio.all_tasks()) > before:  # noqa: ASYNC110 - tasks that end have no event
-                await asyncio.sleep(0.01)
+        await until(lambda: len(asyncio.all_tasks()) <= before)
 
 
 async def test_streams_that_are_cancelled_before_they_begin(relay: Relay) -> None:

@@ -18,6 +18,7 @@ from rounds import datastream_pb2 as pb
 from tests.nats import NatsServer
 from tests.rpc.conftest import PUBLIC_KEY, Outliving, Publish, Relay, StartRelay, keys
 from tests.rpc.envelopes import element, elements, envelope
+from tests.waiting import until
 
 pytestmark = pytest.mark.service
 
@@ -467,9 +468,7 @@ async def test_many_proxied_streams_that_are_left(relay: Relay, http: aiohttp.Cl
         for stream in streams:
             stream.close()
         await relay.metric_becomes("relay_links", 0)
-    async with asyncio.timeout(10):
-        while len(asyncio.all_tasks()) > before + 1:  # noqa: ASYNC110 - tasks that end have no event
-            await asyncio.sleep(0.01)
+    await until(lambda: len(asyncio.all_tasks()) <= before + 1)
 
 
 async def test_proxied_client_that_stops_reading(start_relay: StartRelay, publish: Publish) -> None:

@@ -17,6 +17,7 @@ from roundlog.settings import LogSettings
 from rounds import Round
 from tests.backends.file.replaying import CONTEXT, jsonl, replay, rounds, write
 from tests.nats import NatsServer
+from tests.waiting import until
 
 pytestmark = pytest.mark.service
 
@@ -103,13 +104,12 @@ async def window_passes(nats: NatsServer, log: LogSettings) -> None:
     async with connect(log, name="test") as nc:
         js = nc.jetstream()
 
-        async def is_known() -> bool:
+        async def is_forgotten() -> bool:
             ack = await js.publish("rounds.dice", jsonl(rounds(1, game="dice")), headers={"Nats-Msg-Id": "dice:probe"})
-            return bool(ack.duplicate)
+            return not ack.duplicate
 
-        await is_known()
-        while await is_known():  # noqa: ASYNC110 - only the server knows when
-            await asyncio.sleep(0.02)
+        await is_forgotten()
+        await until(is_forgotten)
 
 
 @pytest.mark.parametrize("state", ["none", "none_then_one", "removed", "crashed"])

@@ -19,6 +19,7 @@ from roundlog.stream import open_log
 from rounds import Round
 from tests.backends.harness import DeadLetters, Source, Wire, assert_log_is, make_round, stored
 from tests.nats import NatsServer
+from tests.waiting import until
 
 pytestmark = pytest.mark.service
 
@@ -53,13 +54,6 @@ async def duplicate_window_passed(server: NatsServer) -> None:
             answer = await nc.request("rounds.probe", b'{"round_id":0}', headers=probe)
             if not msgspec.json.decode(answer.data).get("duplicate"):
                 return
-
-
-async def until(condition: Any) -> None:
-    """Give the loop turns until `condition` holds; for counters that have no event of their own."""
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - the counters are plain numbers
-            await asyncio.sleep(0.001)
 
 
 def without_probes(found: list[tuple[str, int]]) -> list[tuple[str, int]]:

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
-from relay.feed import Feed
+from relay.live.feed import Feed
 
 from tests.nats import NatsServer
 from tests.relay.conftest import KEY_HEADER, Publish, StartRelay

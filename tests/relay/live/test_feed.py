@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -23,6 +24,7 @@ from tests.nats import NatsServer
 from tests.relay.conftest import KEY_HEADER, Publish, StartRelay, make_round, metric, wait_ready
 from tests.relay.event_stream import EventStream, stream
 from tests.roundlog.nats_wire import NatsWire, live_round, nats_wire
+from tests.waiting import until
 
 pytestmark = pytest.mark.service
 
@@ -83,8 +85,7 @@ async def publish_stubbornly(nats_url: str, *numbers: int) -> None:
     settings = LogSettings(url=nats_url)
     async with connect(settings, name="publisher") as nc:
         for number in numbers:
-            while not await stored(nc, number):  # noqa: ASYNC110 - what is waited for is the server's answer
-                await asyncio.sleep(0.02)
+            await until(partial(stored, nc, number))
 
 
 async def stored(nc: Client, number: int) -> bool:
@@ -301,12 +302,12 @@ async def test_nats_that_does_not_answer(
 
 async def not_ready(client: aiohttp.ClientSession, url: str) -> str:
     """Wait until the relay says that it should not be sent clients; return why."""
-    async with asyncio.timeout(DEADLINE_S):
-        while True:
-            async with client.get(f"{url}/readyz") as probe:
-                if probe.status == 503:
-                    return str((await probe.json())["reason"])
-            await asyncio.sleep(0.01)
+
+    async def reason() -> str:
+        async with client.get(f"{url}/readyz") as probe:
+            return str((await probe.json())["reason"]) if probe.status == 503 else ""
+
+    return await until(reason)
 
 
 async def assert_refuses_for_now(client: aiohttp.ClientSession, url: str) -> None:

@@ -1,0 +1,104 @@
+"""What holds for all tests: one profile of hypothesis, no waits on time, programs that start as in a terminal."""
+
+import ast
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.signals import keep_ignored_signals_from_children
+from tests.waiting import until
+
+TESTS = Path(__file__).parent
+PROFILE = {"deadline", "suppress_health_check", "derandomize", "database", "print_blob"}
+IGNORED = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM)
+
+
+def calls(name: str) -> Iterator[tuple[str, ast.Call]]:
+    """Find the calls of a function, by whatever path, in all tests: where each is, and the call."""
+    for path in sorted(TESTS.rglob("*.py")):
+        text = path.read_text("utf-8")
+        for node in ast.walk(ast.parse(text)) if f"{name}(" in text else ():
+            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == name:
+                yield f"{path.relative_to(TESTS)}:{node.lineno}", node
+
+
+def test_no_property_test_fails_for_slowness() -> None:
+    """Neither of our profiles measures time, and one of them is in force."""
+    for profile in (settings.get_profile("suite"), settings.get_profile("search"), settings()):
+        assert profile.deadline is None
+        assert HealthCheck.too_slow in profile.suppress_health_check
+
+
+def test_only_the_profile_decides_what_is_the_same_for_all_property_tests() -> None:
+    own = {place: {keyword.arg for keyword in call.keywords} for place, call in calls("settings")}
+
+    assert len(own) > 3, "none found"
+    assert {place: names for place, names in own.items() if names & PROFILE} == {}
+
+
+def test_no_test_sleeps_to_synchronise() -> None:
+    """A duration that is the situation itself has a name, and its reason there; all else waits for what it needs."""
+    sleeps = {place: ast.unparse(call.args[0]) for place, call in calls("sleep")}
+
+    assert len(sleeps) > 3, "none found"
+    assert {place: length for place, length in sleeps.items() if length[0].isdigit() and length != "0"} == {}
+
+
+_STARTS_A_SHELL = """
+import signal, subprocess
+from tests.signals import keep_ignored_signals_from_children
+keep_ignored_signals_from_children()
+subprocess.run(["sh", "-c", "grep -E 'Sig(Ign|Blk)' /proc/self/status"], check=True)
+"""
+
+
+@pytest.mark.service
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows what a process ignores")
+def test_programs_start_as_in_a_terminal_when_the_tests_run_in_the_background() -> None:
+    """Even through a shell, which cannot undo for its children that a signal is ignored."""
+    ignoring = f"""
+import os, signal, sys
+for number in {[int(number) for number in IGNORED]}:
+    signal.signal(number, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+os.execv(sys.executable, [sys.executable, "-c", sys.argv[1]])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", ignoring, _STARTS_A_SHELL],
+        cwd=TESTS.parent, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+
+    assert [int(line.split()[1], 16) for line in done.stdout.splitlines()] == [0, 0]
+
+
+def test_signal_that_was_ignored_still_does_nothing_to_the_tests() -> None:
+    """A run under nohup outlives its terminal."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        keep_ignored_signals_from_children()
+        signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+async def test_until_returns_the_first_true_answer() -> None:
+    """Of a function as of a coroutine function."""
+    answers = iter([0, "", "yes", "later"])
+
+    async def ask() -> object:
+        await asyncio.sleep(0)
+        return next(answers)
+
+    assert await until(ask) == "yes"
+    assert await until(lambda: next(answers)) == "later"
+
+
+async def test_until_shows_the_last_answer_when_it_gives_up() -> None:
+    with pytest.raises(TimeoutError, match=r"not within 0\.05 s; the last answer was 0"):
+        await until(lambda: 0, within_s=0.05)
