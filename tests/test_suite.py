@@ -50,18 +50,18 @@ def test_no_test_sleeps_to_synchronise() -> None:
     assert {place: length for place, length in sleeps.items() if length[0].isdigit() and length != "0"} == {}
 
 
-_STARTS_A_SHELL = """
+_STARTS_A_PROGRAM = """
 import signal, subprocess
 from tests.signals import keep_ignored_signals_from_children
 keep_ignored_signals_from_children()
-subprocess.run(["sh", "-c", "grep -E 'Sig(Ign|Blk)' /proc/self/status"], check=True)
+subprocess.run(["grep", "-E", "Sig(Ign|Blk)", "/proc/self/status"], check=True)
 """
 
 
 @pytest.mark.service
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows what a process ignores")
 def test_programs_start_as_in_a_terminal_when_the_tests_run_in_the_background() -> None:
-    """Even through a shell, which cannot undo for its children that a signal is ignored."""
+    """What was ignored or blocked when we were started is neither for a program that we start."""
     ignoring = f"""
 import os, signal, sys
 for number in {[int(number) for number in IGNORED]}:
@@ -70,7 +70,7 @@ signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
 os.execv(sys.executable, [sys.executable, "-c", sys.argv[1]])
 """
     done = subprocess.run(
-        [sys.executable, "-c", ignoring, _STARTS_A_SHELL],
+        [sys.executable, "-c", ignoring, _STARTS_A_PROGRAM],
         cwd=TESTS.parent, capture_output=True, text=True, check=True,
     )  # fmt: skip
 
