@@ -5,8 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-NOTED = > $(VENV)/install.log 2>&1 || \
-  { echo "Installing failed (is a package registry reachable?): $$(grep -E '^ERROR' $(VENV)/install.log | tail -1); all of it is in $(VENV)/install.log" >&2; exit 1; }
+FAILED = { echo "Installing failed (is a package registry reachable?): $$(grep -E '^ERROR' $(VENV)/install.log | tail -1); all of it is in $(VENV)/install.log" >&2; exit 1; }
 # Tests of real servers mostly wait for them: more of them than cores may run at a time.
 WORKERS ?= 4
 .PHONY: help run run-postgres test check format bench proto lock install clean
@@ -22,9 +21,9 @@ $(READY): requirements-dev.lock pyproject.toml
 	@test -x $(BIN)/python || { echo "1/3 making $(VENV)"; $(PYTHON) -m venv $(VENV); } || \
 	  { echo "$(PYTHON) cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	@echo "2/3 installing $$(grep -c '==' requirements-dev.lock) packages with pip, once; about a minute"
-	@$(PIP) --require-hashes -r requirements-dev.lock $(NOTED)
+	@trap : INT; sh infra/pip-install.sh $(BIN)/python requirements-dev.lock $(VENV)/install.log || $(FAILED)
 	@echo "3/3 installing stream-relay itself"
-	@$(PIP) --no-deps --no-build-isolation -e . $(NOTED)
+	@$(PIP) --no-deps --no-build-isolation -e . > $(VENV)/install.log 2>&1 || $(FAILED)
 	@touch $@
 
 run: $(READY) ## Everything embedded on this machine: NATS, recorded rounds, relay, ready to curl

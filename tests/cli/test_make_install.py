@@ -1,0 +1,158 @@
+"""`make install` as a user sees it, with a program in place of pip that the test moves from step to step."""
+
+import contextlib
+import os
+import pty
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Final, Self
+
+import pytest
+
+pytestmark = pytest.mark.service
+
+_ROOT: Final = Path(__file__).parents[2]
+# Stands in for .venv/bin/python. Between two steps of its "pip install" it waits for a line in the pipe `go`.
+_PYTHON: Final = """#!/bin/sh
+cd "$(dirname "$0")/../.."
+case "$*" in
+  -c*) echo "$PWD/site" ;;
+  *" -r "*)
+    echo $$ > pip.pid
+    echo "Collecting one==1.0 (from -r requirements-dev.lock (line 1))"; read step < go
+    if [ -e broken ]; then echo "ERROR: no such package"; echo "more of pip"; exit 1; fi
+    for name in two three four; do echo "Collecting $name==1.0"; done
+    mkdir site/one.dist-info site/two.dist-info
+    echo "Installing collected packages: one, two, three, four"; read step < go ;;
+esac
+"""
+
+
+class Install:
+    """`make install` in a folder of its own. Leaving the block ends it."""
+
+    def __init__(self, folder: Path, out: int, printed: IO[bytes] | None = None) -> None:
+        self.folder = folder
+        self._make = subprocess.Popen(
+            ["make", "--no-print-directory", "install"],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self._printed = printed or self._make.stdout
+        self._seen = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._make.pid, signal.SIGKILL)
+        self._make.communicate()
+
+    def sees(self, text: bytes) -> None:
+        """Read what is printed until `text` has come; the end of the output is a failure."""
+        while text not in self._seen:
+            assert self._printed is not None
+            more = os.read(self._printed.fileno(), 4096)
+            assert more, f"ended without {text!r}: {self._seen!r}"
+            self._seen += more
+
+    def next_step(self) -> None:
+        """Let pip do its next step."""
+        (self.folder / "go").write_bytes(b"\n")
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C: the signal goes to make and to all that it started."""
+        os.killpg(self._make.pid, signal.SIGINT)
+
+    def ended(self) -> tuple[int, str]:
+        """Wait for the end; return the status of make and what it printed as errors."""
+        _, errors = self._make.communicate(timeout=30)
+        return self._make.returncode, errors.decode()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """What `make install` needs of the repository, a lock of four packages, and the program in place of pip."""
+    (tmp_path / "infra").mkdir()
+    for name in ("Makefile", "pyproject.toml", "infra/pip-install.sh"):
+        shutil.copy(_ROOT / name, tmp_path / name)
+    (tmp_path / "requirements-dev.lock").write_text("one==1.0\ntwo==1.0\nthree==1.0\nfour==1.0\n")
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/python").write_text(_PYTHON)
+    (tmp_path / ".venv/bin/python").chmod(0o755)
+    (tmp_path / "site/pip.dist-info").mkdir(parents=True)
+    os.mkfifo(tmp_path / "go")
+    return tmp_path
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, IO[bytes]]]:
+    """The side of a terminal that a program writes to, and the side that shows it."""
+    shown, written = pty.openpty()
+    with os.fdopen(shown, "rb", buffering=0) as screen:
+        yield written, screen
+    os.close(written)
+
+
+def test_progress_is_a_line_per_quarter_when_nobody_watches(folder: Path) -> None:
+    """Each line says how many packages are ready, first of those to collect, then of those to install."""
+    with Install(folder, subprocess.PIPE) as install:
+        install.sees(b"    collecting 1/4\n")
+        install.next_step()
+        install.sees(b"    installing 2/4\n")
+        install.next_step()
+
+        install.sees(b"3/3 installing stream-relay itself\n")
+        assert install.ended() == (0, "")
+        assert (folder / ".venv/.ready").exists()
+
+
+def test_progress_is_one_line_that_moves_on_a_terminal(folder: Path, terminal: tuple[int, IO[bytes]]) -> None:
+    """The line names the package and the seconds, is written over itself, and is gone at the end."""
+    written, screen = terminal
+    with Install(folder, written, screen) as install:
+        install.sees(b"\r\x1b[K    collecting 1/4 one, ")
+        install.sees(b" s\r\x1b[K    collecting 1/4 one, ")
+        install.next_step()
+        install.sees(b"\r\x1b[K    installing 2/4, ")
+        install.next_step()
+
+        install.sees(b"\r\x1b[K3/3 installing stream-relay itself\r\n")
+        assert install.ended() == (0, "")
+
+
+def test_failed_install_ends_with_one_sentence(folder: Path) -> None:
+    """The sentence has pip's error and says where the rest is; the next `make` installs again."""
+    (folder / "broken").touch()
+    with Install(folder, subprocess.PIPE) as install:
+        install.sees(b"collecting 1/4")
+        install.next_step()
+        status, errors = install.ended()
+
+        sentence, by_make = errors.splitlines()
+        assert sentence == (
+            "Installing failed (is a package registry reachable?): ERROR: no such package;"
+            " all of it is in .venv/install.log"
+        )
+        assert by_make.endswith("Error 1")
+        assert status == 2
+        assert "more of pip" in (folder / ".venv/install.log").read_text()
+        assert not (folder / ".venv/.ready").exists()
+
+
+def test_ctrl_c_during_the_install_is_quiet(folder: Path) -> None:
+    """Nothing is printed, pip is stopped too, and the next `make` installs again."""
+    with Install(folder, subprocess.PIPE) as install:
+        install.sees(b"collecting 1/4")
+        install.interrupt()
+
+        assert install.ended() == (-signal.SIGINT, "")
+        assert not Path("/proc", (folder / "pip.pid").read_text().strip()).exists()
+        assert not (folder / ".venv/.ready").exists()
