@@ -1,0 +1,192 @@
+"""`.ci/release` refuses a release that does not agree with itself, and compares what it built with what is in git."""
+
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
+import pytest
+
+_ROOT: Final = Path(__file__).parents[2]
+_CHANGELOG: Final = """# Changelog
+
+Some words.
+
+## [0.2.0] - 2026-02-03
+
+### Streams
+
+- A stream of lines.
+
+## [0.1.0] - 2026-01-02
+
+- The first one.
+"""
+
+
+def load() -> ModuleType:
+    """Import the script, which has no name that an import statement could have."""
+    loader = SourceFileLoader("release", str(_ROOT / ".ci/release"))
+    spec = spec_from_loader("release", loader)
+    assert spec is not None
+    module = module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+release = load()
+
+
+def refusal(text: str, version: str, tag: str | None) -> str:
+    """The sentence with which a changelog is refused."""
+    with pytest.raises(release.ReleaseError) as refused:
+        release.changelog_section(text, version, tag=tag)
+    return str(refused.value)
+
+
+def test_notes_are_the_first_section() -> None:
+    """All of it, without its heading and without the section of the version before."""
+    notes = release.changelog_section(_CHANGELOG, "0.2.0", tag="v0.2.0")
+
+    assert notes == "### Streams\n\n- A stream of lines."
+
+
+def test_notes_of_this_repository_are_there() -> None:
+    """The version in pyproject.toml is the one that CHANGELOG.md begins with, before its release and after."""
+    version = release.tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+    assert release.changelog_section((_ROOT / "CHANGELOG.md").read_text(), version, tag=None).startswith("### ")
+
+
+def test_tag_of_another_version_is_refused() -> None:
+    assert refusal(_CHANGELOG, "0.2.0", "v0.3.0") == (
+        "the tag is v0.3.0, and pyproject.toml has version 0.2.0: tag v0.2.0, or change it"
+    )
+
+
+@pytest.mark.parametrize("text", [_CHANGELOG, "# Changelog\n", _CHANGELOG.replace("[0.2.0] -", "0.2.0")])
+def test_changelog_of_another_version_is_refused(text: str) -> None:
+    """The first section counts, and its heading has the one form."""
+    assert "begin it with '## [0.1.0] - Unreleased', or with the date of the release" in refusal(text, "0.1.0", None)
+
+
+@pytest.mark.parametrize(
+    ("date", "tag", "refused"),
+    [("Unreleased", None, False), ("Unreleased", "v0.2.0", True), ("soon", None, True), ("2026-02-30", None, True)],
+)
+def test_release_needs_its_date(date: str, tag: str | None, refused: bool) -> None:
+    """A tagged version has a date; the next one says Unreleased until then."""
+    text = _CHANGELOG.replace("2026-02-03", date)
+    if refused:
+        assert refusal(text, "0.2.0", tag) == (
+            f"CHANGELOG.md dates version 0.2.0 {date!r}: give the date of the release, such as 2026-01-31"
+        )
+    else:
+        assert release.changelog_section(text, "0.2.0", tag=tag)
+
+
+def test_empty_section_is_refused() -> None:
+    text = "## [0.2.0] - Unreleased\n\n## [0.1.0] - 2026-01-02\n\n- The first one.\n"
+
+    assert refusal(text, "0.2.0", None) == "CHANGELOG.md says nothing under version 0.2.0: write what a user has now"
+
+
+@pytest.mark.service
+def test_fault_is_one_sentence_and_status_1(tmp_path: Path) -> None:
+    """Before anything is built: the tag, the version and the changelog are read first."""
+    (tmp_path / ".ci").mkdir()
+    for name in (".ci/release", "pyproject.toml", "CHANGELOG.md"):
+        shutil.copy(_ROOT / name, tmp_path / name)
+    done = subprocess.run(
+        [sys.executable, tmp_path / ".ci/release", "--build", "v9.9.9"], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 1
+    assert done.stdout == ""
+    [line] = done.stderr.splitlines()
+    assert line.startswith("release: the tag is v9.9.9, and pyproject.toml has version ")
+
+
+@pytest.mark.parametrize(
+    ("added", "removed", "fault"),
+    [
+        (["tests/test_a.py"], [], "a.whl has a file too many: tests/test_a.py (1 in all); are all files in git?"),
+        ([], ["stream/data.sql"], "a.whl lacks a file: stream/data.sql (1 in all); are all files in git?"),
+        ([], ["stream/page.html"], "a.whl lacks a file: stream/page.html (1 in all); are all files in git?"),
+    ],
+)
+def test_wheel_with_other_files_than_our_packages_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, added: list[str], removed: list[str], fault: str
+) -> None:
+    """Files of the packages as they are in git, what is put in from elsewhere, and the metadata: no more, no less."""
+    tracked = ["src/stream/__init__.py", "src/stream/data.sql"]
+    monkeypatch.setattr(release, "git", lambda *_: tracked)
+    target = {"packages": ["src/stream"], "force-include": {"samples/page.html": "stream/page.html"}}
+    names = {"stream/__init__.py", "stream/data.sql", "stream/page.html", "stream-1.dist-info/METADATA"}
+
+    release.check_wheel(wheel_of(tmp_path / "whole.whl", names), target)
+    with pytest.raises(release.ReleaseError) as refused:
+        release.check_wheel(wheel_of(tmp_path / "a.whl", (names | set(added)) - set(removed)), target)
+
+    assert str(refused.value) == fault
+
+
+def wheel_of(file: Path, names: set[str]) -> Path:
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in sorted(names):
+            archive.writestr(name, "")
+    return file
+
+
+def test_steps_of_the_image_without_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the first stage, in order, in a folder in place of the file system; the second stage is another image."""
+    (tmp_path / "infra").mkdir()
+    (tmp_path / "code/inner").mkdir(parents=True)
+    (tmp_path / "code/inner/a.py").write_text("a")
+    (tmp_path / "one.lock").write_text("one")
+    containerfile = tmp_path / "infra/Containerfile"
+    containerfile.write_text(
+        "FROM python AS build\nWORKDIR /src\n# a word\nCOPY one.lock ./\nCOPY code code\n"
+        "RUN mkdir -p /opt/here \\\n    && cat one.lock code/inner/a.py > /opt/here/both\n"
+        "FROM python\nRUN false\n"
+    )
+    monkeypatch.setattr(release, "ROOT", tmp_path)
+    monkeypatch.setattr(release, "CONTAINERFILE", containerfile)
+    root = tmp_path / "root"
+
+    release.run_image_steps(root)
+    assert (root / "opt/here/both").read_text() == "onea"
+
+    containerfile.write_text("FROM python\nRUN cat missing\nFROM python\n")
+    with pytest.raises(release.ReleaseError, match=r"failed with 1, see above: sh -c 'cat missing'"):
+        release.run_image_steps(root)
+
+
+def test_publishing_needs_the_files_that_were_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that has changed since SHA256SUMS was written is not published."""
+    monkeypatch.setattr(release, "DIST", tmp_path)
+    (tmp_path / "a.whl").write_bytes(b"")
+    (tmp_path / "SHA256SUMS").write_text(
+        "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  a.whl\n"  # of nothing
+    )
+    release.check_sums()
+
+    (tmp_path / "a.whl").write_bytes(b"other")
+    with pytest.raises(release.ReleaseError) as refused:
+        release.check_sums()
+    assert str(refused.value) == "dist/a.whl is not the file of dist/SHA256SUMS: build again"
+
+
+def test_actions_of_the_workflows_are_pinned() -> None:
+    """By commit, with the version beside it: a tag can be moved."""
+    for workflow in (_ROOT / ".github/workflows").iterdir():
+        used = re.findall(r"uses: (.*)", workflow.read_text())
+        assert used, workflow
+        for action in used:
+            assert re.fullmatch(r"\./\.github/workflows/ci\.yml|[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action), action
