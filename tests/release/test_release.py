@@ -61,7 +61,9 @@ def test_notes_of_this_repository_are_there() -> None:
     """The version in pyproject.toml is the one that CHANGELOG.md begins with, before its release and after."""
     version = release.tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]["version"]
 
-    assert release.changelog_section((_ROOT / "CHANGELOG.md").read_text(), version, tag=None).startswith("### ")
+    notes = release.changelog_section((_ROOT / "CHANGELOG.md").read_text(), version, tag=None)
+    assert "\n### Streams\n" in notes
+    assert "\n## " not in notes
 
 
 def test_tag_of_another_version_is_refused() -> None:
