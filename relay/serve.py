@@ -31,6 +31,7 @@ from relay.http.protocol import protocol_factory
 from relay.http.rest import Rest
 from relay.http.routes import Routes
 from relay.links.registry import LinkRegistry
+from relay.live.ending import Ender, ReconnectDelays
 from relay.live.feed import Feed
 from relay.live.heartbeat import Heartbeats
 from relay.live.hub import Hub
@@ -98,16 +99,18 @@ async def running_relay(
     check_games(keys, catalogue)
     links = settings.links
     ring = Ring(rounds_per_game=settings.replay.ring_rounds, bytes_per_game=settings.replay.ring_bytes)
-    hub = Hub(ring, unsent_bytes=links.unsent_bytes, linger_s=links.linger_s)
+    hub = Hub(ring, unsent_bytes=links.unsent_bytes)
+    delays = ReconnectDelays(links.retry_ms)
+    ender = Ender(hub, delays, linger_s=links.linger_s)
     reader = LogReader(settings.nats)
     feed = Feed(settings.nats, hub, reader)
     history = History(hub, reader, concurrent=settings.replay.concurrent)
     capacity = capacity_of(links, grpc_tls=settings.grpc.tls_cert_file is not None)
     max_links = {protocol: capacity.fit(protocol) for protocol in PROTOCOLS}
     allow_links(max(max_links.values()))
-    admission = Admission(keys, signer, capacity=capacity, retry_ms=links.retry_ms)
-    heartbeats = Heartbeats(hub, interval_s=links.heartbeat_s, retry_ms=links.retry_ms)
-    registry = LinkRegistry(hub, feed, admission, heartbeats, links)
+    admission = Admission(keys, signer, capacity=capacity, delays=delays)
+    heartbeats = Heartbeats(interval_s=links.heartbeat_s)
+    registry = LinkRegistry(hub, feed, admission, heartbeats, ender, links)
     methods = Methods(registry, history, catalogue, settings.grpc)
     app = build_app(routes_of(registry, history, catalogue, methods), home=home)
     async with reader, asyncio.TaskGroup() as tasks:

@@ -5,27 +5,24 @@ decided with the request, in `relay.admission.subscription`.
 """
 
 import asyncio
-import random
-from typing import Final
 
 from auth.credentials import Presented, authorize
 from auth.keys import KeyStore
 from auth.tokens import Grant, TokenSigner
 from relay.admission.capacity import Capacity, LinkProtocol
 from relay.errors import Unavailable
-
-_RETRY_SPREAD: Final = 3
+from relay.live.ending import ReconnectDelays
 
 
 class Admission:
     """Lets clients in, up to the capacity of this instance, until it drains."""
 
-    def __init__(self, keys: KeyStore, signer: TokenSigner, *, capacity: Capacity, retry_ms: int) -> None:
+    def __init__(self, keys: KeyStore, signer: TokenSigner, *, capacity: Capacity, delays: ReconnectDelays) -> None:
         self._keys = keys
         self._signer = signer
         self._capacity = capacity
         self._taken = 0
-        self._retry_ms = retry_ms
+        self._delays = delays
         self.links = 0
         self.draining = False
         self._empty = asyncio.Event()
@@ -64,9 +61,9 @@ class Admission:
     def enter(self, protocol: LinkProtocol) -> None:
         """Count one link more, at what it costs; raise `Unavailable` when this instance takes none."""
         if self.draining:
-            raise Unavailable("draining", self.spread_ms())
+            raise Unavailable("draining", self._delays.after_refusal())
         if self.full:
-            raise Unavailable("capacity", self.spread_ms())
+            raise Unavailable("capacity", self._delays.after_refusal())
         self.links += 1
         self._taken += self._capacity.costs[protocol]
 
@@ -76,7 +73,3 @@ class Admission:
         self._taken -= self._capacity.costs[protocol]
         if self.links == 0:
             self._empty.set()
-
-    def spread_ms(self) -> int:
-        """Pick a reconnect delay of this client's own, so that those who are sent away do not come back as one."""
-        return self._retry_ms + random.randrange(self._retry_ms * (_RETRY_SPREAD - 1) + 1)  # noqa: S311

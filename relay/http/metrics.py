@@ -11,6 +11,7 @@ from aiohttp import web
 from relay.history.history import History
 from relay.http.exposition import exposition
 from relay.links.registry import LinkRegistry
+from relay.live.link import CloseReason
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -47,7 +48,9 @@ class Metrics:
         yield Counter("relay_rounds", "Rounds handed to at least one channel.", value=hub.stats.rounds)
         yield Counter("relay_deliveries", "Rounds written to links, live.", value=hub.stats.deliveries)
         yield Counter("relay_rounds_invalid", "Entries of the log that are no rounds.", value=hub.stats.invalid)
-        yield Counter("relay_links_slow", "Links ended because they did not read.", value=hub.stats.slow)
+        yield Counter(
+            "relay_links_slow", "Links ended because they did not read.", value=registry.ender.ended[CloseReason.SLOW]
+        )
         yield Counter("relay_rounds_repaired", "Missed live, read from the log.", value=registry.feed.repaired)
         starts = Counter("relay_resumes", "Starts in the past, by what answered them.", labels=["source"])
         starts.add_metric(["memory"], history.stats.warm)

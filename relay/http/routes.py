@@ -70,16 +70,16 @@ class Routes:
             transport = take_over(request)
         link = WebSocketLink(
             transport,
+            self._registry.ender,
             window_bits=handshake.window_bits,
             message_bytes=settings.message_bytes,
             max_age_s=self._registry.age_limit_s(),
-            end=self._registry.end,
         )
         give_to(link, transport)
         transport.write(head(101, handshake.headers))
         if refusal is not None:
             # A browser sees no status of a failed handshake, so it is let in to be told when to come back.
-            link.refuse(refusal, linger_s=settings.linger_s)
+            self._registry.ender.refuse(link, refusal)
             raise TakenOver
         session = self._session(grant, link, "websocket")
         link.on_message = session.on_message
@@ -100,7 +100,7 @@ class Routes:
                 return sse.nothing_left()
             transport = take_over(request)
         chunked = request.version >= HttpVersion11
-        link = sse.SseLink(transport, chunked=chunked, max_age_s=self._registry.age_limit_s())
+        link = sse.SseLink(transport, self._registry.ender, chunked=chunked, max_age_s=self._registry.age_limit_s())
         give_to(link, transport)
         headers = sse.HEADERS | cors_headers(request) | ({"Transfer-Encoding": "chunked"} if chunked else {})
         transport.write(head(200, headers))

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from relay.links.stream_link import StreamLink
 from relay.live.encode import LAST_CHUNK, SSE_COMMENT, SseBlock, chunk
-from relay.live.link import CloseReason, Disconnect
+from relay.live.link import CloseReason, Disconnect, LinkEnder
 
 HEADERS: Final = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -28,8 +28,8 @@ class SseLink(StreamLink):
 
     __slots__ = ("_chunked",)
 
-    def __init__(self, transport: asyncio.Transport, *, chunked: bool, max_age_s: float) -> None:
-        super().__init__(transport, SseBlock(chunked), max_age_s=max_age_s)
+    def __init__(self, transport: asyncio.Transport, ender: LinkEnder, *, chunked: bool, max_age_s: float) -> None:
+        super().__init__(transport, SseBlock(chunked), ender, max_age_s=max_age_s)
         self._chunked = chunked
 
     def data_received(self, data: bytes) -> None:
@@ -47,12 +47,12 @@ class SseLink(StreamLink):
             self.write(SSE_COMMENT)
         return True  # SSE has no answer; a dead peer is found by TCP_USER_TIMEOUT
 
-    def write_disconnect(self, goodbye: Disconnect) -> None:
-        if goodbye.reason is CloseReason.COMPLETED:
-            # With an id even when no round was sent: an EventSource comes back, and is then told by 204 to stay away.
-            end = {"event": "end", "reason": goodbye.reason, "cursor": goodbye.cursor}
-            self.write(b"id: %b\n%b" % (str(goodbye.cursor).encode(), _event_block(end)))
-        self.write(retry_line(goodbye.retry_ms))
+    def write_disconnect(self, disconnect: Disconnect) -> None:
+        if disconnect.reason is CloseReason.COMPLETED:
+            # With an id even when no round was sent: an EventSource reconnects with it, and then gets 204.
+            end = {"event": "end", "reason": disconnect.reason, "cursor": disconnect.cursor}
+            self.write(b"id: %b\n%b" % (str(disconnect.cursor).encode(), _event_block(end)))
+        self.write(retry_line(disconnect.retry_ms))
         if self._chunked:
             self.transport.write(LAST_CHUNK)
         self.transport.close()

@@ -20,6 +20,7 @@ from relay.config.sections import DrainSettings, LinkSettings
 from relay.errors import Unavailable
 from relay.links.session import Session
 from relay.links.stream_link import StreamLink
+from relay.live.ending import Ender
 from relay.live.feed import Feed
 from relay.live.heartbeat import Heartbeats
 from relay.live.hub import Hub
@@ -35,10 +36,13 @@ _YOUNGEST_SHARE: Final = 5 / 6
 class LinkRegistry:
     """Everything that links of all protocols share in this process."""
 
-    def __init__(self, hub: Hub, feed: Feed, admission: Admission, heartbeats: Heartbeats, links: LinkSettings) -> None:
+    def __init__(
+        self, hub: Hub, feed: Feed, admission: Admission, heartbeats: Heartbeats, ender: Ender, links: LinkSettings
+    ) -> None:
         self.hub = hub
         self.feed = feed
         self.admission = admission
+        self.ender = ender
         self.settings = links
         self._heartbeats = heartbeats
         self._links: set[Link] = set()
@@ -66,11 +70,11 @@ class LinkRegistry:
         self.admission.enter(protocol)
         try:
             if not self.feed.connected:  # whoever is here stays and misses nothing; another instance may be better off
-                raise Unavailable("log_unavailable", self.admission.spread_ms())
+                raise Unavailable("log_unavailable", self.ender.delays.after_refusal())
             await self.feed.listen()
         except LogError as error:
             self.admission.leave(protocol)
-            raise Unavailable("log_unavailable", self.admission.spread_ms()) from error
+            raise Unavailable("log_unavailable", self.ender.delays.after_refusal()) from error
         except BaseException:
             self.admission.leave(protocol)
             raise
@@ -108,7 +112,7 @@ class LinkRegistry:
         self._links.add(link)
         self._heartbeats.add(link)
         if self.admission.draining:  # it began during this link's handshake
-            self.end(link, CloseReason.DRAINING)
+            link.end(CloseReason.DRAINING)
 
     def _closed(self, link: Link, session: Session, key_id: str, protocol: LinkProtocol) -> None:
         session.close()
@@ -122,10 +126,6 @@ class LinkRegistry:
         self.closed[reason] += 1
         age_s = round(asyncio.get_running_loop().time() - link.opened_at, 1)
         log.info("link_closed", link=link.id, protocol=protocol, key=key_id, reason=reason, age_s=age_s)
-
-    def end(self, link: Link, reason: CloseReason) -> None:
-        """End one link with a reconnect delay of its own."""
-        self.hub.end(link, reason, retry_ms=random.randrange(self.settings.retry_ms + 1))  # noqa: S311
 
     async def drain(self, settings: DrainSettings) -> None:
         """Take no new links and end those there are, in random order, spread over the grace less its margin.
@@ -146,7 +146,7 @@ class LinkRegistry:
             ahead_s = started + spread_s * number / len(links) - loop.time()
             if ahead_s > 0:
                 await asyncio.sleep(ahead_s)
-            self.end(link, CloseReason.DRAINING)
+            link.end(CloseReason.DRAINING)
         try:
             async with asyncio.timeout_at(started + settings.grace_s):
                 await self.admission.emptied()

@@ -41,7 +41,6 @@ class Session:
         self._link = link
         self._live = Wanted.nothing()
         self._replays: dict[Replay, asyncio.Task[None] | None] = {}
-        link.cursor = self.cursor
 
     async def __aenter__(self) -> Self:
         return self
@@ -61,7 +60,10 @@ class Session:
         return tasks
 
     def start(self, wanted: Wanted, start: Start) -> None:
-        """Follow what was asked for when the link was opened."""
+        """Follow what was asked for when the link was opened; nothing when it has been ended since."""
+        if self._link.ended is not None:
+            return
+        self._link.cursor = self.cursor
         self._link.receives_events = start.receives_events
         if start.is_live:
             self._live = self._hub.add(self._link, wanted)
@@ -133,12 +135,13 @@ class Session:
 
     def _joined(self, replay: Replay) -> None:
         del self._replays[replay]
-        self._follow(replay.wanted.games)
+        if self._link.ended is None:  # it may have been ended while the replay waited for its client
+            self._follow(replay.wanted.games)
 
     def _finished(self, replay: Replay) -> None:
-        self._hub.end(self._link, CloseReason.COMPLETED, retry_ms=0)
+        self._link.end(CloseReason.COMPLETED)
 
     def _check(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("replay_failed", link=self._link.id, exc_info=error)
-            self._hub.end(self._link, CloseReason.FAILED, retry_ms=0)
+            self._link.end(CloseReason.FAILED)

@@ -13,7 +13,7 @@ from typing import Final
 from aiohttp import web
 
 from relay.live.encode import Form
-from relay.live.link import Link
+from relay.live.link import Link, LinkEnder
 
 _STATUS: Final = {101: "Switching Protocols", 200: "OK"}
 
@@ -32,8 +32,8 @@ class StreamLink(Link, asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, transport: asyncio.Transport, form: Form, *, max_age_s: float) -> None:
-        super().__init__(transport, form, max_age_s=max_age_s, drain=self.resumed)
+    def __init__(self, transport: asyncio.Transport, form: Form, ender: LinkEnder, *, max_age_s: float) -> None:
+        super().__init__(transport, form, ender, max_age_s=max_age_s, drain=self.resumed)
         self.on_closed: Callable[[], None] | None = None
         """Called once, when the connection is gone."""
         self._resumed: asyncio.Future[None] | None = None

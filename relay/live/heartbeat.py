@@ -1,15 +1,13 @@
-"""One wheel for all links: heartbeats, pings and ages, without a timer or a task per link.
+"""One timer wheel for all links: heartbeats, pings and ages, without a timer or a task per link.
 
-Links are spread over the slots of a wheel that turns once per heartbeat interval, so that 5,000 idle links cost a few
-hundred small writes a second and never come due together.
+Owns when a link is due. Links are spread over the slots of a wheel that turns once per heartbeat interval: 5,000 idle
+links cost a few hundred small writes a second and are never due together. Does not know what a heartbeat looks like.
 """
 
 import asyncio
 import itertools
-import random
 from typing import Final
 
-from relay.live.hub import Hub
 from relay.live.link import CloseReason, Link
 
 _SLOTS: Final = 64
@@ -18,10 +16,8 @@ _SLOTS: Final = 64
 class Heartbeats:
     """Calls `Link.heartbeat` once per interval and ends links that are too old or do not answer."""
 
-    def __init__(self, hub: Hub, *, interval_s: float, retry_ms: int) -> None:
-        self._hub = hub
+    def __init__(self, *, interval_s: float) -> None:
         self._tick_s = interval_s / _SLOTS
-        self._retry_ms = retry_ms
         self._slots: list[set[Link]] = [set() for _ in range(_SLOTS)]
         self._slot_of: dict[Link, set[Link]] = {}
         self._next = itertools.cycle(range(_SLOTS))
@@ -46,11 +42,11 @@ class Heartbeats:
                 self.beat(slot, loop.time())
 
     def beat(self, slot: set[Link], now: float) -> None:
+        """Serve the links of one slot at loop time `now`."""
         for link in tuple(slot):
             if link.ended is not None:
                 continue
             if now >= link.expires_at:
-                retry_ms = random.randrange(self._retry_ms + 1)  # noqa: S311 - spreads reconnects, keeps no secret
-                self._hub.end(link, CloseReason.MAX_AGE, retry_ms=retry_ms)
+                link.end(CloseReason.MAX_AGE)
             elif not link.heartbeat():
-                self._hub.end(link, CloseReason.UNRESPONSIVE, retry_ms=0)
+                link.end(CloseReason.UNRESPONSIVE)

@@ -15,7 +15,7 @@ import structlog
 from relay.live.bounds import Bounds, Gap, GapReason
 from relay.live.encode import Form
 from relay.live.item import Item
-from relay.live.link import CloseReason, Disconnect, Link
+from relay.live.link import CloseReason, Link
 from relay.live.ring import Ring
 from roundlog.entry import LogEntry
 from rounds import Cursor, Filter
@@ -66,19 +66,17 @@ class HubStats:
     rounds: int = 0
     deliveries: int = 0
     invalid: int = 0
-    slow: int = 0
 
 
 class Hub:
     """The one meeting cursor of rounds and links in a process. Entered and left on one event loop; not thread-safe."""
 
-    def __init__(self, ring: Ring, *, unsent_bytes: int, linger_s: float) -> None:
+    def __init__(self, ring: Ring, *, unsent_bytes: int) -> None:
         """Start empty.
 
         Args:
             ring: Keeps the newest rounds.
             unsent_bytes: Bytes waiting for one link before it is ended as slow.
-            linger_s: Seconds an ended link has to read its goodbye before the connection is cut.
         """
         self.stats = HubStats()
         self.ring = ring
@@ -88,7 +86,6 @@ class Hub:
         self.ends: list[int] = []
         """Where the log ended after each loss of its tail, oldest first."""
         self._unsent_bytes = unsent_bytes
-        self._linger_s = linger_s
         self._channels: dict[tuple[Wanted, Form], Channel] = {}
         self._by_game: dict[str, list[Channel]] = {}
         self._channel_of: dict[Link, Channel] = {}
@@ -132,12 +129,6 @@ class Hub:
                 self._by_game[game].remove(channel)
                 if not self._by_game[game]:
                     del self._by_game[game]
-
-    def end(self, link: Link, reason: CloseReason, *, retry_ms: int) -> None:
-        """End one link: it is told why, and where it was."""
-        self.remove(link)
-        cursor = self.head if link.cursor is None else link.cursor()
-        link.end(Disconnect(reason, None if cursor is None else str(cursor), retry_ms), linger_s=self._linger_s)
 
     # --- rounds ------------------------------------------------------------------------------------------------
 
@@ -256,8 +247,7 @@ class Hub:
             try:
                 transport.write(data)
                 if transport.get_write_buffer_size() > limit:
-                    self.stats.slow += 1
-                    self.end(link, CloseReason.SLOW, retry_ms=0)
+                    link.end(CloseReason.SLOW)
             except Exception:
                 log.exception("link_failed", link=link.id)
                 self._cut(link)

@@ -1,8 +1,8 @@
 """One client connection as the hub sees it, and the reasons why one ends.
 
-Owns what every link has in common, whatever its protocol: a transport that takes prepared bytes, the form of those
-bytes, and an end that always comes. Knows nothing of NATS; how a protocol says goodbye is in that protocol's
-module.
+Owns what links of all protocols have in common: a transport that takes prepared bytes, the form of those bytes, and how
+the link was ended. Does not know the log, or how its protocol writes a disconnect; ends are decided in
+`relay.live.ending`.
 """
 
 import asyncio
@@ -22,10 +22,10 @@ Drain = Callable[[], Awaitable[None]]
 
 
 class Sink(Protocol):
-    """Where a link's rounds go: an `asyncio.WriteTransport`, or what stands for one."""
+    """Takes a link's rounds: an `asyncio.WriteTransport`, or an object that behaves like one."""
 
     def write(self, data: Any) -> None:
-        """Take what the link's form made of one or several rounds; never blocks."""
+        """Take one or several rounds, as the link's form joined them; never blocks."""
 
     def get_write_buffer_size(self) -> int:
         """Return how many bytes wait for the client."""
@@ -41,14 +41,14 @@ class CloseReason(StrEnum):
     """Why a link ended: client advice, log field and metric label are this same word."""
 
     CLIENT = "client"  # the client closed, or its connection broke
-    CAPACITY = "capacity"  # this instance is full: reconnect after the given time
-    LOG_UNAVAILABLE = "log_unavailable"  # this instance cannot follow the log now: reconnect after the given time
-    DRAINING = "draining"  # reconnect after the given time; another instance answers
-    MAX_AGE = "max_age"  # reconnect after the given time
+    CAPACITY = "capacity"  # this instance is full: reconnect after the delay
+    LOG_UNAVAILABLE = "log_unavailable"  # this instance cannot follow the log now: reconnect after the delay
+    DRAINING = "draining"  # reconnect after the delay; another instance answers
+    MAX_AGE = "max_age"  # reconnect after the delay
     SLOW = "slow"  # reconnect with the cursor: the log still has everything
     DEADLINE = "deadline"  # the client's own deadline (gRPC) has passed
-    GAP = "gap"  # rounds are gone, and the client (gRPC) did not say that it can go on without them
-    COMPLETED = "completed"  # the end that the client asked for (`to`)
+    GAP = "gap"  # rounds are gone, and the client (gRPC) did not allow gaps
+    COMPLETED = "completed"  # the stream has reached the end that the client asked for (`to`)
     FAILED = "failed"  # a bug of ours, logged; reconnect
     UNRESPONSIVE = "unresponsive"  # no answer to two pings
     BAD_MESSAGE = "bad_message"  # fix the client
@@ -56,21 +56,48 @@ class CloseReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Disconnect:
-    """What a client is told when its link is ended by us."""
+    """What a client gets when its link is ended by us."""
 
     reason: CloseReason
-    cursor: str | None  # everything up to here was written to the link; None: begin again as you began
+    cursor: str | None  # everything up to here was written to the link; None: repeat the first request
     retry_ms: int  # how long this client should wait before it reconnects
+
+
+class LinkEnder(Protocol):
+    """Ends links: see `relay.live.ending.Ender`."""
+
+    def end(self, link: "Link", reason: CloseReason) -> None:
+        """End an open link; do nothing when it has been ended."""
 
 
 class Link(ABC):
     """A subscriber's connection. The hub writes to `transport` directly and never awaits anything of a link."""
 
-    __slots__ = ("_drain", "cursor", "ended", "expires_at", "form", "id", "opened_at", "receives_events", "transport")
+    __slots__ = (
+        "_drain",
+        "_ender",
+        "cursor",
+        "ended",
+        "expires_at",
+        "form",
+        "id",
+        "opened_at",
+        "receives_events",
+        "transport",
+    )
 
-    def __init__(self, transport: Sink, form: Form, *, max_age_s: float, drain: Drain) -> None:
-        """Wrap a connection whose handshake is done; `drain` waits until its client has taken most of what it got."""
+    def __init__(self, transport: Sink, form: Form, ender: LinkEnder, *, max_age_s: float, drain: Drain) -> None:
+        """Wrap a connection whose handshake is done.
+
+        Args:
+            transport: Takes what is written to the client.
+            form: How rounds are written.
+            ender: Ends the link.
+            max_age_s: How old the link may get, in seconds.
+            drain: Waits until the client has taken most of what was written.
+        """
         self._drain = drain
+        self._ender = ender
         self.id = secrets.token_hex(4)
         self.transport = transport
         self.form = form
@@ -78,15 +105,15 @@ class Link(ABC):
         self.expires_at = self.opened_at + max_age_s
         self.ended: Disconnect | None = None
         self.cursor: Callable[[], Cursor | None] | None = None
-        """Says up to where everything was written; None: to the hub's head."""
+        """Returns the cursor up to which everything was written; None before the link has subscribed."""
         self.receives_events = False
-        """True when the client knows of cursors, and so of events that are not rounds."""
+        """True when the client uses cursors: it then gets events that are not rounds."""
 
     @abstractmethod
     def heartbeat(self) -> bool:
-        """Show the client, and every proxy on the way, that the link is alive. Called once per heartbeat interval.
+        """Show the client, and every proxy in between, that the link is alive. Called once per heartbeat interval.
 
-        Returns False when the client has not answered earlier heartbeats and should be given up.
+        Returns False when the client has not answered earlier heartbeats and the link should be ended.
         """
 
     @abstractmethod
@@ -100,17 +127,9 @@ class Link(ABC):
             raise ConnectionResetError("the client has left")
 
     @abstractmethod
-    def write_disconnect(self, goodbye: Disconnect) -> None:
-        """Write the protocol's farewell and let the handler return. Called once; must not block."""
+    def write_disconnect(self, disconnect: Disconnect) -> None:
+        """Write a disconnect as the protocol does, and let the handler return. Called once; must not block."""
 
-    def end(self, goodbye: Disconnect, *, linger_s: float) -> None:
-        """End the link: say goodbye now, and cut the connection if the client has not read it within `linger_s`.
-
-        Later calls change nothing. Nothing may be written to the transport after this.
-        """
-        if self.ended is not None:
-            return
-        self.ended = goodbye
-        self.write_disconnect(goodbye)
-        # A client that has stopped reading would otherwise hold its buffer for ever.
-        asyncio.get_running_loop().call_later(linger_s, self.transport.abort)
+    def end(self, reason: CloseReason) -> None:
+        """End the link as `relay.live.ending.Ender` does; do nothing when it has been ended."""
+        self._ender.end(self, reason)

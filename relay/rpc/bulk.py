@@ -18,7 +18,6 @@ from relay.history.budget import FEW
 from relay.history.held_pages import HeldPages
 from relay.history.history import History, LogChanged, Stretch
 from relay.history.start import hello, resume
-from relay.links.registry import LinkRegistry
 from relay.live.bounds import Gap, GapReason
 from relay.live.hub import Wanted
 from relay.live.item import Item
@@ -50,8 +49,7 @@ Write = Callable[[str, Sequence[LogEntry]], list[bytes]]
 class BulkReplay:
     """One call's way through the past: `locate`, then `batches`."""
 
-    def __init__(self, registry: LinkRegistry, history: History, link: RpcLink, want: Wanted, write: Write) -> None:
-        self._registry = registry
+    def __init__(self, history: History, link: RpcLink, want: Wanted, write: Write) -> None:
         self._history = history
         self._hub = history.hub
         self._link = link
@@ -117,7 +115,7 @@ class BulkReplay:
             stats.active -= 1
             self._pages.drop()
         if self._link.ended is None:
-            self._registry.hub.end(self._link, CloseReason.COMPLETED, retry_ms=0)
+            self._link.end(CloseReason.COMPLETED)
 
     async def _batch(self, stretch: Stretch, at: int) -> tuple[list[bytes], int]:
         """Make a batch of a stretch's entries from `at` on, when it is this replay's turn; return it and its cursor."""
@@ -165,7 +163,7 @@ class BulkReplay:
             except LogError as error:
                 why = str(error)
             if asyncio.get_running_loop().time() > began + PATIENCE_S:
-                self._registry.end(self._link, CloseReason.LOG_UNAVAILABLE)
+                self._link.end(CloseReason.LOG_UNAVAILABLE)
             elif self._goes_on():
                 wait_s = backoff.next_s()
                 log.warning("replay_waits", link=self._link.id, error=why, retry_s=round(wait_s, 2))

@@ -10,7 +10,7 @@ from dataclasses import replace
 from relay.history.start import Start
 from relay.live.encode import Form
 from relay.live.hub import Hub
-from relay.live.link import CloseReason, Disconnect, Drain, Link, Sink
+from relay.live.link import CloseReason, Disconnect, Drain, Link, LinkEnder, Sink
 from relay.rpc.convert import gap_message
 from relay.rpc.sink import MessageSink
 from relay.rpc.status import Ending, Metadata, ending_of_gap, ending_of_goodbye, metadata_of
@@ -23,9 +23,17 @@ class RpcLink(Link):
     __slots__ = ("_allow_gap", "_hub", "_over", "hello", "lost")
 
     def __init__(
-        self, hub: Hub, sink: Sink, form: Form, *, max_age_s: float, drain: Drain, allow_gap: bool = False
+        self,
+        hub: Hub,
+        sink: Sink,
+        form: Form,
+        ender: LinkEnder,
+        *,
+        max_age_s: float,
+        drain: Drain,
+        allow_gap: bool = False,
     ) -> None:
-        super().__init__(sink, form, max_age_s=max_age_s, drain=drain)
+        super().__init__(sink, form, ender, max_age_s=max_age_s, drain=drain)
         self.hello: asyncio.Future[Mapping[str, object]] = asyncio.get_running_loop().create_future()
         """What the client is told before the first round; empty when the stream ended before."""
         self.lost: Mapping[str, object] | None = None
@@ -54,13 +62,13 @@ class RpcLink(Link):
             self.write_gap(event)
         elif self.ended is None:
             self.lost = event
-            self._hub.end(self, CloseReason.GAP, retry_ms=0)
+            self.end(CloseReason.GAP)
 
     def write_gap(self, event: Mapping[str, object]) -> None:
         """Write the message that stands for lost rounds."""
         raise AssertionError("only of links that allow gaps")
 
-    def write_disconnect(self, goodbye: Disconnect) -> None:
+    def write_disconnect(self, disconnect: Disconnect) -> None:
         if not self.hello.done():
             self.hello.set_result({})
         if not self._over.done():
@@ -83,18 +91,20 @@ class GrpcLink(RpcLink):
 
     __slots__ = ("sink",)
 
-    def __init__(self, hub: Hub, cut: Callable[[], object], *, max_age_s: float, allow_gap: bool = False) -> None:
+    def __init__(
+        self, hub: Hub, cut: Callable[[], object], ender: LinkEnder, *, max_age_s: float, allow_gap: bool = False
+    ) -> None:
         """`cut` ends the call at once, whatever still waits for the client."""
         self.sink = MessageSink(cut)
         form, drain = ProtobufRound(), self.sink.drained
-        super().__init__(hub, self.sink, form, max_age_s=max_age_s, drain=drain, allow_gap=allow_gap)
+        super().__init__(hub, self.sink, form, ender, max_age_s=max_age_s, drain=drain, allow_gap=allow_gap)
 
     def write_gap(self, event: Mapping[str, object]) -> None:
         message = gap_message(event).SerializeToString()
         self.sink.write(Messages((message,), len(message)))
 
-    def write_disconnect(self, goodbye: Disconnect) -> None:
-        super().write_disconnect(goodbye)
+    def write_disconnect(self, disconnect: Disconnect) -> None:
+        super().write_disconnect(disconnect)
         self.sink.close()
 
     @property

@@ -41,10 +41,10 @@ _PAGE_BYTES: Final = 3 << 20
 """Of rounds in one answer: clients take 4 MB unless they are told otherwise. The next page goes on where it ends."""
 
 
-class Subscription(NamedTuple):
-    """What a stream is to carry."""
+class StreamRequest(NamedTuple):
+    """What a call of one of `STREAMS` asks for."""
 
-    wanted: Wanted
+    subscription: Wanted
     start: Start
     allow_gap: bool
 
@@ -61,7 +61,7 @@ class Methods:
         self.request_bytes = settings.request_bytes
         """The longest request message."""
 
-    def subscription(self, request: Message, grant: Grant) -> Subscription:
+    def stream_request(self, request: Message, grant: Grant) -> StreamRequest:
         """Read a request of one of `STREAMS`; raise what `wanted`, `read_filter` and `read_start` raise."""
         path: dict[str, str] = {}
         if isinstance(request, pb.StreamByGameRequest):
@@ -71,12 +71,12 @@ class Methods:
         elif not isinstance(request, pb.StreamAllRequest):
             raise TypeError(type(request))
         want = wanted(self._catalogue, grant.games, path, {})._replace(filter=read_filter(request.filter))
-        return Subscription(want, read_start(request.start, request.after), request.start.allow_gap)
+        return StreamRequest(want, read_start(request.start, request.after), request.start.allow_gap)
 
     async def answer(self, request: Message, grant: Grant) -> Message:
         """Answer a request of one of `UNARY`; raise what any protocol raises for it, or `TooManyCalls`."""
         if self._answering >= self._answers:
-            raise TooManyCalls(self._registry.admission.spread_ms())
+            raise TooManyCalls(self._registry.ender.delays.after_refusal())
         self._answering += 1
         try:
             async with self._registry.feed.listening():
@@ -101,7 +101,7 @@ class Methods:
             slugs = [_given("game_slugs", slug) for slug in request.game_slugs]
             want = want._replace(games=named_games(self._catalogue, grant.games, slugs))
         after = read_cursor(request.after)
-        bulk = BulkReplay(self._registry, self._history, link, want, write)
+        bulk = BulkReplay(self._history, link, want, write)
         await bulk.locate(after)
         return bulk.batches()
 

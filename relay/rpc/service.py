@@ -87,7 +87,7 @@ class DataStream:
         return (await self._methods.answer(request, grant)).SerializeToString()
 
     async def _stream(self, request: Message, grant: Grant, context: "Context") -> None:
-        want, start, allow_gap = self._methods.subscription(request, grant)
+        want, start, allow_gap = self._methods.stream_request(request, grant)
         async with (
             self._carrying(context, grant, allow_gap=allow_gap) as link,
             Session(self._history, self._catalogue, grant.games, link) as session,
@@ -122,7 +122,7 @@ class DataStream:
                     if ending_of(error) is not None:
                         raise
                     log.exception("call_failed", link=link.id)
-                    self._registry.end(link, CloseReason.FAILED)
+                    link.end(CloseReason.FAILED)
         await _end(context, link)
 
     def _grant(self, context: "Context") -> Grant:
@@ -135,7 +135,8 @@ class DataStream:
         task = asyncio.current_task()
         if task is None:
             raise AssertionError("calls run in tasks")
-        return GrpcLink(self._registry.hub, task.cancel, max_age_s=self._registry.age_limit_s(), allow_gap=allow_gap)
+        registry, age_s = self._registry, self._registry.age_limit_s()
+        return GrpcLink(registry.hub, task.cancel, registry.ender, max_age_s=age_s, allow_gap=allow_gap)
 
 
 async def _end(context: "Context", link: GrpcLink) -> None:

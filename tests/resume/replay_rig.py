@@ -17,6 +17,7 @@ from relay.live.ring import Ring
 from roundlog.entry import LogEntry
 from roundlog.reader import Page
 from rounds import Filter
+from tests.relay.live.recording_link import NeverEnded
 from tests.resume.log_writer import TEN_O_CLOCK_MS, make_round
 from tests.resume.memory_log import MemoryLog
 
@@ -49,7 +50,7 @@ class Client(Link):
         self.is_awaited = False  # whether the replay waits for us to take something
         self.times_given_up = 0  # so often it waited no longer
         self._taken = asyncio.Event()
-        super().__init__(self, SseBlock(chunked=False), max_age_s=60, drain=self._until_taken)
+        super().__init__(self, SseBlock(chunked=False), NeverEnded(), max_age_s=60, drain=self._until_taken)
         self.receives_events = True
 
     # --- as a transport ------------------------------------------------------------------------------------------
@@ -95,7 +96,7 @@ class Client(Link):
     def send_event(self, event: Mapping[str, object]) -> None:
         self.came.append(dict(event))
 
-    def write_disconnect(self, goodbye: Disconnect) -> None:
+    def write_disconnect(self, disconnect: Disconnect) -> None:
         """It has gone."""
 
     @property
@@ -113,7 +114,7 @@ class Rig:
     def __init__(self, *, ring_rounds: int = 5, unsent_bytes: int = 1 << 30, delays: Iterable[int] = ()) -> None:
         self.log = LateLog()
         self.log.delays = iter(delays)
-        self.hub = Hub(Ring(rounds_per_game=ring_rounds, bytes_per_game=1 << 20), unsent_bytes=unsent_bytes, linger_s=1)
+        self.hub = Hub(Ring(rounds_per_game=ring_rounds, bytes_per_game=1 << 20), unsent_bytes=unsent_bytes)
         self.epoch, self.head, self.number = "k1", 0, 0
         self.hub.begin(Bounds("k1", 1, 0))
         self.history = History(self.hub, cast("Any", self.log), concurrent=2)

@@ -39,7 +39,7 @@ class ChangingLog(MemoryLog):
 @pytest.mark.parametrize("stored", [(1, 2, 3), (61, 62)], ids=["new", "all_before_it_removed"])
 async def test_first_rounds_of_a_log_that_come_meanwhile_are_not_passed_over(stored: tuple[int, ...]) -> None:
     """They may be told as there or as still to come; but never as gone."""
-    hub = Hub(Ring(rounds_per_game=10, bytes_per_game=1 << 20), unsent_bytes=1 << 20, linger_s=1)
+    hub = Hub(Ring(rounds_per_game=10, bytes_per_game=1 << 20), unsent_bytes=1 << 20)
     hub.begin(Bounds("k3f9a2", 1, 0))
 
     bounds = await History(hub, cast("Any", ChangingLog(*stored)), concurrent=1).bounds()

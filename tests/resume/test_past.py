@@ -42,7 +42,7 @@ def history_of(
     for sequence, round_ in enumerate(rounds, start=1):
         newest_ms = max(newest_ms, round_.timestamp)
         log.store(LogEntry(sequence, round_.game_slug, round_.to_json()), at_ms=newest_ms + late_ms)
-    hub = Hub(Ring(rounds_per_game=ring_rounds, bytes_per_game=1 << 20), unsent_bytes=1000, linger_s=1)
+    hub = Hub(Ring(rounds_per_game=ring_rounds, bytes_per_game=1 << 20), unsent_bytes=1000)
     known = len(rounds) - seen_live
     hub.begin(Bounds("k1", 1, known))
     hub.publish(log.entries[known:])
@@ -129,7 +129,7 @@ def test_pages_together_are_what_was_asked_for(
 async def test_rounds_read_in_late_hide_none_from_a_question_about_today() -> None:
     """A backfill of yesterday lies between rounds of today: whoever asks `from` a time gets both sides of it."""
     log, sequence = MemoryLog(), 0
-    hub = Hub(Ring(rounds_per_game=50, bytes_per_game=1 << 20), unsent_bytes=1000, linger_s=1)
+    hub = Hub(Ring(rounds_per_game=50, bytes_per_game=1 << 20), unsent_bytes=1000)
 
     def store(at_ms: int, *, stored_ms: int) -> None:
         nonlocal sequence

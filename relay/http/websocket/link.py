@@ -11,12 +11,12 @@ from typing import Final, get_args
 
 import msgspec
 
-from relay.errors import BadMessage, Unavailable
+from relay.errors import BadMessage
 from relay.http.websocket.frames import FrameError, FrameReader, Message, Opcode
 from relay.links.messages import Action, ClientMessage
 from relay.links.stream_link import StreamLink
 from relay.live.encode import CLOSE, PING_FRAME, PONG, WebSocketDeflate, WebSocketText, frame
-from relay.live.link import CloseReason, Disconnect, Link
+from relay.live.link import CloseReason, Disconnect, LinkEnder
 
 CLOSE_CODES: Final = {
     CloseReason.DRAINING: 1012,
@@ -46,31 +46,30 @@ _decode: Final = msgspec.json.Decoder(ClientMessage).decode
 class WebSocketLink(StreamLink):
     """An open WebSocket."""
 
-    __slots__ = ("_close_frame", "_end", "_fault", "_frames", "_messages", "_unanswered", "on_message")
+    __slots__ = ("_close_frame", "_fault", "_frames", "_messages", "_unanswered", "on_message")
 
     def __init__(
         self,
         transport: asyncio.Transport,
+        ender: LinkEnder,
         *,
         window_bits: int,
         message_bytes: int,
         max_age_s: float,
-        end: Callable[[Link, CloseReason], None],
     ) -> None:
         """Wrap a connection whose handshake is answered.
 
         Args:
             transport: The connection.
+            ender: Ends the link.
             window_bits: Of the compression that was agreed on; 0: none.
             message_bytes: The largest message that the client may send.
             max_age_s: How old the link may get, in seconds.
-            end: Ends a link, wherever it is known.
         """
-        super().__init__(transport, _form(window_bits), max_age_s=max_age_s)
+        super().__init__(transport, _form(window_bits), ender, max_age_s=max_age_s)
         self.on_message: Callable[[ClientMessage], None] | None = None
         """Does what the client asks; raises `BadMessage` for what it may not ask."""
         self._frames = FrameReader(max_size=message_bytes, deflate=bool(window_bits))
-        self._end = end
         self._fault: tuple[int, str] | None = None  # code and sentence of what the client did wrong
         self._close_frame = b""  # of the client's
         self._messages = 0
@@ -98,29 +97,25 @@ class WebSocketLink(StreamLink):
         except BadMessage as error:
             self._refuse(CLOSE_CODES[CloseReason.BAD_MESSAGE], str(error))
 
-    def write_disconnect(self, goodbye: Disconnect) -> None:
-        facts: dict[str, object] = {"reason": goodbye.reason, "retry_ms": goodbye.retry_ms, "cursor": goodbye.cursor}
-        code = CLOSE_CODES[goodbye.reason]
-        if goodbye.reason is CloseReason.CLIENT:  # it closes; RFC 6455 section 5.5.1: the answer has the same code
+    def write_disconnect(self, disconnect: Disconnect) -> None:
+        reason, code = disconnect.reason, CLOSE_CODES[disconnect.reason]
+        facts: dict[str, object] = {"reason": reason, "retry_ms": disconnect.retry_ms, "cursor": disconnect.cursor}
+        if reason is CloseReason.CLIENT:  # RFC 6455 section 5.5.1: a close frame is answered with its own code
             self.transport.write(frame(self._close_frame[:2], first_byte=CLOSE))
             self.transport.close()
             return
         if self._fault is not None:
             code, sentence = self._fault
-            facts = {"reason": goodbye.reason, "error": sentence}
+            facts = {"reason": reason, "error": sentence}
         self.transport.write(frame(code.to_bytes(2) + close_reason(facts), first_byte=CLOSE))
-
-    def refuse(self, refusal: Unavailable, *, linger_s: float) -> None:
-        """Say why the client cannot stay, and when to come back."""
-        self.end(Disconnect(CloseReason(refusal.reason), None, refusal.retry_ms), linger_s=linger_s)
 
     def _take(self, message: Message) -> None:
         if message.opcode is Opcode.CLOSE:
             if self.ended is None:
                 self._close_frame = message.data
-                self._end(self, CloseReason.CLIENT)
+                self.end(CloseReason.CLIENT)
             else:
-                self.transport.close()  # both have said goodbye
+                self.transport.close()  # close frames were sent both ways
             return
         if self.ended is not None:
             return
@@ -139,10 +134,10 @@ class WebSocketLink(StreamLink):
 
     def _refuse(self, code: int, sentence: str) -> None:
         if self.ended is not None:
-            self.transport.abort()  # it was told to go, and goes on with nonsense
+            self.transport.abort()  # it got its close frame and still sends what is not allowed
             return
         self._fault = (code, sentence)
-        self._end(self, CloseReason.BAD_MESSAGE)
+        self.end(CloseReason.BAD_MESSAGE)
 
 
 def _read(text: bytes) -> ClientMessage:

@@ -7,7 +7,7 @@ from aiohttp import HttpVersion11, web
 
 from relay.live.encode import chunk
 from relay.live.hub import Hub
-from relay.live.link import Disconnect
+from relay.live.link import Disconnect, LinkEnder
 from relay.rpc.connect.dialect import Dialect, EnvelopedRound
 from relay.rpc.convert import gap_message
 from relay.rpc.link import RpcLink
@@ -21,12 +21,19 @@ class ProxyLink(RpcLink):
     __slots__ = ("_chunked", "_dialect")
 
     def __init__(
-        self, hub: Hub, request: web.Request, dialect: Dialect, *, max_age_s: float, allow_gap: bool = False
+        self,
+        hub: Hub,
+        request: web.Request,
+        dialect: Dialect,
+        ender: LinkEnder,
+        *,
+        max_age_s: float,
+        allow_gap: bool = False,
     ) -> None:
         self._dialect = dialect
         self._chunked = request.version >= HttpVersion11
         form, drain = EnvelopedRound(dialect, self._chunked), request.writer.drain
-        super().__init__(hub, HeldBack(), form, max_age_s=max_age_s, drain=drain, allow_gap=allow_gap)
+        super().__init__(hub, HeldBack(), form, ender, max_age_s=max_age_s, drain=drain, allow_gap=allow_gap)
 
     def open(self, transport: asyncio.WriteTransport) -> None:
         """Write what waited, and from now on at once."""
@@ -41,6 +48,6 @@ class ProxyLink(RpcLink):
     def write_gap(self, event: Mapping[str, object]) -> None:
         self.write(self._dialect.wrap(self._dialect.write(gap_message(event))))
 
-    def write_disconnect(self, goodbye: Disconnect) -> None:
-        super().write_disconnect(goodbye)
-        self.write(self._dialect.end(self.ending or ending_of_goodbye(goodbye)))
+    def write_disconnect(self, disconnect: Disconnect) -> None:
+        super().write_disconnect(disconnect)
+        self.write(self._dialect.end(self.ending or ending_of_goodbye(disconnect)))

@@ -95,7 +95,7 @@ class Proxy:
     async def _stream(
         self, request: web.Request, dialect: Dialect, message: Message, grant: Grant
     ) -> web.StreamResponse:
-        want, start, allow_gap = self._methods.subscription(message, grant)
+        want, start, allow_gap = self._methods.stream_request(message, grant)
         link = self._link(request, dialect, allow_gap=allow_gap)
         response = web.StreamResponse()
         with self._registry.open(link, key_id=grant.key_id, protocol="proxy"):
@@ -136,14 +136,14 @@ class Proxy:
             if not response.prepared:
                 raise
             if isinstance(error, TimeoutError):
-                self._registry.end(link, CloseReason.DEADLINE)
+                link.end(CloseReason.DEADLINE)
             else:
                 log.exception("call_failed", link=link.id)
-                self._registry.end(link, CloseReason.FAILED)
+                link.end(CloseReason.FAILED)
 
     def _link(self, request: web.Request, dialect: Dialect, *, allow_gap: bool = False) -> ProxyLink:
-        age_s = self._registry.age_limit_s()
-        return ProxyLink(self._registry.hub, request, dialect, max_age_s=age_s, allow_gap=allow_gap)
+        registry, age_s = self._registry, self._registry.age_limit_s()
+        return ProxyLink(registry.hub, request, dialect, registry.ender, max_age_s=age_s, allow_gap=allow_gap)
 
     def _grant(self, request: web.Request) -> Grant:
         presented = find_key(request.headers, request.query, allow_query=False)

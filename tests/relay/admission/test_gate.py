@@ -12,12 +12,13 @@ from auth.tokens import TokenSigner
 from relay.admission.capacity import PROTOCOLS, Capacity, LinkProtocol
 from relay.admission.gate import Admission
 from relay.errors import Unavailable
+from relay.live.ending import ReconnectDelays
 
 TEN: Final = Capacity(10, {"websocket": 1, "sse": 1, "proxy": 3, "grpc": 5})
 
 
 def admission(capacity: Capacity = TEN) -> Admission:
-    return Admission(KeyStore.demo(), TokenSigner.ephemeral(), capacity=capacity, retry_ms=100)
+    return Admission(KeyStore.demo(), TokenSigner.ephemeral(), capacity=capacity, delays=ReconnectDelays(100))
 
 
 def filled(*protocols: LinkProtocol) -> Admission:

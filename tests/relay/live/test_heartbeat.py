@@ -1,26 +1,23 @@
-"""The wheel of heartbeats: who is shown signs of life, who is too old, who is given up. No time passes here."""
+"""The wheel of heartbeats: which links get a heartbeat, are too old, or do not answer. No time passes here."""
 
 import asyncio
 
 import pytest
 
-from relay.live.bounds import Bounds
+from relay.live.ending import Ender, ReconnectDelays
 from relay.live.heartbeat import Heartbeats
-from relay.live.hub import Hub, Wanted
+from relay.live.hub import Hub
 from relay.live.link import CloseReason, Link
 from relay.live.ring import Ring
-from rounds import Filter
-from tests.relay.live.test_hub import RecordingLink
-
-RETRY_MS = 40
-WANTED = Wanted(frozenset({"crash"}), Filter())
+from tests.relay.live.recording_link import RecordingLink
 
 
 class BeatenLink(RecordingLink):
     """Counts its heartbeats; `alive` is what it answers."""
 
     def __init__(self) -> None:
-        super().__init__()
+        hub = Hub(Ring(rounds_per_game=1, bytes_per_game=1000), unsent_bytes=1000)
+        super().__init__(ender=Ender(hub, ReconnectDelays(0), linger_s=60))
         self.beats = 0
         self.beaten = asyncio.Event()
         self.alive = True
@@ -32,56 +29,45 @@ class BeatenLink(RecordingLink):
 
 
 @pytest.fixture
-async def hub() -> Hub:
-    hub = Hub(Ring(rounds_per_game=10, bytes_per_game=1 << 20), unsent_bytes=1000, linger_s=60)
-    hub.begin(Bounds("k1", 1, 7))
-    return hub
+def wheel() -> Heartbeats:
+    return Heartbeats(interval_s=0.064)
 
 
-@pytest.fixture
-def wheel(hub: Hub) -> Heartbeats:
-    return Heartbeats(hub, interval_s=0.064, retry_ms=RETRY_MS)
-
-
-async def test_link_is_beaten_until_it_is_too_old(hub: Hub, wheel: Heartbeats) -> None:
-    """Then it is sent away with its cursor and a delay of its own."""
+async def test_link_gets_heartbeats_until_it_is_too_old(wheel: Heartbeats) -> None:
+    """Then it is ended."""
     link = BeatenLink()
-    hub.add(link, WANTED)
 
     wheel.beat({link}, link.expires_at - 0.001)
-    assert (link.beats, link.goodbyes) == (1, [])
+    assert (link.beats, link.disconnects) == (1, [])
     wheel.beat({link}, link.expires_at)
 
-    [goodbye] = link.goodbyes
-    assert (link.beats, goodbye.reason, goodbye.cursor) == (1, CloseReason.MAX_AGE, "k1-7")
-    assert 0 <= goodbye.retry_ms <= RETRY_MS
-    assert len(hub) == 0
+    assert (link.beats, [end.reason for end in link.disconnects]) == (1, [CloseReason.MAX_AGE])
 
 
-async def test_client_that_does_not_answer_is_given_up(hub: Hub, wheel: Heartbeats) -> None:
-    """The link says so when it is beaten."""
+async def test_link_of_a_client_that_does_not_answer_is_ended(wheel: Heartbeats) -> None:
+    """Its heartbeat returns False."""
     link = BeatenLink()
     link.alive = False
 
     wheel.beat({link}, link.opened_at)
 
-    assert [goodbye.reason for goodbye in link.goodbyes] == [CloseReason.UNRESPONSIVE]
+    assert [end.reason for end in link.disconnects] == [CloseReason.UNRESPONSIVE]
 
 
-async def test_ended_link_is_left_alone(hub: Hub, wheel: Heartbeats) -> None:
-    """Nothing may be written after a goodbye, however long the client lingers."""
+async def test_ended_link_gets_no_heartbeat(wheel: Heartbeats) -> None:
+    """Nothing may be written after a disconnect, however long the client lingers."""
     link = BeatenLink()
-    hub.end(link, CloseReason.DRAINING, retry_ms=1)
+    link.end(CloseReason.DRAINING)
 
     wheel.beat({link}, link.expires_at + 1)
 
-    assert (link.beats, [goodbye.reason for goodbye in link.goodbyes]) == (0, [CloseReason.DRAINING])
+    assert (link.beats, [end.reason for end in link.disconnects]) == (0, [CloseReason.DRAINING])
 
 
-async def test_links_that_come_together_come_due_one_after_another(
-    hub: Hub, wheel: Heartbeats, monkeypatch: pytest.MonkeyPatch
+async def test_links_that_open_together_are_due_one_after_another(
+    wheel: Heartbeats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Spread over the wheel's slots, so that thousands of pings do not go out in one instant."""
+    """They are spread over the wheel's slots, so that thousands of pings are not sent in one instant."""
     links = [BeatenLink() for _ in range(128)]
     for link in links:
         wheel.add(link)
@@ -99,8 +85,8 @@ async def test_links_that_come_together_come_due_one_after_another(
     assert sizes[:64] == [2] * 64
 
 
-async def test_link_that_left_is_not_beaten(hub: Hub, wheel: Heartbeats) -> None:
-    """And leaving twice does no harm."""
+async def test_link_that_left_gets_no_heartbeat(wheel: Heartbeats) -> None:
+    """Removing it twice does no harm."""
     gone, here = BeatenLink(), BeatenLink()
     for link in (gone, here):
         wheel.add(link)

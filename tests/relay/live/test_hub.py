@@ -1,58 +1,19 @@
 """The hub: who gets what, in which order, in how many writes. Transports are recorded; everything else is real."""
 
 import asyncio
-from collections.abc import Mapping
 
 import pytest
 
 from relay.live.bounds import Bounds
-from relay.live.encode import Form, Renderable, SseBlock, WebSocketText, frame
+from relay.live.encode import Renderable, SseBlock, WebSocketText, frame
+from relay.live.ending import Ender, ReconnectDelays
 from relay.live.hub import Hub, Wanted
-from relay.live.link import CloseReason, Disconnect, Link
+from relay.live.link import CloseReason, Disconnect
 from relay.live.ring import Ring
 from roundlog.entry import LogEntry
 from rounds import Filter, Round
 from rounds.round import with_cursor
-
-
-class RecordingTransport(asyncio.WriteTransport):
-    """Keeps what is written; `unsent` is what a slow client has not read."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.writes: list[bytes] = []
-        self.unsent = 0
-        self.aborted = False
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.writes.append(bytes(data))
-
-    def get_write_buffer_size(self) -> int:
-        return self.unsent
-
-    def abort(self) -> None:
-        self.aborted = True
-
-
-async def takes_everything() -> None:
-    """A recorder is never full."""
-
-
-class RecordingLink(Link):
-    def __init__(self, form: Form | None = None) -> None:
-        self.recorder = RecordingTransport()
-        self.goodbyes: list[Disconnect] = []
-        self.told: list[dict[str, object]] = []
-        super().__init__(self.recorder, form or WebSocketText(), max_age_s=60, drain=takes_everything)
-
-    def heartbeat(self) -> bool:
-        return True
-
-    def send_event(self, event: Mapping[str, object]) -> None:
-        self.told.append(dict(event))
-
-    def write_disconnect(self, goodbye: Disconnect) -> None:
-        self.goodbyes.append(goodbye)
+from tests.relay.live.recording_link import RecordingLink
 
 
 def round_of(game: str, number: int, extras: str = '{"point":"2.50"}') -> Round:
@@ -80,7 +41,7 @@ def wanted(*games: str, filter_: Filter | None = None) -> Wanted:
 
 @pytest.fixture
 async def hub() -> Hub:
-    hub = Hub(Ring(rounds_per_game=10, bytes_per_game=1 << 20), unsent_bytes=1000, linger_s=60)
+    hub = Hub(Ring(rounds_per_game=10, bytes_per_game=1 << 20), unsent_bytes=1000)
     hub.begin(Bounds("k1", 1, 0))
     return hub
 
@@ -162,8 +123,9 @@ async def test_links_of_one_form_are_handed_the_same_bytes(hub: Hub) -> None:
 
 
 async def test_slow_link_is_ended_with_its_cursor_and_others_go_on(hub: Hub) -> None:
-    """Slow means come back: the goodbye says from where."""
-    slow, quick = RecordingLink(), RecordingLink()
+    """It resumes with the cursor of its disconnect; the rounds for others do not wait for it."""
+    slow, quick = RecordingLink(ender=Ender(hub, ReconnectDelays(50), linger_s=60)), RecordingLink()
+    slow.cursor = lambda: hub.head
     hub.add(slow, wanted("crash"))
     hub.add(quick, wanted("crash"))
     slow.recorder.unsent = 1001
@@ -173,25 +135,9 @@ async def test_slow_link_is_ended_with_its_cursor_and_others_go_on(hub: Hub) -> 
     hub.publish([entry(8)])
     await turn()
 
-    assert [(g.reason, g.cursor) for g in slow.goodbyes] == [(CloseReason.SLOW, "k1-7")]
+    assert slow.disconnects == [Disconnect(CloseReason.SLOW, "k1-7", 0)]
     assert len(slow.recorder.writes) == 1
     assert quick.recorder.writes == [frame(json_of(entry(7))), frame(json_of(entry(8)))]
-
-
-async def test_ended_link_that_reads_no_goodbye_is_cut() -> None:
-    """A dead client holds nothing for longer than it may linger."""
-    hub = Hub(Ring(rounds_per_game=10, bytes_per_game=1 << 20), unsent_bytes=1000, linger_s=0)
-    link = RecordingLink()
-    hub.add(link, wanted("crash"))
-
-    hub.end(link, CloseReason.DRAINING, retry_ms=5)
-    cut = asyncio.Event()
-    link.recorder.abort = cut.set  # type: ignore[method-assign]
-    async with asyncio.timeout(5):
-        await turn(3)
-
-    assert link.goodbyes == [Disconnect(CloseReason.DRAINING, "0-0", 5)]
-    assert link.recorder.aborted or cut.is_set()
 
 
 async def test_changed_subscription_counts_from_the_next_round(hub: Hub) -> None:
@@ -257,8 +203,8 @@ async def test_link_that_fails_is_cut_and_others_go_on(hub: Hub) -> None:
     hub.publish([entry(2)])
     await turn()
 
-    assert bad.recorder.aborted
-    assert bad.goodbyes == []
+    assert bad.recorder.aborted.is_set()
+    assert bad.disconnects == []
     assert len(hub) == 1
     assert good.recorder.writes == [frame(json_of(entry(1))), frame(json_of(entry(2)))]
 
