@@ -16,8 +16,8 @@ from aiohttp import web
 from auth.keys import KeyStore
 from auth.tokens import TokenSigner
 from relay.admission.capacity import PROTOCOLS, capacity_of
-from relay.admission.files import allow_links
 from relay.admission.gate import Admission
+from relay.admission.open_files import allow_links
 from relay.config.files import check_games, load_catalogue, load_credentials
 from relay.config.sections import HttpSettings
 from relay.config.settings import Settings

@@ -1,1 +1,1 @@
-"""Admission: who may open a link, how many fit, and what a request asks for."""
+"""Admission: which clients may open a link, how many links fit, and what a request asks for."""

@@ -1,6 +1,7 @@
-"""How many links this instance can take, from the memory it has been given.
+"""How many links fit into this instance's memory.
 
-Owns what a link costs by its protocol. Who is here, and so what is left, is counted in `relay.admission.gate`.
+Owns what a link costs by its protocol, and the memory limit. Does not know how many links are open, which
+`relay.admission.gate` counts.
 """
 
 from collections.abc import Mapping
@@ -18,33 +19,34 @@ _LINK_BYTES: Final[Mapping[LinkProtocol, int]] = {
     "proxy": 24 << 10,  # aiohttp keeps the request, its headers and two tasks
     "grpc": 50 << 10,  # with a connection of its own; one of many on a connection takes 34 KB
 }
-"""What an open link adds to the process once it has been sent rounds: `python -m bench.link_memory`, 2026-11-29."""
+"""Memory of an open link that has been sent rounds: `python -m bench.link_memory`, 2026-11-29."""
 _GRPC_TLS_BYTES: Final = 98 << 10
-"""Instead, where the gRPC port speaks TLS; from the same run."""
+"""The same for gRPC with TLS; from the same run."""
 _SOCKET_BYTES: Final = 4 << 10
-"""What Linux keeps for an accepted connection, which containers are charged for; from the same run."""
+"""Linux's memory of an accepted connection, which counts towards a container's limit; from the same run."""
 _WAITING_BYTES: Final = 4 << 10
-"""Room for what is on its way to each client: a dozen rounds, to all of them at once."""
+"""Unsent bytes of a link: a dozen rounds, to all links at once."""
 _BEHIND: Final = 256
-"""Or for one link among so many that is as far behind as it may be."""
+"""One link among so many may have all the unsent bytes that are allowed."""
 
 _BASE_BYTES: Final = 160 << 20
-"""What the process needs before the first link, with room for replays and bursts."""
+"""Memory of the process before the first link, with room for replays and bursts."""
 _MOST: Final = 50_000
-"""More than one process can look after, whatever its memory."""
+"""More links than one process can serve with any memory."""
 _FEWEST: Final = 100
-"""A tiny instance still serves."""
+"""A tiny instance still takes so many."""
 _CGROUP_FILES: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 class Capacity(NamedTuple):
-    """What all links may take together, and what one takes of it, by its protocol: bytes, or 1 where links count."""
+    """The size of an instance, and what a link of each protocol takes of it: in bytes, or in links at 1 each."""
 
     total: int
     costs: Mapping[LinkProtocol, int]
 
     @property
     def dearest(self) -> int:
+        """The largest cost of a link."""
         return max(self.costs.values())
 
     def fit(self, protocol: LinkProtocol) -> int:
@@ -53,17 +55,17 @@ class Capacity(NamedTuple):
 
     @classmethod
     def of_links(cls, count: int) -> Self:
-        """So many links, whatever their protocols."""
+        """A capacity of `count` links of any protocol."""
         return cls(count, dict.fromkeys(PROTOCOLS, 1))
 
     @classmethod
     def of_memory(cls, memory_bytes: int, *, unsent_bytes: int, grpc_tls: bool) -> Self:
-        """What fits into a container of `memory_bytes`: at least 100 links of any kind, at most 50,000.
+        """The capacity of a container: at least 100 links of any protocol, at most 50,000.
 
         Args:
-            memory_bytes: The container's limit.
-            unsent_bytes: Bytes that may wait for one link.
-            grpc_tls: Whether the gRPC port speaks TLS.
+            memory_bytes: The container's memory limit.
+            unsent_bytes: The limit of unsent bytes of one link.
+            grpc_tls: Whether the gRPC port uses TLS.
         """
         beside = _SOCKET_BYTES + max(_WAITING_BYTES, unsent_bytes // _BEHIND)
         costs = {protocol: idle + beside for protocol, idle in _LINK_BYTES.items()}
@@ -73,12 +75,12 @@ class Capacity(NamedTuple):
         total = max(memory_bytes - _BASE_BYTES, _FEWEST * dearest)
         if total >= _MOST * dearest:
             return cls.of_links(_MOST)
-        share = -(-total // _MOST)  # when each takes at least this, there are no more of them
+        share = -(-total // _MOST)  # a link that costs at least this keeps the number of links below the maximum
         return cls(total, {protocol: max(cost, share) for protocol, cost in costs.items()})
 
 
 def capacity_of(links: LinkSettings, *, grpc_tls: bool) -> Capacity:
-    """Say what this instance takes: as many links as are set, else what fits into its container's memory limit."""
+    """Return the capacity of this instance: the links that are set, or else what its memory limit has room for."""
     if links.max_links:
         return Capacity.of_links(links.max_links)
     memory_bytes = _memory_limit()

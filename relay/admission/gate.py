@@ -1,7 +1,7 @@
-"""One gate for every protocol, passed before anything is allocated for a client.
+"""Admission of clients of all protocols, before anything is allocated for them.
 
-Owns who may come in: by credential and origin, and while this instance has room. Which games a credential may read is
-decided with the request, in `relay.admission.subscription`.
+Owns which clients are let in: by credential and origin, and while this instance has room. Does not know games: which of
+them a credential covers is checked with the request, in `relay.admission.requested`.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from relay.live.ending import ReconnectDelays
 
 
 class Admission:
-    """Lets clients in, up to the capacity of this instance, until it drains."""
+    """Admits clients, up to the capacity of this instance, until it drains."""
 
     def __init__(self, keys: KeyStore, signer: TokenSigner, *, capacity: Capacity, delays: ReconnectDelays) -> None:
         self._keys = keys
@@ -29,27 +29,27 @@ class Admission:
 
     @property
     def full(self) -> bool:
-        """Whether the dearest link has no room: then none gets in, so that all protocols are ready, or none."""
+        """Whether the most expensive link does not fit. Then none is admitted: readiness is that of all protocols."""
         return self._taken + self._capacity.dearest > self._capacity.total
 
     @property
     def max_links(self) -> int:
-        """Links that this instance takes if all are like those that are here; of the dearest, when none is here."""
+        """Links that fit if all cost as much as the open ones on average; without open links, the most expensive."""
         total = self._capacity.total
         return total * self.links // self._taken if self._taken else total // self._capacity.dearest
 
     async def emptied(self) -> None:
-        """Wait until no link is left."""
+        """Wait until no link is open."""
         while self.links:
             self._empty.clear()
             await self._empty.wait()
 
     def grant(self, presented: Presented | None, *, origin: str | None) -> Grant:
-        """Say what a credential allows.
+        """Return what a credential allows.
 
         Raises:
-            InvalidCredential, InvalidToken: There is none, or it is not good (any more).
-            NotAllowedOrigin: It is a browser's key, and this page is not one of its origins.
+            InvalidCredential, InvalidToken: There is none, or it is not valid.
+            NotAllowedOrigin: It is a browser's key, and `origin` is not one of its origins.
         """
         return authorize(presented, self._keys, self._signer, origin=origin)
 
@@ -59,7 +59,7 @@ class Admission:
         return self._signer.issue(self._keys.authenticate(presented.secret if presented else ""))
 
     def enter(self, protocol: LinkProtocol) -> None:
-        """Count one link more, at what it costs; raise `Unavailable` when this instance takes none."""
+        """Count one more link at its cost; raise `Unavailable` when this instance takes none."""
         if self.draining:
             raise Unavailable("draining", self._delays.after_refusal())
         if self.full:
@@ -68,7 +68,7 @@ class Admission:
         self._taken += self._capacity.costs[protocol]
 
     def leave(self, protocol: LinkProtocol) -> None:
-        """Count one link less."""
+        """Count one link less; it was counted by `enter`."""
         self.links -= 1
         self._taken -= self._capacity.costs[protocol]
         if self.links == 0:

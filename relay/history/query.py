@@ -13,7 +13,7 @@ from relay.errors import CursorLost
 from relay.history.history import NEAR, PAGE, History, LogChanged
 from relay.history.start import SETTLE_S, resume
 from relay.live.bounds import Bounds, GapReason
-from relay.live.hub import Generation, Wanted
+from relay.live.hub import Generation, Subscription
 from relay.live.item import Item
 from rounds import Cursor
 
@@ -29,7 +29,7 @@ _WIDEST: Final = 1 << 40
 class Query:
     """Which rounds of the past: those between two places and between two times, the newest `limit` of them."""
 
-    wanted: Wanted
+    wanted: Subscription
     limit: int
     before: Cursor | None = None  # exclusive
     after: Cursor | None = None  # exclusive

@@ -23,7 +23,7 @@ from relay.history.pace import ReplayPace
 from relay.history.selection import ReplaySelection
 from relay.history.start import SETTLE_S, Start, hello, resume
 from relay.live.bounds import Gap, GapReason
-from relay.live.hub import Wanted
+from relay.live.hub import Subscription
 from relay.live.item import Item
 from relay.live.link import Link
 from roundlog.backoff import Backoff
@@ -47,7 +47,7 @@ class Replay:
         self,
         history: History,
         link: Link,
-        wanted: Wanted,
+        wanted: Subscription,
         start: Start,
         *,
         join: Callable[["Replay"], None],
@@ -115,7 +115,7 @@ class Replay:
             self._pages.drop()
 
     @property
-    def wanted(self) -> Wanted:
+    def wanted(self) -> Subscription:
         """Which rounds are still to be sent."""
         return self._selection.wanted
 

@@ -6,7 +6,7 @@ import structlog
 
 from relay.history.start import OVERRUN_MS, Start
 from relay.live.encode import Form
-from relay.live.hub import Wanted
+from relay.live.hub import Subscription
 from relay.live.item import Item
 
 log = structlog.get_logger()
@@ -15,7 +15,7 @@ log = structlog.get_logger()
 class ReplaySelection:
     """What one client wants of history: games and a filter, between two times, each game from a place of its own."""
 
-    def __init__(self, wanted: Wanted, start: Start) -> None:
+    def __init__(self, wanted: Subscription, start: Start) -> None:
         self.wanted = wanted
         self.floors: dict[str, int] = {}
         """With `last`: the sequence at which each game begins."""

@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 
 from auth.credentials import find_key, required
-from relay.admission.subscription import named_games, wanted
+from relay.admission.requested import named_games, requested
 from relay.errors import BadRequest
 from relay.history.history import History
 from relay.history.query import DEFAULT_LIMIT, MAX_LIMIT, Query, look_back
@@ -86,7 +86,7 @@ class Rest:
         allowed = self._allowed(request)
         names = HISTORY_PARAMETERS if request.match_info else ("games", *HISTORY_PARAMETERS)
         query = read_query(request.query.items(), names, path=request.match_info)
-        want = wanted(self._catalogue, allowed, request.match_info, query)
+        want = requested(self._catalogue, allowed, request.match_info, query)
         asked = Query(
             want,
             limit=DEFAULT_LIMIT if "limit" not in query else parse_int(query, "limit", at_least=1, at_most=MAX_LIMIT),

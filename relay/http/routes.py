@@ -9,7 +9,7 @@ from aiohttp import HttpVersion11, web
 from auth.credentials import Presented, find_key, find_sse_credential, find_ws_credential, required
 from auth.tokens import Grant
 from relay.admission.capacity import LinkProtocol
-from relay.admission.subscription import wanted
+from relay.admission.requested import requested
 from relay.errors import Unavailable
 from relay.history.history import History
 from relay.history.query import Query, is_over
@@ -24,7 +24,7 @@ from relay.links.registry import LinkRegistry
 from relay.links.session import Session
 from relay.links.stream_link import StreamLink, TakenOver, give_to, head, take_over
 from relay.live.encode import SSE_COMMENT
-from relay.live.hub import Wanted
+from relay.live.hub import Subscription
 from roundlog.errors import LogError
 from rounds import Catalogue
 from rounds.filter import PARAMETERS as FILTER_PARAMETERS
@@ -61,7 +61,7 @@ class Routes:
     async def stream_websocket(self, request: web.Request) -> web.StreamResponse:
         check_upgrade(request.headers)
         presented = find_ws_credential(request.headers, request.query)
-        grant, want, query = self._admit(request, presented, WS_PARAMETERS)
+        grant, subscription, query = self._admit(request, presented, WS_PARAMETERS)
         start = Start.parse(query)
         handshake = shake_hands(request.headers, subprotocol=None if presented is None else presented.subprotocol)
         settings = self._registry.settings
@@ -83,19 +83,19 @@ class Routes:
             raise TakenOver
         session = self._session(grant, link, "websocket")
         link.on_message = session.on_message
-        session.start(want, start)
+        session.start(subscription, start)
         raise TakenOver
 
     async def stream_sse(self, request: web.Request) -> web.StreamResponse:
         presented = find_sse_credential(request.headers, request.query)
-        grant, want, query = self._admit(request, presented, SSE_PARAMETERS)
+        grant, subscription, query = self._admit(request, presented, SSE_PARAMETERS)
         last_event_id = request.headers.get("Last-Event-ID") or query.get("lastEventId")
         start = Start.parse(query, last_event_id=last_event_id)
         refusal = await self._take_permit("sse")
         if refusal is not None:
             return sse.refusal(refusal.retry_ms)
         with self._handing_over("sse", refusal):
-            if last_event_id and await self._is_over(want, start):
+            if last_event_id and await self._is_over(subscription, start):
                 self._registry.release_permit("sse")
                 return sse.nothing_left()
             transport = take_over(request)
@@ -106,7 +106,7 @@ class Routes:
         transport.write(head(200, headers))
         # Something at once, so that proxies pass the headers on.
         link.write(sse.retry_line(self._registry.settings.retry_ms) + SSE_COMMENT)
-        self._session(grant, link, "sse").start(want, start)
+        self._session(grant, link, "sse").start(subscription, start)
         raise TakenOver
 
     async def _take_permit(self, protocol: LinkProtocol) -> Unavailable | None:
@@ -132,19 +132,21 @@ class Routes:
         self._registry.adopt(link, session, key_id=grant.key_id, protocol=protocol)
         return session
 
-    async def _is_over(self, want: Wanted, start: Start) -> bool:
+    async def _is_over(self, subscription: Subscription, start: Start) -> bool:
         """Whether a stream that is asked for again has ended: an EventSource cannot know, and comes back."""
         try:
-            return await is_over(self._history, Query(want, limit=1, after=start.after, until_ms=start.until_ms))
+            return await is_over(
+                self._history, Query(subscription, limit=1, after=start.after, until_ms=start.until_ms)
+            )
         except LogError:
             return False  # the stream itself waits for the log; an error would end an EventSource for good
 
     def _admit(
         self, request: web.Request, found: Presented | None, parameters: tuple[str, ...]
-    ) -> tuple[Grant, Wanted, dict[str, str]]:
+    ) -> tuple[Grant, Subscription, dict[str, str]]:
         """Check who asks and for what, before anything is allocated for it; return the parameters, too."""
         presented = required(found, request.query, tokens=True)
         grant = self._registry.admission.grant(presented, origin=request.headers.get("Origin"))
         names = parameters if request.match_info else ("games", *parameters)
         query = read_query(request.query.items(), names, path=request.match_info)
-        return grant, wanted(self._catalogue, grant.games, request.match_info, query), query
+        return grant, requested(self._catalogue, grant.games, request.match_info, query), query

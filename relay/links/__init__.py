@@ -1,1 +1,1 @@
-"""The life of a link: what it follows, and how it ends."""
+"""Open links: what they follow, what their clients may send, and the drain."""

@@ -1,4 +1,4 @@
-"""What a client may say on an open link."""
+"""The form of client messages on an open link. What they do is in `relay.links.session`."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ Action = Literal["subscribe", "unsubscribe", "ping"]
 
 
 class ClientMessage(msgspec.Struct, forbid_unknown_fields=True):
-    """What a client may say on an open link."""
+    """One message of a client."""
 
     action: Action
     games: list[str] = []

@@ -1,7 +1,8 @@
-"""The life of a link, from admission to goodbye, and the end of them all.
+"""The open links of this process: from a permit to the end, and the drain of all of them.
 
-Owns what has to happen around a link whatever its protocol: the feed runs while somebody listens, every link has a
-heartbeat, a drain reaches all of them. How a protocol looks on the wire is in `relay.http`.
+Owns what happens around a link of any protocol: the feed runs while there are links, every link has a heartbeat, its
+start and end are logged and counted, a drain ends all of them. Does not know how a protocol looks on the wire
+(`relay.http`, `relay.rpc`), nor what a disconnect holds (`relay.live.ending`).
 """
 
 import asyncio
@@ -34,7 +35,7 @@ _YOUNGEST_SHARE: Final = 5 / 6
 
 
 class LinkRegistry:
-    """Everything that links of all protocols share in this process."""
+    """The parts that links of all protocols share, and the links that are open."""
 
     def __init__(
         self, hub: Hub, feed: Feed, admission: Admission, heartbeats: Heartbeats, ender: Ender, links: LinkSettings
@@ -47,10 +48,10 @@ class LinkRegistry:
         self._heartbeats = heartbeats
         self._links: set[Link] = set()
         self.closed: Counter[CloseReason] = Counter()
-        """How many links have ended, by reason."""
+        """How many links have ended, by reason, since the start of this process."""
 
     def obstacle(self) -> str | None:
-        """Say in one word why new clients should go elsewhere; None when they are welcome."""
+        """Return in one word why this instance takes no new clients; None when it takes them."""
         if self.admission.draining:
             return "draining"
         if not self.feed.connected:
@@ -58,18 +59,18 @@ class LinkRegistry:
         return "capacity" if self.admission.full else None
 
     def age_limit_s(self) -> float:
-        """Pick how old a new link may get, so that links that came together do not leave together."""
+        """Draw how old a new link may get, in seconds, so that links that open together do not end together."""
         return self.settings.max_age_s * random.uniform(_YOUNGEST_SHARE, 1)  # noqa: S311
 
     async def take_permit(self, protocol: LinkProtocol) -> None:
-        """Take a place on this instance for one link, from before its handshake to its end: `release_permit`.
+        """Take the permit of one link, before its handshake; `release_permit` gives it back after the link's end.
 
         Raises:
-            Unavailable: This instance is full, draining, or cannot follow the log now. No place was taken.
+            Unavailable: This instance is full, draining, or cannot follow the log now. No permit was taken.
         """
         self.admission.enter(protocol)
         try:
-            if not self.feed.connected:  # whoever is here stays and misses nothing; another instance may be better off
+            if not self.feed.connected:  # open links stay and miss nothing; another instance may reach the log
                 raise Unavailable("log_unavailable", self.ender.delays.after_refusal())
             await self.feed.listen()
         except LogError as error:
@@ -80,13 +81,13 @@ class LinkRegistry:
             raise
 
     def release_permit(self, protocol: LinkProtocol) -> None:
-        """Give a place back."""
+        """Give back the permit of one link."""
         self.feed.unlisten()
         self.admission.leave(protocol)
 
     @asynccontextmanager
     async def permit(self, protocol: LinkProtocol) -> AsyncIterator[None]:
-        """Hold a place for as long as the block runs; raise as `take_permit` does."""
+        """Hold a permit while the block runs; raise as `take_permit` does."""
         await self.take_permit(protocol)
         try:
             yield
@@ -94,13 +95,13 @@ class LinkRegistry:
             self.release_permit(protocol)
 
     def adopt(self, link: StreamLink, session: Session, *, key_id: str, protocol: LinkProtocol) -> None:
-        """Look after a link that is a connection of its own, from now to its end; it has a place already."""
+        """Register a link that has its own connection until it closes; its permit is then given back."""
         link.on_closed = partial(self._closed, link, session, key_id, protocol)
         self._opened(link, key_id, protocol)
 
     @contextmanager
     def open(self, link: Link, *, key_id: str, protocol: LinkProtocol) -> Iterator[None]:
-        """Look after a link for as long as the block runs."""
+        """Register a link while the block runs."""
         self._opened(link, key_id, protocol)
         try:
             yield
@@ -128,9 +129,9 @@ class LinkRegistry:
         log.info("link_closed", link=link.id, protocol=protocol, key=key_id, reason=reason, age_s=age_s)
 
     async def drain(self, settings: DrainSettings) -> None:
-        """Take no new links and end those there are, in random order, spread over the grace less its margin.
+        """Take no new links, and end the open ones in random order, spread over the grace less its margin.
 
-        Returns when every link is gone, or the grace is over.
+        Returns when every link has closed, or the grace is over.
         """
         self.admission.draining = True
         spread_s = max(0.0, settings.grace_s - settings.margin_s)
@@ -140,7 +141,7 @@ class LinkRegistry:
         loop = asyncio.get_running_loop()
         started = loop.time()
         for number, link in enumerate(links):
-            if link not in self._links:  # it left by itself; nobody waits for its turn
+            if link not in self._links:  # its client has left
                 continue
             # Wait only when ahead of schedule: one timer serves all links.
             ahead_s = started + spread_s * number / len(links) - loop.time()

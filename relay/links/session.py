@@ -1,7 +1,8 @@
-"""What one link follows: some games live, some on their way there through history.
+"""What one link follows: some games live, others in a replay that leads to live.
 
-Owns the client's side of a subscription: how it starts, what its messages change (``subscribe``, ``unsubscribe``,
-``ping``), and that no replay outlives its link. A client that says nothing is sent rounds and nothing else.
+Owns how a link's subscription starts, what client messages change (``subscribe``, ``unsubscribe``, ``ping``), the
+link's cursor, and that no replay outlives its link. A client that sends no message gets rounds only. Does not know the
+wire.
 """
 
 import asyncio
@@ -10,20 +11,20 @@ from typing import Final, Self
 
 import structlog
 
-from relay.admission.subscription import named_games
+from relay.admission.requested import named_games
 from relay.errors import BadMessage, ClientError
 from relay.history.history import History
 from relay.history.replay import Replay
 from relay.history.start import Start
 from relay.links.messages import ClientMessage
-from relay.live.hub import Wanted
+from relay.live.hub import Subscription
 from relay.live.link import CloseReason, Link
 from rounds import Catalogue, Cursor, InvalidCursor, UnknownGame
 
 log = structlog.get_logger()
 
 _MAX_REPLAYS: Final = 4
-"""Replays at a time that one link may have under way."""
+"""Replays that one link may have at a time."""
 
 Games = frozenset[str]
 
@@ -39,7 +40,7 @@ class Session:
         self._catalogue = catalogue
         self._allowed = allowed
         self._link = link
-        self._live = Wanted.nothing()
+        self._live = Subscription.nothing()
         self._replays: dict[Replay, asyncio.Task[None] | None] = {}
 
     async def __aenter__(self) -> Self:
@@ -52,24 +53,24 @@ class Session:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def close(self) -> list[asyncio.Task[None]]:
-        """Follow nothing any more; return the replays that are being cancelled."""
+        """Stop following; return the replays that are being cancelled."""
         tasks = [task for task in self._replays.values() if task is not None]
         for task in tasks:
             task.cancel()
         self._hub.remove(self._link)
         return tasks
 
-    def start(self, wanted: Wanted, start: Start) -> None:
+    def start(self, subscription: Subscription, start: Start) -> None:
         """Follow what was asked for when the link was opened; nothing when it has been ended since."""
         if self._link.ended is not None:
             return
         self._link.cursor = self.cursor
         self._link.receives_events = start.receives_events
         if start.is_live:
-            self._live = self._hub.add(self._link, wanted)
+            self._live = self._hub.add(self._link, subscription)
         else:
-            self._live = wanted._replace(games=frozenset())
-            self._replay(wanted.games, start)
+            self._live = subscription._replace(games=frozenset())
+            self._replay(subscription.games, start)
 
     def cursor(self) -> Cursor | None:
         """Return the cursor up to which everything was written to the link; None when there is no such cursor yet."""
@@ -83,7 +84,7 @@ class Session:
         return min(filter(None, cursors), key=lambda cursor: (cursor.epoch == head.epoch, cursor.sequence))
 
     def on_message(self, message: ClientMessage) -> None:
-        """Do what the client asks, and answer.
+        """Do what a client message asks, and answer it.
 
         Raises:
             BadMessage: A game is unknown or not covered by the credential, or the cursor is malformed.
@@ -125,8 +126,8 @@ class Session:
                 task.cancel()
 
     def _replay(self, games: Games, start: Start) -> None:
-        wanted = self._live._replace(games=games)
-        replay = Replay(self._history, self._link, wanted, start, join=self._joined, finish=self._finished)
+        subscription = self._live._replace(games=games)
+        replay = Replay(self._history, self._link, subscription, start, join=self._joined, finish=self._finished)
         self._replays[replay] = None
         if not replay.begin():
             task = asyncio.create_task(replay.run(), name=f"replay-{self._link.id}")

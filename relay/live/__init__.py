@@ -1,1 +1,1 @@
-"""Live rounds: from the log, through the hub, to every link that wants them."""
+"""Live rounds: from the log, through the hub, to every link that is subscribed; and the ends of links."""

@@ -1,4 +1,4 @@
-"""What the log holds, and what is gone of it, as clients are told. Pure."""
+"""What the log holds, and which rounds of it are gone: values, and the event that clients get. Pure."""
 
 from enum import StrEnum
 from typing import NamedTuple
@@ -7,11 +7,11 @@ from rounds import Cursor
 
 
 class GapReason(StrEnum):
-    """Why rounds between two cursors cannot be had any more."""
+    """Why rounds between two cursors are gone."""
 
     EXPIRED = "expired"  # older than the log keeps rounds
-    REBUILT = "rebuilt"  # the cursor is of an earlier log; this one was made anew
-    AHEAD = "ahead"  # the cursor is beyond the log's end: the log lost its tail
+    REBUILT = "rebuilt"  # the cursor is of an earlier log; the log was rebuilt
+    AHEAD = "ahead"  # the cursor is after the log's end: the log lost its tail
 
 
 class Gap(NamedTuple):
@@ -22,6 +22,7 @@ class Gap(NamedTuple):
     reason: GapReason
 
     def event(self) -> dict[str, object]:
+        """The gap as an event for clients."""
         return {"event": "gap", "from": str(self.begin), "to": str(self.end), "reason": self.reason}
 
 
@@ -33,4 +34,5 @@ class Bounds(NamedTuple):
     head: int
 
     def at(self, sequence: int) -> Cursor:
+        """The cursor of a sequence of this log."""
         return Cursor(self.epoch, sequence)

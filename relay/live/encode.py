@@ -1,8 +1,7 @@
 """The wire forms of a round: pure functions from bytes to bytes.
 
-Owns how a round looks inside a WebSocket frame and an SSE block, compressed or chunked. A form is a value; every
-link with the same form is handed the very same bytes, so a round is encoded once per form however many links read
-it.
+Owns how a round looks inside a WebSocket frame and an SSE block, compressed or chunked. A form is a value; all links
+with the same form share their bytes, so a round is encoded once per form. Does not know links or transports.
 """
 
 import struct
@@ -40,12 +39,12 @@ class Form(Protocol):
         ...
 
     def join(self, rendered: list[bytes]) -> Any:
-        """Make one write of several rounds: whatever the connections of this form take."""
+        """Make one write of several rounds, of the type that sinks of this form take."""
         ...
 
 
 class ByteStream:
-    """Part of every form whose connections are streams of bytes."""
+    """Base of the forms whose connections are streams of bytes."""
 
     __slots__ = ()
 
@@ -65,7 +64,7 @@ class WebSocketText(ByteStream):
 class WebSocketDeflate(ByteStream):
     """One text frame compressed with permessage-deflate (RFC 7692).
 
-    The window is emptied after every frame. So a frame depends on no other and can be shared by all links whose
+    The window is emptied after every frame. A frame then depends on no other and can be shared by all links whose
     negotiated window is at least `window_bits`; any inflater reads it, with context takeover or without.
     """
 

@@ -1,7 +1,7 @@
-"""Hand every round of the log to every link that wants it: encode once, write to many, wait for nobody.
+"""Write every round of the log to every link that is subscribed to it: encode once, write to many, wait for none.
 
-Owns who is subscribed to what and the order in which rounds leave. Rounds come in from the feed in log order; bytes
-go out to transports. Knows nothing of NATS, HTTP or credentials, and awaits nothing.
+Owns which link is subscribed to what, and the order in which rounds are written. Rounds come from the feed in log
+order; bytes go to transports. Does not know NATS, HTTP or credentials, nor how a link is ended. Awaits nothing.
 """
 
 import asyncio
@@ -24,17 +24,17 @@ log = structlog.get_logger()
 
 _NO_EPOCH: Final = "0"
 _SLICE_BYTES: Final = 128 << 10
-"""Log bytes handled per loop turn. Under load this many bytes leave in one write; between slices sockets can drain."""
+"""Log bytes handled per loop turn. Under load, so many bytes are one write; sockets can drain between slices."""
 
 
 class Generation(NamedTuple):
-    """A time in which what was once read of the log stays true: until it is made anew, or loses its tail."""
+    """A period in which what was read of the log stays true: until it is rebuilt or loses its tail."""
 
     epoch: str
-    losses: int  # of the log's tail, as far as they were noticed
+    losses: int  # how often the log is known to have lost its tail
 
 
-class Wanted(NamedTuple):
+class Subscription(NamedTuple):
     """What a link subscribed to: rounds of these games that match this filter."""
 
     games: frozenset[str]
@@ -47,16 +47,16 @@ class Wanted(NamedTuple):
 
 @dataclass(slots=True)
 class Channel:
-    """All links that want the same rounds in the same form. They are handed the same bytes."""
+    """All links with the same subscription and form. The same bytes are written to them."""
 
-    wanted: Wanted
+    subscription: Subscription
     form: Form
     links: set[Link] = field(default_factory=set)
     pending: list[bytes] = field(default_factory=list)
-    filter: Filter | None = field(init=False)  # None: every round of the games
+    filter: Filter | None = field(init=False)  # None: every round of the games matches
 
     def __post_init__(self) -> None:
-        self.filter = None if self.wanted.filter.is_empty else self.wanted.filter
+        self.filter = None if self.subscription.filter.is_empty else self.subscription.filter
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ class HubStats:
 
 
 class Hub:
-    """The one meeting cursor of rounds and links in a process. Entered and left on one event loop; not thread-safe."""
+    """Connects the rounds and the links of a process. Used on one event loop; not thread-safe."""
 
     def __init__(self, ring: Ring, *, unsent_bytes: int) -> None:
         """Start empty.
@@ -86,14 +86,14 @@ class Hub:
         self.ends: list[int] = []
         """Where the log ended after each loss of its tail, oldest first."""
         self._unsent_bytes = unsent_bytes
-        self._channels: dict[tuple[Wanted, Form], Channel] = {}
+        self._channels: dict[tuple[Subscription, Form], Channel] = {}
         self._by_game: dict[str, list[Channel]] = {}
         self._channel_of: dict[Link, Channel] = {}
         self._backlog: deque[LogEntry] = deque()
         self._flush_due = False
         self._advanced = asyncio.Event()
 
-    # --- who is here -------------------------------------------------------------------------------------------
+    # --- links -------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         return len(self._channel_of)
@@ -102,30 +102,30 @@ class Hub:
     def links(self) -> Iterable[Link]:
         return tuple(self._channel_of)
 
-    def add(self, link: Link, wanted: Wanted) -> Wanted:
-        """Subscribe a link, or change what it is subscribed to, from the next round on.
+    def add(self, link: Link, subscription: Subscription) -> Subscription:
+        """Subscribe a link, or replace its subscription, from the next round on.
 
-        Returns `wanted`, or its equal that others are subscribed to: keep that one, and 10,000 links share it.
+        Returns `subscription`, or the equal object of other links: keep that one, so that 10,000 links share it.
         """
         self.remove(link)
-        channel = self._channels.get((wanted, link.form))
+        channel = self._channels.get((subscription, link.form))
         if channel is None:
-            channel = self._channels[wanted, link.form] = Channel(wanted, link.form)
-            for game in wanted.games:
+            channel = self._channels[subscription, link.form] = Channel(subscription, link.form)
+            for game in subscription.games:
                 self._by_game.setdefault(game, []).append(channel)
         channel.links.add(link)
         self._channel_of[link] = channel
-        return channel.wanted
+        return channel.subscription
 
     def remove(self, link: Link) -> None:
-        """Forget a link; unknown links are ignored."""
+        """Unsubscribe a link; ignore a link that is not subscribed."""
         channel = self._channel_of.pop(link, None)
         if channel is None:
             return
         channel.links.discard(link)
         if not channel.links:
-            del self._channels[channel.wanted, channel.form]
-            for game in channel.wanted.games:
+            del self._channels[channel.subscription, channel.form]
+            for game in channel.subscription.games:
                 self._by_game[game].remove(channel)
                 if not self._by_game[game]:
                     del self._by_game[game]
@@ -134,14 +134,13 @@ class Hub:
 
     @property
     def bounds(self) -> Bounds:
-        """What the log holds, as far as it is known here."""
+        """What the log is known to hold."""
         return Bounds(self.head.epoch, self.first, self.head.sequence)
 
     def begin(self, bounds: Bounds, newest: Iterable[LogEntry] = ()) -> None:
-        """The log that follows holds `bounds`, which are history already; `newest` is the last round of each game.
+        """Start with a log that holds `bounds`; its next rounds are published. `newest` is the last round of each game.
 
-        When it is another one than before, or is shorter than what was handed on of it, links that know of cursors
-        are told.
+        When it is another log than before, or shorter than what was published of it, links that use cursors get a gap.
         """
         while self._backlog:
             self._flush()
@@ -161,7 +160,7 @@ class Hub:
                 link.send_event(gap.event())
 
     async def wait_beyond(self, sequence: int, *, within_s: float) -> None:
-        """Wait until a round after `sequence` has come, or until `within_s` is over."""
+        """Wait until a round after `sequence` was published, or until `within_s` is over."""
         deadline = asyncio.get_running_loop().time() + within_s
         try:
             async with asyncio.timeout_at(deadline):
@@ -171,9 +170,9 @@ class Hub:
             pass
 
     def publish(self, entries: Iterable[LogEntry]) -> None:
-        """Take rounds in log order; they leave when the loop turns, those of one turn in one write per link.
+        """Take rounds in log order. They are written in the next loop turn, those of one turn in one write per link.
 
-        A long backlog leaves in slices, one per turn, so that sockets drain in between.
+        A long backlog is written in slices, one per turn, so that sockets drain in between.
         """
         self._backlog.extend(entries)
         if not self._flush_due:
@@ -189,7 +188,7 @@ class Hub:
                 asyncio.get_running_loop().call_soon(self._flush)
 
     def _hand_on(self) -> None:
-        """Hand on a slice of the backlog. A round or a link that fails costs itself, and is logged."""
+        """Write a slice of the backlog. A round or a link that fails is logged and affects no other."""
         dirty: list[Channel] = []
         epoch, sequence, backlog, taken = self.head.epoch, self.head.sequence, self._backlog, 0
         while backlog and taken < _SLICE_BYTES:
@@ -202,12 +201,12 @@ class Hub:
         self.head = Cursor(epoch, sequence)
         for channel in dirty:
             self._write(channel)
-        # Wake whoever waits for the head to move, and be ready for the next who does.
+        # Wake all that wait for the head to move, and be ready for the next wait.
         self._advanced.set()
         self._advanced.clear()
 
     def _route(self, item: Item, dirty: list[Channel]) -> None:
-        """Put one round into the ring, and into the pending bytes of each channel that wants it."""
+        """Put one round into the ring, and into the pending bytes of each channel that it matches."""
         self.ring.append(item)
         channels = self._by_game.get(item.game)
         if channels is None:
@@ -231,7 +230,7 @@ class Hub:
             channel.pending.append(item.rendered(channel.form))
 
     def _write(self, channel: Channel) -> None:
-        """Write all that is pending for a channel, in one write per link."""
+        """Write the pending bytes of a channel, in one write per link."""
         pending, channel.pending = channel.pending, []
         links, limit = list(channel.links), self._unsent_bytes
         try:
@@ -253,6 +252,6 @@ class Hub:
                 self._cut(link)
 
     def _cut(self, link: Link) -> None:
-        """End a link that may lack rounds, without a goodbye, whose cursor would be wrong: the client has its own."""
+        """Cut a link that may lack rounds. A disconnect would have a wrong cursor; the client has its own."""
         self.remove(link)
         link.transport.abort()

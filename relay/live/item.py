@@ -1,7 +1,7 @@
-"""A round on its way from the log to clients: parsed once, encoded once per wire form, matched once per filter.
+"""A round between the log and its clients: parsed once, encoded once per wire form.
 
-Whoever holds an item (the hub, the ring, a replay) asks it for bytes; it makes them at the first asking. So a round
-that nobody wants costs next to nothing, and one that 10,000 links want is encoded once.
+Owns when that is done: when the bytes are first asked for. A round without subscribers costs next to nothing, and one
+with 10,000 is encoded once per form. Does not know links.
 """
 
 from typing import Literal
@@ -26,19 +26,19 @@ class Item:
     def __init__(self, epoch: str, entry: LogEntry) -> None:
         self.sequence, self.game, self.data = entry
         self._epoch = epoch
-        self._round: Round | Literal[False] | None = None  # False: there is none
+        self._round: Round | Literal[False] | None = None  # None: not parsed yet; False: invalid
         self._json: bytes | None = None
         self._facts: Facts | None = None
         self._rendered: dict[Form, bytes] | None = None
 
     @property
     def cursor(self) -> str:
-        """The round's place in the log."""
+        """The round's cursor."""
         return cursor_text(self._epoch, self.sequence)
 
     @property
     def valid(self) -> bool:
-        """False when the log holds something else than a round here: somebody else wrote to the subject."""
+        """False when the entry is no round: another program wrote to the subject."""
         return (self._parsed() if self._round is None else self._round) is not False
 
     @property
@@ -65,7 +65,7 @@ class Item:
         return filter_.matches(self._facts)
 
     def rendered(self, form: Form) -> bytes:
-        """The item in one wire form; only of a `valid` item. The same object for everybody who asks."""
+        """The item in one wire form; only of a `valid` item. All callers get the same object."""
         if self._rendered is None:
             self._rendered = {}
         data = self._rendered.get(form)

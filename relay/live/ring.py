@@ -1,6 +1,7 @@
-"""The newest rounds of every game, in memory: answers most reconnects, and is where replays meet the live stream.
+"""The newest rounds of every game, in memory: answers most reconnects, and is where replays join the live stream.
 
-Pure. Knows, per game, from which place on it holds everything; says so instead of giving half an answer.
+Pure. Owns from which sequence on it holds every round of a game, and returns None instead of an incomplete answer.
+Does not know the log, which has the older rounds.
 """
 
 from bisect import bisect_left, bisect_right
@@ -14,7 +15,7 @@ from typing import Final
 from relay.live.item import Item
 
 _ITEM_OVERHEAD_BYTES: Final = 1500
-"""An item's objects beside its data, two wire forms among them; measured with tracemalloc."""
+"""Memory of an item's objects besides its data, with two wire forms; measured with tracemalloc."""
 
 _by_sequence: Final = attrgetter("sequence")
 
@@ -29,7 +30,7 @@ class _GameRing:
 
 
 class Ring:
-    """Rounds of one log, in log order. Each game has its own share: a busy one does not push out a quiet one."""
+    """Rounds of one log, in log order. Each game has its own limits: a busy game does not displace a quiet one."""
 
     def __init__(self, *, rounds_per_game: int, bytes_per_game: int) -> None:
         self._rounds_per_game = rounds_per_game
@@ -37,16 +38,16 @@ class Ring:
         self._games: dict[str, _GameRing] = {}
         self._begun_at = 0
         self.newest: dict[str, Item] = {}
-        """The last round of each game, however long ago it was."""
+        """The last round of each game, of any age."""
 
     def begin(self, head: int, newest: Iterable[Item] = ()) -> None:
-        """Forget everything; what follows are the rounds after sequence `head`. `newest` are the last before it."""
+        """Drop all rounds, and start after sequence `head`. `newest` has the last round of each game up to it."""
         self._games.clear()
         self._begun_at = head
         self.newest = {item.game: item for item in newest}
 
     def append(self, item: Item) -> None:
-        """Take the next round of the log."""
+        """Add the next round of the log."""
         ring = self._games.get(item.game)
         if ring is None:
             ring = self._games[item.game] = _GameRing(self._begun_at)
@@ -60,17 +61,17 @@ class Ring:
 
     @property
     def begun_at(self) -> int:
-        """The sequence up to which nothing is here, of no game."""
+        """The sequence up to which the ring holds no round of any game."""
         return self._begun_at
 
     def reach_back(self, start: int, items: Iterable[Item]) -> None:
-        """Take `items`, every round after sequence `start` up to `begun_at` in log order; it then begins at `start`."""
+        """Add `items`, every round after `start` up to `begun_at` in log order; the ring then begins at `start`."""
         begun_at, self._begun_at = self._begun_at, start
         older: dict[str, list[Item]] = {}
         for item in items:
             older.setdefault(item.game, []).append(item)
         for ring in self._games.values():
-            if ring.whole_from == begun_at:  # it has not had to forget anything
+            if ring.whole_from == begun_at:  # it has dropped no round
                 ring.whole_from = start
         for game, found in older.items():
             ring = self._games.setdefault(game, _GameRing(start))
@@ -87,11 +88,11 @@ class Ring:
             ring.size += size
 
     def whole_from(self, games: Iterable[str]) -> int:
-        """Return the sequence after which every round of `games` is here."""
+        """Return the sequence after which the ring holds every round of `games`."""
         return max((self._whole_from(game) for game in games), default=self._begun_at)
 
     def after(self, sequence: int, games: Iterable[str], *, limit: int) -> list[Item] | None:
-        """Return the first `limit` rounds of `games` after `sequence` in log order; None when some are not here."""
+        """Return the first `limit` rounds of `games` after `sequence` in log order; None when the ring lacks some."""
         names = tuple(games)
         if sequence < self.whole_from(names):
             return None
@@ -106,9 +107,9 @@ class Ring:
         return list(islice(merge(*runs, key=_by_sequence), limit))
 
     def before(self, sequence: int, games: Iterable[str], *, limit: int) -> list[Item]:
-        """Return the last `limit` rounds of `games` before `sequence` that are here, newest first.
+        """Return the last `limit` rounds of `games` before `sequence` that the ring holds, newest first.
 
-        Complete down to `whole_from` those games, and no further.
+        Complete down to `whole_from` of those games, where the answer ends.
         """
         names = tuple(games)
         floor = self.whole_from(names)
@@ -121,14 +122,14 @@ class Ring:
         return list(islice(takewhile(lambda item: item.sequence > floor, newest_first), limit))
 
     def last(self, game: str, count: int) -> list[Item] | None:
-        """Return the newest `count` rounds of a game in log order; None when fewer are here."""
+        """Return the newest `count` rounds of a game in log order; None when the ring holds fewer."""
         ring = self._games.get(game)
         if ring is None or len(ring.items) < count:
             return None
         return list(islice(ring.items, len(ring.items) - count, None))
 
     def items(self) -> list[Item]:
-        """Return everything that is here, in log order."""
+        """Return all rounds, in log order."""
         return list(merge(*(ring.items for ring in self._games.values()), key=_by_sequence))
 
     def __len__(self) -> int:

@@ -10,14 +10,14 @@ from typing import Final, NamedTuple
 from google.protobuf.message import Message
 
 from auth.tokens import Grant
-from relay.admission.subscription import named_games, wanted
+from relay.admission.requested import named_games, requested
 from relay.config.sections import GrpcSettings
 from relay.errors import BadRequest, TooManyCalls
 from relay.history.history import History
 from relay.history.query import DEFAULT_LIMIT, MAX_LIMIT, Query, look_back
 from relay.history.start import Start
 from relay.links.registry import LinkRegistry
-from relay.live.hub import Wanted
+from relay.live.hub import Subscription
 from relay.rpc.bulk import BulkReplay, Write
 from relay.rpc.convert import read_cursor, read_filter, read_start, read_times, round_message
 from relay.rpc.link import RpcLink
@@ -44,7 +44,7 @@ _PAGE_BYTES: Final = 3 << 20
 class StreamRequest(NamedTuple):
     """What a call of one of `STREAMS` asks for."""
 
-    subscription: Wanted
+    subscription: Subscription
     start: Start
     allow_gap: bool
 
@@ -62,7 +62,7 @@ class Methods:
         """The longest request message."""
 
     def stream_request(self, request: Message, grant: Grant) -> StreamRequest:
-        """Read a request of one of `STREAMS`; raise what `wanted`, `read_filter` and `read_start` raise."""
+        """Read a request of one of `STREAMS`; raise what `requested`, `read_filter` and `read_start` raise."""
         path: dict[str, str] = {}
         if isinstance(request, pb.StreamByGameRequest):
             path = {"game": _given("game_slug", request.game_slug)}
@@ -70,8 +70,8 @@ class Methods:
             path = {"type": _given("game_type", request.game_type)}
         elif not isinstance(request, pb.StreamAllRequest):
             raise TypeError(type(request))
-        want = wanted(self._catalogue, grant.games, path, {})._replace(filter=read_filter(request.filter))
-        return StreamRequest(want, read_start(request.start, request.after), request.start.allow_gap)
+        subscription = requested(self._catalogue, grant.games, path, {})._replace(filter=read_filter(request.filter))
+        return StreamRequest(subscription, read_start(request.start, request.after), request.start.allow_gap)
 
     async def answer(self, request: Message, grant: Grant) -> Message:
         """Answer a request of one of `UNARY`; raise what any protocol raises for it, or `TooManyCalls`."""
@@ -96,12 +96,12 @@ class Methods:
         It comes in batches, up to the head of the log as it is now; then `link` has ended. Raises as the streams do
         when the request is wrong.
         """
-        want = wanted(self._catalogue, grant.games, {}, {})._replace(filter=read_filter(request.filter))
+        subscription = requested(self._catalogue, grant.games, {}, {})._replace(filter=read_filter(request.filter))
         if request.game_slugs:
             slugs = [_given("game_slugs", slug) for slug in request.game_slugs]
-            want = want._replace(games=named_games(self._catalogue, grant.games, slugs))
+            subscription = subscription._replace(games=named_games(self._catalogue, grant.games, slugs))
         after = read_cursor(request.after)
-        bulk = BulkReplay(self._history, link, want, write)
+        bulk = BulkReplay(self._history, link, subscription, write)
         await bulk.locate(after)
         return bulk.batches()
 
@@ -118,7 +118,7 @@ class Methods:
         path |= {"type": request.game_type} if request.game_type else {}
         since_ms, until_ms = read_times(request)
         query = Query(
-            wanted(self._catalogue, grant.games, path, {})._replace(filter=read_filter(request.filter)),
+            requested(self._catalogue, grant.games, path, {})._replace(filter=read_filter(request.filter)),
             limit=request.limit or DEFAULT_LIMIT,
             before=read_cursor(request.before),
             after=read_cursor(request.after),

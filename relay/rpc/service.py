@@ -87,12 +87,12 @@ class DataStream:
         return (await self._methods.answer(request, grant)).SerializeToString()
 
     async def _stream(self, request: Message, grant: Grant, context: "Context") -> None:
-        want, start, allow_gap = self._methods.stream_request(request, grant)
+        subscription, start, allow_gap = self._methods.stream_request(request, grant)
         async with (
             self._carrying(context, grant, allow_gap=allow_gap) as link,
             Session(self._history, self._catalogue, grant.games, link) as session,
         ):
-            session.start(want, start)
+            session.start(subscription, start)
             await context.send_initial_metadata(await link.begun(start))
             await link.sink.pump(context.write, partial(hold, context))
 

@@ -11,7 +11,7 @@ from relay.history.replay import Replay
 from relay.history.start import Start
 from relay.live.bounds import Bounds
 from relay.live.encode import SseBlock
-from relay.live.hub import Hub, Wanted
+from relay.live.hub import Hub, Subscription
 from relay.live.link import Disconnect, Link
 from relay.live.ring import Ring
 from roundlog.entry import LogEntry
@@ -156,7 +156,7 @@ class Rig:
         return Replay(
             self.history,
             client,
-            Wanted(frozenset(games), Filter()),
+            Subscription(frozenset(games), Filter()),
             start,
             join=lambda replay: self.join(client, replay),
             finish=lambda _: None,

@@ -13,7 +13,7 @@ from relay.history.history import History
 from relay.history.query import Query, is_over, look_back
 from relay.history.start import OVERRUN_MS
 from relay.live.bounds import Bounds
-from relay.live.hub import Hub, Wanted
+from relay.live.hub import Hub, Subscription
 from relay.live.ring import Ring
 from roundlog.entry import LogEntry
 from rounds import Cursor, Filter, Round
@@ -105,7 +105,7 @@ def test_pages_together_are_what_was_asked_for(
         )
         await asyncio.sleep(0)  # the hub takes what was published
         cast("MemoryLog", history._reader).purge(purged)
-        wanted = Wanted(frozenset(games), Filter.build(min_point=str(min_point)) if min_point else Filter())
+        wanted = Subscription(frozenset(games), Filter.build(min_point=str(min_point)) if min_point else Filter())
         cursor = None if after is None or after > len(rounds) else Cursor("k1", after)
         return await all_pages(history, Query(wanted, limit, None, cursor, since_ms, until_ms))
 
@@ -147,7 +147,7 @@ async def test_rounds_read_in_late_hide_none_from_a_question_about_today() -> No
     history = History(hub, cast("Any", log), concurrent=1)
 
     found, _ = await all_pages(
-        history, Query(Wanted(frozenset({"crash"}), Filter()), 500, since_ms=TEN_O_CLOCK_MS + 1_000_000)
+        history, Query(Subscription(frozenset({"crash"}), Filter()), 500, since_ms=TEN_O_CLOCK_MS + 1_000_000)
     )
 
     assert found == [*range(3100, 3000, -1), *range(2000, 1000, -1)]
@@ -158,7 +158,7 @@ async def test_page_before_a_place_that_this_relay_has_not_reached(history: Hist
     for number in range(31, 36):
         entry = LogEntry(number, "crash", make_round("crash", number).to_json())
         cast("MemoryLog", history._reader).store(entry, at_ms=TEN_O_CLOCK_MS + number * 1000)
-    asked = Query(Wanted(frozenset({"crash"}), Filter()), 3, before=Cursor("k1", 36))
+    asked = Query(Subscription(frozenset({"crash"}), Filter()), 3, before=Cursor("k1", 36))
 
     found, _ = await all_pages(history, asked)
 
@@ -187,7 +187,7 @@ async def test_time_before_the_oldest_round_makes_the_answer_incomplete(history:
 
 
 def question(**rest: Any) -> Query:
-    return Query(Wanted(frozenset({"crash"}), Filter()), 1, **rest)
+    return Query(Subscription(frozenset({"crash"}), Filter()), 1, **rest)
 
 
 @pytest.fixture

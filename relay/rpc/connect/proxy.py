@@ -95,12 +95,12 @@ class Proxy:
     async def _stream(
         self, request: web.Request, dialect: Dialect, message: Message, grant: Grant
     ) -> web.StreamResponse:
-        want, start, allow_gap = self._methods.stream_request(message, grant)
+        subscription, start, allow_gap = self._methods.stream_request(message, grant)
         link = self._link(request, dialect, allow_gap=allow_gap)
         response = web.StreamResponse()
         with self._registry.open(link, key_id=grant.key_id, protocol="proxy"):
             async with Session(self._history, self._catalogue, grant.games, link) as session:
-                session.start(want, start)
+                session.start(subscription, start)
                 async with self._carrying(request, link, response):
                     await _open(request, response, dialect, link, await link.begun(start))
                     await link.wait_ended()

@@ -10,7 +10,7 @@ from relay.history.start import Start
 from relay.links.session import Session
 from relay.live.bounds import Bounds
 from relay.live.ending import Ender, ReconnectDelays
-from relay.live.hub import Hub, Wanted
+from relay.live.hub import Hub, Subscription
 from relay.live.link import CloseReason, Disconnect
 from relay.live.ring import Ring
 from roundlog.entry import LogEntry
@@ -20,7 +20,7 @@ from tests.relay.live.recording_link import RecordingLink
 from tests.resume.memory_log import MemoryLog
 
 HEAD = 9
-CRASH = Wanted(frozenset({"crash"}), Filter())
+CRASH = Subscription(frozenset({"crash"}), Filter())
 
 
 @pytest.fixture

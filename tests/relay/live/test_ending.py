@@ -8,7 +8,7 @@ import pytest
 from relay.errors import Unavailable
 from relay.live.bounds import Bounds
 from relay.live.ending import Ender, ReconnectDelays
-from relay.live.hub import Hub, Wanted
+from relay.live.hub import Hub, Subscription
 from relay.live.link import CloseReason, Disconnect
 from relay.live.ring import Ring
 from rounds import Cursor, Filter
@@ -16,7 +16,7 @@ from tests.relay.live.recording_link import RecordingLink
 
 RETRY_MS: Final = 2
 DRAWS: Final = 400
-CRASH: Final = Wanted(frozenset({"crash"}), Filter())
+CRASH: Final = Subscription(frozenset({"crash"}), Filter())
 DRAWN_MS: Final = 4711
 SPREAD: Final = {CloseReason.DRAINING, CloseReason.MAX_AGE, CloseReason.LOG_UNAVAILABLE}
 

@@ -7,7 +7,7 @@ import pytest
 from relay.live.bounds import Bounds
 from relay.live.encode import Renderable, SseBlock, WebSocketText, frame
 from relay.live.ending import Ender, ReconnectDelays
-from relay.live.hub import Hub, Wanted
+from relay.live.hub import Hub, Subscription
 from relay.live.link import CloseReason, Disconnect
 from relay.live.ring import Ring
 from roundlog.entry import LogEntry
@@ -35,8 +35,8 @@ def json_of(entry_: LogEntry) -> bytes:
     return with_cursor(entry_.data, f"k1-{entry_.sequence}")
 
 
-def wanted(*games: str, filter_: Filter | None = None) -> Wanted:
-    return Wanted(frozenset(games), filter_ or Filter())
+def wanted(*games: str, filter_: Filter | None = None) -> Subscription:
+    return Subscription(frozenset(games), filter_ or Filter())
 
 
 @pytest.fixture

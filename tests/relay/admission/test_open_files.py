@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
-from relay.admission import files as open_files
+from relay.admission import open_files
 from tests.nats import NatsServer
 from tests.relay.conftest import metric
 from tests.relay.raw_http import connection

@@ -1,6 +1,6 @@
-"""How many files this process may have open, of which every link is one.
+"""The limit of open files of this process: every link is one.
 
-Owns the soft limit, 1024 on most systems, which a process may raise by itself as far as the hard one.
+Owns the soft limit, 1024 on most systems, which a process may raise up to the hard limit. Does not know links.
 """
 
 import resource
@@ -11,11 +11,11 @@ import structlog
 log = structlog.get_logger()
 
 _BESIDE_LINKS: Final = 500
-"""REST, connections that are no link yet or no more, NATS, listeners, and what gRPC and the loop have of their own."""
+"""Files of REST, of connections before and after they are links, of NATS, listeners, gRPC and the event loop."""
 
 
 def allow_links(count: int) -> None:
-    """Raise the limit so that `count` links fit, or as far as the system lets us; log it when that is too little."""
+    """Raise the limit for `count` links, or as far as the system allows; log it when that is too low."""
     needed = count + _BESIDE_LINKS
     limit = _raised(needed)
     if limit < needed:
@@ -29,17 +29,17 @@ def allow_links(count: int) -> None:
 
 
 def _raised(needed: int) -> int:
-    """Raise the soft limit to `needed` or as near as can be, and never lower it; return what it now is."""
+    """Raise the soft limit to `needed` or as close to it as possible, and never lower it; return the new limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return needed
-    # Not to the hard limit at once: where that is 2^30, programs that we start may walk through all of them.
+    # Not to the hard limit: where that is 2^30, child processes may close every possible file one by one.
     taken, refused = soft, (needed if hard == resource.RLIM_INFINITY else min(needed, hard)) + 1
     wanted = refused - 1
     while taken < wanted:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        except (ValueError, OSError):  # macOS and some sandboxes have a bound below the hard limit, and do not tell it
+        except (ValueError, OSError):  # macOS and some sandboxes have an unknown bound below the hard limit
             refused = wanted
         else:
             taken = wanted

@@ -2,9 +2,9 @@
 
 import pytest
 
-from relay.admission.subscription import named_games, wanted
+from relay.admission.requested import named_games, requested
 from relay.errors import BadRequest, NotAllowed
-from relay.live.hub import Wanted
+from relay.live.hub import Subscription
 from rounds import Catalogue, Filter, InvalidFilter, UnknownGame, UnknownType
 
 CATALOGUE = Catalogue.load()
@@ -25,7 +25,7 @@ NONE: dict[str, str] = {}
 )
 def test_games_by_name_type_list_or_all(path: dict[str, str], query: dict[str, str], games: set[str]) -> None:
     """Each way to ask, for a credential that covers everything."""
-    assert wanted(CATALOGUE, None, path, query) == Wanted(frozenset(games), Filter())
+    assert requested(CATALOGUE, None, path, query) == Subscription(frozenset(games), Filter())
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_all_of_a_kind_means_all_that_the_credential_covers(
     path: dict[str, str], query: dict[str, str], games: set[str]
 ) -> None:
     """Asking for a type is not refused because some of it is another's."""
-    assert wanted(CATALOGUE, frozenset({"crash", "double"}), path, query).games == games
+    assert requested(CATALOGUE, frozenset({"crash", "double"}), path, query).games == games
 
 
 @pytest.mark.parametrize(
@@ -51,13 +51,13 @@ def test_all_of_a_kind_means_all_that_the_credential_covers(
 def test_named_game_that_is_not_covered_is_refused(path: dict[str, str], query: dict[str, str]) -> None:
     """A client that names a game must not be left waiting for it."""
     with pytest.raises(NotAllowed):
-        wanted(CATALOGUE, frozenset({"crash"}), path, query)
+        requested(CATALOGUE, frozenset({"crash"}), path, query)
 
 
 def test_credential_for_games_that_are_no_more_covers_nothing() -> None:
     """An operator took the game out of the catalogue after the key was made."""
     with pytest.raises(NotAllowed):
-        wanted(CATALOGUE, frozenset({"gone"}), NONE, NONE)
+        requested(CATALOGUE, frozenset({"gone"}), NONE, NONE)
 
 
 def test_refusal_names_what_is_covered() -> None:
@@ -84,23 +84,26 @@ def test_hostile_slug_is_no_game(slug: str) -> None:
 def test_unknown_type_lists_the_types() -> None:
     """And a game's name is no type."""
     with pytest.raises(UnknownType, match="'crash'; known types: color, multiplier, slots, trending"):
-        wanted(CATALOGUE, None, {"type": "crash"}, NONE)
+        requested(CATALOGUE, None, {"type": "crash"}, NONE)
 
 
 @pytest.mark.parametrize("games", ["", ",", "crash,", ",crash", "crash,,dice", " "])
 def test_empty_name_in_the_list_is_malformed(games: str) -> None:
     """A list that a program put together wrongly must not pass as a shorter one, or as all."""
     with pytest.raises(BadRequest, match="empty name"):
-        wanted(CATALOGUE, None, NONE, {"games": games})
+        requested(CATALOGUE, None, NONE, {"games": games})
 
 
 def test_filter_is_part_of_what_is_wanted() -> None:
     """Equal wishes are one key, so that their links share bytes."""
     query = {"min_point": "2.0", "colors": "red,black"}
-    one, other = wanted(CATALOGUE, None, NONE, query), wanted(CATALOGUE, None, NONE, dict(reversed(query.items())))
+    one, other = (
+        requested(CATALOGUE, None, NONE, query),
+        requested(CATALOGUE, None, NONE, dict(reversed(query.items()))),
+    )
 
     assert one == other
     assert hash(one) == hash(other)
     assert one.filter == Filter.parse(query)
     with pytest.raises(InvalidFilter):
-        wanted(CATALOGUE, None, NONE, {"min_point": "many"})
+        requested(CATALOGUE, None, NONE, {"min_point": "many"})

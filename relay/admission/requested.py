@@ -1,26 +1,29 @@
-"""What a request asks for: read from its path and query, checked against the catalogue and the grant. Pure."""
+"""What a request asks for: read from its path and query, checked against the catalogue and the grant. Pure.
+
+Owns which games a request may name. Does not know credentials, nor where in the log a stream starts.
+"""
 
 from collections.abc import Iterable, Mapping
 
 from relay.errors import BadRequest, NotAllowed
-from relay.live.hub import Wanted
+from relay.live.hub import Subscription
 from rounds import Catalogue, Filter
 
 
-def wanted(
+def requested(
     catalogue: Catalogue, allowed: frozenset[str] | None, path: Mapping[str, str], query: Mapping[str, str]
-) -> Wanted:
-    """Read which games and filter a request asks for.
+) -> Subscription:
+    """Read the subscription that a request asks for.
 
     Args:
         catalogue: The games there are.
         allowed: The games of the credential; None for all.
-        path: The path's own parts: ``game``, ``type``, or neither.
-        query: ``games`` (comma-separated), which counts when the path has no part, and the filter parameters.
+        path: The parameters of the path: ``game``, ``type``, or neither.
+        query: The filter parameters, and ``games`` (comma-separated), which is read when the path has no parameter.
 
     Raises:
-        UnknownGame, UnknownType: Named, but not in the catalogue.
-        NotAllowed: A named game is not the credential's, or none of the games asked for is.
+        UnknownGame, UnknownType: It is not in the catalogue.
+        NotAllowed: The credential does not cover a named game, or covers none of the games asked for.
         BadRequest: ``games`` holds an empty name.
         InvalidFilter: See `Filter.parse`.
     """
@@ -32,11 +35,11 @@ def wanted(
         games = named_games(catalogue, allowed, [name.strip() for name in query["games"].split(",")])
     else:
         games = _all_allowed(catalogue.slugs, allowed)
-    return Wanted(games, Filter.parse(query))
+    return Subscription(games, Filter.parse(query))
 
 
 def named_games(catalogue: Catalogue, allowed: frozenset[str] | None, names: Iterable[str]) -> frozenset[str]:
-    """Check games that a client has named one by one: each must exist and be allowed."""
+    """Check games that a client names: each must exist and be allowed."""
     games = frozenset(names)
     if not games or "" in games:
         raise BadRequest("games holds an empty name; separate games with commas, such as crash,dice")
@@ -48,7 +51,7 @@ def named_games(catalogue: Catalogue, allowed: frozenset[str] | None, names: Ite
 
 
 def _all_allowed(games: frozenset[str], allowed: frozenset[str] | None) -> frozenset[str]:
-    """All of `games` that the credential covers; asking for all of a kind is not refused because of some."""
+    """Return those of `games` that the credential covers; it has to cover one at least."""
     covered = games if allowed is None else games & allowed
     if not covered:
         raise NotAllowed("this credential covers none of these games")
