@@ -30,6 +30,7 @@ from relay.http.probes import Probes
 from relay.http.protocol import protocol_factory
 from relay.http.rest import Rest
 from relay.http.routes import Routes
+from relay.http.takeover import check_aiohttp
 from relay.links.registry import LinkRegistry
 from relay.live.ending import Ender, ReconnectDelays
 from relay.live.feed import Feed
@@ -95,6 +96,7 @@ async def running_relay(
     Raises:
         StartError: Something is missing or wrong; ``str()`` says what.
     """
+    check_aiohttp()
     catalogue = load_catalogue(settings.games_file)
     check_games(keys, catalogue)
     links = settings.links

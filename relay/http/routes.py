@@ -18,11 +18,12 @@ from relay.history.start import Start
 from relay.http import sse
 from relay.http.cors import cors_headers
 from relay.http.parameters import read_query
+from relay.http.takeover import TakenOver, give_to, head, take_over
 from relay.http.websocket.handshake import check_upgrade, shake_hands
 from relay.http.websocket.link import WebSocketLink
 from relay.links.registry import LinkRegistry
 from relay.links.session import Session
-from relay.links.stream_link import StreamLink, TakenOver, give_to, head, take_over
+from relay.links.stream_link import StreamLink
 from relay.live.encode import SSE_COMMENT
 from relay.live.hub import Subscription
 from roundlog.errors import LogError

@@ -1,0 +1,93 @@
+"""Take a connection over from aiohttp once its request is read, and give it to a link.
+
+Owns the use of aiohttp's undocumented parts, and the check that the installed aiohttp has them. Does not know what
+links write. Why: docs/adr/0010-links-leave-aiohttp.md
+"""
+
+import asyncio
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from email.utils import formatdate
+from importlib.metadata import requires
+from typing import Any, Final
+
+import aiohttp
+from aiohttp import web
+
+from relay.errors import StartError
+from relay.links.stream_link import StreamLink
+
+_STATUS: Final = {101: "Switching Protocols", 200: "OK"}
+
+_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "RequestHandler": ("connection_made", "connection_lost", "transport", "handle_error"),
+    "BaseRequest": ("protocol", "transport", "writer"),
+    "AppRunner": ("server",),
+}
+"""What is used here and in `relay.http.protocol`, and not documented for it."""
+_PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "RequestHandler": ("loop", "access_log", "keepalive_timeout", "auto_decompress"),
+}
+
+
+class TakenOver(asyncio.CancelledError):
+    """Ends the handler of a request whose connection belongs to a link now.
+
+    aiohttp cancels the handlers of clients that have left, and answers every other end of a handler.
+    """
+
+
+def take_over(request: web.Request) -> asyncio.Transport:
+    """Take a request's connection from aiohttp; raise `TakenOver` when the client has left already.
+
+    The caller makes a link of it at once, without awaiting anything, and ends its handler with `TakenOver`.
+    """
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        raise TakenOver
+    request.protocol.transport = None  # connection_lost would close it
+    request.protocol.connection_lost(None)
+    return transport
+
+
+def give_to(link: StreamLink, transport: asyncio.Transport) -> None:
+    """Make a link the protocol of a transport: it gets the bytes that arrive."""
+    transport.set_protocol(link)
+    if not transport.is_reading():
+        transport.resume_reading()
+
+
+def head(status: int, headers: Mapping[str, str]) -> bytes:
+    """Render the head of an answer that aiohttp does not write."""
+    lines = [f"HTTP/1.1 {status} {_STATUS[status]}", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, f"Date: {formatdate(usegmt=True)}", "Server: stream-relay", "", ""]).encode("latin-1")
+
+
+def check_aiohttp(library: Any = web, version: str = aiohttp.__version__) -> None:
+    """Check that aiohttp has the parts that connections are taken over with.
+
+    Raises:
+        StartError: It lacks some; the text names them, the installed version and the range that is tested.
+    """
+    if missing := list(_missing(library)):
+        raise StartError(
+            f"aiohttp {version} lacks {', '.join(missing)}, which connections are taken over with; "
+            f"install aiohttp {_tested_range()}, which this relay is tested with"
+        )
+
+
+def _missing(library: Any) -> Iterator[str]:
+    for kind, names in _PARTS.items():
+        found = getattr(library, kind, None)
+        yield from (f"{kind}.{name}" for name in names if not hasattr(found, name))
+    for kind, names in _PARAMETERS.items():
+        found = getattr(library, kind, None)
+        parameters = () if found is None else inspect.signature(found).parameters
+        yield from (f"{kind}({name})" for name in names if name not in parameters)
+
+
+def _tested_range() -> str:
+    """The range of the package's own requirement, such as ``<4,>=3.13``."""
+    found = [re.fullmatch(r"aiohttp\s*([^;]*[^;\s]).*", each) for each in requires("stream-relay") or ()]
+    return next(match[1] for match in found if match is not None)
