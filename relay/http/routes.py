@@ -1,4 +1,7 @@
-"""The HTTP paths: what each reads from a request, and whom it hands it to. No decisions of its own."""
+"""The HTTP paths of links and tokens: what each reads from a request, and which link it makes.
+
+Owns the order of a request: credential, parameters, permit, hand-over, link. Makes no decisions of its own.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +40,7 @@ SSE_PARAMETERS: Final = (*WS_PARAMETERS, "api_key", "lastEventId")
 
 
 class Routes:
-    """The handlers of everything a client can ask for, on one registry."""
+    """The handlers of streams and tokens, on one registry."""
 
     def __init__(self, registry: LinkRegistry, history: History, catalogue: Catalogue) -> None:
         self._registry = registry
@@ -79,7 +82,7 @@ class Routes:
         give_to(link, transport)
         transport.write(head(101, handshake.headers))
         if refusal is not None:
-            # A browser sees no status of a failed handshake, so it is let in to be told when to come back.
+            # A browser sees no status of a failed handshake: the handshake succeeds, and the close frame has the delay.
             self._registry.ender.refuse(link, refusal)
             raise TakenOver
         session = self._session(grant, link, "websocket")
@@ -105,13 +108,13 @@ class Routes:
         give_to(link, transport)
         headers = sse.HEADERS | cors_headers(request) | ({"Transfer-Encoding": "chunked"} if chunked else {})
         transport.write(head(200, headers))
-        # Something at once, so that proxies pass the headers on.
+        # Proxies pass the headers on with the first bytes of the body.
         link.write(sse.retry_line(self._registry.settings.retry_ms) + SSE_COMMENT)
         self._session(grant, link, "sse").start(subscription, start)
         raise TakenOver
 
     async def _take_permit(self, protocol: LinkProtocol) -> Unavailable | None:
-        """Take a place for a link; return why there is none."""
+        """Take a permit for a link; return the refusal when there is none."""
         try:
             await self._registry.take_permit(protocol)
         except Unavailable as refusal:
@@ -120,7 +123,7 @@ class Routes:
 
     @contextmanager
     def _handing_over(self, protocol: LinkProtocol, refusal: Unavailable | None) -> Iterator[None]:
-        """Give the place back when the client leaves before its link is made."""
+        """Give the permit back when the client leaves before its link is made."""
         try:
             yield
         except BaseException:
@@ -134,18 +137,18 @@ class Routes:
         return session
 
     async def _is_over(self, subscription: Subscription, start: Start) -> bool:
-        """Whether a stream that is asked for again has ended: an EventSource cannot know, and comes back."""
+        """Whether a stream has reached its end before: an EventSource cannot know that, and reconnects."""
         try:
             return await is_over(
                 self._history, Query(subscription, limit=1, after=start.after, until_ms=start.until_ms)
             )
         except LogError:
-            return False  # the stream itself waits for the log; an error would end an EventSource for good
+            return False  # the stream itself waits for the log; after an error an EventSource would not reconnect
 
     def _admit(
         self, request: web.Request, found: Presented | None, parameters: tuple[str, ...]
     ) -> tuple[Grant, Subscription, dict[str, str]]:
-        """Check who asks and for what, before anything is allocated for it; return the parameters, too."""
+        """Check the credential and the request before anything is allocated; return the query parameters, too."""
         presented = required(found, request.query, tokens=True)
         grant = self._registry.admission.grant(presented, origin=request.headers.get("Origin"))
         names = parameters if request.match_info else ("games", *parameters)

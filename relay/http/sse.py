@@ -1,7 +1,7 @@
 """Rounds over Server-Sent Events: ``GET /sse/{game}``, ``/sse/type/{type}``, ``/sse``.
 
-Owns the SSE side of the contract: first bytes, comments, how a stream ends so that an EventSource comes back. Written
-straight to the transport, since one block is shared by all links: docs/adr/0010-links-leave-aiohttp.md
+Owns the SSE side of the contract: first bytes, comments, and an end after which an EventSource reconnects. Blocks are
+written straight to the transport, since all links share them: docs/adr/0010-links-leave-aiohttp.md
 """
 
 import asyncio
@@ -33,10 +33,10 @@ class SseLink(StreamLink):
         self._chunked = chunked
 
     def data_received(self, data: bytes) -> None:
-        """A client has nothing more to say on an event stream."""
+        """Ignore what a client sends on an event stream."""
 
     def write(self, block: bytes) -> None:
-        """Write a block that is for this client alone."""
+        """Write a block for this client alone."""
         self.transport.write(chunk(block) if self._chunked else block)
 
     def send_event(self, event: Mapping[str, object]) -> None:
@@ -45,7 +45,7 @@ class SseLink(StreamLink):
     def heartbeat(self) -> bool:
         if not self.transport.get_write_buffer_size():
             self.write(SSE_COMMENT)
-        return True  # SSE has no answer; a dead peer is found by TCP_USER_TIMEOUT
+        return True  # SSE has no answers; TCP_USER_TIMEOUT finds a dead peer
 
     def write_disconnect(self, disconnect: Disconnect) -> None:
         if disconnect.reason is CloseReason.COMPLETED:
@@ -59,7 +59,7 @@ class SseLink(StreamLink):
 
 
 def refusal(retry_ms: int) -> web.Response:
-    """Answer 200, ``retry`` and the end: the only way to send an EventSource away for a while."""
+    """Answer 200, ``retry`` and the end: the only answer after which an EventSource waits and reconnects."""
     headers = {name: value for name, value in HEADERS.items() if name != "Connection"}
     response = web.Response(body=retry_line(retry_ms), headers=headers)
     response.force_close()
@@ -67,12 +67,12 @@ def refusal(retry_ms: int) -> web.Response:
 
 
 def nothing_left() -> web.Response:
-    """Answer 204, after which an EventSource stays away for good (HTML standard, section 9.2.3)."""
+    """Answer 204, after which an EventSource does not reconnect (HTML standard, section 9.2.3)."""
     return web.Response(status=204, headers={"Cache-Control": "no-store"})
 
 
 def retry_line(retry_ms: int) -> bytes:
-    """Tell an EventSource how long to wait before it reconnects. Any error status would end it for good."""
+    """Render how long an EventSource waits before it reconnects. After an error status it would not reconnect."""
     return b"retry: %d\n\n" % retry_ms
 
 

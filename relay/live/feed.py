@@ -1,7 +1,8 @@
-"""Follow the log live and hand it to the hub: every round, once, in order, through lost messages and NATS restarts.
+"""Follow the log and publish it to the hub: every round, once, in order, through lost messages and NATS restarts.
 
-Owns the live subscription and its repair from the log. Follows only while somebody listens, so that an idle relay,
-whose CPU some platforms take away, is nobody's slow consumer. Why republish: docs/adr/0002-republish-for-live.md
+Owns the live subscription and its repair from the log. Follows the log only while there are listeners: an idle relay,
+whose CPU some platforms take away, would be a slow consumer. Does not know links. Why republish:
+docs/adr/0002-republish-for-live.md
 """
 
 import asyncio
@@ -36,17 +37,17 @@ log = structlog.get_logger()
 _PARK_LIMIT: Final = 10_000
 _PAGE: Final = 1000
 _POLL_S: Final = 5.0
-"""How often the log's tail is compared with ours: finds a lost message that no later one would reveal."""
+"""How often the log's tail is compared with ours: finds a lost message that has no later one."""
 _LINGER_S: Final = 5.0
 """How long the feed outlives its last listener, so that a reconnect does not start it again."""
 _SURE_S: Final = 3.0
-"""How long the leader of a replicated log has to say that it is shorter than it was: a new one may still be reading."""
+"""How long a replicated log has to stay shorter than it was: a new leader may still be reading its tail."""
 _AGAIN_S: Final = 0.25
 _PAUSE_S: Final = (0.5, 5.0)
 
 
 class Feed:
-    """The one reader of the live log in this process. Works while `run` does, which gives it its connection."""
+    """The one reader of the live log in this process. Works while `run` does, which connects it."""
 
     def __init__(self, settings: LogSettings, hub: Hub, reader: LogReader) -> None:
         self._settings = settings
@@ -62,17 +63,17 @@ class Feed:
         self._stopping: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._newest_live = 0
-        self._unheard = 0  # newest that came while nothing could be done with it
-        self._suspected_resets = 0  # times that the log may have been made anew, or have lost its tail
-        self._verified_resets = 0  # so many of them were looked into
+        self._unheard = 0  # newest sequence that came before the sequencer was made
+        self._suspected_resets = 0  # times that the log may have been rebuilt or lost its tail
+        self._verified_resets = 0  # how many of them were checked
         self.repaired = 0
         """Rounds that the live subscription missed and the log supplied."""
 
     async def listen(self) -> None:
-        """Follow the log until as many `unlisten` have come. From here on, the hub gets every round.
+        """Follow the log until `unlisten` was called as often. From now on, the hub gets every round.
 
         Raises:
-            LogUnavailable: The log cannot be followed now; nothing has to be undone.
+            LogUnavailable: The log cannot be followed now; `unlisten` must not be called.
         """
         self._listeners += 1
         try:
@@ -85,14 +86,14 @@ class Feed:
             raise
 
     def unlisten(self) -> None:
-        """Need the log no longer. It is followed a little further, so that a reconnect does not start it again."""
+        """Undo one `listen`. The feed stops a few seconds after the last, so that a reconnect does not restart it."""
         self._listeners -= 1
         if self._listeners == 0:
             self._stop_later()
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
-        """Follow the log for as long as the block runs; raise as `listen` does."""
+        """Follow the log while the block runs; raise as `listen` does."""
         await self.listen()
         try:
             yield
@@ -105,11 +106,11 @@ class Feed:
         return self._nc is not None and self._nc.is_connected
 
     async def reached(self) -> None:
-        """Wait until the log has been reached for the first time."""
+        """Wait until the log is connected for the first time."""
         await self._reached.wait()
 
     async def run(self) -> None:
-        """Connect to the log, waiting for it as long as it takes; then repair holes as they appear. Until cancelled.
+        """Connect to the log, however long that takes, and repair holes as they appear. Runs until cancelled.
 
         Raises:
             LogError: The log is there but cannot be used as configured (never `LogUnavailable`).
@@ -175,7 +176,7 @@ class Feed:
             await self._unsubscribe()
             raise
         sequencer = self._begin(info, head=info.last, newest=newest)
-        if self._unheard > info.last:  # stored since the tail was noted: the log has it
+        if self._unheard > info.last:  # stored after the tail was read: read it from the log
             sequencer.on_sign(self._unheard)
             self._wake.set()
         log.info("feed_started", epoch=info.epoch, head=info.last)
@@ -203,11 +204,11 @@ class Feed:
 
     @property
     def _is_doubtful(self) -> bool:
-        """Whether what comes may be of another log than what came: nothing is handed on before that is known."""
+        """Whether new rounds may be of another log than earlier ones. They are published once that is checked."""
         return self._suspected_resets > self._verified_resets
 
     async def _on_disconnected(self) -> None:
-        self._suspected_resets += 1  # already here: rounds may come before it is said that the connection is back
+        self._suspected_resets += 1  # not only on reconnect: rounds may come before that is reported
 
     async def _on_reconnected(self) -> None:
         self._suspected_resets += 1
@@ -220,7 +221,7 @@ class Feed:
             return
         before = self._newest_live
         for entry in entries:
-            if entry.sequence <= max(before, 1):  # a new log counts from 1 again, a cut one from its end
+            if entry.sequence <= max(before, 1):  # a rebuilt log counts from 1, a truncated one from its end
                 self._suspected_resets += 1
             before = entry.sequence
         self._newest_live = newest
@@ -242,7 +243,7 @@ class Feed:
         self._hub.first = tail + 1 if first is None else first
         while sequencer.head < tail and self._sequencer is sequencer:
             page = await self._reader.page_up_to(tail, sequencer.head + 1, limit=_PAGE)
-            # An empty page below the tail: those rounds are gone, purged since.
+            # An empty page below the tail: those rounds have been purged.
             covered_to = page.entries[-1].sequence if page.entries else tail
             ready = sequencer.on_read(page.entries, covered_to=covered_to)
             if ready:
@@ -280,21 +281,21 @@ class Feed:
         return True
 
     async def _end_of_ours(self, last: int) -> int:
-        """Return up to where the log is what we know it to be: `last`, its end, or where other rounds follow by now."""
+        """Return up to which sequence the log has the rounds that we know: `last`, its end, or where others follow."""
         ours = [item for item in self._hub.ring.items() if item.sequence <= last]
         low, high = -1, len(ours) - 1
-        if high < 0 or await self._is_still(ours[high]):
+        if high < 0 or await self._still_holds(ours[high]):
             return last
         while high - low > 1:
             middle = (low + high) // 2
-            if await self._is_still(ours[middle]):
+            if await self._still_holds(ours[middle]):
                 low = middle
             else:
                 high = middle
         return ours[0].sequence - 1 if low < 0 else ours[low].sequence
 
-    async def _is_still(self, item: Item) -> bool:
-        """Whether the log has this round in its place, or nothing any more."""
+    async def _still_holds(self, item: Item) -> bool:
+        """Whether the log holds this round at its sequence, or none there."""
         entry = await self._reader.next_of_leader(item.sequence)
         return entry is None or entry.sequence != item.sequence or entry == (item.sequence, item.game, item.data)
 

@@ -49,11 +49,11 @@ Write = Callable[[str, Sequence[LogEntry]], list[bytes]]
 class BulkReplay:
     """One call's way through the past: `locate`, then `batches`."""
 
-    def __init__(self, history: History, link: RpcLink, subscription: Subscription, write: Write) -> None:
+    def __init__(self, history: History, link: RpcLink, want: Subscription, write: Write) -> None:
         self._history = history
         self._hub = history.hub
         self._link = link
-        self._subscription = subscription
+        self._want = want
         self._write = write
         self._generation = self._hub.generation
         self._pages = HeldPages(history)
@@ -90,7 +90,7 @@ class BulkReplay:
                     if stretch is None:
                         continue
                     if self._limit == READ_AT_ONCE and stretch.covered_to < self._head:
-                        self._pages.read_ahead(stretch.covered_to, self._subscription.games, limit=READ_AT_ONCE)
+                        self._pages.read_ahead(stretch.covered_to, self._want.games, limit=READ_AT_ONCE)
                     for at in range(0, len(stretch.entries), _SLICE):
                         batch, cursor = await self._batch(stretch, at)
                         # A goodbye named the cursor before this batch; and a log that is gone has no cursors any more.
@@ -121,12 +121,12 @@ class BulkReplay:
         """Make a batch of a stretch's entries from `at` on, when it is this replay's turn; return it and its cursor."""
         entries = stretch.entries[at : at + _SLICE]
         async with self._history.turn:
-            batch = _written(stretch.epoch, entries, self._subscription, self._head, self._write)
+            batch = _written(stretch.epoch, entries, self._want, self._head, self._write)
             await asyncio.sleep(0)  # the next in line goes on when the loop has turned
         return batch, entries[-1].sequence
 
     def _let_go(self, held: AsyncExitStack, stretch: Stretch) -> None:
-        """Hold nothing for a client that does not take what it was sent: others wait for it. It is read again then."""
+        """Hold nothing for a client that does not take what it was sent: others want to. It is read again then."""
         self._limit = FEW
         stretch.entries.clear()
         self._pages.drop()
@@ -147,7 +147,7 @@ class BulkReplay:
                 self._begin_anew()
                 continue
             try:
-                page = self._pages.page(self._position, self._subscription.games, limit=self._limit)
+                page = self._pages.page(self._position, self._want.games, limit=self._limit)
                 stretch = await held.enter_async_context(page)
                 if stretch.gap is not None and self._misses:
                     # All up to the head at once is hardly old age: the log may be another one, and not noticed yet.
@@ -199,17 +199,15 @@ class BulkReplay:
         return Cursor(self._generation.epoch, self._position)
 
 
-def _written(
-    epoch: str, entries: Sequence[LogEntry], subscription: Subscription, head: int, write: Write
-) -> list[bytes]:
-    games = subscription.games
+def _written(epoch: str, entries: Sequence[LogEntry], want: Subscription, head: int, write: Write) -> list[bytes]:
+    games = want.games
     wanted = [entry for entry in entries if entry.sequence <= head and entry.game in games]
-    if subscription.filter.is_empty:
+    if want.filter.is_empty:
         try:  # the usual case, at half the cost
             return write(epoch, wanted)
         except InvalidRound:
             pass  # somebody else wrote to a round's subject; its item says so in the log
-    return write(epoch, [entry for entry in wanted if _matches(Item(epoch, entry), subscription.filter)])
+    return write(epoch, [entry for entry in wanted if _matches(Item(epoch, entry), want.filter)])
 
 
 def _matches(item: Item, filter_: Filter) -> bool:

@@ -1,6 +1,7 @@
 """Links of the gRPC service as the hub sees them: events become metadata, an end becomes a status.
 
-`GrpcLink` hands messages to its handler through a sink. Links of the HTTP proxy are in `relay.rpc.connect.link`.
+Owns what the streams of gRPC and of the HTTP proxy have in common, and `GrpcLink`, which hands messages to its handler
+through a sink. Does not know calls. Links of the HTTP proxy are in `relay.rpc.connect.link`.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from relay.rpc.wire import Messages, ProtobufRound
 
 
 class RpcLink(Link):
-    """A stream of the service. Told of the history's state through metadata, of lost rounds by a message or the end."""
+    """A stream of the service. Metadata has the state of its history; a message or the end tells of lost rounds."""
 
     __slots__ = ("_allow_gap", "_hub", "_over", "hello", "lost")
 
@@ -35,7 +36,7 @@ class RpcLink(Link):
     ) -> None:
         super().__init__(sink, form, ender, max_age_s=max_age_s, drain=drain)
         self.hello: asyncio.Future[Mapping[str, object]] = asyncio.get_running_loop().create_future()
-        """What the client is told before the first round; empty when the stream ended before."""
+        """The hello event, which the client gets as metadata; empty when the stream ended before."""
         self.lost: Mapping[str, object] | None = None
         """The gap that ended the stream."""
         self._hub = hub
@@ -43,11 +44,11 @@ class RpcLink(Link):
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def begun(self, start: Start) -> Metadata:
-        """Return what the client is told before the first round: how whole its answer is, or where it begins.
+        """Return the metadata before the first round: whether rounds are missing, or the cursor of a live stream.
 
-        For a stream that is live at once, this is called in the turn in which it became so.
+        For a stream that is live at once, call this in the loop turn of its start.
         """
-        if start.is_live:  # it has a cursor before it has a round, should it end before one matches
+        if start.is_live:  # the client then has a cursor when the stream ends before a round matches
             return (("head-cursor", str(self._hub.head)),)
         return metadata_of(await self.hello) if start.receives_events else ()
 
@@ -65,7 +66,7 @@ class RpcLink(Link):
             self.end(CloseReason.GAP)
 
     def write_gap(self, event: Mapping[str, object]) -> None:
-        """Write the message that stands for lost rounds."""
+        """Write the message about lost rounds."""
         raise AssertionError("only of links that allow gaps")
 
     def write_disconnect(self, disconnect: Disconnect) -> None:
@@ -87,14 +88,14 @@ class RpcLink(Link):
 
 
 class GrpcLink(RpcLink):
-    """A stream over HTTP/2. Its handler takes messages out of `sink` and, when that ends, tells `ended` as a status."""
+    """A stream over HTTP/2. Its handler takes messages out of `sink`; when that ends, it sends `ending` as a status."""
 
     __slots__ = ("sink",)
 
     def __init__(
         self, hub: Hub, cut: Callable[[], object], ender: LinkEnder, *, max_age_s: float, allow_gap: bool = False
     ) -> None:
-        """`cut` ends the call at once, whatever still waits for the client."""
+        """`cut` ends the call at once, and drops unsent messages."""
         self.sink = MessageSink(cut)
         form, drain = ProtobufRound(), self.sink.drained
         super().__init__(hub, self.sink, form, ender, max_age_s=max_age_s, drain=drain, allow_gap=allow_gap)
@@ -110,5 +111,5 @@ class GrpcLink(RpcLink):
     @property
     def ending(self) -> Ending | None:
         if self.ended is not None and self.sink.is_cut and self.sink.has_lost:
-            return ending_of_goodbye(replace(self.ended, cursor=None))  # the cursor is behind what never got through
+            return ending_of_goodbye(replace(self.ended, cursor=None))  # the cursor is after messages that were dropped
         return super().ending

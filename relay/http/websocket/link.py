@@ -1,7 +1,7 @@
 """Rounds over WebSocket: ``GET /ws/{game}``, ``/ws/type/{type}``, ``/ws``.
 
-Owns the WebSocket side of the contract: frames, client messages, pings, close codes. Rounds themselves are written
-by the hub as prepared frames straight to the transport. The handshake is in `handshake`, reading in `frames`.
+Owns the WebSocket side of the contract: client messages, pings, close codes. The hub writes rounds as prepared frames
+straight to the transport. Does not know the handshake (`handshake`), nor how frames are read (`frames`).
 """
 
 import asyncio
@@ -30,10 +30,10 @@ CLOSE_CODES: Final = {
     CloseReason.FAILED: 1011,
     CloseReason.UNRESPONSIVE: 1011,
 }
-"""What a link that we end is closed with; what a client breaks has codes of its own, in `frames`."""
+"""The close code of each end. Frames that break the protocol have codes of their own, in `frames`."""
 
 _MESSAGES_PER_HEARTBEAT: Final = 100
-"""Client messages and pings allowed between two heartbeats; more is no use and costs others."""
+"""Client messages and pings allowed between two heartbeats. More would slow other clients down."""
 _UNANSWERED_PINGS: Final = 2
 _CLOSE_REASON_BYTES: Final = 123
 
@@ -62,16 +62,16 @@ class WebSocketLink(StreamLink):
         Args:
             transport: The connection.
             ender: Ends the link.
-            window_bits: Of the compression that was agreed on; 0: none.
+            window_bits: Window size of the negotiated compression; 0: none.
             message_bytes: The largest message that the client may send.
             max_age_s: How old the link may get, in seconds.
         """
         super().__init__(transport, _form(window_bits), ender, max_age_s=max_age_s)
         self.on_message: Callable[[ClientMessage], None] | None = None
-        """Does what the client asks; raises `BadMessage` for what it may not ask."""
+        """Does what a message asks; raises `BadMessage` when that is not allowed."""
         self._frames = FrameReader(max_size=message_bytes, deflate=bool(window_bits))
-        self._fault: tuple[int, str] | None = None  # code and sentence of what the client did wrong
-        self._close_frame = b""  # of the client's
+        self._fault: tuple[int, str] | None = None  # code and sentence of the client's error
+        self._close_frame = b""  # payload of the client's close frame
         self._messages = 0
         self._unanswered = 0
 
@@ -80,7 +80,7 @@ class WebSocketLink(StreamLink):
         if self._unanswered >= _UNANSWERED_PINGS:
             return False
         if self.transport.get_write_buffer_size():
-            return True  # a ping would queue behind what is on its way; TCP itself finds out whether anybody reads
+            return True  # a ping would wait behind unsent bytes; TCP_USER_TIMEOUT finds a dead peer
         self._unanswered += 1
         self.transport.write(PING_FRAME)
         return True
@@ -148,7 +148,7 @@ def _read(text: bytes) -> ClientMessage:
 
 
 def _fault(text: bytes) -> str:
-    """Say what is wrong with a message that could not be read, and what is allowed; fits into a close reason."""
+    """Return what is wrong with a message that was not decoded, and what is allowed; fits into a close reason."""
     try:
         message = msgspec.json.decode(text)
     except (msgspec.MsgspecError, RecursionError):
@@ -172,7 +172,7 @@ def _form(window_bits: int) -> WebSocketText | WebSocketDeflate:
 
 
 def close_reason(facts: Mapping[str, object]) -> bytes:
-    """Render a close reason as JSON of at most 123 bytes (RFC 6455 section 5.5); a longer sentence is cut short."""
+    """Render a close reason as JSON of at most 123 bytes (RFC 6455 section 5.5); a longer sentence is truncated."""
     text = msgspec.json.encode({name: value for name, value in facts.items() if value is not None})
     if len(text) <= _CLOSE_REASON_BYTES:
         return text

@@ -1,4 +1,7 @@
-"""Links of the gRPC service over plain HTTP: prepared bytes, written to the transport as SSE does."""
+"""Links of the gRPC service over plain HTTP: prepared bytes, written straight to the transport like those of SSE.
+
+Owns when bytes may be written: after the response's headers. How they look is in `relay.rpc.connect.dialect`.
+"""
 
 import asyncio
 from collections.abc import Mapping
@@ -36,7 +39,7 @@ class ProxyLink(RpcLink):
         super().__init__(hub, HeldBack(), form, ender, max_age_s=max_age_s, drain=drain, allow_gap=allow_gap)
 
     def open(self, transport: asyncio.WriteTransport) -> None:
-        """Write what waited, and from now on at once."""
+        """Write what was held back; from now on, write at once."""
         held, self.transport = self.transport, transport
         if isinstance(held, HeldBack) and held.data:
             transport.write(bytes(held.data))
