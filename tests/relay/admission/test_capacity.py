@@ -1,4 +1,4 @@
-"""How many links fit: from the container's memory limit to what a link of each protocol takes of it."""
+"""How many links fit, from the container's memory limit and the cost of a link of each protocol."""
 
 from pathlib import Path
 from typing import Final
@@ -27,7 +27,7 @@ def of_memory(memory_mb: int, *, unsent_bytes: int = 1 * MB, grpc_tls: bool = Fa
 def test_links_grow_with_memory(
     memory_mb: int, sse: tuple[int, int], proxy: tuple[int, int], grpc: tuple[int, int]
 ) -> None:
-    """The less a link takes by its protocol, the more of them fit, up to what one process can look after."""
+    """More links of cheaper protocols fit, up to what one process can serve."""
     room = of_memory(memory_mb)
 
     assert sse[0] <= room.fit("sse") == room.fit("websocket") <= sse[1]
@@ -38,7 +38,7 @@ def test_links_grow_with_memory(
 @pytest.mark.parametrize("grpc_tls", [False, True])
 @pytest.mark.parametrize("memory_mb", [0, 64, 160, 161])
 def test_tiny_instance_still_serves(memory_mb: int, grpc_tls: bool) -> None:
-    """100 links of any protocol, however little memory there is."""
+    """100 links of any protocol fit, with any amount of memory."""
     room = of_memory(memory_mb, grpc_tls=grpc_tls)
 
     assert min(room.fit(protocol) for protocol in PROTOCOLS) == 100
@@ -46,7 +46,7 @@ def test_tiny_instance_still_serves(memory_mb: int, grpc_tls: bool) -> None:
 
 @pytest.mark.parametrize("memory_mb", [700, 1024, 3000, 4096, 6000, 1 << 20, 1 << 43])
 def test_one_process_has_its_limits(memory_mb: int) -> None:
-    """With whatever memory, no more than 50,000 links fit, of one protocol or of several."""
+    """At most 50,000 links fit, of one protocol or of several, with any amount of memory."""
     room = of_memory(memory_mb)
 
     assert 49_000 <= room.fit("sse") <= 50_000
@@ -62,7 +62,7 @@ def test_tls_of_grpc_takes_its_memory() -> None:
 
 
 def test_links_that_may_be_far_behind_take_more() -> None:
-    """The room for what waits grows with what may wait."""
+    """The memory for unsent bytes grows with their limit."""
     usual, far = of_memory(512), of_memory(512, unsent_bytes=8 * MB)
 
     assert {far.costs[protocol] - usual.costs[protocol] for protocol in PROTOCOLS} == {28 << 10}
@@ -89,7 +89,7 @@ def test_limit_is_read_where_the_container_has_it(
 
 
 def test_number_that_is_set_counts_links(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An operator's number is one of links: whatever their protocols, and whatever the memory."""
+    """An operator's setting is a number of links of any protocol, with any amount of memory."""
     _limit(monkeypatch, tmp_path, {"memory.max": f"{512 * MB}\n"})
 
     room = capacity_of(LinkSettings(max_links=70_000), grpc_tls=True)

@@ -1,4 +1,4 @@
-"""Who has a place: links of different protocols take different shares of one capacity."""
+"""Admission: links of different protocols take different shares of one capacity."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -31,8 +31,8 @@ def filled(*protocols: LinkProtocol) -> Admission:
 @pytest.mark.parametrize(
     "protocols", [["grpc"], ["sse"] * 5, ["proxy", "websocket", "sse"]], ids=lambda protocols: "+".join(protocols)
 )
-def test_mixture_that_leaves_room_for_the_dearest(protocols: Sequence[LinkProtocol]) -> None:
-    """Each takes what it costs; whoever comes next gets in, whatever the protocol."""
+def test_mixture_that_leaves_room_for_the_most_expensive(protocols: Sequence[LinkProtocol]) -> None:
+    """Each takes its cost; the next link is admitted, of any protocol."""
     for protocol in PROTOCOLS:
         gate = filled(*protocols)
         assert not gate.full
@@ -46,7 +46,7 @@ def test_mixture_that_leaves_room_for_the_dearest(protocols: Sequence[LinkProtoc
     ids=lambda protocols: "+".join(protocols),
 )
 def test_mixture_that_leaves_too_little(protocols: Sequence[LinkProtocol]) -> None:
-    """It is full when the dearest link has no room; a cheaper one is refused, too, as /readyz has said."""
+    """It is full when the most expensive link does not fit; a cheaper one is refused, too, as /readyz reports."""
     gate = filled(*protocols)
 
     assert gate.full
@@ -58,8 +58,8 @@ def test_mixture_that_leaves_too_little(protocols: Sequence[LinkProtocol]) -> No
     assert gate.links == len(protocols)
 
 
-def test_place_that_was_left_is_taken_again() -> None:
-    """By a link of another protocol, when enough of it has been left."""
+def test_capacity_that_was_given_back_is_taken_again() -> None:
+    """By a link of another protocol, when enough was given back."""
     gate = filled("proxy", "sse", "sse", "sse")
     gate.leave("sse")
     gate.enter("grpc")
@@ -71,8 +71,8 @@ def test_place_that_was_left_is_taken_again() -> None:
     assert not gate.full
 
 
-def test_links_that_fit_are_reckoned_from_those_that_are_here() -> None:
-    """So that links by links that fit is the share that is taken: 6 of 10 here."""
+def test_links_that_fit_are_estimated_from_the_open_ones() -> None:
+    """So that open links divided by links that fit is the share that is taken: 6 of 10 here."""
     assert filled().max_links == 2
     assert filled("sse", "sse").max_links == 10
     assert filled("grpc").max_links == 2
@@ -81,7 +81,7 @@ def test_links_that_fit_are_reckoned_from_those_that_are_here() -> None:
 
 
 def test_number_of_links_that_is_set_is_the_number_that_fits() -> None:
-    """Whatever their protocols; the last of them gets in."""
+    """Of any protocol; the last of them is admitted."""
     gate = admission(Capacity.of_links(2))
     seen = []
     for protocol in ("grpc", "sse"):
@@ -93,8 +93,8 @@ def test_number_of_links_that_is_set_is_the_number_that_fits() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(PROTOCOLS), st.booleans())))
-def test_whoever_comes_and_goes_memory_is_not_exceeded(moves: list[tuple[LinkProtocol, bool]]) -> None:
-    """What all take together never passes the capacity, and an empty instance has all of it."""
+def test_capacity_is_not_exceeded_by_links_that_come_and_go(moves: list[tuple[LinkProtocol, bool]]) -> None:
+    """All links together never take more than the capacity, and an empty instance has all of it."""
     gate = admission()
     here: list[LinkProtocol] = []
     for protocol, comes in moves:

@@ -1,4 +1,4 @@
-"""The limit of open files: a relay raises what it may, and starts whatever it is."""
+"""The limit of open files: a relay raises it as far as allowed, and starts with any limit."""
 
 import resource
 from contextlib import AsyncExitStack
@@ -45,10 +45,10 @@ def limits_after(monkeypatch: pytest.MonkeyPatch, system: System, *, links: int)
     [
         (1024, 4096, 1 << 20, 1500),  # as far as the links need, not to the hard limit
         (1024, INFINITY, 1 << 20, 1500),
-        (1024, INFINITY, 1200, 1200),  # macOS: refused above a bound that nobody tells
+        (1024, INFINITY, 1200, 1200),  # macOS: refused above an unknown bound
         (1024, 1200, 1 << 20, 1200),
         (1024, 1024, 1024, 1024),
-        (1024, 4096, 0, 1024),  # a sandbox that refuses whatever it is asked
+        (1024, 4096, 0, 1024),  # a sandbox that refuses every change
         (2000, 4096, 1 << 20, 2000),
         (INFINITY, INFINITY, 0, INFINITY),
     ],
@@ -56,13 +56,13 @@ def limits_after(monkeypatch: pytest.MonkeyPatch, system: System, *, links: int)
 def test_soft_limit_rises_as_far_as_links_need(
     monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, bound: int, expected: int
 ) -> None:
-    """It is never lowered, the hard one stays as it is, and what a system refuses stops nothing."""
+    """It is never lowered, the hard limit does not change, and a refusal of the system is no error."""
     assert limits_after(monkeypatch, System(soft, hard, bound=bound), links=1000) == (expected, hard)
 
 
 @pytest.mark.parametrize(("hard", "told"), [(1499, ["open_files_limit"]), (1500, [])])
-def test_limit_that_is_too_low_is_told_once(monkeypatch: pytest.MonkeyPatch, hard: int, told: list[str]) -> None:
-    """At level info, with what it is and should be; there are none but the operator to mend it."""
+def test_limit_that_is_too_low_is_logged_once(monkeypatch: pytest.MonkeyPatch, hard: int, told: list[str]) -> None:
+    """At level info, with the limit and the number needed: only the operator can raise it."""
     with capture_logs() as logs:
         limits_after(monkeypatch, System(64, hard, bound=1 << 20), links=1000)
 
@@ -74,7 +74,7 @@ def test_limit_that_is_too_low_is_told_once(monkeypatch: pytest.MonkeyPatch, har
 
 @pytest.mark.service
 async def test_relay_takes_more_links_than_its_soft_limit(nats: NatsServer, client: aiohttp.ClientSession) -> None:
-    """100 of them where 64 files may be open, for all that a process gets by default."""
+    """100 links under a soft limit of 64 files."""
     async with serving(nats.url, ulimit="-S -n 64", RELAY_LINKS_MAX_LINKS="200") as relay, AsyncExitStack() as stack:
         for _ in range(100):
             link = await stack.enter_async_context(connection(relay.url))
@@ -86,7 +86,7 @@ async def test_relay_takes_more_links_than_its_soft_limit(nats: NatsServer, clie
 
 @pytest.mark.service
 async def test_relay_starts_under_a_hard_limit_that_is_too_low(nats: NatsServer) -> None:
-    """It serves as many as it can, and says what to set."""
+    """It serves as many as it can, and logs what to set."""
     async with serving(nats.url, ulimit="-n 64", RELAY_LINKS_MAX_LINKS="200") as relay:
         pass
     [line] = [line for line in relay.printed if "open_files_limit" in line]

@@ -1,4 +1,4 @@
-"""What a request asks for, and what it is told when there is no such thing."""
+"""What a request asks for, and the errors when there is no such thing."""
 
 import pytest
 
@@ -24,7 +24,7 @@ NONE: dict[str, str] = {}
     ],
 )
 def test_games_by_name_type_list_or_all(path: dict[str, str], query: dict[str, str], games: set[str]) -> None:
-    """Each way to ask, for a credential that covers everything."""
+    """Each way to ask, with a credential that covers all games."""
     assert requested(CATALOGUE, None, path, query) == Subscription(frozenset(games), Filter())
 
 
@@ -40,7 +40,7 @@ def test_games_by_name_type_list_or_all(path: dict[str, str], query: dict[str, s
 def test_all_of_a_kind_means_all_that_the_credential_covers(
     path: dict[str, str], query: dict[str, str], games: set[str]
 ) -> None:
-    """Asking for a type is not refused because some of it is another's."""
+    """A request for a type is not refused when some of its games are not covered."""
     assert requested(CATALOGUE, frozenset({"crash", "double"}), path, query).games == games
 
 
@@ -49,12 +49,12 @@ def test_all_of_a_kind_means_all_that_the_credential_covers(
     [({"game": "dice"}, {}), ({}, {"games": "crash,dice"}), ({"type": "slots"}, {})],
 )
 def test_named_game_that_is_not_covered_is_refused(path: dict[str, str], query: dict[str, str]) -> None:
-    """A client that names a game must not be left waiting for it."""
+    """A client that names a game would wait for it in vain."""
     with pytest.raises(NotAllowed):
         requested(CATALOGUE, frozenset({"crash"}), path, query)
 
 
-def test_credential_for_games_that_are_no_more_covers_nothing() -> None:
+def test_credential_for_removed_games_covers_nothing() -> None:
     """An operator took the game out of the catalogue after the key was made."""
     with pytest.raises(NotAllowed):
         requested(CATALOGUE, frozenset({"gone"}), NONE, NONE)
@@ -74,7 +74,7 @@ def test_game_that_is_unknown_is_unknown_even_when_not_covered() -> None:
 
 @pytest.mark.parametrize("slug", ["", " ", ".", "*", ">", "Crash", "crash ", "crash.dice", "\0", "é", "x" * 10_000])
 def test_hostile_slug_is_no_game(slug: str) -> None:
-    """It is looked up in the catalogue, never put together with anything; the answer stays short."""
+    """It is only looked up in the catalogue, and the answer is short."""
     with pytest.raises((UnknownGame, BadRequest)) as raised:
         named_games(CATALOGUE, None, [slug])
 
@@ -82,20 +82,20 @@ def test_hostile_slug_is_no_game(slug: str) -> None:
 
 
 def test_unknown_type_lists_the_types() -> None:
-    """And a game's name is no type."""
+    """A game's name is no type."""
     with pytest.raises(UnknownType, match="'crash'; known types: color, multiplier, slots, trending"):
         requested(CATALOGUE, None, {"type": "crash"}, NONE)
 
 
 @pytest.mark.parametrize("games", ["", ",", "crash,", ",crash", "crash,,dice", " "])
 def test_empty_name_in_the_list_is_malformed(games: str) -> None:
-    """A list that a program put together wrongly must not pass as a shorter one, or as all."""
+    """A list with an error must not be read as a shorter one, or as all games."""
     with pytest.raises(BadRequest, match="empty name"):
         requested(CATALOGUE, None, NONE, {"games": games})
 
 
-def test_filter_is_part_of_what_is_wanted() -> None:
-    """Equal wishes are one key, so that their links share bytes."""
+def test_filter_is_part_of_the_subscription() -> None:
+    """Equal subscriptions are one key, so that their links share bytes."""
     query = {"min_point": "2.0", "colors": "red,black"}
     one, other = (
         requested(CATALOGUE, None, NONE, query),

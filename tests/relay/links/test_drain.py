@@ -1,4 +1,4 @@
-"""``stream-relay serve`` on its way out: what its clients, its platform and its operator see."""
+"""``stream-relay serve`` while it drains: what its clients, its platform and its operator see."""
 
 import asyncio
 import signal
@@ -29,7 +29,7 @@ WebSocket = aiohttp.ClientWebSocketResponse
 
 @pytest.fixture
 async def many() -> AsyncIterator[aiohttp.ClientSession]:
-    """A client that opens as many connections as it is asked to."""
+    """A client without a limit of connections."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         yield session
 
@@ -52,7 +52,7 @@ async def links(
         yield sockets, streams
 
 
-async def goodbye_of(ws: WebSocket) -> tuple[float, int, dict[str, Any]]:
+async def disconnect_of(ws: WebSocket) -> tuple[float, int, dict[str, Any]]:
     """Wait for the close frame; return when it came, its code and its reason."""
     while (message := await ws.receive(DEADLINE_S)).type is not aiohttp.WSMsgType.CLOSE:
         assert message.type is aiohttp.WSMsgType.TEXT
@@ -60,17 +60,17 @@ async def goodbye_of(ws: WebSocket) -> tuple[float, int, dict[str, Any]]:
 
 
 async def end_of(events: EventStream) -> tuple[float, list[str]]:
-    """Wait for the end of a stream, which must be a proper one; return when it came, and its last block's lines."""
+    """Wait for the regular end of a stream; return when it came, and its last block's lines."""
     last: list[str] = []
     while (block := await events.block_or_end()) is not None:
         last = [f"{name}: {value}" for name, value in block.fields]
     return time.monotonic(), last
 
 
-async def test_sigterm_sends_every_client_away_within_the_grace(
+async def test_sigterm_ends_every_link_within_the_grace(
     nats: NatsServer, publish: Publish, many: aiohttp.ClientSession
 ) -> None:
-    """Not ready at once; each link is told why, when to come back and from where, at a time of its own; then exit 0."""
+    """Not ready at once; each link gets a reason, a delay and its cursor, at a time of its own; then exit 0."""
     async with serving(nats.url, settings=GRACE) as relay, links(many, relay) as (sockets, streams):
         [sequence] = await publish("crash", 1)
         cursors = {msgspec.json.decode(await ws.receive_str(timeout=DEADLINE_S))["cursor"] for ws in sockets}
@@ -80,8 +80,8 @@ async def test_sigterm_sends_every_client_away_within_the_grace(
         relay.signal(signal.SIGTERM)
         await relay.logged("drain_started")
         readiness = asyncio.create_task(reason_of(many, relay.url))
-        goodbyes, ends = await asyncio.gather(
-            asyncio.gather(*(goodbye_of(ws) for ws in sockets)),
+        disconnects, ends = await asyncio.gather(
+            asyncio.gather(*(disconnect_of(ws) for ws in sockets)),
             asyncio.gather(*(end_of(events) for events in streams)),
         )
         code = await relay.exit_code()
@@ -90,14 +90,16 @@ async def test_sigterm_sends_every_client_away_within_the_grace(
     [cursor] = cursors
     assert cursor.endswith(f"-{sequence}")
     assert await readiness == "draining"
-    assert {(code, reason["reason"], reason["cursor"]) for _, code, reason in goodbyes} == {(1012, "draining", cursor)}
-    delays = [reason["retry_ms"] for _, _, reason in goodbyes] + [
+    assert {(code, reason["reason"], reason["cursor"]) for _, code, reason in disconnects} == {
+        (1012, "draining", cursor)
+    }
+    delays = [reason["retry_ms"] for _, _, reason in disconnects] + [
         int(last[0].removeprefix("retry: ")) for _, last in ends
     ]
     assert all(0 <= delay <= 300 for delay in delays)
     assert len(set(delays)) > LINKS / 2
     assert (code, took_s < GRACE_S) == (0, True), took_s
-    for times in ([at - began for at, *_ in goodbyes], [at - began for at, _ in ends]):
+    for times in ([at - began for at, *_ in disconnects], [at - began for at, _ in ends]):
         assert min(times) < SPREAD_S / 3, "begins at once"
         assert max(times) > SPREAD_S / 2, "and takes its time"
 
@@ -118,7 +120,7 @@ async def test_new_clients_during_a_drain(nats: NatsServer, many: aiohttp.Client
             relay.signal(signal.SIGTERM)
             await relay.logged("drain_started")
             async with many.ws_connect(f"{relay.url}/ws/crash", headers=headers) as ws:
-                _, code, reason = await goodbye_of(ws)
+                _, code, reason = await disconnect_of(ws)
             async with many.get(f"{relay.url}/sse/crash", headers=headers) as response:
                 text = await response.text()
 
@@ -128,7 +130,7 @@ async def test_new_clients_during_a_drain(nats: NatsServer, many: aiohttp.Client
 
 
 async def test_second_signal_ends_a_drain_at_once(nats: NatsServer, many: aiohttp.ClientSession) -> None:
-    """An operator who insists is obeyed."""
+    """The process is killed."""
     async with serving(nats.url, RELAY_DRAIN_GRACE_S="60", RELAY_DRAIN_MARGIN_S="1") as relay, links(many, relay):
         relay.signal(signal.SIGTERM)
         await relay.logged("drain_started")
@@ -136,10 +138,10 @@ async def test_second_signal_ends_a_drain_at_once(nats: NatsServer, many: aiohtt
         assert await relay.exit_code(within_s=20) == -signal.SIGTERM
 
 
-async def test_client_that_ignores_its_goodbye_does_not_hold_up_the_exit(
+async def test_client_that_ignores_its_disconnect_does_not_delay_the_exit(
     nats: NatsServer, many: aiohttp.ClientSession
 ) -> None:
-    """A link that is never closed back is cut when the grace is over."""
+    """A link whose client does not answer the close frame is cut when the grace is over."""
     async with (
         serving(nats.url, RELAY_DRAIN_GRACE_S="1", RELAY_DRAIN_MARGIN_S="1") as relay,
         many.ws_connect(f"{relay.url}/ws/crash", headers={"X-API-Key": relay.key}, autoclose=False),
@@ -157,7 +159,7 @@ async def test_idle_relay_ends_at_once(nats: NatsServer, number: signal.Signals)
 
 
 async def test_relay_without_nats_ends_at_once_too(nats: NatsServer) -> None:
-    """Waiting for NATS is no reason to keep an operator waiting."""
+    """The wait for NATS does not delay the exit."""
     await nats.kill()
     async with serving(nats.url, ready=False, RELAY_NATS_CONNECT_TIMEOUT_S="0.2") as relay:
         await relay.logged("log_unavailable")
@@ -190,10 +192,10 @@ async def test_relay_ends_although_its_feed_swallows_a_cancellation(
     assert task.cancelled()
 
 
-async def test_client_goes_on_at_the_next_relay(
+async def test_client_resumes_at_the_next_relay(
     start_relay: StartRelay, many: aiohttp.ClientSession, nats: NatsServer, publish: Publish
 ) -> None:
-    """The cursor of one relay's goodbye leads on at another: a deploy loses nothing."""
+    """The cursor of one relay's disconnect resumes at another: a deploy loses nothing."""
     async with (
         serving(nats.url, settings=GRACE) as relay,
         many.ws_connect(f"{relay.url}/ws/crash", headers={"X-API-Key": relay.key}) as ws,
@@ -201,7 +203,7 @@ async def test_client_goes_on_at_the_next_relay(
         await publish("crash", 1)
         assert msgspec.json.decode(await ws.receive_str(timeout=DEADLINE_S))["round_id"] == 1
         relay.signal(signal.SIGTERM)
-        _, _, reason = await goodbye_of(ws)
+        _, _, reason = await disconnect_of(ws)
     await publish("crash", 2, 3)
     async with (
         start_relay() as url,

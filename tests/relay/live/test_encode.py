@@ -1,4 +1,4 @@
-"""The wire forms: what is written is what the RFCs say, judged by decoders that we did not write."""
+"""The wire forms follow their RFCs: decoders of other authors read them."""
 
 import json
 import zlib
@@ -60,7 +60,7 @@ def test_compressed_frames_are_read_by_an_inflater_that_keeps_its_window(payload
 
 @pytest.mark.parametrize("window_bits", [9, 10, 12, 15])
 def test_compressed_frame_joined_late_is_readable(window_bits: int) -> None:
-    """A link that comes after others have read a thousand frames can read its first one."""
+    """A link that joins after a thousand frames can read its first one."""
     form = WebSocketDeflate(window_bits)
     for number in range(1000):
         form.render(Payload(b'{"round_id":%d,"game_slug":"crash"}' % number))
@@ -89,7 +89,7 @@ def test_sse_block_as_chunk_has_its_size_in_hex() -> None:
 
 
 def test_equal_forms_are_one_key() -> None:
-    """Links with the same form share their channel, hence their bytes."""
+    """Links with the same form share their channel, and so their bytes."""
     assert WebSocketText() == WebSocketText()
     assert len({WebSocketText(), WebSocketDeflate(15), WebSocketDeflate(15), WebSocketDeflate(10)}) == 3
     assert len({SseBlock(True), SseBlock(True), SseBlock(False)}) == 2

@@ -35,14 +35,14 @@ WebSocket = aiohttp.ClientWebSocketResponse
 
 @pytest.fixture
 async def wire(nats: NatsServer) -> AsyncIterator[NatsWire]:
-    """The way from the relay to NATS; the tests' own publisher goes past it."""
+    """The relay's path to NATS; the tests' own publisher does not use it."""
     async with nats_wire(nats) as laid:
         yield laid
 
 
 @pytest.fixture
 def quick_poll(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compare the log's tail with ours more often than is sensible."""
+    """Compare the log's tail with ours more often than in production."""
     monkeypatch.setattr("relay.live.feed._POLL_S", 0.2)
 
 
@@ -81,7 +81,7 @@ async def test_nats_killed_and_restarted_mid_stream(
 
 
 async def publish_stubbornly(nats_url: str, *numbers: int) -> None:
-    """Store rounds, each again until the log has it; its id keeps it from being stored twice."""
+    """Store rounds, each repeated until the log acknowledges it; the id prevents duplicates."""
     settings = LogSettings(url=nats_url)
     async with connect(settings, name="publisher") as nc:
         for number in numbers:
@@ -98,10 +98,10 @@ async def stored(nc: Client, number: int) -> bool:
     return True
 
 
-async def test_round_lost_on_its_live_way_is_read_from_the_log(
+async def test_round_lost_by_the_live_subscription_is_read_from_the_log(
     start_relay: StartRelay, client: aiohttp.ClientSession, publish: Publish, wire: NatsWire
 ) -> None:
-    """The next round shows the hole; nothing overtakes the lost one."""
+    """The next round shows the hole, and is delivered after the lost one."""
     async with start_relay(nats_url=wire.url) as url, link(client, url) as ws:
         await settled(ws, publish)
         wire.loses = live_round(4)
@@ -115,7 +115,7 @@ async def test_round_lost_on_its_live_way_is_read_from_the_log(
 
 
 async def settled(ws: WebSocket, publish: Publish) -> None:
-    """See rounds 1 and 2 pass: the feed knows by then which log it follows, and waits for nothing."""
+    """Deliver rounds 1 and 2: the feed then knows which log it follows."""
     for number in (1, 2):
         await publish("crash", number)
         assert await numbers(ws, 1) == [number]
@@ -124,7 +124,7 @@ async def settled(ws: WebSocket, publish: Publish) -> None:
 async def test_lost_tail_is_found_without_a_later_round(
     start_relay: StartRelay, client: aiohttp.ClientSession, publish: Publish, wire: NatsWire, quick_poll: None
 ) -> None:
-    """When the last round is the lost one, no hole shows: the log is asked for its tail every few seconds."""
+    """No hole shows when the last round is lost: the feed reads the log's tail every few seconds."""
     async with start_relay(nats_url=wire.url) as url, link(client, url) as ws:
         await settled(ws, publish)
         wire.loses = live_round(4)
@@ -142,7 +142,7 @@ async def test_round_stored_while_the_feed_starts_comes_at_once(
     nats: NatsServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It comes behind the tail that was noted, and before anything is done with what comes: nobody waits for a poll."""
+    """It is after the tail that was read, and before live rounds are used: it does not wait for the next poll."""
     monkeypatch.setattr("relay.live.feed._POLL_S", 3600)
     heard, on_live, newest = asyncio.Event(), Feed._on_live, LogReader.newest
 
@@ -168,7 +168,7 @@ async def test_round_stored_while_the_feed_starts_comes_at_once(
 async def test_rounds_of_a_long_outage_come_when_it_is_over(
     start_relay: StartRelay, client: aiohttp.ClientSession, publish: Publish, wire: NatsWire
 ) -> None:
-    """More rounds than are read or parked at a time, of a game that nobody watches too: all, in order."""
+    """More rounds than are read or parked at a time, also of a game without links: all come, in order."""
     async with start_relay(nats_url=wire.url) as url, link(client, url, "/ws/crash") as ws:
         wire.loses = lambda subject, _: subject.startswith(b"live.")
         for number in range(1, 1301):
@@ -184,7 +184,7 @@ async def test_rounds_of_a_long_outage_come_when_it_is_over(
 async def test_rounds_stored_while_the_relay_is_cut_off(
     start_relay: StartRelay, client: aiohttp.ClientSession, publish: Publish, wire: NatsWire, how: str
 ) -> None:
-    """What the relay could not hear it reads when it can again, before what comes live."""
+    """The relay reads them from the log when it is connected again, before it delivers live rounds."""
     async with start_relay(nats_url=wire.url) as url, link(client, url) as ws:
         await publish("crash", 1)
         assert await numbers(ws, 1) == [1]
@@ -197,10 +197,10 @@ async def test_rounds_stored_while_the_relay_is_cut_off(
         assert await numbers(ws, 3) == [2, 3, 4]
 
 
-async def test_log_that_is_made_anew_is_noticed(
+async def test_rebuilt_log_is_noticed(
     start_relay: StartRelay, client: aiohttp.ClientSession, publish: Publish, nats: NatsServer, quick_poll: None
 ) -> None:
-    """Its rounds come, though their sequences begin again, with cursors of another epoch."""
+    """Its rounds are delivered with cursors of another epoch, though their sequences start at 1."""
     async with start_relay() as url, link(client, url) as ws:
         await publish("crash", 1, 2, 3)
         old = [await next_of(ws) for _ in range(3)]
@@ -213,10 +213,10 @@ async def test_log_that_is_made_anew_is_noticed(
     assert old[0]["cursor"].partition("-")[0] != new[0]["cursor"].partition("-")[0]
 
 
-async def test_new_log_that_outgrows_the_old_at_once_is_noticed(
+async def test_rebuilt_log_that_is_longer_at_once_is_noticed(
     start_relay: StartRelay, client: aiohttp.ClientSession, publish: Publish, nats: NatsServer
 ) -> None:
-    """When it holds more than the old one did before anybody looks, its beginning is not skipped."""
+    """Its first rounds are not skipped when it is longer than the old one at the first check."""
     async with start_relay() as url, link(client, url) as ws:
         await publish("crash", 1)
         assert await numbers(ws, 1) == [1]
@@ -225,10 +225,10 @@ async def test_new_log_that_outgrows_the_old_at_once_is_noticed(
         assert await numbers(ws, 10) == list(range(2, 12))
 
 
-async def test_client_with_a_cursor_is_told_of_a_new_log(
+async def test_client_with_a_cursor_gets_a_gap_for_a_rebuilt_log(
     start_relay: StartRelay, client: aiohttp.ClientSession, publish: Publish, nats: NatsServer, quick_poll: None
 ) -> None:
-    """A gap, by name, before the new log's rounds: never silence."""
+    """It gets a gap before the new log's rounds."""
     async with start_relay() as url, link(client, url) as ws:
         await publish("crash", 1)
         cursor = (await next_of(ws))["cursor"]
@@ -243,7 +243,7 @@ async def test_client_with_a_cursor_is_told_of_a_new_log(
 
 
 async def make_anew(nats: NatsServer) -> None:
-    """Lose the log, and make another one in its place."""
+    """Delete the log and rebuild it."""
     settings = LogSettings(url=nats.url)
     async with connect(settings, name="operator") as nc:
         await nc.jetstream().delete_stream(settings.stream)
@@ -251,7 +251,7 @@ async def make_anew(nats: NatsServer) -> None:
 
 
 async def test_nats_down_at_start(start_relay: StartRelay, client: aiohttp.ClientSession, nats: NatsServer) -> None:
-    """The relay listens and says what it waits for; clients are told to come back; it is ready when NATS is there."""
+    """The relay listens and names what it waits for, refuses clients with a delay, and is ready once NATS is there."""
     await nats.kill()
     async with start_relay(ready=False) as url:
         await assert_refuses_for_now(client, url)
@@ -265,7 +265,7 @@ async def test_nats_down_at_start(start_relay: StartRelay, client: aiohttp.Clien
 async def test_new_clients_while_nats_is_down(
     start_relay: StartRelay, client: aiohttp.ClientSession, publish: Publish, nats: NatsServer
 ) -> None:
-    """They go elsewhere; those who are here stay, and have missed nothing when it is back."""
+    """They are refused with a delay; open links stay, and miss nothing."""
     async with start_relay() as url, link(client, url) as ws:
         await publish("crash", 1)
         assert await numbers(ws, 1) == [1]
@@ -285,7 +285,7 @@ async def test_new_clients_while_nats_is_down(
 async def test_nats_that_does_not_answer(
     start_relay: StartRelay, client: aiohttp.ClientSession, nats: NatsServer
 ) -> None:
-    """Frozen with its connections open: a client that needs it is sent away in time; nobody waits for ever."""
+    """Frozen with its connections open: a client that needs it is refused within a time limit."""
     async with start_relay() as url:
         nats.freeze()
         try:
@@ -301,7 +301,7 @@ async def test_nats_that_does_not_answer(
 
 
 async def not_ready(client: aiohttp.ClientSession, url: str) -> str:
-    """Wait until the relay says that it should not be sent clients; return why."""
+    """Wait until the relay reports that it takes no clients; return why."""
 
     async def reason() -> str:
         async with client.get(f"{url}/readyz") as probe:
@@ -311,7 +311,7 @@ async def not_ready(client: aiohttp.ClientSession, url: str) -> str:
 
 
 async def assert_refuses_for_now(client: aiohttp.ClientSession, url: str) -> None:
-    """1013 on a WebSocket; 200, a delay and the end on an event stream; both probes as they should be."""
+    """1013 on a WebSocket; 200, a delay and the end on an event stream; both probes answer accordingly."""
     async with link(client, url) as ws:
         message = await ws.receive(DEADLINE_S)
     async with client.get(f"{url}/sse/crash", headers=KEY_HEADER) as response:

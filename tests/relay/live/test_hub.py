@@ -1,4 +1,4 @@
-"""The hub: who gets what, in which order, in how many writes. Transports are recorded; everything else is real."""
+"""The hub: which links get which rounds, in which order, in how many writes. Only transports are simulated."""
 
 import asyncio
 
@@ -35,7 +35,7 @@ def json_of(entry_: LogEntry) -> bytes:
     return with_cursor(entry_.data, f"k1-{entry_.sequence}")
 
 
-def wanted(*games: str, filter_: Filter | None = None) -> Subscription:
+def subscription(*games: str, filter_: Filter | None = None) -> Subscription:
     return Subscription(frozenset(games), filter_ or Filter())
 
 
@@ -53,11 +53,11 @@ async def turn(times: int = 1) -> None:
 
 
 async def test_round_reaches_the_links_of_its_game_only(hub: Hub) -> None:
-    """Games are separate; a link may want several."""
+    """A link may subscribe to several games."""
     crash, dice, both = RecordingLink(), RecordingLink(), RecordingLink()
-    hub.add(crash, wanted("crash"))
-    hub.add(dice, wanted("dice"))
-    hub.add(both, wanted("crash", "dice"))
+    hub.add(crash, subscription("crash"))
+    hub.add(dice, subscription("dice"))
+    hub.add(both, subscription("crash", "dice"))
 
     hub.publish([entry(1, "crash"), entry(2, "dice")])
     await turn()
@@ -69,9 +69,9 @@ async def test_round_reaches_the_links_of_its_game_only(hub: Hub) -> None:
 
 
 async def test_rounds_of_one_loop_turn_leave_in_one_write(hub: Hub) -> None:
-    """The system call is the cost, so what piled up is joined."""
+    """The system call is the cost, so pending rounds are joined."""
     link = RecordingLink()
-    hub.add(link, wanted("crash"))
+    hub.add(link, subscription("crash"))
 
     for sequence in range(1, 101):
         hub.publish([entry(sequence)])
@@ -83,7 +83,7 @@ async def test_rounds_of_one_loop_turn_leave_in_one_write(hub: Hub) -> None:
 async def test_long_backlog_leaves_in_slices_and_in_order(hub: Hub) -> None:
     """Between slices the loop turns, so that sockets drain."""
     link = RecordingLink()
-    hub.add(link, wanted("crash"))
+    hub.add(link, subscription("crash"))
     entries = [entry(sequence) for sequence in range(1, 2001)]
 
     hub.publish(entries)
@@ -98,7 +98,7 @@ async def test_long_backlog_leaves_in_slices_and_in_order(hub: Hub) -> None:
 async def test_filter_lets_through_what_matches(hub: Hub) -> None:
     """A round without the field does not match."""
     link = RecordingLink(SseBlock(chunked=False))
-    hub.add(link, wanted("crash", filter_=Filter.build(min_point="2")))
+    hub.add(link, subscription("crash", filter_=Filter.build(min_point="2")))
     low, high, none = entry(1, extras='{"point":"1.99"}'), entry(2, extras='{"point":"2"}'), entry(3, extras="{}")
 
     hub.publish([low, high, none])
@@ -108,12 +108,12 @@ async def test_filter_lets_through_what_matches(hub: Hub) -> None:
 
 
 async def test_links_of_one_form_are_handed_the_same_bytes(hub: Hub) -> None:
-    """Encoded once, however many read it."""
+    """A round is encoded once for all of them."""
     links = [RecordingLink() for _ in range(3)]
     handed: list[object] = []
     for link in links:
         link.recorder.write = handed.append  # type: ignore[assignment,method-assign]
-        hub.add(link, wanted("crash"))
+        hub.add(link, subscription("crash"))
 
     hub.publish([entry(1)])
     await turn()
@@ -122,12 +122,12 @@ async def test_links_of_one_form_are_handed_the_same_bytes(hub: Hub) -> None:
     assert all(data is handed[0] for data in handed)
 
 
-async def test_slow_link_is_ended_with_its_cursor_and_others_go_on(hub: Hub) -> None:
+async def test_slow_link_is_ended_with_its_cursor_and_others_are_not(hub: Hub) -> None:
     """It resumes with the cursor of its disconnect; the rounds for others do not wait for it."""
     slow, quick = RecordingLink(ender=Ender(hub, ReconnectDelays(50), linger_s=60)), RecordingLink()
     slow.cursor = lambda: hub.head
-    hub.add(slow, wanted("crash"))
-    hub.add(quick, wanted("crash"))
+    hub.add(slow, subscription("crash"))
+    hub.add(quick, subscription("crash"))
     slow.recorder.unsent = 1001
 
     hub.publish([entry(7)])
@@ -141,10 +141,10 @@ async def test_slow_link_is_ended_with_its_cursor_and_others_go_on(hub: Hub) -> 
 
 
 async def test_changed_subscription_counts_from_the_next_round(hub: Hub) -> None:
-    """Adding again replaces: nobody is subscribed twice."""
+    """Adding a link again replaces its subscription."""
     link = RecordingLink()
-    hub.add(link, wanted("crash"))
-    hub.add(link, wanted("dice"))
+    hub.add(link, subscription("crash"))
+    hub.add(link, subscription("dice"))
 
     hub.publish([entry(1, "crash"), entry(2, "dice")])
     await turn()
@@ -153,11 +153,11 @@ async def test_changed_subscription_counts_from_the_next_round(hub: Hub) -> None
     assert len(hub) == 1
 
 
-async def test_nothing_remains_of_links_that_left(hub: Hub) -> None:
-    """A million visits leave no trace in memory."""
+async def test_links_that_left_are_forgotten(hub: Hub) -> None:
+    """Memory does not grow with the number of links that have come and left."""
     for _ in range(100):
         link = RecordingLink()
-        hub.add(link, wanted("crash", "dice"))
+        hub.add(link, subscription("crash", "dice"))
         hub.remove(link)
 
     assert (len(hub), hub._channels, hub._by_game) == (0, {}, {})
@@ -172,11 +172,11 @@ class PoisonedForm(WebSocketText):
         return super().render(item)
 
 
-async def test_round_that_fails_costs_itself_only(hub: Hub) -> None:
-    """Whatever is wrong with it: what comes before and behind arrives, and so does what comes later."""
+async def test_round_that_fails_affects_no_other(hub: Hub) -> None:
+    """The rounds before and after it are delivered."""
     link, other = RecordingLink(PoisonedForm()), RecordingLink(SseBlock(chunked=False))
-    hub.add(link, wanted("crash"))
-    hub.add(other, wanted("crash"))
+    hub.add(link, subscription("crash"))
+    hub.add(other, subscription("crash"))
 
     hub.publish([entry(1), entry(2), entry(3)])
     await turn()
@@ -188,11 +188,11 @@ async def test_round_that_fails_costs_itself_only(hub: Hub) -> None:
     assert hub.head.sequence == 4
 
 
-async def test_link_that_fails_is_cut_and_others_go_on(hub: Hub) -> None:
-    """It is not told a cursor, since it did not get what comes before that; it has its own."""
+async def test_link_that_fails_is_cut_and_others_are_not(hub: Hub) -> None:
+    """It gets no disconnect: the cursor would be after rounds that it lacks. The client has its own."""
     bad, good = RecordingLink(), RecordingLink()
-    hub.add(bad, wanted("crash"))
-    hub.add(good, wanted("crash"))
+    hub.add(bad, subscription("crash"))
+    hub.add(good, subscription("crash"))
 
     def fail(_: object) -> None:
         raise RuntimeError("broken")
@@ -209,10 +209,10 @@ async def test_link_that_fails_is_cut_and_others_go_on(hub: Hub) -> None:
     assert good.recorder.writes == [frame(json_of(entry(1))), frame(json_of(entry(2)))]
 
 
-async def test_fault_that_nobody_thought_of_does_not_stop_the_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loop is told, and what waits is handed on in the next turn."""
+async def test_unexpected_error_does_not_stop_the_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop reports it, and the backlog is written in the next turn."""
     link, faults = RecordingLink(), list[object]()
-    hub.add(link, wanted("crash"))
+    hub.add(link, subscription("crash"))
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context["exception"]))
 
     def fail() -> None:
@@ -230,9 +230,9 @@ async def test_fault_that_nobody_thought_of_does_not_stop_the_hub(hub: Hub, monk
 
 
 async def test_invalid_data_in_the_log_is_counted_and_skipped(hub: Hub) -> None:
-    """Somebody else wrote to the subject: no client is sent it, none is lost for it."""
+    """Another program wrote to the subject: no client gets the entry, and no link ends."""
     link = RecordingLink()
-    hub.add(link, wanted("crash"))
+    hub.add(link, subscription("crash"))
 
     hub.publish([LogEntry(1, "crash", b"not a round"), entry(2)])
     await turn()

@@ -1,4 +1,4 @@
-"""The rounds in memory: whole answers or none, whatever was asked, against a list that forgets nothing."""
+"""The rounds in memory: complete answers or none, compared with a list that drops nothing."""
 
 import pytest
 from hypothesis import given
@@ -27,8 +27,8 @@ def filled(count: int, *, rounds_per_game: int = 5, bytes_per_game: int = 1 << 2
     return ring
 
 
-def test_place_that_memory_reaches_back_to_is_answered_from_it() -> None:
-    """The oldest cursor that can be served is that of the round forgotten last."""
+def test_sequence_that_memory_reaches_back_to_is_answered_from_it() -> None:
+    """The oldest cursor that can be served is that of the round dropped last."""
     ring = filled(12)
 
     assert sequences(ring.after(7, ["crash"], limit=9) or []) == [8, 9, 10, 11, 12]
@@ -38,7 +38,7 @@ def test_place_that_memory_reaches_back_to_is_answered_from_it() -> None:
 
 
 def test_rounds_from_before_it_began_are_not_there() -> None:
-    """A relay that has just come knows nothing of what was, and says so, for every game."""
+    """A relay that has just started has no older rounds of any game, and answers None."""
     ring = filled(2, begun_at=100)
 
     assert ring.after(99, ["crash"], limit=9) is None
@@ -46,8 +46,8 @@ def test_rounds_from_before_it_began_are_not_there() -> None:
     assert sequences(ring.after(100, ["crash", "dice"], limit=9) or []) == [101, 102]
 
 
-def test_busy_game_does_not_push_out_a_quiet_one() -> None:
-    """Each game has its own share."""
+def test_busy_game_does_not_displace_a_quiet_one() -> None:
+    """Each game has its own limit."""
     ring = Ring(rounds_per_game=3, bytes_per_game=1 << 20)
     ring.begin(0)
     ring.append(item(1, "dice"))
@@ -60,7 +60,7 @@ def test_busy_game_does_not_push_out_a_quiet_one() -> None:
 
 
 def test_large_rounds_take_the_room_of_many() -> None:
-    """Memory is bounded in bytes too; even one round over the limit is not kept."""
+    """Memory is limited in bytes, too: even a single round over the limit is not kept."""
     ring = Ring(rounds_per_game=100, bytes_per_game=8000)
     ring.begin(0)
     for sequence in range(1, 11):
@@ -73,8 +73,8 @@ def test_large_rounds_take_the_room_of_many() -> None:
     assert ring.after(11, ["crash"], limit=99) == []
 
 
-def test_last_rounds_are_given_whole_or_not_at_all() -> None:
-    """Fewer than asked for may be because the others were forgotten."""
+def test_last_rounds_are_complete_or_none() -> None:
+    """Fewer than asked for would be an incomplete answer when the others were dropped."""
     ring = filled(12)
 
     assert sequences(ring.last("crash", 3) or []) == [10, 11, 12]
@@ -83,7 +83,7 @@ def test_last_rounds_are_given_whole_or_not_at_all() -> None:
 
 
 def test_newest_round_of_a_game_is_known_however_old_it_is() -> None:
-    """Given at the beginning, replaced by what follows."""
+    """Given at the beginning, replaced by later rounds."""
     ring = Ring(rounds_per_game=5, bytes_per_game=1 << 20)
     ring.begin(10, [item(3, "dice"), item(10, "crash")])
     ring.append(item(11, "crash"))
@@ -104,7 +104,7 @@ def test_newest_round_of_a_game_is_known_however_old_it_is() -> None:
 def test_answers_are_what_a_full_memory_would_give(
     begun_at: int, stored: list[str | None], rounds_per_game: int, games: set[str], place: int, limit: int
 ) -> None:
-    """Everything after a place, or None; everything before a place down to where it is whole, newest first."""
+    """Every round after a sequence, or None; every round before one as far as the ring is complete, newest first."""
     ring = Ring(rounds_per_game=rounds_per_game, bytes_per_game=1 << 20)
     ring.begin(begun_at)
     everything = []
@@ -131,8 +131,8 @@ def test_answers_are_what_a_full_memory_would_give(
 
 
 @pytest.mark.parametrize("games", [(), ("double",)])
-def test_games_without_rounds_are_whole_from_where_memory_begins(games: tuple[str, ...]) -> None:
-    """Nothing is a whole answer too."""
+def test_games_without_rounds_are_complete_from_where_memory_begins(games: tuple[str, ...]) -> None:
+    """An empty answer is complete, too."""
     ring = filled(12)
 
     assert ring.whole_from(games) == 0
@@ -148,10 +148,10 @@ def test_games_without_rounds_are_whole_from_where_memory_begins(games: tuple[st
     games=st.sets(st.sampled_from(GAMES), min_size=1),
     place=st.integers(0, 45),
 )
-def test_memory_that_reaches_back_answers_whole_or_not_at_all(
+def test_memory_that_reaches_back_answers_completely_or_not_at_all(
     older: list[str], newer: list[str], rounds_per_game: int, start: int, games: set[str], place: int
 ) -> None:
-    """What was read from the log afterwards is put before what has come since, as far as there is room."""
+    """Older rounds read from the log are put before the live ones, as far as the limits allow."""
     begun_at, start = len(older), min(start, len(older) - 1)
     everything = list(enumerate([*older, *newer], start=1))
     ring = Ring(rounds_per_game=rounds_per_game, bytes_per_game=1 << 20)

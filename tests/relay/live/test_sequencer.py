@@ -16,7 +16,7 @@ def sequences(entries: object) -> list[int]:
 
 
 def test_rounds_in_order_pass_straight_through() -> None:
-    """The usual case costs nothing: no parking, no reading."""
+    """The usual case: no entry is parked, and nothing is read."""
     sequencer = Sequencer(41, park_limit=10)
 
     assert sequences(sequencer.on_live([entry(42)])) == [42]
@@ -24,8 +24,8 @@ def test_rounds_in_order_pass_straight_through() -> None:
     assert not sequencer.behind
 
 
-def test_lost_round_holds_back_later_ones_until_the_log_has_told_it() -> None:
-    """A hole is seen at the next round, and nothing overtakes it."""
+def test_lost_round_holds_back_later_ones_until_it_is_read_from_the_log() -> None:
+    """The next round shows the hole, and no round is returned before the lost one."""
     sequencer = Sequencer(0, park_limit=10)
 
     assert sequences(sequencer.on_live([entry(2)])) == []
@@ -35,8 +35,8 @@ def test_lost_round_holds_back_later_ones_until_the_log_has_told_it() -> None:
     assert not sequencer.behind
 
 
-def test_rounds_that_come_together_are_handed_on_together() -> None:
-    """A hole among them holds back what follows it, and nothing before it."""
+def test_rounds_that_come_together_are_returned_together() -> None:
+    """A hole among them holds back the rounds after it, and none before it."""
     sequencer = Sequencer(0, park_limit=10)
 
     assert sequences(sequencer.on_live([entry(1), entry(2)])) == [1, 2]
@@ -45,8 +45,8 @@ def test_rounds_that_come_together_are_handed_on_together() -> None:
     assert sequencer.known == 7
 
 
-def test_round_read_from_the_log_first_is_not_handed_on_again_when_it_comes_live() -> None:
-    """Once is once, whichever way was faster."""
+def test_round_read_from_the_log_first_is_not_repeated_when_it_comes_live() -> None:
+    """It is returned once, by the faster of both ways."""
     sequencer = Sequencer(0, park_limit=10)
 
     assert sequences(sequencer.on_read([entry(1), entry(2)], covered_to=2)) == [1, 2]
@@ -55,14 +55,14 @@ def test_round_read_from_the_log_first_is_not_handed_on_again_when_it_comes_live
 
 
 def test_deleted_rounds_do_not_hold_the_feed_for_ever() -> None:
-    """What the log no longer has is skipped once the log has said so."""
+    """A round that the log no longer holds is skipped once the log was read."""
     sequencer = Sequencer(0, park_limit=10)
     sequencer.on_live([entry(5)])
 
     assert sequences(sequencer.on_read([], covered_to=4)) == [5]
 
 
-def test_parking_is_bounded_and_what_found_no_place_is_read_from_the_log() -> None:
+def test_parking_is_bounded_and_other_rounds_are_read_from_the_log() -> None:
     """Memory does not grow with the length of an outage."""
     sequencer = Sequencer(0, park_limit=2)
     for sequence in range(2, 100):
@@ -80,10 +80,10 @@ def test_parking_is_bounded_and_what_found_no_place_is_read_from_the_log() -> No
     park_limit=st.integers(0, 5),
     page=st.integers(1, 7),
 )
-def test_every_round_comes_once_and_in_order(
+def test_every_round_is_returned_once_and_in_order(
     live: list[list[int]], deleted: set[int], park_limit: int, page: int
 ) -> None:
-    """Lost, repeated, swapped, few or many at a time: after the repair the hub has seen the log as it is."""
+    """Lost, repeated, reordered, few or many at a time: after the repair the hub got every round in log order."""
     sequencer = Sequencer(0, park_limit=park_limit)
     seen: list[int] = []
     came = [[entry(sequence) for sequence in read if sequence not in deleted] for read in live]
