@@ -104,8 +104,6 @@ class KeptOffset(NamedTuple):
     """The log's epoch at that time."""
     last: int
     """The log's newest sequence at that time. Everything up to `offset` was stored at or before it."""
-    kept_ms: int
-    """When it was stored, in Unix milliseconds."""
 
 
 class OffsetTaken(Exception):

@@ -96,7 +96,7 @@ class LogOffsets(Generic[P]):
         record = await self._patiently(lambda nc: self._read(nc, source))
         if record is None:
             return None
-        return KeptOffset(record.offset, record.note, record.epoch, record.last, record.kept_at)
+        return KeptOffset(record.offset, record.note, record.epoch, record.last)
 
     async def recall(self, source: str, comes_again: Callable[[str], bool], *, since: KeptOffset | None = None) -> None:
         async def look(nc: Client) -> set[bytes]:
