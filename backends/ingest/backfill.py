@@ -7,7 +7,7 @@ from backends.ingest.run import run_ingest
 from backends.ingest.settings import IngestSections
 from backends.postgres.admin import admin_of
 from backends.postgres.backfill import Range, TableBackfill
-from backends.postgres.replication.offset_check import accepting
+from backends.postgres.replication.offset_check import accept_slot_after
 from backends.postgres.replication.slot import ReplicationOptions
 from backends.publish.acks import Stats
 from backends.publish.rejects import RejectsStream
@@ -56,5 +56,5 @@ class Backfill:
             if not (self._is_open_ended and isinstance(options, ReplicationOptions)):
                 return await run_ingest(self._table, nats, publish, rejects=rejects, name="backfill")
             # Ingest may continue from a slot that was moved or recreated once the rounds that it lacks are in the log.
-            async with accepting(options, nats):
+            async with accept_slot_after(options, nats):
                 return await run_ingest(self._table, nats, publish, rejects=rejects, name="backfill")

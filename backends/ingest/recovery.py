@@ -51,7 +51,7 @@ async def recover(
         return None
     from backends.postgres.admin import ReplicationAdmin
     from backends.postgres.backfill import TableBackfill
-    from backends.postgres.replication.offset_check import accepting
+    from backends.postgres.replication.offset_check import accept_slot_after
 
     admin = ReplicationAdmin(options)
     scope = await RecoveryScope.of_log(settings.nats)
@@ -59,8 +59,8 @@ async def recover(
         return None  # ingest never ran: nothing is lost, and the first start is up to the operator
     log.error("slot_lost", state=state, error=str(error), action="backfill")
     if state in _RENEWED:
-        await admin.renew(certainly=state == "publication_late")
-    async with accepting(admin.options, settings.nats):
+        await admin.renew(always=state == "publication_late")
+    async with accept_slot_after(admin.options, settings.nats):
         first = scope.first if await admin.has_unique_ids() else 0
         backfill = TableBackfill(admin.options, context, settings.nats, first=first)
         publish = settings.publish.holding_nothing_back()

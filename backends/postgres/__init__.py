@@ -1,1 +1,1 @@
-"""Backends that read rounds from a PostgreSQL table: by logical replication, and by NOTIFY with polling."""
+"""Backends that read rounds from a PostgreSQL table: by logical replication, or by polling and NOTIFY."""

@@ -1,7 +1,7 @@
-"""Set-up and care of a Postgres source: check it, prepare it, look how it is, remove what is ours.
+"""Set up, check, inspect and remove the source of a Postgres backend.
 
-Owns what can be done for a source, and which backends it can be done for. How is a module for each of them; reads no
-rounds.
+Owns what can be done with a source, and the table of backends that can do it. How is in the `admin` module of each
+backend. Reads no rounds.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,13 +27,13 @@ __all__ = [
 
 
 class SourceAdmin(HasBacklog, Protocol):
-    """What can be done for one source besides reading it. Every method connects anew."""
+    """What can be done with one source besides reading it. Every method opens its own connection."""
 
     @property
     def options(self) -> PostgresOptions: ...
 
     def acting_as(self, dsn: str | None) -> Self:
-        """Return the same care over another connection, that of a DBA; None: over the backend's own."""
+        """Return the same admin over another connection, that of a DBA; None: over the backend's own."""
         ...
 
     def setup_sql(self, grant_to: str | None, *, renew: bool = False) -> list[str]:
@@ -41,48 +41,52 @@ class SourceAdmin(HasBacklog, Protocol):
         ...
 
     def teardown_sql(self) -> list[str]:
-        """Return what removes all that `setup_sql` made."""
+        """Return the statements that remove everything that `setup_sql` created."""
         ...
 
     async def set_up(self, grant_to: str | None, *, renew: bool = False) -> str | None:
-        """Make what is missing; `renew`: also what is there and cannot be read any more. Return what to do next.
+        """Create what is missing. Return what to run next; None: nothing.
+
+        Args:
+            grant_to: The role of ingest; None: the owner of the table.
+            renew: Also recreate what exists and cannot be read any more.
 
         Raises:
-            SourceError: It may not be done, or what is there cannot be read and is not to be renewed.
+            SourceError: The role may not do it, or what exists cannot be read and `renew` is off.
             InvalidOptions: This backend has nothing to renew.
         """
         ...
 
     async def check(self) -> list[Finding]:
-        """Look at everything that reading needs; raise `SourceError` when the server cannot be asked."""
+        """Check everything that reading needs; raise `SourceError` when the server cannot be queried."""
         ...
 
     async def status(self) -> dict[str, str]:
-        """Say how reading stands now; raise `SourceError` when it cannot be told."""
+        """Return the state of the source, by label; raise `SourceError` when the server cannot be queried."""
         ...
 
 
 def admin_of(name: str, options: Mapping[str, object]) -> SourceAdmin:
-    """Return the care of the backend called `name`.
+    """Return the admin of the backend called `name`.
 
     Raises:
         UnknownBackend: There is no such backend.
         InvalidOptions: It needs no set-up, or options are missing or wrong.
     """
     try:
-        make = _CARES[name]
+        make = _ADMINS[name]
     except KeyError:
         known = known_backends()
         if name not in known:
             raise UnknownBackend(name, known) from None
-        cared = ", ".join(sorted(_CARES))
-        raise InvalidOptions(f"backend {name!r:.64} needs no set-up; backends with set-up: {cared}") from None
+        with_setup = ", ".join(sorted(_ADMINS))
+        raise InvalidOptions(f"backend {name!r:.64} needs no set-up; backends with set-up: {with_setup}") from None
     if not options.get("dsn"):
         raise InvalidOptions(f"backend {name!r} needs the option 'dsn'; {missing_dsn()}")
     return make(options)
 
 
-_CARES: Final[Mapping[str, Callable[[Mapping[str, object]], SourceAdmin]]] = {
+_ADMINS: Final[Mapping[str, Callable[[Mapping[str, object]], SourceAdmin]]] = {
     "postgres-notify": NotifyAdmin,
     "postgres-replication": ReplicationAdmin,
 }

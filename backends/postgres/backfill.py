@@ -1,8 +1,8 @@
-"""Read a range of rows that are already in the table, for rounds that no capture has seen.
+"""Read a range of rows that are already in the table, and publish the rounds that the log lacks.
 
-A backend like any other, so that publishing and what comes with it are the same. Owns the pages, the pace, and leaving
-out what the log has; needs no memory between runs for it: a run that was stopped goes on by being run again. Joins live
-capture without a hole when that was set up before: see docs/postgres-setup.md.
+A backend like any other, so that rounds are published in the same way. Owns the pages, the rate, and the check against
+the log. Stores no state: run a stopped backfill again to continue it. No round is missed between a backfill and live
+capture if capture was set up first: see docs/postgres-setup.md.
 """
 
 import asyncio
@@ -13,12 +13,11 @@ from typing import Any, Final, NamedTuple
 import structlog
 
 from backends.contract import BackendContext, Captured, Rejected, SourceError
-from backends.postgres.mapping import RowMapper, item_of
-from backends.postgres.notify.frontier import MAX_ID
-from backends.postgres.notify.options import NotifyOptions, game_type_column, page_statement, read_source
-from backends.postgres.notify.session import ConnectionLost, ask, open_connection
+from backends.postgres.connection import ConnectionLost, ask, open_connection
+from backends.postgres.mapping import MAX_ROUND_ID, RowMapper, item_of
 from backends.postgres.options import PostgresOptions
 from backends.postgres.statements import statement
+from backends.postgres.table import game_type_column, page_statement, read_table
 from backends.publish.stored_ids import KnownRounds
 from roundlog.backoff import Backoff
 from roundlog.errors import LogUnavailable
@@ -27,31 +26,32 @@ from roundlog.settings import LogSettings
 log = structlog.get_logger()
 
 _PAGE_ROWS: Final = 2000
-_PAGES_A_SECOND: Final = 4
+_PAGES_PER_S: Final = 4
 _ANSWER_S: Final = 60.0
 _PAUSE_S: Final = 0.5
 _AFTER_ALL_GAMES: Final = "\U0010ffff"
+"""Sorts after every game slug."""
 
 
 class Range(NamedTuple):
-    """Ids to read, both included."""
+    """The first and the last id to read."""
 
     first: int
     last: int
 
 
 class RowOffset(NamedTuple):
-    """A row of the range. Ids alone need not be unique: they may be so within their game only."""
+    """A row of the range. An id without its game need not be unique."""
 
     offset: int
     game: str
 
 
-Item = Captured[RowOffset] | Rejected[RowOffset]
+_Item = Captured[RowOffset] | Rejected[RowOffset]
 
 
 class TableBackfill:
-    """Reads one range once. Implements `backends.contract.Backend` with `RowOffset`; ends when the range does."""
+    """Reads one range once, and ends. Implements `backends.contract.Backend` with `RowOffset`."""
 
     def __init__(
         self,
@@ -62,20 +62,20 @@ class TableBackfill:
         first: int | None = None,
         last: int | None = None,
         rate: float = 0,
-        on_progress: Callable[[Range, int], None] = lambda _range, _place: None,
+        on_progress: Callable[[Range, int], None] = lambda _range, _done: None,
     ) -> None:
         """Prepare a backfill.
 
         Args:
-            options: Those of the backend that captures live.
-            context: As any backend has it.
-            log_settings: The log that must not get a round twice.
+            options: Those of the backend for live capture.
+            context: The catalogue of games.
+            log_settings: The log to compare with.
             first: The first id; None: the oldest in the table.
             last: The last id; None: the newest at the time of `open`.
             rate: Rounds per second at most; 0: no limit.
-            on_progress: Told the range, and up to which id everything is in the log.
+            on_progress: Called with the range, and the id up to which everything is in the log.
         """
-        self._options = _as_notify(options)
+        self._options = options
         self._mapper = RowMapper(context.catalogue, options.table)
         self._log_settings = log_settings
         self._first, self._last = first, last
@@ -85,21 +85,22 @@ class TableBackfill:
         self._has_game_type = False
         self._page_sql = ""
         self.left_out = 0
-        """Rounds that the log had."""
+        """Number of rounds that the log had already."""
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Look at the table and fix the range. See `Backend.open`."""
+        """Check the table, and determine the range. See `Backend.open`."""
         options = self._options
         try:
-            connection = await open_connection(options, "backfill", pooled=not options.notify)
+            connection = await open_connection(options, "backfill")
             try:
-                source = await ask(options, read_source(connection, options))
-                self._prepare(source)
+                table = await ask(options, read_table(connection, options))
+                self._prepare(table)
                 sql = statement(
                     "read_extent", schema=options.schema_name, table=options.table_name, order_column=options.order
                 )
-                oldest, newest = await ask(options, connection.fetchrow(sql, timeout=_ANSWER_S))
+                extent: Any = await ask(options, connection.fetchrow(sql, timeout=_ANSWER_S))
+                oldest, newest = extent
             finally:
                 await connection.close()
         except ConnectionLost as error:
@@ -110,11 +111,11 @@ class TableBackfill:
         log.info("backfill_started", table=options.source, first=first, last=last)
         yield
 
-    async def read(self) -> AsyncIterator[Sequence[Item]]:
+    async def read(self) -> AsyncIterator[Sequence[_Item]]:
         """Yield the rows that the log does not have, page by page. See `Backend.read`."""
         first, last = self._range
         own_ids = self._options.order == self._options.round_id_column
-        span = self._range if own_ids else Range(0, MAX_ID)
+        span = self._range if own_ids else Range(0, MAX_ROUND_ID)
         after = RowOffset(first - 1, _AFTER_ALL_GAMES)
         async with KnownRounds(self._log_settings, span.first, span.last) as known:
             while after.offset <= last:
@@ -122,7 +123,7 @@ class TableBackfill:
                 rows = await self._page(after)
                 if not rows:
                     return
-                await _patiently(known, above=after.offset - 1 if own_ids else -1)
+                await _refresh(known, above=after.offset - 1 if own_ids else -1)
                 items = [item for item in map(self._item, rows) if not self._is_known(item, known)]
                 after = _offset(rows[-1])
                 if items:
@@ -134,30 +135,34 @@ class TableBackfill:
                     await asyncio.sleep(max(0.0, len(items) / self._rate - elapsed_s))
 
     def confirm(self, offset: RowOffset) -> None:
-        """Take note of how far the log has everything; only shown."""
+        """Report the progress. See `Backend.confirm`."""
         self._on_progress(self._range, offset.offset)
 
     # --- inside -------------------------------------------------------------------------------------------------
 
-    def _prepare(self, source: dict[str, Any]) -> None:
-        options, columns = self._options, source["columns"] or []
+    def _prepare(self, table: dict[str, Any]) -> None:
+        options, columns = self._options, table["columns"] or []
         wanted = [options.order, options.round_id_column, options.game_slug_column, options.finished_at_column]
         if missing := [name for name in [*wanted, options.extras_column] if name not in columns]:
             raise SourceError(f"table {options.quoted_table} has no column {', '.join(missing)}; set the options")
-        if not source["is_ordered"]:
-            raise SourceError(f"column {options.order} of {options.quoted_table} is no integer to go by")
-        if not source["may_read"]:
-            raise SourceError(f"our role may not read {options.quoted_table}; run: GRANT SELECT on it to that role")
+        if not table["is_ordered"]:
+            raise SourceError(
+                f"column {options.order} of {options.quoted_table} is not an integer, so rows cannot be ordered by it"
+            )
+        if not table["may_read"]:
+            raise SourceError(
+                f"our role may not read {options.quoted_table}; run: GRANT SELECT ON {options.quoted_table} TO ROLE;"
+            )
         self._has_game_type = game_type_column(options, columns) is not None
         self._page_sql = page_statement(options, columns)
 
     async def _page(self, after: RowOffset) -> list[Any]:
-        """Read one page, however often the server has to be found again for it."""
-        limit = _PAGE_ROWS if not self._rate else max(1, min(_PAGE_ROWS, int(self._rate / _PAGES_A_SECOND)))
+        """Read one page; reconnect until it succeeds."""
+        limit = _PAGE_ROWS if not self._rate else max(1, min(_PAGE_ROWS, int(self._rate / _PAGES_PER_S)))
         backoff = Backoff(_PAUSE_S, self._options.retry_max_s)
         while True:
             try:
-                connection = await open_connection(self._options, "backfill", pooled=not self._options.notify)
+                connection = await open_connection(self._options, "backfill")
                 try:
                     page = connection.fetch(self._page_sql, *after, self._range.last, limit, timeout=_ANSWER_S)
                     rows: list[Any] = await ask(self._options, page)
@@ -168,10 +173,10 @@ class TableBackfill:
                 log.warning("source_lost", error=str(error))
             await asyncio.sleep(backoff.next_s())
 
-    def _item(self, row: Any) -> Item:
+    def _item(self, row: Any) -> _Item:
         return item_of(row, self._mapper, _offset(row), has_game_type=self._has_game_type)
 
-    def _is_known(self, item: Item, known: KnownRounds) -> bool:
+    def _is_known(self, item: _Item, known: KnownRounds) -> bool:
         is_known = isinstance(item, Captured) and item.round in known
         self.left_out += is_known
         return is_known
@@ -181,15 +186,8 @@ def _offset(row: Any) -> RowOffset:
     return RowOffset(row["row_offset"], row["game_slug"] or "")
 
 
-def _as_notify(options: PostgresOptions) -> NotifyOptions:
-    """Take the options of either backend: which table, which columns, how to connect."""
-    if isinstance(options, NotifyOptions):
-        return options
-    return NotifyOptions.read({name: getattr(options, name) for name in PostgresOptions.model_fields})
-
-
-async def _patiently(known: KnownRounds, *, above: int) -> None:
-    """Learn what the log has got since the last page; wait for a log that is away."""
+async def _refresh(known: KnownRounds, *, above: int) -> None:
+    """Read which rounds were stored since the last page; retry until the log is available."""
     while True:
         try:
             return await known.refresh(above=above)

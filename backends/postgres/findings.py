@@ -1,6 +1,6 @@
-"""What the care of either Postgres backend is made of: findings, a connection, and running statements on request.
+"""What the source admins of both Postgres backends share: findings, a connection, and running SQL statements.
 
-Knows no backend. Which statements, and what is a fault, is in `replication_care` and `notify_care`.
+Knows no backend. Which statements run, and what is a fault, is decided in `notify.admin` and `replication.admin`.
 """
 
 from collections.abc import AsyncIterator
@@ -12,14 +12,13 @@ from typing import Final
 import asyncpg
 
 from backends.contract import SourceError
-from backends.postgres.notify.options import NotifyOptions
-from backends.postgres.notify.session import Connection, ConnectionLost, open_connection
+from backends.postgres.connection import Connection, ConnectionLost, open_connection
 from backends.postgres.options import PostgresOptions
 from backends.postgres.statements import one_line
 
-SETUP: Final = "stream-relay backend setup"
+SETUP_COMMAND: Final = "stream-relay backend setup"
 STATEMENT_S: Final = 60.0
-"""How long one statement of a set-up may take: a new slot waits for every transaction that is open, a trigger for the
+"""Limit of one statement of a set-up: creating a slot waits for every open transaction, and creating a trigger for the
 writers of its table."""
 
 
@@ -27,13 +26,13 @@ class Verdict(StrEnum):
     """What a check found."""
 
     OK = "ok"
-    WARNING = "warning"  # it works, not as well as it could
+    WARNING = "warning"  # it works, but not as well as it could
     FAILURE = "failure"  # it does not work
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was checked; a failure says what to run."""
+    """The result of one check; the text of a failure says what to run."""
 
     verdict: Verdict
     text: str
@@ -41,16 +40,15 @@ class Finding:
 
 @asynccontextmanager
 async def connected(options: PostgresOptions) -> AsyncIterator[Connection]:
-    """Connect for as long as the block lasts; raise `SourceError` when that fails, or the connection is lost in it."""
-    pooled = isinstance(options, NotifyOptions) and not options.notify
+    """Connect for as long as the block lasts; raise `SourceError` when that fails, or when the connection breaks."""
     try:
-        connection = await open_connection(options, "care", pooled=pooled)
+        connection = await open_connection(options, "admin")
     except ConnectionLost as error:
         raise SourceError(f"{options.shown_dsn} cannot be reached: {error}") from error
     try:
         yield connection
     except ConnectionLost as error:
-        raise SourceError(f"{options.shown_dsn} was lost: {error}") from error
+        raise SourceError(f"the connection to {options.shown_dsn} was lost: {error}") from error
     finally:
         await _close(connection)
 
@@ -63,7 +61,7 @@ async def _close(connection: Connection) -> None:
 
 
 async def run_sql(options: PostgresOptions, statements: list[str]) -> None:
-    """Run statements one after another; what is there already stays. Raise `SourceError` with the one that failed."""
+    """Run statements in order; objects that exist already are kept. Raise `SourceError` with the one that failed."""
     async with connected(options) as connection:
         for sql in statements:
             try:
@@ -74,14 +72,14 @@ async def run_sql(options: PostgresOptions, statements: list[str]) -> None:
             except TimeoutError:
                 raise SourceError(
                     f"{options.shown_dsn} did not finish within {STATEMENT_S:g} s: {one_line(sql)} It waits for "
-                    "transactions that are open; see the oldest xact_start in pg_stat_activity"
+                    "open transactions; see the oldest xact_start in pg_stat_activity"
                 ) from None
             except (OSError, asyncpg.InterfaceError) as error:
                 raise ConnectionLost(str(error) or type(error).__name__) from error
 
 
-def holder(pid: int | None, client: str | None, application: str | None) -> str:
-    """Name who reads."""
+def reader_name(pid: int | None, client: str | None, application: str | None) -> str:
+    """Describe the process that reads a source, for `status`; ``-``: none does."""
     if pid is None:
         return "-"
     return f"process {pid} of {client or 'a local client'}{f' ({application})' if application else ''}"

@@ -1,7 +1,7 @@
-"""Turn a row of the table of rounds into a `Round`, or say why it cannot become one.
+"""Turn a row of the table of rounds into a `Round`, or say why that is not possible.
 
-Pure. Owns what the columns may hold. Takes values as PostgreSQL writes them as text, with ``DateStyle`` ISO and
-``TimeZone`` UTC, so that both ways of capture make the same round of the same row.
+Pure. Owns which values the columns may have. Takes values as PostgreSQL writes them as text, with ``DateStyle`` ISO and
+``TimeZone`` UTC, so that both backends make the same round of the same row.
 """
 
 import re
@@ -20,12 +20,12 @@ FIELDS: Final = ("round_id", "game_slug", "game_type", "finished_at", "extras")
 """The order of the values of a `Row`."""
 
 RAW_BYTES: Final = 64 << 10
-"""What is kept of a rejected row."""
+"""Limit of the stored part of a rejected row."""
 
 SESSION: Final = {"DateStyle": "ISO, YMD", "TimeZone": "UTC", "IntervalStyle": "postgres"}
-"""The settings under which a session has to read rows."""
+"""The settings of a session that reads rows."""
 
-_MAX_INT64: Final = 2**63 - 1
+MAX_ROUND_ID: Final = 2**63 - 1
 _DIGITS: Final = 19
 _TYPES_KEPT: Final = 256
 _TIMESTAMP: Final = re.compile(r"\A(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d(?:\.\d{1,9})?)(?:Z|\+00(?::?00)?)?\Z", re.ASCII)
@@ -34,7 +34,7 @@ _ANY_EXTRAS: Final = msgspec.json.Decoder(float_hook=str)
 
 
 class Row(NamedTuple):
-    """One row of the table as text; None is NULL, and `game_type` is None too where there is no such column."""
+    """One row of the table as text. None is NULL; `game_type` is None too if there is no such column."""
 
     round_id: str | None
     game_slug: str | None
@@ -44,7 +44,7 @@ class Row(NamedTuple):
 
 
 class RowMapper:
-    """Makes rounds of rows, for the games of one catalogue."""
+    """Turns rows into rounds, for the games of one catalogue."""
 
     def __init__(self, catalogue: Catalogue, table: str) -> None:
         self._catalogue = catalogue
@@ -53,14 +53,14 @@ class RowMapper:
         self._checked_types = set(self._types.values())
 
     def to_round(self, row: Sequence[str | None], timestamp_ms: int) -> Round:
-        """Make a round of the values of a row, in the order of `FIELDS`.
+        """Turn a row into a round.
 
         Args:
-            row: The values.
+            row: The values, in the order of `FIELDS`.
             timestamp_ms: When the source committed the row, Unix milliseconds.
 
         Raises:
-            InvalidRound: The row cannot become a round; the text names the column's role, its value, what is allowed.
+            InvalidRound: A value is not allowed; the text names the field, the value, and what is allowed.
         """
         round_id, game_slug, game_type, finished_at, extras = row
         own_type = self._types.get(game_slug or "")
@@ -75,7 +75,7 @@ class RowMapper:
         )
 
     def reject(self, row: Sequence[str | None], reason: str, offset: P) -> Rejected[P]:
-        """Describe a row that cannot become a round, for whoever looks for it in the table."""
+        """Describe a row that cannot become a round, with the key to find it in the table."""
         values = dict(zip(FIELDS, row, strict=True))
         key = f"{self._table}:{values['game_slug']!s:.64}:{values['round_id']!s:.64}"
         return Rejected(key, reason, msgspec.json.encode(values)[:RAW_BYTES], offset)
@@ -99,13 +99,13 @@ class RowMapper:
 
 
 def item_of(row: Any, mapper: RowMapper, offset: P, *, has_game_type: bool) -> Captured[P] | Rejected[P]:
-    """Make an item of a row that a query for `FIELDS` and ``committed_ms`` found.
+    """Turn a row with `FIELDS` and ``committed_ms`` into an item.
 
-    Where commit times are not kept, the end of the round stands for its commit: the same at every reading.
+    If the server keeps no commit times, the round's timestamp is its ``finished_at``: the same at every reading.
     """
     values = [row[field] for field in FIELDS]
     committed_ms = row["committed_ms"]
-    # Without such a column the query named another in its offset.
+    # Without a column of the game type the query reads another column in its place.
     own = values if has_game_type else [None if field == "game_type" else row[field] for field in FIELDS]
     try:
         round_ = mapper.to_round(own, committed_ms or 0)
@@ -117,10 +117,10 @@ def item_of(row: Any, mapper: RowMapper, offset: P, *, has_game_type: bool) -> C
 
 
 def _round_id(text: str | None) -> int:
-    # isdecimal() takes digits of every script, and so does int(): only ASCII may pass.
+    # isdecimal() and int() accept digits of every script; only ASCII is allowed.
     if text is not None and text.isascii() and text.isdecimal() and len(text) <= _DIGITS:
         number = int(text)
-        if number <= _MAX_INT64:
+        if number <= MAX_ROUND_ID:
             return number
     shown = "NULL" if text is None else f"{text[:40]!r}"
     raise InvalidRound(f"round_id is {shown}; it must be an integer from 0 to 2^63-1")
@@ -129,23 +129,23 @@ def _round_id(text: str | None) -> int:
 def _finished_at(text: str | None) -> str:
     """Write a timestamp of PostgreSQL as RFC 3339 in UTC."""
     if text is None:
-        raise InvalidRound("finished_at is NULL; it must be a moment")
+        raise InvalidRound("finished_at is NULL; it must be a timestamp")
     if (match := _TIMESTAMP.match(text)) is not None:
-        moment = f"{match[1]}T{match[2]}Z"
-        # Seconds of a text column may be anything; those of a timestamp may not.
-        if _is_moment(moment):
-            return moment
+        written = f"{match[1]}T{match[2]}Z"
+        # A text column may have seconds such as 99.
+        if _is_timestamp(written):
+            return written
     else:
         try:
-            moment_at = datetime.fromisoformat(text)
-            if moment_at.tzinfo is not None:
-                return moment_at.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"
+            parsed = datetime.fromisoformat(text)
+            if parsed.tzinfo is not None:
+                return parsed.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"
         except (ValueError, OverflowError):
-            pass  # "infinity", years BC or beyond 9999, a DateStyle that is not ISO
-    raise InvalidRound(f"finished_at {text[:40]!r} is no moment of the years 1 to 9999 in ISO form")
+            pass  # "infinity", years BC or after 9999, a DateStyle that is not ISO
+    raise InvalidRound(f"finished_at {text[:40]!r} is not a timestamp of the years 1 to 9999 in ISO form")
 
 
-def _is_moment(text: str) -> bool:
+def _is_timestamp(text: str) -> bool:
     try:
         datetime.fromisoformat(text)
     except ValueError:
@@ -168,7 +168,7 @@ def _extras(text: str | None) -> str:
 
 
 def _stringified(text: str) -> str:
-    """Rewrite JSON that holds more than strings: its numbers become strings, digit for digit."""
+    """Rewrite JSON with values other than strings: its numbers become strings, digit for digit."""
     try:
         return stringify_extras(_ANY_EXTRAS.decode(text))
     except msgspec.DecodeError as error:

@@ -1,7 +1,7 @@
-"""The options that both Postgres backends share: where the database is, which table, which columns.
+"""The options that both Postgres backends share: the database, the table, and its columns.
 
-Owns how options are checked and how a fault is told. Knows nothing of connections. Each backend adds its own options in
-a subclass.
+Owns how options are checked and how faults are reported. Knows nothing of connections. Each backend adds its own
+options in a subclass.
 """
 
 from collections.abc import Mapping
@@ -22,31 +22,31 @@ def _identifier(text: str) -> str:
 
 
 Identifier = Annotated[str, AfterValidator(_identifier)]
-"""A name as the database's catalogue holds it: case counts, no quotes around it."""
+"""A name as it is in the database's catalogue: case-sensitive and without quotes."""
 
 
 class PostgresOptions(BaseModel):
-    """What every Postgres backend needs to know."""
+    """The options of every Postgres backend."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     dsn: SecretStr
     """``postgresql://user:password@host:port/database?sslmode=require``, also with several
-    hosts: ``host:port,host:port``. What it leaves out comes from ``PGPASSWORD`` and its like, as in psql."""
+    hosts: ``host:port,host:port``. Missing parts come from ``PGPASSWORD`` and the other variables of libpq."""
     table: str = "public.rounds"
-    """The table of rounds, ``schema.table`` or ``table`` (in schema public); case counts."""
+    """The table of rounds, ``schema.table`` or ``table`` (in schema public); case-sensitive."""
     round_id_column: Identifier = "round_id"
     game_slug_column: Identifier = "game_slug"
     game_type_column: Identifier | None = None
-    """Unset: column ``game_type`` where the table has one, else the type that the catalogue of games gives."""
+    """Unset: column ``game_type`` if the table has one, else the type in the catalogue of games."""
     finished_at_column: Identifier = "finished_at"
-    """timestamptz; a timestamp without time zone is taken as UTC."""
+    """timestamptz; a timestamp without time zone is read as UTC."""
     extras_column: Identifier = "extras"
-    """json, jsonb or text that holds a JSON object. NULL stands for ``{}``."""
+    """json, jsonb or text with a JSON object. NULL is read as ``{}``."""
     connect_timeout_s: float = Field(default=10.0, ge=0.1, le=300)
-    """How long one attempt to connect may take."""
+    """Limit of one attempt to connect."""
     retry_max_s: float = Field(default=10.0, ge=0.05, le=300)
-    """The longest pause between attempts to reconnect; the first is a twentieth of a second, then they double."""
+    """The longest pause between attempts to reconnect. The first pause is 50 ms, then it doubles."""
 
     @field_validator("dsn")
     @classmethod
@@ -72,22 +72,37 @@ class PostgresOptions(BaseModel):
 
     @property
     def quoted_table(self) -> str:
-        """The table as it stands in SQL."""
+        """The table's name, quoted for SQL."""
         return f"{quote_identifier(self.schema_name)}.{quote_identifier(self.table_name)}"
 
     @property
+    def source(self) -> str:
+        """The table's full name, without quotes."""
+        return f"{self.schema_name}.{self.table_name}"
+
+    @property
+    def order(self) -> str:
+        """The column whose order rows are read in."""
+        return self.round_id_column
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether connections for queries may go through a pooler in transaction mode."""
+        return False
+
+    @property
     def given(self) -> dict[str, object]:
-        """The options that were set, as they can be given again."""
+        """The options that were set, as arguments for another instance."""
         return {name: getattr(self, name) for name in self.model_fields_set}
 
     @property
     def shown_dsn(self) -> str:
-        """Where the database is, without user, password and parameters: for logs and errors."""
+        """Host and database, without user, password and parameters: for logs and errors."""
         return self.target.shown
 
     @property
     def target(self) -> Dsn:
-        """The DSN, read."""
+        """The parsed DSN."""
         return Dsn.parse(self.dsn.get_secret_value())
 
     @classmethod
@@ -95,13 +110,13 @@ class PostgresOptions(BaseModel):
         """Check `options` as they come from the environment (strings) or a TOML file (typed).
 
         Raises:
-            InvalidOptions: One is unknown, missing or wrong.
+            InvalidOptions: An option is unknown, missing or wrong.
         """
         return read_options(cls, options)
 
 
 def missing_dsn() -> str:
-    """Say how to name the database."""
+    """Return the sentence that says how to set the DSN."""
     return "set RELAY_BACKEND_DSN, or give -o dsn=postgresql://user:password@host:5432/database"
 
 
@@ -109,7 +124,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def read_options(model: type[M], options: Mapping[str, object]) -> M:
-    """Build `model` from `options`; raise `InvalidOptions` with one sentence for every fault, a line each."""
+    """Build `model` from `options`; raise `InvalidOptions` with one line for every fault."""
     try:
         return model.model_validate(dict(options))
     except ValidationError as error:
@@ -131,10 +146,10 @@ def _sentence(model: type[BaseModel], fault: Any, secret: set[str]) -> str:
 
 
 def quote_identifier(name: str) -> str:
-    """Write a name as an SQL identifier."""
+    """Quote a name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def quote_literal(text: str) -> str:
-    """Write text as an SQL string constant (standard_conforming_strings, on since 9.1)."""
+    """Quote text as an SQL string constant (standard_conforming_strings, on since 9.1)."""
     return "'" + text.replace("'", "''") + "'"

@@ -1,6 +1,7 @@
-"""The SQL files of this package, and how values get into them: as psql variables, so that psql runs the same files.
+"""Read the SQL files of this package, and substitute psql variables, so that psql runs the same files.
 
-``:'name'`` becomes a string constant, ``:"name"`` an identifier. ``psql -v slot=stream_relay -f create_slot.sql``
+``:'name'`` becomes a string constant, ``:"name"`` an identifier, and ``:name`` the text of ``name.sql``.
+``psql -v slot=stream_relay -f create_slot.sql``
 """
 
 import re
@@ -12,10 +13,11 @@ from backends.postgres.options import quote_identifier, quote_literal
 
 _COMMENT: Final = re.compile(r"^--.*\n", re.MULTILINE)
 _VARIABLE: Final = re.compile(r""":'(?P<literal>\w+)'|:"(?P<identifier>\w+)\"""")
+_FRAGMENT: Final = re.compile(r"(?<= ):(?P<name>[a-z_]+)")
 
 
 def statement(name: str, **values: str) -> str:
-    """Return the statement in ``sql/<name>.sql`` with `values` in offset of its variables, without its comments."""
+    """Return the statement in ``sql/<name>.sql`` without its comments, with `values` in place of its variables."""
 
     def value(match: re.Match[str]) -> str:
         if match["literal"]:
@@ -26,10 +28,11 @@ def statement(name: str, **values: str) -> str:
 
 
 def one_line(sql: str) -> str:
-    """Write a statement so that it can stand in a sentence, and be pasted from it."""
+    """Write a statement on one line with a semicolon, to be quoted in a sentence and pasted from it."""
     return " ".join(sql.split()) + ";"
 
 
 @cache
 def _text(name: str) -> str:
-    return _COMMENT.sub("", resources.files(__package__).joinpath("sql", f"{name}.sql").read_text("utf-8")).strip()
+    text = resources.files(__package__).joinpath("sql", f"{name}.sql").read_text("utf-8")
+    return _FRAGMENT.sub(lambda match: _text(match["name"]), _COMMENT.sub("", text).strip())

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from backends.contract import InvalidOptions, SourceError
 from backends.postgres.admin import admin_of
-from backends.postgres.dsn import Dsn, NotForAsyncpg
+from backends.postgres.dsn import Dsn, UnsupportedParameter
 from backends.postgres.options import PostgresOptions
 from backends.postgres.replication.protocol.connection import ReplicationConnection
 from tests.postgres.ingesting import notify_backend, reading, set_up_notify
@@ -72,7 +72,7 @@ def test_asyncpg_is_told_what_it_knows_and_the_shorter_time() -> None:
 @pytest.mark.parametrize("parameter", ["channel_binding=require", "gssencmode=require", "require_auth=scram-sha-256"])
 def test_promise_that_asyncpg_cannot_keep_is_refused(parameter: str) -> None:
     """Who asked for protection does not silently go without."""
-    with pytest.raises(NotForAsyncpg, match=parameter.partition("=")[0]):
+    with pytest.raises(UnsupportedParameter, match=parameter.partition("=")[0]):
         Dsn.parse(f"{BASE}?sslmode=require&{parameter}").for_asyncpg(10)
 
 
@@ -111,9 +111,9 @@ async def test_every_common_parameter_and_a_second_host_work_for_both_backends_a
     await set_up_notify(postgres)
     dsn = f"postgresql://postgres@127.0.0.1:{unused_tcp_port},127.0.0.1:{postgres.port}/postgres?{PARAMETERS}"
     for name in ("postgres-notify", "postgres-replication"):
-        care = admin_of(name, {"dsn": dsn})
-        await care.set_up(None)
-        assert not [finding.text for finding in await care.check() if finding.verdict == "failure"]
+        admin = admin_of(name, {"dsn": dsn})
+        await admin.set_up(None)
+        assert not [finding.text for finding in await admin.check() if finding.verdict == "failure"]
     async with reading(notify_backend(postgres, dsn=dsn)) as found:
         await postgres.insert_rounds(1, 3)
         await found.reach(3)
@@ -142,6 +142,6 @@ async def test_drivers_agree_on_each_parameter_that_is_passed_on(postgres: Postg
 @pytest.mark.service
 async def test_refused_parameter_is_a_sentence_of_the_command(postgres: PostgresServer) -> None:
     """No traceback, no refusal of the server: which parameter, and what else."""
-    care = admin_of("postgres-notify", {"dsn": f"{postgres.dsn()}?channel_binding=require"})
+    admin = admin_of("postgres-notify", {"dsn": f"{postgres.dsn()}?channel_binding=require"})
     with pytest.raises(SourceError, match=r"channel_binding=require.*sslmode=verify-full"):
-        await care.check()
+        await admin.check()

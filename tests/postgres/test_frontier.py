@@ -1,4 +1,4 @@
-"""Which rows are new and which holes are dead, by example and by property."""
+"""Which rows are new and which holes are closed, by example and by property."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,99 +6,99 @@ from hypothesis import strategies as st
 from backends.postgres.notify.frontier import MAX_ID, Frontier, Span
 
 
-def test_rows_without_holes_are_news_once_and_safe() -> None:
-    """In the ordinary case the safe id is the newest."""
+def test_rows_without_holes_are_new_once_and_safe() -> None:
+    """Without holes the safe id is the newest one."""
     frontier = Frontier(0)
 
-    assert frontier.see([1, 2, 3]) == [1, 2, 3]
-    assert frontier.see([2, 3]) == []
+    assert frontier.record([1, 2, 3]) == [1, 2, 3]
+    assert frontier.record([2, 3]) == []
     assert frontier.safe == 3
     assert frontier.spans() == [Span(4, MAX_ID)]
 
 
-def test_late_committer_is_news_when_it_comes_and_holds_the_safe_id_back() -> None:
-    """What is committed is given out at once; only the place to start again waits."""
+def test_late_commit_is_new_when_visible_and_holds_the_safe_id_back() -> None:
+    """Committed rows are new at once; only the offset of a restart waits for the hole."""
     frontier = Frontier(0)
 
-    assert frontier.see([1, 3]) == [1, 3]
-    assert frontier.judge(["4/12"]) is False
+    assert frontier.record([1, 3]) == [1, 3]
+    assert frontier.update_writers(["4/12"]) is False
     assert frontier.safe == 1
-    assert frontier.see([2]) == [2]
+    assert frontier.record([2]) == [2]
     assert frontier.safe == 3
 
 
-def test_hole_dies_only_in_a_scan_after_its_last_suspect_is_gone() -> None:
-    """A suspect that commits between scan and look at the locks is still found."""
+def test_hole_is_closed_by_a_scan_after_its_last_writer_has_ended() -> None:
+    """A writer that commits between the scan and the query for locks is still found."""
     frontier = Frontier(0)
-    frontier.see([1, 3])
+    frontier.record([1, 3])
 
-    assert frontier.judge(["4/12", "5/7"]) is False
-    assert frontier.judge(["5/7", "6/1"]) is False, "who came later does not count"
-    assert frontier.see([]) == []
-    assert frontier.judge(["6/1"]) is True
-    assert frontier.safe == 1, "not before another scan"
-    frontier.see([])
+    assert frontier.update_writers(["4/12", "5/7"]) is False
+    assert frontier.update_writers(["5/7", "6/1"]) is False, "later writers do not count"
+    assert frontier.record([]) == []
+    assert frontier.update_writers(["6/1"]) is True
+    assert frontier.safe == 1, "another scan is needed"
+    frontier.record([])
     assert frontier.safe == 3
     assert not frontier.has_holes
 
 
-def test_hole_seen_later_waits_for_suspects_of_its_own() -> None:
-    """The holders noted for one hole say nothing about those found after it."""
+def test_hole_seen_later_waits_for_its_own_writers() -> None:
+    """The writers recorded for one hole do not decide about holes found after it."""
     frontier = Frontier(0)
-    frontier.see([1, 3])
-    frontier.judge(["4/12"])
-    frontier.see([5])
+    frontier.record([1, 3])
+    frontier.update_writers(["4/12"])
+    frontier.record([5])
 
-    assert frontier.judge(["7/7"]) is True
-    frontier.see([])
+    assert frontier.update_writers(["7/7"]) is True
+    frontier.record([])
     assert frontier.safe == 3
-    assert frontier.judge(["7/7"]) is False
+    assert frontier.update_writers(["7/7"]) is False
     assert frontier.safe == 3
 
 
-def test_scan_that_was_cut_below_a_hole_decides_nothing() -> None:
-    """A page that is full says nothing of what is beyond it."""
+def test_scan_that_was_cut_below_a_hole_does_not_close_it() -> None:
+    """A full page does not cover the ids above its last row."""
     frontier = Frontier(0)
-    frontier.see([1, 10])
-    frontier.judge([])
+    frontier.record([1, 10])
+    frontier.update_writers([])
 
-    frontier.see([4], up_to=4)
+    frontier.record([4], up_to=4)
     assert frontier.safe == 1
-    frontier.see([])
+    frontier.record([])
     assert frontier.safe == 10
 
 
-def test_row_in_a_hole_held_to_be_dead_is_found_by_looking_back() -> None:
-    """An id taken before its transaction locked the table breaks the rule; it is late, not lost."""
+def test_row_in_a_closed_hole_is_found_by_looking_back() -> None:
+    """An id taken before its transaction locked the table appears in a closed hole: its row is late, not lost."""
     frontier = Frontier(0, lookback=100)
-    frontier.see([1, 3])
-    frontier.judge([])
-    frontier.see([])
+    frontier.record([1, 3])
+    frontier.update_writers([])
+    frontier.record([])
 
     assert Span(2, 2) in frontier.spans(look_back=True)
-    assert frontier.see([2]) == [2]
-    assert frontier.see([2]) == []
+    assert frontier.record([2]) == [2]
+    assert frontier.record([2]) == []
     assert frontier.safe == 3
 
 
 def test_start_looks_back_below_the_floor_but_never_below_the_lowest() -> None:
-    """What was confirmed just before a crash is read again, and what is from before the first start is not."""
+    """Ids just below the confirmed one are read again, and those from before the first start are not."""
     frontier = Frontier(50, lowest=48, lookback=100)
 
     assert frontier.spans(look_back=True) == [Span(49, 50), Span(51, MAX_ID)]
-    assert frontier.see([49, 50, 51]) == [49, 50, 51]
+    assert frontier.record([49, 50, 51]) == [49, 50, 51]
     assert frontier.safe == 51
 
 
-def test_another_server_makes_known_holders_meaningless() -> None:
-    """After a restart the same transaction name may be anybody's."""
+def test_writers_are_forgotten_after_a_reconnect() -> None:
+    """After a restart the server reuses ids of transactions."""
     frontier = Frontier(0)
-    frontier.see([1, 3])
-    frontier.judge(["4/12"])
+    frontier.record([1, 3])
+    frontier.update_writers(["4/12"])
 
-    frontier.forget_holders()
+    frontier.forget_writers()
 
-    assert frontier.judge([]) is True
+    assert frontier.update_writers([]) is True
 
 
 _STEPS = st.lists(
@@ -112,9 +112,9 @@ _STEPS = st.lists(
 
 
 @given(_STEPS)
-def test_whatever_the_order_of_commits_every_row_is_news_once_and_none_is_passed(steps: list[object]) -> None:
-    """For any interleaving of transactions with our scans and looks at the locks, and any restart from the safe id."""
-    frontier, given_out, committed, running, next_id = Frontier(0), set[int](), set[int](), dict[int, str](), 0
+def test_every_row_is_new_once_in_any_order_of_commits(steps: list[object]) -> None:
+    """For any interleaving of transactions, scans, queries for locks, and restarts from the safe id."""
+    frontier, yielded, committed, running, next_id = Frontier(0), set[int](), set[int](), dict[int, str](), 0
     for step in [*steps, ("commit", 0), "scan", "locks", "scan", "locks", "scan"]:
         match step:
             case "insert":
@@ -128,14 +128,14 @@ def test_whatever_the_order_of_commits_every_row_is_news_once_and_none_is_passed
             case "scan":
                 spans = frontier.spans()
                 visible = sorted(n for n in committed if any(low <= n <= high for low, high in spans))
-                news = frontier.see(visible)
-                assert given_out.isdisjoint(news)
-                given_out.update(news)
+                new = frontier.record(visible)
+                assert yielded.isdisjoint(new)
+                yielded.update(new)
             case "locks":
-                frontier.judge(running.values())
+                frontier.update_writers(running.values())
             case "restart":
-                given_out = {n for n in given_out if n <= frontier.safe}
+                yielded = {n for n in yielded if n <= frontier.safe}
                 frontier = Frontier(frontier.safe)
         assert all(number > frontier.safe for number in running if number < frontier.top)
-        assert {n for n in committed if n <= frontier.safe} <= given_out
-    assert given_out == committed
+        assert {n for n in committed if n <= frontier.safe} <= yielded
+    assert yielded == committed

@@ -82,10 +82,10 @@ def test_type_comes_from_the_catalogue_where_the_row_has_none() -> None:
         ({"game_slug": "unheard-of"}, "unknown game 'unheard-of'; known games: aviador"),
         ({"game_type": "Multi Plier"}, "game type 'Multi Plier' is not allowed"),
         ({"finished_at": None}, "finished_at is NULL"),
-        ({"finished_at": "infinity"}, "finished_at 'infinity' is no moment"),
-        ({"finished_at": "0044-03-15 12:00:00+00 BC"}, "is no moment"),
+        ({"finished_at": "infinity"}, "finished_at 'infinity' is not a timestamp of the years 1 to 9999"),
+        ({"finished_at": "0044-03-15 12:00:00+00 BC"}, "is not a timestamp of the years 1 to 9999"),
         ({"finished_at": "18/01/2026 10:00:30 CET"}, "in ISO form"),
-        ({"finished_at": "2026-02-30 10:00:30+00"}, "is no moment"),
+        ({"finished_at": "2026-02-30 10:00:30+00"}, "is not a timestamp of the years 1 to 9999"),
         ({"extras": "null"}, "must be a JSON object"),
         ({"extras": "[1]"}, "must be a JSON object, got list"),
         ({"extras": "NaN"}, "are not JSON"),
@@ -168,7 +168,7 @@ def test_password_is_never_shown() -> None:
             {"dsn": DSN, "sender_timeout_s": 0},
             "option sender_timeout_s = 0: input should be greater than or equal to 1",
         ),
-        ({"dsn": DSN, "failover": True}, "failover = true only has a meaning with create = true"),
+        ({"dsn": DSN, "failover": True}, "failover = true requires create = true"),
     ],
 )
 def test_wrong_option_is_one_sentence(options: dict[str, object], sentence: str) -> None:

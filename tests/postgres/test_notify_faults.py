@@ -232,9 +232,9 @@ async def test_pooler_in_transaction_mode_is_named_and_can_be_polled_through(
                 await rounds_table.insert_rounds(number, number)
                 await found.reach(number)
         assert found.ids == list(range(1, 24))
-        care = admin_of("postgres-notify", {"dsn": dsn, "notify": False})
-        assert [finding.text for finding in await care.check() if finding.verdict == "failure"] == []
-        assert (await care.status())["lag"] == "0 rows"
+        admin = admin_of("postgres-notify", {"dsn": dsn, "notify": False})
+        assert [finding.text for finding in await admin.check() if finding.verdict == "failure"] == []
+        assert (await admin.status())["lag"] == "0 rows"
         connection = await asyncpg.connect(dsn, statement_cache_size=0)
         servers = {await connection.fetchval("SELECT pg_backend_pid() + $1::int", 0) for _ in range(8)}
         await connection.close()

@@ -60,7 +60,7 @@ def test_huge_value_is_read_whole() -> None:
         (b"I\0\0\0\1N\0\1u", "value of kind 'u'"),
         (b"I\0\0\0\1N\0\1t\xff\xff\xff\xffab", "ends at"),
         (b"I\0\0\0\1N\0\0rest", "ends at 8 of 12"),
-        (b"R\0\0\0\1public", "never ends"),
+        (b"R\0\0\0\1public", "unterminated"),
         (b"R\0\0\0\1\xff\0", "not UTF-8"),
     ],
 )
@@ -128,5 +128,5 @@ def test_lsn_is_read_back(lsn: int) -> None:
 
 def test_lsn_is_written_as_the_server_does() -> None:
     assert format_lsn(0x16_B374D848) == "16/B374D848"
-    with pytest.raises(ValueError, match="no log sequence number"):
+    with pytest.raises(ValueError, match="not a log sequence number"):
         parse_lsn("16")

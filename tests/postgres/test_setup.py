@@ -30,13 +30,13 @@ async def test_set_up_makes_every_check_pass_and_tear_down_leaves_nothing(
     """What is made is all that is needed, and all of it goes again; on every version."""
     server = any_postgres
     await server.make_rounds_table()
-    care = admin_of(name, options_of(server))
+    admin = admin_of(name, options_of(server))
     assert any("stream-relay backend setup" in text for text in await failures(name, options_of(server)))
 
-    await care.set_up(None)
+    await admin.set_up(None)
     assert await failures(name, options_of(server)) == []
 
-    await run_sql(care.options, care.teardown_sql())
+    await run_sql(admin.options, admin.teardown_sql())
     left = await server.fetch(
         """SELECT 1 FROM pg_namespace WHERE nspname = 'stream_relay' UNION ALL SELECT 1 FROM pg_publication
            UNION ALL SELECT 1 FROM pg_replication_slots UNION ALL SELECT 1 FROM pg_trigger WHERE NOT tgisinternal"""
@@ -50,10 +50,10 @@ async def test_role_without_rights_is_told_which_and_set_up_grants_them(postgres
     await postgres.make_rounds_table()
     await postgres.execute("CREATE ROLE ingest LOGIN")
     options = options_of(postgres, dsn=postgres.dsn(user="ingest"))
-    care = admin_of(name, options)
+    admin = admin_of(name, options)
     assert await failures(name, options) != []
 
-    await care.acting_as(postgres.dsn()).set_up("ingest")
+    await admin.acting_as(postgres.dsn()).set_up("ingest")
 
     assert await failures(name, options) == []
     may = await postgres.fetch("SELECT has_table_privilege('ingest', 'rounds', 'INSERT')")
@@ -63,15 +63,15 @@ async def test_role_without_rights_is_told_which_and_set_up_grants_them(postgres
 async def test_status_of_notify_tells_who_reads_and_how_far_behind(postgres: PostgresServer) -> None:
     """An operator sees whether anybody reads, and how much waits."""
     await postgres.make_rounds_table()
-    care = admin_of("postgres-notify", options_of(postgres))
-    await care.set_up(None)
-    assert await care.status() == {"state": "never run"}
+    admin = admin_of("postgres-notify", options_of(postgres))
+    await admin.set_up(None)
+    assert await admin.status() == {"state": "never run"}
     async with reading(notify_backend(postgres)) as found:
         await postgres.insert_rounds(1, 3)
         await found.reach(3)
-        running = await care.status()
+        running = await admin.status()
     await postgres.insert_rounds(4, 8)
-    stopped = await care.status()
+    stopped = await admin.status()
 
     assert running["state"] == "reading"
     assert running["active"].startswith("process ")
@@ -83,12 +83,12 @@ async def test_status_of_notify_tells_who_reads_and_how_far_behind(postgres: Pos
 async def test_status_of_replication_tells_how_much_the_server_keeps(postgres: PostgresServer) -> None:
     """Before a disk is full, the number that fills it is there."""
     await postgres.make_rounds_table()
-    care = admin_of("postgres-replication", options_of(postgres))
-    assert (await care.status())["state"] == "missing"
-    await care.set_up(None)
+    admin = admin_of("postgres-replication", options_of(postgres))
+    assert (await admin.status())["state"] == "missing"
+    await admin.set_up(None)
     await postgres.insert_rounds(1, 100)
 
-    status = await care.status()
+    status = await admin.status()
 
     assert status["state"] == "nobody reads"
     assert status["wal_status"] == "reserved"
@@ -100,12 +100,12 @@ async def test_status_of_a_reader_tells_the_seconds_and_who_it_is(any_postgres: 
     """While somebody reads there is a lag in seconds; while nobody does there is none, and 0 would be a lie."""
     server = any_postgres
     await server.make_rounds_table()
-    care = admin_of("postgres-replication", options_of(server))
+    admin = admin_of("postgres-replication", options_of(server))
     async with replication_reading(make_backend(server)) as reader:
         await server.insert_rounds(1, 3)
         await reader.seen(3)
-        running = await care.status()
-    stopped = await care.status()
+        running = await admin.status()
+    stopped = await admin.status()
 
     assert (running["state"], running["active"].startswith("process ")) == ("streaming", True)
     assert re.fullmatch(r"[\d,]+ bytes, (\d+\.\d{3} s|seconds unknown)", running["lag"])
@@ -118,26 +118,26 @@ async def test_publication_made_after_the_slot_is_found_refused_and_renewed(any_
     server = any_postgres
     await server.make_rounds_table()
     options = options_of(server)
-    care = admin_of("postgres-replication", options)
-    await care.set_up(None)
+    admin = admin_of("postgres-replication", options)
+    await admin.set_up(None)
     await server.insert_rounds(1, 3)
     await server.execute("DROP PUBLICATION stream_relay")
     await server.insert_rounds(4, 5)
 
     assert any("setup --renew-slot" in text for text in await failures("postgres-replication", options))
-    assert (await care.status())["state"] == "publication_missing"
+    assert (await admin.status())["state"] == "publication_missing"
     with pytest.raises(SourceError, match="--renew-slot"):
-        await care.set_up(None)
+        await admin.set_up(None)
     assert await server.fetch("SELECT 1 FROM pg_publication") == []
 
-    await server.execute(care.setup_sql(None)[0])  # by hand, as a careful DBA would not
+    await server.execute(admin.setup_sql(None)[0])  # by hand, as a careful DBA would not
     assert any("was made after the place" in text for text in await failures("postgres-replication", options))
-    status = await care.status()
+    status = await admin.status()
     assert (status["state"], "--renew-slot" in status["run"]) == ("publication_late", True)
     with pytest.raises(SourceError, match="--renew-slot"):
-        await care.set_up(None)
+        await admin.set_up(None)
 
-    assert "--from-id" in (await care.set_up(None, renew=True) or "")
+    assert "--from-id" in (await admin.set_up(None, renew=True) or "")
     assert await failures("postgres-replication", options) == []
     await server.insert_rounds(6, 7)
     async with replication_reading(make_backend(server, create=False)) as reader:
@@ -148,8 +148,8 @@ async def test_publication_made_after_the_slot_is_found_refused_and_renewed(any_
 async def test_slot_with_much_to_read_and_a_publication_changed_since_is_no_fault(any_postgres: PostgresServer) -> None:
     """A publication that was there all along may be altered, and other tables may be busy."""
     await any_postgres.make_rounds_table()
-    care = admin_of("postgres-replication", options_of(any_postgres))
-    await care.set_up(None)
+    admin = admin_of("postgres-replication", options_of(any_postgres))
+    await admin.set_up(None)
     await any_postgres.execute("CREATE TABLE other AS SELECT 1 AS n; INSERT INTO other VALUES (2)")
     await any_postgres.execute("ALTER PUBLICATION stream_relay SET (publish = 'insert')")
     await any_postgres.insert_rounds(1, 1000)
@@ -160,12 +160,12 @@ async def test_slot_with_much_to_read_and_a_publication_changed_since_is_no_faul
 async def test_slot_is_not_renewed_unless_asked_and_set_up_again_changes_nothing(postgres: PostgresServer) -> None:
     """Run twice, set-up keeps the place: what the slot holds is the only copy of it."""
     await postgres.make_rounds_table()
-    care = admin_of("postgres-replication", options_of(postgres))
-    await care.set_up(None)
+    admin = admin_of("postgres-replication", options_of(postgres))
+    await admin.set_up(None)
     place = await postgres.fetch("SELECT confirmed_flush_lsn::text FROM pg_replication_slots")
     await postgres.insert_rounds(1, 3)
 
-    assert await care.set_up(None) is None
+    assert await admin.set_up(None) is None
     assert await postgres.fetch("SELECT confirmed_flush_lsn::text FROM pg_replication_slots") == place
 
 
@@ -193,10 +193,10 @@ async def test_sequence_that_caches_ids_is_a_warning_with_its_remedy(postgres: P
         """CREATE TABLE rounds (round_id bigint GENERATED ALWAYS AS IDENTITY (CACHE 20) PRIMARY KEY,
            game_slug text, finished_at timestamptz, extras jsonb)"""
     )
-    care = admin_of("postgres-notify", options_of(postgres))
-    await care.set_up(None)
+    admin = admin_of("postgres-notify", options_of(postgres))
+    await admin.set_up(None)
 
-    warnings = [finding.text for finding in await care.check() if finding.verdict is Verdict.WARNING]
+    warnings = [finding.text for finding in await admin.check() if finding.verdict is Verdict.WARNING]
 
     assert any("caches 20 ids" in text and "SET CACHE 1" in text for text in warnings)
 
@@ -205,10 +205,10 @@ async def test_set_up_that_is_refused_names_the_statement(postgres: PostgresServ
     """Who may not is told what could not be run."""
     await postgres.make_rounds_table()
     await postgres.execute("CREATE ROLE nobody_special LOGIN")
-    care = admin_of("postgres-notify", options_of(postgres, dsn=postgres.dsn(user="nobody_special")))
+    admin = admin_of("postgres-notify", options_of(postgres, dsn=postgres.dsn(user="nobody_special")))
 
     with pytest.raises(SourceError, match="CREATE SCHEMA IF NOT EXISTS stream_relay"):
-        await care.set_up(None)
+        await admin.set_up(None)
 
 
 def test_backend_without_set_up_names_those_with_one() -> None:

@@ -1,4 +1,4 @@
-"""What a stream tells the server, and when it is let go of, without a server."""
+"""What a stream reports to the server, and when it is closed, without a server."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ START = 0x100
 
 
 class Line(ReplicationConnection):
-    """A link with nobody at the other end: yields what it is given and keeps what is sent."""
+    """A connection without a server: returns the given frames and keeps those that are sent."""
 
     def __init__(self, *given: bytes) -> None:
         self.given = list(given)
@@ -36,7 +36,7 @@ class Line(ReplicationConnection):
 
 
 def confirmed(frame: bytes | None) -> int:
-    """Up to where a status message lets the server forget."""
+    """The confirmed LSN of a status message."""
     assert frame is not None
     assert frame[:1] == b"r"
     return int.from_bytes(frame[9:17])
@@ -44,9 +44,9 @@ def confirmed(frame: bytes | None) -> int:
 
 async def make(line: Line, left: asyncio.Event | None = None) -> tuple[ReplicationStream, Capture]:
     capture = Capture(OPTIONS, CATALOGUE)
-    place = SlotOffset(capture, OPTIONS)
-    await place.follow({"systemid": "7", "timeline": "1", "xlogpos": "0/FFFF"}, Slot(START, "1.2", None))
-    return ReplicationStream(line, capture, place, OPTIONS, on_left=(left or asyncio.Event()).set), capture
+    slot_offset = SlotOffset(capture, OPTIONS)
+    await slot_offset.choose_start({"systemid": "7", "timeline": "1", "xlogpos": "0/FFFF"}, Slot(START, "1.2", None))
+    return ReplicationStream(line, capture, slot_offset, OPTIONS, on_left=(left or asyncio.Event()).set), capture
 
 
 async def read_all(stream: ReplicationStream, line: Line) -> None:
@@ -54,8 +54,8 @@ async def read_all(stream: ReplicationStream, line: Line) -> None:
         await stream.receive()
 
 
-async def test_server_hears_soon_of_what_is_stored() -> None:
-    """One message for all that was stored meanwhile, and no need for the timer that keeps the stream alive."""
+async def test_confirmations_are_reported_soon() -> None:
+    """One status message reports all confirmations of 0.1 s, without the keep-alive timer."""
     line = Line()
     stream, capture = await make(line)
     items = capture.feed([frames.relation(), *frames.transaction(0x200, 1), *frames.transaction(0x300, 2)])[0]
@@ -68,8 +68,8 @@ async def test_server_hears_soon_of_what_is_stored() -> None:
     assert line.sent.empty()
 
 
-async def test_last_word_is_the_last_place() -> None:
-    """What was stored in the last moment does not come again after a restart; and there is no word after the last."""
+async def test_last_status_message_has_the_last_offset() -> None:
+    """Rounds stored just before the end are not read again after a restart; nothing is sent after the last message."""
     line = Line()
     stream, capture = await make(line)
     (item,) = capture.feed([frames.relation(), *frames.transaction(0x200, 1)])[0]
@@ -85,21 +85,21 @@ async def test_last_word_is_the_last_place() -> None:
     assert stream.lasted_s == 0
 
 
-async def test_stream_is_left_while_the_log_takes_nothing() -> None:
-    """We would not see the server shut down, and it would wait for us; another process may do better."""
+async def test_stream_is_closed_while_the_log_stores_nothing() -> None:
+    """Otherwise we would not notice that the server shuts down, and it would wait for us."""
     line, left = Line(), asyncio.Event()
     stream, _ = await make(line, left)
 
     async with asyncio.timeout(5):
-        with stream.given_out():
+        with stream.leaving_if_stuck():
             await left.wait()
         await stream.close()
 
     assert confirmed(line.last) == START
 
 
-async def test_server_that_asks_again_and_again_is_left_when_more_cannot_be_confirmed() -> None:
-    """It shuts down, and would wait for what is not stored; it is answered until that is certain."""
+async def test_stream_ends_when_the_server_requests_replies_in_a_loop_and_rounds_are_unconfirmed() -> None:
+    """The server shuts down, and would wait for rounds that are not stored. Its first requests are answered."""
     line = Line(frames.relation(), *frames.transaction(0x200, 1), *[frames.keepalive(0x300, reply=True)] * 20)
     stream, _ = await make(line)
 
@@ -108,8 +108,8 @@ async def test_server_that_asks_again_and_again_is_left_when_more_cannot_be_conf
     assert confirmed(line.sent.get_nowait()) == START
 
 
-async def test_server_that_asks_again_and_again_is_answered_when_all_is_confirmed() -> None:
-    """Then it can shut down, and ends the stream itself."""
+async def test_server_that_requests_replies_in_a_loop_is_answered_when_all_is_confirmed() -> None:
+    """The server can then shut down, and ends the stream itself."""
     line = Line(*[frames.keepalive(START, reply=True)] * 20)
     stream, _ = await make(line)
 

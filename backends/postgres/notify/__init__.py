@@ -1,1 +1,1 @@
-"""The backend ``postgres-notify``: rounds read from the table, woken by NOTIFY."""
+"""The backend ``postgres-notify``: reads rounds from the table, by polling and NOTIFY."""

@@ -1,4 +1,4 @@
-"""Set-up and care of what `postgres-notify` reads: the trigger, the table of offsets, and who stands where."""
+"""Set up, check and inspect the source of `postgres-notify`: the trigger, the table of offsets, and its reader."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -6,17 +6,18 @@ from typing import Final, Self
 
 from backends.backlog import Backlog
 from backends.contract import InvalidOptions, SourceError
-from backends.postgres.findings import SETUP, Finding, Verdict, connected, holder, run_sql
+from backends.postgres.connection import ConnectionLost, ask
+from backends.postgres.findings import SETUP_COMMAND, Finding, Verdict, connected, reader_name, run_sql
 from backends.postgres.notify.options import NotifyOptions, faults_of, read_source, warnings_of
-from backends.postgres.notify.session import ConnectionLost, NotifySession, ask
+from backends.postgres.notify.session import NotifySession
 from backends.postgres.statements import statement
 
 _COUNTED: Final = 100_000
-"""As in sql/read_notify_status.sql: counting more would cost more than it tells."""
+"""The limit of the count in sql/read_notify_status.sql: a larger count would be slow."""
 
 
 class NotifyAdmin:
-    """SourceAdmin of `postgres-notify`. Implements `backends.postgres.admin.SourceAdmin`."""
+    """The source admin of `postgres-notify`. Implements `backends.postgres.admin.SourceAdmin`."""
 
     def __init__(self, options: Mapping[str, object]) -> None:
         self.options = NotifyOptions.read(options)
@@ -57,22 +58,22 @@ class NotifyAdmin:
         except (SourceError, ConnectionLost) as error:
             return Finding(Verdict.FAILURE, str(error))
         await session.close()
-        heard = "a notification arrives" if self.options.notify else "rows can be polled"
-        return Finding(Verdict.OK, f"{self.options.shown_dsn}: {heard}")
+        works = "a notification arrives" if self.options.notify else "rows can be polled"
+        return Finding(Verdict.OK, f"{self.options.shown_dsn}: {works}")
 
     async def status(self) -> dict[str, str]:
         options = self.options
         async with connected(options) as connection:
             source = await read_source(connection, options)
             if not source["has_positions"]:
-                return {"state": "not set up", "run": f"{SETUP} --backend postgres-notify"}
+                return {"state": "not set up", "run": f"{SETUP_COMMAND} --backend postgres-notify"}
             row = await ask(options, connection.fetchrow(self._status_sql()))
         if row is None:
             return {"state": "never run"}
         at_least = "at least " if row["lag_rows"] >= _COUNTED else ""
         return {
             "state": "reading" if row["active_pid"] else "nobody reads",
-            "active": holder(row["active_pid"], row["client"], None),
+            "active": reader_name(row["active_pid"], row["client"], None),
             "last confirmed": f"id {row['safe']}, {row['kept_s']:.1f} s ago",
             "lag": f"{at_least}{row['lag_rows']:,} rows",
         }
@@ -85,7 +86,7 @@ class NotifyAdmin:
             async def measure() -> Backlog:
                 row = await ask(options, connection.fetchrow(sql, timeout=options.answer_timeout_s))
                 if row is None:
-                    raise SourceError(f"{options.shown_dsn} has no offset of {options.consumer} yet")
+                    raise SourceError(f"{options.shown_dsn} has no offset of consumer {options.consumer!r} yet")
                 return Backlog("rows", row["newest"], row["safe"], row["lag_rows"])
 
             yield measure

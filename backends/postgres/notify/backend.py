@@ -1,7 +1,7 @@
-"""The backend `postgres-notify`: rounds read from the table itself, for where logical replication may not be had.
+"""The backend `postgres-notify`: rounds read from the table itself, where logical replication is not available.
 
-Owns the life of the reader: polling as the guarantee, wake-ups as the hint, standing by while another process reads,
-and when our offset is written. Which rows are given out, and up to where all of them are stored, is decided in
+Owns the reader's loop: polling as the guarantee, notifications as the hint, the standby while another process reads,
+and when our offset is written. Which rows are yielded, and up to which id all of them are stored, is decided in
 `backends.postgres.notify.table_offset`. See docs/postgres-notify.md
 """
 
@@ -16,12 +16,13 @@ import structlog
 
 from backends.backlog import Backlog
 from backends.contract import BackendContext, Captured, Rejected, SourceError, SourceOffsets
+from backends.postgres.connection import ConnectionLost
 from backends.postgres.mapping import RowMapper, item_of
 from backends.postgres.notify.admin import NotifyAdmin
 from backends.postgres.notify.frontier import Frontier
 from backends.postgres.notify.offsets import NotifyOffsets
 from backends.postgres.notify.options import NotifyOptions
-from backends.postgres.notify.session import ConnectionLost, NotifySession
+from backends.postgres.notify.session import NotifySession
 from backends.postgres.notify.table_offset import NotifyOffset, TableOffset
 from roundlog.backoff import Backoff
 
@@ -31,25 +32,24 @@ _FIRST_PAUSE_S: Final = 0.05
 _HOLE_POLL_S: Final = 0.2
 _LOOK_BACK_S: Final = 30.0
 _KEEP_S: Final = 0.5
-_BEAT_S: Final = 2.0
-_GOODBYE_S: Final = 2.0
+_HEARTBEAT_S: Final = 2.0
+_LEAVE_S: Final = 2.0
 _HELD_BACK: Final = "a transaction that has inserted rows stays open; see pg_stat_activity for the oldest xact_start"
 
-
-Item = Captured[NotifyOffset] | Rejected[NotifyOffset]
+_Item = Captured[NotifyOffset] | Rejected[NotifyOffset]
 
 
 class NotifyState(StrEnum):
-    """What the reader does. The same word in logs, status and metrics."""
+    """What the reader does. Logs, status and metrics use the same word."""
 
     CONNECTING = "connecting"
-    STANDBY = "standby"  # another process reads; we wait
+    STANDBY = "standby"  # another process reads
     READING = "reading"
 
 
 @dataclass(frozen=True, slots=True)
 class NotifyStatus:
-    """How capture is doing, for metrics and health."""
+    """The state of capture, for metrics and health."""
 
     state: NotifyState
     newest: int
@@ -60,7 +60,7 @@ class NotifyStatus:
 
 
 class PostgresNotify:
-    """Reads one table by its growing ids. Implements `backends.contract.Backend` with `NotifyOffset`."""
+    """Reads one table in the order of its ids. Implements `backends.contract.Backend` with `NotifyOffset`."""
 
     def __init__(self, options: Mapping[str, object], context: BackendContext) -> None:
         self._options = NotifyOptions.read(options)
@@ -68,32 +68,32 @@ class PostgresNotify:
         self._log = log.bind(table=self._options.source, database=self._options.shown_dsn)
         self._state = NotifyState.CONNECTING
         self._session: NotifySession | None = None
-        self._place = TableOffset(lookback_ids=self._options.lookback_ids)
+        self._offset = TableOffset(lookback_ids=self._options.lookback_ids)
         self._offsets: NotifyOffsets | None = None
-        self._dirty = asyncio.Event()
+        self._has_moved = asyncio.Event()
         self._reconnects = 0
         self._warned: set[str] = set()
-        self._held_back = False
+        self._is_held_back = False
 
     @property
     def status(self) -> NotifyStatus:
-        """How it is doing now."""
-        return NotifyStatus(self._state, self._place.frontier.top, self._place.safe, self._reconnects)
+        """The state now."""
+        return NotifyStatus(self._state, self._offset.frontier.top, self._offset.safe, self._reconnects)
 
     # --- the contract -------------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """See that the source can be used, and mark where a first start begins. See `Backend.open`."""
+        """Check the source, and store where a first start begins. See `Backend.open`."""
         try:
             session = await NotifySession.connect(self._options)
         except ConnectionLost as error:
             raise SourceError(f"{self._options.shown_dsn} cannot be reached: {error}") from error
         try:
             if await session.offset() is None:
-                await self._make_place(session)
+                await self._make_offset(session)
         except ConnectionLost as error:
-            raise SourceError(f"{self._options.shown_dsn} was lost: {error}") from error
+            raise SourceError(f"the connection to {self._options.shown_dsn} was lost: {error}") from error
         finally:
             await session.close()
         try:
@@ -101,7 +101,7 @@ class PostgresNotify:
         finally:
             await self._leave()
 
-    async def read(self) -> AsyncIterator[Sequence[Item]]:
+    async def read(self) -> AsyncIterator[Sequence[_Item]]:
         """Yield rows as they are committed; never ends. See `Backend.read`."""
         backoff = Backoff(_FIRST_PAUSE_S, self._options.retry_max_s)
         while True:
@@ -111,7 +111,7 @@ class PostgresNotify:
                 backoff.reset()
                 keeper = asyncio.create_task(self._keep(session), name="postgres-keeper")
                 try:
-                    async with aclosing(self._follow(session)) as batches:
+                    async with aclosing(self._scan_loop(session)) as batches:
                         async for items in batches:
                             yield items
                 finally:
@@ -125,26 +125,26 @@ class PostgresNotify:
             await asyncio.sleep(backoff.next_s())
 
     def confirm(self, offset: NotifyOffset) -> None:
-        """Take note that everything up to `offset` is stored; the server hears of it within half a second."""
-        self._place.confirm(offset)
-        self._dirty.set()
+        """Record that everything up to `offset` is stored; it is written to the server within half a second."""
+        self._offset.confirm(offset)
+        self._has_moved.set()
 
     def offset_text(self, offset: NotifyOffset) -> bytes | None:
         """Write an offset for the log. See `HasOffsets`."""
         return None if self._offsets is None else self._offsets.offset_text(offset.safe)
 
     def attach(self, offsets: SourceOffsets[NotifyOffset]) -> None:
-        """Take what the log remembers of our table. See `HasOffsets`."""
+        """Take the offsets that the log stores about our table. See `HasOffsets`."""
         self._offsets = NotifyOffsets(offsets, self._options)
 
     def measuring(self) -> AbstractAsyncContextManager[Callable[[], Awaitable[Backlog]]]:
-        """Ask the server how many rows are beyond our offset. See `backends.backlog.HasBacklog`."""
+        """Measure how many rows are above our offset. See `backends.backlog.HasBacklog`."""
         return NotifyAdmin(self._options.given).measuring()
 
     # --- beginning ----------------------------------------------------------------------------------------------
 
     async def _begin(self, session: NotifySession) -> None:
-        """Wait until nobody else reads, and find out where to go on."""
+        """Wait until no other process reads, and determine where to start."""
         for warning in session.warnings:
             if warning not in self._warned:
                 self._warned.add(warning)
@@ -155,38 +155,40 @@ class PostgresNotify:
                 self._log.info("leader_awaited", consumer=self._options.consumer)
         offset = await session.offset()
         if offset is None:
-            raise SourceError(f"our offset in stream_relay.positions on {self._options.shown_dsn} is gone; start again")
+            raise SourceError(
+                f"our offset in stream_relay.positions on {self._options.shown_dsn} was deleted; start ingest again"
+            )
         lowest, safe = offset
-        if self._place.is_behind(safe):
+        if self._offset.is_behind(safe):
             if self._offsets is not None:
                 is_first = self._options.start == "now" and lowest == safe
                 begins = await self._offsets.begin(session, safe, is_first=is_first)
                 if begins < safe:
                     safe = lowest = begins
-                    self._place.pass_over(None)
-            self._place.begin(safe, lowest=lowest)
-        self._place.kept = safe
-        frontier = self._place.frontier
-        frontier.forget_holders()
+                    self._offset.skip_existing(None)
+            self._offset.begin(safe, lowest=lowest)
+        self._offset.kept = safe
+        frontier = self._offset.frontier
+        frontier.forget_writers()
         self._state = NotifyState.READING
         self._log.info("reading_started", after=frontier.safe, newest=frontier.top)
 
-    async def _make_place(self, session: NotifySession) -> None:
-        """Decide where the very first start begins."""
+    async def _make_offset(self, session: NotifySession) -> None:
+        """Determine where the first start begins."""
         oldest, newest = await session.extent()
-        # Sequences start at 1; a table that has gone lower goes on from there.
+        # Sequences start at 1; a table may have lower ids.
         beginning = 0 if oldest is None else min(0, oldest - 1)
         if self._options.start == "beginning":
             await session.begin(beginning)
-        # Some id below the newest may yet be committed, so we begin lower, and pass over what is there already.
+        # Ids below the newest may be committed later, so begin lower, and skip the rows that exist already.
         elif await session.begin(max(beginning, (newest or 0) - self._options.lookback_ids)):
-            self._place.pass_over(newest)
+            self._offset.skip_existing(newest)
 
-    # --- following ----------------------------------------------------------------------------------------------
+    # --- scanning -----------------------------------------------------------------------------------------------
 
-    async def _follow(self, session: NotifySession) -> AsyncGenerator[Sequence[Item], None]:
-        """Scan, give out what is new, see about holes, wait; until the connection breaks."""
-        options, offset = self._options, self._place
+    async def _scan_loop(self, session: NotifySession) -> AsyncGenerator[Sequence[_Item], None]:
+        """Scan, yield new rows, update the holes, wait; until the connection breaks."""
+        options, offset = self._options, self._offset
         frontier = offset.frontier
         now = asyncio.get_running_loop().time
         look_back_at = 0.0
@@ -196,62 +198,62 @@ class PostgresNotify:
             limit = options.batch_rows
             rows = await session.scan(frontier.spans(look_back=look_back, new=may_advance), limit)
             is_cut = len(rows) == limit
-            news = offset.see([row["row_offset"] for row in rows], is_cut=is_cut)
+            news = offset.record_scan([row["row_offset"] for row in rows], is_cut=is_cut)
             if look_back and not is_cut:
                 look_back_at = now() + _LOOK_BACK_S
             if news:
                 yield self._items([row for row in rows if row["row_offset"] in news], session.has_game_type)
-            decided = frontier.has_holes and frontier.judge(await session.writers())
-            if is_cut or decided:
+            can_close = frontier.has_holes and frontier.update_writers(await session.writers())
+            if is_cut or can_close:
                 continue
-            offset.given_out()
+            offset.mark_all_yielded()
             if offset.safe > offset.kept:
-                self._dirty.set()
+                self._has_moved.set()
             await session.wait(min(options.poll_s, _HOLE_POLL_S) if frontier.has_holes else options.poll_s)
 
     def _may_advance(self, frontier: Frontier) -> bool:
         may = frontier.ahead <= self._options.ahead_rows
-        if self._held_back == may:
-            self._held_back = not may
+        if self._is_held_back == may:
+            self._is_held_back = not may
             if not may:
                 self._log.warning("reading_held_back", safe=frontier.safe, newest=frontier.top, reason=_HELD_BACK)
         return may
 
-    def _items(self, rows: list[Any], has_game_type: bool) -> list[Item]:
+    def _items(self, rows: list[Any], has_game_type: bool) -> list[_Item]:
         return [
-            item_of(row, self._mapper, self._place.give_out(row["row_offset"]), has_game_type=has_game_type)
+            item_of(row, self._mapper, self._offset.next_offset(row["row_offset"]), has_game_type=has_game_type)
             for row in rows
         ]
 
     # --- keeping our offset --------------------------------------------------------------------------------------
 
     async def _keep(self, session: NotifySession) -> None:
-        """Write our offset when it has moved, and let the server hear of us in any case."""
+        """Write our offset when it has advanced, else a heartbeat."""
         try:
             while True:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(_BEAT_S):
-                        await self._dirty.wait()
-                self._dirty.clear()
+                    async with asyncio.timeout(_HEARTBEAT_S):
+                        await self._has_moved.wait()
+                self._has_moved.clear()
                 await self._keep_now(session)
                 await asyncio.sleep(_KEEP_S)
         except (ConnectionLost, SourceError) as error:
             session.fail(str(error))
 
     async def _keep_now(self, session: NotifySession) -> None:
-        safe, lowest = self._place.safe, self._place.lowest
-        if safe > self._place.kept:
+        safe, lowest = self._offset.safe, self._offset.lowest
+        if safe > self._offset.kept:
             await session.keep(safe, lowest)
-            self._place.kept = safe
+            self._offset.kept = safe
         else:
-            await session.beat()
+            await session.heartbeat()
 
     async def _leave(self) -> None:
         session = self._session
         if session is None:
             return
         try:
-            async with asyncio.timeout(_GOODBYE_S):
+            async with asyncio.timeout(_LEAVE_S):
                 await self._keep_now(session)
         except (ConnectionLost, SourceError, TimeoutError) as error:
             self._log.warning("place_not_kept", error=str(error) or type(error).__name__)

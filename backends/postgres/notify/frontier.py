@@ -1,8 +1,8 @@
-"""Decide which rows of a growing table are new, and up to which id nothing can come any more. Pure: no I/O, no clock.
+"""Decide which rows of a growing table are new, and up to which id no row can come any more. Pure: no I/O, no clock.
 
-Ids are given out in order and committed in any order, so ``id > last seen`` misses who commits late. What is missing
-between the ids seen is a *hole*. A hole is dead when every transaction that held a lock for writing on the table after
-the hole was seen is gone, and the hole is still empty in a scan begun after that. Why so: docs/postgres-notify.md
+Ids are assigned in order and committed in any order, so ``id > last seen`` misses late commits. The ids missing between
+the ids seen are a *hole*. A hole is closed when every transaction that held a lock for writing on the table after the
+hole was seen has ended, and the hole is still empty in a scan begun after that. Why so: docs/postgres-notify.md
 """
 
 from bisect import bisect_left, bisect_right, insort
@@ -22,39 +22,39 @@ class Span(NamedTuple):
 
 
 class _Cohort(NamedTuple):
-    """Holes up to `top` die when all of `holders` are gone."""
+    """Holes up to `top` can be closed when all of `writers` have ended."""
 
     top: int
-    holders: frozenset[str]
+    writers: frozenset[str]
 
 
 class Frontier:
-    """What has been seen of the ids above a floor.
+    """Which ids above a floor have been seen.
 
-    A turn is: scan the table (`spans` says where), `see` the ids, then read the locks and `judge` the holders.
+    In each turn: scan the table (`spans` says where), `record` the ids, then read the locks and `update_writers`.
     """
 
     def __init__(self, floor: int, *, lowest: int = -1, lookback: int = 0) -> None:
         """Begin above `floor`.
 
         Args:
-            floor: Everything up to it has been dealt with.
-            lowest: Ids up to it are never asked for.
-            lookback: How far below the newest id `spans` reaches when it is asked to look back.
+            floor: Everything up to it is done.
+            lowest: Ids up to it are never in `spans`.
+            lookback: How far below the newest id `spans` reaches with `look_back`.
         """
         self.top = floor
         self._lowest = lowest
         self._lookback = lookback
         self._holes: list[Span] = []
-        self._passed: list[Span] = []  # ids passed over, near the top: dead holes, and what came before the floor
+        self._closed: list[Span] = []  # unseen ids near the top: closed holes, and ids below the floor
         self._above: list[int] = []  # ids seen above the safe one, and perhaps some below it
         self._cohort: _Cohort | None = None
         if floor > (below := max(lowest, floor - lookback)):
-            self._passed.append(Span(below + 1, floor))
+            self._closed.append(Span(below + 1, floor))
 
     @property
     def safe(self) -> int:
-        """Every id up to this has been seen or is dead."""
+        """Every id up to this has been seen or is in a closed hole."""
         return self._holes[0].low - 1 if self._holes else self.top
 
     @property
@@ -63,74 +63,74 @@ class Frontier:
 
     @property
     def ahead(self) -> int:
-        """How many of the ids seen are above the safe one."""
+        """Number of ids seen above the safe one."""
         del self._above[: bisect_right(self._above, self.safe)]
         return len(self._above)
 
     def spans(self, *, look_back: bool = False, new: bool = True) -> list[Span]:
-        """Where rows that have not been seen may be, in ascending order.
+        """Return where unseen rows may be, in ascending order.
 
         Args:
-            look_back: Also where a row should not come any more, `lookback` ids deep.
-            new: Also beyond the newest id.
+            look_back: Include closed holes, `lookback` ids deep.
+            new: Include ids above the newest one.
         """
-        found = sorted(self._holes + self._passed) if look_back else list(self._holes)
+        found = sorted(self._holes + self._closed) if look_back else list(self._holes)
         if new:
             found.append(Span(self.top + 1, MAX_ID))
         return found
 
-    def see(self, ids: Iterable[int], *, up_to: int = MAX_ID) -> list[int]:
-        """Take note of ids that one scan found, in ascending order; return those not seen before, in that order.
+    def record(self, ids: Iterable[int], *, up_to: int = MAX_ID) -> list[int]:
+        """Record the ids of one scan, in ascending order; return those not seen before, in that order.
 
-        `up_to` is how far the scan got: less than everything when it was cut.
+        `up_to` is the last id that the scan covered: less than all if it was cut at its limit.
         """
-        news = [number for number in ids if self._is_news(number)]
+        news = [number for number in ids if self._is_new(number)]
         if self._holes:
             for number in news:
                 insort(self._above, number)
         else:
             self._above.clear()
         cohort = self._cohort
-        if cohort is not None and not cohort.holders and up_to >= cohort.top:
-            self._bury(cohort.top)
+        if cohort is not None and not cohort.writers and up_to >= cohort.top:
+            self._close_holes(cohort.top)
         return news
 
-    def judge(self, holders: Iterable[str]) -> bool:
-        """Take note of who holds a lock for writing now; whether to scan again at once, since holes can be decided."""
+    def update_writers(self, writers: Iterable[str]) -> bool:
+        """Take the transactions that hold a lock for writing now; return whether the next scan can close holes."""
         if not self._holes:
             self._cohort = None
             return False
-        present = frozenset(holders)
+        present = frozenset(writers)
         cohort = self._cohort
         self._cohort = (
-            _Cohort(self.top, present) if cohort is None else cohort._replace(holders=cohort.holders & present)
+            _Cohort(self.top, present) if cohort is None else cohort._replace(writers=cohort.writers & present)
         )
-        return not self._cohort.holders
+        return not self._cohort.writers
 
-    def forget_holders(self) -> None:
-        """The server may be another, or a new incarnation: names of transactions mean nothing any more."""
+    def forget_writers(self) -> None:
+        """Forget the transactions: after a reconnect the server may have restarted, and ids of transactions repeat."""
         self._cohort = None
 
-    def _is_news(self, number: int) -> bool:
+    def _is_new(self, number: int) -> bool:
         if number > self.top:
             if number > self.top + 1:
                 self._holes.append(Span(self.top + 1, number - 1))
             self.top = number
             return True
-        return _take(self._holes, number) or _take(self._passed, number)
+        return _take(self._holes, number) or _take(self._closed, number)
 
-    def _bury(self, top: int) -> None:
-        dead = [hole for hole in self._holes if hole.low <= top]
-        self._holes = self._holes[len(dead) :]
+    def _close_holes(self, top: int) -> None:
+        closed = [hole for hole in self._holes if hole.low <= top]
+        self._holes = self._holes[len(closed) :]
         self._cohort = None
-        # Low to high, the newest kept: who comes later than a thousand ids is not waited for.
+        # The newest closed holes are kept, a thousand at most, and scanned again with `look_back`.
         oldest = max(self._lowest, self.top - self._lookback) + 1
-        kept = [Span(max(low, oldest), high) for low, high in sorted(self._passed + dead) if high >= oldest]
-        self._passed = kept[-_INTERVALS_KEPT:]
+        kept = [Span(max(low, oldest), high) for low, high in sorted(self._closed + closed) if high >= oldest]
+        self._closed = kept[-_INTERVALS_KEPT:]
 
 
 def _take(spans: list[Span], number: int) -> bool:
-    """Take one id out of ascending spans; whether it was in one."""
+    """Remove one id from ascending spans; return whether it was in one."""
     index = bisect_left(spans, (number + 1,)) - 1
     if index < 0 or spans[index].high < number:
         return False

@@ -1,6 +1,7 @@
-"""What the log remembers of a table that `postgres-notify` reads: where to begin, and which rows it has already.
+"""What the log stores about a table that `postgres-notify` reads: where to begin, and which rows it already has.
 
-Owns how an offset in the table is written. Which rows are read again is decided in `backends.postgres.notify.frontier`.
+Owns the text form of an offset in the table. Which rows are read again is decided in
+`backends.postgres.notify.frontier`.
 """
 
 from collections.abc import Mapping
@@ -29,28 +30,28 @@ class NotifyOffsets:
         database = urlsplit(options.dsn.get_secret_value()).path.lstrip("/")
         name = f"{database}.{options.consumer}.{options.source}"
         self._source = f"nt:{blake2s(name.encode(), digest_size=5).hexdigest()}"
-        self._safe = -1  # the last one written, and how
-        self._written = b""
+        self._safe = -1  # the last offset, and its text form below
+        self._text = b""
 
     def offset_text(self, safe: int) -> bytes:
-        """Write an offset as a round carries it: every row up to that id was read before."""
+        """Write the offset that a round carries: every row up to id `safe` was read before it."""
         if safe != self._safe:
             self._safe = safe
-            self._written = f"{self._source}:{safe}".encode()
-        return self._written
+            self._text = f"{self._source}:{safe}".encode()
+        return self._text
 
     async def begin(self, session: "NotifySession", safe: int, *, is_first: bool) -> int:
-        """Return after which id to read, and learn which of the rows from there on the log has.
+        """Return the id after which to read, and recall which rows above it the log has.
 
-        On a first start that is where the log ends, if it has rounds of this table: another backend may have brought
-        them here, and rows have come since it stopped. Otherwise it is `safe`.
+        On a first start this is the end of the log, if the log has rounds of this table: another backend may have
+        stored them, and rows may have been added since it stopped. Otherwise it is `safe`.
         """
         if is_first:
             safe = await self._end_of_log(session, safe)
         kept = await self._offsets.kept(self._source)
         since = kept if kept is not None and _number(kept.offset) <= safe else None
         await self._offsets.recall(self._source, lambda offset: _number(offset) >= safe, since=since)
-        with suppress(OffsetTaken):  # only a hint of how far to look back, and another process has left a newer one
+        with suppress(OffsetTaken):  # only a hint of how far to look back; another process has kept a newer one
             await self._offsets.keep(self._source, str(safe))
         return safe
 
@@ -62,7 +63,7 @@ class NotifyOffsets:
         if found is None:
             log.warning("log_not_recognised", table=self._options.source, after=safe, games=len(newest))
             return safe
-        # A row below may have been committed after it.
+        # Rows below it may have been committed later.
         begins = min(safe, found - self._options.lookback_ids)
         await session.rebegin(begins)
         log.info("log_continued", table=self._options.source, newest=found, after=begins)

@@ -1,51 +1,35 @@
-"""The two connections of `postgres-notify`: one reads rows, the other listens, leads, and keeps our offset.
+"""The two connections of `postgres-notify`: the reader queries rows; the keeper listens, holds the lock, and stores our
+offset.
 
-Owns all use of asyncpg for reading. Two, so that an offset can be kept and the server can be seen to live while nobody
-asks for rows. Knows nothing of rounds, and decides nothing about rows: see `backends.postgres.notify.frontier`.
+Two connections, so that the offset is stored and the server's health is seen while a query for rows runs. Knows nothing
+of rounds. Which rows are new is decided in `backends.postgres.notify.frontier`.
 """
 
 import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, Self
 
 import asyncpg
 
 from backends.contract import SourceError
-from backends.postgres.dsn import NotForAsyncpg
-from backends.postgres.mapping import SESSION
+from backends.postgres.connection import Connection, ConnectionLost, ask, open_connection, pooler_sentence
 from backends.postgres.notify.frontier import Span
-from backends.postgres.notify.options import (
-    NotifyOptions,
-    faults_of,
-    game_type_column,
-    read_source,
-    scan_statement,
-    warnings_of,
-)
-from backends.postgres.options import PostgresOptions
+from backends.postgres.notify.options import NotifyOptions, faults_of, read_source, warnings_of
 from backends.postgres.statements import statement
+from backends.postgres.table import game_type_column, scan_statement
 
 _PROBE_S: Final = 3.0
 _CLOSE_S: Final = 1.0
-_STANDBY_LOOK_S: Final = 0.2
-
-_KEEPALIVE: Final = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
-"""The server drops a reader that vanished within half a minute, and the next one may lead."""
-
-Connection: TypeAlias = "asyncpg.Connection[Any]"
-
-
-class ConnectionLost(Exception):
-    """A connection broke or cannot be made now; another may do."""
+_STANDBY_POLL_S: Final = 0.2
 
 
 class NotifySession:
-    """A pair of connections, made by `connect`. `close` it whatever happened."""
+    """A pair of connections, made by `connect`. Call `close` when done, also after an error."""
 
     def __init__(self, options: NotifyOptions, reader: Connection, keeper: Connection) -> None:
         self._options = options
-        self._patience_s = options.answer_timeout_s
+        self._timeout_s = options.answer_timeout_s
         self._reader = reader
         self._keeper = keeper
         self._woken = asyncio.Event()
@@ -53,7 +37,6 @@ class NotifySession:
         self._probe: asyncio.Future[None] | None = None
         self._token = ""
         self._scan_sql = ""
-        self._leads = False
         self.has_game_type = False
         self.warnings: list[str] = []
         for connection in (reader, keeper):
@@ -64,13 +47,13 @@ class NotifySession:
         """Connect, check the source, and listen.
 
         Raises:
-            ConnectionLost: Nobody there, or not now.
+            ConnectionLost: The server cannot be reached now.
             SourceError: The source cannot be used as it is.
         """
         made: list[Connection] = []
         try:
-            made.append(await open_connection(options, "reader", pooled=not options.notify))
-            made.append(await open_connection(options, "keeper", pooled=not options.notify))
+            made.append(await open_connection(options, "reader"))
+            made.append(await open_connection(options, "keeper"))
             session = cls(options, *made)
             await session._prepare()
         except BaseException:
@@ -82,27 +65,27 @@ class NotifySession:
     # --- rows ---------------------------------------------------------------------------------------------------
 
     async def scan(self, spans: Sequence[Span], limit: int) -> list[asyncpg.Record]:
-        """Read rows within `spans` in their order, `limit` at most, all of one snapshot."""
+        """Read rows within `spans` in ascending order, at most `limit`, in one snapshot."""
         lows, highs = [span.low for span in spans], [span.high for span in spans]
-        scan = self._reader.fetch(self._scan_sql, lows, highs, limit, timeout=self._patience_s)
+        scan = self._reader.fetch(self._scan_sql, lows, highs, limit, timeout=self._timeout_s)
         rows: list[asyncpg.Record] = await ask(self._options, scan)
         return rows
 
     async def writers(self) -> list[str]:
-        """Name the transactions that may hold rows back now."""
+        """Return the ids of the transactions that may have uncommitted rows in the table."""
         sql = statement("read_writers")
-        rows = await ask(self._options, self._reader.fetch(sql, self._options.quoted_table, timeout=self._patience_s))
+        rows = await ask(self._options, self._reader.fetch(sql, self._options.quoted_table, timeout=self._timeout_s))
         return [row[0] for row in rows]
 
     async def extent(self) -> tuple[int | None, int | None]:
-        """Return the oldest and the newest id that are visible; None: there is none."""
+        """Return the oldest and the newest visible id; None in an empty table."""
         options = self._options
         sql = statement("read_extent", schema=options.schema_name, table=options.table_name, order_column=options.order)
-        row = await ask(options, self._reader.fetchrow(sql, timeout=self._patience_s))
+        row: Any = await ask(options, self._reader.fetchrow(sql, timeout=self._timeout_s))
         return row["oldest"], row["newest"]
 
     async def find(self, rounds: Mapping[str, int]) -> int | None:
-        """Return the id of the newest row that is one of `rounds`, a round id for each game; None: none was found."""
+        """Return the id of the newest row that is one of `rounds` (round ids by game); None: none was found."""
         options = self._options
         sql = statement(
             "find_rounds",
@@ -113,11 +96,11 @@ class NotifySession:
             round_id=options.round_id_column,
         )
         games, ids = list(rounds), [str(number) for number in rounds.values()]
-        found: int | None = await ask(options, self._reader.fetchval(sql, games, ids, timeout=self._patience_s))
+        found: int | None = await ask(options, self._reader.fetchval(sql, games, ids, timeout=self._timeout_s))
         return found
 
     async def wait(self, timeout_s: float) -> None:
-        """Wait until we are woken, `timeout_s` at most; raise `ConnectionLost` when a connection broke."""
+        """Wait for a notification, at most `timeout_s`; raise `ConnectionLost` when a connection broke."""
         if self._lost is None:
             try:
                 async with asyncio.timeout(timeout_s):
@@ -128,60 +111,62 @@ class NotifySession:
         if self._lost is not None:
             raise ConnectionLost(self._lost)
 
-    # --- leading and keeping ------------------------------------------------------------------------------------
+    # --- the lock and the offset --------------------------------------------------------------------------------
 
     async def lead(self) -> bool:
-        """Become the one reader; whether we are. Ends one that has not been heard of for ``takeover_s``."""
+        """Try to take the lock of the one reader; return whether we have it.
+
+        Ends the session of a holder that has been silent for ``takeover_s``.
+        """
         options = self._options
         if not options.notify:
-            return True  # a pooler in transaction mode has no sessions, and so no locks of sessions
+            return True  # a pooler in transaction mode keeps no session, and so no lock of a session
         name = f"stream_relay:{options.consumer}:{options.source}"
-        leads = await ask(options, self._keeper.fetchval(statement("try_lead"), name, timeout=self._patience_s))
+        leads = await ask(options, self._keeper.fetchval(statement("try_lead"), name, timeout=self._timeout_s))
         if not leads:
-            evict = self._keeper.fetch(statement("evict_leader"), name, options.takeover_s, timeout=self._patience_s)
+            evict = self._keeper.fetch(statement("evict_leader"), name, options.takeover_s, timeout=self._timeout_s)
             await ask(options, evict)
-            await self.wait(_STANDBY_LOOK_S)
-        self._leads = bool(leads)
-        return self._leads
+            await self.wait(_STANDBY_POLL_S)
+        return bool(leads)
 
     async def offset(self) -> tuple[int, int] | None:
-        """Return the lowest and the safe id of our offset; None: we have never run."""
+        """Return the lowest and the safe id of our stored offset; None: none is stored."""
         keys = (self._options.consumer, self._options.source)
         row = await ask(
             self._options,
-            self._keeper.fetchrow(statement("read_position"), *keys, timeout=self._patience_s),
+            self._keeper.fetchrow(statement("read_position"), *keys, timeout=self._timeout_s),
         )
         return None if row is None else (row["lowest"], row["safe"])
 
     async def begin(self, lowest: int) -> bool:
-        """Make our offset, after id `lowest`; whether there was none yet."""
+        """Store a first offset, after id `lowest`; return whether none was stored before."""
         keys = (self._options.consumer, self._options.source)
         sql = statement("begin_position")
-        return await ask(self._options, self._keeper.fetchrow(sql, *keys, lowest, timeout=self._patience_s)) is not None
+        return await ask(self._options, self._keeper.fetchrow(sql, *keys, lowest, timeout=self._timeout_s)) is not None
 
     async def rebegin(self, lowest: int) -> None:
-        """Begin lower than `begin` did, while nothing has been read."""
+        """Replace the offset that `begin` stored by a lower one. Changes nothing once rows were read."""
         keys = (self._options.consumer, self._options.source)
         sql = statement("rebegin_position")
-        await ask(self._options, self._keeper.execute(sql, *keys, lowest, timeout=self._patience_s))
+        await ask(self._options, self._keeper.execute(sql, *keys, lowest, timeout=self._timeout_s))
 
     async def keep(self, safe: int, lowest: int) -> None:
-        """Move our offset on, and what is never looked at again."""
+        """Advance our stored offset; ids up to `lowest` are never read again."""
         keys = (self._options.consumer, self._options.source)
         sql = statement("keep_position")
-        await ask(self._options, self._keeper.execute(sql, *keys, safe, lowest, timeout=self._patience_s))
+        await ask(self._options, self._keeper.execute(sql, *keys, safe, lowest, timeout=self._timeout_s))
 
-    async def beat(self) -> None:
-        """Let the server hear of us, so that nobody takes us for dead, and see that it is there."""
-        await ask(self._options, self._keeper.execute("SELECT", timeout=self._patience_s))
+    async def heartbeat(self) -> None:
+        """Run an empty query, so that standbys see an active session and a dead connection is noticed."""
+        await ask(self._options, self._keeper.execute("SELECT", timeout=self._timeout_s))
 
     def fail(self, reason: str) -> None:
-        """Take note that a connection is of no use; whoever waits for rows is told."""
+        """Mark the session as lost: a pending `wait` raises, and so does the next one."""
         self._lost = self._lost or reason
         self._woken.set()
 
     async def close(self) -> None:
-        """Leave both connections, within a second."""
+        """Close both connections, within a second each."""
         for connection in (self._keeper, self._reader):
             connection.remove_termination_listener(self._on_terminated)
             try:
@@ -206,10 +191,10 @@ class NotifySession:
             await self._probe_listening()
 
     async def _probe_listening(self) -> None:
-        """See that a notification arrives.
+        """Check that a notification arrives.
 
-        Behind a pooler in transaction mode it never does: LISTEN belongs to a session, and we have none there. Sent
-        over the other connection, so that it is not merely the answer to the query that sent it.
+        Behind a pooler in transaction mode none does: LISTEN belongs to a session, and each transaction there gets
+        another one. The probe is sent over the other connection, so that it cannot come with the query's own result.
         """
         self._token = token = f"probe {secrets.token_hex(8)}"
         self._probe = asyncio.get_running_loop().create_future()
@@ -229,52 +214,3 @@ class NotifySession:
 
     def _on_terminated(self, _connection: object) -> None:
         self.fail("the server closed the connection")
-
-
-async def open_connection(options: PostgresOptions, role: str, *, pooled: bool = False) -> Connection:
-    """Open one connection that reads rows as the mapper wants them; errors as in `NotifySession.connect`."""
-    settings = {} if pooled else {**SESSION, **_KEEPALIVE, "application_name": f"stream-relay {role}"}
-    try:
-        target = options.target.for_asyncpg(options.connect_timeout_s)
-    except NotForAsyncpg as error:
-        raise SourceError(str(error)) from None
-    connect = asyncpg.connect(
-        **target.arguments,
-        # A pooler in transaction mode hands each transaction to another server process: nothing prepared may stay.
-        statement_cache_size=0 if pooled else 100,
-        server_settings=settings,
-    )
-    connection: Connection = await ask(options, connect)
-    return connection
-
-
-async def ask(options: PostgresOptions, answer: Any) -> Any:
-    """Await what asyncpg does, and turn its errors into ours."""
-    try:
-        return await answer
-    except asyncpg.PostgresError as error:
-        raise _translated(options, error) from error
-    except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:  # TimeoutError is an OSError
-        raise ConnectionLost(str(error) or f"no answer ({type(error).__name__})") from error
-
-
-_PASSING: Final = ("08", "53", "57", "40", "55P03", "25006")
-"""Classes of what goes away by itself: connection, resources, shutdown, deadlock, lock; and a demoted primary."""
-
-
-def _translated(options: PostgresOptions, error: asyncpg.PostgresError) -> Exception:
-    code = str(error.sqlstate or "")
-    sentence = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if code == "26000" or code == "42P05" or "startup parameter" in sentence:
-        return SourceError(pooler_sentence(options, sentence))
-    if code.startswith(_PASSING):
-        return ConnectionLost(f"{sentence} ({code})")
-    return SourceError(f"{options.shown_dsn}: {sentence} ({code})")
-
-
-def pooler_sentence(options: PostgresOptions, sign: str) -> str:
-    """Name the pooler, and say what to do about it."""
-    return (
-        f"{options.shown_dsn} looks like a pooler in transaction mode ({sign}), where LISTEN does not work; set the "
-        f"option 'dsn' to the server itself or a pool in session mode, or notify=false to poll only"
-    )

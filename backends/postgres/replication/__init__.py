@@ -1,1 +1,1 @@
-"""The backend ``postgres-replication``: rounds from the write-ahead log."""
+"""The backend ``postgres-replication``: reads rounds from the write-ahead log, by logical replication."""

@@ -1,6 +1,6 @@
-"""Set-up and care of what `postgres-replication` reads: the publication, the slot, and the server around them.
+"""Set up, check and inspect the source of `postgres-replication`: the publication, the slot, and the server.
 
-Owns what is the matter with them, asked from outside of any stream: the words are those of `slot`.
+Owns the checks that need no stream. The states are those of `slot`.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -11,30 +11,29 @@ import asyncpg
 
 from backends.backlog import Backlog
 from backends.contract import SourceError
-from backends.postgres.findings import SETUP, STATEMENT_S, Finding, Verdict, connected, holder, run_sql
-from backends.postgres.notify.options import NotifyOptions, has_unique_order, read_source
-from backends.postgres.notify.session import Connection, ask
-from backends.postgres.options import PostgresOptions, quote_identifier
+from backends.postgres.connection import Connection, ask
+from backends.postgres.findings import SETUP_COMMAND, STATEMENT_S, Finding, Verdict, connected, reader_name, run_sql
+from backends.postgres.options import quote_identifier
 from backends.postgres.replication.capture import ColumnMissing, columns_of
 from backends.postgres.replication.protocol.connection import ReplicationConnection, StreamLost
 from backends.postgres.replication.slot import BACKFILL, PUBLICATION_SKIPPED, UNDEFINED, ReplicationOptions, SlotState
 from backends.postgres.statements import statement
+from backends.postgres.table import OLDEST_VERSION, has_unique_order, read_table
 
-_OLDEST: Final = 140000
 _PEEK_S: Final = 5.0
-_RENEW: Final = f"{SETUP} --renew-slot; and, for the rounds in between, {BACKFILL}"
+_RENEW: Final = f"{SETUP_COMMAND} --renew-slot; and, for the rounds in between, {BACKFILL}"
 _RENEWABLE: Final = (SlotState.PUBLICATION_MISSING, SlotState.PUBLICATION_LATE, SlotState.INVALIDATED)
 
 
 class _Fault(NamedTuple):
-    """What is the matter with what `setup` makes."""
+    """What is wrong with the publication or the slot."""
 
     state: SlotState
     text: str
 
 
 class ReplicationAdmin:
-    """SourceAdmin of `postgres-replication`. Implements `backends.postgres.admin.SourceAdmin`."""
+    """The source admin of `postgres-replication`. Implements `backends.postgres.admin.SourceAdmin`."""
 
     def __init__(self, options: Mapping[str, object]) -> None:
         self.options = ReplicationOptions.read(options)
@@ -42,7 +41,7 @@ class ReplicationAdmin:
     def acting_as(self, dsn: str | None) -> Self:
         return self if dsn is None else type(self)({**self.options.given, "dsn": dsn})
 
-    # --- making and removing ------------------------------------------------------------------------------------
+    # --- setting up ---------------------------------------------------------------------------------------------
 
     def setup_sql(self, grant_to: str | None, *, renew: bool = False) -> list[str]:
         options = self.options
@@ -65,11 +64,11 @@ class ReplicationAdmin:
         options = self.options
         async with connected(options) as connection:
             await ask(options, connection.fetch(statement("lock_renewal"), options.slot, timeout=STATEMENT_S))
-            faults = await self._faults_of_ours(connection)
+            faults = await self._setup_faults(connection)
             slot = await self._slot(connection)
             for fault in faults:
                 if fault.state is SlotState.FOREIGN or (slot and fault.state in _RENEWABLE and not renew):
-                    # A publication made now would be younger than the slot, and then nothing could be read.
+                    # A publication created now would be younger than the slot, which could then not be read.
                     raise SourceError(fault.text)
             renews = renew and slot is not None
             await run_sql(options, self.setup_sql(grant_to, renew=renews))
@@ -77,44 +76,47 @@ class ReplicationAdmin:
             f"replication slot {options.slot!r} begins now; for the rounds in between run {BACKFILL}" * renews or None
         )
 
-    async def renew(self, *, certainly: bool) -> None:
-        """Make publication and slot anew, unless another process just has; `certainly`: even if they look whole.
+    async def renew(self, *, always: bool) -> None:
+        """Recreate the publication and the slot, unless another process has just done so.
+
+        Args:
+            always: Recreate them also if no fault is found.
 
         Raises:
-            SourceError: It may not be done, or another process reads the slot by now.
+            SourceError: The role may not do it, or another process reads the slot.
         """
         options = self.options
         async with connected(options) as connection:
             await ask(options, connection.fetch(statement("lock_renewal"), options.slot, timeout=STATEMENT_S))
-            if certainly or await self._faults_of_ours(connection):
+            if always or await self._setup_faults(connection):
                 await run_sql(options, [*self.teardown_sql(), *self.setup_sql(None)])
 
-    # --- looking ------------------------------------------------------------------------------------------------
+    # --- inspecting ---------------------------------------------------------------------------------------------
 
     async def check(self) -> list[Finding]:
         options = self.options
         names = {"schema": options.schema_name, "table": options.table_name}
         async with connected(options) as connection:
-            server = await ask(options, connection.fetchrow(statement("read_replication_server")))
+            server: Any = await ask(options, connection.fetchrow(statement("read_replication_server")))
             columns = await ask(options, connection.fetch(statement("read_columns", **names)))
             slot = await self._slot(connection)
-            ours = await self._faults_of_ours(connection)
+            ours = await self._setup_faults(connection)
         faults = [*self._server_faults(server, slot), *self._table_faults(columns), *(fault.text for fault in ours)]
         findings = [Finding(Verdict.FAILURE, fault) for fault in faults]
-        return [*findings, await self._check_link()]
+        return [*findings, await self._check_connection()]
 
     async def status(self) -> dict[str, str]:
         options = self.options
         async with connected(options) as connection:
             row = await ask(options, connection.fetchrow(statement("read_slot_status", slot=options.slot)))
             if row is None:
-                return {"state": "missing", "run": f"{SETUP} --backend postgres-replication"}
-            faults = await self._faults_of_ours(connection)
-        told = {"state": str(faults[0].state), "run": faults[0].text.partition("run: ")[2]} if faults else {}
+                return {"state": "missing", "run": f"{SETUP_COMMAND} --backend postgres-replication"}
+            faults = await self._setup_faults(connection)
+        fault = {"state": str(faults[0].state), "run": faults[0].text.partition("run: ")[2]} if faults else {}
         return {
             "state": "streaming" if row["active"] else "nobody reads",
-            **told,
-            "active": holder(row["active_pid"], row["client"], row["application"]),
+            **fault,
+            "active": reader_name(row["active_pid"], row["client"], row["application"]),
             "wal_status": str(row["wal_status"]),
             "confirmed": str(row["confirmed"]),
             "lag": f"{row['lag_bytes'] or 0:,} bytes, {_seconds(row)}",
@@ -136,15 +138,14 @@ class ReplicationAdmin:
             yield measure
 
     async def has_unique_ids(self) -> bool:
-        """Whether ids are unique over all games, and so grow with the table; raise `SourceError` as `check` does."""
-        options = NotifyOptions.read({name: getattr(self.options, name) for name in PostgresOptions.model_fields})
-        async with connected(options) as connection:
-            source = await read_source(connection, options)
-        return has_unique_order(source, options)
+        """Whether round ids are unique over all games; raise `SourceError` as `check` does."""
+        async with connected(self.options) as connection:
+            table = await read_table(connection, self.options)
+        return has_unique_order(table, is_named=False)
 
     # --- faults -------------------------------------------------------------------------------------------------
 
-    async def _faults_of_ours(self, connection: Connection) -> list[_Fault]:
+    async def _setup_faults(self, connection: Connection) -> list[_Fault]:
         options = self.options
         names = {"schema": options.schema_name, "table": options.table_name, "publication": options.publication}
         publication = await ask(options, connection.fetchrow(statement("read_publication", **names)))
@@ -152,9 +153,9 @@ class ReplicationAdmin:
         faults = [*self._slot_faults(slot), *self._publication_faults(publication, slot)]
         if not faults and await self._is_late(connection):
             what = (
-                f"publication {options.publication!r} was made after the offset that replication slot {options.slot!r}"
+                f"publication {options.publication!r} was created after the offset of replication slot {options.slot!r}"
             )
-            faults.append(_Fault(SlotState.PUBLICATION_LATE, f"{what} is at, so that cannot be read; run: {_RENEW}"))
+            faults.append(_Fault(SlotState.PUBLICATION_LATE, f"{what}, so the slot cannot be read; run: {_RENEW}"))
         return faults
 
     async def _slot(self, connection: Connection) -> Mapping[str, Any] | None:
@@ -163,10 +164,11 @@ class ReplicationAdmin:
         return row
 
     async def _is_late(self, connection: Connection) -> bool:
-        """Whether the publication was made after the offset of the slot, by trying what a stream would do.
+        """Whether the publication was created after the offset of the slot. Decodes the slot as a stream would.
 
-        The first change that the slot holds finds no publication then: an error, and from PostgreSQL 18 on a warning.
-        Asked only when their transaction ids do not rule it out, and while nobody reads: then it works.
+        The first change in the slot then finds no publication: an error, or a warning in PostgreSQL 18 and later. The
+        slot is decoded only if the transaction ids do not rule this out, and if no process reads it: otherwise it
+        works.
         """
         options = self.options
         names = {"slot": options.slot, "publication": options.publication}
@@ -180,18 +182,18 @@ class ReplicationAdmin:
         connection.add_log_listener(listen)
         try:
             sql = statement("peek_slot", slot=options.slot, publications=quote_identifier(options.publication))
-            with suppress(TimeoutError):  # so much that can be read, and no fault so far
+            with suppress(TimeoutError):  # much was decoded without a fault
                 await connection.fetchval(sql, timeout=_PEEK_S)
         except asyncpg.PostgresError as error:
-            return error.sqlstate == UNDEFINED  # a right that is missing, or a reader that came, is no answer
+            return error.sqlstate == UNDEFINED  # other errors say nothing: a missing right, or a new reader
         finally:
             connection.remove_log_listener(listen)
         return any(notice.startswith(PUBLICATION_SKIPPED) for notice in notices)
 
     def _server_faults(self, server: Mapping[str, Any], slot: object) -> list[str]:
         where, faults = self.options.shown_dsn, []
-        if server["version"] < _OLDEST:
-            faults.append(f"{where} is PostgreSQL {server['version'] // 10000}; 14 is the oldest that can be read")
+        if server["version"] < OLDEST_VERSION:
+            faults.append(f"{where} is PostgreSQL {server['version'] // 10000}; 14 is the oldest supported version")
         if server["wal_level"] != "logical":
             faults.append(
                 f"wal_level is {server['wal_level']!r}; run: "
@@ -228,22 +230,22 @@ class ReplicationAdmin:
         if publication is None:
             what = f"publication {name!r} does not exist"
             if slot is None:
-                return [_Fault(SlotState.PUBLICATION_MISSING, f"{what}; run: {SETUP}")]
-            older = f"replication slot {self.options.slot!r} is older than one made now, and could not be read with it"
+                return [_Fault(SlotState.PUBLICATION_MISSING, f"{what}; run: {SETUP_COMMAND}")]
+            older = f"replication slot {self.options.slot!r} could not be read with a new one"
             return [_Fault(SlotState.PUBLICATION_MISSING, f"{what}, and {older}; run: {_RENEW}")]
-        if not (publication["pubinsert"] and publication["covers"]):
+        if not (publication["pubinsert"] and publication["is_published"]):
             quoted, table = quote_identifier(name), self.options.quoted_table
-            add = "" if publication["member"] else f"ALTER PUBLICATION {quoted} ADD TABLE {table}; "
+            add = "" if publication["is_member"] else f"ALTER PUBLICATION {quoted} ADD TABLE {table}; "
             change = f"ALTER PUBLICATION {quoted} SET (publish = 'insert', publish_via_partition_root = true);"
-            then = f"and, for rounds that were inserted before that, {BACKFILL}"
-            what = f"publication {name!r} does not send inserts of {table}"
+            then = f"and, for rounds that were inserted before, {BACKFILL}"
+            what = f"publication {name!r} does not publish inserts of {table}"
             return [_Fault(SlotState.TABLE_NOT_PUBLISHED, f"{what}; run: {add}{change} {then}")]
         return []
 
     def _slot_faults(self, slot: Mapping[str, Any] | None) -> list[_Fault]:
         name = self.options.slot
         if slot is None:
-            return [_Fault(SlotState.MISSING, f"replication slot {name!r} does not exist; run: {SETUP}")]
+            return [_Fault(SlotState.MISSING, f"replication slot {name!r} does not exist; run: {SETUP_COMMAND}")]
         if slot["plugin"] != "pgoutput" or slot["database"] != slot["our_database"]:
             found = f"{slot['plugin']} in database {slot['database']}"
             what = f"replication slot {name!r} is for {found}; set the option 'slot' to another name"
@@ -253,22 +255,22 @@ class ReplicationAdmin:
             return [_Fault(SlotState.INVALIDATED, f"replication slot {name!r} is lost ({reason}); run: {_RENEW}")]
         return []
 
-    async def _check_link(self) -> Finding:
-        """Open a replication connection: what pg_hba.conf or a pooler forbids shows only so."""
+    async def _check_connection(self) -> Finding:
+        """Open a replication connection: only this shows what pg_hba.conf or a pooler forbids."""
         try:
             link = await ReplicationConnection.connect(self.options)
         except StreamLost as error:
             return Finding(
                 Verdict.FAILURE,
-                f"no replication connection: {error}; connect to the server itself and not to a pooler, and allow it "
-                "in pg_hba.conf",
+                f"no replication connection: {error}; connect to the server itself and not to a pooler, and allow "
+                "replication in pg_hba.conf",
             )
         await link.close()
         return Finding(Verdict.OK, f"{self.options.shown_dsn}: a replication connection opens")
 
 
 def _seconds(row: Mapping[str, Any]) -> str:
-    """Say how old what is not confirmed is, as far as the server can tell: it keeps no clock for offsets in its log."""
+    """Write the age of the oldest unconfirmed WAL. The server knows it only while the slot is read."""
     if row["active"]:
         lag_s = row["lag_s"] if row["lag_s"] is not None or row["lag_bytes"] else 0.0
         return "seconds unknown" if lag_s is None else f"{lag_s:.3f} s"

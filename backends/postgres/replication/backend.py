@@ -1,8 +1,8 @@
 """The backend `postgres-replication`: rounds from the write-ahead log, milliseconds after their commit.
 
-Owns the contract, the state that is shown, and beginning again after every loss. How a stream begins is in
-`stream_start`, what is told and when it is left in `stream`, where it goes on in
-`slot_offset`. How it behaves, and why: docs/postgres-replication.md
+Owns the backend contract, the state for metrics, and reconnecting after every loss. How a stream begins is in
+`stream_start`, its status messages and its end in `stream`, where it continues in `slot_offset`. How it behaves, and
+why: docs/postgres-replication.md
 """
 
 import asyncio
@@ -18,10 +18,10 @@ from backends.backlog import Backlog
 from backends.contract import BackendContext, OffsetTaken, SourceError, SourceOffsets
 from backends.postgres.replication.admin import ReplicationAdmin
 from backends.postgres.replication.capture import Capture, Item, TableRenamed, WalOffset
-from backends.postgres.replication.heartbeat import beat
+from backends.postgres.replication.heartbeat import write_heartbeats
 from backends.postgres.replication.protocol.connection import StreamLost
 from backends.postgres.replication.protocol.pgoutput import InvalidMessage
-from backends.postgres.replication.setup import prepare
+from backends.postgres.replication.setup import ensure_slot
 from backends.postgres.replication.slot import ReplicationOptions, SlotLost, SlotState
 from backends.postgres.replication.slot_offset import SlotOffset
 from backends.postgres.replication.stream import ReplicationStream
@@ -37,12 +37,12 @@ _CANCEL_S: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class ReplicationStatus:
-    """How capture is doing, for metrics and health."""
+    """The state of capture, for metrics and health."""
 
     state: SlotState
     received_lsn: int
     confirmed_lsn: int
-    """What the server was told last."""
+    """The last LSN reported to the server."""
     last_commit_ms: int
     """When the newest transaction received was committed, Unix milliseconds; 0: none yet."""
     reconnects: int
@@ -55,9 +55,9 @@ class PostgresReplication:
         self._options = ReplicationOptions.read(options)
         self._log = log.bind(**self._options.log_fields)
         self._capture = Capture(self._options, context.catalogue)
-        self._place = SlotOffset(self._capture, self._options)
+        self._offset = SlotOffset(self._capture, self._options)
         self._start = StreamStart(
-            self._capture, self._place, self._options, on_standby=partial(self._is_now, SlotState.STANDBY)
+            self._capture, self._offset, self._options, on_standby=partial(self._set_state, SlotState.STANDBY)
         )
         self._stream: ReplicationStream | None = None
         self._state = SlotState.CONNECTING
@@ -65,23 +65,23 @@ class PostgresReplication:
 
     @property
     def status(self) -> ReplicationStatus:
-        """How it is doing now."""
+        """The state now."""
         capture = self._capture
         return ReplicationStatus(
-            self._state, capture.received_lsn, self._place.told_lsn, capture.last_commit_ms, self._reconnects
+            self._state, capture.received_lsn, self._offset.reported_lsn, capture.last_commit_ms, self._reconnects
         )
 
     # --- the contract -------------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Check the source, and make what is missing if the options say so. See `Backend.open`."""
+        """Check the source, and create what is missing if the options say so. See `Backend.open`."""
         try:
-            await prepare(self._options)
+            await ensure_slot(self._options)
         except SlotLost as error:
-            self._is_now(error.state)
+            self._set_state(error.state)
             raise
-        heartbeat = asyncio.create_task(beat(self._options), name="postgres-heartbeat")
+        heartbeat = asyncio.create_task(write_heartbeats(self._options), name="postgres-heartbeat")
         try:
             yield
         finally:
@@ -97,52 +97,52 @@ class PostgresReplication:
                 async with stream.kept_alive():
                     while True:
                         if items := await stream.receive():
-                            with stream.given_out():
+                            with stream.leaving_if_stuck():
                                 yield items
             except InvalidMessage as error:
-                raise SourceError(f"{self._options.shown_dsn} sent what is not understood: {error}") from error
+                raise SourceError(f"{self._options.shown_dsn} sent an unknown message: {error}") from error
             except (StreamLost, OffsetTaken, TableRenamed) as error:
                 if self._stream is not None and self._stream.lasted_s > self._options.retry_max_s:
                     backoff.reset()
                 await self._on_lost(error)
             except SlotLost as error:
-                self._is_now(error.state)
+                self._set_state(error.state)
                 raise
             await asyncio.sleep(backoff.next_s())
 
     def confirm(self, offset: WalOffset) -> None:
-        """Take note that everything up to `offset` is stored; the server hears of it within a tenth of a second."""
+        """Record that everything up to `offset` is stored; it is reported to the server within 0.1 s."""
         self._capture.confirm(offset)
         if self._stream is not None:
             self._stream.confirmed()
 
     def offset_text(self, offset: WalOffset) -> bytes | None:
         """Write an offset for the log. See `HasOffsets`."""
-        return self._place.written(offset)
+        return self._offset.offset_text(offset)
 
     def attach(self, offsets: SourceOffsets[WalOffset]) -> None:
-        """Take what the log remembers of our slot. See `HasOffsets`."""
-        self._place.attach(offsets)
+        """Take the offsets that the log stores about our slot. See `HasOffsets`."""
+        self._offset.attach(offsets)
 
     def measuring(self) -> AbstractAsyncContextManager[Callable[[], Awaitable[Backlog]]]:
-        """Ask the server how much it keeps for us. See `backends.backlog.HasBacklog`."""
+        """Measure how much WAL the server keeps for us. See `backends.backlog.HasBacklog`."""
         return ReplicationAdmin(self._options.given).measuring()
 
     # --- one stream after another -------------------------------------------------------------------------------
 
     async def _begin(self) -> ReplicationStream:
-        self._is_now(SlotState.CONNECTING)
+        self._set_state(SlotState.CONNECTING)
         link = await self._start.begin()
         self._stream = ReplicationStream(
-            link, self._capture, self._place, self._options, on_left=partial(self._is_now, SlotState.LEFT)
+            link, self._capture, self._offset, self._options, on_left=partial(self._set_state, SlotState.LEFT)
         )
-        self._is_now(SlotState.STREAMING)
+        self._set_state(SlotState.STREAMING)
         return self._stream
 
     async def _on_lost(self, error: StreamLost | OffsetTaken | TableRenamed) -> None:
         self._start.ended_by(error)
         await self._close()
-        self._is_now(SlotState.CONNECTING)
+        self._set_state(SlotState.CONNECTING)
         self._reconnects += 1
         self._log.warning("stream_lost", error=str(error))
 
@@ -151,5 +151,5 @@ class PostgresReplication:
         if stream is not None:
             await stream.close()
 
-    def _is_now(self, state: SlotState) -> None:
+    def _set_state(self, state: SlotState) -> None:
         self._state = state

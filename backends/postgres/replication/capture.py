@@ -1,7 +1,7 @@
-"""Make rounds with positions of a stream of WAL frames, and decide how far the server may forget.
+"""Turn WAL frames into rounds with offsets, and decide up to where the server may remove WAL.
 
-Pure: frames in, items out; no I/O, no clock. Owns the promise that no transaction is confirmed in part, and that a
-stream begun again goes on where the last one broke off, within a transaction too. Why so: docs/postgres-replication.md
+Pure: frames in, items out; no I/O, no clock. Owns the promise that no transaction is confirmed in part, and that a new
+stream continues where the last one broke, also within a transaction. Why so: docs/postgres-replication.md
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,19 +24,19 @@ from rounds import Catalogue, InvalidRound, Round
 
 
 class WalOffset(NamedTuple):
-    """An offset in the write-ahead log of one server. Positions grow, also across a change of server."""
+    """An offset in the write-ahead log of one server. Offsets grow, also across a change of server."""
 
     generation: int
-    """Grows when the server's history has changed, by a failover for example: then LSNs start anew."""
+    """Grows when the server's history changes, for example by a failover: LSNs of two histories are not comparable."""
     lsn: int
-    """The end of a transaction all of whose rounds come at or before this offset."""
+    """The end of a transaction; all of its rounds have this offset or a lower one."""
 
 
 Item = Captured[WalOffset] | Rejected[WalOffset]
 
 
 class ColumnMissing(SourceError):
-    """The table does not have a column that the options name. Nothing of it has been passed over."""
+    """The table has no column that the options name. No row was skipped."""
 
     def __init__(self, table: str, column: str, option: str, present: Sequence[str]) -> None:
         super().__init__(table, column, option, present)
@@ -44,13 +44,13 @@ class ColumnMissing(SourceError):
 
     def __str__(self) -> str:
         return (
-            f"table {self.table} has no column {self.column!r} in what it publishes; it has {', '.join(self.present)};"
+            f"table {self.table} has no column {self.column!r} in its publication; it has {', '.join(self.present)};"
             f" set the option {self.option!r}"
         )
 
 
 class TableRenamed(Exception):
-    """The table of rounds goes by another name now: rows that go on into it are not ours, and others may be."""
+    """The table of rounds was renamed: its new rows are not ours, and a new table may have its name."""
 
     def __init__(self, table: str, now: str) -> None:
         super().__init__(table, now)
@@ -66,35 +66,35 @@ class _Unmappable(NamedTuple):
 
 
 class _Columns(NamedTuple):
-    """Where the columns of a round stand in a row of the table as it is now."""
+    """The indexes of a round's columns in a row of the table."""
 
     width: int
-    offsets: tuple[int | None, ...]  # in the order of mapping.FIELDS; None: no such column
+    indexes: tuple[int | None, ...]  # in the order of mapping.FIELDS; None: no such column
 
     def pick(self, values: Sequence[bytes | None], errors: str = "strict") -> Row:
         if len(values) != self.width:
             raise InvalidMessage(f"a row of {len(values)} values in a table of {self.width} columns")
         return Row(
             *[
-                None if offset is None or (value := values[offset]) is None else value.decode("utf-8", errors)
-                for offset in self.offsets
+                None if index is None or (value := values[index]) is None else value.decode("utf-8", errors)
+                for index in self.indexes
             ]
         )
 
 
 def columns_of(options: PostgresOptions, names: Sequence[str]) -> _Columns:
-    """Find the columns of a round among a table's; raise `ColumnMissing`."""
-    offsets: list[int | None] = []
+    """Find a round's columns in the columns of the table; raise `ColumnMissing`."""
+    indexes: list[int | None] = []
     for option in _COLUMN_OPTIONS:
         name = getattr(options, option)
         wanted = name or "game_type"
         if wanted in names:
-            offsets.append(names.index(wanted))
+            indexes.append(names.index(wanted))
         elif name is None:
-            offsets.append(None)  # the catalogue knows the type
+            indexes.append(None)  # the catalogue has the type
         else:
             raise ColumnMissing(options.table, name, option, names)
-    return _Columns(len(names), tuple(offsets))
+    return _Columns(len(names), tuple(indexes))
 
 
 _COLUMN_OPTIONS: Final = (
@@ -107,10 +107,10 @@ _COLUMN_OPTIONS: Final = (
 
 
 class Capture:
-    """Follows one slot over any number of streams.
+    """Reads one slot over any number of streams.
 
-    The rows of a transaction carry the offset before it, the last one that after it: one row is held back until it
-    is known whether it is the last.
+    The rows of a transaction carry the offset before it, and the last row the one after it. So one row is held until
+    the next message shows whether it is the last.
     """
 
     def __init__(self, options: PostgresOptions, catalogue: Catalogue) -> None:
@@ -119,45 +119,45 @@ class Capture:
         self._mapper = RowMapper(catalogue, options.table)
         self._columns: dict[int, _Columns] = {}  # by relation id; only the table of rounds
         self._relation: int | None = None  # the id of the table of rounds, in all streams of this history
-        self._before = WalOffset(0, 0)  # the end of the last transaction that was yielded whole
+        self._before = WalOffset(0, 0)  # the end of the last transaction whose rows were all yielded
         self._confirmed = self._before
-        self._idle_lsn = 0  # everything committed before this has been sent, and none of it came after _before
+        self._idle_lsn = 0  # up to here, nothing was committed after _before
         self._received = 0
         self._transaction: Begin | None = None
         self._timestamp_ms = 0
         self._held: Round | _Unmappable | None = None
-        self._yielded = 0  # rows of the open transaction, by this stream or passed over in it
-        self._skip = 0  # rows of the open transaction to pass over, since an earlier stream yielded them
-        self._half: tuple[int, int] | None = None  # a transaction broken off: its commit LSN, and the rows yielded
+        self._yielded = 0  # rows of the open transaction, yielded or skipped by this stream
+        self._skip = 0  # rows of the open transaction that an earlier stream yielded
+        self._half: tuple[int, int] | None = None  # an interrupted transaction: its commit LSN, and the rows yielded
 
     # --- where the stream is ------------------------------------------------------------------------------------
 
     @property
     def start_lsn(self) -> int:
-        """Where a stream has to start so that nothing is missed: transactions that end at or before it are skipped."""
+        """Where a stream has to start: the server skips transactions that end at or before it."""
         return self._before.lsn
 
     @property
     def stored_lsn(self) -> int:
-        """Up to where all that held rounds is stored."""
+        """The end of the last transaction whose rounds are all stored."""
         return self._confirmed.lsn
 
     @property
     def generation(self) -> int:
-        """That of the positions that mean something now."""
+        """The generation of valid offsets."""
         return self._before.generation
 
     @property
     def received_lsn(self) -> int:
-        """How far the server's log has been received, rounds or not."""
+        """How far the WAL has been received, with or without rounds."""
         return self._received
 
     @property
     def confirmed_lsn(self) -> int:
-        """Up to where the server may forget: what is stored, or all that was sent when nothing else is under way.
+        """Up to where the server may remove WAL: what is stored, or all that was sent if no round is in flight.
 
-        Without the second, the log of a busy server with an idle table would never shrink, and a fast shutdown of the
-        server would wait for ever.
+        Without the latter, the WAL of a busy server with an idle table would grow without limit, and a fast shutdown of
+        the server would never end.
         """
         if self._transaction is None and self._confirmed >= self._before:
             return max(self._confirmed.lsn, self._idle_lsn)
@@ -165,7 +165,7 @@ class Capture:
 
     @property
     def idle(self) -> bool:
-        """Whether all that was yielded is confirmed and no transaction is half received."""
+        """Whether all yielded rounds are confirmed and no transaction is received in part."""
         return self._transaction is None and self._half is None and self._confirmed >= self._before
 
     @property
@@ -174,25 +174,25 @@ class Capture:
         return self._timestamp_ms
 
     def confirm(self, offset: WalOffset) -> None:
-        """Take note that everything up to `offset` is safe. Those of an earlier history mean nothing any more."""
+        """Record that everything up to `offset` is stored. Offsets of an earlier generation are ignored."""
         if offset.generation == self._before.generation:
             self._confirmed = max(self._confirmed, offset)
 
     def begin_history(self, lsn: int) -> None:
-        """Start at `lsn` of a server that is new to us: the first, or one after a failover."""
+        """Start at `lsn` of a new history: at first, or after a failover."""
         self._before = self._confirmed = WalOffset(self._before.generation + 1, lsn)
         self._idle_lsn = self._received = lsn
         self._half = self._relation = None
         self.begin_stream()
 
     def skip_to(self, lsn: int) -> None:
-        """Another reader of the slot has seen to everything up to `lsn`."""
+        """Start at `lsn`: another reader of the slot has stored everything up to it."""
         if lsn > self._before.lsn:
             self._before = self._confirmed = WalOffset(self._before.generation, lsn)
             self._half = None
 
     def begin_stream(self) -> None:
-        """Get ready for a stream from `start_lsn`; the one before may have broken off anywhere."""
+        """Prepare for a stream from `start_lsn`; the last one may have broken anywhere."""
         if self._transaction is not None and (yielded := self._yielded + self._skip):
             self._half = (self._transaction.commit_lsn, yielded)
         self._transaction = self._held = None
@@ -202,12 +202,12 @@ class Capture:
     # --- frames -------------------------------------------------------------------------------------------------
 
     def feed(self, frames: Iterable[bytes]) -> tuple[list[Item], bool]:
-        """Take frames in the order of their arrival; return the items, and whether the server asks for a reply.
+        """Process frames in the order of their arrival; return the items, and whether the server asks for a reply.
 
         Raises:
-            InvalidMessage: A frame is not what a walsender with pgoutput sends.
-            ColumnMissing: The table of rounds has changed so that its rows cannot be read.
-            TableRenamed: It has been given another name.
+            InvalidMessage: A frame is not one that a walsender with pgoutput sends.
+            ColumnMissing: A column of the table of rounds was renamed or dropped.
+            TableRenamed: The table of rounds was renamed.
         """
         out: list[Item] = []
         reply_requested = False
@@ -231,7 +231,7 @@ class Capture:
 
     def _on_row(self, columns: _Columns, values: Sequence[bytes | None], out: list[Item]) -> None:
         if self._transaction is None:
-            raise InvalidMessage("a row outside of a transaction")
+            raise InvalidMessage("a row outside a transaction")
         if self._skip:
             self._skip -= 1
             self._yielded += 1
@@ -271,7 +271,7 @@ class Capture:
 
     def _on_commit(self, commit: Commit, out: list[Item]) -> None:
         if self._transaction is None or self._transaction.commit_lsn != commit.commit_lsn:
-            raise InvalidMessage("the end of a transaction that did not begin")
+            raise InvalidMessage("the end of a transaction without its begin")
         self._transaction = None
         if self._held is not None:
             self._before = WalOffset(self._before.generation, commit.end_lsn)

@@ -1,6 +1,6 @@
-"""Write messages into the server's own log at intervals, so that a slot moves on in a database where nothing happens.
+"""Write messages into the write-ahead log at intervals, so that a slot advances in an idle database.
 
-Who needs it: docs/postgres-replication.md
+When it is needed: docs/postgres-replication.md
 """
 
 import asyncio
@@ -14,8 +14,8 @@ from backends.postgres.statements import statement
 log = structlog.get_logger()
 
 
-async def beat(options: ReplicationOptions) -> None:
-    """Write heartbeats, if the options want them, over a connection of its own. Losing it loses nothing."""
+async def write_heartbeats(options: ReplicationOptions) -> None:
+    """Write heartbeats over a connection of its own, and reconnect when it breaks; return at once if they are off."""
     every_s, timeout_s = options.heartbeat_s, options.connect_timeout_s
     while every_s:
         try:

@@ -1,8 +1,9 @@
-"""Hold a replication slot against the log: whether it is where we left it, and what it will yield again.
+"""Compare a replication slot with the log: whether it is where we left it, and which rounds it yields again.
 
-A slot does not tell who moved it: one that was dropped and made anew looks like one that was read. So no offset is told
-to the server that is not in the log first, with a round or beside the rounds, and a slot that is further than the log
-was moved. Owns how an offset is written. Why: docs/adr/0011-the-log-is-the-checkpoint.md
+A slot does not record which client advanced it: a slot that was dropped and recreated looks like one that was read. So
+an offset is stored in the log, with a round or beside the rounds, before it is reported to the server. A slot that is
+ahead of the log was moved by another program. Owns the text form of an offset.
+Why: docs/adr/0011-the-log-is-the-checkpoint.md
 """
 
 from collections.abc import AsyncIterator
@@ -23,33 +24,36 @@ log = structlog.get_logger()
 
 
 class OffsetCheck:
-    """What the log knows of one slot."""
+    """Compares one slot with the offsets in the log."""
 
     def __init__(self, offsets: SourceOffsets[WalOffset], options: ReplicationOptions) -> None:
         self._offsets = offsets
         self._options = options
         self._source = ""
-        self._offset: WalOffset | None = None  # the last one written, and how
-        self._written = b""
+        self._offset: WalOffset | None = None  # the last offset, and its text form below
+        self._text = b""
 
     def offset_text(self, offset: WalOffset) -> bytes:
         """Write an offset as a round carries it; the rounds of a transaction share one."""
         if offset is not self._offset:
             self._offset = offset
-            self._written = f"{self._source}:{offset.lsn:X}".encode()
-        return self._written
+            self._text = f"{self._source}:{offset.lsn:X}".encode()
+        return self._text
 
     def stored_lsn(self, generation: int) -> int:
-        """Up to where rounds of this history stand in the log with their offset; 0: none do."""
+        """The LSN up to which rounds of this generation are in the log with their offset; 0: none are."""
         stored = self._offsets.stored
         return stored.lsn if stored is not None and stored.generation == generation else 0
 
-    async def of_slot(self, system: str, slot: Slot) -> bool:
-        """See that the slot is where we left it, and learn which rounds it yields again; whether the log knows it.
+    async def check(self, system: str, slot: Slot) -> bool:
+        """Check that the slot is where we left it, and recall which rounds it yields again.
+
+        Returns:
+            Whether the log has the slot's offset or a later one.
 
         Raises:
-            SlotLost: It is further than that, or was read with another publication.
-            OffsetTaken: Another process reads it by now.
+            SlotLost: The slot is ahead of the log, or was read with another publication.
+            OffsetTaken: Another process has started to read it.
         """
         options, at = self._options, slot.confirmed_lsn
         self._source, self._offset = source_of(system, options.slot), None
@@ -65,20 +69,20 @@ class OffsetCheck:
         since = kept if kept is not None and newest <= at else None
         await self._offsets.recall(self._source, comes_again, since=since)
         if options.accept_lsn != format_lsn(at):
-            self._check(slot, kept, newest)
+            self._compare(slot, kept, newest)
         if kept is None and not newest and await self._offsets.newest():
-            # Another backend, or an older release: where that stopped, only an operator knows.
+            # Another backend or an older release filled the log. Only an operator knows where it stopped.
             log.warning("slot_begins_late", slot=options.slot, at=format_lsn(at), run=BACKFILL)
         if kept is None or _lsn(kept.offset) < at or kept.note != slot.publication:
             await self.keep(at, slot.publication)
         return newest >= at
 
     async def keep(self, lsn: int, publication: str) -> None:
-        """Remember an offset that no round carries. A log that cannot keep any has said so, and is done without."""
+        """Store an offset that no round carries. If the log cannot store it, it has logged that, and we continue."""
         await self._offsets.keep(self._source, f"{lsn:X}", publication)
 
     async def accept(self, system: str, slot: Slot) -> None:
-        """Take the slot's offset for ours: what came before it is in the log now, by another way."""
+        """Store the slot's offset as ours: a backfill has stored the rounds before it."""
         self._source = source_of(system, self._options.slot)
         kept = await self._offsets.kept(self._source)
         if kept is None or _lsn(kept.offset) < slot.confirmed_lsn or kept.note != slot.publication:
@@ -87,7 +91,7 @@ class OffsetCheck:
             except OffsetTaken as error:
                 log.info("slot_awaited", reason=str(error))
 
-    def _check(self, slot: Slot, kept: KeptOffset | None, newest: int) -> None:
+    def _compare(self, slot: Slot, kept: KeptOffset | None, newest: int) -> None:
         at = format_lsn(slot.confirmed_lsn)
         if kept is None:
             if 0 < newest < slot.confirmed_lsn:
@@ -100,29 +104,29 @@ class OffsetCheck:
 
 
 def source_of(system: str, slot: str) -> str:
-    """Name a slot of a server as no other is named, and shortly: every round carries it."""
+    """Return a unique name of a slot of a server. It is short, since every round carries it."""
     return f"pg:{blake2s(f'{system}.{slot}'.encode(), digest_size=5).hexdigest()}"
 
 
 @asynccontextmanager
-async def accepting(options: ReplicationOptions, log_settings: LogSettings) -> AsyncIterator[None]:
-    """Take the slot's offset for ours once the block has ended well: it fills in what came before that from the table.
+async def accept_slot_after(options: ReplicationOptions, log_settings: LogSettings) -> AsyncIterator[None]:
+    """Store the slot's offset as ours after the block, which backfills the rounds before that offset from the table.
 
-    Until then the slot counts as moved, so that what was begun and broken off is begun again. A slot that somebody
-    reads, or that cannot be looked at, is left alone.
+    If the block fails, the slot still counts as moved, so that the backfill is repeated. A slot that another process
+    reads, or that cannot be read, is not accepted.
 
     Raises:
         LogError: The log cannot be used until an operator acts.
     """
-    found = await _look_at_slot(options)
+    found = await _read_free_slot(options)
     yield
-    if found is not None and found[1].holder is None:
+    if found is not None and found[1].active_pid is None:
         system, slot = found
         async with LogOffsets[WalOffset](log_settings) as offsets:
             await OffsetCheck(offsets, options).accept(system, slot)
 
 
-async def _look_at_slot(options: ReplicationOptions) -> tuple[str, Slot] | None:
+async def _read_free_slot(options: ReplicationOptions) -> tuple[str, Slot] | None:
     try:
         link = await ReplicationConnection.connect(options)
         try:

@@ -1,8 +1,8 @@
-"""Let the offset of a slot move over what held no round, once it is sure that none was kept from us.
+"""Advance the slot past WAL without rounds, after checking that the publication still includes the table.
 
-A table that is not published any more sends nothing, and the stream says nothing of it. So before the offset moves over
-nothing, it is seen that the same publication still holds the same table, over a connection of its own. Knows nothing of
-frames or rounds.
+The stream does not report that a table is no longer published: it sends no rows. So before the slot advances past WAL
+without rounds, another connection checks that the publication and the table are the same. Knows nothing of frames or
+rounds.
 """
 
 import asyncio
@@ -18,46 +18,47 @@ from roundlog.errors import LogError
 
 log = structlog.get_logger()
 
-_WATCH_S: Final = 1.0
-_TICKS: Final = 4
+_CHECK_S: Final = 1.0
+_CHECKS: Final = 4
+"""Checks within ``sender_timeout_s``, at least."""
 
 
-async def cover(
+async def advance_past_empty_wal(
     stream: ReplicationConnection,
     options: ReplicationOptions,
     publication: str,
     *,
-    due: Callable[[], int | None],
-    keep: Callable[[int], Awaitable[None]],
+    empty_wal_end: Callable[[], int | None],
+    advance_to: Callable[[int], Awaitable[None]],
 ) -> None:
-    """Look again and again, until the stream is lost; fail it when its publication is not what it was.
+    """Check the publication at intervals until the stream is lost; fail the stream if the publication has changed.
 
     Args:
-        stream: The one that is read.
-        options: How to connect, and what to look at.
-        publication: That which the stream began with, as `Slot.publication`.
-        due: Asked each time for an offset to move to; None: there is no need to look.
-        keep: Told that this offset, which `due` named before the look, held nothing that we have not got.
+        stream: The stream that is read.
+        options: How to connect, and what to check.
+        publication: What the stream began with, as `Slot.publication`.
+        empty_wal_end: Called before each check; returns where the WAL without rounds ends, or None: no check is needed.
+        advance_to: Called after a successful check with the LSN that `empty_wal_end` returned before it.
     """
-    told = False
+    is_reported = False
     while not stream.is_lost:
         try:
             watch = await ReplicationConnection.connect(options, replication=False)
             try:
                 while True:
-                    if (offset := due()) is not None:
+                    if (lsn := empty_wal_end()) is not None:
                         if await check_publication(watch, options) != publication:
                             stream.fail(StreamLost("the publication was changed"))
                             return
-                        await keep(offset)
-                    told = False
-                    await asyncio.sleep(min(_WATCH_S, options.sender_timeout_s / _TICKS))
+                        await advance_to(lsn)
+                    is_reported = False
+                    await asyncio.sleep(min(_CHECK_S, options.sender_timeout_s / _CHECKS))
             finally:
                 await watch.close()
         except (OffsetTaken, LogError) as error:
             stream.fail(StreamLost(str(error)))
         except StreamLost as error:
-            if not (told or stream.is_lost):
-                told = True
+            if not (is_reported or stream.is_lost):
+                is_reported = True
                 log.warning("publication_not_watched", slot=options.slot, error=str(error))
-        await asyncio.sleep(_WATCH_S)
+        await asyncio.sleep(_CHECK_S)

@@ -1,7 +1,7 @@
-"""Make ready what a first stream needs: see that the source can be used, and make publication and slot if wanted.
+"""Check the source at the start, and create the publication and the slot if the options say so.
 
-Owns what is asked once, at the start, and what is undone when it works only half. What a slot can be, and the words for
-it, are in `backends.postgres.replication.slot`.
+Owns the checks before the first stream, and the clean-up when only one of the two was created. The states of a slot,
+and the errors for them, are in `backends.postgres.replication.slot`.
 """
 
 import re
@@ -24,27 +24,27 @@ from backends.postgres.replication.protocol.connection import (
 from backends.postgres.replication.protocol.wal import format_lsn, parse_lsn
 from backends.postgres.replication.slot import (
     ReplicationOptions,
-    ask,
     check_slot,
     creation_sql,
     read_publication,
     read_slot,
+    run_statement,
 )
 from backends.postgres.statements import one_line, statement
+from backends.postgres.table import OLDEST_VERSION
 
 log = structlog.get_logger()
 
-_OLDEST: Final = 140000
 _FAILOVER_SINCE: Final = 170000
 _NO_ROLE: Final = re.compile(r"\bwal ?sender\b", re.IGNORECASE)
 
 
-async def prepare(options: ReplicationOptions) -> None:
-    """Check source, publication and slot, having made the latter two where neither exists and the options say so.
+async def ensure_slot(options: ReplicationOptions) -> None:
+    """Check the source, the publication and the slot; create the latter two if ``create`` is set and neither exists.
 
     Raises:
-        SlotLost: Publication or slot cannot be used, and will not be made anew.
-        SourceError: Something else is not as it has to be, or the server cannot be reached; the text says what to do.
+        SlotLost: The publication or the slot cannot be used.
+        SourceError: The source cannot be used, or the server cannot be reached; the text says what to do.
     """
     try:
         link = await ReplicationConnection.connect(options)
@@ -61,16 +61,16 @@ async def prepare(options: ReplicationOptions) -> None:
 
 
 async def _check_source(link: ReplicationConnection, options: ReplicationOptions) -> None:
-    """See that the server can replicate and that the table of rounds is there and can become rounds.
+    """Check that the server can replicate, and that the table of rounds exists and has the columns.
 
     Raises:
-        SourceError: It is not so; the text says what to run.
+        SourceError: A check failed; the text says what to run.
         StreamLost: The connection broke.
     """
-    (server,) = await ask(link, options, "read_server")
+    (server,) = await run_statement(link, options, "read_server")
     version = int(server["version"] or 0)
-    if version < _OLDEST:
-        raise SourceError(f"{options.shown_dsn} is PostgreSQL {version // 10000}; 14 is the oldest that can be read")
+    if version < OLDEST_VERSION:
+        raise SourceError(f"{options.shown_dsn} is PostgreSQL {version // 10000}; 14 is the oldest supported version")
     if server["wal_level"] != "logical":
         raise SourceError(
             f"{options.shown_dsn} has wal_level {server['wal_level']!r}, which must be 'logical'; run:"
@@ -78,7 +78,7 @@ async def _check_source(link: ReplicationConnection, options: ReplicationOptions
         )
     if options.failover and version < _FAILOVER_SINCE:
         raise SourceError(f"option failover: needs PostgreSQL 17, and {options.shown_dsn} is {version // 10000}")
-    columns = await ask(link, options, "read_columns", schema=options.schema_name, table=options.table_name)
+    columns = await run_statement(link, options, "read_columns", schema=options.schema_name, table=options.table_name)
     if not columns:
         raise SourceError(f"{options.shown_dsn} has no table {options.quoted_table}; set the option 'table'")
     if columns[0]["relpersistence"] != "p":
@@ -90,43 +90,43 @@ async def _check_source(link: ReplicationConnection, options: ReplicationOptions
 
 
 async def _create_missing(link: ReplicationConnection, options: ReplicationOptions) -> int | None:
-    """Make publication and slot if neither exists; return where the new slot starts, None when nothing was made.
+    """Create the publication and the slot if neither exists; return where the slot starts, None: none was created.
 
-    Of several processes that start together one makes them, and the others wait for it, until it closes `link`. A
-    slot is there when every transaction that was open has ended; they are waited for within ``connect_timeout_s``.
+    If several processes start together, one of them creates both, and the others wait until it closes `link`. The
+    server creates a slot once all open transactions have ended, and gets ``connect_timeout_s`` for it.
 
     Raises:
-        SourceError: The server refused, or waits for somebody; the text has what to run.
+        SourceError: The server refused, or waits for a transaction; the text says what to run.
         StreamLost: The connection broke.
     """
     create_publication, create_slot = creation_sql(options)
     try:
-        await ask(link, options, "lock_setup", slot=options.slot)
+        await run_statement(link, options, "lock_setup", slot=options.slot)
         if await read_publication(link, options) is not None or await read_slot(link, options) is not None:
             return None
-        await _make(link, options, create_publication)
+        await _create(link, options, create_publication)
         try:
-            made = await _make(link, options, create_slot)
+            created = await _create(link, options, create_slot)
         except (SourceError, StreamLost):
             with suppress(StreamLost):
-                await _undo(link, options)
+                await _drop_both(link, options)
             raise
     except NoAnswer as error:
-        raise SourceError(f"replication slot {options.slot!r} cannot be made: {error}") from error
-    return parse_lsn(made[0]["lsn"] or "")
+        raise SourceError(f"replication slot {options.slot!r} cannot be created: {error}") from error
+    return parse_lsn(created[0]["lsn"] or "")
 
 
-async def _make(link: ReplicationConnection, options: ReplicationOptions, sql: str) -> list[Record]:
+async def _create(link: ReplicationConnection, options: ReplicationOptions, sql: str) -> list[Record]:
     try:
         return await link.query(sql, options.connect_timeout_s)
     except NoAnswer as error:
-        raise NoAnswer(f"{error}{await _what_holds(link, options)}") from error
+        raise NoAnswer(f"{error}{await _blocker(link, options)}") from error
     except ServerError as error:
         raise SourceError(f"cannot set up replication: {error}; run as an owner: {one_line(sql)}") from error
 
 
-async def _what_holds(link: ReplicationConnection, options: ReplicationOptions) -> str:
-    """Name what a statement without an answer waits for, as far as the server tells."""
+async def _blocker(link: ReplicationConnection, options: ReplicationOptions) -> str:
+    """Say which transaction a statement waits for, if the server shows it."""
     watch = await ReplicationConnection.connect(options, replication=False)
     try:
         found = await watch.query(statement("read_blockers", pid=str(link.pid)), options.connect_timeout_s)
@@ -136,22 +136,24 @@ async def _what_holds(link: ReplicationConnection, options: ReplicationOptions) 
         return ""
     blocker = found[0]
     age = f"open for {blocker['open_s']} s" if blocker["open_s"] else "open for an unknown time"
-    who = f"process {blocker['pid']} ({blocker['usename']}, {blocker['application_name'] or 'no application name'})"
+    blocking = (
+        f"process {blocker['pid']} ({blocker['usename']}, {blocker['application_name'] or 'no application name'})"
+    )
     return (
-        f"; it waits for the transaction of {who}, {age}, which has to end; or run:"
+        f"; it waits for the transaction of {blocking}, {age}, which has to end; or run:"
         f" SELECT pg_terminate_backend({blocker['pid']});"
     )
 
 
-async def _undo(link: ReplicationConnection, options: ReplicationOptions) -> None:
-    """Leave nothing half made: a publication without its slot would look like a slot that was lost."""
-    undo = await ReplicationConnection.connect(options, replication=False)
+async def _drop_both(link: ReplicationConnection, options: ReplicationOptions) -> None:
+    """Drop what was created: a publication without its slot would look like a lost slot at the next start."""
+    cleanup = await ReplicationConnection.connect(options, replication=False)
     try:
-        await undo.query(f"SELECT pg_catalog.pg_terminate_backend({link.pid}, 5000)", options.connect_timeout_s + 5)
-        await undo.query(statement("drop_slot_if_there", slot=options.slot), options.connect_timeout_s)
-        await undo.query(statement("drop_publication", publication=options.publication), options.connect_timeout_s)
+        await cleanup.query(f"SELECT pg_catalog.pg_terminate_backend({link.pid}, 5000)", options.connect_timeout_s + 5)
+        await cleanup.query(statement("drop_slot_if_there", slot=options.slot), options.connect_timeout_s)
+        await cleanup.query(statement("drop_publication", publication=options.publication), options.connect_timeout_s)
     finally:
-        await undo.close()
+        await cleanup.close()
 
 
 def _advice(options: ReplicationOptions, error: StreamLost) -> str:

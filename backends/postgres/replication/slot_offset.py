@@ -1,9 +1,8 @@
-"""Keep our offset in one slot: where a stream of it begins, and up to where the server may forget.
+"""Track the offset in one slot: where a stream of it begins, and up to where the server may remove WAL.
 
-Owns the rule that the server is told of no offset that the log does not know first, and what becomes of our offset when
-the slot was moved or the server's history is another. Knows nothing of connections: see `stream` for
-who tells the server. What a round's offset means is in `capture`.
-Why: docs/adr/0011-the-log-is-the-checkpoint.md
+Owns the rule that an offset is in the log before it is reported to the server, and what happens when the slot was moved
+or the server's history changed. Knows nothing of connections: `stream` reports to the server. What the offset of a
+round means is in `capture`. Why: docs/adr/0011-the-log-is-the-checkpoint.md
 """
 
 import structlog
@@ -19,7 +18,7 @@ log = structlog.get_logger()
 
 
 class SlotOffset:
-    """How far one process is with one slot, over any number of streams and servers."""
+    """How far one process has read one slot, over any number of streams and servers."""
 
     def __init__(self, capture: Capture, options: ReplicationOptions) -> None:
         self._capture = capture
@@ -27,106 +26,106 @@ class SlotOffset:
         self._log = log.bind(**options.log_fields)
         self._offset_check: OffsetCheck | None = None
         self._history: tuple[str, str] | None = None  # the server's system id and timeline
-        self._covered = 0  # up to here the offset may move although no round says so
-        self._publication: str | None = None  # which one we read with, see `Slot.publication`
-        self._shared = False  # whether another process has read the slot since
-        self._told_lsn = 0
+        self._empty_lsn = 0  # up to here the offset may advance over WAL without rounds
+        self._publication: str | None = None  # what the slot is read with, see `Slot.publication`
+        self._is_shared = False  # whether another process has read the slot since our last stream
+        self._reported_lsn = 0
 
     @property
     def publication(self) -> str:
-        """Which publication and table the slot is read with, as `Slot.publication`; empty: it was not read yet."""
+        """The publication and table that the slot is read with, as `Slot.publication`; empty: it was not read yet."""
         return self._publication or ""
 
     # --- the log ------------------------------------------------------------------------------------------------
 
     def attach(self, offsets: SourceOffsets[WalOffset]) -> None:
-        """Take what the log remembers of our slot."""
+        """Take the offsets that the log stores about our slot."""
         self._offset_check = OffsetCheck(offsets, self._options)
 
-    def written(self, offset: WalOffset) -> bytes | None:
-        """Write an offset as a round carries it into the log; None: there is nothing that would remember it."""
+    def offset_text(self, offset: WalOffset) -> bytes | None:
+        """Write an offset as a round carries it into the log; None: no log is attached."""
         return None if self._offset_check is None else self._offset_check.offset_text(offset)
 
     # --- where a stream begins ----------------------------------------------------------------------------------
 
-    def another_reads(self) -> None:
-        """Another process was seen to read the slot: it may be further than we know when it is free again."""
-        self._shared = True
+    def mark_shared(self) -> None:
+        """Record that another process reads the slot: it may advance the slot past our offset."""
+        self._is_shared = True
 
-    async def follow(self, system: Record, slot: Slot) -> None:
-        """Decide where to start: where we were, unless the server's history is another or the slot was moved on.
+    async def choose_start(self, system: Record, slot: Slot) -> None:
+        """Decide where to start: at our offset, or at the slot's if the server's history changed or it has advanced.
 
         Args:
-            system: What the server answered to ``IDENTIFY_SYSTEM``.
-            slot: The slot as it is now, read by nobody.
+            system: The server's answer to ``IDENTIFY_SYSTEM``.
+            slot: The slot as it is now, read by no process.
 
         Raises:
-            SlotLost: The slot is further than the log and we know of, or was read with another publication.
-            OffsetTaken: Another process reads it by now.
+            SlotLost: The slot is ahead of the log and of us, or was read with another publication.
+            OffsetTaken: Another process has started to read it.
         """
         capture, at = self._capture, slot.confirmed_lsn
         history = (system["systemid"] or "", system["timeline"] or "")
         is_ours = history == self._history and parse_lsn(system["xlogpos"] or "0/0") >= capture.start_lsn
         if is_ours and self._publication not in (None, slot.publication):
             raise SlotLost(SlotState.PUBLICATION_CHANGED, self._options, at=format_lsn(at))
-        if not is_ours or at > self._told_lsn:
-            # Hold the slot against the log, and learn which rounds it yields again.
-            proven = self._offset_check is not None and await self._offset_check.of_slot(history[0], slot)
+        if not is_ours or at > self._reported_lsn:
+            # Compare the slot with the log, and recall which rounds the slot yields again.
+            is_known = self._offset_check is not None and await self._offset_check.check(history[0], slot)
             if not is_ours:
                 self._begin_history(history, at)
-            elif proven or self._shared:
-                self._log.info("slot_moved_on", by_bytes=at - self._told_lsn)
+            elif is_known or self._is_shared:
+                self._log.info("slot_moved_on", by_bytes=at - self._reported_lsn)
                 capture.skip_to(at)
-                self._told_lsn = self._covered = at
+                self._reported_lsn = self._empty_lsn = at
             else:
-                detail = f"from {format_lsn(self._told_lsn)} to {format_lsn(at)}"
+                detail = f"from {format_lsn(self._reported_lsn)} to {format_lsn(at)}"
                 raise SlotLost(SlotState.MOVED, self._options, detail, at=format_lsn(at))
         self._publication = slot.publication
-        self._shared = False
+        self._is_shared = False
 
     def _begin_history(self, history: tuple[str, str], at: int) -> None:
         if self._history is not None:
-            # A failover, or a restored backup: what we saw beyond the slot's offset may not have survived. The
-            # rounds between come again, and those that did survive are recognised in the log.
-            self._log.warning("source_changed", at=format_lsn(at), was=format_lsn(self._told_lsn))
+            # A failover, or a restored backup: rounds above the slot's offset may not have survived. Those that did are
+            # read again, and recognised in the log.
+            self._log.warning("source_changed", at=format_lsn(at), was=format_lsn(self._reported_lsn))
         self._capture.begin_history(at)
-        self._history, self._told_lsn, self._covered = history, at, at
+        self._history, self._reported_lsn, self._empty_lsn = history, at, at
 
-    # --- what may be told ---------------------------------------------------------------------------------------
+    # --- what may be reported -----------------------------------------------------------------------------------
 
     @property
     def safe_lsn(self) -> int:
-        """Up to where the server may forget, and every process after us can tell that it was we who said so."""
+        """Up to where the server may remove WAL: every later process finds in the log that we reported it."""
         capture = self._capture
         stored = capture.stored_lsn if self._offset_check is None else self._offset_check.stored_lsn(capture.generation)
-        return max(self._told_lsn, min(capture.confirmed_lsn, max(self._covered, stored)))
+        return max(self._reported_lsn, min(capture.confirmed_lsn, max(self._empty_lsn, stored)))
 
     @property
     def is_settled(self) -> bool:
-        """Whether the server may forget all that it has sent."""
+        """Whether the server may remove all WAL that it has sent."""
         return self._capture.idle and self.safe_lsn >= self._capture.confirmed_lsn
 
     @property
-    def told_lsn(self) -> int:
-        """The highest LSN that the server was told in this history."""
-        return self._told_lsn
+    def reported_lsn(self) -> int:
+        """The highest LSN that was reported to the server in this history."""
+        return self._reported_lsn
 
-    def told(self) -> None:
-        """Take note that the server was told of `safe_lsn`."""
-        self._told_lsn = self.safe_lsn
+    def mark_reported(self) -> None:
+        """Record that `safe_lsn` was reported to the server."""
+        self._reported_lsn = self.safe_lsn
 
-    def due(self) -> int | None:
-        """Return how far the offset could move if it were sure that nothing was kept from us; None: no further."""
-        offset = self._capture.confirmed_lsn
-        return offset if offset > self.safe_lsn else None
+    def empty_wal_end(self) -> int | None:
+        """Return the LSN up to which the server sent no more rounds; None: `safe_lsn` is there already."""
+        end = self._capture.confirmed_lsn
+        return end if end > self.safe_lsn else None
 
-    async def move_to(self, lsn: int) -> None:
-        """Let the offset move to an LSN that `due` named: nothing was kept from us before it.
+    async def advance_to(self, lsn: int) -> None:
+        """Advance to an LSN of `empty_wal_end`, after the publication was checked.
 
         Raises:
-            OffsetTaken: Another process reads the slot by now.
+            OffsetTaken: Another process has started to read the slot.
         """
         if self._offset_check is not None:
-            # Beside the log, and first: after a restart it would look as if somebody had moved the slot.
+            # In the log first: otherwise a restart would find the slot ahead of the log, as if it had been moved.
             await self._offset_check.keep(lsn, self.publication)
-        self._covered = max(self._covered, lsn)
+        self._empty_lsn = max(self._empty_lsn, lsn)

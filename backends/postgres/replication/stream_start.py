@@ -1,7 +1,7 @@
-"""Begin streams of a slot: connect, stand by while another process reads it, and start where our offset is.
+"""Begin streams of a slot: connect, wait while another process reads it, and start at our offset.
 
-Owns how a stream comes to be, and what the end of the one before says about the slot. Knows nothing of what is read or
-told in it: see `backends.postgres.replication.stream`.
+Owns how a stream begins, and what the error of the last one says about the slot. Knows nothing of what is read or
+reported in it: see `backends.postgres.replication.stream`.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from roundlog.backoff import spread
 
 log = structlog.get_logger()
 
-_STANDBY_LOOK_S: Final = 0.1
+_STANDBY_POLL_S: Final = 0.1
 
 _SLOT_ACTIVE: Final = "55006"
 _NOT_IN_STATE: Final = "55000"
@@ -43,33 +43,33 @@ class StreamStart:
     ) -> None:
         """Prepare; `on_standby` is called when a stream has to wait for another process."""
         self._capture = capture
-        self._place = offset
+        self._offset = offset
         self._options = options
         self._on_standby = on_standby
         self._log = log.bind(**options.log_fields)
-        self._own_pid = 0  # of our former connection
-        self._suspect: ServerError | None = None  # what the server ended the last stream with
+        self._own_pid = 0  # the server process of our last stream
+        self._slot_error: ServerError | None = None  # what the server ended the last stream with, if it is the slot's
 
     async def begin(self) -> ReplicationConnection:
-        """Connect, wait until the slot is free, and start the stream; return the link that it runs on.
+        """Connect, wait until the slot is free, and start the stream; return its connection.
 
         Raises:
-            StreamLost: It did not work this time.
-            SlotLost: The slot, as it is, can never be read on.
-            OffsetTaken: Another process reads it by now.
+            StreamLost: The stream did not start; another attempt may succeed.
+            SlotLost: The slot cannot be read as it is.
+            OffsetTaken: Another process has started to read it.
         """
         options = self._options
         timeout = f"{round(options.sender_timeout_s * 1000)}"
         link = await ReplicationConnection.connect(options, settings={"wal_sender_timeout": timeout})
         try:
             link.on_notice(partial(_fail_if_skipping, link))
-            # What is there is asked over another connection: a session that has seen the table as it is now decodes
-            # rows from before a change of it by the new columns, and fails, or worse.
-            look = await ReplicationConnection.connect(options, replication=False)
+            # The catalogue is queried over another connection: a session that has read the current definition of the
+            # table uses it to decode rows from before a change of the table, and fails, or returns wrong values.
+            catalogue = await ReplicationConnection.connect(options, replication=False)
             try:
-                await self._start(link, look)
+                await self._start(link, catalogue)
             finally:
-                await look.close()
+                await catalogue.close()
         except BaseException:
             await link.close()
             raise
@@ -78,17 +78,17 @@ class StreamStart:
         return link
 
     def ended_by(self, error: Exception) -> None:
-        """Take note of what the last attempt or stream ended with: it may be the slot that is to blame."""
+        """Take the error of the last attempt or stream: it may mean that the slot cannot be read."""
         if isinstance(error, ServerError) and error.sqlstate in (UNDEFINED, _NOT_IN_STATE):
-            self._suspect = error
+            self._slot_error = error
 
-    async def _start(self, link: ReplicationConnection, look: ReplicationConnection) -> None:
+    async def _start(self, link: ReplicationConnection, catalogue: ReplicationConnection) -> None:
         options, capture = self._options, self._capture
         while True:
-            slot = await self._free_slot(look)
-            self._heed_suspicion()
+            slot = await self._free_slot(catalogue)
+            self._raise_slot_error()
             (system,) = await link.query("IDENTIFY_SYSTEM", options.connect_timeout_s)
-            await self._place.follow(system, slot)
+            await self._offset.choose_start(system, slot)
             capture.begin_stream()
             command = (
                 f"START_REPLICATION SLOT {quote_identifier(options.slot)} LOGICAL {format_lsn(capture.start_lsn)}"
@@ -101,30 +101,33 @@ class StreamStart:
                 if error.sqlstate != _SLOT_ACTIVE:
                     raise
 
-    async def _free_slot(self, look: ReplicationConnection) -> Slot:
-        """Wait, however long, until nobody reads the slot: we are the hot standby."""
+    async def _free_slot(self, catalogue: ReplicationConnection) -> Slot:
+        """Wait without limit until no process reads the slot: we are the hot standby."""
         waited = False
-        while (slot := await check_slot(look, self._options)).holder is not None:
-            if slot.holder != self._own_pid:
-                # Our own former connection holds it too, until the server has noticed that it is gone.
-                self._place.another_reads()
+        while (slot := await check_slot(catalogue, self._options)).active_pid is not None:
+            if slot.active_pid != self._own_pid:
+                # Otherwise it is our own last connection, whose end the server has not noticed yet.
+                self._offset.mark_shared()
             if not waited:
                 waited = True
                 self._on_standby()
-                self._log.info("slot_awaited", holder=slot.holder)
-            await asyncio.sleep(spread(_STANDBY_LOOK_S))
+                self._log.info("slot_awaited", holder=slot.active_pid)
+            await asyncio.sleep(spread(_STANDBY_POLL_S))
         return slot
 
-    def _heed_suspicion(self) -> None:
-        """Slot and publication stand, and yet the last stream found that they do not: so it was at an earlier time."""
-        suspect, self._suspect = self._suspect, None
-        if suspect is not None and suspect.sqlstate == UNDEFINED:
+    def _raise_slot_error(self) -> None:
+        """Raise `SlotLost` if the last stream failed at the slot, although the catalogue shows no fault now.
+
+        The stream decodes WAL with the catalogue of that time, in which the publication did not exist yet.
+        """
+        error, self._slot_error = self._slot_error, None
+        if error is not None and error.sqlstate == UNDEFINED:
             raise SlotLost(SlotState.PUBLICATION_LATE, self._options)
-        if suspect is not None:
-            raise SlotLost(SlotState.INVALIDATED, self._options, suspect.message)
+        if error is not None:
+            raise SlotLost(SlotState.INVALIDATED, self._options, error.message)
 
 
 def _fail_if_skipping(link: ReplicationConnection, notice: str) -> None:
-    """From PostgreSQL 18 on, rows of a publication that is not there yet are passed over with a mere warning."""
+    """Fail the stream on the warning with which PostgreSQL 18 and later skip rows of a missing publication."""
     if notice.startswith(PUBLICATION_SKIPPED):
         link.fail(ServerError(UNDEFINED, notice))

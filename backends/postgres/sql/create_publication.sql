@@ -1,5 +1,5 @@
--- Publish what is inserted into the table of rounds, and nothing else.
--- Only inserts: publishing updates would make them fail on a table without a key. Before the slot: one made after the
--- slot's position is unknown to the changes that the slot reads first, and the stream fails for good.
+-- Publish inserts into the table of rounds, and nothing else.
+-- Only inserts: updates of a published table without a key fail. Before the slot: changes in a slot that is older than
+-- its publication are decoded without the publication, and the stream fails for good.
 CREATE PUBLICATION :"publication" FOR TABLE :"schema".:"table"
 WITH (publish = 'insert', publish_via_partition_root = true)

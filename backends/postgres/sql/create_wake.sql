@@ -1,7 +1,7 @@
--- Wake the reader of the table of rounds whenever a statement has inserted into it, and keep a reader's offset.
--- A bare wake-up: payloads have a limit that would fail the producer, and equal ones collapse within a transaction.
--- Nothing here may fail an INSERT: a full queue fails the commit and no handler helps, so it is looked at first; the
--- handler takes care of all else. Run as the owner of the table. Safe to run again.
+-- Notify the reader whenever a statement has inserted into the table of rounds, and create the table of offsets.
+-- Without a payload: its size limit would fail the INSERT, and equal notifications of a transaction are sent once.
+-- Nothing here may fail an INSERT: a full queue fails the commit, where no handler helps, so the queue is checked first;
+-- the handler catches everything else. Run as the owner of the table. Safe to run again.
 CREATE SCHEMA IF NOT EXISTS stream_relay;
 
 CREATE TABLE IF NOT EXISTS stream_relay.positions (

@@ -1,2 +1,2 @@
--- Publish nothing any more. After the slot is dropped: a slot that is read needs it.
+-- Stop publishing. After the slot is dropped: a slot that is read needs its publication.
 DROP PUBLICATION IF EXISTS :"publication"

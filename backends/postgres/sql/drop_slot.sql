@@ -1,2 +1,2 @@
--- Let the server forget what the slot held. What was not captured has to come from the table then.
+-- Drop the slot. Rounds that were not captured from it then have to come from the table.
 SELECT pg_catalog.pg_drop_replication_slot(:'slot')

@@ -1,4 +1,4 @@
--- Stop waking readers of the table, and forget this reader's offset. Once no table is woken for, everything of ours goes.
+-- Stop notifying readers of the table, and delete this reader's offset. With the last offset, drop everything of ours.
 DROP TRIGGER IF EXISTS stream_relay_wake ON :"schema".:"table";
 
 DELETE FROM stream_relay.positions WHERE consumer = :'consumer' AND source = :'source';
@@ -6,7 +6,7 @@ DELETE FROM stream_relay.positions WHERE consumer = :'consumer' AND source = :'s
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM stream_relay.positions) THEN
-        -- Without CASCADE: the trigger of another table that still wakes somebody makes this fail, as it should.
+        -- Without CASCADE, so that this fails while another table has the trigger.
         DROP FUNCTION stream_relay.wake();
         DROP TABLE stream_relay.positions;
         DROP SCHEMA stream_relay;

@@ -1,3 +1,3 @@
--- Write something for the slot to move over, where other tables fill the log and the table of rounds is idle.
+-- Write a message for the slot to advance to, where other tables write the log and the table of rounds is idle.
 -- Not transactional: it takes no transaction id.
 SELECT pg_catalog.pg_logical_emit_message(false, 'stream-relay', '')

@@ -1,5 +1,5 @@
--- End the session of a reader that has not been heard of for $2 seconds: frozen, or cut off without the server knowing.
--- A reader says something every few seconds. Sessions of the same role may be ended without further rights.
+-- End the session of a reader that has been silent for $2 seconds: it is frozen, or its connection broke unnoticed.
+-- A live reader runs a query every few seconds. A role may end sessions of its own without further rights.
 SELECT pg_catalog.pg_terminate_backend(a.pid) AS evicted
 FROM pg_catalog.pg_locks AS l
 INNER JOIN pg_catalog.pg_stat_activity AS a ON a.pid = l.pid

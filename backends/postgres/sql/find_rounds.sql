@@ -1,6 +1,6 @@
--- The offset of the newest row that is round $2[i] of game $1[i] for any i; NULL: it is not among the newest million.
--- From the newest row down by the index, since what a log holds last is near there; bounded, since it may be of another
--- table.
+-- The id of the newest row that is round $2[i] of game $1[i] for any i; no row: none is among the newest million rows.
+-- In descending order of the index, since the newest rounds of a log are near its end. Bounded, since the log may hold
+-- rounds of another table.
 SELECT r.row_offset
 FROM (
     SELECT

@@ -1,2 +1,2 @@
--- One process at a time makes a lost slot anew; held until the session ends.
+-- Let one process at a time recreate a lost slot; the lock is held until the session ends.
 SELECT pg_catalog.pg_advisory_lock(pg_catalog.hashtextextended('stream_relay:renew:' || $1, 0))

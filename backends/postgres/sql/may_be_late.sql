@@ -1,5 +1,5 @@
--- Whether a publication may be younger than the offset that an unread slot is at: what made it, or changed it last, is
--- no transaction of before all that the slot still needs of the catalogue.
+-- Whether the publication may be younger than the offset of an unread slot.
+-- It cannot be if the transaction that created or last changed it is older than the slot's catalog_xmin.
 SELECT EXISTS (
     SELECT
     FROM pg_catalog.pg_publication AS p

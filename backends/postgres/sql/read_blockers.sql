@@ -1,4 +1,4 @@
--- Which sessions the process waits for, the oldest transaction first; what we may not see of them is NULL.
+-- The sessions that the process waits for, the oldest transaction first; NULL: our role may not see the value.
 SELECT
     b.pid,
     a.usename,

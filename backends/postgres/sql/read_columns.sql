@@ -1,4 +1,4 @@
--- The columns of a table in their order, with what kind of table it is; no row: there is none (or it has no columns).
+-- The columns of a table in their order, and the kind of table; no row: no such table, or it has no columns.
 SELECT
     a.attname,
     c.relkind,

@@ -1,4 +1,4 @@
--- How far the reader is, who it is, and what it has not confirmed yet; no row: it has never run.
+-- The offset of the reader, its process, and how many rows it has not confirmed; no row: it has never run.
 SELECT
     p.safe,
     extract(EPOCH FROM clock_timestamp() - p.updated_at)::float8 AS kept_s,

@@ -1,16 +1,6 @@
--- The next $4 rows of the table after the row with id $1 of game $2, up to id $3, in that order.
--- By key and never by OFFSET, so that the last page costs what the first does; the first condition is for the index.
-SELECT
-    t.:"order_column"::bigint AS row_offset,
-    t.:"round_id"::text AS round_id,
-    t.:"game_slug"::text AS game_slug,
-    t.:"game_type"::text AS game_type,
-    t.:"finished_at"::text AS finished_at,
-    t.:"extras"::text AS extras,
-    CASE
-        WHEN current_setting('track_commit_timestamp') = 'on'
-            THEN (extract(EPOCH FROM pg_catalog.pg_xact_commit_timestamp(t.xmin)) * 1000)::bigint
-    END AS committed_ms
+-- The next $4 rows after the row with id $1 of game $2, up to id $3, ordered by id and game.
+-- By key and not by OFFSET, so that the last page costs as much as the first. The first condition is for the index.
+SELECT :row_columns
 FROM :"schema".:"table" AS t
 WHERE
     t.:"order_column" >= $1::bigint

@@ -1,6 +1,6 @@
--- Whether a publication stands, sends inserts, and holds the table of rounds; no row: there is none.
--- Without publish_via_partition_root a partitioned table is a member, but is listed, and its rows are sent, as its
--- partitions.
+-- Whether a publication publishes inserts, and whether it includes the table of rounds; no row: no such publication.
+-- Without publish_via_partition_root a partitioned table is a member, but its partitions are listed, and rows are sent
+-- as theirs. `ids` changes when the publication, the table or its membership is dropped and recreated.
 SELECT
     p.pubinsert,
     p.puballtables OR EXISTS (
@@ -9,12 +9,12 @@ SELECT
         INNER JOIN pg_catalog.pg_class AS c ON c.oid = r.prrelid
         INNER JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
         WHERE r.prpubid = p.oid AND n.nspname = :'schema' AND c.relname = :'table'
-    ) AS member,
+    ) AS is_member,
     EXISTS (
         SELECT
         FROM pg_catalog.pg_publication_tables AS t
         WHERE t.pubname = p.pubname AND t.schemaname = :'schema' AND t.tablename = :'table'
-    ) AS covers,
+    ) AS is_published,
     concat_ws(
         '.', p.oid,
         (
@@ -28,6 +28,6 @@ SELECT
             INNER JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
             WHERE r.prpubid = p.oid AND n.nspname = :'schema' AND c.relname = :'table'
         )
-    ) AS incarnation
+    ) AS ids
 FROM pg_catalog.pg_publication AS p
 WHERE p.pubname = :'publication'

@@ -1,4 +1,4 @@
--- What a server must have for one more reader by logical replication, and what our role may do.
+-- Whether the server can take one more reader by logical replication, and whether our role may be one.
 SELECT
     current_setting('server_version_num')::integer AS version,
     current_setting('wal_level') AS wal_level,
@@ -9,7 +9,7 @@ SELECT
         SELECT count(*) FROM pg_catalog.pg_stat_replication
     )::integer AS free_senders,
     r.rolsuper OR r.rolreplication OR EXISTS (
-        -- Managed databases hand the right out through a role of their own.
+        -- Managed databases grant replication through a role of their own.
         SELECT FROM pg_catalog.pg_roles AS m
         WHERE m.rolname IN ('rds_replication', 'azure_pg_admin', 'alloydbsuperuser')
             AND pg_catalog.pg_has_role(r.oid, m.oid, 'MEMBER')

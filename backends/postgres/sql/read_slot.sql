@@ -1,5 +1,5 @@
--- What the server knows of one replication slot; no row: there is none.
--- The whole row, since its columns differ between versions: invalidation_reason is of 17.
+-- One replication slot as the server describes it; no row: no such slot.
+-- All columns, since they differ between versions: PostgreSQL 17 added invalidation_reason.
 SELECT
     s.*,
     current_database() AS our_database

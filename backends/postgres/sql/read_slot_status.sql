@@ -1,5 +1,6 @@
--- How the slot stands and who reads it; no row: there is no such slot. What is not confirmed is what the server keeps.
--- By way of JSON, since inactive_since is of 17. A reader that has confirmed everything has no flush_lag after a while.
+-- The state of the slot, its reader, and how much WAL is unconfirmed and kept; no row: no such slot.
+-- inactive_since is read through JSON, since PostgreSQL 17 added it. flush_lag becomes NULL some time after everything
+-- was confirmed.
 SELECT
     s.active,
     s.wal_status,

@@ -1,4 +1,4 @@
--- What postgres-notify needs to know of the server and the table before it starts; no row: there is no such table.
+-- What reading a table in the order of a column needs to know of the server and the table; no row: no such table.
 SELECT
     c.relkind = 'p' AS is_partitioned,
     current_setting('server_version_num')::integer AS version,
@@ -17,7 +17,7 @@ SELECT
             i.indrelid = c.oid AND i.indisvalid AND i.indisunique AND i.indpred IS NULL
             AND i.indkey[0] = o.attnum AND i.indnkeyatts = 1
     ) AS is_unique,
-    -- Over partitions there is no unique index but one that holds what they are divided by. A sequence makes up for it.
+    -- A unique index of a partitioned table has to include the partition key. A sequence can number the rows instead.
     CASE
         WHEN o.attidentity = 'a' THEN 'always'
         WHEN o.attidentity = 'd' THEN 'by default'
@@ -31,22 +31,9 @@ SELECT
         SELECT s.seqcache FROM pg_catalog.pg_sequence AS s
         WHERE s.seqrelid = to_regclass(pg_catalog.pg_get_serial_sequence(format('%I.%I', n.nspname, c.relname), o.attname))
     ) AS sequence_cache,
-    EXISTS (
-        SELECT FROM pg_catalog.pg_trigger AS t
-        WHERE t.tgrelid = c.oid AND t.tgname = 'stream_relay_wake' AND t.tgenabled <> 'D'
-    ) AS has_trigger,
-    p.oid IS NOT NULL AS has_positions,
-    coalesce(
-        has_schema_privilege(p.relnamespace, 'USAGE')
-        AND has_table_privilege(p.oid, 'SELECT') AND has_table_privilege(p.oid, 'INSERT')
-        AND has_table_privilege(p.oid, 'UPDATE'),
-        FALSE
-    ) AS may_keep_position,
     current_setting('track_commit_timestamp') = 'on' AS has_commit_times
 FROM pg_catalog.pg_class AS c
 INNER JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_attribute AS o
     ON o.attrelid = c.oid AND o.attname = :'order_column' AND o.attnum > 0 AND NOT o.attisdropped
-LEFT JOIN pg_catalog.pg_namespace AS ours ON ours.nspname = 'stream_relay'
-LEFT JOIN pg_catalog.pg_class AS p ON p.relnamespace = ours.oid AND p.relname = 'positions'
 WHERE n.nspname = :'schema' AND c.relname = :'table' AND c.relkind IN ('r', 'p')

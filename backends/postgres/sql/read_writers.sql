@@ -1,5 +1,5 @@
--- Transactions that may have rows for the table which nobody can see yet: whoever holds the lock that INSERT takes, on
--- the table or a partition. To be asked after the scan that saw a hole. Prepared transactions are among them.
+-- Transactions that may have uncommitted rows in the table: those that hold the lock of an INSERT on it or a partition.
+-- Run it after the scan that found a hole. Prepared transactions are included.
 SELECT DISTINCT l.virtualtransaction
 FROM pg_catalog.pg_locks AS l
 WHERE

@@ -1,2 +1,2 @@
--- Be the one reader, for as long as this session lasts; false while another is.
+-- Become the one reader until this session ends; false: another session is.
 SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended($1, 0)) AS leads

@@ -1,1 +1,1 @@
-"""The replication protocol: its connection, its frames, and the messages of pgoutput."""
+"""The streaming replication protocol: its connection, its frames, and the messages of pgoutput."""

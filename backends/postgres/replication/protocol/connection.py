@@ -1,7 +1,8 @@
 """One replication connection: simple queries first, then a stream of frames in both directions.
 
-Owns all use of psycopg. It connects; what follows drives libpq itself, since psycopg's own waits know no COPY BOTH and
-cannot be abandoned when a server is silent. Knows nothing of rounds. Why so: docs/adr/0006-psycopg-copy-both.md
+Owns all use of psycopg. psycopg connects; the rest drives libpq directly, since psycopg's own waits do not support COPY
+BOTH and cannot be cancelled when a server is silent. Knows nothing of rounds.
+Why so: docs/adr/0006-psycopg-copy-both.md
 """
 
 import asyncio
@@ -19,21 +20,21 @@ from backends.postgres.options import PostgresOptions
 _FRAMES: Final = 1000
 _BYTES: Final = 256 << 10
 _TLS_READS: Final = 3
-_GOODBYE_S: Final = 0.2
+_CLOSE_S: Final = 0.2
 
 Record = Mapping[str, str | None]
 
 
 class StreamLost(Exception):
-    """The connection cannot be used any more, or never came to be; a new one may do. ``str()`` says why."""
+    """The connection broke or could not be made; a new one may work. ``str()`` says why."""
 
 
 class NoAnswer(StreamLost):
-    """The server took a query and has not answered it in time; it may be at it still."""
+    """The server has not answered a query in time, and may still run it."""
 
 
 class ServerError(StreamLost):
-    """The server refused a query or ended the stream, and said why."""
+    """The server rejected a query or ended the stream, with a reason."""
 
     def __init__(self, sqlstate: str, message: str) -> None:
         super().__init__(sqlstate, message)
@@ -44,7 +45,7 @@ class ServerError(StreamLost):
 
 
 class ReplicationConnection:
-    """A connection to one database. Made by `connect`; `close` it whatever happened."""
+    """A connection to one database, made by `connect`. Call `close` when done, also after an error."""
 
     def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
         self._connection = connection
@@ -56,9 +57,9 @@ class ReplicationConnection:
         self._failure: StreamLost | None = None
         self._unsent = False
         self._ended = False
-        self._heard_at = self._loop.time()
+        self._data_at = self._loop.time()
         self.pid = self._libpq.backend_pid
-        """The server's process at the other end."""
+        """The process id of the server process."""
 
     @classmethod
     async def connect(
@@ -67,12 +68,12 @@ class ReplicationConnection:
         """Connect within ``connect_timeout_s``.
 
         Args:
-            options: Where to, and for how long to try.
-            replication: Whether this is to become a stream; only a role with REPLICATION may.
-            settings: Settings of the session, besides those that reading rows needs.
+            options: The database and the timeout.
+            replication: Whether `start` will be called; requires a role with REPLICATION.
+            settings: Settings of the session, in addition to `mapping.SESSION`.
 
         Raises:
-            StreamLost: Nobody there, or we are not let in.
+            StreamLost: The server cannot be reached, or rejects us.
         """
         dsn = options.dsn.get_secret_value()
         try:
@@ -95,25 +96,25 @@ class ReplicationConnection:
 
     @property
     def is_lost(self) -> bool:
-        """Whether `fail` was called: this link will never be of use again."""
+        """Whether `fail` or `close` was called: the connection is no longer usable."""
         return self._failure is not None
 
     @property
     def silent_s(self) -> float:
-        """For how long a `receive` has been waiting for anything at all; 0 when nobody waits."""
-        return 0.0 if self._waiter is None else self._loop.time() - self._heard_at
+        """How long the pending `receive` has been without data; 0: none is pending."""
+        return 0.0 if self._waiter is None else self._loop.time() - self._data_at
 
     def on_notice(self, callback: Callable[[str], None]) -> None:
-        """Have `callback` called with the text of each notice or warning of the server, as it is read."""
+        """Call `callback` with the text of each notice or warning of the server."""
         self._connection.add_notice_handler(lambda notice: callback(notice.message_primary or ""))
 
     # --- queries ------------------------------------------------------------------------------------------------
 
     async def query(self, sql: str, timeout_s: float) -> list[Record]:
-        """Run one statement; return its rows as text. After a timeout the link is of no use but to be closed.
+        """Run one statement; return its rows as text. After a timeout the connection can only be closed.
 
         Raises:
-            ServerError: The server refused it; the link can be used on.
+            ServerError: The server rejected it; the connection remains usable.
             StreamLost: The connection broke, or no answer came within `timeout_s`.
         """
         result = await self._run(sql, timeout_s)
@@ -127,16 +128,16 @@ class ReplicationConnection:
         ]
 
     async def start(self, command: str, timeout_s: float) -> None:
-        """Run a command that begins a stream; from then on `receive` and `send` are what may be called.
+        """Run a command that begins a stream; from then on only `receive`, `send`, `fail` and `close` may be called.
 
         Raises:
-            ServerError: The server refused it; the link can be used on.
+            ServerError: The server rejected it; the connection remains usable.
             StreamLost: As for `query`.
         """
         result = await self._run(command, timeout_s)
         if result.status != ExecStatus.COPY_BOTH:
             raise StreamLost(f"the server answered START_REPLICATION with {ExecStatus(result.status).name}")
-        self._heard_at = self._loop.time()
+        self._data_at = self._loop.time()
 
     async def _run(self, sql: str, timeout_s: float) -> Any:
         try:
@@ -168,9 +169,9 @@ class ReplicationConnection:
     # --- the stream ---------------------------------------------------------------------------------------------
 
     async def receive(self) -> list[bytes]:
-        """Return the frames that have come, at least one, waiting for it however long.
+        """Wait without limit for frames; return those that arrived, at least one.
 
-        Takes a bounded number from the socket; the rest waits there, and in the server, for the next call.
+        Reads a bounded amount. The rest waits in the socket and in the server for the next call.
 
         Raises:
             ServerError: The server ended the stream.
@@ -182,22 +183,22 @@ class ReplicationConnection:
                     raise self._failure
                 frames = self._buffered()
                 if self._failure is not None:
-                    raise self._failure  # a notice that came among these frames
+                    raise self._failure  # set by a notice among these frames
                 if frames:
                     return frames
                 if self._ended:
                     raise await self._why_ended()
                 await self._wait(self._loop.add_reader, self._loop.remove_reader)
                 for _ in range(self._reads):
-                    # With TLS one record may be more than one read takes, and what the TLS library holds makes no
-                    # socket readable.
+                    # One TLS record may be larger than one read, and data buffered by the TLS library does not make
+                    # the socket readable.
                     self._libpq.consume_input()
-                self._heard_at = self._loop.time()
+                self._data_at = self._loop.time()
         except psycopg.Error as error:
             raise StreamLost(f"connection lost: {_first_line(error)}") from error
 
     def send(self, frame: bytes) -> None:
-        """Send a frame without waiting. When the server does not read, it is dropped: the next one says more.
+        """Send a status frame without waiting. It is dropped while the last one is unsent: the next one replaces it.
 
         Raises:
             StreamLost: The connection broke.
@@ -217,26 +218,26 @@ class ReplicationConnection:
             self._waiter.set_result(None)
 
     async def close(self, last: bytes | None = None) -> None:
-        """Close, after sending a `last` frame to a stream and giving the server a moment to read it."""
+        """Close. If `last` is given, send this frame first, and give the server 0.2 s to read it."""
         lost, self._failure = self._failure is not None, self._failure or StreamLost("the stream was left")
         try:
             if last is not None and not lost:
                 self.send(last)
-                await self._say_goodbye()
+                await self._finish_copy()
         except (StreamLost, psycopg.Error, TimeoutError):
-            pass  # it was lost already: what the server has not heard it will send again
+            pass  # already lost: the server will send the unconfirmed rows again
         finally:
-            # A descriptor is used again at once: one left in the loop would break another connection.
+            # The descriptor is reused at once: a handler that stays in the loop would break another connection.
             self._loop.remove_reader(self._fd)
             self._loop.remove_writer(self._fd)
             with suppress(psycopg.Error):
                 await self._connection.close()
 
-    async def _say_goodbye(self) -> None:
+    async def _finish_copy(self) -> None:
         """End the stream from our side and read to its end, since closing with unread input can discard our output."""
         if self._unsent or self._ended:
             return
-        async with asyncio.timeout(_GOODBYE_S):
+        async with asyncio.timeout(_CLOSE_S):
             self._libpq.put_copy_end()
             self._flush()
             while not self._ended:
@@ -262,7 +263,7 @@ class ReplicationConnection:
 
     async def _why_ended(self) -> StreamLost:
         with suppress(psycopg.Error, TimeoutError):
-            async with asyncio.timeout(_GOODBYE_S):
+            async with asyncio.timeout(_CLOSE_S):
                 result = await self._result()
             if result is not None and result.status == ExecStatus.FATAL_ERROR:
                 return _server_error(result)
@@ -271,9 +272,9 @@ class ReplicationConnection:
     def _flush(self) -> None:
         self._unsent = bool(self._libpq.flush())
         if self._unsent:
-            self._loop.add_writer(self._fd, self._flush_on)
+            self._loop.add_writer(self._fd, self._flush_more)
 
-    def _flush_on(self) -> None:
+    def _flush_more(self) -> None:
         try:
             self._unsent = bool(self._libpq.flush())
         except psycopg.Error as error:
@@ -284,7 +285,7 @@ class ReplicationConnection:
 
     async def _wait(self, add: Callable[..., Any], remove: Callable[[int], Any]) -> None:
         self._waiter = self._loop.create_future()
-        self._heard_at = self._loop.time()
+        self._data_at = self._loop.time()
         add(self._fd, _wake, self._waiter)
         try:
             await self._waiter

@@ -1,7 +1,7 @@
 """Decode the messages of the output plugin pgoutput, protocol version 1.
 
-Pure: bytes in, values out. Any bytes at all either become a message or raise `InvalidMessage`. Knows nothing of tables
-of rounds. Reference: https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html
+Pure: bytes in, values out. Any bytes either become a message or raise `InvalidMessage`. Knows nothing of the table of
+rounds. Reference: https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html
 """
 
 import struct
@@ -10,31 +10,31 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 EPOCH_US: Final = 946_684_800_000_000
-"""2000-01-01, from which PostgreSQL counts microseconds, in Unix microseconds."""
+"""PostgreSQL's epoch, 2000-01-01, in Unix microseconds."""
 
 
 class InvalidMessage(ValueError):
-    """The bytes are no message of pgoutput version 1."""
+    """The bytes are not a message of pgoutput version 1."""
 
 
 class Begin(NamedTuple):
-    """A transaction follows. Its rows all come before its `Commit`; transactions come in commit order."""
+    """The begin of a transaction. All of its rows come before its `Commit`; transactions come in commit order."""
 
     commit_lsn: int
     commit_us: int
-    """When it was committed, Unix microseconds."""
+    """The commit time, Unix microseconds."""
     xid: int
 
 
 class Commit(NamedTuple):
     commit_lsn: int
     end_lsn: int
-    """Right after the transaction: what may be confirmed once all of it is safe."""
+    """The LSN right after the transaction. It may be confirmed once all rows are stored."""
     commit_us: int
 
 
 class Relation(NamedTuple):
-    """What a table looks like from here on. Sent before its first row, and again after it has changed."""
+    """The definition of a table. Sent before its first row, and again after it has changed."""
 
     id: int
     schema: str
@@ -49,7 +49,7 @@ class Insert(NamedTuple):
 
 
 class LogicalMessage(NamedTuple):
-    """What somebody wrote with ``pg_logical_emit_message``."""
+    """A message written with ``pg_logical_emit_message``."""
 
     transactional: bool
     lsn: int
@@ -58,7 +58,7 @@ class LogicalMessage(NamedTuple):
 
 
 class Other(NamedTuple):
-    """A message of no use for rounds: an update, a delete, a truncation, a type, an origin."""
+    """A message that makes no round: an update, a delete, a truncation, a type, an origin."""
 
     kind: str
 
@@ -82,7 +82,7 @@ def decode(data: bytes, start: int = 0) -> Message:
     """Decode the one message that `data` holds from `start` to its end.
 
     Raises:
-        InvalidMessage: It is truncated, goes on too long, or is of a kind that version 1 does not have.
+        InvalidMessage: It is truncated, too long, or of a kind that version 1 does not have.
     """
     try:
         kind = data[start]
@@ -120,7 +120,7 @@ def _insert(data: bytes, at: int) -> Insert:
             values.append(None)
             at += 1
         else:
-            # Unchanged TOAST occurs in updates only, binary values only when asked for.
+            # Unchanged TOAST values occur only in updates, binary values only on request.
             raise InvalidMessage(f"pgoutput insert with a value of kind {chr(kind)!r}: {_shown(data, start)}")
     if at != len(data):
         raise InvalidMessage(f"pgoutput insert ends at {at - start} of {len(data) - start}: {_shown(data, start)}")
@@ -169,7 +169,7 @@ def _text(data: bytes, at: int) -> tuple[str, int]:
     """Read a null-terminated string; return it and where the next field starts."""
     end = data.find(b"\0", at)
     if end < 0:
-        raise InvalidMessage(f"pgoutput message with a string that never ends: {_shown(data, at)}")
+        raise InvalidMessage(f"pgoutput message with an unterminated string: {_shown(data, at)}")
     try:
         return data[at:end].decode(), end + 1
     except UnicodeDecodeError:
@@ -184,5 +184,5 @@ def _expect_end(data: bytes, start: int, end: int) -> None:
 
 
 def _shown(data: bytes, start: int) -> str:
-    """The head of a message, for whoever reports it. Never the whole: it holds a customer's data."""
+    """The first 16 bytes of a message, for errors. The rest may contain customer data."""
     return data[start : start + 16].hex(" ")

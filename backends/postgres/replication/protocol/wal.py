@@ -19,7 +19,7 @@ _STATUS: Final = Struct(">cQQQqB")
 
 
 class Keepalive(NamedTuple):
-    """The server says how far it is. Whatever was committed before `wal_end` has been sent before this."""
+    """The server's progress. Everything committed before `wal_end` was sent before this frame."""
 
     wal_end: int
     reply_requested: bool
@@ -28,13 +28,16 @@ class Keepalive(NamedTuple):
 def parse_keepalive(frame: bytes) -> Keepalive:
     """Read a `KEEPALIVE` frame; raise `InvalidMessage` for anything else."""
     if len(frame) != _KEEPALIVE.size or frame[0] != KEEPALIVE:
-        raise InvalidMessage(f"no keepalive: {frame[:16].hex(' ')}")
+        raise InvalidMessage(f"not a keepalive frame: {frame[:16].hex(' ')}")
     wal_end, _, reply = _KEEPALIVE.unpack(frame)
     return Keepalive(wal_end, bool(reply))
 
 
 def status_update(*, received: int, confirmed: int, unix_us: int, want_reply: bool) -> bytes:
-    """Tell the server what has arrived and up to where it may forget; `want_reply` makes it answer at once."""
+    """Write a frame that reports what was received, and up to where the server may remove WAL.
+
+    `want_reply` requests an immediate reply.
+    """
     return _STATUS.pack(b"r", received, confirmed, confirmed, unix_us - EPOCH_US, want_reply)
 
 
@@ -47,5 +50,5 @@ def parse_lsn(text: str) -> int:
     """Read ``16/B374D848``; raise `ValueError` for anything else."""
     high, slash, low = text.partition("/")
     if not slash:
-        raise ValueError(f"{text!r} is no log sequence number")
+        raise ValueError(f"{text!r} is not a log sequence number")
     return (int(high, 16) << 32) | int(low, 16)

@@ -1,0 +1,89 @@
+"""Connect to PostgreSQL with asyncpg, and turn its errors into ours.
+
+Owns how rows, set-up and status are queried. Replication streams use psycopg instead: see
+`backends.postgres.replication.protocol.connection`.
+"""
+
+from collections.abc import Awaitable
+from typing import Any, Final, TypeAlias, TypeVar
+
+import asyncpg
+
+from backends.contract import SourceError
+from backends.postgres.dsn import UnsupportedParameter
+from backends.postgres.mapping import SESSION
+from backends.postgres.options import PostgresOptions
+
+_KEEPALIVE: Final = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
+"""The server drops the session of a vanished client within half a minute, and releases its locks."""
+
+_TRANSIENT: Final = ("08", "53", "57", "40", "55P03", "25006")
+"""SQLSTATE classes of errors that pass: connection, resources, shutdown, deadlock, lock; and a demoted primary."""
+
+Connection: TypeAlias = "asyncpg.Connection[Any]"
+
+T = TypeVar("T")
+
+
+class ConnectionLost(Exception):
+    """A connection broke or cannot be made now. A new one may work."""
+
+
+async def open_connection(options: PostgresOptions, role: str) -> Connection:
+    """Open a connection whose session writes rows as `backends.postgres.mapping` reads them.
+
+    Args:
+        options: Where the database is, and whether a pooler is in between.
+        role: What the connection is for, as ``application_name`` shows it.
+
+    Raises:
+        ConnectionLost: The server cannot be reached now.
+        SourceError: The server cannot be used with these options.
+    """
+    pooled = options.is_pooled
+    settings = {} if pooled else {**SESSION, **_KEEPALIVE, "application_name": f"stream-relay {role}"}
+    try:
+        target = options.target.for_asyncpg(options.connect_timeout_s)
+    except UnsupportedParameter as error:
+        raise SourceError(str(error)) from None
+    connect = asyncpg.connect(
+        **target.arguments,
+        # A pooler in transaction mode gives each transaction another server process, without our prepared statements.
+        statement_cache_size=0 if pooled else 100,
+        server_settings=settings,
+    )
+    connection: Connection = await ask(options, connect)
+    return connection
+
+
+async def ask(options: PostgresOptions, answer: Awaitable[T]) -> T:
+    """Await a call of asyncpg, such as a query or a connection attempt, and return its result.
+
+    Raises:
+        ConnectionLost: The connection broke, there was no answer in time, or the server cannot answer now.
+        SourceError: The server rejected the call. Repeating it does not help.
+    """
+    try:
+        return await answer
+    except asyncpg.PostgresError as error:
+        raise _translated(options, error) from error
+    except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:  # TimeoutError is an OSError
+        raise ConnectionLost(str(error) or f"no answer ({type(error).__name__})") from error
+
+
+def pooler_sentence(options: PostgresOptions, sign: str) -> str:
+    """Write the error for a pooler in transaction mode. `sign`: how it was recognised."""
+    return (
+        f"{options.shown_dsn} looks like a pooler in transaction mode ({sign}), where LISTEN does not work; set the "
+        f"option 'dsn' to the server itself or a pool in session mode, or notify=false to poll only"
+    )
+
+
+def _translated(options: PostgresOptions, error: asyncpg.PostgresError) -> Exception:
+    code = str(error.sqlstate or "")
+    sentence = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if code == "26000" or code == "42P05" or "startup parameter" in sentence:
+        return SourceError(pooler_sentence(options, sentence))
+    if code.startswith(_TRANSIENT):
+        return ConnectionLost(f"{sentence} ({code})")
+    return SourceError(f"{options.shown_dsn}: {sentence} ({code})")
