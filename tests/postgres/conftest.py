@@ -1,4 +1,4 @@
-"""Fixtures of the Postgres tests: servers of their own, on one version or on each that this machine has."""
+"""Fixtures of the Postgres tests: a server for each test, of one version or of each that this machine has."""
 
 from collections.abc import AsyncIterator
 
@@ -21,13 +21,13 @@ async def _running(version: int) -> AsyncIterator[PostgresServer]:
 
 @pytest.fixture
 async def postgres() -> AsyncIterator[PostgresServer]:
-    """A running PostgreSQL 18, this test's own; gone at the end whatever state it is in."""
+    """A running PostgreSQL 18 for one test; removed at the end in any state."""
     async for server in _running(18):
         yield server
 
 
 @pytest.fixture(params=VERSIONS, ids=lambda version: f"postgres{version}")
 async def any_postgres(request: pytest.FixtureRequest) -> AsyncIterator[PostgresServer]:
-    """The same on each version; one whose programs this machine lacks is skipped by name."""
+    """The same on each version; a version whose programs this machine lacks is skipped by name."""
     async for server in _running(request.param):
         yield server

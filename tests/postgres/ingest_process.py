@@ -40,7 +40,7 @@ class IngestProcess:
         raise AssertionError(f"ingest ended without {event}:\n{''.join(self.lines)}")
 
     async def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill it, as a crash would."""
         if self._process.returncode is None:
             self._process.kill()
         await self._process.communicate()

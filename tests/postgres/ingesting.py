@@ -1,4 +1,4 @@
-"""Run a Postgres backend in a test and see what it yields, waiting for rounds and not for time."""
+"""Run a Postgres backend in a test and collect what it yields, waiting for rounds and not for time."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ WAIT_S = 30.0
 
 
 class Reading:
-    """What a running backend has yielded. Confirms everything at once unless told not to."""
+    """What a running backend has yielded. Confirms everything at once by default."""
 
     def __init__(self, backend: Backend[Any], *, confirms: bool = True) -> None:
         self.ids: list[int] = []
@@ -43,7 +43,7 @@ class Reading:
             await stream.aclose()  # type: ignore[attr-defined]
 
     async def reach(self, count: int) -> list[int]:
-        """Wait until so many items were yielded; return the ids of the rounds among them, in their order."""
+        """Wait until `count` items were yielded; return the ids of the rounds among them, in order."""
         async with asyncio.timeout(WAIT_S), self._news:
             await self._news.wait_for(lambda: len(self.items) >= count)
         return self.ids
@@ -51,7 +51,7 @@ class Reading:
 
 @asynccontextmanager
 async def reading(backend: Backend[Any], *, confirms: bool = True) -> AsyncIterator[Reading]:
-    """Open a backend and read from it until the block is left; an error of it ends the block."""
+    """Open a backend and read from it until the block ends; an error of the backend ends the block."""
     result = Reading(backend, confirms=confirms)
     async with backend.open():
         task = asyncio.create_task(result.run())
@@ -69,7 +69,7 @@ async def reading(backend: Backend[Any], *, confirms: bool = True) -> AsyncItera
 
 
 def notify_options(server: PostgresServer, **options: object) -> dict[str, object]:
-    """Options of `postgres-notify` for a test: polls often enough that a lost wake-up fails no test by its slowness."""
+    """Options of `postgres-notify` for a test: polls often enough that a lost notification fails no test."""
     return {"dsn": server.dsn(), "start": "beginning", "poll_s": 0.1, **options}
 
 
@@ -78,5 +78,5 @@ def notify_backend(server: PostgresServer, **options: object) -> PostgresNotify:
 
 
 async def set_up_notify(server: PostgresServer, table: str = "rounds", schema: str = "public") -> None:
-    """Make what `stream-relay backend setup` makes."""
+    """Create what `stream-relay backend setup` creates."""
     await server.execute(statement("create_wake", schema=schema, table=table, channel="stream_relay"))

@@ -1,4 +1,4 @@
-"""A PgBouncer in transaction mode before a server: what it does to sessions is its own, and no stand-in's."""
+"""Run a real PgBouncer in transaction mode in front of a server."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ listen_port = {port}
 unix_socket_dir =
 auth_type = any
 pool_mode = transaction
-# Several servers, in turn: each transaction of a client meets another one, as it would under load.
+# Several server connections in turn, so that each transaction of a client gets another one, as under load.
 default_pool_size = 4
 min_pool_size = 4
 server_round_robin = 1
@@ -33,7 +33,7 @@ server_round_robin = 1
 
 @asynccontextmanager
 async def pooler_before(server: PostgresServer, port: int) -> AsyncIterator[str]:
-    """Stand before `server` for as long as the block lasts; yield the DSN."""
+    """Run it in front of `server` for as long as the block lasts; yield the DSN."""
     assert PROGRAM is not None
     account = server_account()
     with tempfile.TemporaryDirectory(prefix="stream-relay-pooler-") as folder:
@@ -60,7 +60,7 @@ def _configured(folder: Path, account: str | None, **ports: int) -> Path:
 
 
 async def _until_up(process: asyncio.subprocess.Process) -> None:
-    """Read its log until it serves."""
+    """Read its log until it accepts connections."""
     assert process.stderr is not None
     said = b""
     async with asyncio.timeout(_START_S):

@@ -1,4 +1,4 @@
-"""Reading a backend in tests: what came, with waits on it, and confirming it or not."""
+"""Read a backend in a test: collect its items, wait for them, and confirm them or not."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +16,7 @@ CONTEXT = BackendContext(Catalogue.load())
 
 
 def make_backend(server: PostgresServer, dsn: str | None = None, **options: Any) -> PostgresReplication:
-    """A backend on `server` that sets up what it needs, and is impatient."""
+    """A backend on `server` that creates what it needs, and reconnects fast."""
     defaults = {"dsn": dsn or server.dsn(), "create": True, "retry_max_s": 0.2}
     return PostgresReplication({**defaults, **options}, CONTEXT)
 
@@ -47,11 +47,11 @@ class Reader:
         return [item for item in self.items if isinstance(item, Rejected)]
 
     async def seen(self, count: int) -> None:
-        """Wait until `count` items have come; raise what ended the reading instead."""
+        """Wait until `count` items were read; raise the error if reading ended before."""
         await self.until(lambda: len(self.items) >= count)
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        """Wait until something holds that changes with what is read."""
+        """Wait until `holds` is true; it is evaluated after each batch."""
         assert self.task is not None
         while not holds():
             self._changed.clear()
@@ -63,13 +63,13 @@ class Reader:
                 raise AssertionError("reading ended")
 
     def confirm_all(self) -> None:
-        """Confirm what came, and from now on at once."""
+        """Confirm what was read, and from now on each batch at once."""
         self._confirm = True
         if self.items:
             self.backend.confirm(self.items[-1].offset)
 
     def stop_taking(self) -> None:
-        """Take no further batch, as a publisher that is full does."""
+        """Take no further batch, as a publisher with a full pipeline."""
         self._gate.clear()
 
     def take_again(self) -> None:
@@ -98,7 +98,7 @@ async def reading(backend: PostgresReplication, *, confirm: bool = True) -> Asyn
 
 
 async def wait_for_sql(server: PostgresServer, sql: str, wanted: Callable[[Any], bool] = bool) -> Any:
-    """Ask the server again and again until the one value that `sql` gives is as wanted; return it."""
+    """Query the server until the one value of `sql` is as wanted; return it."""
     connection = await server.connect()
     try:
 

@@ -1,4 +1,4 @@
-"""Backfill on real servers: what is already in the table gets into the log once, beside live capture or alone."""
+"""Backfill on real servers: existing rows are stored once, beside live capture or alone."""
 
 import asyncio
 import os
@@ -60,10 +60,10 @@ async def ids_in(nats: NatsServer) -> list[int]:
     return [number for _, number in await stored(nats)]
 
 
-async def test_rows_of_before_the_first_start_join_live_capture_without_hole_or_double(
+async def test_backfill_beside_live_capture_leaves_no_gap_and_repeats_nothing(
     table: PostgresServer, nats: NatsServer
 ) -> None:
-    """While rounds are captured live, older ones are filled in; each is in the log once."""
+    """Older rounds are backfilled during live capture; each is in the log once."""
     await table.insert_rounds(1, 5000)
     live = notify_backend(table, start="now")
     async with ingesting(live, nats):
@@ -79,7 +79,7 @@ async def test_rows_of_before_the_first_start_join_live_capture_without_hole_or_
 
 
 async def test_range_on_demand_adds_only_what_the_log_lacks(table: PostgresServer, nats: NatsServer) -> None:
-    """Run over rounds that were captured long ago, a backfill doubles none of them."""
+    """A backfill over rounds that were captured long ago repeats none of them."""
     await table.insert_rounds(1, 100)
     await run_ingest(backfill_of(table, nats, first=20, last=40), LogSettings(url=nats.url))
     assert sorted(await ids_in(nats)) == list(range(20, 41))
@@ -91,35 +91,35 @@ async def test_range_on_demand_adds_only_what_the_log_lacks(table: PostgresServe
     assert backfill.left_out == 21
 
 
-async def test_stopped_backfill_goes_on_by_being_run_again(table: PostgresServer, nats: NatsServer) -> None:
-    """Killed anywhere, it needs no memory of its own."""
+async def test_stopped_backfill_continues_when_it_is_run_again(table: PostgresServer, nats: NatsServer) -> None:
+    """It stores no state of its own."""
     await table.insert_rounds(1, 9000)
     reached = asyncio.Event()
 
-    def tell(_span: Range, place: int) -> None:
-        if place >= 2000:
+    def stop_halfway(_span: Range, done: int) -> None:
+        if done >= 2000:
             reached.set()
 
-    async with ingesting(backfill_of(table, nats, on_progress=tell), nats):
+    async with ingesting(backfill_of(table, nats, on_progress=stop_halfway), nats):
         await reached.wait()
     await run_ingest(backfill_of(table, nats), LogSettings(url=nats.url))
 
     assert await ids_in(nats) == list(range(1, 9001))
 
 
-async def test_progress_is_told_from_the_first_id_to_the_last(table: PostgresServer, nats: NatsServer) -> None:
-    """Who watches sees the range, and that its end was reached."""
+async def test_progress_is_reported_from_the_first_id_to_the_last(table: PostgresServer, nats: NatsServer) -> None:
+    """The reports contain the range, and reach its end."""
     await table.insert_rounds(101, 300)
     seen: list[tuple[Range, int]] = []
 
-    backfill = backfill_of(table, nats, on_progress=lambda span, place: seen.append((span, place)))
+    backfill = backfill_of(table, nats, on_progress=lambda span, done: seen.append((span, done)))
     await run_ingest(backfill, LogSettings(url=nats.url))
 
     assert seen[-1] == (Range(101, 300), 300)
 
 
 async def test_rate_is_kept_by_small_pages(table: PostgresServer, nats: NatsServer) -> None:
-    """A limit holds within a second too: no burst of thousands and a long pause."""
+    """The limit also holds within a second: no burst followed by a long pause."""
     await table.insert_rounds(1, 100)
     backfill = backfill_of(table, nats, rate=200)
     started = asyncio.get_running_loop().time()
@@ -130,8 +130,8 @@ async def test_rate_is_kept_by_small_pages(table: PostgresServer, nats: NatsServ
     assert asyncio.get_running_loop().time() - started >= 0.45
 
 
-async def test_ids_that_are_unique_within_a_game_only_are_all_found(postgres: PostgresServer, nats: NatsServer) -> None:
-    """Pages go by id and game, so that a page that ends between two games of one id loses none."""
+async def test_ids_that_are_unique_only_within_a_game_are_all_found(postgres: PostgresServer, nats: NatsServer) -> None:
+    """Pages are ordered by id and game, so a page that ends between two games of one id loses none."""
     await postgres.execute(
         """CREATE TABLE rounds (round_id bigint, game_slug text, finished_at timestamptz, extras text,
              PRIMARY KEY (round_id, game_slug));
@@ -144,14 +144,14 @@ async def test_ids_that_are_unique_within_a_game_only_are_all_found(postgres: Po
     assert len(found) == len(set(found)) == 90
 
 
-async def test_empty_table_is_filled_in_at_once(table: PostgresServer, nats: NatsServer) -> None:
-    """Nothing to do is no error."""
+async def test_backfill_of_an_empty_table_ends_at_once(table: PostgresServer, nats: NatsServer) -> None:
+    """It is not an error."""
     stats = await run_ingest(backfill_of(table, nats), LogSettings(url=nats.url))
     assert stats.read == 0
 
 
-async def test_server_lost_in_the_middle_is_found_again(table: PostgresServer, nats: NatsServer) -> None:
-    """A restart of the database costs time and no rounds."""
+async def test_backfill_reconnects_after_a_restart_of_the_server(table: PostgresServer, nats: NatsServer) -> None:
+    """A restart of the database loses no rounds."""
     await table.insert_rounds(1, 6000)
     reached = asyncio.Event()
     async with ingesting(backfill_of(table, nats, on_progress=lambda *_: reached.set()), nats) as work:
@@ -161,17 +161,17 @@ async def test_server_lost_in_the_middle_is_found_again(table: PostgresServer, n
     assert await ids_in(nats) == list(range(1, 6001))
 
 
-async def test_table_that_cannot_be_read_is_a_sentence(postgres: PostgresServer, nats: NatsServer) -> None:
-    """A wrong name is told before anything is sent."""
+async def test_missing_table_is_one_sentence(postgres: PostgresServer, nats: NatsServer) -> None:
+    """A wrong name is an error before any round is sent."""
     with pytest.raises(SourceError, match="has no table"):
         await run_ingest(backfill_of(postgres, nats), LogSettings(url=nats.url))
 
 
 @pytest.mark.skipif(PROGRAM is None, reason="no PgBouncer on this machine")
-async def test_table_behind_a_pooler_in_transaction_mode_is_filled_in(
+async def test_backfill_works_through_a_pooler_in_transaction_mode(
     table: PostgresServer, nats: NatsServer, unused_tcp_port: int
 ) -> None:
-    """With `notify` off a pooler does for live capture, and so it has to for what came before."""
+    """With `notify` off live capture works through a pooler, and so does the backfill."""
     await table.insert_rounds(1, 3000)
     async with pooler_before(table, unused_tcp_port) as dsn:
         options = NotifyOptions.read({"dsn": dsn, "notify": False})
@@ -182,7 +182,7 @@ async def test_table_behind_a_pooler_in_transaction_mode_is_filled_in(
 async def test_command_publishes_as_the_settings_say_and_holds_no_progress_back(
     table: PostgresServer, nats: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bounds are those of the section `publish`; a wait for the server's fsync would only stop the bar."""
+    """The limits of the section `publish` apply; confirmations are not held back, since that would stop the bar."""
     seen: list[PublisherSettings] = []
 
     async def record(backend: Backend[Any], log: LogSettings, settings: PublisherSettings, **more: Any) -> Any:
@@ -203,10 +203,8 @@ async def test_command_publishes_as_the_settings_say_and_holds_no_progress_back(
     assert await ids_in(nats) == list(range(1, 21))
 
 
-async def test_person_sees_a_bar_that_reaches_the_end_and_a_script_none(
-    table: PostgresServer, nats: NatsServer
-) -> None:
-    """On a terminal the ids count up to the last one; a log file gets lines only."""
+async def test_terminal_shows_a_progress_bar_and_a_file_none(table: PostgresServer, nats: NatsServer) -> None:
+    """On a terminal the bar reaches the last id; a log file gets only lines."""
     await table.insert_rounds(101, 400)
     settings = {
         "RELAY_BACKEND_NAME": "postgres-notify",
@@ -222,7 +220,7 @@ async def test_person_sees_a_bar_that_reaches_the_end_and_a_script_none(
 
 
 def said_on_a_terminal(command: list[str], environment: dict[str, str]) -> str:
-    """Run a command with a terminal as its stderr; return what it showed there."""
+    """Run a command with a terminal as its stderr; return the output there."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         command,
@@ -236,7 +234,7 @@ def said_on_a_terminal(command: list[str], environment: dict[str, str]) -> str:
         try:
             while data := os.read(ours, 1 << 16):
                 said += data
-        except OSError:  # Linux says so when the other end is closed
+        except OSError:  # Linux raises this when the other end is closed
             pass
         os.close(ours)
         assert process.wait(WAIT_S) == 0, said

@@ -1,4 +1,4 @@
-"""From frames to rounds with positions: what may be confirmed, and going on after a break."""
+"""From frames to rounds with offsets: what may be confirmed, and continuing after a break."""
 
 from contextlib import suppress
 
@@ -35,8 +35,8 @@ def lsns(items: list[Item]) -> list[int]:
     return [item.offset.lsn for item in items]
 
 
-def test_last_row_alone_carries_the_end_of_its_transaction() -> None:
-    """Rows of one COPY share one place: confirming any but the last says nothing about them."""
+def test_only_the_last_row_carries_the_end_of_its_transaction() -> None:
+    """Rows of one COPY share one offset: only confirming the last one confirms the transaction."""
     items = items_of(make_capture(), frames.relation(), *frames.transaction(200, 1, 2, 3))
 
     assert ids(items) == [1, 2, 3]
@@ -44,8 +44,8 @@ def test_last_row_alone_carries_the_end_of_its_transaction() -> None:
     assert items[0].round.timestamp == frames.COMMIT_MS  # type: ignore[union-attr]
 
 
-def test_row_whose_fate_is_open_is_held_back() -> None:
-    """Until the next frame nobody knows whether it is the last."""
+def test_row_is_held_until_the_next_frame() -> None:
+    """The next frame shows whether it is the last row of its transaction."""
     capture = make_capture()
 
     assert items_of(capture, frames.relation(), frames.begin(200), frames.row(1)) == []
@@ -53,8 +53,8 @@ def test_row_whose_fate_is_open_is_held_back() -> None:
     assert ids(items_of(capture, frames.commit(200))) == [2]
 
 
-def test_half_a_transaction_is_never_confirmed() -> None:
-    """Acks of all rows but the last move nothing; neither does a keepalive that is far ahead."""
+def test_part_of_a_transaction_is_never_confirmed() -> None:
+    """Neither acks of all rows but the last nor a keepalive far ahead advance the confirmed LSN."""
     capture = make_capture()
     first, second, third = items_of(capture, frames.relation(), *frames.transaction(200, 1, 2, 3))
     capture.feed([frames.keepalive(900)])
@@ -66,22 +66,22 @@ def test_half_a_transaction_is_never_confirmed() -> None:
     assert first.offset == second.offset
 
 
-def test_keepalive_counts_only_when_nothing_is_under_way() -> None:
-    """Its place covers what was sent before it, so all of that has to be safe."""
+def test_keepalive_counts_only_when_no_round_is_in_flight() -> None:
+    """Its LSN includes all that was sent before it, so all of that has to be stored."""
     capture = make_capture()
     capture.feed([frames.keepalive(150)])
     assert capture.confirmed_lsn == 150
 
     capture.feed([frames.relation(), frames.begin(200), frames.row(1), frames.keepalive(900)])
-    assert capture.confirmed_lsn == START  # inside a transaction: the server knows 150 already and keeps it
+    assert capture.confirmed_lsn == START  # inside a transaction: 150 was reported before, and the server keeps it
     (item,) = items_of(capture, frames.commit(200))
     assert capture.confirmed_lsn == START
     capture.confirm(item.offset)
     assert capture.confirmed_lsn == 208
 
 
-def test_transactions_without_rounds_move_the_place_when_idle() -> None:
-    """Another table's transactions, and heartbeats, are seen to at once."""
+def test_transactions_without_rounds_advance_the_offset_when_idle() -> None:
+    """Transactions of other tables, and heartbeats, need no ack."""
     capture = make_capture()
 
     capture.feed([frames.relation(9, "public.other"), frames.begin(300), frames.insert("x", oid=9), frames.commit(300)])
@@ -90,15 +90,15 @@ def test_transactions_without_rounds_move_the_place_when_idle() -> None:
     assert capture.confirmed_lsn == 400
 
 
-def test_reply_is_asked_for() -> None:
+def test_requested_reply_is_reported() -> None:
     capture = make_capture()
 
     assert capture.feed([frames.keepalive(150)])[1] is False
     assert capture.feed([frames.keepalive(150, reply=True), frames.keepalive(151)])[1] is True
 
 
-def test_stream_broken_within_a_transaction_goes_on_there() -> None:
-    """The server sends the whole transaction again; what was yielded of it is not yielded again."""
+def test_stream_broken_within_a_transaction_continues_there() -> None:
+    """The server sends the whole transaction again; its yielded rows are not yielded again."""
     capture = make_capture()
     before = items_of(capture, frames.relation(), frames.begin(200), *map(frames.row, (1, 2, 3)))
     assert ids(before) == [1, 2]
@@ -111,8 +111,8 @@ def test_stream_broken_within_a_transaction_goes_on_there() -> None:
     assert lsns(after) == [208, 308]
 
 
-def test_stream_broken_twice_within_a_transaction_goes_on_there() -> None:
-    """The second break may come before, at or beyond the place of the first."""
+def test_stream_broken_twice_within_a_transaction_continues_there() -> None:
+    """The second break may be before, at or after the first one."""
     capture = make_capture()
     got = ids(items_of(capture, frames.relation(), frames.begin(200), *map(frames.row, (1, 2, 3))))
     for rows in ((1,), (1, 2, 3, 4, 5)):
@@ -126,8 +126,8 @@ def test_stream_broken_twice_within_a_transaction_goes_on_there() -> None:
 
 @settings(max_examples=300)
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=4), st.lists(st.integers(0, 12), max_size=6), st.data())
-def test_any_breaks_lose_and_double_nothing(sizes: list[int], breaks: list[int], choose: st.DataObject) -> None:
-    """Wherever streams break and whatever is confirmed meanwhile, each round comes once, and no half is confirmed."""
+def test_any_breaks_lose_and_repeat_no_round(sizes: list[int], breaks: list[int], choose: st.DataObject) -> None:
+    """Each round is yielded once, and no transaction is confirmed in part, wherever streams break."""
     total = sum(sizes)
     numbers = iter(range(1, total + 1))
     sent = [frames.transaction(200 * n, *[next(numbers) for _ in range(size)]) for n, size in enumerate(sizes, 1)]
@@ -146,8 +146,8 @@ def test_any_breaks_lose_and_double_nothing(sizes: list[int], breaks: list[int],
     assert got == list(range(1, total + 1))
 
 
-def test_failover_makes_old_positions_worthless() -> None:
-    """LSNs of another history say nothing: confirming one must not make the new server forget."""
+def test_offsets_from_before_a_failover_are_ignored() -> None:
+    """Confirming an LSN of another history must not make the new server remove WAL."""
     capture = make_capture()
     (item,) = items_of(capture, frames.relation(), *frames.transaction(9000, 1))
     capture.begin_history(500)
@@ -159,7 +159,7 @@ def test_failover_makes_old_positions_worthless() -> None:
     assert again.offset == WalOffset(2, 608) > item.offset
 
 
-def test_row_that_is_no_round_takes_part_in_order() -> None:
+def test_rejected_row_keeps_its_position() -> None:
     """It is rejected with its key, and confirmed like any other."""
     bad = frames.insert("1", "crash", None, None, "{}")
     items = items_of(make_capture(), frames.relation(), frames.begin(200), bad, frames.row(2), frames.commit(200))
@@ -171,7 +171,7 @@ def test_row_that_is_no_round_takes_part_in_order() -> None:
 
 
 def test_row_that_is_not_utf8_is_rejected() -> None:
-    """A database in SQL_ASCII holds any bytes."""
+    """A database in SQL_ASCII may contain any bytes."""
     bad = frames.insert("1", "crash", None, "2026-01-18 10:00:30+00", b'{"a":"\xff"}')
     (item,) = items_of(make_capture(), frames.relation(), frames.begin(200), bad, frames.commit(200))
 
@@ -179,8 +179,8 @@ def test_row_that_is_not_utf8_is_rejected() -> None:
     assert "not UTF-8" in item.reason
 
 
-def test_table_that_changes_is_read_on_by_name() -> None:
-    """Columns may be added, dropped and moved between rows; the type comes from the catalogue without its column."""
+def test_changed_table_is_read_by_column_names() -> None:
+    """Columns may be added, dropped and moved between rows; without its column the type comes from the catalogue."""
     capture = make_capture()
     columns = ("added", "extras", "finished_at", "round_id", "game_slug")
     changed = frames.insert("?", '{"point": 3}', "2026-01-18 10:00:31+00", "2", "double")
@@ -199,8 +199,8 @@ def test_table_that_changes_is_read_on_by_name() -> None:
     assert (second.round.game_type, second.round.extras) == ("color", '{"point":"3"}')
 
 
-def test_column_that_goes_away_stops_capture() -> None:
-    """Passing its rows over would lose them: an operator has to say which column it is now."""
+def test_missing_column_stops_capture() -> None:
+    """Skipping its rows would lose them: an operator has to name the new column."""
     capture = make_capture()
 
     with pytest.raises(
@@ -210,7 +210,7 @@ def test_column_that_goes_away_stops_capture() -> None:
 
 
 def test_table_of_rounds_that_is_renamed_stops_capture() -> None:
-    """Another table that comes and goes does not; nor does a new one of the name."""
+    """Renaming another table does not, and a new table with the name is read."""
     capture = make_capture()
     other = frames.relation(9, "public.other")
     items = items_of(capture, other, frames.relation(), *frames.transaction(200, 1), frames.relation(9, "public.more"))
@@ -221,8 +221,8 @@ def test_table_of_rounds_that_is_renamed_stops_capture() -> None:
     assert ids(items_of(make_capture(), frames.relation(77), frames.begin(300))) == []
 
 
-def test_type_column_that_was_asked_for_must_be_there() -> None:
-    """Without being asked for it may be absent."""
+def test_configured_type_column_must_exist() -> None:
+    """Without the option it may be absent."""
     columns = ("round_id", "game_slug", "finished_at", "extras")
     make_capture().feed([frames.relation(columns=columns)])
 
@@ -244,7 +244,7 @@ def test_type_column_that_was_asked_for_must_be_there() -> None:
     ],
 )
 def test_stream_out_of_order_is_refused(sent: list[bytes]) -> None:
-    """Guessing would lose rounds."""
+    """Guessing could lose rounds."""
     with pytest.raises(InvalidMessage):
         make_capture().feed(sent)
 
@@ -253,7 +253,7 @@ WHOLE = [frames.begin(200), frames.commit(200), frames.relation(), frames.row(1)
 
 
 @given(st.lists(st.sampled_from(WHOLE) | st.binary(max_size=60), max_size=12))
-def test_any_frames_are_taken_or_refused(sent: list[bytes]) -> None:
-    """Nothing but `InvalidMessage`, `ColumnMissing` and `TableRenamed` comes out."""
+def test_any_frames_are_processed_or_refused(sent: list[bytes]) -> None:
+    """Only `InvalidMessage`, `ColumnMissing` and `TableRenamed` are raised."""
     with suppress(InvalidMessage, ColumnMissing, TableRenamed):
         make_capture().feed(sent)

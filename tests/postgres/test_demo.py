@@ -1,4 +1,4 @@
-"""`stream-relay dev --backend postgres-…` as a newcomer runs it."""
+"""`stream-relay dev --backend postgres-…` as in the README."""
 
 import asyncio
 import re
@@ -30,8 +30,8 @@ async def _printed(process: asyncio.subprocess.Process, pattern: str) -> str:
 
 
 @pytest.mark.parametrize("backend", ["postgres-replication", "postgres-notify"])
-async def test_row_inserted_by_hand_is_on_the_screen_of_a_running_client(backend: str) -> None:
-    """What the demo says to paste works, rounds come without it too, and Ctrl-C ends everything."""
+async def test_row_inserted_by_hand_reaches_a_client(backend: str) -> None:
+    """The command that the demo prints works, the demo produces rounds by itself, and Ctrl-C ends everything."""
     process = await asyncio.create_subprocess_exec(
         _PROGRAM, "dev", "--backend", backend, "--port", "0",
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,

@@ -1,4 +1,4 @@
-"""The URL of a database: what is taken, what is shown of it, and what asyncpg is told of it."""
+"""The URL of a database: what is accepted, what is shown of it, and what asyncpg gets."""
 
 import asyncpg
 import pytest
@@ -28,8 +28,8 @@ BASE = "postgresql://relay:s3cret@db.internal:5432/games"
         ("postgresql://", "local socket/"),
     ],
 )
-def test_place_is_shown_without_who_and_how(dsn: str, shown: str) -> None:
-    """One host, several, a socket: what an operator reads names them and nothing secret."""
+def test_host_and_database_are_shown_without_user_and_parameters(dsn: str, shown: str) -> None:
+    """One host, several, or a socket: logs and errors name them, and nothing secret."""
     assert PostgresOptions.read({"dsn": dsn}).shown_dsn == shown
 
 
@@ -38,15 +38,15 @@ def test_place_is_shown_without_who_and_how(dsn: str, shown: str) -> None:
     ["mysql://u@h/d", "host=h dbname=d", "postgresql://u@h:port/d", "postgresql://u@h:0/d", "postgresql://u@h1:1,h2:99999/d",
      "postgresql://u@[::1/d", ""],
 )  # fmt: skip
-def test_what_is_no_url_of_a_database_is_one_sentence_without_the_value(dsn: str) -> None:
-    """The value may hold a password, so only the form is told."""
+def test_invalid_url_is_one_sentence_without_the_value(dsn: str) -> None:
+    """The value may contain a password, so the error shows only the form."""
     with pytest.raises(InvalidOptions, match="must be a URL such as") as caught:
         PostgresOptions.read({"dsn": dsn})
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_unknown_parameter_is_named_and_its_value_is_not() -> None:
-    """A typo is found before anything connects, whichever driver would have."""
+    """A typo is found before a driver connects."""
     with pytest.raises(InvalidOptions, match=r"unknown parameter 'sslmod'.*sslmode") as caught:
         PostgresOptions.read({"dsn": f"{BASE}?sslmod=s3cret"})
     assert "s3cret" not in str(caught.value)
@@ -55,38 +55,38 @@ def test_unknown_parameter_is_named_and_its_value_is_not() -> None:
 
 
 def test_missing_database_names_the_variable() -> None:
-    """`ingest` and `backend` say alike where it is to be set."""
+    """`ingest` and `backend` say in the same words how to set it."""
     with pytest.raises(InvalidOptions, match="RELAY_BACKEND_DSN"):
         PostgresOptions.read({})
 
 
-def test_asyncpg_is_told_what_it_knows_and_the_shorter_time() -> None:
-    """What it would send to the server as a setting is left out; the time to connect is ours to keep."""
+def test_asyncpg_gets_the_parameters_it_knows_and_the_shorter_timeout() -> None:
+    """It would send other parameters to the server as settings; the timeout is an argument."""
     dsn = f"{BASE}?sslmode=require&channel_binding=prefer&connect_timeout=5&keepalives_idle=10&options=-c%20a%3Db"
-    told = Dsn.parse(dsn).for_asyncpg(10)
-    assert (told.dsn, told.timeout_s) == (f"{BASE}?sslmode=require&options=-c%20a%3Db", 5)
+    target = Dsn.parse(dsn).for_asyncpg(10)
+    assert (target.dsn, target.timeout_s) == (f"{BASE}?sslmode=require&options=-c%20a%3Db", 5)
     assert Dsn.parse(dsn).for_asyncpg(2).timeout_s == 2
     assert Dsn.parse(f"{BASE}?connect_timeout=0").for_asyncpg(10).timeout_s == 10
 
 
 @pytest.mark.parametrize("parameter", ["channel_binding=require", "gssencmode=require", "require_auth=scram-sha-256"])
-def test_promise_that_asyncpg_cannot_keep_is_refused(parameter: str) -> None:
-    """Who asked for protection does not silently go without."""
+def test_parameter_that_asyncpg_does_not_support_is_refused(parameter: str) -> None:
+    """A security parameter is never silently ignored."""
     with pytest.raises(UnsupportedParameter, match=parameter.partition("=")[0]):
         Dsn.parse(f"{BASE}?sslmode=require&{parameter}").for_asyncpg(10)
 
 
 @pytest.mark.parametrize("proof", ["sslmode=verify-full", "sslrootcert=system"])
-def test_channel_binding_is_made_up_for_by_a_certificate_that_is_verified(proof: str) -> None:
-    """Both are there so that nobody stands between; hosted databases ask for both."""
-    told = Dsn.parse(f"{BASE}?{proof}&channel_binding=require").for_asyncpg(10)
-    assert "channel_binding" not in told.dsn
-    assert (told.ssl is not None) == (proof == "sslrootcert=system")
+def test_channel_binding_is_accepted_with_a_verified_certificate(proof: str) -> None:
+    """Both exclude a man in the middle; hosted databases ask for both."""
+    target = Dsn.parse(f"{BASE}?{proof}&channel_binding=require").for_asyncpg(10)
+    assert "channel_binding" not in target.dsn
+    assert (target.ssl is not None) == (proof == "sslrootcert=system")
 
 
 @given(st.text(max_size=60))
-def test_any_text_is_read_or_refused_with_a_sentence(text: str) -> None:
-    """Untrusted text gives a place or one sentence."""
+def test_any_text_is_parsed_or_refused_with_a_sentence(text: str) -> None:
+    """Untrusted text gives a DSN or one sentence."""
     for dsn in (text, f"postgresql://{text}", f"postgresql://h/d?{text}"):
         try:
             shown = PostgresOptions.read({"dsn": dsn}).shown_dsn
@@ -106,7 +106,7 @@ PARAMETERS = (
 async def test_every_common_parameter_and_a_second_host_work_for_both_backends_and_all_commands(
     postgres: PostgresServer, unused_tcp_port: int
 ) -> None:
-    """The URL that a hosted database gives is pasted, and works: the first host is down, the second is used."""
+    """The URL of a hosted database works as it is: the first host is down, so the second is used."""
     await postgres.make_rounds_table()
     await set_up_notify(postgres)
     dsn = f"postgresql://postgres@127.0.0.1:{unused_tcp_port},127.0.0.1:{postgres.port}/postgres?{PARAMETERS}"
@@ -123,7 +123,7 @@ async def test_every_common_parameter_and_a_second_host_work_for_both_backends_a
 
 @pytest.mark.service
 async def test_drivers_agree_on_each_parameter_that_is_passed_on(postgres: PostgresServer) -> None:
-    """What is told to asyncpg is what libpq would do: user, database and a setting of the session."""
+    """asyncpg gets what libpq would use: user, database and a setting of the session."""
     await postgres.execute("CREATE ROLE other LOGIN SUPERUSER")
     url = f"postgresql://127.0.0.1:{postgres.port}/?user=other&dbname=template1&options=-c%20statement_timeout%3D777"
     options = PostgresOptions.read({"dsn": url})
@@ -140,8 +140,8 @@ async def test_drivers_agree_on_each_parameter_that_is_passed_on(postgres: Postg
 
 
 @pytest.mark.service
-async def test_refused_parameter_is_a_sentence_of_the_command(postgres: PostgresServer) -> None:
-    """No traceback, no refusal of the server: which parameter, and what else."""
+async def test_refused_parameter_is_one_sentence(postgres: PostgresServer) -> None:
+    """The error names the parameter and an alternative, without a traceback."""
     admin = admin_of("postgres-notify", {"dsn": f"{postgres.dsn()}?channel_binding=require"})
     with pytest.raises(SourceError, match=r"channel_binding=require.*sslmode=verify-full"):
         await admin.check()

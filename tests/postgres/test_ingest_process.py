@@ -36,7 +36,7 @@ pytestmark = pytest.mark.service
 
 
 def served_at(port: int, nats: NatsServer) -> Settings:
-    """Settings of an ingest by postgres-notify whose metrics and probes are at a port."""
+    """Settings of an ingest by postgres-notify with metrics and probes at a port."""
     return Settings(
         nats=LogSettings(url=nats.url),
         backend=BackendSettings(name="postgres-notify"),
@@ -49,10 +49,10 @@ def exposed_ingest(settings: Settings, backend: Backend[Any]) -> AbstractAsyncCo
     return watched_ingest(settings, backend, CONTEXT, expose=exposing(settings.ingest))
 
 
-async def test_metrics_and_probes_tell_what_the_process_does(
+async def test_metrics_and_probes_show_the_state_of_the_process(
     postgres: PostgresServer, nats: NatsServer, unused_tcp_port: int
 ) -> None:
-    """Rounds in, acked and rejected, latency, state: all there, and ready only while the source is."""
+    """Metrics count rounds read, acked and rejected; the process is ready only while the source is."""
     await postgres.make_rounds_table()
     await set_up_notify(postgres)
     settings = served_at(unused_tcp_port, nats)
@@ -90,7 +90,7 @@ async def test_metrics_and_probes_tell_what_the_process_does(
 
 
 async def test_busy_port_is_one_sentence_with_the_setting(postgres: PostgresServer) -> None:
-    """The operator is told which variable to change."""
+    """The error names the variable to change."""
     busy = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
     backend = notify_backend(postgres)
     metrics = IngestMetrics(Instrumented(backend), "postgres-notify", BacklogWatch(backend))
@@ -109,7 +109,7 @@ def values_in(text: str) -> dict[str, str]:
 async def watched(
     postgres: PostgresServer, nats: NatsServer, port: int, **publish: Any
 ) -> AsyncIterator[tuple[PostgresReplication, aiohttp.ClientSession]]:
-    """Run ingest by replication with its port, and ask it."""
+    """Run ingest by replication with its port, and yield a client of it."""
     options = {"name": "postgres-replication", "dsn": postgres.dsn(), "create": True}
     settings = Settings(
         nats=LogSettings(url=nats.url),
@@ -127,7 +127,7 @@ async def watched(
 
 
 async def scraped(client: aiohttp.ClientSession, holds: Callable[[dict[str, str]], bool]) -> dict[str, str]:
-    """Scrape until the numbers are as they should become."""
+    """Scrape until `holds` is true; return the values."""
 
     async def scrape() -> dict[str, str] | None:
         async with client.get("/metrics") as answer:
@@ -140,7 +140,7 @@ async def scraped(client: aiohttp.ClientSession, holds: Callable[[dict[str, str]
 async def test_rounds_held_back_by_confirm_lag_are_acked_and_the_process_is_ready(
     postgres: PostgresServer, nats: NatsServer, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What waits for the server's fsync is in the log: it is no round unacked, no latency, and no log that is stuck."""
+    """Rounds whose confirmation is held back are stored: they do not count as unacked, late or stuck."""
     monkeypatch.setattr("backends.ingest.metrics._STUCK_S", 0.5)
     await postgres.make_rounds_table()
     async with watched(postgres, nats, unused_tcp_port, confirm_lag_s=600) as (backend, client):
@@ -154,10 +154,10 @@ async def test_rounds_held_back_by_confirm_lag_are_acked_and_the_process_is_read
             assert (answer.status, backend.status.state) == (200, "streaming")
 
 
-async def test_what_the_server_keeps_while_the_log_is_away_is_told_and_the_state_says_why(
+async def test_wal_kept_during_an_outage_of_the_log_is_measured_and_the_state_says_why(
     postgres: PostgresServer, nats: NatsServer, unused_tcp_port: int
 ) -> None:
-    """The number that fills a database's disk is the server's own, however little of it we have read."""
+    """The lag is measured by the server, so it includes WAL that we have not read."""
     await postgres.make_rounds_table()
     async with watched(postgres, nats, unused_tcp_port, max_in_flight=64) as (backend, client):
         await nats.kill()
@@ -174,10 +174,10 @@ async def test_what_the_server_keeps_while_the_log_is_away_is_told_and_the_state
         await scraped(client, lambda values: float(values.get("ingest_lag_bytes", "1e9")) < 100_000)
 
 
-async def test_rows_that_wait_are_counted_for_notify_too(
+async def test_backlog_of_notify_is_counted_in_rows(
     postgres: PostgresServer, nats: NatsServer, unused_tcp_port: int
 ) -> None:
-    """Polling can fall behind as a slot can, and says by how many rows."""
+    """The metric shows by how many rows polling is behind."""
     await postgres.make_rounds_table()
     await set_up_notify(postgres)
     settings = served_at(unused_tcp_port, nats)
@@ -196,9 +196,9 @@ async def test_rows_that_wait_are_counted_for_notify_too(
         assert values["ingest_lag_seconds"] == "0.0"
 
 
-@pytest.mark.parametrize("state", sorted(set(SlotState) - {"ready", "streaming", "standby"}))
-def test_no_state_of_a_slot_that_gives_nothing_counts_as_ready(state: SlotState) -> None:
-    """A probe is not to be told that rounds flow because a word was forgotten."""
+@pytest.mark.parametrize("state", sorted(set(SlotState) - {"streaming", "standby"}))
+def test_no_state_without_rounds_counts_as_ready(state: SlotState) -> None:
+    """A state that is missing in the table of states must not count as ready."""
 
     class Source:
         status = SimpleNamespace(state=state)

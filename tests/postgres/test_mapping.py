@@ -1,4 +1,4 @@
-"""What columns may hold, and the options that name them."""
+"""Which values columns may have, and the options that name the columns."""
 
 import json
 
@@ -24,7 +24,7 @@ def mapped(**changed: str | None) -> Round:
 
 
 def test_row_becomes_a_round_of_the_contract() -> None:
-    """RFC 3339 in UTC with Z, extras as the database wrote them, the commit as timestamp."""
+    """Times are RFC 3339 in UTC with Z, extras as the database wrote them, the timestamp is the commit."""
     assert mapped() == Round(67890, "crash", "multiplier", "2026-01-18T10:00:30Z", '{"point": "2.50"}', 1768730430000)
 
 
@@ -37,8 +37,8 @@ def test_row_becomes_a_round_of_the_contract() -> None:
         ("2026-01-18T10:00:30Z", "2026-01-18T10:00:30Z"),
     ],
 )
-def test_moment_is_written_in_utc(text: str, expected: str) -> None:
-    """A timestamp without time zone counts as UTC; a text column may hold RFC 3339."""
+def test_timestamp_is_written_in_utc(text: str, expected: str) -> None:
+    """A timestamp without time zone is read as UTC; a text column may contain RFC 3339."""
     assert mapped(finished_at=text).finished_at == expected
 
 
@@ -54,12 +54,12 @@ def test_moment_is_written_in_utc(text: str, expected: str) -> None:
     ],
 )  # fmt: skip
 def test_numbers_in_extras_become_strings_digit_for_digit(text: str | None, expected: str) -> None:
-    """No float in between: 2.50 stays 2.50."""
+    """Numbers are not converted to float: 2.50 stays 2.50."""
     assert mapped(extras=text).extras == expected
 
 
 def test_huge_extras_are_mapped() -> None:
-    """Whether the log takes it is the publisher's business."""
+    """The mapper has no size limit; the publisher has."""
     assert len(mapped(extras='{"a": "' + "x" * (4 << 20) + '"}').extras) > 4 << 20
 
 
@@ -93,8 +93,8 @@ def test_type_comes_from_the_catalogue_where_the_row_has_none() -> None:
         ({"extras": ""}, "are not JSON"),
     ],
 )
-def test_row_that_is_no_round_says_why(changed: dict[str, str | None], reason: str) -> None:
-    """The column's role, its value, what is allowed."""
+def test_unmappable_row_says_why(changed: dict[str, str | None], reason: str) -> None:
+    """The error names the field, its value, and what is allowed."""
     with pytest.raises(InvalidRound) as caught:
         mapped(**changed)
 
@@ -102,8 +102,8 @@ def test_row_that_is_no_round_says_why(changed: dict[str, str | None], reason: s
 
 
 @given(st.tuples(*[st.none() | st.text(max_size=30)] * 5), st.integers(0, 2**63 - 1))
-def test_any_row_is_a_valid_round_or_rejected(row: tuple[str | None, ...], timestamp: int) -> None:
-    """What is made without `Round.make` passes it all the same."""
+def test_any_row_becomes_a_valid_round_or_is_rejected(row: tuple[str | None, ...], timestamp: int) -> None:
+    """A round made without `Round.make` passes its checks."""
     try:
         round_ = MAPPER.to_round(row, timestamp)
     except InvalidRound:
@@ -115,14 +115,14 @@ def test_any_row_is_a_valid_round_or_rejected(row: tuple[str | None, ...], times
     st.dictionaries(st.text(max_size=5), st.text(max_size=5) | st.integers() | st.booleans() | st.none(), max_size=3),
     st.datetimes(),
 )
-def test_rows_with_any_extras_and_moment_are_valid_rounds(extras: dict[str, object], moment: object) -> None:
-    """The fast ways around the checks of `Round` let nothing through."""
+def test_rows_with_any_extras_and_timestamp_become_valid_rounds(extras: dict[str, object], moment: object) -> None:
+    """The fast paths around the checks of `Round` accept no invalid value."""
     round_ = mapped(extras=json.dumps(extras), finished_at=f"{moment}+00")
 
     assert Round.parse(round_.to_json()) == round_
 
 
-def test_rejected_row_is_kept_to_a_limit() -> None:
+def test_rejected_row_is_stored_up_to_a_limit() -> None:
     rejected = MAPPER.reject(("7", "x" * 500, None, None, "y" * (RAW_BYTES * 2)), "no", offset=3)
 
     assert rejected.key == f"public.rounds:{'x' * 64}:7"
@@ -134,7 +134,7 @@ def test_rejected_row_is_kept_to_a_limit() -> None:
 
 
 def test_options_from_the_environment_are_read() -> None:
-    """All are strings there."""
+    """Every value is a string."""
     options = ReplicationOptions.read(
         {"dsn": DSN, "table": "Play.Rounds v2", "create": "true", "sender_timeout_s": "5", "slot": "own_slot"}
     )
@@ -146,7 +146,7 @@ def test_options_from_the_environment_are_read() -> None:
 
 
 def test_password_is_never_shown() -> None:
-    """Not in a repr, not in an error, however wrong the DSN."""
+    """No repr and no error contains it, also for an invalid DSN."""
     assert "hunter2" not in repr(PostgresOptions.read({"dsn": DSN}))
     for wrong in ("host=db password=hunter2", "postgresql://u:hunter2@db:port/x", "mysql://u:hunter2@db/x"):
         with pytest.raises(InvalidOptions, match="option 'dsn' must be a URL") as caught:
@@ -172,7 +172,7 @@ def test_password_is_never_shown() -> None:
     ],
 )
 def test_wrong_option_is_one_sentence(options: dict[str, object], sentence: str) -> None:
-    """The option, its value, what is allowed."""
+    """The error names the option, its value, and what is allowed."""
     with pytest.raises(InvalidOptions) as caught:
         ReplicationOptions.read(options)
 

@@ -1,4 +1,4 @@
-"""`postgres-notify` on real servers: what it yields, in what order, and from where it goes on."""
+"""`postgres-notify` on real servers: what it yields, in what order, and where it continues."""
 
 from contextlib import nullcontext
 
@@ -13,8 +13,8 @@ from tests.waiting import until
 pytestmark = pytest.mark.service
 
 
-async def test_rows_of_before_and_after_the_start_come_once_in_order(any_postgres: PostgresServer) -> None:
-    """Started at the beginning, the whole table comes, then what is inserted; on every version."""
+async def test_rows_from_before_and_after_the_start_are_yielded_once_in_order(any_postgres: PostgresServer) -> None:
+    """With ``start = "beginning"``, the whole table is yielded, then new rows; on every version."""
     await any_postgres.make_rounds_table()
     await any_postgres.insert_rounds(1, 4500)
     await set_up_notify(any_postgres)
@@ -25,8 +25,8 @@ async def test_rows_of_before_and_after_the_start_come_once_in_order(any_postgre
         assert await found.reach(4510) == list(range(1, 4511))
 
 
-async def test_restart_goes_on_where_everything_was_confirmed(any_postgres: PostgresServer) -> None:
-    """A new process reads again what was not confirmed and a little before it, and nothing is missing."""
+async def test_restart_continues_at_the_confirmed_offset(any_postgres: PostgresServer) -> None:
+    """A new process reads the unconfirmed rows and `lookback_ids` below them, and misses none."""
     await any_postgres.make_rounds_table()
     await set_up_notify(any_postgres)
     await any_postgres.insert_rounds(1, 2000)
@@ -40,10 +40,10 @@ async def test_restart_goes_on_where_everything_was_confirmed(any_postgres: Post
         assert await found.reach(5) == list(range(2001, 2006))
 
 
-async def test_started_now_the_rows_of_before_are_left_and_an_open_transaction_is_not(
+async def test_first_start_now_skips_existing_rows_but_not_an_open_transaction(
     any_postgres: PostgresServer,
 ) -> None:
-    """ "Now" is what is committed from here on, also by a transaction that took its id before."""
+    """Rows committed after the start are yielded, also those with ids from before it."""
     await any_postgres.make_rounds_table()
     await set_up_notify(any_postgres)
     await any_postgres.insert_rounds(1, 50)
@@ -61,8 +61,8 @@ async def test_started_now_the_rows_of_before_are_left_and_an_open_transaction_i
     await early.close()
 
 
-async def test_restart_does_not_look_back_at_rows_of_before_a_first_start_now(postgres: PostgresServer) -> None:
-    """What was not wanted then is not wanted later either."""
+async def test_restart_does_not_look_back_before_a_first_start_now(postgres: PostgresServer) -> None:
+    """Rows that the first start skipped are skipped later too."""
     await postgres.make_rounds_table()
     await set_up_notify(postgres)
     await postgres.insert_rounds(1, 50)
@@ -77,8 +77,8 @@ async def test_restart_does_not_look_back_at_rows_of_before_a_first_start_now(po
         assert await found.reach(3) == [51, 52, 53]
 
 
-async def test_late_committer_is_not_missed_and_does_not_hold_up_others(any_postgres: PostgresServer) -> None:
-    """The id taken first and committed last comes last, and a restart before its commit misses nothing either."""
+async def test_late_commit_is_not_missed_and_does_not_delay_others(any_postgres: PostgresServer) -> None:
+    """A row with the lowest id and the last commit is yielded last, also after a restart before its commit."""
     server = any_postgres
     await server.make_rounds_table()
     await set_up_notify(server)
@@ -97,8 +97,8 @@ async def test_late_committer_is_not_missed_and_does_not_hold_up_others(any_post
     await late.close()
 
 
-async def test_rolled_back_hole_is_passed_and_its_place_confirmed(any_postgres: PostgresServer) -> None:
-    """A hole that nobody can fill any more holds nothing back: the kept place gets beyond it without a new row."""
+async def test_hole_of_a_rollback_is_closed_and_confirmed(any_postgres: PostgresServer) -> None:
+    """The kept offset advances past a closed hole without a new row."""
     await any_postgres.make_rounds_table()
     await set_up_notify(any_postgres)
     doomed = await any_postgres.connect()
@@ -119,8 +119,8 @@ async def test_rolled_back_hole_is_passed_and_its_place_confirmed(any_postgres: 
     await doomed.close()
 
 
-async def test_too_much_beyond_a_hole_is_held_back_until_it_is_closed(postgres: PostgresServer) -> None:
-    """What would come again after a crash stays within what the log recognises."""
+async def test_reading_above_a_hole_is_limited_until_it_is_closed(postgres: PostgresServer) -> None:
+    """The rows that a crash would repeat stay within those that the publisher recognises."""
     await postgres.make_rounds_table()
     await set_up_notify(postgres)
     late = await postgres.connect()
@@ -136,8 +136,8 @@ async def test_too_much_beyond_a_hole_is_held_back_until_it_is_closed(postgres: 
     await late.close()
 
 
-async def test_row_that_is_no_round_is_rejected_with_its_key_and_the_flow_goes_on(postgres: PostgresServer) -> None:
-    """NULL, an unknown game, extras that are no object: each is named, none stops the others."""
+async def test_unmappable_row_is_rejected_with_its_key_and_others_are_not_delayed(postgres: PostgresServer) -> None:
+    """NULL, an unknown game, extras that are not an object: each is named, none stops the others."""
     await postgres.make_rounds_table()
     await set_up_notify(postgres)
     await postgres.execute(
@@ -157,8 +157,8 @@ async def test_row_that_is_no_round_is_rejected_with_its_key_and_the_flow_goes_o
     assert "finished_at is NULL" in rejected[0].reason
 
 
-async def test_huge_extras_come_whole(postgres: PostgresServer) -> None:
-    """A row that PostgreSQL stores out of line is a row like any other."""
+async def test_huge_extras_are_read_whole(postgres: PostgresServer) -> None:
+    """Values that PostgreSQL stores out of line are read like others."""
     await postgres.make_rounds_table()
     await set_up_notify(postgres)
     await postgres.execute(
@@ -171,10 +171,10 @@ async def test_huge_extras_come_whole(postgres: PostgresServer) -> None:
     assert len(found.items[0].round.extras) > 2_000_000
 
 
-async def test_timestamp_is_the_commit_where_the_server_keeps_it_and_else_the_end_of_the_round(
+async def test_timestamp_is_the_commit_time_if_the_server_keeps_it_else_finished_at(
     postgres: PostgresServer,
 ) -> None:
-    """Either way it is the same at every reading."""
+    """Both are the same at every reading."""
     await postgres.make_rounds_table()
     await set_up_notify(postgres)
     await postgres.execute("INSERT INTO rounds VALUES (1, 'dice', NULL, '2026-01-18T10:00:30.5Z', '{}')")
@@ -192,7 +192,7 @@ async def test_timestamp_is_the_commit_where_the_server_keeps_it_and_else_the_en
 
 
 async def test_partitioned_table_is_read_as_one_with_holes_of_its_partitions(any_postgres: PostgresServer) -> None:
-    """Who writes into a partition only is waited for like all others."""
+    """Writers into a single partition are waited for like all others."""
     server = any_postgres
     await server.execute(
         """CREATE SEQUENCE numbers;
@@ -227,10 +227,10 @@ PER_GAME = """
 """
 
 
-async def test_partitioned_table_whose_ids_repeat_is_refused_until_it_has_an_order_of_its_own(
+async def test_partitioned_table_with_repeated_ids_is_refused_until_it_has_an_order_column(
     any_postgres: PostgresServer,
 ) -> None:
-    """Round 1 of a second game would pass for the one seen already. What the sentence says to run mends it."""
+    """Round 1 of a second game would be taken for the one already seen. The SQL in the error repairs it."""
     server = any_postgres
     await server.execute(PER_GAME)
     await set_up_notify(server)
@@ -264,12 +264,12 @@ async def test_partitioned_table_whose_ids_repeat_is_refused_until_it_has_an_ord
         ("GENERATED BY DEFAULT AS IDENTITY", "round_id", True),
         ("", "round_id", False),
     ],
-    ids=["always from a sequence", "maybe", "maybe, and the operator says so", "never"],
+    ids=["always from a sequence", "by default", "by default and named", "never"],
 )
-async def test_ids_over_partitions_count_as_unique_when_a_sequence_gives_them(
+async def test_ids_of_partitions_count_as_unique_if_a_sequence_assigns_them(
     postgres: PostgresServer, numbering: str, column: str | None, is_fit: bool
 ) -> None:
-    """No index can promise it there. A sequence that may be passed over needs the operator's word."""
+    """No index can ensure it. A sequence that an INSERT may bypass counts only if the operator names the column."""
     await postgres.execute(
         f"""CREATE TABLE rounds (round_id bigint {numbering}, game_slug text, finished_at timestamptz, extras json,
               PRIMARY KEY (round_id, finished_at)) PARTITION BY RANGE (finished_at);
@@ -284,7 +284,7 @@ async def test_ids_over_partitions_count_as_unique_when_a_sequence_gives_them(
 
 
 async def test_other_names_of_table_and_columns_are_options(postgres: PostgresServer) -> None:
-    """Names that need quotes too, and ids unique within their game only, beside an order of the table's own."""
+    """Names that need quotes, and ids that are unique only within their game, with an order column."""
     await postgres.execute(
         """CREATE SCHEMA "Bets"; CREATE TABLE "Bets"."Game Rounds" (
              seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "Id" int, game text, ended timestamp, data text);
@@ -314,10 +314,10 @@ async def test_other_names_of_table_and_columns_are_options(postgres: PostgresSe
         ({"dsn": "postgresql://postgres@127.0.0.1:1/postgres", "connect_timeout_s": 1}, "cannot be reached"),
     ],
 )
-async def test_source_that_does_not_fit_is_one_sentence_that_says_what_to_do(
+async def test_unusable_source_is_one_sentence_with_what_to_do(
     postgres: PostgresServer, options: dict[str, object], says: str
 ) -> None:
-    """Nothing is read from a source that would lose rounds, and the operator is told why."""
+    """No row is read from a source that could lose rounds, and the error says why."""
     await postgres.make_rounds_table()
     await set_up_notify(postgres)
 
@@ -326,8 +326,8 @@ async def test_source_that_does_not_fit_is_one_sentence_that_says_what_to_do(
             pass
 
 
-async def test_without_set_up_the_command_to_run_is_named(postgres: PostgresServer) -> None:
-    """A first start says what is missing."""
+async def test_missing_setup_names_the_command(postgres: PostgresServer) -> None:
+    """The error of a first start says what is missing."""
     await postgres.execute(
         "CREATE TABLE rounds (round_id bigint, game_slug text, finished_at timestamptz, extras jsonb)"
     )
@@ -340,7 +340,7 @@ async def test_without_set_up_the_command_to_run_is_named(postgres: PostgresServ
     assert "stream-relay backend setup" in lines[1]
 
 
-def test_unknown_option_names_those_there_are() -> None:
-    """A typo is not a default."""
+def test_unknown_option_lists_the_known_ones() -> None:
+    """A typo does not select the default."""
     with pytest.raises(InvalidOptions, match="unknown option 'pol_s'"):
         PostgresNotify({"dsn": "postgresql://localhost/x", "pol_s": 1}, CONTEXT)

@@ -1,4 +1,4 @@
-"""What `postgres-notify` does when things break: servers, links, poolers, other readers, its own trigger."""
+"""`postgres-notify` through faults of servers, connections, poolers, other readers, and its trigger."""
 
 import asyncio
 import secrets
@@ -34,8 +34,8 @@ async def any_rounds_table(any_postgres: PostgresServer) -> PostgresServer:
     return any_postgres
 
 
-async def test_wake_up_delivers_long_before_the_next_poll(rounds_table: PostgresServer) -> None:
-    """NOTIFY is the hint that makes it fast."""
+async def test_notification_delivers_before_the_next_poll(rounds_table: PostgresServer) -> None:
+    """A round arrives without waiting for the poll."""
     async with reading(notify_backend(rounds_table, poll_s=60)) as found:
         await rounds_table.insert_rounds(1, 1)
         await found.reach(1)
@@ -43,8 +43,8 @@ async def test_wake_up_delivers_long_before_the_next_poll(rounds_table: Postgres
         await found.reach(2)
 
 
-async def test_lost_wake_up_is_made_good_by_the_poll(rounds_table: PostgresServer) -> None:
-    """Polling is the guarantee: without a trigger every row still comes."""
+async def test_poll_finds_rows_whose_notification_was_lost(rounds_table: PostgresServer) -> None:
+    """Without a trigger every row is still read."""
     await rounds_table.execute("DROP TRIGGER stream_relay_wake ON rounds")
     async with reading(notify_backend(rounds_table)) as found:
         for number in range(1, 4):
@@ -52,8 +52,8 @@ async def test_lost_wake_up_is_made_good_by_the_poll(rounds_table: PostgresServe
             await found.reach(number)
 
 
-async def test_insert_succeeds_whatever_is_wrong_with_the_trigger(any_rounds_table: PostgresServer) -> None:
-    """The producer comes first: a channel name that NOTIFY refuses fails no INSERT, and nobody is asked to listen."""
+async def test_insert_succeeds_when_the_trigger_fails(any_rounds_table: PostgresServer) -> None:
+    """A channel name that NOTIFY refuses fails no INSERT."""
     too_long = "x" * 64
     await any_rounds_table.execute(
         f"""DROP TRIGGER stream_relay_wake ON rounds; CREATE TRIGGER stream_relay_wake AFTER INSERT ON rounds
@@ -66,7 +66,7 @@ async def test_insert_succeeds_whatever_is_wrong_with_the_trigger(any_rounds_tab
 
 
 async def test_insert_succeeds_while_the_queue_of_notifications_is_full(rounds_table: PostgresServer) -> None:
-    """A listener that hangs in a transaction fills the queue for everybody; a commit with NOTIFY would fail then."""
+    """A listener that hangs in a transaction fills the queue; a commit with NOTIFY would then fail."""
     await rounds_table.restart(max_notify_queue_pages="64")
     hanging = await rounds_table.connect()
     await hanging.execute("LISTEN stream_relay")
@@ -87,8 +87,8 @@ async def test_insert_succeeds_while_the_queue_of_notifications_is_full(rounds_t
     hanging.terminate()
 
 
-async def test_many_inserts_of_one_transaction_wake_once(rounds_table: PostgresServer) -> None:
-    """Equal payloads collapse, so ten thousand statements fill no queue."""
+async def test_many_inserts_of_one_transaction_notify_once(rounds_table: PostgresServer) -> None:
+    """Equal notifications of a transaction are sent once, so 10,000 statements do not fill the queue."""
     heard: list[object] = []
     listener = await rounds_table.connect()
     await listener.add_listener("stream_relay", lambda *event: heard.append(event))
@@ -103,8 +103,8 @@ async def test_many_inserts_of_one_transaction_wake_once(rounds_table: PostgresS
 
 
 @pytest.mark.parametrize("end", ["fast", "immediate", "kill", "terminate"])
-async def test_every_row_comes_once_through_loss_of_the_server(rounds_table: PostgresServer, end: str) -> None:
-    """Shut down, crashed or merely cut off, the reader comes back and goes on."""
+async def test_every_row_is_read_once_through_loss_of_the_server(rounds_table: PostgresServer, end: str) -> None:
+    """After a shutdown, a crash or a broken connection the reader reconnects and continues."""
     server = rounds_table
     backend = notify_backend(server, retry_max_s=0.2)
     async with reading(backend) as found:
@@ -124,8 +124,8 @@ async def test_every_row_comes_once_through_loss_of_the_server(rounds_table: Pos
     assert backend.status.reconnects >= 1
 
 
-async def test_fast_shutdown_is_not_held_up_by_the_reader(rounds_table: PostgresServer) -> None:
-    """A server that is to stop stops at once while we listen."""
+async def test_fast_shutdown_does_not_wait_for_the_reader(rounds_table: PostgresServer) -> None:
+    """The server stops at once while the reader listens."""
     async with reading(notify_backend(rounds_table)) as found:
         await rounds_table.insert_rounds(1, 1)
         await found.reach(1)
@@ -133,8 +133,8 @@ async def test_fast_shutdown_is_not_held_up_by_the_reader(rounds_table: Postgres
             await rounds_table.stop("fast")
 
 
-async def test_transaction_open_over_a_crash_leaves_a_hole_that_dies(any_rounds_table: PostgresServer) -> None:
-    """Who held the lock before the crash cannot hold it after; the reader does not wait for a ghost."""
+async def test_hole_of_a_transaction_ended_by_a_crash_is_closed(any_rounds_table: PostgresServer) -> None:
+    """A writer from before the crash holds no lock after it; the reader does not wait for it."""
     server = any_rounds_table
     ghost = await server.connect()
     await ghost.transaction().start()
@@ -152,12 +152,12 @@ async def test_transaction_open_over_a_crash_leaves_a_hole_that_dies(any_rounds_
     ghost.terminate()
 
 
-async def test_prepared_transaction_is_waited_for_like_any_other(any_postgres: PostgresServer) -> None:
-    """Two-phase commit holds its locks without a session; a row that comes so is not missed."""
+async def test_prepared_transaction_is_waited_for(any_postgres: PostgresServer) -> None:
+    """A prepared transaction holds its locks without a session; its row is not missed."""
     await any_postgres.restart(max_prepared_transactions="5")
     await any_postgres.make_rounds_table()
     await set_up_notify(any_postgres)
-    # A transaction that has notified cannot be prepared, so producers of this kind go without the trigger.
+    # A transaction that has notified cannot be prepared, so such producers need a table without the trigger.
     await any_postgres.execute("DROP TRIGGER stream_relay_wake ON rounds")
     producer = await any_postgres.connect()
     await producer.execute("BEGIN; INSERT INTO rounds VALUES (1, 'dice', NULL, now(), '{}'); PREPARE TRANSACTION 'x'")
@@ -174,8 +174,8 @@ async def test_prepared_transaction_is_waited_for_like_any_other(any_postgres: P
         assert await found.reach(3) == [2, 3, 1]
 
 
-async def test_row_with_an_id_taken_before_its_transaction_is_late_and_not_lost(rounds_table: PostgresServer) -> None:
-    """Looking back finds what breaks the rule, at the latest at the next start."""
+async def test_row_with_an_id_taken_before_its_transaction_is_late_but_not_lost(rounds_table: PostgresServer) -> None:
+    """Looking back finds it, at the latest at the next start."""
     backend = notify_backend(rounds_table)
     await rounds_table.insert_rounds(1, 1)
     await rounds_table.insert_rounds(3, 3)
@@ -189,8 +189,8 @@ async def test_row_with_an_id_taken_before_its_transaction_is_late_and_not_lost(
         assert await found.reach(3) == [1, 3, 2]
 
 
-async def test_second_reader_stands_by_and_takes_over_when_the_first_is_gone(any_rounds_table: PostgresServer) -> None:
-    """One reads at a time, and the next one goes on where the first was confirmed."""
+async def test_second_reader_waits_and_takes_over_when_the_first_ends(any_rounds_table: PostgresServer) -> None:
+    """One process reads at a time, and the next one continues at the confirmed offset."""
     second = notify_backend(any_rounds_table, lookback_ids=0)
     async with reading(second) as takes_over:
         await any_rounds_table.insert_rounds(1, 1)
@@ -203,8 +203,8 @@ async def test_second_reader_stands_by_and_takes_over_when_the_first_is_gone(any
             await until(lambda: {*takes_over.ids, *stands_by.ids} == set(range(1, 51)))
 
 
-async def test_reader_that_says_nothing_any_more_is_ended_by_the_next(rounds_table: PostgresServer) -> None:
-    """A frozen process holds its lock for ever; whoever waits ends its session after the stated time."""
+async def test_standby_ends_the_session_of_a_silent_reader(rounds_table: PostgresServer) -> None:
+    """A frozen process would hold its lock without limit; the standby ends its session after `takeover_s`."""
     frozen = await rounds_table.connect()
     name = "stream_relay:stream_relay:public.rounds"
     await frozen.execute("SELECT pg_advisory_lock(hashtextextended($1, 0))", name)
@@ -217,10 +217,10 @@ async def test_reader_that_says_nothing_any_more_is_ended_by_the_next(rounds_tab
 
 
 @pytest.mark.skipif(PROGRAM is None, reason="no PgBouncer on this machine")
-async def test_pooler_in_transaction_mode_is_named_and_can_be_polled_through(
+async def test_pooler_in_transaction_mode_is_recognised_and_can_be_used_for_polling(
     rounds_table: PostgresServer, unused_tcp_port: int
 ) -> None:
-    """LISTEN would wait for ever there; the operator is told so at once, and what to set. Then every command works."""
+    """LISTEN does not work there; the error says what to set, and every command works with that."""
     await rounds_table.insert_rounds(1, 3)
     async with pooler_before(rounds_table, unused_tcp_port) as dsn:
         with pytest.raises(SourceError, match=r"looks like a pooler in transaction mode .* notify=false to poll"):
@@ -238,11 +238,11 @@ async def test_pooler_in_transaction_mode_is_named_and_can_be_polled_through(
         connection = await asyncpg.connect(dsn, statement_cache_size=0)
         servers = {await connection.fetchval("SELECT pg_backend_pid() + $1::int", 0) for _ in range(8)}
         await connection.close()
-    assert len(servers) > 1  # or all of this would have proven nothing
+    assert len(servers) > 1  # otherwise the test proves nothing
 
 
-async def test_stalled_link_is_given_up_for_a_new_one(rounds_table: PostgresServer) -> None:
-    """A connection that swallows everything looks alive for ever; a deadline ends it."""
+async def test_stalled_connection_is_replaced(rounds_table: PostgresServer) -> None:
+    """A stalled connection gives no error; a timeout ends it."""
     wire = Wire(f"tcp://127.0.0.1:{rounds_table.port}")
     async with wire.listening():
         backend = notify_backend(
@@ -262,8 +262,8 @@ async def test_stalled_link_is_given_up_for_a_new_one(rounds_table: PostgresServ
             assert await found.reach(20) == list(range(1, 21))
 
 
-async def test_reader_leaves_a_frozen_server_in_bounded_time(rounds_table: PostgresServer) -> None:
-    """A server that is silent is not waited for."""
+async def test_reader_closes_in_bounded_time_while_the_server_is_frozen(rounds_table: PostgresServer) -> None:
+    """Closing does not wait for a silent server."""
     async with AsyncExitStack() as stack:
         found = await stack.enter_async_context(reading(notify_backend(rounds_table)))
         await rounds_table.insert_rounds(1, 1)
@@ -274,10 +274,10 @@ async def test_reader_leaves_a_frozen_server_in_bounded_time(rounds_table: Postg
     rounds_table.thaw()
 
 
-async def test_table_that_is_dropped_while_it_is_read_ends_the_reader_with_a_sentence(
+async def test_dropped_table_ends_the_reader_with_one_sentence(
     rounds_table: PostgresServer,
 ) -> None:
-    """What an operator did is told to an operator, and not retried for ever."""
+    """The error is not retried, since an operator has to act."""
 
     async def drop_it_meanwhile() -> None:
         async with reading(notify_backend(rounds_table)) as found:
@@ -290,8 +290,8 @@ async def test_table_that_is_dropped_while_it_is_read_ends_the_reader_with_a_sen
         await drop_it_meanwhile()
 
 
-async def test_column_added_and_type_changed_while_it_is_read_change_nothing(rounds_table: PostgresServer) -> None:
-    """DDL that leaves the columns in place is not noticed by clients."""
+async def test_added_column_and_changed_type_do_not_disturb_reading(rounds_table: PostgresServer) -> None:
+    """DDL that keeps the columns has no visible effect."""
     async with reading(notify_backend(rounds_table)) as found:
         await rounds_table.insert_rounds(1, 1)
         await found.reach(1)

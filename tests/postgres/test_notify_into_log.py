@@ -1,4 +1,4 @@
-"""`postgres-notify` through to the log: once each, through crashes of ingest, of the log, and a change of backend."""
+"""`postgres-notify` into the log: each round once, through crashes of ingest and the log, and a change of backend."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ WAIT_S = 60.0
 
 @asynccontextmanager
 async def ingest_process(postgres: PostgresServer, nats: NatsServer) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run ``stream-relay ingest`` as an operator does; killed at the end."""
+    """Run the command ``stream-relay ingest``, and kill it at the end."""
     process = await asyncio.create_subprocess_exec(
         Path(sys.executable).with_name("stream-relay"), "ingest", "--backend", "postgres-notify",
         "-o", f"dsn={postgres.dsn()}", "-o", "start=beginning", "-o", "poll_s=0.1",
@@ -63,25 +63,25 @@ async def ingesting(
 
 
 async def log_holds(nats: NatsServer, count: int) -> None:
-    """Wait until the log holds so many rounds: each is told of as it is stored."""
+    """Wait until the log holds `count` rounds; it publishes a message for each."""
     async with asyncio.timeout(WAIT_S), connect(LogSettings(url=nats.url), name="test") as nc:
-        told = await nc.subscribe("live.rounds.*")
+        stored_messages = await nc.subscribe("live.rounds.*")
         while True:
             answer = msgspec.json.decode((await nc.request("$JS.API.STREAM.INFO.ROUNDS", b"", 5)).data)
             if answer.get("state", {}).get("messages", 0) >= count:
                 return
             with suppress(TimeoutError):
-                await told.next_msg(timeout=0.5)
+                await stored_messages.next_msg(timeout=0.5)
 
 
 async def produce(postgres: PostgresServer, writers: int, rounds: int) -> int:
-    """Insert from several connections at once, some transactions late, some rolled back; return how many rows stand."""
+    """Insert over several connections, with late commits and rollbacks; return the number of committed rows."""
     dice = random.Random(7)
     ids = iter(range(1, writers * rounds + 1))
-    stand = 0
+    committed = 0
 
     async def write() -> None:
-        nonlocal stand
+        nonlocal committed
         connection = await postgres.connect()
         for _ in range(rounds):
             transaction = connection.transaction()
@@ -92,34 +92,34 @@ async def produce(postgres: PostgresServer, writers: int, rounds: int) -> int:
                 await transaction.rollback()
             else:
                 await transaction.commit()
-                stand += 1
+                committed += 1
         await connection.close()
 
     await asyncio.gather(*(write() for _ in range(writers)))
-    return stand
+    return committed
 
 
-async def test_ingest_killed_again_and_again_neither_loses_nor_doubles_a_round(
+async def test_ingest_killed_repeatedly_neither_loses_nor_repeats_a_round(
     any_postgres: PostgresServer, nats: NatsServer
 ) -> None:
-    """With late committers and rolled-back ids under way, each committed row is in the log once."""
+    """Despite late commits and rolled-back ids, each committed row is in the log once."""
     await any_postgres.make_rounds_table()
     await set_up_notify(any_postgres)
     producing = asyncio.create_task(produce(any_postgres, writers=6, rounds=100))
     for least in (1, 100, 200):
         async with ingest_process(any_postgres, nats):
             await log_holds(nats, least)
-    stand = await producing
+    committed = await producing
     async with ingest_process(any_postgres, nats):
-        await log_holds(nats, stand)
+        await log_holds(nats, committed)
 
     found = [number for _, number in await stored(nats)]
     rows = await any_postgres.fetch("SELECT round_id FROM rounds")
     assert sorted(found) == sorted(row[0] for row in rows)
 
 
-async def test_log_killed_while_rounds_are_captured_gets_each_once(postgres: PostgresServer, nats: NatsServer) -> None:
-    """A broker that crashes holds ingest up and nothing else."""
+async def test_log_killed_during_capture_gets_each_round_once(postgres: PostgresServer, nats: NatsServer) -> None:
+    """A crash of nats-server delays ingest and has no other effect."""
     await postgres.make_rounds_table()
     await set_up_notify(postgres)
     async with ingesting(notify_backend(postgres), nats):
@@ -132,10 +132,10 @@ async def test_log_killed_while_rounds_are_captured_gets_each_once(postgres: Pos
     assert sorted(number for _, number in await stored(nats)) == list(range(1, 4001))
 
 
-async def test_backend_is_changed_on_a_running_database_and_back_without_loss_or_double(
+async def test_backend_is_changed_and_back_without_loss_or_repetition(
     any_postgres: PostgresServer, nats: NatsServer
 ) -> None:
-    """The new one is started before the old one is stopped; ids see to the rest."""
+    """The new backend starts before the old one stops; both use the same message ids."""
     await any_postgres.make_rounds_table()
     await set_up_notify(any_postgres)
 
@@ -146,7 +146,7 @@ async def test_backend_is_changed_on_a_running_database_and_back_without_loss_or
         await slot_is_read(any_postgres)
         await any_postgres.insert_rounds(1, 500)
         async with ingesting(notify_backend(any_postgres, start="now", lookback_ids=0), nats):
-            await place_is_kept(any_postgres)
+            await offset_is_kept(any_postgres)
             await any_postgres.insert_rounds(501, 1000)
             await log_holds(nats, 1000)
         await any_postgres.insert_rounds(1001, 1500)
@@ -162,11 +162,11 @@ async def test_backend_is_changed_on_a_running_database_and_back_without_loss_or
     assert sorted(number for _, number in await stored(nats)) == list(range(1, 1701))
 
 
-async def test_backend_is_changed_by_one_setting_with_rows_while_nobody_runs(
+async def test_backend_is_changed_while_rows_are_inserted_without_a_reader(
     postgres: PostgresServer, nats: NatsServer
 ) -> None:
-    """Stopped, changed, started, there and back twice: a first start "now" goes on where the log ends, and an old slot
-    or place sends again only what the log has, however much that is."""
+    """A first start "now" continues at the end of the log, and an old slot or offset repeats only what the log has,
+    however much that is. Changed there and back twice."""
     await postgres.make_rounds_table()
     await set_up_notify(postgres)
     log = LogSettings(url=nats.url, duplicate_window_s=0.1)
@@ -197,8 +197,10 @@ async def test_backend_is_changed_by_one_setting_with_rows_while_nobody_runs(
     assert sorted(number for _, number in await stored(nats)) == list(range(1, last + 1))
 
 
-async def test_first_slot_on_a_log_of_another_backend_is_warned_of(postgres: PostgresServer, nats: NatsServer) -> None:
-    """It begins when it is made: rows that came between are for a backfill, and the warning names it."""
+async def test_first_slot_on_a_log_of_another_backend_logs_a_warning(
+    postgres: PostgresServer, nats: NatsServer
+) -> None:
+    """The slot begins when it is created; the warning contains the backfill for the rows before."""
     await postgres.make_rounds_table()
     await set_up_notify(postgres)
     async with ingesting(notify_backend(postgres), nats):
@@ -212,7 +214,7 @@ async def test_first_slot_on_a_log_of_another_backend_is_warned_of(postgres: Pos
 
 
 async def test_first_start_now_on_a_log_of_other_tables_begins_now(postgres: PostgresServer, nats: NatsServer) -> None:
-    """Rounds in the log that are none of this table say nothing about it."""
+    """Rounds of other tables in the log are ignored."""
     await postgres.make_rounds_table()
     await postgres.make_rounds_table("others")
     await set_up_notify(postgres)
@@ -231,7 +233,7 @@ async def test_first_start_now_on_a_log_of_other_tables_begins_now(postgres: Pos
 
 
 async def read_by(postgres: PostgresServer, backend: Backend[Any]) -> None:
-    """Wait until a backend has begun to read."""
+    """Wait until a backend reads."""
     if isinstance(backend, PostgresReplication):
         await slot_is_read(postgres)
     else:
@@ -242,7 +244,7 @@ async def slot_is_read(postgres: PostgresServer) -> None:
     await _becomes_true(postgres, "SELECT coalesce(bool_and(active), false) FROM pg_replication_slots")
 
 
-async def place_is_kept(postgres: PostgresServer) -> None:
+async def offset_is_kept(postgres: PostgresServer) -> None:
     await _becomes_true(postgres, "SELECT count(*) > 0 FROM stream_relay.positions")
 
 

@@ -1,4 +1,4 @@
-"""The decoder of pgoutput: real messages, and any bytes at all."""
+"""The decoder of pgoutput: real messages, and arbitrary bytes."""
 
 from contextlib import suppress
 
@@ -28,7 +28,7 @@ from tests.postgres import wal_frames as frames
 
 
 def test_messages_of_a_transaction_are_read() -> None:
-    """Each kind that matters, at the place where it stands in a frame."""
+    """Each kind that the capture uses, at its position in a frame."""
     assert decode(frames.begin(0x1234, 1000), DATA_START) == Begin(0x1234, 1_000_000, 7)
     assert decode(frames.relation(), DATA_START) == Relation(frames.TABLE, "public", "rounds", frames.COLUMNS)
     assert decode(frames.insert("1", None, ""), DATA_START) == Insert(frames.TABLE, [b"1", None, b""])
@@ -38,13 +38,13 @@ def test_messages_of_a_transaction_are_read() -> None:
 
 
 @pytest.mark.parametrize("kind", "UDTYO")
-def test_message_of_no_use_is_passed_over(kind: str) -> None:
-    """Updates, deletes and truncations make no rounds, whatever is in them."""
+def test_messages_of_other_kinds_are_ignored(kind: str) -> None:
+    """Updates, deletes and truncations make no rounds, whatever they contain."""
     assert decode(kind.encode() + b"\0\1\2") == Other(kind)
 
 
 def test_huge_value_is_read_whole() -> None:
-    """A document of megabytes is one value."""
+    """A value of megabytes is read as one."""
     document = b'{"a":"' + b"x" * (4 << 20) + b'"}'
 
     assert decode(frames.insert("1", document), DATA_START) == Insert(frames.TABLE, [b"1", document])
@@ -65,7 +65,7 @@ def test_huge_value_is_read_whole() -> None:
     ],
 )
 def test_broken_message_is_named(data: bytes, reason: str) -> None:
-    """The sentence says what is wrong; no other exception gets out."""
+    """The error says what is wrong; no other exception is raised."""
     with pytest.raises(InvalidMessage, match=reason):
         decode(data)
 
@@ -82,14 +82,14 @@ WHOLE = [
 
 @given(st.sampled_from(b"BCRIMUDTYO").map(lambda kind: bytes([kind])), st.binary(max_size=80))
 @example(b"R", b"\0" * 11 + b"\xff\xff")
-def test_any_bytes_are_a_message_or_refused(kind: bytes, rest: bytes) -> None:
-    """Nothing but `InvalidMessage` comes out of bytes that nobody sends."""
+def test_any_bytes_are_decoded_or_refused(kind: bytes, rest: bytes) -> None:
+    """Arbitrary bytes raise only `InvalidMessage`."""
     with suppress(InvalidMessage):
         decode(kind + rest)
 
 
 @given(st.sampled_from(WHOLE), st.data())
-def test_damaged_message_is_read_or_refused(whole: bytes, choose: st.DataObject) -> None:
+def test_damaged_message_is_decoded_or_refused(whole: bytes, choose: st.DataObject) -> None:
     """A real message with a byte changed, cut or added."""
     at = choose.draw(st.integers(DATA_START, len(whole)))
     damaged = choose.draw(
@@ -101,7 +101,7 @@ def test_damaged_message_is_read_or_refused(whole: bytes, choose: st.DataObject)
 
 @given(st.lists(st.none() | st.binary(max_size=40), max_size=20), st.integers(0, 2**32 - 1))
 def test_values_come_back_as_they_were_sent(values: list[bytes | None], oid: int) -> None:
-    """Whatever the columns hold, down to no column at all."""
+    """Any values in any number of columns, also none."""
     assert decode(frames.insert(*values, oid=oid), DATA_START) == Insert(oid, values)
 
 

@@ -1,4 +1,4 @@
-"""A lost slot made good: a new one, and what it does not hold from the table, each round once."""
+"""Recovery of a lost slot: a new slot, and the missing rounds from the table, each once."""
 
 import asyncio
 import shutil
@@ -64,12 +64,12 @@ LOSSES = {
         ["ALTER PUBLICATION stream_relay DROP TABLE rounds"],
         ["ALTER PUBLICATION stream_relay ADD TABLE rounds"],
     ),
-    "everything made anew": ([DROP_SLOT, "DROP PUBLICATION stream_relay"], []),
+    "everything recreated": ([DROP_SLOT, "DROP PUBLICATION stream_relay"], []),
 }
 
 
 async def lose(postgres: PostgresServer, loss: str) -> None:
-    """Take rounds 101 to 150 away from the slot, while nobody reads it."""
+    """Make the slot lose rounds 101 to 150, while no process reads it."""
     before, after = LOSSES[loss]
     for sql in before:
         await postgres.execute(sql)
@@ -79,10 +79,10 @@ async def lose(postgres: PostgresServer, loss: str) -> None:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-async def test_what_was_lost_comes_from_the_table_and_the_stream_goes_on(
+async def test_lost_rounds_are_backfilled_and_the_stream_continues(
     postgres: PostgresServer, nats: NatsServer, loss: str
 ) -> None:
-    """Where it is allowed, a loss of the slot costs time and no round, whichever process notices it."""
+    """With ``on_lost = "backfill"``, the loss of a slot loses no round, whichever process notices it."""
     await postgres.make_rounds_table()
     settings = settings_for(postgres, nats)
     await run_with_rows(settings, postgres, nats, 1, 100)
@@ -94,10 +94,8 @@ async def test_what_was_lost_comes_from_the_table_and_the_stream_goes_on(
     assert [number for _, number in await stored(nats)] == list(range(1, 201))
 
 
-async def test_without_leave_to_recover_the_loss_stops_ingest_with_the_command(
-    postgres: PostgresServer, nats: NatsServer
-) -> None:
-    """The default is to stop: an operator decides what fills a table of millions in."""
+async def test_loss_stops_ingest_with_the_command_by_default(postgres: PostgresServer, nats: NatsServer) -> None:
+    """By default an operator decides about the backfill of a large table."""
     await postgres.make_rounds_table()
     settings = settings_for(postgres, nats, on_lost="stop")
     await run_with_rows(settings, postgres, nats, 1, 10)
@@ -108,7 +106,7 @@ async def test_without_leave_to_recover_the_loss_stops_ingest_with_the_command(
 
 
 async def run_with_rows(settings: Settings, postgres: PostgresServer, nats: NatsServer, first: int, last: int) -> None:
-    """Let ingest capture some rows live, and stop it when the last of them is in the log."""
+    """Run ingest, insert rows, and stop it when the last of them is in the log."""
     backend = make_backend(settings.backend.name, settings.backend.options, CONTEXT)
     async with connect(LogSettings(url=nats.url), name="test") as nc:
         live = await nc.subscribe("live.rounds.*")
@@ -119,10 +117,10 @@ async def run_with_rows(settings: Settings, postgres: PostgresServer, nats: Nats
                 pass
 
 
-async def test_two_processes_that_find_the_slot_lost_make_it_anew_once(
+async def test_two_processes_that_find_the_slot_lost_recreate_it_once(
     postgres: PostgresServer, nats: NatsServer
 ) -> None:
-    """Both recover, one reads and one stands by, and neither takes the other's slot away."""
+    """Both recover, one reads and one is standby, and neither drops the slot of the other."""
     await postgres.make_rounds_table()
     settings = settings_for(postgres, nats)
     await run_with_rows(settings, postgres, nats, 1, 100)
@@ -134,11 +132,11 @@ async def test_two_processes_that_find_the_slot_lost_make_it_anew_once(
     assert sorted(number for _, number in await stored(nats)) == list(range(1, 201))
 
 
-@pytest.mark.parametrize("loss", ["moved", "advanced", "publication_changed", "everything made anew"])
+@pytest.mark.parametrize("loss", ["moved", "advanced", "publication_changed", "everything recreated"])
 async def test_loss_between_two_processes_stops_every_start_until_it_is_accepted(
     postgres: PostgresServer, nats: NatsServer, loss: str
 ) -> None:
-    """A supervisor's restart must not go on in silence; what the sentence says to set goes on without the rounds."""
+    """A restart by a supervisor must not hide the loss; with `accept_lsn` ingest continues without the rounds."""
     await postgres.make_rounds_table()
     settings = settings_for(postgres, nats, on_lost="stop")
     await run_with_rows(settings, postgres, nats, 1, 100)
@@ -157,10 +155,8 @@ async def test_loss_between_two_processes_stops_every_start_until_it_is_accepted
     assert [number for _, number in await stored(nats)] == [*range(1, 101), *range(151, 211)]
 
 
-async def test_loss_is_accepted_by_the_backfill_that_its_sentence_names(
-    postgres: PostgresServer, nats: NatsServer
-) -> None:
-    """Once the operator has filled in what is missing, ingest goes on; filling in a part does not count."""
+async def test_loss_is_accepted_by_the_backfill_in_its_error(postgres: PostgresServer, nats: NatsServer) -> None:
+    """After the backfill ingest continues; a backfill of a part does not count."""
     await postgres.make_rounds_table()
     settings = settings_for(postgres, nats, on_lost="stop")
     await run_with_rows(settings, postgres, nats, 1, 100)
@@ -177,10 +173,10 @@ async def test_loss_is_accepted_by_the_backfill_that_its_sentence_names(
     assert [number for _, number in await stored(nats)] == list(range(1, 161))
 
 
-async def test_log_that_lost_its_end_is_noticed_and_filled_in(
+async def test_truncated_log_is_noticed_and_backfilled(
     postgres: PostgresServer, nats: NatsServer, tmp_path: Path
 ) -> None:
-    """A log restored from a copy lacks rounds that the slot was told are stored."""
+    """A log restored from a copy lacks rounds that were reported to the slot as stored."""
     await postgres.make_rounds_table()
     settings = settings_for(postgres, nats)
     await run_with_rows(settings, postgres, nats, 1, 100)
@@ -199,10 +195,10 @@ async def test_log_that_lost_its_end_is_noticed_and_filled_in(
 
 
 @pytest.mark.parametrize("loss", ["missing", "publication_late"])
-async def test_process_killed_between_the_new_slot_and_the_backfill_is_made_good_by_the_next(
+async def test_process_killed_between_the_new_slot_and_the_backfill_is_recovered_by_the_next(
     postgres: PostgresServer, nats: NatsServer, monkeypatch: pytest.MonkeyPatch, loss: str
 ) -> None:
-    """The new slot looks healthy, and what is missing before it is remembered by the log alone."""
+    """The new slot has no fault, and only the log shows that rounds before it are missing."""
     await postgres.make_rounds_table()
     settings = settings_for(postgres, nats)
     await run_with_rows(settings, postgres, nats, 1, 100)
@@ -224,11 +220,13 @@ async def test_process_killed_between_the_new_slot_and_the_backfill_is_made_good
 
 
 class KilledHere(Exception):
-    """Stands for the end of the process."""
+    """Stands for a kill of the process."""
 
 
-async def test_recovery_sends_nothing_that_the_log_has_let_go(postgres: PostgresServer, nats: NatsServer) -> None:
-    """Live clients see five lost rounds and not the hundred that are older than any replay that they are promised."""
+async def test_recovery_sends_no_round_that_has_expired_from_the_log(
+    postgres: PostgresServer, nats: NatsServer
+) -> None:
+    """Live clients get the five lost rounds, and not the hundred that have expired."""
     await postgres.make_rounds_table()
     settings = settings_for(postgres, nats, max_age_s=2.0)
     await run_with_rows(settings, postgres, nats, 1, 100)
@@ -246,7 +244,7 @@ async def test_recovery_sends_nothing_that_the_log_has_let_go(postgres: Postgres
 
 
 async def log_is_empty(nats: NatsServer) -> None:
-    """Wait until every round has been let go for its age."""
+    """Wait until every round has expired."""
     async with connect(LogSettings(url=nats.url), name="test") as nc:
 
         async def is_empty() -> bool:

@@ -1,4 +1,4 @@
-"""Capture by logical replication from real servers: rounds, positions, set-up, and every state of a slot."""
+"""Capture by logical replication from real servers: rounds, offsets, set-up, and every state of a slot."""
 
 import re
 from typing import Any
@@ -23,8 +23,8 @@ async def open_once(server: PostgresServer, **options: Any) -> None:
 # --- rounds ----------------------------------------------------------------------------------------------------------
 
 
-async def test_committed_rows_come_as_rounds_in_commit_order(any_postgres: PostgresServer) -> None:
-    """Interleaved transactions come one after the other, by commit; the timestamp is the commit's."""
+async def test_committed_rows_become_rounds_in_commit_order(any_postgres: PostgresServer) -> None:
+    """Interleaved transactions are yielded one after the other; the timestamp is the commit time."""
     server = any_postgres
     await server.make_rounds_table()
     async with reading(make_backend(server)) as reader:
@@ -54,7 +54,7 @@ async def test_committed_rows_come_as_rounds_in_commit_order(any_postgres: Postg
 
 
 async def test_rows_of_one_copy_are_confirmed_together(postgres: PostgresServer) -> None:
-    """All rows of a COPY share one place; it is confirmed with the last of them, never before."""
+    """All rows of a COPY share one offset, which is confirmed with the last of them."""
     await postgres.make_rounds_table()
     async with reading(make_backend(postgres), confirm=False) as reader:
         connection = await postgres.connect()
@@ -74,8 +74,8 @@ async def test_rows_of_one_copy_are_confirmed_together(postgres: PostgresServer)
     assert [item.key for item in again.rejected] == [item.key for item in reader.rejected]
 
 
-async def test_large_transaction_comes_in_small_batches(postgres: PostgresServer) -> None:
-    """Its rows are handed on as they arrive, not collected."""
+async def test_large_transaction_is_yielded_in_small_batches(postgres: PostgresServer) -> None:
+    """Its rows are yielded as they arrive, and not collected."""
     await postgres.make_rounds_table()
     async with reading(make_backend(postgres)) as reader:
         await postgres.insert_rounds(1, 20_000)
@@ -85,8 +85,8 @@ async def test_large_transaction_comes_in_small_batches(postgres: PostgresServer
     assert max(reader.batches) <= 1000
 
 
-async def test_row_that_is_no_round_does_not_stop_the_flow(any_postgres: PostgresServer) -> None:
-    """NULL, NaN, infinity: named, in their place; huge extras are rounds like others."""
+async def test_rejected_row_does_not_stop_others(any_postgres: PostgresServer) -> None:
+    """NULL, NaN and infinity are rejected in order; rows with huge extras are rounds like others."""
     server = any_postgres
     await server.execute("CREATE TABLE rounds (round_id numeric, game_slug text, finished_at timestamptz, extras text)")
     async with reading(make_backend(server)) as reader:
@@ -107,8 +107,8 @@ async def test_row_that_is_no_round_does_not_stop_the_flow(any_postgres: Postgre
     assert reader.rounds[1].game_type == "multiplier"
 
 
-async def test_changes_that_are_no_inserts_make_no_rounds(any_postgres: PostgresServer) -> None:
-    """Updates (of a row with unchanged TOAST too), deletes and truncations pass, and need no key."""
+async def test_only_inserts_make_rounds(any_postgres: PostgresServer) -> None:
+    """Updates (also with unchanged TOAST values), deletes and truncations are ignored, and need no key."""
     server = any_postgres
     await server.execute("CREATE TABLE rounds (round_id bigint, game_slug text, finished_at timestamptz, extras jsonb)")
     async with reading(make_backend(server)) as reader:
@@ -127,8 +127,8 @@ async def test_changes_that_are_no_inserts_make_no_rounds(any_postgres: Postgres
     assert reader.ids == [1, 3]
 
 
-async def test_table_changed_while_streaming_is_read_on(any_postgres: PostgresServer) -> None:
-    """Columns added, dropped and of another type; a column renamed away stops with its name."""
+async def test_table_changed_while_streaming_is_read(any_postgres: PostgresServer) -> None:
+    """Columns are added, dropped and changed in type; a renamed column stops capture with its name."""
     server = any_postgres
     await server.make_rounds_table(extras="text")
     async with reading(make_backend(server)) as reader:
@@ -155,8 +155,10 @@ async def test_table_changed_while_streaming_is_read_on(any_postgres: PostgresSe
     assert renamed.ids == [4]
 
 
-async def test_rows_from_before_a_change_of_the_table_are_read_as_they_were(any_postgres: PostgresServer) -> None:
-    """The server decodes old rows by the table's old shape, as long as its session has not seen the new one."""
+async def test_rows_from_before_a_change_of_the_table_are_read_by_the_old_definition(
+    any_postgres: PostgresServer,
+) -> None:
+    """The server decodes old rows by the old definition, if its session has not read the new one."""
     server = any_postgres
     await server.make_rounds_table(extras="text")
     await open_once(server)
@@ -169,7 +171,7 @@ async def test_rows_from_before_a_change_of_the_table_are_read_as_they_were(any_
 
 
 async def test_partitioned_table_is_read_as_one(any_postgres: PostgresServer) -> None:
-    """Rows come under the name of the table, whichever partition holds them, also one made later."""
+    """Rows of all partitions have the name of the table, also those of a partition added later."""
     server = any_postgres
     await server.execute(
         """
@@ -191,8 +193,8 @@ async def test_partitioned_table_is_read_as_one(any_postgres: PostgresServer) ->
     assert reader.ids == [1, 11, 2]
 
 
-async def test_other_names_are_mapped(postgres: PostgresServer) -> None:
-    """Schema, table and columns by config; a table of the same name elsewhere is not read."""
+async def test_other_names_of_table_and_columns_are_options(postgres: PostgresServer) -> None:
+    """Schema, table and columns are options; a table with that name in another schema is not read."""
     await postgres.make_rounds_table()
     await postgres.execute(
         'CREATE SCHEMA "Play"; CREATE TABLE "Play"."rounds"'
@@ -218,11 +220,11 @@ async def test_other_names_are_mapped(postgres: PostgresServer) -> None:
     assert (round_.round_id, round_.game_type, round_.finished_at) == (4, "own", "2026-01-18T10:00:00Z")
 
 
-# --- how far the server may forget -----------------------------------------------------------------------------------
+# --- how much WAL the server may remove ------------------------------------------------------------------------------
 
 
-async def test_idle_table_with_a_busy_neighbour_lets_the_log_go(any_postgres: PostgresServer) -> None:
-    """With nothing to confirm, the place moves with the server's log; else that would grow until the slot is lost."""
+async def test_offset_advances_while_only_other_tables_are_written(any_postgres: PostgresServer) -> None:
+    """Otherwise the server would keep WAL until the slot is lost."""
     server = any_postgres
     await server.make_rounds_table()
     await server.execute("CREATE TABLE neighbour (n int)")
@@ -234,8 +236,8 @@ async def test_idle_table_with_a_busy_neighbour_lets_the_log_go(any_postgres: Po
         await wait_for_sql(server, CONFIRMED, lambda lsn: lsn >= row[0])
 
 
-async def test_place_does_not_move_over_what_is_not_stored(postgres: PostgresServer) -> None:
-    """Rows yielded but not confirmed, and a transaction still open: a busy neighbour's log does not hide them."""
+async def test_offset_does_not_pass_rounds_that_are_not_stored(postgres: PostgresServer) -> None:
+    """It stays below unconfirmed rows and an open transaction, also while other tables are written."""
     await postgres.make_rounds_table()
     await postgres.execute("CREATE TABLE neighbour (n int)")
     async with reading(make_backend(postgres, sender_timeout_s=1), confirm=False) as reader:
@@ -262,16 +264,16 @@ async def test_place_does_not_move_over_what_is_not_stored(postgres: PostgresSer
     assert again.ids == [2, 1]
 
 
-async def test_heartbeat_moves_the_place(postgres: PostgresServer) -> None:
-    """A message of our own travels through the slot when nothing else does."""
+async def test_heartbeat_advances_the_offset(postgres: PostgresServer) -> None:
+    """Our message advances the slot in an idle database."""
     await postgres.make_rounds_table()
     async with reading(make_backend(postgres, heartbeat_s=0.05)):
         (row,) = await postgres.fetch(HEAD)
         await wait_for_sql(postgres, CONFIRMED, lambda lsn: lsn > row[0] + 1000)
 
 
-async def test_leaving_tells_the_server_the_last_place(any_postgres: PostgresServer) -> None:
-    """What was confirmed right before the end is not sent again."""
+async def test_closing_reports_the_last_offset(any_postgres: PostgresServer) -> None:
+    """Rounds confirmed just before the end are not sent again."""
     await any_postgres.make_rounds_table()
     async with reading(make_backend(any_postgres), confirm=False) as reader:
         await any_postgres.insert_rounds(1, 5)
@@ -283,8 +285,8 @@ async def test_leaving_tells_the_server_the_last_place(any_postgres: PostgresSer
 # --- set-up ----------------------------------------------------------------------------------------------------------
 
 
-async def test_sentence_about_a_missing_slot_holds_what_to_run(any_postgres: PostgresServer) -> None:
-    """A DBA pastes the SQL, and it works."""
+async def test_error_for_a_missing_slot_contains_the_sql_to_run(any_postgres: PostgresServer) -> None:
+    """The SQL in the error works."""
     server = any_postgres
     await server.make_rounds_table()
     with pytest.raises(
@@ -299,8 +301,8 @@ async def test_sentence_about_a_missing_slot_holds_what_to_run(any_postgres: Pos
         await reader.seen(1)
 
 
-async def test_slot_that_was_dropped_is_not_made_anew(postgres: PostgresServer) -> None:
-    """A new one would begin after the rounds that the old one held, and nobody would notice."""
+async def test_dropped_slot_is_not_recreated(postgres: PostgresServer) -> None:
+    """A new slot would begin after the rounds of the old one, and the loss would go unnoticed."""
     await postgres.make_rounds_table()
     await open_once(postgres)
     await postgres.execute("SELECT pg_drop_replication_slot('stream_relay')")
@@ -311,8 +313,8 @@ async def test_slot_that_was_dropped_is_not_made_anew(postgres: PostgresServer) 
     assert lost.value.state is SlotState.MISSING
 
 
-async def test_slot_that_waits_for_an_open_transaction_says_whose(any_postgres: PostgresServer) -> None:
-    """The server makes a slot when everybody is done; a forgotten session is named, and nothing is left half made."""
+async def test_slot_creation_that_waits_for_a_transaction_names_its_session(any_postgres: PostgresServer) -> None:
+    """The server waits for all open transactions; the error names the session, and the publication is dropped."""
     server = any_postgres
     await server.make_rounds_table()
     await server.execute("CREATE TABLE other (n int)")
@@ -332,8 +334,8 @@ async def test_slot_that_waits_for_an_open_transaction_says_whose(any_postgres: 
     await open_once(server)
 
 
-async def test_publication_of_inserts_lets_updates_through(postgres: PostgresServer) -> None:
-    """On a table without a key, publishing updates would make the producer's UPDATE fail."""
+async def test_publication_of_inserts_does_not_fail_updates(postgres: PostgresServer) -> None:
+    """If updates were published, an UPDATE on a table without a key would fail."""
     await postgres.execute(
         "CREATE TABLE rounds (round_id bigint, game_slug text, finished_at timestamptz, extras text)"
     )
@@ -347,8 +349,8 @@ async def test_publication_of_inserts_lets_updates_through(postgres: PostgresSer
     ]  # fmt: skip
 
 
-async def test_failover_slot_is_made_where_the_server_can(any_postgres: PostgresServer) -> None:
-    """From PostgreSQL 17 on; before, one sentence."""
+async def test_failover_slot_is_created_if_the_server_supports_it(any_postgres: PostgresServer) -> None:
+    """PostgreSQL 17 and later create it; older versions give one sentence."""
     await any_postgres.make_rounds_table()
     if any_postgres.version < 17:
         with pytest.raises(SourceError, match=r"option failover: needs PostgreSQL 17, and .* is 1[56]"):
@@ -358,8 +360,8 @@ async def test_failover_slot_is_made_where_the_server_can(any_postgres: Postgres
         assert (await any_postgres.fetch("SELECT failover FROM pg_replication_slots"))[0][0] is True
 
 
-async def test_source_that_cannot_be_used_says_what_to_do(any_postgres: PostgresServer) -> None:
-    """Table, columns, kind of table, rights, database, and whether anybody is there."""
+async def test_unusable_source_says_what_to_do(any_postgres: PostgresServer) -> None:
+    """Errors for the table, its columns and kind, rights, the database, and an unreachable server."""
     server = any_postgres
     await server.execute(
         "CREATE ROLE clerk LOGIN; CREATE UNLOGGED TABLE fleeting (round_id int); CREATE TABLE odd (round_id int)"
@@ -386,7 +388,7 @@ async def test_source_that_cannot_be_used_says_what_to_do(any_postgres: Postgres
 
 
 async def test_slot_of_another_kind_is_named(postgres: PostgresServer) -> None:
-    """A physical slot, another plugin's, another database's."""
+    """A physical slot, a slot of another plugin, or of another database."""
     await postgres.make_rounds_table()
     await postgres.execute("CREATE DATABASE other")
     await postgres.execute("CREATE PUBLICATION stream_relay FOR TABLE rounds")
@@ -408,13 +410,13 @@ async def _has_test_decoding(server: PostgresServer) -> bool:
     sql = "SELECT pg_create_logical_replication_slot('probe', 'test_decoding', true)"
     try:
         await server.execute(sql)
-    except Exception:  # noqa: BLE001 - whatever the server says: it has not
+    except Exception:  # noqa: BLE001 - any error means that it is missing
         return False
     return True
 
 
-async def test_slot_whose_log_was_removed_is_named(any_postgres: PostgresServer) -> None:
-    """The server gave up on us to save its disk, while we were away."""
+async def test_slot_whose_wal_was_removed_is_invalidated(any_postgres: PostgresServer) -> None:
+    """The server removed the WAL to save its disk, while no process read the slot."""
     server = any_postgres
     await server.restart(max_slot_wal_keep_size="1MB", min_wal_size="32MB", max_wal_size="32MB")
     await server.make_rounds_table()
@@ -440,10 +442,10 @@ CREATE = "SELECT pg_create_logical_replication_slot('stream_relay', 'pgoutput')"
     [([ADVANCE], SlotState.MOVED), ([DROP, CREATE], SlotState.MOVED), ([DROP], SlotState.MISSING)],
     ids=["advanced", "recreated", "dropped"],
 )
-async def test_slot_tampered_with_behind_our_back_is_named(
+async def test_slot_moved_by_another_program_is_lost(
     any_postgres: PostgresServer, tampering: list[str], state: SlotState
 ) -> None:
-    """The server would start at the new place without a word, and the rounds between would be missing."""
+    """The server would start at the new offset without an error, and the rounds in between would be missing."""
     server = any_postgres
     await server.make_rounds_table()
     async with Wire(server.dsn()).listening() as wire:
@@ -463,8 +465,8 @@ async def test_slot_tampered_with_behind_our_back_is_named(
     assert lost.value.state is reader.backend.status.state is state
 
 
-async def test_publication_dropped_under_us_is_named(any_postgres: PostgresServer) -> None:
-    """PostgreSQL 18 passes rows over with a warning, before it is an error; neither loses rows unseen."""
+async def test_publication_dropped_while_reading_is_missing(any_postgres: PostgresServer) -> None:
+    """PostgreSQL 18 skips rows with a warning, older versions fail; neither loses rows unnoticed."""
     server = any_postgres
     await server.make_rounds_table()
     async with reading(make_backend(server)) as reader:
@@ -480,12 +482,12 @@ async def test_publication_dropped_under_us_is_named(any_postgres: PostgresServe
 
     async with reading(make_backend(server)) as late:
         with pytest.raises(SlotLost, match="was created after the offset of replication slot 'stream_relay'") as lost:
-            await late.seen(2)  # the first may come again: it was there before
+            await late.seen(2)  # the first may be read again: it was there before
     assert lost.value.state is SlotState.PUBLICATION_LATE
 
 
-async def test_table_that_is_not_published_is_named(any_postgres: PostgresServer) -> None:
-    """Another table's publication, one of updates only, one of partitions; the SQL in the sentence repairs each."""
+async def test_unpublished_table_is_an_error(any_postgres: PostgresServer) -> None:
+    """A publication of another table, of updates, or of partitions; the SQL in the error repairs each."""
     server = any_postgres
     await server.execute(
         """
@@ -525,10 +527,10 @@ SWAPPED = "ALTER TABLE rounds RENAME TO rounds_old; CREATE TABLE rounds (LIKE ro
     ],
     ids=["taken out", "out and in", "swapped", "swapped and in", "dropped"],
 )
-async def test_table_that_stops_being_published_while_it_is_read_is_named(
+async def test_table_removed_from_the_publication_while_reading_is_an_error(
     any_postgres: PostgresServer, undone: str, done_again: str, state: SlotState
 ) -> None:
-    """Its rows vanish without a word from the server; the place does not move over them, and the state says what."""
+    """The server reports nothing; the offset does not pass the missing rows, and the state names the cause."""
     server = any_postgres
     await server.make_rounds_table()
     async with reading(make_backend(server, sender_timeout_s=1)) as reader:
@@ -546,8 +548,8 @@ async def test_table_that_stops_being_published_while_it_is_read_is_named(
     assert (await server.fetch(CONFIRMED))[0][0] <= row[0]
 
 
-async def test_table_renamed_under_a_publication_of_all_is_named(postgres: PostgresServer) -> None:
-    """Rows that go on into the renamed table are published, but not as ours: they are not passed over."""
+async def test_table_renamed_in_a_publication_of_all_tables_is_an_error(postgres: PostgresServer) -> None:
+    """Rows of the renamed table are published under the new name: they are not skipped."""
     await postgres.make_rounds_table()
     await postgres.execute("CREATE PUBLICATION stream_relay FOR ALL TABLES")
     await postgres.execute("SELECT pg_create_logical_replication_slot('stream_relay', 'pgoutput')")
@@ -561,8 +563,8 @@ async def test_table_renamed_under_a_publication_of_all_is_named(postgres: Postg
     assert lost.value.state is SlotState.PUBLICATION_CHANGED
 
 
-async def test_slot_invalidated_while_it_is_read_is_named(any_postgres: PostgresServer) -> None:
-    """A reader that takes nothing for too long costs the slot its log; the stream ends, and the state says why."""
+async def test_slot_invalidated_while_reading_is_an_error(any_postgres: PostgresServer) -> None:
+    """If the reader takes nothing for too long, the server invalidates the slot; the state names the cause."""
     server = any_postgres
     await server.restart(max_slot_wal_keep_size="1MB", min_wal_size="32MB", max_wal_size="32MB")
     await server.make_rounds_table()

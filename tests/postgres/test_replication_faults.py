@@ -1,4 +1,4 @@
-"""Capture while everything around it fails: the server, the network, the broker, our own process, a second one."""
+"""Capture by replication through faults of the server, the network, nats-server, our process, and a second one."""
 
 import asyncio
 import os
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.service
 
 @asynccontextmanager
 async def ingest(backend: PostgresReplication, nats: NatsServer, **settings: Any) -> AsyncIterator[asyncio.Task[Any]]:
-    """Publish what a backend reads, in this process, for as long as the block lasts. The slot stands when it begins."""
+    """Run ingest in this process for as long as the block lasts. The slot exists when the block begins."""
     async with backend.open():
         pass
     task = asyncio.create_task(
@@ -72,7 +72,7 @@ async def run(*command: str | Path) -> None:
 
 
 async def test_fast_shutdown_does_not_wait_for_an_idle_reader(any_postgres: PostgresServer) -> None:
-    """The server ends once we have confirmed all of its log, and we do so at once."""
+    """The server waits until we confirm all of its WAL, and we do so at once."""
     server = any_postgres
     await server.make_rounds_table()
     async with reading(make_backend(server)) as reader:
@@ -89,7 +89,7 @@ async def test_fast_shutdown_does_not_wait_for_an_idle_reader(any_postgres: Post
 
 
 async def test_fast_shutdown_does_not_wait_for_rounds_that_cannot_be_stored(any_postgres: PostgresServer) -> None:
-    """With the broker down nothing may be confirmed. We go, and the rounds come again."""
+    """Without nats-server no round may be confirmed. The stream ends, and the rounds are sent again."""
     server = any_postgres
     await server.make_rounds_table()
     async with reading(make_backend(server), confirm=False) as reader:
@@ -109,7 +109,7 @@ async def test_fast_shutdown_does_not_wait_for_rounds_that_cannot_be_stored(any_
 
 
 async def test_fast_shutdown_does_not_wait_for_a_reader_that_is_full(postgres: PostgresServer) -> None:
-    """With the broker down for long nobody asks for the next batch: we leave the stream, and go on there later."""
+    """During a long outage of nats-server no batch is requested: the stream is closed, and continues later."""
     await postgres.make_rounds_table()
     with captured_events() as events:
         async with reading(make_backend(postgres), confirm=False) as reader:
@@ -128,8 +128,10 @@ async def test_fast_shutdown_does_not_wait_for_a_reader_that_is_full(postgres: P
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate", "kill"])
-async def test_server_restart_in_mid_transaction_loses_and_doubles_nothing(postgres: PostgresServer, mode: Any) -> None:
-    """The stream goes on within the transaction at which it broke off."""
+async def test_server_restart_within_a_transaction_loses_and_repeats_nothing(
+    postgres: PostgresServer, mode: Any
+) -> None:
+    """The next stream continues within the transaction."""
     await postgres.make_rounds_table()
     async with reading(make_backend(postgres)) as reader:
         await postgres.insert_rounds(1, 9_000)
@@ -145,7 +147,7 @@ async def test_server_restart_in_mid_transaction_loses_and_doubles_nothing(postg
 
 
 async def test_terminated_backend_is_replaced(any_postgres: PostgresServer) -> None:
-    """An administrator ends our connection: the next one goes on where it was."""
+    """An administrator ends our connection: the next one continues at the same offset."""
     server = any_postgres
     await server.make_rounds_table()
     with captured_events() as events:
@@ -162,7 +164,7 @@ async def test_terminated_backend_is_replaced(any_postgres: PostgresServer) -> N
 
 
 async def test_stalled_network_is_noticed(postgres: PostgresServer) -> None:
-    """Nothing comes and nothing breaks: after ``sender_timeout_s`` a new connection goes on."""
+    """No data arrives and no error: after ``sender_timeout_s`` a new connection continues."""
     await postgres.make_rounds_table()
     async with Wire(postgres.dsn()).listening() as wire:
         dsn = postgres.dsn().replace(str(postgres.port), str(wire.port))
@@ -179,8 +181,8 @@ async def test_stalled_network_is_noticed(postgres: PostgresServer) -> None:
     assert reader.ids == [1, 2]
 
 
-async def test_frozen_server_is_waited_for(postgres: PostgresServer) -> None:
-    """Connecting to it has a deadline too; when it thaws, nothing is missing."""
+async def test_frozen_server_is_retried(postgres: PostgresServer) -> None:
+    """Connecting to it times out; after it resumes no round is missing."""
     await postgres.make_rounds_table()
     with captured_events() as events:
         async with reading(make_backend(postgres, sender_timeout_s=1, connect_timeout_s=0.3)) as reader:
@@ -196,8 +198,8 @@ async def test_frozen_server_is_waited_for(postgres: PostgresServer) -> None:
     assert reader.ids == [1, 2]
 
 
-async def test_restored_backup_is_read_from_its_own_place(postgres: PostgresServer) -> None:
-    """The server's log is shorter than what we have seen: starting there would pass over what comes now."""
+async def test_restored_backup_is_read_from_its_own_offset(postgres: PostgresServer) -> None:
+    """The server's WAL ends below our offset: starting there would skip new rounds."""
     server = postgres
     await server.make_rounds_table()
     backup = server._data.with_name("backup")
@@ -221,7 +223,7 @@ async def test_restored_backup_is_read_from_its_own_place(postgres: PostgresServ
 
 
 async def test_large_rows_over_tls_do_not_stall(tmp_path: Path) -> None:
-    """What the TLS library holds makes no socket readable; a row beyond one record must not wait for the next row."""
+    """Data buffered by the TLS library does not make the socket readable; a row larger than a record must not wait."""
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     await run(
         "openssl", "req", "-new", "-x509", "-nodes", "-subj", "/CN=localhost", "-keyout", key, "-out", certificate
@@ -250,13 +252,13 @@ async def test_large_rows_over_tls_do_not_stall(tmp_path: Path) -> None:
     assert reader.ids == list(range(1, 41))
 
 
-# --- the broker ------------------------------------------------------------------------------------------------------
+# --- nats-server ---------------------------------------------------------------------------------------------------
 
 
-async def test_broker_down_longer_than_the_sender_timeout_keeps_the_stream(
+async def test_nats_down_longer_than_the_sender_timeout_keeps_the_stream(
     postgres: PostgresServer, nats: NatsServer
 ) -> None:
-    """Status goes out on a timer of its own, so the server does not take us for dead, and nothing is lost."""
+    """Status messages are sent on a timer, so the server does not end the connection, and no round is lost."""
     await postgres.make_rounds_table()
     with captured_events() as events:
         async with ingest(make_backend(postgres, sender_timeout_s=1), nats):
@@ -266,7 +268,7 @@ async def test_broker_down_longer_than_the_sender_timeout_keeps_the_stream(
             await postgres.insert_rounds(101, 200)
             holder = await wait_for_sql(postgres, HOLDER)
             connection = await postgres.connect()
-            await connection.execute("SELECT pg_sleep(2.5)")  # the situation itself: an outage of this length
+            await connection.execute("SELECT pg_sleep(2.5)")  # the situation: an outage of this length
             assert await connection.fetchval(HOLDER) == holder
             await connection.close()
             await nats.start()
@@ -274,8 +276,8 @@ async def test_broker_down_longer_than_the_sender_timeout_keeps_the_stream(
     assert "stream_lost" not in events
 
 
-async def test_broker_killed_and_started_again_leaves_no_gap(postgres: PostgresServer, nats: NatsServer) -> None:
-    """Killed and started again in mid-stream, twice: once each, in order."""
+async def test_nats_killed_and_restarted_leaves_no_gap(postgres: PostgresServer, nats: NatsServer) -> None:
+    """After two crashes during the stream, each round is stored once, in order."""
     await postgres.make_rounds_table()
     async with ingest(make_backend(postgres), nats):
         for start in range(1, 4):
@@ -287,10 +289,10 @@ async def test_broker_killed_and_started_again_leaves_no_gap(postgres: PostgresS
         assert await stored_ids(nats, 9_000) == list(range(1, 9_001))
 
 
-async def test_error_acks_neither_reorder_rounds_nor_move_the_place_over_them(
+async def test_error_acks_neither_reorder_rounds_nor_advance_the_offset_past_them(
     postgres: PostgresServer, tmp_path: Path
 ) -> None:
-    """A broker that refuses a publish and takes the next one, between the rows of one transaction and of many."""
+    """nats-server rejects a publish and accepts the next one, within a transaction and between transactions."""
     server = NatsServer(tmp_path, config="jetstream { max_buffered_msgs: 50 }")
     await server.start()
     try:
@@ -312,14 +314,14 @@ async def test_error_acks_neither_reorder_rounds_nor_move_the_place_over_them(
 # --- our own process -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("window_s", [120.0, 0.1], ids=["within", "beyond"])
-async def test_ingest_killed_between_ack_and_confirm_doubles_nothing(
+@pytest.mark.parametrize("window_s", [120.0, 0.1], ids=["within", "after"])
+async def test_ingest_killed_between_ack_and_confirm_repeats_nothing(
     postgres: PostgresServer, nats: NatsServer, window_s: float
 ) -> None:
-    """Within and beyond the log's duplicate window: what was stored is recognised."""
+    """Stored rounds are recognised within the log's duplicate window and after it."""
     await postgres.make_rounds_table()
     log = {"duplicate_window_s": window_s}
-    # An hour of lag: everything is stored and nothing confirmed when the process dies.
+    # An hour of lag: all rounds are stored and none is confirmed when the process is killed.
     async with ingesting(postgres, nats, log=log, publisher={"confirm_lag_s": 3600}) as process:
         await process.said("stream_started")
         for n in range(10):
@@ -333,11 +335,11 @@ async def test_ingest_killed_between_ack_and_confirm_doubles_nothing(
         assert await stored_ids(nats, 110) == list(range(1, 111))
 
 
-@pytest.mark.parametrize("window_s", [120.0, 0.1], ids=["within", "beyond"])
-async def test_ingest_killed_with_half_a_transaction_acked_doubles_nothing(
+@pytest.mark.parametrize("window_s", [120.0, 0.1], ids=["within", "after"])
+async def test_ingest_killed_with_a_transaction_acked_in_part_repeats_nothing(
     postgres: PostgresServer, nats: NatsServer, window_s: float
 ) -> None:
-    """The whole transaction comes again, and what was stored of it is recognised."""
+    """The whole transaction is sent again, and its stored rounds are recognised."""
     await postgres.make_rounds_table()
     log = {"duplicate_window_s": window_s}
     async with ingesting(postgres, nats, log=log, publisher={"max_in_flight": 16}) as process:
@@ -353,7 +355,7 @@ async def test_ingest_killed_with_half_a_transaction_acked_doubles_nothing(
 async def kill_within(
     process: IngestProcess, postgres: PostgresServer, nats: NatsServer, *, rows: int, held: int
 ) -> None:
-    """Commit rows in one transaction, and kill ingest as soon as the log holds so many of them."""
+    """Commit rows in one transaction, and kill ingest as soon as the log holds `held` of them."""
     inserted = asyncio.create_task(postgres.insert_rounds(1, rows))
     async with connect(LogSettings(url=nats.url), name="test-waiter") as nc:
 
@@ -365,10 +367,10 @@ async def kill_within(
     await inserted
 
 
-async def test_ingest_killed_in_a_transaction_larger_than_the_known_tail_doubles_nothing(
+async def test_ingest_killed_in_a_transaction_larger_than_the_known_tail_repeats_nothing(
     postgres: PostgresServer, nats: NatsServer
 ) -> None:
-    """The log is read back to where the source begins again, however many rounds that are."""
+    """The log is read back to the slot's offset, however many rounds that are."""
     await postgres.make_rounds_table()
     log = {"duplicate_window_s": 0.1}
     async with ingesting(postgres, nats, log=log, publisher={"max_in_flight": 64}) as process:
@@ -381,10 +383,10 @@ async def test_ingest_killed_in_a_transaction_larger_than_the_known_tail_doubles
         assert await stored_ids(nats, 40_000) == list(range(1, 40_001))
 
 
-async def test_rounds_beyond_the_bound_of_what_is_known_are_warned_of(
+async def test_warning_when_more_rounds_are_repeated_than_are_recalled(
     postgres: PostgresServer, nats: NatsServer
 ) -> None:
-    """Memory has a bound; where it does not suffice, the operator hears of it and of the setting."""
+    """The recall has a limit; if it is too low, a warning names the setting."""
     await postgres.make_rounds_table()
     async with ingest(make_backend(postgres), nats, confirm_lag_s=3600):
         await postgres.insert_rounds(1, 3_000)
@@ -393,11 +395,11 @@ async def test_rounds_beyond_the_bound_of_what_is_known_are_warned_of(
         async with ingest(make_backend(postgres), nats, tail_rounds=100, recall_rounds=2_000):
             await events.seen("tail_not_covered")
             await postgres.insert_rounds(3_001, 3_001)
-            assert await stored_ids(nats, 3_001) == list(range(1, 3_002))  # within the duplicate window all is well
+            assert await stored_ids(nats, 3_001) == list(range(1, 3_002))  # recognised by the duplicate window
 
 
-async def test_log_without_places_is_gone_on_with(postgres: PostgresServer, nats: NatsServer) -> None:
-    """A log that an older release wrote, or a backend that has none: its newest rounds are known by their ids."""
+async def test_log_without_offsets_is_continued(postgres: PostgresServer, nats: NatsServer) -> None:
+    """In a log of an older release or of a backend without offsets, the newest rounds are recognised by their ids."""
     await postgres.make_rounds_table()
     await postgres.insert_rounds(1, 50)
     settings = LogSettings(url=nats.url, duplicate_window_s=0.1)
@@ -415,10 +417,10 @@ async def test_log_without_places_is_gone_on_with(postgres: PostgresServer, nats
         assert await stored_ids(nats, 110) == list(range(1, 111))
 
 
-async def test_rows_that_are_no_rounds_at_the_end_do_not_look_like_a_slot_that_was_moved(
+async def test_rejected_rows_at_the_end_do_not_look_like_a_moved_slot(
     postgres: PostgresServer, nats: NatsServer
 ) -> None:
-    """Their place is in no round; it is kept beside the log before the server hears of it."""
+    """No round carries their offset; it is stored beside the log before it is reported to the server."""
     await postgres.make_rounds_table()
     for number in range(3):
         async with ingesting(postgres, nats) as process:
@@ -435,8 +437,8 @@ async def test_rows_that_are_no_rounds_at_the_end_do_not_look_like_a_slot_that_w
 # --- a second process ------------------------------------------------------------------------------------------------
 
 
-async def holder_first(one: IngestProcess, other: IngestProcess) -> tuple[IngestProcess, IngestProcess]:
-    """Wait until one of two processes that started together streams and the other stands by."""
+async def reader_first(one: IngestProcess, other: IngestProcess) -> tuple[IngestProcess, IngestProcess]:
+    """Wait until one of two processes streams and the other is standby; return them in this order."""
     started = asyncio.create_task(one.said("stream_started")), asyncio.create_task(other.said("stream_started"))
     await asyncio.wait(started, return_when=asyncio.FIRST_COMPLETED)
     one_holds = started[0].done()
@@ -450,10 +452,10 @@ async def holder_first(one: IngestProcess, other: IngestProcess) -> tuple[Ingest
 
 
 async def test_hot_standby_takes_over_when_the_first_is_killed(postgres: PostgresServer, nats: NatsServer) -> None:
-    """Well under a second from the kill to the first round through the second process; no gap, no double."""
+    """The second process delivers within a second of the kill, without a gap or a repetition."""
     await postgres.make_rounds_table()
     async with ingesting(postgres, nats) as first, ingesting(postgres, nats) as second:
-        holder, standby = await holder_first(first, second)
+        holder, standby = await reader_first(first, second)
         await postgres.insert_rounds(1, 10)
         await stored_ids(nats, 10)
         await postgres.insert_rounds(11, 20)
@@ -465,14 +467,16 @@ async def test_hot_standby_takes_over_when_the_first_is_killed(postgres: Postgre
         assert await stored_ids(nats, 30) == list(range(1, 31))
 
 
-async def test_frozen_holder_is_evicted_and_harmless_when_it_thaws(postgres: PostgresServer, nats: NatsServer) -> None:
-    """After its ``sender_timeout_s`` the slot is the other's. What the zombie still sends is known already."""
+async def test_frozen_reader_is_replaced_and_harmless_when_it_resumes(
+    postgres: PostgresServer, nats: NatsServer
+) -> None:
+    """After ``sender_timeout_s`` the other one reads the slot. What the frozen one publishes later is a duplicate."""
     await postgres.make_rounds_table()
     async with (
         ingesting(postgres, nats, sender_timeout_s=1) as one,
         ingesting(postgres, nats, sender_timeout_s=1) as other,
     ):
-        first, second = await holder_first(one, other)
+        first, second = await reader_first(one, other)
         await postgres.insert_rounds(1, 10)
         await stored_ids(nats, 10)
         first.freeze()
@@ -489,7 +493,7 @@ async def test_frozen_holder_is_evicted_and_harmless_when_it_thaws(postgres: Pos
 
 
 async def test_two_readers_in_turn_leave_one_log(postgres: PostgresServer, nats: NatsServer) -> None:
-    """The slot goes back and forth between two processes while rows come: each round once, in order."""
+    """Two processes read the slot in turn while rows are inserted: each round is stored once, in order."""
     await postgres.make_rounds_table()
     async with ingest(make_backend(postgres), nats):
         await postgres.insert_rounds(1, 1)
@@ -501,10 +505,10 @@ async def test_two_readers_in_turn_leave_one_log(postgres: PostgresServer, nats:
             assert await stored_ids(nats, 501) == [1, *range(100, 600)]
 
 
-async def test_standby_of_a_holder_that_confirms_late_doubles_nothing(
+async def test_standby_of_a_reader_that_confirms_late_repeats_nothing(
     postgres: PostgresServer, nats: NatsServer
 ) -> None:
-    """What comes again at a takeover may be older than the duplicate window and newer than our own start."""
+    """Rounds repeated at a takeover may be older than the duplicate window and newer than our start."""
     await postgres.make_rounds_table()
     log = {"duplicate_window_s": 0.1}
     async with ingesting(postgres, nats, log=log, publisher={"confirm_lag_s": 3600}) as first:

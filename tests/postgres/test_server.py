@@ -1,4 +1,4 @@
-"""The servers that the Postgres tests stand on."""
+"""The servers that the Postgres tests run on."""
 
 import asyncpg
 import pytest
@@ -9,7 +9,7 @@ pytestmark = pytest.mark.service
 
 
 async def test_server_of_each_version_keeps_rows_over_stop_crash_and_freeze(any_postgres: PostgresServer) -> None:
-    """Whatever a test does to its server, port and committed rows stay."""
+    """The port and the committed rows survive whatever a test does to its server."""
     server = any_postgres
     await server.make_rounds_table()
     await server.insert_rounds(1, 3)
@@ -28,7 +28,7 @@ async def test_server_of_each_version_keeps_rows_over_stop_crash_and_freeze(any_
 
 
 async def test_killed_server_breaks_its_connections_and_starts_again(postgres: PostgresServer) -> None:
-    """SIGKILL takes every backend with it; the next start recovers."""
+    """SIGKILL ends every server process; the next start recovers."""
     await postgres.make_rounds_table()
     connection = await postgres.connect()
 

@@ -1,4 +1,4 @@
-"""`stream-relay backend setup|check|status|teardown` on real servers: what is made, found, said and removed."""
+"""`stream-relay backend setup|check|status|teardown` on real servers: what each creates, finds, prints and removes."""
 
 import re
 
@@ -24,10 +24,8 @@ async def failures(name: str, options: dict[str, object]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", BACKENDS)
-async def test_set_up_makes_every_check_pass_and_tear_down_leaves_nothing(
-    any_postgres: PostgresServer, name: str
-) -> None:
-    """What is made is all that is needed, and all of it goes again; on every version."""
+async def test_setup_makes_every_check_pass_and_teardown_removes_all(any_postgres: PostgresServer, name: str) -> None:
+    """Setup creates all that is needed, and teardown removes all of it; on every version."""
     server = any_postgres
     await server.make_rounds_table()
     admin = admin_of(name, options_of(server))
@@ -45,8 +43,8 @@ async def test_set_up_makes_every_check_pass_and_tear_down_leaves_nothing(
 
 
 @pytest.mark.parametrize("name", BACKENDS)
-async def test_role_without_rights_is_told_which_and_set_up_grants_them(postgres: PostgresServer, name: str) -> None:
-    """The least that ingest needs, and nothing that lets it write rounds."""
+async def test_missing_rights_are_named_and_setup_grants_them(postgres: PostgresServer, name: str) -> None:
+    """The grants are the least that ingest needs, and do not include writing rounds."""
     await postgres.make_rounds_table()
     await postgres.execute("CREATE ROLE ingest LOGIN")
     options = options_of(postgres, dsn=postgres.dsn(user="ingest"))
@@ -60,8 +58,8 @@ async def test_role_without_rights_is_told_which_and_set_up_grants_them(postgres
     assert may[0][0] is False
 
 
-async def test_status_of_notify_tells_who_reads_and_how_far_behind(postgres: PostgresServer) -> None:
-    """An operator sees whether anybody reads, and how much waits."""
+async def test_status_of_notify_shows_the_reader_and_its_lag(postgres: PostgresServer) -> None:
+    """An operator sees whether a process reads, and its backlog."""
     await postgres.make_rounds_table()
     admin = admin_of("postgres-notify", options_of(postgres))
     await admin.set_up(None)
@@ -75,13 +73,13 @@ async def test_status_of_notify_tells_who_reads_and_how_far_behind(postgres: Pos
 
     assert running["state"] == "reading"
     assert running["active"].startswith("process ")
-    assert stopped["state"] == "nobody reads"
+    assert stopped["state"] == "no reader"
     assert stopped["lag"] == "5 rows"
     assert stopped["last confirmed"].startswith("id 3, ")
 
 
-async def test_status_of_replication_tells_how_much_the_server_keeps(postgres: PostgresServer) -> None:
-    """Before a disk is full, the number that fills it is there."""
+async def test_status_of_replication_shows_how_much_wal_the_server_keeps(postgres: PostgresServer) -> None:
+    """The number that fills the server's disk is visible before the disk is full."""
     await postgres.make_rounds_table()
     admin = admin_of("postgres-replication", options_of(postgres))
     assert (await admin.status())["state"] == "missing"
@@ -90,14 +88,14 @@ async def test_status_of_replication_tells_how_much_the_server_keeps(postgres: P
 
     status = await admin.status()
 
-    assert status["state"] == "nobody reads"
+    assert status["state"] == "no reader"
     assert status["wal_status"] == "reserved"
     assert int(status["lag"].partition(" ")[0].replace(",", "")) > 1000
-    assert status["lag"].partition(" bytes, ")[2].startswith("nobody has read for ")
+    assert status["lag"].partition(" bytes, ")[2].startswith("unread for ")
 
 
-async def test_status_of_a_reader_tells_the_seconds_and_who_it_is(any_postgres: PostgresServer) -> None:
-    """While somebody reads there is a lag in seconds; while nobody does there is none, and 0 would be a lie."""
+async def test_status_while_reading_shows_the_process_and_the_lag_in_seconds(any_postgres: PostgresServer) -> None:
+    """The lag in seconds is known only while a process reads; otherwise it is unknown, and not 0."""
     server = any_postgres
     await server.make_rounds_table()
     admin = admin_of("postgres-replication", options_of(server))
@@ -109,12 +107,12 @@ async def test_status_of_a_reader_tells_the_seconds_and_who_it_is(any_postgres: 
 
     assert (running["state"], running["active"].startswith("process ")) == ("streaming", True)
     assert re.fullmatch(r"[\d,]+ bytes, (\d+\.\d{3} s|seconds unknown)", running["lag"])
-    assert stopped["state"] == "nobody reads"
-    assert re.search(r"nobody has read for \d+\.\d s$|seconds unknown while nobody reads$", stopped["lag"])
+    assert stopped["state"] == "no reader"
+    assert re.search(r"unread for \d+\.\d s$|seconds unknown without a reader$", stopped["lag"])
 
 
 async def test_publication_made_after_the_slot_is_found_refused_and_renewed(any_postgres: PostgresServer) -> None:
-    """A slot that is older than its publication passes every look at the two, and ends each stream."""
+    """A slot that is older than its publication passes every check of the catalogue, and fails each stream."""
     server = any_postgres
     await server.make_rounds_table()
     options = options_of(server)
@@ -130,8 +128,8 @@ async def test_publication_made_after_the_slot_is_found_refused_and_renewed(any_
         await admin.set_up(None)
     assert await server.fetch("SELECT 1 FROM pg_publication") == []
 
-    await server.execute(admin.setup_sql(None)[0])  # by hand, as a careful DBA would not
-    assert any("was made after the place" in text for text in await failures("postgres-replication", options))
+    await server.execute(admin.setup_sql(None)[0])  # by hand, in the wrong order
+    assert any("was created after the offset" in text for text in await failures("postgres-replication", options))
     status = await admin.status()
     assert (status["state"], "--renew-slot" in status["run"]) == ("publication_late", True)
     with pytest.raises(SourceError, match="--renew-slot"):
@@ -145,8 +143,8 @@ async def test_publication_made_after_the_slot_is_found_refused_and_renewed(any_
     assert reader.ids == [6, 7]
 
 
-async def test_slot_with_much_to_read_and_a_publication_changed_since_is_no_fault(any_postgres: PostgresServer) -> None:
-    """A publication that was there all along may be altered, and other tables may be busy."""
+async def test_slot_with_much_to_read_and_an_altered_publication_has_no_fault(any_postgres: PostgresServer) -> None:
+    """A publication that is older than the slot may be altered, and other tables may be busy."""
     await any_postgres.make_rounds_table()
     admin = admin_of("postgres-replication", options_of(any_postgres))
     await admin.set_up(None)
@@ -157,26 +155,26 @@ async def test_slot_with_much_to_read_and_a_publication_changed_since_is_no_faul
     assert await failures("postgres-replication", options_of(any_postgres)) == []
 
 
-async def test_slot_is_not_renewed_unless_asked_and_set_up_again_changes_nothing(postgres: PostgresServer) -> None:
-    """Run twice, set-up keeps the place: what the slot holds is the only copy of it."""
+async def test_second_setup_changes_nothing_and_does_not_recreate_the_slot(postgres: PostgresServer) -> None:
+    """The slot keeps its offset: dropping it would lose the rounds that it holds."""
     await postgres.make_rounds_table()
     admin = admin_of("postgres-replication", options_of(postgres))
     await admin.set_up(None)
-    place = await postgres.fetch("SELECT confirmed_flush_lsn::text FROM pg_replication_slots")
+    offset = await postgres.fetch("SELECT confirmed_flush_lsn::text FROM pg_replication_slots")
     await postgres.insert_rounds(1, 3)
 
     assert await admin.set_up(None) is None
-    assert await postgres.fetch("SELECT confirmed_flush_lsn::text FROM pg_replication_slots") == place
+    assert await postgres.fetch("SELECT confirmed_flush_lsn::text FROM pg_replication_slots") == offset
 
 
 async def test_notify_has_no_slot_to_renew(postgres: PostgresServer) -> None:
-    """The flag of the other backend is refused, not passed over."""
+    """The flag of the other backend is refused, not ignored."""
     with pytest.raises(InvalidOptions, match="postgres-notify has no slot"):
         await admin_of("postgres-notify", options_of(postgres)).set_up(None, renew=True)
 
 
 async def test_server_that_cannot_replicate_says_which_setting_to_change(postgres: PostgresServer) -> None:
-    """wal_level, slots and senders are each named with the command."""
+    """Errors about wal_level, slots and senders contain the command."""
     await postgres.make_rounds_table()
     await postgres.restart(wal_level="replica", max_replication_slots="0", max_wal_senders="0")
 
@@ -188,7 +186,7 @@ async def test_server_that_cannot_replicate_says_which_setting_to_change(postgre
 
 
 async def test_sequence_that_caches_ids_is_a_warning_with_its_remedy(postgres: PostgresServer) -> None:
-    """Cached ids come late by design; the check says so before anybody wonders."""
+    """Cached ids arrive late; the check says so, with the command."""
     await postgres.execute(
         """CREATE TABLE rounds (round_id bigint GENERATED ALWAYS AS IDENTITY (CACHE 20) PRIMARY KEY,
            game_slug text, finished_at timestamptz, extras jsonb)"""
@@ -201,8 +199,8 @@ async def test_sequence_that_caches_ids_is_a_warning_with_its_remedy(postgres: P
     assert any("caches 20 ids" in text and "SET CACHE 1" in text for text in warnings)
 
 
-async def test_set_up_that_is_refused_names_the_statement(postgres: PostgresServer) -> None:
-    """Who may not is told what could not be run."""
+async def test_setup_without_rights_names_the_statement(postgres: PostgresServer) -> None:
+    """The error contains the statement that the role may not run."""
     await postgres.make_rounds_table()
     await postgres.execute("CREATE ROLE nobody_special LOGIN")
     admin = admin_of("postgres-notify", options_of(postgres, dsn=postgres.dsn(user="nobody_special")))
@@ -212,6 +210,6 @@ async def test_set_up_that_is_refused_names_the_statement(postgres: PostgresServ
 
 
 def test_backend_without_set_up_names_those_with_one() -> None:
-    """Asking for the set-up of recorded files is answered, not crashed on."""
+    """A backend without set-up gives an error, not a crash."""
     with pytest.raises(InvalidOptions, match="postgres-notify, postgres-replication"):
         admin_of("file", {})

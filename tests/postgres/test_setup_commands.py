@@ -1,4 +1,4 @@
-"""`stream-relay backend …` as typed: what is printed, and the exit code that a script goes by."""
+"""`stream-relay backend …` as a command: its output, and its exit code."""
 
 import asyncio
 import json
@@ -33,10 +33,10 @@ async def run(*arguments: str, **environment: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("backend", ["postgres-notify", "postgres-replication"])
-async def test_commands_of_a_whole_life_say_what_they_did_and_exit_accordingly(
+async def test_commands_from_setup_to_teardown_print_results_and_exit_codes(
     postgres: PostgresServer, nats: NatsServer, backend: str
 ) -> None:
-    """check, setup, check, status, backfill, teardown: as the documentation has it."""
+    """check, setup, check, status, backfill, teardown: as in the documentation."""
     await postgres.make_rounds_table()
     await postgres.insert_rounds(1, 20)
     settings = {
@@ -71,10 +71,10 @@ async def test_commands_of_a_whole_life_say_what_they_did_and_exit_accordingly(
     assert "secret" not in said
 
 
-async def test_rows_that_a_backfill_cannot_use_are_kept_like_those_of_today(
+async def test_rejects_of_a_backfill_are_stored_like_those_of_live_capture(
     postgres: PostgresServer, nats: NatsServer
 ) -> None:
-    """A row of years ago that is no round waits where those of today do."""
+    """An old row that cannot become a round is stored in the same stream."""
     await postgres.make_rounds_table()
     await postgres.execute("INSERT INTO rounds VALUES (1, 'nope', NULL, now(), '{}'), (2, 'crash', NULL, now(), '{}')")
     settings = {
@@ -98,8 +98,8 @@ async def test_rows_that_a_backfill_cannot_use_are_kept_like_those_of_today(
         ("postgres-replication", ["'dsn'", "RELAY_BACKEND_DSN", "-o dsn="]),
     ],
 )
-async def test_command_for_a_backend_that_cannot_be_cared_for(backend: str, parts: list[str]) -> None:
-    """An unknown one lists the known ones; one without a database says how to name it."""
+async def test_command_for_a_backend_without_an_admin(backend: str, parts: list[str]) -> None:
+    """An unknown backend lists the known ones; one without a DSN says how to set it."""
     code, said = await run("backend", "check", "--backend", backend)
 
     assert code == 1
@@ -107,8 +107,8 @@ async def test_command_for_a_backend_that_cannot_be_cared_for(backend: str, part
     assert all(part in said for part in parts)
 
 
-async def test_status_is_told_where_the_log_cannot_be_reached(postgres: PostgresServer, unused_tcp_port: int) -> None:
-    """Which of the two is away is what an operator wants to know, so one that is hides nothing of the other."""
+async def test_status_is_shown_while_the_log_is_unreachable(postgres: PostgresServer, unused_tcp_port: int) -> None:
+    """An unreachable log does not hide the state of the source."""
     await postgres.make_rounds_table()
     code, said = await run(
         "backend", "status", "--backend", "postgres-replication", "-o", f"dsn={postgres.dsn()}",
@@ -118,8 +118,8 @@ async def test_status_is_told_where_the_log_cannot_be_reached(postgres: Postgres
     assert "newest in the log:  cannot be told: NATS" in said
 
 
-async def test_ingest_without_a_database_says_where_to_name_it() -> None:
-    """The first start of all is the one that forgets it."""
+async def test_ingest_without_a_dsn_says_how_to_set_it() -> None:
+    """A first start often lacks it."""
     code, said = await run("ingest", "--backend", "postgres-replication")
     assert (code, len(said.splitlines())) == (1, 1)
     assert "RELAY_BACKEND_DSN" in said
@@ -128,7 +128,7 @@ async def test_ingest_without_a_database_says_where_to_name_it() -> None:
 async def test_ingest_that_finds_the_slot_lost_ends_with_the_state_in_its_last_event(
     postgres: PostgresServer, nats: NatsServer
 ) -> None:
-    """Its port goes with it, so who watches goes by the exit code and by what was logged."""
+    """Its port closes with it, so monitoring relies on the exit code and the log."""
     await postgres.make_rounds_table()
     settings = {
         "RELAY_BACKEND_NAME": "postgres-replication",
@@ -147,8 +147,8 @@ async def test_ingest_that_finds_the_slot_lost_ends_with_the_state_in_its_last_e
     assert "stream-relay backend backfill --from-id" in sentence
 
 
-async def test_printed_sql_is_what_psql_takes(postgres: PostgresServer) -> None:
-    """A DBA pastes it, and the check passes."""
+async def test_printed_sql_runs_in_psql(postgres: PostgresServer) -> None:
+    """A DBA runs it, and the check passes."""
     await postgres.make_rounds_table()
     await postgres.execute("CREATE ROLE ingest LOGIN")
     code, sql = await run(
@@ -169,8 +169,8 @@ async def test_printed_sql_is_what_psql_takes(postgres: PostgresServer) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root's programs can be out of reach of the server's account")
-async def test_programs_below_a_closed_folder_are_copied_to_where_the_server_can_run_them(tmp_path: Path) -> None:
-    """A checkout in root's home runs the demo as any other does."""
+async def test_programs_in_an_unreadable_folder_are_copied_for_the_server(tmp_path: Path) -> None:
+    """The demo also runs from a checkout in root's home."""
     programs = find_programs(18)
     if programs is None:
         pytest.skip("no PostgreSQL 18 on this machine")

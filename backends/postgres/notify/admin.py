@@ -72,7 +72,7 @@ class NotifyAdmin:
             return {"state": "never run"}
         at_least = "at least " if row["lag_rows"] >= _COUNTED else ""
         return {
-            "state": "reading" if row["active_pid"] else "nobody reads",
+            "state": "reading" if row["active_pid"] else "no reader",
             "active": reader_name(row["active_pid"], row["client"], None),
             "last confirmed": f"id {row['safe']}, {row['kept_s']:.1f} s ago",
             "lag": f"{at_least}{row['lag_rows']:,} rows",

@@ -193,7 +193,7 @@ class NotifySession:
     async def _probe_listening(self) -> None:
         """Check that a notification arrives.
 
-        Behind a pooler in transaction mode none does: LISTEN belongs to a session, and each transaction there gets
+        Behind a pooler in transaction mode none does: LISTEN belongs to a session, and each transaction there uses
         another one. The probe is sent over the other connection, so that it cannot come with the query's own result.
         """
         self._token = token = f"probe {secrets.token_hex(8)}"

@@ -114,7 +114,7 @@ class ReplicationAdmin:
             faults = await self._setup_faults(connection)
         fault = {"state": str(faults[0].state), "run": faults[0].text.partition("run: ")[2]} if faults else {}
         return {
-            "state": "streaming" if row["active"] else "nobody reads",
+            "state": "streaming" if row["active"] else "no reader",
             **fault,
             "active": reader_name(row["active_pid"], row["client"], row["application"]),
             "wal_status": str(row["wal_status"]),
@@ -275,5 +275,5 @@ def _seconds(row: Mapping[str, Any]) -> str:
         lag_s = row["lag_s"] if row["lag_s"] is not None or row["lag_bytes"] else 0.0
         return "seconds unknown" if lag_s is None else f"{lag_s:.3f} s"
     if row["unread_s"] is None:  # before PostgreSQL 17
-        return "seconds unknown while nobody reads"
-    return f"nobody has read for {row['unread_s']:.1f} s"
+        return "seconds unknown without a reader"
+    return f"unread for {row['unread_s']:.1f} s"

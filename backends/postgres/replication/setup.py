@@ -93,7 +93,7 @@ async def _create_missing(link: ReplicationConnection, options: ReplicationOptio
     """Create the publication and the slot if neither exists; return where the slot starts, None: none was created.
 
     If several processes start together, one of them creates both, and the others wait until it closes `link`. The
-    server creates a slot once all open transactions have ended, and gets ``connect_timeout_s`` for it.
+    server creates a slot once all open transactions have ended, which has to be within ``connect_timeout_s``.
 
     Raises:
         SourceError: The server refused, or waits for a transaction; the text says what to run.
