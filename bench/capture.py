@@ -18,7 +18,7 @@ import uvloop
 from backends.contract import BackendContext, Captured
 from backends.ingest.run import run_ingest
 from backends.postgres.replication.backend import PostgresReplication
-from backends.postgres.replication.capture import Item, WalOffset
+from backends.postgres.replication.capture import WalItem, WalOffset
 from bench._capture_peers import compare
 from bench._nats import NatsServer
 from bench._postgres import commit_at, commit_times_us, fill, running
@@ -55,7 +55,7 @@ class Probe:
     def open(self) -> AbstractAsyncContextManager[None]:
         return self._backend.open()
 
-    async def read(self) -> AsyncIterator[Sequence[Item]]:
+    async def read(self) -> AsyncIterator[Sequence[WalItem]]:
         async for batch in self._backend.read():
             if self._read // 50_000 != (self._read + len(batch)) // 50_000:
                 self.memory[(self._read + len(batch)) // 50_000 * 50_000] = rss_bytes(os.getpid())

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from backends.contract import Captured, Rejected
 from backends.postgres.options import PostgresOptions
-from backends.postgres.replication.capture import Capture, ColumnMissing, Item, TableRenamed, WalOffset
+from backends.postgres.replication.capture import Capture, ColumnMissing, TableRenamed, WalItem, WalOffset
 from backends.postgres.replication.protocol.pgoutput import InvalidMessage
 from rounds import Catalogue
 from tests.postgres import wal_frames as frames
@@ -23,15 +23,15 @@ def make_capture(**options: str) -> Capture:
     return capture
 
 
-def items_of(capture: Capture, *sent: bytes) -> list[Item]:
+def items_of(capture: Capture, *sent: bytes) -> list[WalItem]:
     return capture.feed(sent)[0]
 
 
-def ids(items: list[Item]) -> list[int]:
+def ids(items: list[WalItem]) -> list[int]:
     return [item.round.round_id for item in items if isinstance(item, Captured)]
 
 
-def lsns(items: list[Item]) -> list[int]:
+def lsns(items: list[WalItem]) -> list[int]:
     return [item.offset.lsn for item in items]
 
 

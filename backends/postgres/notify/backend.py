@@ -174,7 +174,7 @@ class PostgresNotify:
         self._log.info("reading_started", after=frontier.safe, newest=frontier.top)
 
     async def _make_offset(self, session: NotifySession) -> None:
-        """Determine where the first start begins."""
+        """Store the offset of a first start."""
         oldest, newest = await session.extent()
         # Sequences start at 1; a table may have lower ids.
         beginning = 0 if oldest is None else min(0, oldest - 1)

@@ -17,7 +17,7 @@ import structlog
 from backends.backlog import Backlog
 from backends.contract import BackendContext, OffsetTaken, SourceError, SourceOffsets
 from backends.postgres.replication.admin import ReplicationAdmin
-from backends.postgres.replication.capture import Capture, Item, TableRenamed, WalOffset
+from backends.postgres.replication.capture import Capture, TableRenamed, WalItem, WalOffset
 from backends.postgres.replication.heartbeat import write_heartbeats
 from backends.postgres.replication.protocol.connection import StreamLost
 from backends.postgres.replication.protocol.pgoutput import InvalidMessage
@@ -88,7 +88,7 @@ class PostgresReplication:
             await ended(heartbeat, again_s=_CANCEL_S)
             await self._close()
 
-    async def read(self) -> AsyncIterator[Sequence[Item]]:
+    async def read(self) -> AsyncIterator[Sequence[WalItem]]:
         """Yield rounds as they are committed; never ends. See `Backend.read`."""
         backoff = Backoff(_FIRST_PAUSE_S, self._options.retry_max_s)
         while True:

@@ -32,7 +32,7 @@ class WalOffset(NamedTuple):
     """The end of a transaction; all of its rounds have this offset or a lower one."""
 
 
-Item = Captured[WalOffset] | Rejected[WalOffset]
+WalItem = Captured[WalOffset] | Rejected[WalOffset]
 
 
 class ColumnMissing(SourceError):
@@ -201,7 +201,7 @@ class Capture:
 
     # --- frames -------------------------------------------------------------------------------------------------
 
-    def feed(self, frames: Iterable[bytes]) -> tuple[list[Item], bool]:
+    def feed(self, frames: Iterable[bytes]) -> tuple[list[WalItem], bool]:
         """Process frames in the order of their arrival; return the items, and whether the server asks for a reply.
 
         Raises:
@@ -209,7 +209,7 @@ class Capture:
             ColumnMissing: A column of the table of rounds was renamed or dropped.
             TableRenamed: The table of rounds was renamed.
         """
-        out: list[Item] = []
+        out: list[WalItem] = []
         reply_requested = False
         for frame in frames:
             kind = frame[0] if frame else 0
@@ -229,7 +229,7 @@ class Capture:
                 raise InvalidMessage(f"replication frame of unknown kind: {frame[:16].hex(' ')}")
         return out, reply_requested
 
-    def _on_row(self, columns: _Columns, values: Sequence[bytes | None], out: list[Item]) -> None:
+    def _on_row(self, columns: _Columns, values: Sequence[bytes | None], out: list[WalItem]) -> None:
         if self._transaction is None:
             raise InvalidMessage("a row outside a transaction")
         if self._skip:
@@ -247,7 +247,7 @@ class Capture:
         except UnicodeDecodeError as error:
             self._held = _Unmappable(columns.pick(values, "replace"), f"the row is not UTF-8: {error.reason}")
 
-    def _on_other(self, message: object, out: list[Item]) -> None:
+    def _on_other(self, message: object, out: list[WalItem]) -> None:
         match message:
             case Begin():
                 if self._transaction is not None:
@@ -269,7 +269,7 @@ class Capture:
             case LogicalMessage(transactional=False):
                 self._on_sent(message.lsn)
 
-    def _on_commit(self, commit: Commit, out: list[Item]) -> None:
+    def _on_commit(self, commit: Commit, out: list[WalItem]) -> None:
         if self._transaction is None or self._transaction.commit_lsn != commit.commit_lsn:
             raise InvalidMessage("the end of a transaction without its begin")
         self._transaction = None
@@ -284,7 +284,7 @@ class Capture:
         if self._transaction is None:
             self._idle_lsn = max(self._idle_lsn, lsn)
 
-    def _item(self, held: Round | _Unmappable, offset: WalOffset) -> Item:
+    def _item(self, held: Round | _Unmappable, offset: WalOffset) -> WalItem:
         if isinstance(held, Round):
             return Captured(held, offset)
         return self._mapper.reject(held.row, held.reason, offset)

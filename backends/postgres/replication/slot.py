@@ -73,9 +73,7 @@ class SlotState(StrEnum):
     MOVED = "moved"  # advanced by another program, or dropped and recreated
     PUBLICATION_MISSING = "publication_missing"
     PUBLICATION_LATE = "publication_late"  # created after the offset of the slot
-    PUBLICATION_CHANGED = (
-        "publication_changed"  # it or its table was dropped and recreated, or the table was removed and added again
-    )
+    PUBLICATION_CHANGED = "publication_changed"  # it, its table, or the table's membership was dropped and recreated
     TABLE_NOT_PUBLISHED = "table_not_published"
 
 

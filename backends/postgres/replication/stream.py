@@ -13,7 +13,7 @@ from typing import Final
 
 import structlog
 
-from backends.postgres.replication.capture import Capture, Item
+from backends.postgres.replication.capture import Capture, WalItem
 from backends.postgres.replication.protocol.connection import ReplicationConnection, StreamLost
 from backends.postgres.replication.protocol.wal import status_update
 from backends.postgres.replication.publication_watch import advance_past_empty_wal
@@ -66,7 +66,7 @@ class ReplicationStream:
         """The age of the stream; 0 once it is closed."""
         return 0.0 if self._is_closed else self._now() - self._began_at
 
-    async def receive(self) -> list[Item]:
+    async def receive(self) -> list[WalItem]:
         """Wait for frames without limit; return their items, perhaps none.
 
         Raises:
