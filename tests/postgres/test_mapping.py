@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.contract import InvalidOptions
-from backends.postgres.mapping import RAW_BYTES, RowMapper
+from backends.postgres.mapping import FIELDS, RAW_BYTES, RowMapper
 from backends.postgres.options import PostgresOptions
 from backends.postgres.replication.slot import ReplicationOptions
 from backends.postgres.statements import statement
@@ -185,3 +185,14 @@ def test_names_cannot_escape_from_sql() -> None:
 
     assert sql.startswith('CREATE PUBLICATION "p""x" FOR TABLE "s"."t""; DROP TABLE x; --"')
     assert statement("drop_slot", slot="a'b").endswith("('a''b')")
+
+
+def test_statement_includes_the_columns_of_another_file() -> None:
+    """Both queries for rows select the columns that the mapper reads, quoted as names."""
+    names = {"schema": "s", "table": "t", "order_column": 'o"x', "round_id": "r", "game_slug": "g", "game_type": "y"}
+    for name in ("scan_rows", "read_page"):
+        sql = statement(name, **names, finished_at="f", extras="e")
+
+        assert ":row_columns" not in sql
+        assert 't."o""x"::bigint AS row_offset' in sql
+        assert [field for field in FIELDS if f"::text AS {field}" not in sql] == []

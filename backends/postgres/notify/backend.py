@@ -256,7 +256,7 @@ class PostgresNotify:
             async with asyncio.timeout(_LEAVE_S):
                 await self._keep_now(session)
         except (ConnectionLost, SourceError, TimeoutError) as error:
-            self._log.warning("place_not_kept", error=str(error) or type(error).__name__)
+            self._log.warning("offset_not_kept", error=str(error) or type(error).__name__)
         await self._drop()
 
     async def _drop(self) -> None:
