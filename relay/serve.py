@@ -24,9 +24,9 @@ from relay.config.settings import Settings
 from relay.errors import StartError
 from relay.history.history import History
 from relay.http.application import build_app
-from relay.http.metrics import Metrics
+from relay.http.monitoring.metrics import Metrics
+from relay.http.monitoring.probes import Probes
 from relay.http.openapi import Docs
-from relay.http.probes import Probes
 from relay.http.protocol import protocol_factory
 from relay.http.rest import Rest
 from relay.http.routes import Routes

@@ -11,7 +11,7 @@ from backends.ingest.settings import IngestSettings
 from backends.registry import make_backend
 from relay.config.files import load_catalogue
 from relay.config.settings import Settings
-from relay.http.exposition import serving_probes
+from relay.http.monitoring.exposition import serving_probes
 from relay.signals import stop_requested
 
 

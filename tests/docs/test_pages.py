@@ -13,7 +13,7 @@ from relay.config.sections import LinkSettings
 from relay.config.settings import Settings, variables
 from relay.errors import REFUSALS, Unavailable
 from relay.http import application as app
-from relay.http.metrics import Metrics
+from relay.http.monitoring.metrics import Metrics
 from relay.http.rest import HISTORY_PARAMETERS
 from relay.http.websocket import frames
 from relay.http.websocket.link import CLOSE_CODES

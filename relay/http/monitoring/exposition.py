@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from aiohttp import web
 
 from relay.errors import StartError
-from relay.http.probes import Probes
+from relay.http.monitoring.probes import Probes
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric

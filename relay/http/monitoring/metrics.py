@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from relay.history.history import History
-from relay.http.exposition import exposition
+from relay.http.monitoring.exposition import exposition
 from relay.links.registry import LinkRegistry
 from relay.live.link import CloseReason
 

@@ -1,0 +1,1 @@
+"""What an operator's platform asks: probes and metrics."""
