@@ -1,7 +1,7 @@
-"""``/api/games``, ``/api/latest/…``, ``/api/history/…``: the same rounds for whoever just asks.
+"""``/api/games``, ``/api/latest/…``, ``/api/history/…``: rounds by request and response.
 
-Owns the REST side of the contract: parameters, paging by ``Link``, ``ETag``, compression. What is asked often is
-answered from memory; see `relay.history.query` for the rest.
+Owns the REST side of the contract: parameters, paging by ``Link``, ``ETag``, compression. Common requests are answered
+from memory; `relay.history.query` answers the others.
 """
 
 from collections.abc import Mapping
@@ -10,14 +10,15 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from auth.credentials import find_key, required
-from relay.admission.requested import named_games, requested
+from auth.tokens import Grant
+from relay.admission.requested import named_games
 from relay.errors import BadRequest
 from relay.history.history import History
 from relay.history.query import DEFAULT_LIMIT, MAX_LIMIT, Query, look_back
 from relay.history.start import parse_int, parse_time
 from relay.http.compress import compressed
 from relay.http.parameters import read_query
+from relay.http.request import asked, grant_of
 from relay.links.registry import LinkRegistry
 from relay.live.item import Item
 from rounds import Catalogue, Cursor
@@ -47,7 +48,7 @@ class Rest:
 
     async def games(self, request: web.Request) -> web.Response:
         """Every game that the credential covers, with its newest round."""
-        allowed = self._allowed(request)
+        allowed = self._grant(request).games
         read_query(request.query.items(), ())
         async with self._registry.feed.listening():
             newest = self._history.hub.ring.newest
@@ -71,44 +72,39 @@ class Rest:
     async def latest(self, request: web.Request) -> web.Response:
         """The newest round of a game, with its main figure as ``value``."""
         slug = request.match_info["game"]
-        allowed = self._allowed(request)
+        allowed = self._grant(request).games
         read_query(request.query.items(), ())
         named_games(self._catalogue, allowed, [slug])
         async with self._registry.feed.listening():
             item = self._history.newest(slug)
-        etag = f'W/"{item.cursor}"'  # weak: it names the round, not the bytes, which may come compressed
+        etag = f'W/"{item.cursor}"'  # weak: it names the round, whatever the content coding
         if _is_known(etag, request.headers.get("If-None-Match")):
             return web.Response(status=304, headers={**_CACHING, "ETag": etag})
         return _answer(request, _with_value(item, self._catalogue.game(slug).value), {"ETag": etag})
 
     async def history(self, request: web.Request) -> web.Response:
-        """Rounds of the past, newest first, as a bare array; ``Link: rel="next"`` leads on to the very end."""
-        allowed = self._allowed(request)
-        names = HISTORY_PARAMETERS if request.match_info else ("games", *HISTORY_PARAMETERS)
-        query = read_query(request.query.items(), names, path=request.match_info)
-        want = requested(self._catalogue, allowed, request.match_info, query)
-        asked = Query(
-            want,
+        """Rounds of the past, newest first, as a bare array; ``Link: rel="next"`` pages to the oldest round."""
+        _, subscription, query = asked(request, self._grant(request), self._catalogue, HISTORY_PARAMETERS)
+        wanted = Query(
+            subscription,
             limit=DEFAULT_LIMIT if "limit" not in query else parse_int(query, "limit", at_least=1, at_most=MAX_LIMIT),
             before=_cursor(query, "before"),
             after=_cursor(query, "after"),
             since_ms=parse_time(query, "from"),
             until_ms=parse_time(query, "to"),
         )
-        if asked.since_ms is not None and asked.until_ms is not None and asked.since_ms > asked.until_ms:
+        if wanted.since_ms is not None and wanted.until_ms is not None and wanted.since_ms > wanted.until_ms:
             raise BadRequest(f"from {query['from']!r} is later than to {query['to']!r}; it must not be")
         async with self._registry.feed.listening():
-            answer = await look_back(self._history, asked)
+            answer = await look_back(self._history, wanted)
         headers = {} if answer.complete else {"X-History-Complete": "false"}
         if answer.next_before is not None:
             following = request.rel_url.update_query(before=str(answer.next_before))
             headers["Link"] = f'<{following}>; rel="next"'
         return _answer(request, b"[%b]" % b",".join([item.json for item in answer.items]), headers)
 
-    def _allowed(self, request: web.Request) -> frozenset[str] | None:
-        found = find_key(request.headers, request.query, allow_query=False)
-        presented = required(found, request.query, tokens=False)
-        return self._registry.admission.grant(presented, origin=request.headers.get("Origin")).games
+    def _grant(self, request: web.Request) -> Grant:
+        return grant_of(request, self._registry.admission)
 
 
 def _answer(request: web.Request, body: bytes, headers: Mapping[str, str] | None = None) -> web.Response:

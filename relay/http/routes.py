@@ -9,10 +9,9 @@ from typing import Final
 
 from aiohttp import HttpVersion11, web
 
-from auth.credentials import Presented, find_key, find_sse_credential, find_ws_credential, required
+from auth.credentials import Presented, find_sse_credential, find_ws_credential, required
 from auth.tokens import Grant
 from relay.admission.capacity import LinkProtocol
-from relay.admission.requested import requested
 from relay.errors import Unavailable
 from relay.history.history import History
 from relay.history.query import Query, is_over
@@ -21,6 +20,7 @@ from relay.history.start import Start
 from relay.http import sse
 from relay.http.cors import cors_headers
 from relay.http.parameters import read_query
+from relay.http.request import Asked, asked, presented_key
 from relay.http.takeover import TakenOver, give_to, head, take_over
 from relay.http.websocket.handshake import check_upgrade, shake_hands
 from relay.http.websocket.link import WebSocketLink
@@ -55,8 +55,7 @@ class Routes:
         ]
 
     async def issue_token(self, request: web.Request) -> web.Response:
-        found = find_key(request.headers, request.query, allow_query=False)
-        presented = required(found, request.query, tokens=False)
+        presented = presented_key(request)
         read_query(request.query.items(), ())
         token, expires_at = self._registry.admission.token(presented, origin=request.headers.get("Origin"))
         # Strings only: given clients decode this into a map of strings.
@@ -145,12 +144,8 @@ class Routes:
         except LogError:
             return False  # the stream itself waits for the log; after an error an EventSource would not reconnect
 
-    def _admit(
-        self, request: web.Request, found: Presented | None, parameters: tuple[str, ...]
-    ) -> tuple[Grant, Subscription, dict[str, str]]:
-        """Check the credential and the request before anything is allocated; return the query parameters, too."""
+    def _admit(self, request: web.Request, found: Presented | None, parameters: tuple[str, ...]) -> Asked:
+        """Check the credential and the request before anything is allocated."""
         presented = required(found, request.query, tokens=True)
         grant = self._registry.admission.grant(presented, origin=request.headers.get("Origin"))
-        names = parameters if request.match_info else ("games", *parameters)
-        query = read_query(request.query.items(), names, path=request.match_info)
-        return grant, requested(self._catalogue, grant.games, request.match_info, query), query
+        return asked(request, grant, self._catalogue, parameters)

@@ -1,0 +1,51 @@
+"""What every path reads from a request before anything is allocated: the grant of its credential, and what it asks for.
+
+Owns the order: credential first, then parameters, then games and filter. Knows no protocol.
+"""
+
+from typing import NamedTuple
+
+from aiohttp import web
+
+from auth.credentials import Presented, find_key, required
+from auth.tokens import Grant
+from relay.admission.gate import Admission
+from relay.admission.requested import requested
+from relay.http.parameters import read_query
+from relay.live.hub import Subscription
+from rounds import Catalogue
+
+
+class Asked(NamedTuple):
+    """A request that was checked."""
+
+    grant: Grant
+    subscription: Subscription
+    query: dict[str, str]  # the parameters of the path, each once
+
+
+def presented_key(request: web.Request) -> Presented:
+    """Return the API key of a request, which a header carries: URLs are logged, and an answer needs no URL of its own.
+
+    Raises:
+        InvalidCredential: There is none.
+        AmbiguousCredential: There are several.
+    """
+    return required(find_key(request.headers, request.query, allow_query=False), request.query, tokens=False)
+
+
+def grant_of(request: web.Request, admission: Admission) -> Grant:
+    """Return what the API key of a request allows; raise as `presented_key` and `Admission.grant` do."""
+    return admission.grant(presented_key(request), origin=request.headers.get("Origin"))
+
+
+def asked(request: web.Request, grant: Grant, catalogue: Catalogue, parameters: tuple[str, ...]) -> Asked:
+    """Read what a request asks for; `parameters` are those of its path, and ``games`` where the path names none.
+
+    Raises:
+        BadRequest: A parameter is unknown or malformed.
+        UnknownGame, UnknownType, NotAllowed, InvalidFilter: See `requested`.
+    """
+    names = parameters if request.match_info else ("games", *parameters)
+    query = read_query(request.query.items(), names, path=request.match_info)
+    return Asked(grant, requested(catalogue, grant.games, request.match_info, query), query)
