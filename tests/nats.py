@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from tests.signals import freeze
+
 _LISTENING: Final = re.compile(rb"Listening for client connections on 127\.0\.0\.1:([0-9]+)")
 _START_S: Final = 20.0
 
@@ -77,7 +79,7 @@ class NatsServer:
     def freeze(self) -> None:
         """Stop it from running while its connections stay open (SIGSTOP)."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
+        freeze(self._process.pid)
 
     def thaw(self) -> None:
         """Let a frozen server go on."""

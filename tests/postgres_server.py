@@ -19,6 +19,7 @@ from typing import Any, Final, Literal
 import asyncpg
 
 from relay.demo.postgres_programs import command_as, find_programs, reachable_programs, server_account
+from tests.signals import freeze
 
 VERSIONS: Final = (15, 16, 18)
 
@@ -118,11 +119,12 @@ class PostgresServer:
 
     def freeze(self) -> None:
         """Stop every process of it while its connections stay open (SIGSTOP)."""
-        _signal(self.pid, signal.SIGSTOP)
+        freeze(self.pid)
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
         self._frozen = [self.pid, *map(int, children.split())]
         for pid in self._frozen:
-            _signal(pid, signal.SIGSTOP)
+            with suppress(ProcessLookupError):
+                freeze(pid)
 
     def thaw(self) -> None:
         """Let a frozen server go on."""

@@ -1,10 +1,13 @@
-"""Signals that this process was started to ignore, such as SIGINT in a background shell and SIGHUP under nohup.
+"""Signals for the programs that tests start.
 
-A child inherits that a signal is ignored, and a shell or make cannot undo it for its own children. The programs that
-tests start must end on Ctrl-C as they do in a terminal.
+Some signals this process was started to ignore, such as SIGINT in a background shell and SIGHUP under nohup. A child
+inherits that a signal is ignored, and a shell or make cannot undo it for its own children. The programs that tests start
+must end on Ctrl-C as they do in a terminal.
 """
 
+import os
 import signal
+from pathlib import Path
 from typing import Final
 
 _CHANGED_BY_PYTHON: Final = {signal.SIGPIPE, signal.SIGXFSZ}
@@ -20,6 +23,23 @@ def keep_ignored_signals_from_children() -> None:
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL if number is signal.SIGCHLD else _do_nothing)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def freeze(pid: int) -> None:
+    """Stop a process (SIGSTOP) and return when none of its threads runs any more: on a busy machine that takes a while.
+
+    Where there is no ``/proc``, return at once.
+    """
+    os.kill(pid, signal.SIGSTOP)
+    while any(_runs(task) for task in Path(f"/proc/{pid}/task").glob("*/stat")):
+        os.sched_yield()
+
+
+def _runs(stat: Path) -> bool:
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0] not in "tTZX"
+    except FileNotFoundError:  # the thread has ended
+        return False
 
 
 def _do_nothing(_number: int, _frame: object) -> None:

@@ -19,6 +19,7 @@ from roundlog.settings import LogSettings
 from tests.nats import NatsServer
 from tests.postgres.reading import CONTEXT
 from tests.postgres_server import PostgresServer
+from tests.signals import freeze
 
 _ROOT: Final = Path(__file__).parents[2]
 
@@ -46,7 +47,7 @@ class IngestProcess:
         await self._process.communicate()
 
     def freeze(self) -> None:
-        self._process.send_signal(signal.SIGSTOP)
+        freeze(self._process.pid)
 
     def thaw(self) -> None:
         self._process.send_signal(signal.SIGCONT)
