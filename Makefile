@@ -8,10 +8,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 FAILED = { echo "Installing failed (is a package registry reachable?): $$(grep -E '^ERROR' $(VENV)/install.log | tail -1); all of it is in $(VENV)/install.log" >&2; exit 1; }
 # Tests of real servers mostly wait for them: more of them than cores may run at a time.
 WORKERS ?= 4
-.PHONY: help run run-postgres test check format bench proto lock install clean
+.PHONY: help run run-postgres test check check-versions format bench proto lock install clean
 
 help: ## Show what can be made
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 install: $(READY) ## Install everything that run, test and check need into .venv
 
@@ -40,6 +40,10 @@ check: $(READY) ## Format, lint, types and unit tests; no services, under 30 s
 	$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -n auto -m "not service"
+
+check-versions: ## The unit tests and a smoke run with the oldest, then the newest allowed versions
+	.ci/versions oldest
+	.ci/versions newest
 
 format: $(READY) ## Rewrite the code in the one format
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .

@@ -96,6 +96,7 @@ async def test_sample_on_a_network_that_cuts_misses_nothing(relay: GrpcRelay, na
     assert proxy.cuts >= 2
 
 
+@pytest.mark.locked
 def test_python_sample_pins_what_it_is_tested_with() -> None:
     """The requirements of the sample name the very versions that the tests run it with."""
     pins = (SAMPLES / "grpc/python/requirements.txt").read_text("ascii").split()

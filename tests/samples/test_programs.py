@@ -54,7 +54,9 @@ def test_sample_goes_on_after_the_relay_was_restarted(own_relay: LiveRelay, name
         sample.wait_for(LINE.format(game="crash"), count=2, within_s=60)
 
 
-@pytest.mark.parametrize("name", ["websocket/python", "sse/python", "grpc/python"])
+@pytest.mark.parametrize(
+    "name", ["websocket/python", "sse/python", pytest.param("grpc/python", marks=pytest.mark.locked)]
+)
 def test_python_sample_ends_quietly_on_ctrl_c(name: str) -> None:
     """Ctrl-C is how a sample is meant to end, and no reason for a traceback; no relay is needed to see it."""
     with start(name, {"BASE_URL": "http://127.0.0.1:1", "GRPC_URL": "127.0.0.1:1"}) as sample:
@@ -65,6 +67,7 @@ def test_python_sample_ends_quietly_on_ctrl_c(name: str) -> None:
     assert "Traceback" not in "\n".join(sample.printed)
 
 
+@pytest.mark.locked
 @pytest.mark.parametrize("name", [name for name in PROGRAMS if name.endswith("python")])
 def test_python_sample_pins_what_it_is_tested_with(name: str) -> None:
     """The requirements of a sample name the very versions that the tests run it with."""
