@@ -1,8 +1,8 @@
 """Signals for the programs that tests start.
 
-Some signals this process was started to ignore, such as SIGINT in a background shell and SIGHUP under nohup. A child
-inherits that a signal is ignored, and a shell or make cannot undo it for its own children. The programs that tests start
-must end on Ctrl-C as they do in a terminal.
+A child inherits that a signal is ignored, such as SIGINT in a background shell and SIGHUP under nohup, and a shell or
+make cannot undo it for its own children. The programs that tests start must end on Ctrl-C as they do in a terminal.
+Also here: how tests stop a program for a while.
 """
 
 import os
