@@ -10,6 +10,8 @@ import tracemalloc
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
+from relay.frames import FrameReader
+from relay.handshake import shake_hands
 from websockets.datastructures import Headers
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.frames import Frame, Opcode
@@ -18,8 +20,6 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from bench._report import heading, table
-from relay.frames import FrameReader
-from relay.handshake import shake_hands
 
 _MAX_SIZE: Final = 4096
 _REPEATS: Final = 9

@@ -23,7 +23,6 @@ from relay.http.parameters import read_query
 from relay.http.request import Asked, asked, presented_key
 from relay.http.takeover import TakenOver, give_to, head, take_over
 from relay.http.websocket.handshake import check_upgrade, shake_hands
-from relay.http.websocket.link import WebSocketLink
 from relay.links.registry import LinkRegistry
 from relay.links.session import Session
 from relay.links.stream_link import StreamLink
@@ -67,6 +66,8 @@ class Routes:
         grant, subscription, query = self._admit(request, presented, WS_PARAMETERS)
         start = Start.parse(query)
         handshake = shake_hands(request.headers, subprotocol=None if presented is None else presented.subprotocol)
+        from relay.http.websocket.link import WebSocketLink  # loads `websockets`, which the start does not need
+
         settings = self._registry.settings
         refusal = await self._take_permit("websocket")
         with self._handing_over("websocket", refusal):

@@ -1,30 +1,22 @@
-"""Read the frames of a WebSocket client (RFC 6455, RFC 7692): bytes in, whole messages out. Pure.
+"""Read the frames of a WebSocket client: bytes in, whole messages out. Pure.
 
-Owns every rule about what a client may put on the wire. Clients of ours say little, so this is made for few and small
-messages; what is written to them is in `relay.live.encode`.
+`websockets` parses the frames (RFC 6455 section 5) and inflates them (RFC 7692). Owns what it leaves to its caller: the
+order of fragments, the size of a whole message, and the close code of each error. What is written to clients is in
+`relay.live.encode`. Why: docs/adr/0013-websockets-reads-client-frames.md
 """
 
 import zlib
-from enum import IntEnum
+from collections.abc import Generator, Iterator, Sequence
 from typing import Final, NamedTuple
 
-_FIN: Final = 0x80
-_RSV1: Final = 0x40
-_RSV23: Final = 0x30
-_MASKED: Final = 0x80
-_TAIL: Final = b"\x00\x00\xff\xff"
-"""The end of a deflate block, which RFC 7692 section 7.2.1 leaves out."""
+from websockets.exceptions import PayloadTooBig, ProtocolError
+from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.frames import CTRL_OPCODES, Close, Frame, Opcode
 
-
-class Opcode(IntEnum):
-    """What a frame is (RFC 6455 section 5.2)."""
-
-    CONTINUATION = 0
-    TEXT = 1
-    BINARY = 2
-    CLOSE = 8
-    PING = 9
-    PONG = 10
+_CONTROL_BYTES: Final = 125
+"""The largest payload of a control frame (RFC 6455 section 5.5)."""
+_WINDOW_BITS: Final = 15
+"""An inflater with the largest window reads messages of any window."""
 
 
 class Message(NamedTuple):
@@ -43,106 +35,103 @@ class FrameError(Exception):
 
 
 class FrameReader:
-    """Takes what arrives in any pieces. Bounded: never holds more than one message of the largest size allowed."""
+    """Reads the frames of one client, in pieces of any size.
 
-    __slots__ = ("_buffer", "_compressed", "_deflate", "_fragments", "_max_size", "_opcode")
+    Bounded: holds at most one message of the largest size, and the bytes that were fed last. Between messages it holds
+    neither a parser nor an inflater: every idle client answers pings, so every idle link would keep them.
+    """
+
+    __slots__ = ("_deflate", "_extensions", "_fragments", "_max_size", "_opcode", "_parser", "_unread")
 
     def __init__(self, *, max_size: int, deflate: bool) -> None:
-        """`max_size`: bytes of the largest message, unpacked; `deflate`: permessage-deflate was agreed on."""
+        """`max_size`: bytes of the largest message, inflated; `deflate`: permessage-deflate was agreed on."""
         self._max_size = max_size
         self._deflate = deflate
-        self._buffer = b""
-        self._opcode: Opcode | None = None  # of the message whose fragments are being collected
+        self._unread = bytearray()
+        self._parser: Generator[None, None, Frame] | None = None  # of the frame that has begun to arrive
+        self._extensions: Sequence[PerMessageDeflate] = ()  # of the message that has begun to arrive
+        self._opcode: Opcode | None = None  # of that message, when its first fragment has arrived
         self._fragments = b""
-        self._compressed = False
 
-    def feed(self, data: bytes) -> list[Message]:
-        """Take bytes; return the messages that they complete.
+    def feed(self, data: bytes) -> Iterator[Message]:
+        """Take bytes; yield the messages that they complete.
+
+        Frames are parsed as the caller asks for messages: a caller that stops asking stops the work.
 
         Raises:
-            FrameError: The client broke the protocol. Nothing can be read after that.
+            FrameError: The client broke the protocol. What it has sent so far is dropped, so that the close frame that
+                it sends in answer can be read.
         """
-        data = self._buffer + data if self._buffer else data
-        messages: list[Message] = []
-        at = 0
-        while (frame := self._frame(data, at)) is not None:
-            first, payload, at = frame
-            message = self._take(first, payload)
-            if message is not None:
-                messages.append(message)
-        self._buffer = data[at:]
-        return messages
-
-    def _frame(self, data: bytes, at: int) -> tuple[int, bytes, int] | None:
-        """Read the frame at `at`: its first byte, its payload, and where the next begins; None until it is whole."""
-        if len(data) < at + 2:
-            return None
-        first, second = data[at], data[at + 1]
-        if not second & _MASKED:
-            raise FrameError(1002, "frame without a mask; a client masks every frame")
-        size, body = second & 0x7F, at + 2
-        if first & 0x08:
-            if size > 125 or not first & _FIN:
-                raise FrameError(1002, "control frame that is fragmented or longer than 125 bytes")
-        elif size > 125:
-            width = 2 if size == 126 else 8
-            if len(data) < body + width:
-                return None
-            size, body = int.from_bytes(data[body : body + width]), body + width
-        if not first & 0x08 and size + len(self._fragments) > self._max_size:
-            raise FrameError(1009, f"message of more than {self._max_size} bytes")
-        end = body + 4 + size
-        if len(data) < end:
-            return None
-        return first, _unmasked(data[body + 4 : end], data[body : body + 4]), end
-
-    def _take(self, first: int, payload: bytes) -> Message | None:
+        self._unread += data
         try:
-            opcode = Opcode(first & 0x0F)
-        except ValueError:
-            raise FrameError(1002, f"unknown opcode {first & 0x0F}") from None
-        compressed = bool(first & _RSV1)
-        starts = opcode in (Opcode.TEXT, Opcode.BINARY)
-        if first & _RSV23 or (compressed and not (self._deflate and starts)):
-            raise FrameError(1002, "reserved bit that was not agreed on")
-        if opcode is Opcode.CLOSE:
-            _check_close(payload)
-            return Message(opcode, payload)
-        if first & 0x08:
-            return Message(opcode, payload)
-        if starts == (self._opcode is not None):
-            raise FrameError(1002, "message that begins within another, or goes on without a beginning")
-        if starts:
-            self._opcode, self._compressed = opcode, compressed
-        self._fragments += payload
-        if not first & _FIN:
-            return None
-        whole, kind, self._fragments, self._opcode = self._fragments, self._opcode, b"", None
-        return self._message(Opcode.TEXT if kind is Opcode.TEXT else Opcode.BINARY, whole)
+            while (frame := self._frame()) is not None:  # each frame once: also fragments, pings and pongs
+                if (message := self._take(frame)) is not None:
+                    yield message
+        except FrameError:
+            self._unread.clear()
+            self._parser, self._opcode, self._fragments = None, None, b""
+            raise
 
-    def _message(self, opcode: Opcode, data: bytes) -> Message:
-        if self._compressed:
-            data = _inflated(data, self._max_size)
+    def _frame(self) -> Frame | None:
+        """Parse one frame; return None until it is whole."""
+        if self._parser is None:
+            if not self._unread:
+                return None
+            self._parser = self._parse()
+        try:
+            next(self._parser)
+        except StopIteration as end:
+            self._parser = None
+            frame: Frame = end.value
+            return frame
+        except PayloadTooBig as error:
+            raise self._too_large() from error
+        except ProtocolError as error:
+            if isinstance(error.__cause__, zlib.error):
+                raise FrameError(1007, "message that is not deflated") from error
+            raise FrameError(1002, str(error)) from error
+        return None
+
+    def _parse(self) -> Generator[None, None, Frame]:
+        if self._opcode is None:
+            # One inflater per message: the client agreed on client_no_context_takeover.
+            self._extensions = (PerMessageDeflate(True, True, _WINDOW_BITS, _WINDOW_BITS),) if self._deflate else ()
+        # One limit holds for every kind of frame, and a control frame may come when the message is full: see _take.
+        limit = self._max_size - len(self._fragments) + _CONTROL_BYTES
+        return Frame.parse(self._exactly, mask=True, max_size=limit, extensions=self._extensions)
+
+    def _exactly(self, size: int) -> Generator[None, None, bytes]:
+        while len(self._unread) < size:
+            yield
+        taken = bytes(self._unread[:size])
+        del self._unread[:size]
+        return taken
+
+    def _take(self, frame: Frame) -> Message | None:
+        """Add a frame to its message; return the message when it is complete."""
+        data = bytes(frame.data)
+        if frame.opcode in CTRL_OPCODES:
+            if self._opcode is None:
+                self._extensions = ()
+            if frame.opcode is Opcode.CLOSE:
+                _check_close(data)
+            return Message(frame.opcode, data)
+        if (frame.opcode is Opcode.CONT) != (self._opcode is not None):
+            raise FrameError(1002, "message within a message, or continuation without a beginning")
+        opcode = frame.opcode if self._opcode is None else self._opcode
+        data = self._fragments + data
+        if len(data) > self._max_size:
+            raise self._too_large()
+        if not frame.fin:
+            self._opcode, self._fragments = opcode, data
+            return None
+        self._opcode, self._fragments, self._extensions = None, b"", ()
         if opcode is Opcode.TEXT:
             _check_text(data)
         return Message(opcode, data)
 
-
-def _unmasked(data: bytes, mask: bytes) -> bytes:
-    size = len(data)
-    key = int.from_bytes((mask * (size // 4 + 1))[:size])
-    return (int.from_bytes(data) ^ key).to_bytes(size)
-
-
-def _inflated(data: bytes, max_size: int) -> bytes:
-    inflate = zlib.decompressobj(wbits=-15)  # of its own: the client was told to forget its window
-    try:
-        plain = inflate.decompress(data + _TAIL, max_size + 1)
-    except zlib.error as error:
-        raise FrameError(1007, "message that is not deflated") from error
-    if len(plain) > max_size:
-        raise FrameError(1009, f"message of more than {max_size} bytes")
-    return plain
+    def _too_large(self) -> FrameError:
+        return FrameError(1009, f"message of more than {self._max_size} bytes")
 
 
 def _check_text(data: bytes) -> None:
@@ -152,12 +141,11 @@ def _check_text(data: bytes) -> None:
         raise FrameError(1007, "text that is not UTF-8") from error
 
 
-def _check_close(payload: bytes) -> None:
+def _check_close(data: bytes) -> None:
     """Check a close frame (RFC 6455 sections 5.5.1 and 7.4)."""
-    if not payload:
-        return
-    code = int.from_bytes(payload[:2])
-    known = 1000 <= code <= 1014 and code not in (1004, 1005, 1006)
-    if len(payload) < 2 or not (known or 3000 <= code <= 4999):
-        raise FrameError(1002, "close frame with a code that does not exist")
-    _check_text(payload[2:])
+    try:
+        Close.parse(data)
+    except ProtocolError as error:
+        raise FrameError(1002, str(error)) from error
+    except UnicodeDecodeError as error:
+        raise FrameError(1007, "close reason that is not UTF-8") from error

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Final, get_args
 
 import msgspec
+from websockets.frames import Opcode
 
 from relay.errors import BadMessage
-from relay.http.websocket.frames import FrameError, FrameReader, Message, Opcode
+from relay.http.websocket.frames import FrameError, FrameReader, Message
 from relay.links.messages import Action, ClientMessage
 from relay.links.stream_link import StreamLink
 from relay.live.encode import CLOSE, PING_FRAME, PONG, WebSocketDeflate, WebSocketText, frame

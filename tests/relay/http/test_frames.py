@@ -1,20 +1,21 @@
-"""Reading a client's frames: judged by the client side of an implementation that is not ours."""
+"""Reading a client's frames: whole messages, in bounds, and the close code of each fault."""
 
+import subprocess
+import sys
 import zlib
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from websockets.extensions.permessage_deflate import PerMessageDeflate
-from websockets.frames import Frame
-from websockets.frames import Opcode as TheirOpcode
+from websockets.frames import Frame, Opcode
 
-from relay.http.websocket.frames import FrameError, FrameReader, Message, Opcode
+from relay.http.websocket.frames import FrameError, FrameReader, Message
 
 texts = st.text(max_size=300).map(str.encode)
 
 
-def sent(opcode: TheirOpcode, data: bytes, *, fin: bool = True, deflate: bool = False) -> bytes:
+def sent(opcode: Opcode, data: bytes, *, fin: bool = True, deflate: bool = False) -> bytes:
     """Render a frame as a client does, masked."""
     extensions = [PerMessageDeflate(True, True, 15, 15)] if deflate else None
     return bytes(Frame(opcode, data, fin=fin).serialize(mask=True, extensions=extensions))
@@ -27,7 +28,7 @@ def reader(*, max_size: int = 4096, deflate: bool = False) -> FrameReader:
 @given(messages=st.lists(texts, max_size=6), cut=st.integers(1, 40), deflate=st.booleans())
 def test_messages_arrive_whole_however_they_are_cut(messages: list[bytes], cut: int, deflate: bool) -> None:
     """TCP knows no frames."""
-    wire = b"".join(sent(TheirOpcode.TEXT, data, deflate=deflate) for data in messages)
+    wire = b"".join(sent(Opcode.TEXT, data, deflate=deflate) for data in messages)
     frames = reader(deflate=deflate)
 
     found = [message for at in range(0, len(wire), cut) for message in frames.feed(wire[at : at + cut])]
@@ -38,10 +39,10 @@ def test_messages_arrive_whole_however_they_are_cut(messages: list[bytes], cut: 
 @given(parts=st.lists(texts, min_size=1, max_size=5))
 def test_fragments_are_one_message_and_control_frames_may_come_between(parts: list[bytes]) -> None:
     """RFC 6455 section 5.4."""
-    frames, found = reader(), []
+    frames, found = reader(), list[Message]()
     for number, part in enumerate(parts):
-        opcode = TheirOpcode.TEXT if number == 0 else TheirOpcode.CONT
-        found += frames.feed(sent(opcode, part, fin=number == len(parts) - 1) + sent(TheirOpcode.PING, b"?"))
+        opcode = Opcode.TEXT if number == 0 else Opcode.CONT
+        found += frames.feed(sent(opcode, part, fin=number == len(parts) - 1) + sent(Opcode.PING, b"?"))
 
     texts_found = [message.data for message in found if message.opcode is Opcode.TEXT]
     assert texts_found == [b"".join(parts)]
@@ -65,27 +66,27 @@ def test_any_bytes_are_messages_or_one_error(data: bytes, deflate: bool) -> None
     ("wire", "code"),
     [
         (b"\x81\x01a", 1002),  # not masked
-        (sent(TheirOpcode.CONT, b"a"), 1002),
-        (sent(TheirOpcode.TEXT, b"a", fin=False) + sent(TheirOpcode.TEXT, b"b"), 1002),
+        (sent(Opcode.CONT, b"a"), 1002),
+        (sent(Opcode.TEXT, b"a", fin=False) + sent(Opcode.TEXT, b"b"), 1002),
         (b"\x83\x80\x00\x00\x00\x00", 1002),  # no such opcode
         (b"\xa1\x80\x00\x00\x00\x00", 1002),  # a bit that means nothing
         (b"\xc1\x80\x00\x00\x00\x00", 1002),  # compressed, and nobody agreed on that
         (b"\x09\x80\x00\x00\x00\x00", 1002),  # a ping in fragments
         (b"\x89\xfe\x00\x7e\x00\x00\x00\x00" + b"a" * 126, 1002),  # a long ping
-        (sent(TheirOpcode.TEXT, b"\xff"), 1007),
-        (sent(TheirOpcode.CLOSE, b"\x03\xe8\xff"), 1007),
-        (sent(TheirOpcode.CLOSE, b"\x03"), 1002),
-        (sent(TheirOpcode.CLOSE, b"\x03\xed"), 1002),  # 1005 is never sent
-        (sent(TheirOpcode.TEXT, b"a" * 4097), 1009),
+        (sent(Opcode.TEXT, b"\xff"), 1007),
+        (sent(Opcode.CLOSE, b"\x03\xe8\xff"), 1007),
+        (sent(Opcode.CLOSE, b"\x03"), 1002),
+        (sent(Opcode.CLOSE, b"\x03\xed"), 1002),  # 1005 is never sent
+        (sent(Opcode.TEXT, b"a" * 4097), 1009),
         (b"\x81\xff" + (1 << 62).to_bytes(8), 1009),  # said, not sent
-        (sent(TheirOpcode.TEXT, b"a" * 4000, fin=False) + sent(TheirOpcode.CONT, b"a" * 97), 1009),
+        (sent(Opcode.TEXT, b"a" * 4000, fin=False) + sent(Opcode.CONT, b"a" * 97), 1009),
     ],
     ids=lambda value: str(value) if isinstance(value, int) else "wire",  # masks are random, names must not be
 )
 def test_broken_protocol_is_named_by_its_code(wire: bytes, code: int) -> None:
     """RFC 6455 section 7.4.1."""
     with pytest.raises(FrameError) as caught:
-        reader().feed(wire)
+        list(reader().feed(wire))
 
     assert caught.value.code == code
     assert caught.value.sentence
@@ -93,21 +94,109 @@ def test_broken_protocol_is_named_by_its_code(wire: bytes, code: int) -> None:
 
 def test_message_of_the_largest_size_is_read() -> None:
     """The limit is the last size that is allowed."""
-    assert reader(max_size=4096).feed(sent(TheirOpcode.TEXT, b"a" * 4096)) == [Message(Opcode.TEXT, b"a" * 4096)]
+    assert list(reader(max_size=4096).feed(sent(Opcode.TEXT, b"a" * 4096))) == [Message(Opcode.TEXT, b"a" * 4096)]
+
+
+def test_control_frame_is_read_within_a_message_that_is_full() -> None:
+    """The limit counts the message only, not the control frames between its fragments."""
+    wire = sent(Opcode.TEXT, b"a" * 4096, fin=False) + sent(Opcode.PING, b"?" * 125) + sent(Opcode.CONT, b"")
+
+    assert list(reader().feed(wire)) == [Message(Opcode.PING, b"?" * 125), Message(Opcode.TEXT, b"a" * 4096)]
+
+
+@pytest.mark.parametrize("data", [b"a" * 4096, b"0123456789abcdef" * 256, b"".join(b"%04x" % n for n in range(1024))])
+@pytest.mark.parametrize("cuts", [[], [100], [50, 50, 700]])
+def test_compressed_message_of_the_largest_size_is_read_and_one_byte_more_is_too_large(
+    data: bytes, cuts: list[int]
+) -> None:
+    """The limit is that of the inflated message, in one frame or in fragments."""
+    assert list(reader(deflate=True).feed(deflated(data, cuts))) == [Message(Opcode.TEXT, data)]
+    with pytest.raises(FrameError) as caught:
+        list(reader(deflate=True).feed(deflated(data + b"a", cuts)))
+
+    assert caught.value.code == 1009
+
+
+def deflated(data: bytes, cuts: list[int]) -> bytes:
+    """Compress a message and send it in fragments: those of `cuts` bytes each, and the rest."""
+    packer = zlib.compressobj(wbits=-15)
+    rest = (packer.compress(data) + packer.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    parts = []
+    for cut in cuts:
+        parts.append(rest[:cut])
+        rest = rest[cut:]
+    parts.append(rest)
+    wire = bytearray()
+    for number, part in enumerate(parts):
+        opcode = Opcode.TEXT if number == 0 else Opcode.CONT
+        frame = bytearray(sent(opcode, part, fin=number == len(parts) - 1))
+        frame[0] |= 0x40 if number == 0 else 0
+        wire += frame
+    return bytes(wire)
+
+
+def test_bit_of_compression_is_refused_on_a_later_fragment() -> None:
+    """RFC 7692 section 6.1: only the first fragment carries it."""
+    wire = bytearray(deflated(b"a" * 100, [3]))
+    wire[2 + 4 + 3] |= 0x40
+
+    with pytest.raises(FrameError) as caught:
+        list(reader(deflate=True).feed(bytes(wire)))
+
+    assert caught.value.code == 1002
+
+
+def test_close_frame_after_a_fault_is_read() -> None:
+    """A client answers our close frame with its own; bytes from before the fault must not shift it."""
+    frames = reader(deflate=True)
+    for fault in (b"\x81\x01a", sent(Opcode.TEXT, b"a", fin=False) + sent(Opcode.TEXT, b"b"), b"\x83\x80mask"):
+        with pytest.raises(FrameError):
+            list(frames.feed(fault))
+
+        close = Message(Opcode.CLOSE, b"\x03\xea")
+        assert list(frames.feed(sent(Opcode.CLOSE, close.data))) == [close]
+
+
+def test_frames_are_parsed_only_when_they_are_asked_for() -> None:
+    """A caller that refuses a client stops asking, and the rest of what was sent costs nothing."""
+    messages = reader().feed(sent(Opcode.PING, b"") + b"\x81\x01a")
+
+    assert next(messages) == Message(Opcode.PING, b"")
+    with pytest.raises(FrameError):
+        next(messages)
+
+
+def test_nothing_is_kept_between_messages() -> None:
+    """Every client answers pings, so what a reader keeps after a frame is memory of every idle link."""
+    frames, fresh = reader(deflate=True), reader(deflate=True)
+    list(frames.feed(sent(Opcode.TEXT, b"a" * 4000, deflate=True) + sent(Opcode.PONG, b"")))
+
+    assert {name: getattr(frames, name) for name in frames.__slots__} == {
+        name: getattr(fresh, name) for name in fresh.__slots__
+    }
 
 
 def test_small_message_that_unpacks_to_a_large_one_is_too_large() -> None:
     """A compression bomb is not unpacked further than the limit."""
     with pytest.raises(FrameError, match="more than 4096"):
-        reader(deflate=True).feed(sent(TheirOpcode.TEXT, b"a" * 10_000_000, deflate=True))
+        list(reader(deflate=True).feed(sent(Opcode.TEXT, b"a" * 10_000_000, deflate=True)))
 
 
 def test_message_that_is_not_deflated_is_refused() -> None:
     """The bit says compressed, the bytes do not."""
     with pytest.raises(zlib.error):
         zlib.decompressobj(wbits=-15).decompress(b"\xff\xff\xff")
-    wire = bytearray(sent(TheirOpcode.TEXT, b"\xff\xff\xff"))
+    wire = bytearray(sent(Opcode.TEXT, b"\xff\xff\xff"))
     wire[0] |= 0x40
 
-    with pytest.raises(FrameError, match="not deflated"):
-        reader(deflate=True).feed(bytes(wire))
+    with pytest.raises(FrameError, match="not deflated") as caught:
+        list(reader(deflate=True).feed(bytes(wire)))
+
+    assert caught.value.code == 1007
+
+
+def test_websockets_is_not_loaded_at_start() -> None:
+    """The first link loads it: a start imports nothing that only its links need."""
+    program = "import sys, relay.serve; print([name for name in sys.modules if name.startswith('websockets')])"
+
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout.strip() == b"[]"
