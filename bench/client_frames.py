@@ -10,8 +10,7 @@ import tracemalloc
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from relay.frames import FrameReader
-from relay.handshake import shake_hands
+from multidict import CIMultiDict
 from websockets.datastructures import Headers
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.frames import Frame, Opcode
@@ -20,19 +19,23 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from bench._report import heading, table
+from relay.http.websocket.frames import FrameReader
+from relay.http.websocket.handshake import shake_hands
 
 _MAX_SIZE: Final = 4096
 _REPEATS: Final = 9
 _ROUND_S: Final = 0.05
 _READERS: Final = 2000
 _SUBSCRIBE: Final = b'{"action":"subscribe","games":["dice","crash"]}'
-_HANDSHAKE: Final = {
-    "Upgrade": "websocket",
-    "Connection": "keep-alive, Upgrade",
-    "Sec-WebSocket-Version": "13",
-    "Sec-WebSocket-Key": "YSBiZW5jaCwgbm8gbmFtZQ==",
-    "Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits",
-}
+_HANDSHAKE: Final = CIMultiDict(
+    {
+        "Upgrade": "websocket",
+        "Connection": "keep-alive, Upgrade",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "YSBiZW5jaCwgbm8gbmFtZQ==",
+        "Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits",
+    }
+)
 
 
 class Reader(Protocol):

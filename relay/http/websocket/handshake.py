@@ -10,6 +10,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from multidict import MultiMapping
+
 from relay.errors import BadRequest, NeedsUpgrade
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -31,7 +33,7 @@ def check_upgrade(headers: Mapping[str, str]) -> None:
         raise NeedsUpgrade
 
 
-def shake_hands(headers: Mapping[str, str], *, subprotocol: str | None) -> Handshake:
+def shake_hands(headers: MultiMapping[str], *, subprotocol: str | None) -> Handshake:
     """Answer a client's handshake; `subprotocol` is the one that is selected.
 
     Raises:
@@ -43,8 +45,9 @@ def shake_hands(headers: Mapping[str, str], *, subprotocol: str | None) -> Hands
         raise BadRequest("Sec-WebSocket-Version is missing; it must be 13")
     if version.strip() != _VERSION:
         raise NeedsUpgrade
-    if "upgrade" not in {token.strip().lower() for token in headers.get("Connection", "").split(",")}:
-        raise BadRequest(f"Connection {headers.get('Connection', '')[:40]!r} does not say upgrade, as a handshake must")
+    connection = _listed(headers, "Connection")
+    if "upgrade" not in {token.strip().lower() for token in connection.split(",")}:
+        raise BadRequest(f"Connection {connection[:40]!r} does not say upgrade, as a handshake must")
     key = headers.get("Sec-WebSocket-Key", "").strip()
     try:
         if len(base64.b64decode(key, validate=True)) != 16:
@@ -60,10 +63,15 @@ def shake_hands(headers: Mapping[str, str], *, subprotocol: str | None) -> Hands
     }
     if subprotocol is not None:
         answer["Sec-WebSocket-Protocol"] = subprotocol
-    window_bits, extension = _compression(headers.get("Sec-WebSocket-Extensions", ""))
+    window_bits, extension = _compression(_listed(headers, "Sec-WebSocket-Extensions"))
     if extension:
         answer["Sec-WebSocket-Extensions"] = extension
     return Handshake(answer, window_bits)
+
+
+def _listed(headers: MultiMapping[str], name: str) -> str:
+    """Return the value of a header that is a list; several lines are one list (RFC 9110 section 5.3)."""
+    return ",".join(headers.getall(name, ()))
 
 
 def _compression(offers: str) -> tuple[int, str]:

@@ -1,6 +1,7 @@
 """The opening handshake: the RFC's own example, and what is agreed on about compression."""
 
 import pytest
+from multidict import CIMultiDict
 
 from relay.errors import BadRequest, NeedsUpgrade
 from relay.http.websocket.handshake import check_upgrade, shake_hands
@@ -8,14 +9,14 @@ from relay.http.websocket.handshake import check_upgrade, shake_hands
 RFC_KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455 section 1.3
 
 
-def request(**headers: str) -> dict[str, str]:
+def request(**headers: str) -> CIMultiDict[str]:
     given = {
         "Upgrade": "websocket",
         "Connection": "keep-alive, Upgrade",
         "Sec-WebSocket-Version": "13",
         "Sec-WebSocket-Key": RFC_KEY,
     }
-    return given | {name.replace("_", "-"): value for name, value in headers.items()}
+    return CIMultiDict(given | {name.replace("_", "-"): value for name, value in headers.items()})
 
 
 def test_example_of_the_rfc_is_answered_as_there() -> None:
@@ -72,6 +73,32 @@ def test_malformed_handshake_is_refused_in_a_sentence(headers: dict[str, str]) -
     """The sentence names the header."""
     with pytest.raises(BadRequest, match=next(iter(headers)).replace("_", "-")):
         shake_hands(request(**headers), subprotocol=None)
+
+
+def test_connection_may_come_in_several_lines() -> None:
+    """RFC 9110 section 5.3: several lines are one list."""
+    headers = request(Connection="keep-alive")
+    headers.add("connection", "Upgrade")
+
+    assert shake_hands(headers, subprotocol=None).headers["Connection"] == "Upgrade"
+
+
+@pytest.mark.parametrize(
+    ("lines", "window_bits"),
+    [
+        (["x-webkit-deflate-frame", "permessage-deflate"], 15),
+        (["permessage-deflate; something_new", "x, permessage-deflate; server_max_window_bits=10"], 10),
+        (["permessage-deflate; ; x", "permessage-deflate"], 15),  # a malformed offer is ignored
+        (["permessage-deflate; server_max_window_bits=11", "permessage-deflate"], 11),  # the first has preference
+    ],
+)
+def test_offers_may_come_in_several_lines(lines: list[str], window_bits: int) -> None:
+    """RFC 6455 section 9.1: as if they were one list."""
+    headers = request()
+    for line in lines:
+        headers.add("Sec-WebSocket-Extensions", line)
+
+    assert shake_hands(headers, subprotocol=None).window_bits == window_bits
 
 
 def test_request_without_upgrade_and_another_version_are_told_to_upgrade() -> None:
