@@ -57,7 +57,7 @@ async def test_every_end_has_a_reason_a_cursor_and_a_delay(
     assert dict(ender.ended) == {reason: 1}
 
 
-@pytest.mark.parametrize("reason", set(CloseReason) - {CloseReason.CAPACITY})
+@pytest.mark.parametrize("reason", sorted(set(CloseReason) - {CloseReason.CAPACITY}))
 def test_delay_of_an_end_is_drawn_by_its_reason(reason: CloseReason) -> None:
     """Links that end together return over a while; a single one returns at once."""
     delays = ReconnectDelays(RETRY_MS)
