@@ -43,7 +43,7 @@ from relay.rpc.server import listening_grpc
 from relay.rpc.service import DataStream
 from relay.signals import stop_requested
 from roundlog.reader import LogReader
-from roundlog.tasks import ended
+from roundlog.tasks import cancel_and_wait
 from rounds import Catalogue
 
 log = structlog.get_logger()
@@ -136,7 +136,7 @@ async def running_relay(
                 finally:
                     await registry.drain(settings.drain)
         finally:  # a task group cancels its tasks only once, and would wait forever for one that has lost that
-            await ended(*running)
+            await cancel_and_wait(*running)
 
 
 def routes_of(

@@ -1,7 +1,7 @@
-"""End tasks for good, although what they wait for may swallow a cancellation.
+"""Cancel tasks reliably, although what they wait for may swallow a cancellation.
 
-nats-py and psycopg wait with `asyncio.wait_for`, which in Python 3.11 drops a cancellation that comes together with
-what it waits for, and nats-py drops some by itself. The task would then go on as if nobody had asked it to end.
+nats-py and psycopg wait with `asyncio.wait_for`, which in Python 3.11 drops a cancellation that arrives together with
+the result it waits for; nats-py drops some itself. The task would then continue to run.
 https://github.com/python/cpython/issues/86296
 """
 
@@ -9,11 +9,11 @@ import asyncio
 from typing import Any, Final
 
 _AGAIN_S: Final = 1.0
-"""Patience with a task that ends in good order before it is cancelled once more."""
+"""Time for a task to clean up before it is cancelled again."""
 
 
-async def ended(*tasks: asyncio.Task[Any], again_s: float = _AGAIN_S) -> None:
-    """Cancel until it has worked; what the tasks raise meanwhile stays in them."""
+async def cancel_and_wait(*tasks: asyncio.Task[Any], again_s: float = _AGAIN_S) -> None:
+    """Cancel tasks, again every `again_s`, until all have ended. What they raise stays in them."""
     pending = {task for task in tasks if not task.done()}
     while pending:
         for task in pending:
@@ -22,7 +22,7 @@ async def ended(*tasks: asyncio.Task[Any], again_s: float = _AGAIN_S) -> None:
 
 
 def raise_if_cancelled() -> None:
-    """Raise `CancelledError` if this task has been cancelled and something kept that from it."""
+    """Raise `CancelledError` if this task has been cancelled and the exception was swallowed on its way."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError

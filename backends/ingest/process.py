@@ -16,7 +16,7 @@ from backends.ingest.run import run_ingest
 from backends.ingest.settings import IngestSections
 from backends.publish.acks import Stats
 from backends.publish.rejects import RejectsStream
-from roundlog.tasks import ended
+from roundlog.tasks import cancel_and_wait
 
 log = structlog.get_logger()
 
@@ -73,6 +73,6 @@ async def watched_ingest(
         try:
             yield work
         finally:
-            await ended(work, *asking, again_s=settings.publish.leave_s + _MORE_S)
+            await cancel_and_wait(work, *asking, again_s=settings.publish.leave_s + _MORE_S)
         if not work.cancelled():
             work.result()

@@ -25,7 +25,7 @@ from roundlog.publish import offset_header
 from roundlog.settings import LogSettings
 from roundlog.stream import LogInfo, open_log
 from roundlog.tail import first_since, stored_ids
-from roundlog.tasks import ended, raise_if_cancelled
+from roundlog.tasks import cancel_and_wait, raise_if_cancelled
 from rounds import Round, dedup_id, log_subject
 
 log = structlog.get_logger()
@@ -106,7 +106,7 @@ class Publisher(Generic[P]):
             await self._publish(reader, start)
             await reader  # raises what ended it
         finally:
-            await ended(reader)
+            await cancel_and_wait(reader)
 
     async def _publish(self, reader: asyncio.Task[None], start: asyncio.Event) -> None:
         """Run the pipeline over one connection after another."""

@@ -27,7 +27,7 @@ from relay.demo.embedded_nats import nats_server
 from relay.serve import Addresses, running_relay
 from relay.signals import stop_requested
 from roundlog.settings import CONNECTION_FIELDS
-from roundlog.tasks import ended, raise_if_cancelled
+from roundlog.tasks import cancel_and_wait, raise_if_cancelled
 
 _DEMO_BACKEND: Final = {"loop": True, "shift_to_now": True, "speed": 10}
 """The slowest game of the recording finishes a round every 30 s; ten times as fast, a newcomer waits 3 s at most."""
@@ -85,7 +85,7 @@ async def dev(settings: Settings, *, out: Console) -> None:
                 _welcome(out, at, source.hint)
                 await stop_requested()
             finally:
-                await ended(ingest)
+                await cancel_and_wait(ingest)
 
 
 class _Source(NamedTuple):

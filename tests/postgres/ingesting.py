@@ -8,7 +8,7 @@ from typing import Any
 from backends.contract import Backend, BackendContext, Captured, Rejected
 from backends.postgres.notify.backend import PostgresNotify
 from backends.postgres.statements import statement
-from roundlog.tasks import ended
+from roundlog.tasks import cancel_and_wait
 from rounds import Catalogue
 from tests.postgres_server import PostgresServer
 
@@ -63,7 +63,7 @@ async def reading(backend: Backend[Any], *, confirms: bool = True) -> AsyncItera
             if not task.done():
                 raise
         finally:
-            await ended(task)
+            await cancel_and_wait(task)
         if not task.cancelled():
             task.result()
 

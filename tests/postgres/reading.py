@@ -7,7 +7,7 @@ from typing import Any
 
 from backends.contract import BackendContext, Captured, Rejected
 from backends.postgres.replication.backend import PostgresReplication
-from roundlog.tasks import ended
+from roundlog.tasks import cancel_and_wait
 from rounds import Catalogue, Round
 from tests.postgres_server import PostgresServer
 from tests.waiting import until
@@ -94,7 +94,7 @@ async def reading(backend: PostgresReplication, *, confirm: bool = True) -> Asyn
         try:
             yield reader
         finally:
-            await ended(reader.task)
+            await cancel_and_wait(reader.task)
 
 
 async def wait_for_sql(server: PostgresServer, sql: str, wanted: Callable[[Any], bool] = bool) -> Any:

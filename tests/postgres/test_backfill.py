@@ -19,7 +19,7 @@ from backends.settings import BackendSettings
 from relay.commands.backfill import backfill
 from relay.config.settings import Settings
 from roundlog.settings import LogSettings
-from roundlog.tasks import ended
+from roundlog.tasks import cancel_and_wait
 from tests.backends.harness import stored
 from tests.cli.command import COMMAND
 from tests.cli.command import run as run_command
@@ -51,7 +51,7 @@ async def ingesting(backend: Backend[Any], nats: NatsServer) -> AsyncIterator[as
     try:
         yield task
     finally:
-        await ended(task)
+        await cancel_and_wait(task)
         if not task.cancelled():
             task.result()
 

@@ -18,7 +18,7 @@ from backends.postgres.replication.backend import PostgresReplication
 from backends.publish.settings import PublisherSettings
 from roundlog.connection import connect
 from roundlog.settings import LogSettings
-from roundlog.tasks import ended
+from roundlog.tasks import cancel_and_wait
 from tests.backends.harness import captured_events, stored
 from tests.nats import NatsServer
 from tests.postgres.ingesting import CONTEXT, notify_backend, set_up_notify
@@ -57,7 +57,7 @@ async def ingesting(
     try:
         yield
     finally:
-        await ended(task)
+        await cancel_and_wait(task)
         if not task.cancelled():
             task.result()
 

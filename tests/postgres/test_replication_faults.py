@@ -20,7 +20,7 @@ from backends.publish.publisher import Publisher
 from backends.publish.settings import PublisherSettings
 from roundlog.connection import connect
 from roundlog.settings import LogSettings
-from roundlog.tasks import ended
+from roundlog.tasks import cancel_and_wait
 from tests.backends.harness import DeadLetters, Source, Wire, captured_events, make_round, stored
 from tests.nats import NatsServer
 from tests.postgres.ingest_process import IngestProcess, ingesting
@@ -42,7 +42,7 @@ async def ingest(backend: PostgresReplication, nats: NatsServer, **settings: Any
     try:
         yield task
     finally:
-        await ended(task)
+        await cancel_and_wait(task)
 
 
 async def stored_ids(nats: NatsServer, count: int) -> list[int]:

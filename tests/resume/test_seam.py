@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from roundlog.settings import LogSettings
-from roundlog.tasks import ended
+from roundlog.tasks import cancel_and_wait
 from tests.nats import NatsServer
 from tests.resume.conftest import StartRelay, running
 from tests.resume.log_writer import TEN_O_CLOCK_MS, LogWriter, make_round
@@ -37,7 +37,7 @@ async def steadily_stored(log: LogWriter, *games: str, every_s: float = 0.003) -
     try:
         yield stored
     finally:
-        await ended(task)
+        await cancel_and_wait(task)
         if not task.cancelled():
             task.result()
 

@@ -1,6 +1,6 @@
 """Waits between attempts grow, have a bound, and differ between processes."""
 
-from roundlog.backoff import Backoff, spread
+from roundlog.backoff import Backoff, jittered
 
 
 def test_each_wait_is_up_to_twice_the_one_before_and_none_is_over_the_longest() -> None:
@@ -30,6 +30,6 @@ def test_first_wait_over_the_longest_is_cut() -> None:
 
 def test_two_that_failed_at_once_do_not_come_back_at_once() -> None:
     """Waits are spread over the second half of their time, so that a crowd comes back one by one."""
-    waits = {spread(1.0) for _ in range(50)}
+    waits = {jittered(1.0) for _ in range(50)}
     assert len(waits) > 1
     assert all(0.5 <= wait_s <= 1 for wait_s in waits)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from roundlog.tasks import ended, raise_if_cancelled
+from roundlog.tasks import cancel_and_wait, raise_if_cancelled
 
 
 async def deaf(started: asyncio.Event, times: int) -> None:
@@ -24,7 +24,7 @@ async def test_task_that_missed_a_cancellation_is_cancelled_again() -> None:
     started, other = asyncio.Event(), asyncio.create_task(asyncio.sleep(0))
     task = asyncio.create_task(deaf(started, 2))
     await started.wait()
-    await ended(task, other, again_s=0.01)
+    await cancel_and_wait(task, other, again_s=0.01)
     assert task.done()
     assert other.done()
 

@@ -27,7 +27,7 @@ from backends.postgres.replication.slot_offset import SlotOffset
 from backends.postgres.replication.stream import ReplicationStream
 from backends.postgres.replication.stream_start import StreamStart
 from roundlog.backoff import Backoff
-from roundlog.tasks import ended
+from roundlog.tasks import cancel_and_wait
 
 log = structlog.get_logger()
 
@@ -85,7 +85,7 @@ class PostgresReplication:
         try:
             yield
         finally:
-            await ended(heartbeat, again_s=_CANCEL_S)
+            await cancel_and_wait(heartbeat, again_s=_CANCEL_S)
             await self._close()
 
     async def read(self) -> AsyncIterator[Sequence[WalItem]]:

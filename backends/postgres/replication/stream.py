@@ -19,7 +19,7 @@ from backends.postgres.replication.protocol.wal import status_update
 from backends.postgres.replication.publication_watch import advance_past_empty_wal
 from backends.postgres.replication.slot import ReplicationOptions
 from backends.postgres.replication.slot_offset import SlotOffset
-from roundlog.tasks import ended
+from roundlog.tasks import cancel_and_wait
 
 log = structlog.get_logger()
 
@@ -113,7 +113,7 @@ class ReplicationStream:
         try:
             yield
         finally:
-            await ended(timer, watch, again_s=_CANCEL_S)
+            await cancel_and_wait(timer, watch, again_s=_CANCEL_S)
 
     async def _keep_alive(self) -> None:
         link, timeout_s = self._link, self._options.sender_timeout_s

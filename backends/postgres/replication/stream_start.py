@@ -25,7 +25,7 @@ from backends.postgres.replication.slot import (
     check_slot,
 )
 from backends.postgres.replication.slot_offset import SlotOffset
-from roundlog.backoff import spread
+from roundlog.backoff import jittered
 
 log = structlog.get_logger()
 
@@ -112,7 +112,7 @@ class StreamStart:
                 waited = True
                 self._on_standby()
                 self._log.info("slot_awaited", holder=slot.active_pid)
-            await asyncio.sleep(spread(_STANDBY_POLL_S))
+            await asyncio.sleep(jittered(_STANDBY_POLL_S))
         return slot
 
     def _raise_slot_error(self) -> None:
