@@ -1,33 +1,116 @@
-"""Connect to NATS: sign in, TLS, and one sentence instead of tracebacks when it does not work.
+"""Connect to NATS: sign-in, TLS, requests, and one sentence instead of a traceback when something fails.
 
-Knows nothing of streams. Everything of ours that speaks to NATS gets its connection here.
+Knows nothing of streams. Every connection of ours to NATS is made here.
 """
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import structlog
 from nats.aio.client import Client
-from nats.errors import Error as NatsError
+from nats.aio.msg import Msg
 from pydantic import SecretStr
 
-from roundlog.errors import LogError, LogRefused, LogUnavailable
+from roundlog.errors import LogRefused
+from roundlog.faults import NATS_ERRORS, connect_error, sentence, translated
 from roundlog.settings import LogSettings
+
+if TYPE_CHECKING:
+    from nats.aio.subscription import Subscription
 
 log = structlog.get_logger()
 
+_ANSWER_S: Final = 5.0
 _RECONNECT_S: Final = 0.5
-"""Between attempts at one server: a restart takes about that long, and thousands of relays do not hurt at that pace."""
+"""Between attempts at one server. A restart takes about that long, and thousands of relays at that pace are no load."""
 _CLOSE_S: Final = 2.0
 _CLOSE_FAILED_S: Final = 0.2
 _GREETED_TRIES: Final = 3
 
 Callback = Callable[[], Awaitable[None]]
+OnMessage = Callable[[Msg], Awaitable[None]]
+
+
+class Connection:
+    """A connection to NATS. Its methods raise `LogUnavailable` where nats-py's raise errors of many kinds.
+
+    Get it from `connect`.
+    """
+
+    def __init__(self, client: Client, shown_url: str) -> None:
+        self.client = client
+        """nats-py's own client. Outside of this package, for tests only."""
+        self.shown_url = shown_url
+        """Where the server is, without credentials."""
+        self._no_answer = f"NATS at {shown_url} did not answer"
+        self._lost = f"the connection to NATS at {shown_url} was lost"
+
+    @property
+    def is_connected(self) -> bool:
+        """False while nats-py looks for a server again, and once the connection is closed."""
+        return self.client.is_connected
+
+    @property
+    def max_payload(self) -> int:
+        """The server's limit for headers and data of a message, in bytes."""
+        return self.client.max_payload
+
+    @property
+    def server_version(self) -> tuple[int, int] | None:
+        """Major and minor version of the server; None: it does not say so in numbers."""
+        version = self.client.connected_server_version
+        try:
+            return version.major, version.minor
+        except ValueError:
+            return None
+
+    async def request(self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None) -> bytes:
+        """Send a request and return the data of its answer.
+
+        Raises:
+            NoResponders: Nothing listens on the subject.
+            LogUnavailable: No answer within 5 s, or the connection is lost. The request may have been carried out.
+        """
+        with translated(self._no_answer):
+            return (await self.client.request(subject, data, _ANSWER_S, headers=_mutable(headers))).data
+
+    async def publish(
+        self, subject: str, data: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Send a message without waiting for an answer.
+
+        Raises:
+            LogUnavailable: The connection is lost.
+        """
+        with translated(self._lost):
+            await self.client.publish(subject, data, reply, _mutable(headers))
+
+    def new_inbox(self) -> str:
+        """Return a subject that nobody else uses, for answers."""
+        return self.client.new_inbox()
+
+    async def subscribe(self, subject: str, on_message: OnMessage) -> "Subscription":
+        """Subscribe to a subject. The server knows of it once it has answered any later request.
+
+        Raises:
+            LogUnavailable: The connection is lost.
+        """
+        with translated(self._lost):
+            return await self.client.subscribe(subject, cb=on_message)
+
+    async def unsubscribe(self, subscription: "Subscription") -> None:
+        """End a subscription.
+
+        Raises:
+            LogUnavailable: The connection is lost, and the subscription with it.
+        """
+        with translated(self._lost):
+            await subscription.unsubscribe()
 
 
 @asynccontextmanager
@@ -38,15 +121,16 @@ async def connect(
     on_disconnected: Callback | None = None,
     on_reconnected: Callback | None = None,
     reconnect: bool = True,
-) -> AsyncIterator[Client]:
+) -> AsyncIterator[Connection]:
     """Hold a connection to NATS for as long as the block lasts.
 
     Args:
-        settings: Where NATS is and who we are.
+        settings: The server and the credentials.
         name: Shown for this connection in the server's monitoring.
         on_disconnected: A coroutine function, awaited when the connection is lost, and when it is closed.
-        on_reconnected: The same, awaited each time it is back.
-        reconnect: Look for a server again, for ever, when the connection is lost. Off: a lost connection stays closed.
+        on_reconnected: The same, awaited each time the connection has been made again.
+        reconnect: Look for a server again, without limit, when the connection is lost. Off: a lost connection stays
+            closed.
 
     Raises:
         LogUnavailable: No server answered within ``connect_timeout_s``.
@@ -66,11 +150,11 @@ async def connect(
                     error_cb=faults.on_error,
                     disconnected_cb=on_disconnected,
                     reconnected_cb=on_reconnected,
-                    allow_reconnect=False,  # the first attempt has to fail where it can be reported
+                    allow_reconnect=False,  # the first attempt must fail here, where it can be reported
                     max_reconnect_attempts=-1,
-                    reconnect_time_wait=0.2,  # type: ignore[arg-type]  # only ever given to sleep()
+                    reconnect_time_wait=0.2,  # type: ignore[arg-type]  # only given to sleep()
                     connect_timeout=settings.connect_timeout_s,  # type: ignore[arg-type]  # only given to wait_for()
-                    ping_interval=10,  # a server that is frozen or cut off is noticed within 30 s
+                    ping_interval=10,  # detects a frozen or unreachable server within 30 s
                     tls=tls,
                     user=settings.user,
                     password=_revealed(settings.password),
@@ -79,30 +163,30 @@ async def connect(
                 )
             break
         except asyncio.CancelledError:
-            await _close(nc, name, within_s=_CLOSE_FAILED_S)  # nats-py leaves open what it had begun
+            await _close(nc, name, within_s=_CLOSE_FAILED_S)  # nats-py does not close what it has opened
             raise
         except ModuleNotFoundError as error:
             raise LogRefused("creds_file needs the package nkeys: pip install nkeys") from error
-        except (NatsError, OSError, TimeoutError) as error:
+        except NATS_ERRORS as error:
             greeted = nc.client_id is not None
-            # Out of time: the newest fault says why. Noted now, since closing has faults of its own.
+            # On a timeout the newest fault is the reason. It is read before closing, which may add others.
             cause = faults.newest or error if isinstance(error, TimeoutError) else error
             await _close(nc, name, within_s=_CLOSE_FAILED_S)
             tries -= 1
             if greeted and isinstance(error, ConnectionError) and tries:
-                continue  # it hung up on us, and the reason it gave was lost with the connection: hear it again
-            raise _connect_error(settings, cause) from error
+                continue  # the server closed the connection and its reason was lost with it: try again to get it
+            raise connect_error(settings.shown_url, cause) from error
     faults.connected = True
     nc.options["allow_reconnect"] = reconnect
     nc.options["reconnect_time_wait"] = _RECONNECT_S
     try:
-        yield nc
+        yield Connection(nc, settings.shown_url)
     finally:
         await _close(nc, name)
 
 
 class _Faults:
-    """Takes nats-py's errors, for each of which its own handler would write a traceback."""
+    """Logs nats-py's errors in one line each. The default handler of nats-py writes a traceback."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -112,36 +196,29 @@ class _Faults:
     async def on_error(self, error: Exception) -> None:
         self.newest = error
         if not self.connected:
-            return  # said by whoever asked for the connection
-        # While reconnecting, one comes for every attempt.
-        tell = log.debug if isinstance(error, OSError) else log.warning
-        tell("nats_error", connection=self._name, error=sentence(error))
+            return  # `connect` raises it
+        # While reconnecting, there is one for every attempt.
+        write = log.debug if isinstance(error, OSError) else log.warning
+        write("nats_error", connection=self._name, error=sentence(error))
 
 
 async def _close(nc: Client, name: str, *, within_s: float = _CLOSE_S) -> None:
     try:
         async with asyncio.timeout(within_s):
             await nc.close()
-    except TimeoutError:  # the server takes nothing any more, or the TLS handshake broke off in the middle
+    except TimeoutError:  # the server reads nothing, or the TLS handshake was interrupted
         log.debug("nats_close_timed_out", connection=name, after_s=within_s)
 
 
-def _connect_error(settings: LogSettings, error: Exception) -> LogError:
-    reason = sentence(error)
-    if "authorization" in reason.lower() or isinstance(error, ssl.SSLError):
-        return LogRefused(f"NATS at {settings.shown_url} refused the connection: {reason}")
-    return LogUnavailable(f"NATS at {settings.shown_url} cannot be reached: {reason}")
-
-
 def _check_creds(path: Path) -> None:
-    # nats-py looks for these lines in an endless loop when they are not there.
+    # nats-py searches for these lines in an endless loop when they are missing.
     try:
         content = path.read_bytes()
     except OSError as error:
         raise LogRefused(f"creds_file '{path}' cannot be read: {error.strerror}") from error
     for part in (b"BEGIN NATS USER JWT", b"BEGIN USER NKEY SEED"):
         if part not in content:
-            raise LogRefused(f"creds_file '{path}' is no NATS credentials file: it lacks {part.decode()!r}")
+            raise LogRefused(f"creds_file '{path}' is not a NATS credentials file: it lacks {part.decode()!r}")
 
 
 def _tls_context(settings: LogSettings) -> ssl.SSLContext | None:
@@ -158,10 +235,9 @@ def _tls_context(settings: LogSettings) -> ssl.SSLContext | None:
     return context
 
 
+def _mutable(headers: Mapping[str, str] | None) -> dict[str, str] | None:
+    return None if headers is None else dict(headers)
+
+
 def _revealed(secret: SecretStr | None) -> str | None:
     return None if secret is None else secret.get_secret_value()
-
-
-def sentence(error: Exception) -> str:
-    """Say in words what nats-py and the system raised; some of it has no text."""
-    return str(error).removeprefix("nats: ").strip() or type(error).__name__

@@ -1,4 +1,4 @@
-"""One stored round, as it is read from the log: bytes that nobody has parsed yet."""
+"""One stored round as it is read from the log: bytes that are not parsed yet. Knows nothing of NATS."""
 
 from typing import NamedTuple
 

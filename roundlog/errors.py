@@ -1,10 +1,13 @@
-"""What can be wrong with the log.
+"""The errors of the log.
 
 LogError
-├── LogUnavailable   no answer now; wait and try again
-├── LogRefused       credentials or certificates are not accepted; an operator must act
-├── LogMismatch      the stream exists with other settings than ours; an operator must decide
-└── LogUnsuitable    this server cannot hold the log
+├── LogUnavailable       no answer now; wait and try again
+│   └── NoResponders     nothing listens on the subject: no stream, or no leader now
+├── LogRefused           credentials or certificates are not accepted; an operator must act
+├── LogMismatch          the stream exists with other settings; an operator must decide
+└── LogUnsuitable        this server cannot hold the log
+
+Knows nothing of nats-py, whose exceptions `roundlog.faults` translates.
 """
 
 from typing import NamedTuple
@@ -15,11 +18,15 @@ class LogError(Exception):
 
 
 class LogUnavailable(LogError):
-    """No answer now. Nothing is known about what was asked for; try again later."""
+    """No answer now. The outcome of the request is unknown; try again later."""
+
+
+class NoResponders(LogUnavailable):
+    """Nothing listens on the subject of the request: no stream has it, or its stream has no leader at the moment."""
 
 
 class LogRefused(LogError):
-    """NATS does not accept our credentials or certificates, or they cannot be read."""
+    """NATS does not accept the credentials or certificates, or they cannot be read."""
 
 
 class LogUnsuitable(LogError):
@@ -27,7 +34,7 @@ class LogUnsuitable(LogError):
 
 
 class Difference(NamedTuple):
-    """One setting of the stream that is not as wanted. Durations are in seconds."""
+    """One setting of a stream that differs from the expected one. Durations are in seconds."""
 
     name: str
     found: object
@@ -35,7 +42,7 @@ class Difference(NamedTuple):
 
 
 class LogMismatch(LogError):
-    """The stream exists with other settings. It was not changed."""
+    """The stream exists with other settings. Nothing was changed."""
 
     def __init__(self, stream: str, differences: tuple[Difference, ...]) -> None:
         super().__init__(stream, differences)

@@ -1,50 +1,36 @@
-"""Ask the leader of a stream for one stored message: it is never behind, as a replica that answers a direct get can be.
+"""Ask the leader of a stream for one stored message. It is never behind, as a replica that answers a direct get can be.
 
-Owns how the question is put and how the answer looks. What an error means is for whoever asks.
-https://docs.nats.io/reference/reference-protocols/nats_api_reference#jetstream-api
+Owns the form of the question and of the reply. What an error means is decided by the caller.
 """
 
 from collections.abc import Mapping
-from typing import Final
 
 import msgspec
-from nats.aio.client import Client
 
-NO_MESSAGE: Final = 10037
-"""The stream has no message as it was asked for."""
-NO_STREAM: Final = 10059
-_ANSWER_S: Final = 5.0
+from roundlog.api import ApiError, ask_api
+from roundlog.connection import Connection
 
 
-class Stored(msgspec.Struct):
-    """A stored message."""
+class StoredMessage(msgspec.Struct):
+    """A message of a stream."""
 
     subject: str
     seq: int
-    data: bytes = b""  # comes in base64, which msgspec reads
+    data: bytes = b""  # base64 on the wire, which msgspec decodes
 
 
-class Fault(msgspec.Struct, frozen=True):
-    """Why there is none."""
+class LeaderReply(msgspec.Struct):
+    """Either a message or the reason why there is none."""
 
-    code: int = 0
-    err_code: int = 0
-    description: str = "no reason given"
-
-
-class Answer(msgspec.Struct):
-    """One of the two."""
-
-    message: Stored | None = None
-    error: Fault = Fault()
+    message: StoredMessage | None = None
+    error: ApiError = ApiError()
 
 
-async def ask_leader(nc: Client, stream: str, request: Mapping[str, object]) -> Answer:
-    """Get the message that `request` names, such as ``{"last_by_subj": subject}``.
+async def ask_leader(connection: Connection, stream: str, request: Mapping[str, object]) -> LeaderReply:
+    """Get the message that `request` describes, such as ``{"last_by_subj": subject}``.
 
     Raises:
-        nats.errors.Error: No answer in time (a `TimeoutError` too), nobody to answer, or the connection broke.
+        NoResponders: No JetStream, or a cluster without a leader.
+        LogUnavailable: No answer in time, or the connection is lost.
     """
-    body = msgspec.json.encode(request)
-    reply = await nc.request(f"$JS.API.STREAM.MSG.GET.{stream}", body, timeout=_ANSWER_S)
-    return msgspec.json.decode(reply.data, type=Answer)
+    return await ask_api(connection, f"STREAM.MSG.GET.{stream}", request, LeaderReply)

@@ -1,45 +1,41 @@
-"""Take stored rounds out of a NATS connection's bytes, at several times the speed of nats-py's own way.
+"""Read stored rounds from the frames of a NATS connection, at several times the speed of nats-py.
 
-Owns the one place of the relay that reaches into nats-py, which spends more time on a message than everything that
-follows, and how the server marks a stored message, republished or read. nats-py keeps signing in, TLS, pings and
-reconnecting: what is not for us is handed to it, frame by frame.
-Measured in docs/benchmarks.md, decided in docs/adr/0007-read-pages-past-nats-py.md
+Owns how the server marks a stored message, republished or read. How its frames are taken from a connection is in
+`roundlog.nats_internals`; where they cannot be, `RoundFrames.on_message` reads nats-py's messages instead.
 """
 
 import re
 from collections.abc import Callable
 from typing import Final
 
-from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.errors import ProtocolError
-from nats.protocol.parser import Parser
 
+from roundlog.direct_get import AnswerEnd
 from roundlog.entry import LogEntry
 
 OnEntries = Callable[[bytes, list[LogEntry]], None]
-"""Called with stored messages, in the order in which they came, and the last token of their subject.
+"""Called with the last token of a subject and the stored messages that came on it, in the order in which they came.
 
-Runs inside the reading and must not raise.
+Runs inside the reading of the socket and must not raise.
 """
-OnOther = Callable[[bytes, bytes], None]
-"""Called in the same way with the header block of what is no stored message: the end of a page, an error."""
+OnEnd = Callable[[bytes, AnswerEnd], None]
+"""Called in the same way for a message that ends an answer."""
 
 _STORED: Final = re.compile(rb"\r\nNats-Subject: rounds\.([^\r]+)\r\nNats-Sequence: ([0-9]{1,20})\r\n")
-_GAMES_KEPT: Final = 4096
+_SUBJECT_PREFIX: Final = "rounds."
+_GAMES_CACHED: Final = 4096
 _new: Final = tuple.__new__
 
 
-class RoundParser(Parser):
-    """Calls back for messages to ``<prefix>.<token>``."""
+class RoundFrames:
+    """Reads messages to ``<prefix>.<token>``. Messages that are neither stored rounds nor ends are skipped."""
 
     def __init__(
-        self, nc: Client, prefix: str, on_entries: OnEntries, on_other: OnOther, *, by_token: bool = True
+        self, prefix: str, on_entries: OnEntries, on_end: OnEnd = lambda _token, _end: None, *, by_token: bool = True
     ) -> None:
-        """`by_token` off: messages are handed on together whatever their token, which is left empty."""
-        super().__init__(nc)
+        """`by_token` off: messages are handed on together whatever their token, which is empty then."""
         self._start = f"HMSG {prefix}.".encode()
-        # Nearly all of them, in one match: what our publisher sent, and where the server says it is stored.
+        # Matches nearly all of them at once: the headers of our publisher, then those of the server.
         self._usual = re.compile(
             rb"%b%b [0-9]+ ([0-9]+) ([0-9]+)\r\nNATS/1\.0\r\n"
             rb"(?:Nats-Msg-Id:[^\r]*\r\n)?(?:Nats-Expected-Last-Msg-Id:[^\r]*\r\n)?"
@@ -48,21 +44,13 @@ class RoundParser(Parser):
             % (re.escape(self._start), b"([^ ]+)" if by_token else b"()[^ ]+")
         ).match
         self._on_entries = on_entries
-        self._on_other = on_other
+        self._on_end = on_end
         self._by_token = by_token
         self._games: dict[bytes, str] = {}
-        self._held = b""
 
-    def reset(self) -> None:
-        """Forget half a frame: the connection that was to bring the rest is gone."""
-        super().reset()
-        self._held = b""
-
-    async def parse(self, data: bytes = b"") -> None:
-        """Read as many whole frames as there are; keep the rest for the next call."""
-        if self._held:
-            data = self._held + data
-        at, length = 0, len(data)
+    def read(self, data: bytes, at: int) -> int:
+        """Take whole frames from offset `at` on: a `roundlog.nats_internals.ReadFrames`."""
+        length = len(data)
         match, games = self._usual, self._games.get
         entries: list[LogEntry] = []
         token = b""
@@ -71,9 +59,9 @@ class RoundParser(Parser):
             if usual is None:
                 self._hand_on(token, entries)
                 entries = []
-                end = await self._unusual(data, at)
+                end = self._read_unusual(data, at)
                 if end is None:
-                    break
+                    return at
                 at = end
                 continue
             of, header_size, size, game, sequence = usual.groups()
@@ -89,57 +77,45 @@ class RoundParser(Parser):
             entries.append(_new(LogEntry, entry))
             at = end + 2
         self._hand_on(token, entries)
-        self._held = data[at:]
+        return at
+
+    async def on_message(self, message: Msg) -> None:
+        """Take a message that nats-py has read, in place of `read`: the callback of the subscription."""
+        headers = message.headers or {}
+        token = message.subject.rpartition(".")[2].encode() if self._by_token else b""
+        subject, sequence = headers.get("Nats-Subject", ""), headers.get("Nats-Sequence", "")
+        if subject.startswith(_SUBJECT_PREFIX) and sequence.isdigit():
+            entry = LogEntry(int(sequence), subject.removeprefix(_SUBJECT_PREFIX), message.data)
+            self._on_entries(token, [entry])
+        elif end := AnswerEnd.of_headers(headers):
+            self._on_end(token, end)
 
     def _hand_on(self, token: bytes, entries: list[LogEntry]) -> None:
         if entries:
             self._on_entries(token, entries)
 
-    async def _unusual(self, data: bytes, at: int) -> int | None:
-        """Take one frame of another form; return where it ends, or None when it has not come whole."""
+    def _read_unusual(self, data: bytes, at: int) -> int | None:
+        """Take one frame of another form; return where it ends, or None when it is not ours or not complete."""
+        if not data.startswith(self._start, at):
+            return None
         line_end = data.find(b"\r\n", at)
         if line_end < 0:
             return None
-        if not data.startswith(self._start, at):
-            end = self._other_frame_end(data, at, line_end)
-            if len(data) < end:
-                return None
-            await super().parse(data[at:end])
-            return end
-        token, _sid, header_size, size = data[at + len(self._start) : line_end].split()
+        token, _sid, *_reply, header_size, size = data[at + len(self._start) : line_end].split()
         body = line_end + 2
         middle, end = body + int(header_size), body + int(size)
         if len(data) < end + 2:
             return None
         headers = data[body:middle]
-        stored = _STORED.search(headers)
-        if stored is None:
-            self._on_other(token, headers)
-        else:
+        if stored := _STORED.search(headers):
             entry = LogEntry(int(stored[2]), self._game(stored[1]), data[middle:end])
             self._on_entries(token if self._by_token else b"", [entry])
+        elif answer_end := AnswerEnd.of_block(headers):
+            self._on_end(token, answer_end)
         return end + 2
 
     def _game(self, name: bytes) -> str:
         game = name.decode(errors="replace")
-        if len(self._games) < _GAMES_KEPT:
+        if len(self._games) < _GAMES_CACHED:
             self._games[name] = game
         return game
-
-    @staticmethod
-    def _other_frame_end(data: bytes, at: int, line_end: int) -> int:
-        if not data.startswith((b"MSG ", b"HMSG "), at):
-            return line_end + 2
-        size = data[data.rfind(b" ", at, line_end) + 1 : line_end]
-        if not size.isdigit():
-            raise ProtocolError
-        return line_end + 2 + int(size) + 2
-
-
-def attach(nc: Client, parser: RoundParser) -> None:
-    """Let `parser` read a connection whose last request has just been answered."""
-    nc._ps = parser  # noqa: SLF001 - see the module's docstring
-
-
-async def handled_by_parser(_message: Msg) -> None:
-    """Stand as the callback of a subscription whose messages never reach it: only the server must know of it."""

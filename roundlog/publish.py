@@ -1,46 +1,42 @@
-"""The bytes between the publisher and nats-server: many rounds in one write, many acks out of one read.
+"""Publish to streams: rounds by the thousand, many in one write and many acks out of one read, and single messages.
 
-Owns the one place that reaches into nats-py, whose public `publish` and subscriptions cost several times what the
-server does per round; nats-py keeps signing in, TLS, pings and closing. Why: docs/adr/0003-own-publish-pipeline.md
+Owns the bytes of publishes and of acks. Where nats-py lacks what the fast path needs (`roundlog.nats_internals`),
+publishes and acks go through its public API. Knows nothing of what is sent again. Why:
+docs/adr/0003-own-publish-pipeline.md
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 import msgspec
-from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.errors import Error as NatsError
-from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
+from roundlog.api import ApiError, decoded
+from roundlog.codes import Status
+from roundlog.connection import Connection
 from roundlog.errors import LogUnavailable
+from roundlog.faults import translated
+from roundlog.nats_internals import abort, attach, has_writer, writer_of
 from roundlog.tail import OFFSET_HEADER
 
 HEADER_ROOM: Final = 512
 """No round's headers are longer: two ids of at most 64 + 1 + 19 characters, an offset of 64, and their names."""
 
-WRONG_LAST_MSG_ID: Final = 10070
-"""The log's newest message is not the one that the round was published on condition of."""
-NO_STREAM: Final = 503
-"""Nothing listens on the round's subject: the stream is gone, or nobody leads it now."""
-TOO_LARGE: Final = 10054
-"""The round is over the stream's own limit; it always will be."""
-
 
 def offset_header(offset: bytes) -> bytes:
-    """Write the header line that tells where in its source a round stands."""
+    """Write the header line with a round's offset in its source."""
     return b"%b:%b\r\n" % (OFFSET_HEADER.encode(), offset)
 
 
 class Publish(NamedTuple):
-    """One publish: where to, under which number its ack comes, and on what condition."""
+    """One publish: its subject, the number of its ack, and its condition."""
 
     subject: bytes
     number: int
     msg_id: bytes
     expected: bytes | None  # the id that the log's newest message must have; None: any
-    offset_header: bytes  # the header line that tells where in its source the round stands; empty: none
+    offset_header: bytes  # the header line with the round's offset in its source; empty: none
     data: bytes
 
 
@@ -48,23 +44,31 @@ class ErrorAck(NamedTuple):
     """An error ack: this round is not stored."""
 
     number: int
-    code: int  # JetStream's err_code, or the status (503: nothing listens on the subject) when there is none
+    code: int  # a `roundlog.codes.ErrorCode`, or a `Status` when the answer has no such code; 0: the answer is no ack
     reason: str
 
 
-class _Error(msgspec.Struct):
-    err_code: int = 0
-    code: int = 0
-    description: str = ""
+class StoreReply(msgspec.Struct):
+    """The stream's answer to a message: its sequence, or an error."""
 
-
-class _Answer(msgspec.Struct):
     seq: int = 0
     duplicate: bool = False
-    error: _Error | None = None
+    error: ApiError | None = None
 
 
-_decode_answer: Final = msgspec.json.Decoder(_Answer).decode
+_decode_reply: Final = msgspec.json.Decoder(StoreReply).decode
+
+
+async def store(
+    connection: Connection, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None
+) -> StoreReply:
+    """Store one message in the stream that has this subject, and wait for its ack.
+
+    Raises:
+        NoResponders: No stream has the subject, or it has no leader at the moment. Nothing was stored.
+        LogUnavailable: No answer in time, or the connection is lost. The message may have been stored.
+    """
+    return decoded(await connection.request(subject, data, headers=headers), StoreReply)
 
 
 def encode(publishes: Iterable[Publish], inbox: bytes) -> bytes:
@@ -84,23 +88,26 @@ def encode(publishes: Iterable[Publish], inbox: bytes) -> bytes:
 
 
 class Acks(NamedTuple):
-    """Acks that came together: all of them say stored."""
+    """Acks that came together. All these publishes are stored."""
 
     numbers: list[int]
     duplicates: int  # so many of them were stored before
     sequence: int  # the newest sequence of the log among them
 
 
-class PublishLink:
-    """A nats-py connection, used to publish. One per connection; get it from `open_publish_link`."""
+class PublishConnection:
+    """A connection that publishes. Made by `open_publish_connection`."""
 
-    def __init__(self, nc: Client, inbox: bytes) -> None:
-        self._nc = nc
+    def __init__(self, connection: Connection, inbox: bytes, *, fast: bool) -> None:
+        """`fast` off: send through nats-py's public API."""
+        self._connection = connection
+        self._client = connection.client
         self._inbox = inbox
+        self._fast = fast
 
     @property
     def is_open(self) -> bool:
-        return self._nc.is_connected
+        return self._connection.is_connected
 
     async def send(self, publishes: Iterable[Publish]) -> None:
         """Write all of them at once, and wait until the socket has taken most of what is unsent.
@@ -108,100 +115,91 @@ class PublishLink:
         Raises:
             LogUnavailable: The connection is lost. Any of them may have been stored.
         """
-        transport = self._nc._transport  # noqa: SLF001 - see the module's docstring
-        try:
-            if transport is None or not self._nc.is_connected:
-                raise ConnectionResetError("connection lost")
-            transport.write(encode(publishes, self._inbox))
-            await transport.drain()  # type: ignore[no-untyped-call]
-        except OSError as error:
-            raise LogUnavailable(f"the connection to NATS was lost: {error}") from error
+        if not self._fast:
+            await self._send_publicly(publishes)
+            return
+        writer = writer_of(self._client)
+        if writer is None or not self._client.is_connected:
+            raise LogUnavailable("the connection to NATS was lost")
+        with translated("the connection to NATS was lost"):
+            writer.write(encode(publishes, self._inbox))
+            await writer.drain()
+
+    async def _send_publicly(self, publishes: Iterable[Publish]) -> None:
+        inbox = self._inbox.decode()
+        for publish in publishes:
+            headers = {"Nats-Msg-Id": publish.msg_id.decode()}
+            if publish.expected is not None:
+                headers["Nats-Expected-Last-Msg-Id"] = publish.expected.decode()
+            if publish.offset_header:
+                headers[OFFSET_HEADER] = publish.offset_header.decode().removeprefix(f"{OFFSET_HEADER}:").strip()
+            reply = f"{inbox}.{publish.number}"
+            await self._connection.publish(publish.subject.decode(), publish.data, reply=reply, headers=headers)
 
     def abort(self) -> None:
-        """Close the connection without waiting for a server that takes nothing any more."""
-        writer = getattr(self._nc._transport, "_io_writer", None)  # noqa: SLF001 - see the module's docstring
-        if writer is not None:
-            writer.transport.abort()
+        """Close the connection without waiting for a server that reads nothing."""
+        abort(self._client)
 
 
-async def open_publish_link(
-    nc: Client, stream: str, *, on_acks: Callable[[Acks], None], on_error_ack: Callable[[ErrorAck], None]
-) -> PublishLink:
-    """Make a fresh connection a publisher's. The callbacks run inside the reading of the socket: they must not raise.
+async def open_publish_connection(
+    connection: Connection, stream: str, *, on_acks: Callable[[Acks], None], on_error_ack: Callable[[ErrorAck], None]
+) -> PublishConnection:
+    """Prepare a fresh connection. The callbacks run inside the reading of the socket; they must not raise.
 
     Raises:
         LogUnavailable: The connection was lost meanwhile.
     """
-    inbox = nc.new_inbox().encode()
-    parser = AckParser(nc, stream, inbox, on_acks)
+    inbox = connection.new_inbox().encode()
 
     async def on_message(message: Msg) -> None:
         answered(message, on_acks, on_error_ack)
 
-    try:
-        await nc.subscribe(f"{inbox.decode()}.*", cb=on_message)
-        await nc.flush()  # nothing is half read now: its answer was the last thing to come
-    except (NatsError, OSError, TimeoutError) as error:
-        raise LogUnavailable(f"the connection to NATS was lost: {str(error) or type(error).__name__}") from error
-    nc._ps = parser  # noqa: SLF001 - see the module's docstring
-    return PublishLink(nc, inbox)
+    await connection.subscribe(f"{inbox.decode()}.*", on_message)
+    await attach(connection.client, AckFrames(stream, inbox, on_acks).read)
+    return PublishConnection(connection, inbox, fast=has_writer(connection.client))
 
 
 def answered(message: Msg, on_acks: Callable[[Acks], None], on_error_ack: Callable[[ErrorAck], None]) -> None:
-    """Read one answer that the fast path left to nats-py: an error, or an ack of an unusual form."""
+    """Read one answer that `AckFrames` did not take: an error ack, or an ack of an unusual form."""
     number = int(message.subject.rpartition(".")[2])
     headers = message.headers or {}
     status = headers.get("Status")
-    if status is not None:  # 503: nobody listens; 429: more than the server buffers for the stream
-        reason = "no stream takes rounds now" if int(status) == NO_STREAM else headers.get("Description", "")
+    if status is not None:  # 503: nothing listens; 429: more than the server buffers for the stream
+        unavailable = int(status) == Status.UNAVAILABLE
+        reason = "no stream takes rounds now" if unavailable else headers.get("Description", "")
         on_error_ack(ErrorAck(number, int(status), reason))
         return
     try:
-        answer = _decode_answer(message.data)
+        reply = _decode_reply(message.data)
     except msgspec.MsgspecError as error:
         on_error_ack(ErrorAck(number, 0, f"the answer is no ack: {error}"))
         return
-    if fault := answer.error:
+    if fault := reply.error:
         on_error_ack(ErrorAck(number, fault.err_code or fault.code, fault.description))
-    elif answer.seq:
-        on_acks(Acks([number], int(answer.duplicate), answer.seq))
+    elif reply.seq:
+        on_acks(Acks([number], int(reply.duplicate), reply.seq))
     else:
-        on_error_ack(ErrorAck(number, 0, "the ack names no sequence"))
+        on_error_ack(ErrorAck(number, 0, "the ack has no sequence"))
 
 
-class AckParser(Parser):
-    """Takes runs of plain acks out of what arrives, and leaves everything else to nats-py."""
+class AckFrames:
+    """Reads runs of plain acks to ``<inbox>.<number>`` from a connection's bytes."""
 
-    def __init__(self, nc: Client, stream: str, inbox: bytes, on_acks: Callable[[Acks], None]) -> None:
-        super().__init__(nc)
+    def __init__(self, stream: str, inbox: bytes, on_acks: Callable[[Acks], None]) -> None:
         self._on_acks = on_acks
-        self._held = b""
-        self._start = b"MSG " + inbox + b"."
-        ack = rb'%b(\d+) \d+ \d+\r\n\{"stream":"%b", ?"seq":(\d+)(, ?"duplicate": ?true)?\}\r\n' % (
-            re.escape(self._start),
+        ack = rb'MSG %b\.(\d+) \d+ \d+\r\n\{"stream":"%b", ?"seq":(\d+)(, ?"duplicate": ?true)?\}\r\n' % (
+            re.escape(inbox),
             re.escape(stream.encode()),
         )
         self._ack = re.compile(ack)
         self._run = re.compile(b"(?:%b)*" % ack.replace(b"(\\d+)", b"\\d+").replace(b"(, ", b"(?:, "))
 
-    async def parse(self, data: bytes = b"") -> None:
-        if self.buf or self.state != AWAITING_CONTROL_LINE:  # nats-py is in the middle of something
-            await super().parse(data)
-            return
-        if self._held:
-            data, self._held = self._held + data, b""
-        run = self._run.match(data)
-        end = run.end() if run is not None else 0
-        if end:
-            found = self._ack.findall(data, 0, end)
+    def read(self, data: bytes, at: int) -> int:
+        """Take whole acks from offset `at` on: a `roundlog.nats_internals.ReadFrames`."""
+        run = self._run.match(data, at)
+        end = at if run is None else run.end()
+        if end > at:
+            found = self._ack.findall(data, at, end)
             duplicates = sum(1 for _, _, duplicate in found if duplicate)
             self._on_acks(Acks([int(number) for number, _, _ in found], duplicates, int(found[-1][1])))
-        rest = data[end:]
-        if self._is_half_an_ack(rest):
-            self._held = rest
-        elif rest:
-            await super().parse(rest)
-
-    def _is_half_an_ack(self, rest: bytes) -> bool:
-        start = self._start
-        return rest.count(b"\r\n") < 2 and rest[: len(start)] == start[: len(rest)] and rest != b""
+        return end

@@ -1,6 +1,7 @@
-"""Read which rounds the end of the log holds, so that nothing is stored twice however long ago it was.
+"""Read the ids and offsets of the rounds at the end of the log, so that no round is stored twice.
 
-The server itself knows ids for its duplicate window only, two minutes by default.
+Owns the reading of stored headers. nats-server itself knows ids for its duplicate window only, two minutes by default.
+Knows nothing of the rounds' data.
 """
 
 import asyncio
@@ -9,11 +10,11 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.errors import Error as NatsError
 
-from roundlog.errors import LogUnavailable
+from roundlog.connection import Connection
+from roundlog.direct_get import AnswerEnd, direct_get_subject
+from roundlog.faults import translated
 from rounds.subjects import LOG_SUBJECTS
 
 _ANSWER_S: Final = 10.0
@@ -26,63 +27,60 @@ _OF_ROUNDS: Final = {"next_by_subj": LOG_SUBJECTS}
 
 
 OFFSET_HEADER: Final = "Relay-Position"
-"""The header in which a round carries its offset in its source, ``source:offset``; not every round has one."""
+"""The header that carries a round's offset in its source, ``source:offset``. Optional."""
 
 
-class Page(NamedTuple):
-    """Some rounds of the log, in its order."""
+class TailPage(NamedTuple):
+    """The headers of some rounds of the log, in its order."""
 
     ids: list[bytes]
     offsets: list[str]  # one for each round that has one
     last: int  # the sequence of the newest message in it; 0: there are none
 
 
-async def stored_ids(nc: Client, stream: str, *, first: int, last: int) -> AsyncIterator[list[bytes]]:
+async def stored_ids(connection: Connection, stream: str, *, first: int, last: int) -> AsyncIterator[list[bytes]]:
     """Yield, page by page, the ids of the rounds stored at sequences `first` to at least `last`; see `stored_pages`."""
-    async for page in stored_pages(nc, stream, first=first, last=last):
+    async for page in stored_pages(connection, stream, first=first, last=last):
         yield page.ids
 
 
-async def stored_pages(nc: Client, stream: str, *, first: int, last: int) -> AsyncIterator[Page]:
-    """Yield, page by page, what is known of the rounds stored at sequences `first` to at least `last`.
-
-    Uses batched direct get, which leaves no state in the server:
-    https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-31.md
+async def stored_pages(connection: Connection, stream: str, *, first: int, last: int) -> AsyncIterator[TailPage]:
+    """Yield, page by page, the headers of the rounds stored at sequences `first` to at least `last`.
 
     Raises:
-        LogUnavailable: No answer in time, or the connection broke.
+        LogUnavailable: No answer in time, or the connection is lost.
     """
     tries = _BEHIND_TRIES
     while first <= last:
-        page = await _page(nc, stream, {"seq": first, "batch": _PAGE, "max_bytes": _PAGE_BYTES, **_OF_ROUNDS})
+        page = await _page(connection, stream, {"seq": first, "batch": _PAGE, "max_bytes": _PAGE_BYTES, **_OF_ROUNDS})
         if page.last:
             yield page
             first = page.last + 1
         elif tries:
-            # Any replica may answer, and one may be behind. Or the rest was deleted: then all of them say so.
+            # The replica that answered may be behind. Or the rest was deleted: then all replicas answer so.
             tries -= 1
             await asyncio.sleep(_BEHIND_PAUSE_S)
         else:
             return
 
 
-async def first_since(nc: Client, stream: str, moment: datetime) -> int:
+async def first_since(connection: Connection, stream: str, moment: datetime) -> int:
     """Return the sequence of the first round stored at `moment` or later; 0 when there is none.
 
     Raises:
-        LogUnavailable: No answer in time, or the connection broke.
+        LogUnavailable: No answer in time, or the connection is lost.
     """
-    return (await _page(nc, stream, {"start_time": moment.isoformat(), "batch": 1, **_OF_ROUNDS})).last
+    return (await _page(connection, stream, {"start_time": moment.isoformat(), "batch": 1, **_OF_ROUNDS})).last
 
 
-async def newest_ids(nc: Client, stream: str) -> dict[str, int]:
+async def newest_ids(connection: Connection, stream: str) -> dict[str, int]:
     """Return the id of the newest round of each game that the log has rounds of.
 
     Raises:
-        LogUnavailable: No answer in time, or the connection broke.
+        LogUnavailable: No answer in time, or the connection is lost.
     """
     found: dict[str, int] = {}
-    page = await _page(nc, stream, {"multi_last": [LOG_SUBJECTS], "batch": _GAMES})
+    page = await _page(connection, stream, {"multi_last": [LOG_SUBJECTS], "batch": _GAMES})
     for msg_id in page.ids:
         game, _, number = msg_id.decode().rpartition(":")
         if number.isdigit():
@@ -90,18 +88,18 @@ async def newest_ids(nc: Client, stream: str) -> dict[str, int]:
     return found
 
 
-async def _page(nc: Client, stream: str, request: dict[str, Any]) -> Page:
+async def _page(connection: Connection, stream: str, request: dict[str, Any]) -> TailPage:
     ids: list[bytes] = []
     offsets: list[str] = []
     last = 0
-    ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    ended: asyncio.Future[AnswerEnd] = asyncio.get_running_loop().create_future()
 
     async def collect(message: Msg) -> None:
         nonlocal last
         headers = message.headers or {}
-        if status := headers.get("Status"):
+        if end := AnswerEnd.of_headers(headers):
             if not ended.done():
-                ended.set_result(f"{status} {headers.get('Description', '')}".strip())
+                ended.set_result(end)
             return
         last = int(headers["Nats-Sequence"])
         if msg_id := headers.get("Nats-Msg-Id"):
@@ -109,16 +107,13 @@ async def _page(nc: Client, stream: str, request: dict[str, Any]) -> Page:
         if offset := headers.get(OFFSET_HEADER):
             offsets.append(offset)
 
-    inbox = nc.new_inbox()
-    body = msgspec.json.encode(request)
-    try:
-        subscription = await nc.subscribe(inbox, cb=collect)
+    inbox = connection.new_inbox()
+    subscription = await connection.subscribe(inbox, collect)
+    with translated("the log's tail cannot be read"):
         async with asyncio.timeout(_ANSWER_S):
-            await nc.publish(f"$JS.API.DIRECT.GET.{stream}", body, reply=inbox)
-            status = await ended
-        await subscription.unsubscribe()
-    except (NatsError, TimeoutError, OSError) as error:
-        raise LogUnavailable(f"the log's tail cannot be read: {str(error) or type(error).__name__}") from error
-    if not status.startswith(("204", "404")):  # 204: end of the batch; 404: nothing there
-        raise LogUnavailable(f"the log's tail cannot be read: {status}")
-    return Page(ids, offsets, last)
+            await connection.publish(direct_get_subject(stream), msgspec.json.encode(request), reply=inbox)
+            end = await ended
+    await connection.unsubscribe(subscription)
+    if end.error is not None:
+        raise end.error
+    return TailPage(ids, offsets, last)

@@ -4,9 +4,15 @@ import asyncio
 import re
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+from nats.aio.client import Client
+
+from roundlog.connection import connect
+from roundlog.settings import LogSettings
 from tests.signals import freeze
 
 _LISTENING: Final = re.compile(rb"Listening for client connections on 127\.0\.0\.1:([0-9]+)")
@@ -114,3 +120,10 @@ class NatsServer:
         assert process.stderr is not None
         while await process.stderr.read(1 << 16):
             pass
+
+
+@asynccontextmanager
+async def nats_client(settings: LogSettings) -> AsyncIterator[Client]:
+    """Hold a connection of nats-py, for what relay and publisher never do themselves."""
+    async with connect(settings, name="test") as connection:
+        yield connection.client

@@ -1,7 +1,7 @@
-"""What the log remembers of a source: the offsets that its rounds carry, and those that are kept beside it.
+"""The offsets of a source that the log holds: those that its rounds carry, and those in the stream ``POSITIONS``.
 
-Owns the stream ``POSITIONS`` and how far back the log is read when a source begins. Implements
-`SourceOffsets`; what an offset means is up to the backend. Why: docs/adr/0011-the-log-is-the-checkpoint.md
+Owns that stream, and how far back the log is read when a source starts. Implements `SourceOffsets`. Knows nothing of
+what an offset means: that belongs to the backend. Why: docs/adr/0011-the-log-is-the-checkpoint.md
 """
 
 import asyncio
@@ -15,18 +15,17 @@ from typing import Any, Final, Generic, Self, TypeVar
 
 import msgspec
 import structlog
-from nats.aio.client import Client
-from nats.errors import Error as NatsError
-from nats.errors import NoRespondersError
 
 from backends.contract import KeptOffset, OffsetTaken
 from backends.publish.settings import PublisherSettings
 from roundlog.backoff import Backoff
-from roundlog.connection import connect, sentence
-from roundlog.errors import LogUnavailable
-from roundlog.leader import NO_MESSAGE, NO_STREAM, ask_leader
+from roundlog.codes import ErrorCode
+from roundlog.connection import Connection, connect
+from roundlog.errors import LogUnavailable, LogUnsuitable, NoResponders
+from roundlog.leader import ask_leader
+from roundlog.publish import store
 from roundlog.settings import LogSettings
-from roundlog.stream import LogInfo, open_log
+from roundlog.stream import LogInfo, ensure_stream, open_log
 from roundlog.tail import newest_ids, stored_pages
 
 log = structlog.get_logger()
@@ -34,24 +33,20 @@ log = structlog.get_logger()
 P = TypeVar("P")
 
 STREAM: Final = "POSITIONS"
-_ANSWER_S: Final = 5.0
 _PAUSE_S: Final = (0.1, 5.0)
 _STEP: Final = 10_000
 _IN_ORDER: Final = 1_000
 _OUT_OF_ORDER: Final = 8_192
-"""In a replicated log a round may stand before so many that were read before it: the most that may be in flight."""
+"""In a replicated log a round may be stored before up to so many that were read before it: the most in flight."""
 
-_EXISTS: Final = 10058
-_OTHER_SEQUENCE: Final = 10071
-_UNAVAILABLE: Final = 503
 _NOT_TOKEN: Final = re.compile(r"[^A-Za-z0-9_-]")
 
 
 class _Record(msgspec.Struct):
-    """What is stored in ``POSITIONS``, one per source."""
+    """A message of ``POSITIONS``; there is one per source."""
 
     source: str
-    offset: str = msgspec.field(name="place")  # as existing records have it
+    offset: str = msgspec.field(name="place")  # the name in existing records
     note: str = ""
     epoch: str = ""
     last: int = 0
@@ -60,25 +55,25 @@ class _Record(msgspec.Struct):
 
 
 class LogOffsets(Generic[P]):
-    """Implements `backends.contract.SourceOffsets` over a connection of its own, made when it is first needed."""
+    """Implements `backends.contract.SourceOffsets` over a connection of its own, which the first request makes."""
 
     def __init__(
         self,
         log_settings: LogSettings,
         settings: PublisherSettings | None = None,
         *,
-        learn: Callable[[set[bytes]], None] = lambda _ids: None,
+        on_ids: Callable[[set[bytes]], None] = lambda _ids: None,
         stored: Callable[[], P | None] = lambda: None,
     ) -> None:
-        """Prepare; `learn` is given the ids that a `recall` found, `stored` is asked for the property of that name."""
+        """Prepare; `on_ids` is called with the ids that `recall` found, and `stored` returns the property `stored`."""
         self._log_settings = log_settings
         self._settings = settings or PublisherSettings()
-        self._learn = learn
+        self._on_ids = on_ids
         self._stored = stored
         self._stack = AsyncExitStack()
-        self._nc: Client | None = None
+        self._connection: Connection | None = None
         self._writer = secrets.token_hex(8)
-        self._sequences: dict[str, int] = {}  # of what was kept last, as far as we know
+        self._sequences: dict[str, int] = {}  # of the newest record of each source, as far as known
         self._can_keep = True
 
     async def __aenter__(self) -> Self:
@@ -86,44 +81,49 @@ class LogOffsets(Generic[P]):
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
-        self._nc = None
+        self._connection = None
 
     @property
     def stored(self) -> P | None:
         return self._stored()
 
     async def kept(self, source: str) -> KeptOffset | None:
-        record = await self._patiently(lambda nc: self._read(nc, source))
+        record = await self._retried(lambda connection: self._read(connection, source))
         if record is None:
             return None
         return KeptOffset(record.offset, record.note, record.epoch, record.last)
 
     async def recall(self, source: str, comes_again: Callable[[str], bool], *, since: KeptOffset | None = None) -> None:
-        async def look(nc: Client) -> set[bytes]:
-            info = await open_log(nc, self._log_settings)
-            return await self._look_back(nc, info, f"{source}:", comes_again, since)
+        async def look(connection: Connection) -> set[bytes]:
+            info = await open_log(connection, self._log_settings)
+            return await self._look_back(connection, info, f"{source}:", comes_again, since)
 
-        self._learn(await self._patiently(look))
+        self._on_ids(await self._retried(look))
 
     async def keep(self, source: str, offset: str, note: str = "") -> bool:
         while self._can_keep:
-            if await self._patiently(lambda nc: self._write(nc, source, offset, note)):
+            if await self._retried(lambda connection: self._write(connection, source, offset, note)):
                 return True
         return False
 
     async def newest(self) -> Mapping[str, int]:
-        async def look(nc: Client) -> dict[str, int]:
-            return await newest_ids(nc, (await open_log(nc, self._log_settings)).stream)
+        async def look(connection: Connection) -> dict[str, int]:
+            return await newest_ids(connection, (await open_log(connection, self._log_settings)).stream)
 
-        found: dict[str, int] = await self._patiently(look)
+        found: dict[str, int] = await self._retried(look)
         return found
 
     # --- looking back -------------------------------------------------------------------------------------------
 
     async def _look_back(
-        self, nc: Client, info: LogInfo, prefix: str, comes_again: Callable[[str], bool], since: KeptOffset | None
+        self,
+        connection: Connection,
+        info: LogInfo,
+        prefix: str,
+        comes_again: Callable[[str], bool],
+        since: KeptOffset | None,
     ) -> set[bytes]:
-        """Read from the log's end towards its beginning until rounds of the source do not come again."""
+        """Read ids from the log's end backwards, until the source does not yield the rounds found there again."""
         settings = self._settings
         floor = max(info.first, info.last + 1 - max(settings.recall_rounds, settings.tail_rounds))
         enough = max(info.first, info.last + 1 - settings.tail_rounds)
@@ -136,7 +136,7 @@ class LogOffsets(Generic[P]):
         while upper >= floor:
             lower = max(floor, upper + 1 - step)
             own = again = False
-            async for page in stored_pages(nc, info.stream, first=lower, last=upper):
+            async for page in stored_pages(connection, info.stream, first=lower, last=upper):
                 known.update(page.ids)
                 for offset, _ in groupby(page.offsets):
                     if offset.startswith(prefix):
@@ -152,49 +152,48 @@ class LogOffsets(Generic[P]):
 
     # --- keeping ------------------------------------------------------------------------------------------------
 
-    async def _read(self, nc: Client, source: str) -> _Record | None:
+    async def _read(self, connection: Connection, source: str) -> _Record | None:
         try:
-            answer = await ask_leader(nc, STREAM, {"last_by_subj": _subject(source)})
-        except NoRespondersError:
-            return None  # no JetStream: whoever opens the log says so
+            reply = await ask_leader(connection, STREAM, {"last_by_subj": _subject(source)})
+        except NoResponders:
+            return None  # no JetStream: opening the log raises that
         self._sequences[source] = 0
-        if answer.message is not None:
-            self._sequences[source] = answer.message.seq
-            return msgspec.json.decode(answer.message.data, type=_Record)
-        if answer.error.err_code in (NO_MESSAGE, NO_STREAM):
+        if reply.message is not None:
+            self._sequences[source] = reply.message.seq
+            return msgspec.json.decode(reply.message.data, type=_Record)
+        if reply.error.err_code in (ErrorCode.MESSAGE_NOT_FOUND, ErrorCode.STREAM_NOT_FOUND):
             return None
-        raise LogUnavailable(f"stream {STREAM} cannot be read: {answer.error.description}")
+        raise LogUnavailable(f"stream {STREAM} cannot be read: {reply.error.description}")
 
-    async def _write(self, nc: Client, source: str, offset: str, note: str) -> bool:
-        """Store an offset if nobody else has since; whether that is done, or has to be tried again."""
+    async def _write(self, connection: Connection, source: str, offset: str, note: str) -> bool:
+        """Store an offset unless another process has stored one since. False: it has to be tried again."""
         if source not in self._sequences:
-            await self._read(nc, source)
-        info = await open_log(nc, self._log_settings)
+            await self._read(connection, source)
+        info = await open_log(connection, self._log_settings)
         now_ms = int(time.time() * 1000)
         body = msgspec.json.encode(_Record(source, offset, note, info.epoch, info.last, now_ms, self._writer))
         headers = {"Nats-Expected-Last-Subject-Sequence": str(self._sequences.get(source, 0))}
         try:
-            answer = await nc.request(_subject(source), body, _ANSWER_S, headers=headers)
-        except NoRespondersError:
-            await self._make_stream(nc)
-            return False
-        decoded = msgspec.json.decode(answer.data)
-        error = decoded.get("error")
-        if not error:
-            self._sequences[source] = decoded["seq"]
+            reply = await store(connection, _subject(source), body, headers=headers)
+        except NoResponders:
+            if not await self._has_stream(connection):
+                return False
+            reply = await store(connection, _subject(source), body, headers=headers)
+        if reply.error is None:
+            self._sequences[source] = reply.seq
             return True
-        if error.get("err_code") != _OTHER_SEQUENCE:
-            raise LogUnavailable(f"stream {STREAM} takes nothing: {error.get('description')}")
-        record = await self._read(nc, source)
+        if reply.error.err_code != ErrorCode.WRONG_LAST_SEQUENCE:
+            raise LogUnavailable(f"stream {STREAM} takes nothing: {reply.error.description}")
+        record = await self._read(connection, source)
         if record is not None and record.writer != self._writer:
             raise OffsetTaken(f"another process reads {source}")
         return False  # our own, whose ack was lost
 
-    async def _make_stream(self, nc: Client) -> None:
-        """Make the stream that is missing; where that is not allowed, offsets are not kept from now on."""
+    async def _has_stream(self, connection: Connection) -> bool:
+        """Create the stream if it is missing; False: that is not allowed, and no offset is kept from now on."""
         if not self._log_settings.create:
             self._cannot_keep("it does not exist, and RELAY_NATS_CREATE is off")
-            return
+            return False
         wanted = {
             "name": STREAM,
             "subjects": ["positions.*"],
@@ -204,12 +203,12 @@ class LogOffsets(Generic[P]):
             "max_msgs_per_subject": 1,
             "num_replicas": self._log_settings.replicas,
         }
-        answer = await nc.request(f"$JS.API.STREAM.CREATE.{STREAM}", msgspec.json.encode(wanted), _ANSWER_S)
-        error = msgspec.json.decode(answer.data).get("error")
-        if error and error.get("code") == _UNAVAILABLE:
-            raise LogUnavailable(f"stream {STREAM} cannot be made: {error.get('description')}")
-        if error and error.get("err_code") != _EXISTS:
-            self._cannot_keep(error.get("description", "no reason given"))
+        try:
+            await ensure_stream(connection, wanted)
+        except LogUnsuitable as error:
+            self._cannot_keep(str(error))
+            return False
+        return True
 
     def _cannot_keep(self, reason: str) -> None:
         self._can_keep = False
@@ -217,18 +216,20 @@ class LogOffsets(Generic[P]):
 
     # --- the connection -----------------------------------------------------------------------------------------
 
-    async def _patiently(self, ask: Callable[[Client], Any]) -> Any:
-        """Ask the log, however long it is away."""
-        backoff, told = Backoff(*_PAUSE_S), False
+    async def _retried(self, ask: Callable[[Connection], Any]) -> Any:
+        """Ask the log until it answers."""
+        backoff, is_logged = Backoff(*_PAUSE_S), False
         while True:
             try:
-                if self._nc is None:
-                    self._nc = await self._stack.enter_async_context(connect(self._log_settings, name="offsets"))
-                return await ask(self._nc)
-            except (NatsError, LogUnavailable, OSError) as error:  # TimeoutError is an OSError
-                if not told:
-                    log.warning("places_awaited", error=sentence(error))
-                told = True
+                if self._connection is None:
+                    self._connection = await self._stack.enter_async_context(
+                        connect(self._log_settings, name="offsets")
+                    )
+                return await ask(self._connection)
+            except LogUnavailable as error:
+                if not is_logged:
+                    log.warning("places_awaited", error=str(error))
+                is_logged = True
             await asyncio.sleep(backoff.next_s())
 
 

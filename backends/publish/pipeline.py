@@ -10,25 +10,16 @@ from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 import structlog
-from nats.aio.client import Client
 
 from backends.contract import Rejected
 from backends.publish.acks import Entry, Lag, Stats, Window
 from backends.publish.order import Chain, Lanes
 from backends.publish.settings import PublisherSettings
 from roundlog.backoff import Backoff
+from roundlog.codes import ErrorCode, Status
+from roundlog.connection import Connection
 from roundlog.errors import LogUnavailable
-from roundlog.publish import (
-    HEADER_ROOM,
-    NO_STREAM,
-    TOO_LARGE,
-    WRONG_LAST_MSG_ID,
-    Acks,
-    ErrorAck,
-    Publish,
-    PublishLink,
-    open_publish_link,
-)
+from roundlog.publish import HEADER_ROOM, Acks, ErrorAck, Publish, PublishConnection, open_publish_connection
 from roundlog.stream import LogInfo
 from roundlog.tasks import raise_if_cancelled
 
@@ -105,7 +96,7 @@ class Pipeline(Generic[P]):
         await self._rejects(item)
         self.stats.rejected += 1
 
-    async def run(self, nc: Client, info: LogInfo, reader: asyncio.Task[None]) -> None:
+    async def run(self, connection: Connection, info: LogInfo, reader: asyncio.Task[None]) -> None:
         """Publish over this connection until `reader` has ended and everything is settled.
 
         When cancelled, or when the reader failed, waits ``leave_s`` at most for what is under way.
@@ -113,63 +104,63 @@ class Pipeline(Generic[P]):
         Raises:
             LogUnavailable: The connection is of no more use. Call `lost`, then `run` with another.
         """
-        connection = self._connection
+        number = self._connection
         self.window.lanes = Lanes() if info.replicas > 1 else None
-        link = await open_publish_link(
-            nc,
+        publishing = await open_publish_connection(
+            connection,
             info.stream,
-            on_acks=partial(self._on_acks, connection),
-            on_error_ack=partial(self._on_refusal, connection),
+            on_acks=partial(self._on_acks, number),
+            on_error_ack=partial(self._on_error_ack, number),
         )
-        limit = min(size for size in (nc.max_payload, info.max_message_bytes) if size > 0) - HEADER_ROOM
+        limit = min(size for size in (connection.max_payload, info.max_message_bytes) if size > 0) - HEADER_ROOM
         self._progress_at = self._now()
         try:
             while not reader.done():
-                await self._turn(link, limit)
-            await self._finish(link, limit, self._settings.leave_s if reader.exception() is not None else None)
+                await self._turn(publishing, limit)
+            await self._finish(publishing, limit, self._settings.leave_s if reader.exception() is not None else None)
         except asyncio.CancelledError:
             reader.cancel()
-            await self._settle(link)
+            await self._settle(publishing)
             raise
         except LogUnavailable:
-            link.abort()
+            publishing.abort()
             raise
         finally:
             self._give_out()
 
-    async def _turn(self, link: PublishLink, limit: int) -> None:
+    async def _turn(self, publishing: PublishConnection, limit: int) -> None:
         """Do whatever there is to do, and wait when there is nothing."""
         raise_if_cancelled()
         self._wake.clear()
         self._give_out()
-        if not link.is_open:
+        if not publishing.is_open:
             raise LogUnavailable("the connection to NATS was lost")
         if self._refusals:
             if not self.window.unanswered:
                 await self._after_refusals()
                 return
         elif self.window.queued and not (self._silent_connections and self.window.unanswered):
-            await self._send(link, limit)
+            await self._send(publishing, limit)
             return
         await self._wait()
 
-    async def _finish(self, link: PublishLink, limit: int, within_s: float | None) -> None:
+    async def _finish(self, publishing: PublishConnection, limit: int, within_s: float | None) -> None:
         """Publish what is in the window, the source having ended; give up after `within_s`."""
         leaving = asyncio.timeout(within_s)
         try:
             async with leaving:
                 while len(self.window):
-                    await self._turn(link, limit)
+                    await self._turn(publishing, limit)
         except TimeoutError:
             if not leaving.expired():  # somebody else's: the one who confirms, or takes rejects
                 raise
             log.warning("left_unacked", in_flight=len(self.window))
 
-    async def _settle(self, link: PublishLink) -> None:
+    async def _settle(self, publishing: PublishConnection) -> None:
         """Wait a little for answers to what was sent, sending nothing more."""
         try:
             async with asyncio.timeout(self._settings.leave_s):
-                while self.window.unanswered and link.is_open:
+                while self.window.unanswered and publishing.is_open:
                     self._wake.clear()
                     await self._wake.wait()
         except TimeoutError:
@@ -177,7 +168,7 @@ class Pipeline(Generic[P]):
 
     # --- sending ------------------------------------------------------------------------------------------------
 
-    async def _send(self, link: PublishLink, limit: int) -> None:
+    async def _send(self, publishing: PublishConnection, limit: int) -> None:
         if not self.window.unanswered:
             self._progress_at = self._now()
         # After a connection without an ack one round goes first, and the rest when it is acked: a server that struggles
@@ -200,7 +191,7 @@ class Pipeline(Generic[P]):
         if publishes:
             try:
                 async with asyncio.timeout(self._settings.ack_timeout_s):
-                    await link.send(publishes)
+                    await publishing.send(publishes)
             except TimeoutError as error:
                 raise LogUnavailable(f"NATS took nothing for {self._settings.ack_timeout_s:g} s") from error
         for number in too_large:
@@ -220,11 +211,11 @@ class Pipeline(Generic[P]):
             return
         code, reason = refusals[number].code, refusals[number].reason
         self._previous = None
-        if code == TOO_LARGE:
+        if code == ErrorCode.MESSAGE_TOO_LARGE:
             await self._reject_entry(number, f"the stream refuses it: {reason}")
-        elif code == WRONG_LAST_MSG_ID:
+        elif code == ErrorCode.WRONG_LAST_MSG_ID:
             self._chain.broken(self._now())
-        elif code == NO_STREAM:
+        elif code == Status.UNAVAILABLE:
             raise LogUnavailable(reason)
         else:
             if self._now() >= self._tell_refused_at:  # a struggling server refuses many times a second
@@ -248,7 +239,7 @@ class Pipeline(Generic[P]):
         self.stats.duplicates += acks.duplicates
         self._wake.set()
 
-    def _on_refusal(self, connection: int, refusal: ErrorAck) -> None:
+    def _on_error_ack(self, connection: int, refusal: ErrorAck) -> None:
         if connection == self._connection and self.window.fail(refusal.number):
             self._progress_at = self._now()
             self._refusals[refusal.number] = refusal

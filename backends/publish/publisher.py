@@ -11,7 +11,6 @@ from datetime import timedelta
 from typing import Final, Generic, TypeVar
 
 import structlog
-from nats.aio.client import Client
 
 from backends.contract import Captured, HasOffsets, Rejected
 from backends.publish.acks import Entry, Stats
@@ -19,7 +18,7 @@ from backends.publish.offsets import LogOffsets
 from backends.publish.pipeline import RAW_BYTES, Pipeline, Rejects
 from backends.publish.settings import PublisherSettings
 from roundlog.backoff import Backoff
-from roundlog.connection import connect
+from roundlog.connection import Connection, connect
 from roundlog.errors import LogUnavailable
 from roundlog.publish import offset_header
 from roundlog.settings import LogSettings
@@ -67,7 +66,7 @@ class Publisher(Generic[P]):
         self._pipeline: Pipeline[P] = Pipeline(settings, confirm=confirm, rejects=rejects, acked=acked)
         self._with_offsets = with_offsets
         self._offsets: LogOffsets[P] = LogOffsets(
-            log_settings, settings, learn=self._learn, stored=lambda: self._pipeline.window.stored
+            log_settings, settings, on_ids=self._recall, stored=lambda: self._pipeline.window.stored
         )
         if with_offsets is not None:
             with_offsets.attach(self._offsets)
@@ -116,15 +115,15 @@ class Publisher(Generic[P]):
             try:
                 async with connect(
                     self._log_settings, name="ingest", on_disconnected=self._on_disconnected, reconnect=False
-                ) as nc:
-                    info = await open_log(nc, self._log_settings)
-                    await self._recognise(nc, info)
-                    self._say_restored()
+                ) as connection:
+                    info = await open_log(connection, self._log_settings)
+                    await self._catch_up_with(connection, info)
+                    self._log_restored()
                     backoff.reset()
                     start.set()
-                    return await self._pipeline.run(nc, info, reader)
+                    return await self._pipeline.run(connection, info, reader)
             except LogUnavailable as error:
-                self._say_lost(error)
+                self._log_lost(error)
             self._pipeline.lost()
             if reader.done() and reader.exception() is not None:
                 return None
@@ -134,12 +133,12 @@ class Publisher(Generic[P]):
     async def _on_disconnected(self) -> None:
         self._pipeline.wake()
 
-    def _say_lost(self, error: LogUnavailable) -> None:
+    def _log_lost(self, error: LogUnavailable) -> None:
         if self._lost_at is None:
             self._lost_at = asyncio.get_running_loop().time()
             log.warning("log_lost", error=str(error), in_flight=len(self._pipeline.window))
 
-    def _say_restored(self) -> None:
+    def _log_restored(self) -> None:
         if self._lost_at is not None:
             after_s = asyncio.get_running_loop().time() - self._lost_at
             log.info("log_restored", after_s=round(after_s, 1), in_flight=len(self._pipeline.window))
@@ -147,41 +146,41 @@ class Publisher(Generic[P]):
 
     # --- what the log holds already -----------------------------------------------------------------------------
 
-    async def _recognise(self, nc: Client, info: LogInfo) -> None:
+    async def _catch_up_with(self, connection: Connection, info: LogInfo) -> None:
         """Learn what was stored without our knowing. The server itself forgets ids after its duplicate window."""
         if info.epoch != self._epoch:
             if self._epoch:
                 log.error("log_rebuilt", old_epoch=self._epoch, new_epoch=info.epoch, last=info.last)
-            await self._learn_tail(nc, info)
+            await self._read_tail(connection, info)
             for entry in self._pipeline.window.unsettled():
                 entry.floor = max(0, info.last - self._settings.tail_rounds)
             self._epoch = info.epoch
             self._pipeline.head = info.last
-        await self._settle_stored(nc, info)
+        await self._settle_stored(connection, info)
         self._pipeline.head = max(self._pipeline.head, info.last)
 
-    async def _learn_tail(self, nc: Client, info: LogInfo) -> None:
+    async def _read_tail(self, connection: Connection, info: LogInfo) -> None:
         """Remember the ids of the newest rounds: the source yields again what it was not told about before a crash."""
         first = max(info.first, info.last - self._settings.tail_rounds + 1)
         if self._settings.confirm_lag_s and info.last_at is not None:
             reach = timedelta(seconds=self._settings.confirm_lag_s + _LAG_SLACK_S)
-            first = min(first, await first_since(nc, info.stream, info.last_at - reach) or first)
+            first = min(first, await first_since(connection, info.stream, info.last_at - reach) or first)
         known: set[bytes] = set()
-        async for ids in stored_ids(nc, info.stream, first=first, last=info.last):
+        async for ids in stored_ids(connection, info.stream, first=first, last=info.last):
             known.update(ids)
         self._known = self._tail = known
 
-    def _learn(self, known: set[bytes]) -> None:
+    def _recall(self, known: set[bytes]) -> None:
         """Recognise these too from now on: the source has looked for itself what it yields again."""
         self._known = self._tail | known
 
-    async def _settle_stored(self, nc: Client, info: LogInfo) -> None:
+    async def _settle_stored(self, connection: Connection, info: LogInfo) -> None:
         """Find the rounds whose acks were lost with the connection."""
         sent = {entry.msg_id: entry for entry in self._pipeline.window.unsettled() if entry.attempts}
         if not sent:
             return
         first = min(entry.floor for entry in sent.values()) + 1
-        async for ids in stored_ids(nc, info.stream, first=first, last=info.last):
+        async for ids in stored_ids(connection, info.stream, first=first, last=info.last):
             for entry in (sent[msg_id] for msg_id in ids if msg_id in sent):
                 self._pipeline.stats.acked += not entry.settled
                 entry.settled = True

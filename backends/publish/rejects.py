@@ -1,7 +1,7 @@
-"""Keep what could not become a round, where an operator can look at it later: a stream of its own, ``REJECTS``.
+"""Store rejected items, which cannot become rounds, in a stream of their own for an operator: ``REJECTS``.
 
-A rejected row must neither stop the flow nor vanish. It is logged with its key, and stored before its offset is
-confirmed, so a crash in between stores it again at worst. Knows nothing of why items are rejected.
+A rejected row must neither stop ingest nor be lost. It is logged with its key, and stored before its offset is
+confirmed, so after a crash in between it is stored again at worst. Knows nothing of why items are rejected.
 """
 
 import asyncio
@@ -13,47 +13,42 @@ from typing import Any, Final, Self
 
 import msgspec
 import structlog
-from nats.aio.client import Client
-from nats.errors import Error as NatsError
-from nats.errors import NoRespondersError
 
 from backends.contract import Rejected
 from roundlog.backoff import Backoff
-from roundlog.connection import connect, sentence
-from roundlog.errors import LogUnavailable
+from roundlog.connection import Connection, connect
+from roundlog.errors import LogUnavailable, LogUnsuitable, NoResponders
+from roundlog.publish import store
 from roundlog.settings import LogSettings
+from roundlog.stream import NANO, ensure_stream
 
 log = structlog.get_logger()
 
 STREAM: Final = "REJECTS"
-_NANO: Final = 1_000_000_000
 _WANTED: Final = {
     "name": STREAM,
     "subjects": ["rejects.*"],
     "retention": "limits",
     "storage": "file",
     "discard": "old",
-    "max_age": 30 * 86_400 * _NANO,
-    "max_bytes": 256 << 20,  # a source that is wrong throughout must not fill the disk
-    "duplicate_window": 120 * _NANO,
+    "max_age": 30 * 86_400 * NANO,
+    "max_bytes": 256 << 20,  # bounds the disk when a source yields nothing but rejects
+    "duplicate_window": 120 * NANO,
 }
-_ANSWER_S: Final = 5.0
 _PAUSE_S: Final = (0.1, 5.0)
-_EXISTS: Final = 10058
-_UNAVAILABLE: Final = 503
 _NOT_TOKEN: Final = re.compile(r"[^A-Za-z0-9_-]")
 
 
 class RejectsStream:
-    """Takes rejected items, as a publisher wants it. Entered with ``async with``; NATS need not be there yet."""
+    """Stores rejected items: a `Rejects`. Entered with ``async with``; connects when there is one to store."""
 
     def __init__(self, settings: LogSettings, name: str) -> None:
         """Take the rejects of the backend called `name`, on the subject ``rejects.<name>``."""
         self.subject = f"rejects.{_NOT_TOKEN.sub('_', name)[:64] or 'unnamed'}"
         self._settings = settings
         self._stack = AsyncExitStack()
-        self._nc: Client | None = None
-        self._is_kept = True
+        self._connection: Connection | None = None
+        self._is_enabled = True
 
     async def __aenter__(self) -> Self:
         return self
@@ -62,25 +57,25 @@ class RejectsStream:
         await self._stack.aclose()
 
     async def __call__(self, item: Rejected[Any]) -> None:
-        """Log the item and store it; waits for NATS while it is away, as rounds do.
+        """Log the item and store it; wait for NATS while it is unreachable.
 
         Raises:
-            LogRefused: NATS does not let us in.
+            LogRefused: NATS does not accept the credentials.
         """
         log.warning("round_rejected", key=item.key, reason=item.reason, raw_bytes=len(item.raw), subject=self.subject)
         backoff = Backoff(*_PAUSE_S)
-        while self._is_kept:
+        while self._is_enabled:
             try:
                 return await self._store(item)
-            except (NatsError, LogUnavailable, OSError) as error:  # TimeoutError is an OSError
-                log.warning("reject_not_stored", key=item.key, error=sentence(error))
+            except LogUnavailable as error:
+                log.warning("reject_not_stored", key=item.key, error=str(error))
             await asyncio.sleep(backoff.next_s())
         return None
 
     async def _store(self, item: Rejected[Any]) -> None:
-        if self._nc is None:
-            # Not before there is something to keep: most sources never reject anything.
-            self._nc = await self._stack.enter_async_context(connect(self._settings, name="rejects"))
+        if self._connection is None:
+            # Not before there is something to store: most sources never reject anything.
+            self._connection = await self._stack.enter_async_context(connect(self._settings, name="rejects"))
         body = msgspec.json.encode(
             {
                 "key": item.key,
@@ -91,29 +86,31 @@ class RejectsStream:
         )
         headers = {"Nats-Msg-Id": _reject_id(self.subject, item)}
         try:
-            answer = await self._nc.request(self.subject, body, _ANSWER_S, headers=headers)
-        except NoRespondersError:
-            await self._make_stream(self._nc)
-            answer = await self._nc.request(self.subject, body, _ANSWER_S, headers=headers)
-        if error := msgspec.json.decode(answer.data).get("error"):
-            log.error("reject_refused", key=item.key, error=error.get("description"))
+            reply = await store(self._connection, self.subject, body, headers=headers)
+        except NoResponders:
+            if not await self._has_stream(self._connection):
+                return
+            reply = await store(self._connection, self.subject, body, headers=headers)
+        if reply.error is not None:
+            log.error("reject_refused", key=item.key, error=reply.error.description)
 
-    async def _make_stream(self, nc: Client) -> None:
-        """Make the stream that is missing; where that is not allowed, the log lines have to do from now on."""
-        answer = await nc.request(f"$JS.API.STREAM.CREATE.{STREAM}", msgspec.json.encode(_WANTED), _ANSWER_S)
-        error = msgspec.json.decode(answer.data).get("error")
-        if error and error.get("err_code") != _EXISTS:
-            self._is_kept = error.get("code") == _UNAVAILABLE
-            log.error("rejects_not_kept", stream=STREAM, error=error.get("description"))
+    async def _has_stream(self, connection: Connection) -> bool:
+        """Create the stream if it is missing; False: the server refuses it, and items are only logged from now on."""
+        try:
+            await ensure_stream(connection, _WANTED)
+        except LogUnsuitable as error:
+            self._is_enabled = False
+            log.error("rejects_not_kept", stream=STREAM, error=str(error))
+        return self._is_enabled
 
 
 def _reject_id(subject: str, item: Rejected[Any]) -> str:
-    """Name an item the same whenever it comes again. By its content too: what cannot become a round has often no key
-    of its own, such as a row whose id is NULL."""
+    """Return the same id for the same item. It includes the content, since such items often lack a key of their own:
+    a row whose id is NULL, for example."""
     content = hashlib.blake2b(item.raw, digest_size=16).hexdigest()
     return f"{_printable(f'{subject}:{item.key}')}:{content}"
 
 
 def _printable(text: str) -> str:
-    """Make of `text` what may stand in a header: no line breaks, and not too long."""
+    """Return `text` as a header may contain it: without line breaks, and not too long."""
     return "".join(char if char.isprintable() and char.isascii() else "?" for char in text)[:256]

@@ -1,30 +1,26 @@
-"""Know which rounds of a range the log holds, while others go on writing to it.
+"""The ids of a range that the log holds, kept current while other processes publish to it.
 
-For who puts old rounds into the log: the server's own memory of ids is minutes, and the publisher's is the log's tail.
+For publishing old rounds: nats-server knows ids for minutes, and the publisher those of the log's tail only.
 """
 
 from array import array
 from hashlib import blake2b
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 
 from backends.contract import SourceError
-from roundlog.connection import connect
+from roundlog.connection import Connection, connect
 from roundlog.settings import LogSettings
 from roundlog.stream import open_log
 from roundlog.tail import stored_ids
 from rounds import Round, dedup_id
 
-if TYPE_CHECKING:
-    from nats.aio.client import Client
-
-
 MOST: Final = 16_000_000
-"""Rounds of one range that can be known: 256 MiB, and half as much again while the memory for the last half is made."""
+"""The most rounds of one range: 256 MiB, and 50 % more while the memory for the last half is allocated."""
 
 
 class TooManyRounds(SourceError):
-    """The log holds more rounds of the range than can be known at a time. None was put in for it."""
+    """The log holds more rounds of the range than fit in memory. None was published."""
 
     def __init__(self, most: int) -> None:
         super().__init__(most)
@@ -38,9 +34,9 @@ class TooManyRounds(SourceError):
 
 
 class KnownRounds:
-    """The ids of a range that the log holds. Entered with ``async with``: it has a connection of its own.
+    """The ids of a range that the log holds. Entered with ``async with``; has a connection of its own.
 
-    Keeps eight bytes of a hash for each, so that memory has a bound that a log of months stays under.
+    Keeps a hash of eight bytes for each, so that the ids of months fit in memory.
     """
 
     def __init__(self, settings: LogSettings, first: int, last: int, *, most: int = MOST) -> None:
@@ -52,10 +48,10 @@ class KnownRounds:
         self._read_to = 0
         self._epoch = ""
         self._connection = connect(settings, name="backfill")
-        self._nc: Client | None = None
+        self._open: Connection | None = None
 
     async def __aenter__(self) -> Self:
-        self._nc = await self._connection.__aenter__()
+        self._open = await self._connection.__aenter__()
         return self
 
     async def __aexit__(
@@ -67,21 +63,21 @@ class KnownRounds:
         return _digest(dedup_id(round_.game_slug, round_.round_id).encode()) in self._known
 
     async def refresh(self, *, above: int) -> None:
-        """Take in what was stored since the last time; ids up to `above` are of no interest any more.
+        """Add what was stored since the last call; ids up to `above` need not be known any more.
 
         Raises:
             LogError: The log cannot be read.
-            TooManyRounds: Of the range there are more than can be known.
+            TooManyRounds: The log holds more rounds of the range than fit in memory.
         """
-        if self._nc is None:
-            raise AssertionError("entered")
-        info = await open_log(self._nc, self._settings)
+        if self._open is None:
+            raise AssertionError("not entered")
+        info = await open_log(self._open, self._settings)
         if info.epoch != self._epoch:
             self._epoch, self._read_to = info.epoch, 0
             self._known = Digests()
         self._above = max(self._above, above)
         first = max(info.first, self._read_to + 1)
-        async for ids in stored_ids(self._nc, info.stream, first=first, last=info.last):
+        async for ids in stored_ids(self._open, info.stream, first=first, last=info.last):
             for msg_id in ids:
                 if self._is_ahead(msg_id):
                     self._known.add(_digest(msg_id))
@@ -133,5 +129,5 @@ _FEWEST: Final = 1024
 
 
 def _digest(msg_id: bytes) -> int:
-    # That two ids share one is less likely than a disk that reads another bit than was written.
+    # A collision is less likely than a bit error of the disk.
     return int.from_bytes(blake2b(msg_id, digest_size=8).digest()) or 1

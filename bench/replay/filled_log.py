@@ -66,11 +66,11 @@ class FilledLog:
 
 async def _store(url: str, rounds: Iterator[Round]) -> None:
     async with connect(LogSettings(url=url), name="bench") as nc:
-        stream = nc.jetstream()
+        stream = nc.client.jetstream()
         while batch := list(itertools.islice(rounds, _BATCH)):
             *others, last = batch
             for round_ in others:
-                await nc.publish(log_subject(round_.game_slug), round_.to_json())
+                await nc.client.publish(log_subject(round_.game_slug), round_.to_json())
             # The server drops what it cannot store in time, so wait for each batch.
             await stream.publish(log_subject(last.game_slug), last.to_json())
 

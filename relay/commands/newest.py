@@ -1,13 +1,13 @@
-"""Say which round is the newest in the log: for an operator who asks how capture stands."""
+"""Describe the newest round of the log, for an operator who checks the state of capture."""
 
 import time
 
 import msgspec
-from nats.errors import Error as NatsError
 
-from roundlog.connection import connect, sentence
+from roundlog.codes import ErrorCode
+from roundlog.connection import connect
 from roundlog.errors import LogError
-from roundlog.leader import NO_MESSAGE, ask_leader
+from roundlog.leader import ask_leader
 from roundlog.settings import LogSettings
 from rounds.subjects import LOG_SUBJECTS
 
@@ -19,15 +19,15 @@ class _Round(msgspec.Struct):
 
 
 async def newest_round(settings: LogSettings) -> str:
-    """Return its game, its id and how long ago it was committed, or why that cannot be told. Changes nothing."""
+    """Return its game, its id and how long ago it was committed, or why that is not known. Changes nothing."""
     try:
-        async with connect(settings, name="status") as nc:
-            answer = await ask_leader(nc, settings.stream, {"last_by_subj": LOG_SUBJECTS})
-    except (LogError, NatsError, OSError) as error:  # TimeoutError is an OSError
-        return f"cannot be told: {error if isinstance(error, LogError) else sentence(error)}"
-    if answer.message is not None:
-        newest = msgspec.json.decode(answer.message.data, type=_Round)
+        async with connect(settings, name="status") as connection:
+            reply = await ask_leader(connection, settings.stream, {"last_by_subj": LOG_SUBJECTS})
+    except LogError as error:
+        return f"cannot be told: {error}"
+    if reply.message is not None:
+        newest = msgspec.json.decode(reply.message.data, type=_Round)
         return f"{newest.game_slug} {newest.round_id}, {time.time() - newest.timestamp / 1000:.1f} s ago"
-    if answer.error.err_code != NO_MESSAGE:
-        return f"cannot be told: {answer.error.description}"
+    if reply.error.err_code != ErrorCode.MESSAGE_NOT_FOUND:
+        return f"cannot be told: {reply.error.description}"
     return "no rounds yet"

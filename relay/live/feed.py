@@ -8,29 +8,23 @@ docs/adr/0002-republish-for-live.md
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
-from nats.aio.client import Client
-from nats.errors import Error as NatsError
 
 from relay.live.bounds import Bounds
 from relay.live.hub import Hub
 from relay.live.item import Item
 from relay.live.sequencer import Sequencer
 from roundlog.backoff import Backoff
-from roundlog.connection import connect
+from roundlog.connection import Connection, connect
 from roundlog.entry import LogEntry
 from roundlog.errors import LogError, LogUnavailable
-from roundlog.parser import RoundParser, attach, handled_by_parser
+from roundlog.live import LiveSubscription
 from roundlog.reader import LogReader
 from roundlog.settings import LogSettings
 from roundlog.stream import LogInfo, open_log
 from roundlog.tasks import raise_if_cancelled
-from rounds.subjects import LIVE_SUBJECTS
-
-if TYPE_CHECKING:
-    from nats.aio.subscription import Subscription
 
 log = structlog.get_logger()
 
@@ -53,11 +47,11 @@ class Feed:
         self._settings = settings
         self._hub = hub
         self._reader = reader
-        self._nc: Client | None = None
+        self._connection: Connection | None = None
+        self._live: LiveSubscription | None = None
         self._reached = asyncio.Event()
         self._epoch = ""
         self._sequencer: Sequencer | None = None
-        self._subscription: Subscription | None = None
         self._listeners = 0
         self._starting = asyncio.Lock()
         self._stopping: asyncio.TimerHandle | None = None
@@ -103,7 +97,7 @@ class Feed:
     @property
     def connected(self) -> bool:
         """True while the log can be followed."""
-        return self._nc is not None and self._nc.is_connected
+        return self._connection is not None and self._connection.is_connected
 
     async def reached(self) -> None:
         """Wait until the log is connected for the first time."""
@@ -123,20 +117,19 @@ class Feed:
                     name="stream-relay",
                     on_disconnected=self._on_disconnected,
                     on_reconnected=self._on_reconnected,
-                ) as nc:
-                    await open_log(nc, self._settings)
-                    prefix = LIVE_SUBJECTS.removesuffix(".*")
-                    attach(nc, RoundParser(nc, prefix, self._on_live, _ignore, by_token=False))
-                    self._nc = nc
+                ) as connection:
+                    await open_log(connection, self._settings)
+                    self._live = await LiveSubscription.open(connection, self._on_live)
+                    self._connection = connection
                     self._reached.set()
                     log.info("log_connected")
-                    await self._keep_whole(nc)
+                    await self._keep_whole(connection)
             except LogUnavailable as error:
                 wait_s = backoff.next_s()
                 log.warning("log_unavailable", error=str(error), retry_s=round(wait_s, 2))
                 await asyncio.sleep(wait_s)
 
-    async def _keep_whole(self, nc: Client) -> None:
+    async def _keep_whole(self, connection: Connection) -> None:
         """Read from the log what the subscription missed: when a hole shows, after a reconnect, every few seconds."""
         while True:
             raise_if_cancelled()  # connecting may have swallowed it
@@ -146,10 +139,10 @@ class Feed:
             except TimeoutError:
                 pass
             self._wake.clear()
-            if self._sequencer is None or not nc.is_connected:
+            if self._sequencer is None or not connection.is_connected:
                 continue
             try:
-                await self._catch_up(nc, self._sequencer)
+                await self._catch_up(connection, self._sequencer)
             except LogUnavailable as error:
                 log.warning("log_read_failed", error=str(error))
                 await asyncio.sleep(_AGAIN_S)
@@ -158,20 +151,17 @@ class Feed:
     # --- start and stop ----------------------------------------------------------------------------------------
 
     async def _start(self) -> None:
-        nc = self._nc
-        if nc is None or not nc.is_connected:
+        connection, live = self._connection, self._live
+        if connection is None or live is None or not connection.is_connected:
             raise LogUnavailable("NATS is not reachable")
         self._unheard = 0
         try:
             # First the subscription, then the tail: what is stored in between comes on both ways, and once.
-            self._subscription = await nc.subscribe(LIVE_SUBJECTS, cb=handled_by_parser)
-            # Its answer shows that the subscription stands, as a flush would. But nats-py stops reading for good when
-            # a flush is answered that was given up.
-            info = await open_log(nc, self._settings)
+            await live.subscribe()
+            # Its answer shows that the server has the subscription, as a flush would. But nats-py stops reading for
+            # good when a flush is answered that was given up.
+            info = await open_log(connection, self._settings)
             newest = [entry for entry in await self._reader.newest() if entry.sequence <= info.last]
-        except (NatsError, TimeoutError, OSError) as error:
-            await self._unsubscribe()
-            raise LogUnavailable(f"the log cannot be followed: {str(error) or type(error).__name__}") from error
         except LogError:
             await self._unsubscribe()
             raise
@@ -189,15 +179,19 @@ class Feed:
     def _stop_if_idle(self) -> None:
         if self._listeners == 0 and self._sequencer is not None:
             self._sequencer = None
-            self._unsubscribing = asyncio.create_task(self._unsubscribe(), name="feed-unsubscribe")
+            self._unsubscribing = asyncio.create_task(self._unsubscribe_if_idle(), name="feed-unsubscribe")
             log.info("feed_stopped")
 
+    async def _unsubscribe_if_idle(self) -> None:
+        async with self._starting:
+            if self._sequencer is None:  # else it was started again meanwhile
+                await self._unsubscribe()
+
     async def _unsubscribe(self) -> None:
-        subscription, self._subscription = self._subscription, None
-        if subscription is not None:
+        if self._live is not None:
             try:
-                await subscription.unsubscribe()
-            except NatsError as error:  # the connection is gone, and the subscription with it
+                await self._live.unsubscribe()
+            except LogUnavailable as error:  # the subscription ends with the connection
                 log.debug("unsubscribe_failed", error=str(error))
 
     # --- rounds ------------------------------------------------------------------------------------------------
@@ -214,7 +208,7 @@ class Feed:
         self._suspected_resets += 1
         self._wake.set()
 
-    def _on_live(self, _token: bytes, entries: list[LogEntry]) -> None:
+    def _on_live(self, entries: list[LogEntry]) -> None:
         newest = entries[-1].sequence
         if self._sequencer is None:
             self._unheard = newest
@@ -235,9 +229,9 @@ class Feed:
         if self._sequencer.behind:
             self._wake.set()
 
-    async def _catch_up(self, nc: Client, sequencer: Sequencer) -> None:
+    async def _catch_up(self, connection: Connection, sequencer: Sequencer) -> None:
         first, tail = await self._reader.first(), await self._reader.last()
-        if (self._is_doubtful or tail < sequencer.head) and await self._has_begun_anew(nc, sequencer):
+        if (self._is_doubtful or tail < sequencer.head) and await self._has_begun_anew(connection, sequencer):
             return
         tail = max(tail, sequencer.known)  # the replica that answered may be behind
         self._hub.first = tail + 1 if first is None else first
@@ -251,17 +245,17 @@ class Feed:
                 log.info("feed_repaired", rounds=len(page.entries), head=sequencer.head)
                 self._hub.publish(ready)
 
-    async def _has_begun_anew(self, nc: Client, sequencer: Sequencer) -> bool:
+    async def _has_begun_anew(self, connection: Connection, sequencer: Sequencer) -> bool:
         """Ask what log this is and where it ends, since it seems to end before what we have seen, or may be another.
 
         When it was made anew or has lost its tail, begin with what it is now and return True. Only the leader's word
         counts: a replica may be behind.
         """
         seen, doubts = sequencer.head, self._suspected_resets
-        info = await open_log(nc, self._settings)
+        info = await open_log(connection, self._settings)
         if info.epoch == self._epoch and info.last < seen and info.replicas > 1:
             await asyncio.sleep(_SURE_S)
-            info = await open_log(nc, self._settings)
+            info = await open_log(connection, self._settings)
         if self._sequencer is not sequencer:
             return True
         if info.epoch != self._epoch:
@@ -304,7 +298,3 @@ class Feed:
         self._sequencer = sequencer = Sequencer(head, park_limit=_PARK_LIMIT)
         self._hub.begin(Bounds(info.epoch, info.first, head), newest)
         return sequencer
-
-
-def _ignore(_game: bytes, _headers: bytes) -> None:
-    """Somebody else's message on our live subjects: nothing that the log holds."""

@@ -10,10 +10,9 @@ import msgspec
 import structlog
 
 from backends.contract import Captured, Rejected
-from roundlog.connection import connect
 from roundlog.settings import LogSettings
 from rounds import Round
-from tests.nats import NatsServer
+from tests.nats import NatsServer, nats_client
 
 GAMES = ("crash", "double", "fortune-dragon")
 
@@ -116,7 +115,7 @@ class DeadLetters:
 async def stored(server: NatsServer) -> list[tuple[str, int]]:
     """Read the whole log: subject and round id of each message, in log order."""
     found: list[tuple[str, int]] = []
-    async with connect(LogSettings(url=server.url), name="test-reader") as nc:
+    async with nats_client(LogSettings(url=server.url)) as nc:
         for sequence in range(1, 1_000_000, 500):
             inbox = nc.new_inbox()
             subscription = await nc.subscribe(inbox)

@@ -13,12 +13,11 @@ from backends.contract import BackendContext
 from backends.file import FileReplay
 from backends.ingest.run import run_ingest
 from backends.publish.rejects import RejectsStream
-from roundlog.connection import connect
 from roundlog.settings import LogSettings
 from rounds import Catalogue
 from tests.backends.file.replaying import jsonl, round_at
 from tests.docs.pages import blocks, text_of
-from tests.nats import NatsServer
+from tests.nats import NatsServer, nats_client
 from tests.resume.conftest import running
 
 pytestmark = pytest.mark.service
@@ -96,7 +95,7 @@ async def test_nobody_but_the_server_says_what_is_live(guarded: NatsServer, user
 async def test_relay_may_not_store_rounds(guarded: NatsServer) -> None:
     """It only reads."""
     try:
-        async with connect(log_of(guarded, "relay"), name="test") as nc:
+        async with nats_client(log_of(guarded, "relay")) as nc:
             with pytest.raises(TimeoutError):
                 await nc.request("rounds.crash", b"{}", timeout=0.5)
     finally:

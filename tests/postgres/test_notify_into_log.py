@@ -16,11 +16,10 @@ from backends.contract import Backend
 from backends.ingest.run import run_ingest
 from backends.postgres.replication.backend import PostgresReplication
 from backends.publish.settings import PublisherSettings
-from roundlog.connection import connect
 from roundlog.settings import LogSettings
 from roundlog.tasks import cancel_and_wait
 from tests.backends.harness import captured_events, stored
-from tests.nats import NatsServer
+from tests.nats import NatsServer, nats_client
 from tests.postgres.ingesting import CONTEXT, notify_backend, set_up_notify
 from tests.postgres_server import PostgresServer
 from tests.waiting import until
@@ -64,7 +63,7 @@ async def ingesting(
 
 async def log_holds(nats: NatsServer, count: int) -> None:
     """Wait until the log holds `count` rounds; it publishes a message for each."""
-    async with asyncio.timeout(WAIT_S), connect(LogSettings(url=nats.url), name="test") as nc:
+    async with asyncio.timeout(WAIT_S), nats_client(LogSettings(url=nats.url)) as nc:
         stored_messages = await nc.subscribe("live.rounds.*")
         while True:
             answer = msgspec.json.decode((await nc.request("$JS.API.STREAM.INFO.ROUNDS", b"", 5)).data)

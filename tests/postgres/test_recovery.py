@@ -14,10 +14,9 @@ from backends.registry import make_backend
 from backends.settings import BackendSettings
 from relay.commands.backfill import backfill
 from relay.config.settings import Settings
-from roundlog.connection import connect
 from roundlog.settings import LogSettings
 from tests.backends.harness import stored
-from tests.nats import NatsServer
+from tests.nats import NatsServer, nats_client
 from tests.postgres.ingesting import CONTEXT
 from tests.postgres.test_notify_into_log import log_holds, slot_is_read
 from tests.postgres_server import PostgresServer
@@ -108,7 +107,7 @@ async def test_loss_stops_ingest_with_the_command_by_default(postgres: PostgresS
 async def run_with_rows(settings: Settings, postgres: PostgresServer, nats: NatsServer, first: int, last: int) -> None:
     """Run ingest, insert rows, and stop it when the last of them is in the log."""
     backend = make_backend(settings.backend.name, settings.backend.options, CONTEXT)
-    async with connect(LogSettings(url=nats.url), name="test") as nc:
+    async with nats_client(LogSettings(url=nats.url)) as nc:
         live = await nc.subscribe("live.rounds.*")
         async with watched_ingest(settings, backend, CONTEXT):
             await slot_is_read(postgres)
@@ -235,7 +234,7 @@ async def test_recovery_sends_no_round_that_has_expired_from_the_log(
     await postgres.execute(DROP_SLOT)
     await postgres.insert_rounds(111, 115)
 
-    async with connect(LogSettings(url=nats.url), name="client") as nc:
+    async with nats_client(LogSettings(url=nats.url)) as nc:
         live = await nc.subscribe("live.rounds.*")
         await nc.flush()
         await run_with_rows(settings, postgres, nats, 116, 120)
@@ -245,7 +244,7 @@ async def test_recovery_sends_no_round_that_has_expired_from_the_log(
 
 async def log_is_empty(nats: NatsServer) -> None:
     """Wait until every round has expired."""
-    async with connect(LogSettings(url=nats.url), name="test") as nc:
+    async with nats_client(LogSettings(url=nats.url)) as nc:
 
         async def is_empty() -> bool:
             return not (await nc.jetstream().stream_info("ROUNDS")).state.messages

@@ -18,11 +18,10 @@ from backends.ingest.run import run_ingest
 from backends.postgres.replication.backend import PostgresReplication
 from backends.publish.publisher import Publisher
 from backends.publish.settings import PublisherSettings
-from roundlog.connection import connect
 from roundlog.settings import LogSettings
 from roundlog.tasks import cancel_and_wait
 from tests.backends.harness import DeadLetters, Source, Wire, captured_events, make_round, stored
-from tests.nats import NatsServer
+from tests.nats import NatsServer, nats_client
 from tests.postgres.ingest_process import IngestProcess, ingesting
 from tests.postgres.reading import CONFIRMED, HEAD, HOLDER, make_backend, reading, wait_for_sql
 from tests.postgres_server import PostgresServer
@@ -47,7 +46,7 @@ async def ingest(backend: PostgresReplication, nats: NatsServer, **settings: Any
 
 async def stored_ids(nats: NatsServer, count: int) -> list[int]:
     """Wait until the log holds at least `count` rounds; return all, in log order."""
-    async with connect(LogSettings(url=nats.url), name="test-waiter") as nc:
+    async with nats_client(LogSettings(url=nats.url)) as nc:
         live = await nc.subscribe("live.rounds.*")
         while (missing := count - await _messages(nc)) > 0:
             for _ in range(missing):
@@ -357,7 +356,7 @@ async def kill_within(
 ) -> None:
     """Commit rows in one transaction, and kill ingest as soon as the log holds `held` of them."""
     inserted = asyncio.create_task(postgres.insert_rounds(1, rows))
-    async with connect(LogSettings(url=nats.url), name="test-waiter") as nc:
+    async with nats_client(LogSettings(url=nats.url)) as nc:
 
         async def holds_enough() -> bool:  # to receive each round would take longer than to store it
             return await _messages(nc) >= held

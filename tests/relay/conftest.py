@@ -77,7 +77,7 @@ async def publish(nats: NatsServer) -> AsyncIterator[Publish]:
     settings = LogSettings(url=nats.url)
     async with connect(settings, name="test") as nc:
         await open_log(nc, settings)
-        stream = nc.jetstream()
+        stream = nc.client.jetstream()
 
         async def put(game: str, *numbers: int, extras: str = '{"point":"2.50"}') -> list[int]:
             return [

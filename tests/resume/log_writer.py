@@ -5,9 +5,8 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, Self
 
 import msgspec
-from nats.aio.client import Client
 
-from roundlog.connection import connect
+from roundlog.connection import Connection, connect
 from roundlog.errors import LogUnsuitable
 from roundlog.settings import LogSettings
 from roundlog.stream import LogInfo, open_log
@@ -34,8 +33,9 @@ def make_round(game: str, number: int, *, at_ms: int | None = None, point: str =
 class LogWriter:
     """A connection that may do everything to the log."""
 
-    def __init__(self, nc: Client, settings: LogSettings, info: LogInfo) -> None:
-        self._nc = nc
+    def __init__(self, connection: Connection, settings: LogSettings, info: LogInfo) -> None:
+        self._connection = connection
+        self._nc = connection.client
         self.settings = settings
         self.epoch = info.epoch
 
@@ -43,8 +43,8 @@ class LogWriter:
     @asynccontextmanager
     async def open(cls, settings: LogSettings) -> AsyncIterator[Self]:
         """Connect, and make the log if there is none."""
-        async with connect(settings, name="writer") as nc:
-            yield cls(nc, settings, await open_log(nc, settings))
+        async with connect(settings, name="writer") as connection:
+            yield cls(connection, settings, await open_log(connection, settings))
 
     async def store(self, *rounds: Round) -> list[int]:
         """Store rounds one by one; return their sequences."""
@@ -75,12 +75,12 @@ class LogWriter:
         while last:  # nats-server removes files a moment later, and a new stream may find those of the old one
             await self._nc.request(f"$JS.API.STREAM.DELETE.{self.settings.stream}", b"", timeout=10)
             with suppress(LogUnsuitable):  # or fail because of them
-                info = await open_log(self._nc, self.settings)
+                info = await open_log(self._connection, self.settings)
                 self.epoch, last = info.epoch, info.last
         assert self.epoch != before
 
     async def info(self) -> LogInfo:
-        return await open_log(self._nc, self.settings)
+        return await open_log(self._connection, self.settings)
 
     def cursor(self, sequence: int) -> str:
         return str(Cursor(self.epoch, sequence))

@@ -1,12 +1,16 @@
-"""Bytes of a NATS connection, cut anywhere: every stored round comes out once, everything else reaches nats-py."""
+"""Bytes of a NATS connection, cut anywhere: each stored round is read once, all other frames reach nats-py."""
 
 from typing import Any, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
+from nats.aio.msg import Msg
+from nats.protocol.parser import Parser
 
+from roundlog.direct_get import AnswerEnd
 from roundlog.entry import LogEntry
-from roundlog.parser import RoundParser
+from roundlog.nats_internals import ConnectionParser
+from roundlog.parser import RoundFrames
 
 PREFIX = "live.rounds"
 
@@ -67,17 +71,18 @@ entries = st.builds(
 async def test_whatever_arrives_and_however_it_is_cut_each_frame_goes_where_it_belongs(
     frames: list[tuple[str, LogEntry | None, bytes | None]], cuts: list[int], by_token: bool
 ) -> None:
-    """A lost or invented round here would be lost or invented for every client."""
-    client, found, tokens, others = FakeClient(), list[LogEntry](), list[bytes](), list[bytes]()
+    """A round lost or invented here is lost or invented for every client."""
+    client, found, tokens, ends = FakeClient(), list[LogEntry](), list[bytes](), list[AnswerEnd]()
 
     def on_entries(token: bytes, entries: list[LogEntry]) -> None:
         found.extend(entries)
         tokens.extend(token for _ in entries)
 
-    def on_other(_token: bytes, headers: bytes) -> None:
-        others.append(headers)
+    def on_end(_token: bytes, end: AnswerEnd) -> None:
+        ends.append(end)
 
-    parser = RoundParser(cast("Any", client), PREFIX, on_entries, on_other, by_token=by_token)
+    frames_of_rounds = RoundFrames(PREFIX, on_entries, on_end, by_token=by_token)
+    parser = ConnectionParser(Parser(cast("Any", client)), frames_of_rounds.read)
     kinds = {
         "ping": b"PING\r\n",
         "other": b"MSG _INBOX.a 3 5\r\nhello\r\n",
@@ -98,4 +103,37 @@ async def test_whatever_arrives_and_however_it_is_cut_each_frame_goes_where_it_b
     assert tokens == [entry.game.encode() if by_token else b"" for entry in found]
     assert client.pings == names.count("ping")
     assert client.messages == [b"hello" if kind == "other" else b"{}" for kind in names if kind in ("other", "foreign")]
-    assert [other[:12] for other in others] == [b"NATS/1.0 204"] * names.count("status")
+    assert ends == [AnswerEnd(204, "EOB", 3)] * names.count("status")
+
+
+def test_message_with_a_reply_subject_is_read_too() -> None:
+    """The server adds none; a publisher to our inbox may."""
+    found = list[LogEntry]()
+    frames = RoundFrames(PREFIX, lambda _token, entries: found.extend(entries))
+    entry = LogEntry(1, "crash", b"{}")
+    wire = stored(entry).replace(b" 7 ", b" 7 reply.to ", 1)
+
+    assert frames.read(wire, 0) == len(wire)
+    assert found == [entry]
+
+
+async def test_message_that_nats_py_has_read_is_the_same_round() -> None:
+    """Where nats-py lacks what the fast path needs, its subscriptions deliver what `read` would have read."""
+    found, ends = list[tuple[bytes, LogEntry]](), list[tuple[bytes, AnswerEnd]]()
+    frames = RoundFrames(
+        PREFIX,
+        lambda token, entries: found.extend((token, entry) for entry in entries),
+        lambda token, end: ends.append((token, end)),
+    )
+
+    for headers, data in (
+        ({"Nats-Msg-Id": "crash:1", "Nats-Subject": "rounds.crash", "Nats-Sequence": "9"}, b"{}"),
+        ({"Status": "204", "Description": "EOB", "Nats-Num-Pending": "3"}, b""),
+        ({"Nats-Subject": "other.crash", "Nats-Sequence": "9"}, b"{}"),
+        ({"Nats-Subject": "rounds.crash", "Nats-Sequence": "x"}, b"{}"),
+        (None, b"{}"),
+    ):
+        await frames.on_message(Msg(cast("Any", None), f"{PREFIX}.5", "", data, headers))
+
+    assert found == [(b"5", LogEntry(9, "crash", b"{}"))]
+    assert ends == [(b"5", AnswerEnd(204, "EOB", 3))]

@@ -1,23 +1,22 @@
-"""The bytes between publisher and server: what is written is one command per round, what is read loses no answer."""
+"""The bytes between publisher and server: one command is written per round, and no answer that is read is lost."""
 
 import asyncio
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.msg import Msg
+from nats.protocol.parser import Parser
 
-from roundlog.publish import AckParser, Acks, ErrorAck, Publish, answered, encode, offset_header
-
-if TYPE_CHECKING:
-    from nats.aio.client import Client
+from roundlog.nats_internals import ConnectionParser
+from roundlog.publish import AckFrames, Acks, ErrorAck, Publish, answered, encode, offset_header
 
 INBOX = b"_INBOX.abc"
 
 
 def test_publish_is_one_command_with_its_id_and_condition() -> None:
-    """Sizes count the headers' bytes and all bytes, as the protocol wants."""
+    """Sizes count the headers' bytes and all bytes, as the protocol requires."""
     written = encode(
         [
             Publish(b"rounds.crash", 7, b"crash:1", None, b"", b"{}"),
@@ -40,7 +39,7 @@ class FakeClient:
 
     def __init__(self) -> None:
         self.acks: list[Acks] = []
-        self.refusals: list[ErrorAck] = []
+        self.error_acks: list[ErrorAck] = []
         self.others: list[bytes] = []
         self.pings = 0
 
@@ -50,7 +49,7 @@ class FakeClient:
             return
         parsed = {"Status": "503"} if headers else None
         message = Msg(cast("Any", None), subject.decode(), reply.decode(), data, parsed)
-        answered(message, self.acks.append, self.refusals.append)
+        answered(message, self.acks.append, self.error_acks.append)
 
     async def _process_ping(self) -> None:
         self.pings += 1
@@ -79,9 +78,9 @@ UNUSUAL = [
 
 @given(st.permutations(PLAIN + UNUSUAL), st.lists(st.integers(1, 60), max_size=30))
 def test_every_answer_is_read_however_the_bytes_are_cut(parts: list[bytes], cuts: list[int]) -> None:
-    """TCP cuts where it likes; whatever stands between the acks goes to nats-py and nothing is lost or seen twice."""
+    """TCP cuts anywhere; all frames between the acks go to nats-py, and nothing is lost or read twice."""
     client = FakeClient()
-    parser = AckParser(cast("Client", client), "ROUNDS", INBOX, client.acks.append)
+    parser = ConnectionParser(Parser(cast("Any", client)), AckFrames("ROUNDS", INBOX, client.acks.append).read)
     data = b"".join(parts)
 
     async def feed() -> None:
@@ -95,14 +94,14 @@ def test_every_answer_is_read_however_the_bytes_are_cut(parts: list[bytes], cuts
     assert sorted(number for acks in client.acks for number in acks.numbers) == [0, 1, 2, 3, 4, 5, 20, 21]
     assert sum(acks.duplicates for acks in client.acks) == 1
     assert max(acks.sequence for acks in client.acks) == 121
-    assert sorted((refusal.number, refusal.code) for refusal in client.refusals) == [(22, 10070), (23, 0), (24, 503)]
+    assert sorted((error.number, error.code) for error in client.error_acks) == [(22, 10070), (23, 0), (24, 503)]
     assert len(client.others) == 2
     assert client.pings == 1
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b'{"seq":0}', b'{"seq":"x"}', b"\xff", b"[1]"])
-def test_answer_that_is_no_ack_counts_as_refused(data: bytes) -> None:
-    """Only a sequence means stored."""
-    refusals: list[ErrorAck] = []
-    answered(Msg(cast("Any", None), "_INBOX.abc.5", "", data), lambda acks: pytest.fail(str(acks)), refusals.append)
-    assert [refusal.number for refusal in refusals] == [5]
+def test_answer_that_is_no_ack_is_an_error_ack(data: bytes) -> None:
+    """Only an answer with a sequence means that the round is stored."""
+    error_acks: list[ErrorAck] = []
+    answered(Msg(cast("Any", None), "_INBOX.abc.5", "", data), lambda acks: pytest.fail(str(acks)), error_acks.append)
+    assert [error.number for error in error_acks] == [5]

@@ -18,7 +18,7 @@ from roundlog.settings import LogSettings
 from roundlog.stream import LogInfo, open_log
 from rounds import Cursor
 from tests.backends.harness import DeadLetters, Source
-from tests.nats import NatsServer
+from tests.nats import NatsServer, nats_client
 
 
 async def opened(settings: LogSettings) -> LogInfo:
@@ -27,7 +27,7 @@ async def opened(settings: LogSettings) -> LogInfo:
 
 
 async def api(server: NatsServer, call: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    async with connect(LogSettings(url=server.url), name="operator") as nc:
+    async with nats_client(LogSettings(url=server.url)) as nc:
         answer = await nc.request(f"$JS.API.{call}", msgspec.json.encode(body) if body else b"")
     decoded: dict[str, Any] = msgspec.json.decode(answer.data)
     assert "error" not in decoded
@@ -283,7 +283,7 @@ async def test_credentials_file_that_cannot_be_used_is_named(tmp_path: Path) -> 
         await opened(LogSettings(creds_file=tmp_path / "missing.creds"))
 
     (tmp_path / "wrong.creds").write_text("sk_live_000")
-    with pytest.raises(LogRefused, match=r"wrong\.creds' is no NATS credentials file: it lacks 'BEGIN NATS USER JWT'"):
+    with pytest.raises(LogRefused, match=r"wrong\.creds' is not a NATS credentials file: it lacks 'BEGIN NATS USER"):
         await opened(LogSettings(creds_file=tmp_path / "wrong.creds"))
 
 

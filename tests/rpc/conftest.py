@@ -123,7 +123,7 @@ async def publish(nats: NatsServer) -> AsyncIterator[Publish]:
     settings = LogSettings(url=nats.url)
     async with connect(settings, name="test") as nc:
         await open_log(nc, settings)
-        stream = nc.jetstream()
+        stream = nc.client.jetstream()
 
         async def put(game: str, *numbers: int, **fields: Any) -> list[int]:
             return [
@@ -141,7 +141,7 @@ def rebuild(nats: NatsServer) -> Rebuild:
     async def again() -> None:
         settings = LogSettings(url=nats.url)
         async with connect(settings, name="test") as nc:
-            await nc.jetstream().delete_stream(settings.stream)
+            await nc.client.jetstream().delete_stream(settings.stream)
             await open_log(nc, settings)
 
     return again

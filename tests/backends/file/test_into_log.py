@@ -12,11 +12,10 @@ from backends.file import FileReplay
 from backends.file.offset import FileOffset
 from backends.ingest.run import run_ingest
 from backends.publish.settings import PublisherSettings
-from roundlog.connection import connect
 from roundlog.settings import LogSettings
 from rounds import Round
 from tests.backends.file.replaying import CONTEXT, jsonl, replay, rounds, write
-from tests.nats import NatsServer
+from tests.nats import NatsServer, nats_client
 from tests.waiting import until
 
 pytestmark = pytest.mark.service
@@ -40,7 +39,7 @@ class Watched(FileReplay):
 
 async def stored(nats: NatsServer) -> list[Round]:
     """Every round of the log, in its order."""
-    async with connect(LogSettings(url=nats.url), name="test") as nc:
+    async with nats_client(LogSettings(url=nats.url)) as nc:
         js = nc.jetstream()
         info = await js.stream_info("ROUNDS")
         found = [await js.get_msg("ROUNDS", number) for number in range(1, info.state.last_seq + 1)]
@@ -101,7 +100,7 @@ async def test_rounds_before_a_malformed_line_are_stored(nats: NatsServer, tmp_p
 
 async def window_passes(nats: NatsServer, log: LogSettings) -> None:
     """Wait until the server has forgotten the ids that it was given before."""
-    async with connect(log, name="test") as nc:
+    async with nats_client(log) as nc:
         js = nc.jetstream()
 
         async def is_forgotten() -> bool:
@@ -195,7 +194,7 @@ async def test_recording_is_played_into_a_log_that_was_made_anew(nats: NatsServe
     options = {"path": str(write(tmp_path / "a.jsonl", rounds(300)))}
     log = LogSettings(url=nats.url)
     await run_ingest(replay(**options), log)
-    async with connect(log, name="test") as nc:
+    async with nats_client(log) as nc:
         await nc.jetstream().delete_stream("ROUNDS")
 
     with capture_logs() as logs:

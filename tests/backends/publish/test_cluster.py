@@ -12,10 +12,9 @@ from nats.errors import Error as NatsError
 
 from backends.publish.publisher import Publisher
 from backends.publish.settings import PublisherSettings
-from roundlog.connection import connect
 from roundlog.settings import LogSettings
 from tests.backends.harness import DeadLetters, Source, assert_log_is, make_round, stored
-from tests.nats import NatsServer
+from tests.nats import NatsServer, nats_client
 
 pytestmark = [pytest.mark.service, pytest.mark.heavy, pytest.mark.timeout(180)]
 
@@ -49,7 +48,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[dict[str, NatsServer]]:
 
 
 async def ask(server: NatsServer, call: str) -> dict[str, Any]:
-    async with connect(LogSettings(url=server.url), name="operator") as nc:
+    async with nats_client(LogSettings(url=server.url)) as nc:
         answer = await nc.request(f"$JS.API.{call}", b"", timeout=5)
     decoded: dict[str, Any] = msgspec.json.decode(answer.data)
     return decoded

@@ -18,7 +18,7 @@ from roundlog.settings import LogSettings
 from roundlog.stream import open_log
 from rounds import Round
 from tests.backends.harness import DeadLetters, Source, Wire, assert_log_is, make_round, stored
-from tests.nats import NatsServer
+from tests.nats import NatsServer, nats_client
 from tests.waiting import until
 
 pytestmark = pytest.mark.service
@@ -38,7 +38,7 @@ def publisher(
 
 
 async def api(server: NatsServer, call: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    async with connect(LogSettings(url=server.url), name="operator") as nc:
+    async with nats_client(LogSettings(url=server.url)) as nc:
         answer = await nc.request(f"$JS.API.{call}", msgspec.json.encode(body) if body else b"")
     decoded: dict[str, Any] = msgspec.json.decode(answer.data)
     return decoded
@@ -46,7 +46,7 @@ async def api(server: NatsServer, call: str, body: dict[str, Any] | None = None)
 
 async def duplicate_window_passed(server: NatsServer) -> None:
     """Wait until the server has forgotten every id that is stored now: it takes the newest of them for new again."""
-    async with connect(LogSettings(url=server.url), name="probe") as nc:
+    async with nats_client(LogSettings(url=server.url)) as nc:
         probe = {"Nats-Msg-Id": nc.new_inbox()}
         answer = await nc.request("rounds.probe", b'{"round_id":0}', headers=probe)
         assert not msgspec.json.decode(answer.data).get("duplicate")

@@ -7,9 +7,8 @@ import pytest
 
 from backends.contract import Rejected
 from backends.publish.rejects import STREAM, RejectsStream
-from roundlog.connection import connect
 from roundlog.settings import LogSettings
-from tests.nats import NatsServer
+from tests.nats import NatsServer, nats_client
 
 pytestmark = pytest.mark.service
 
@@ -21,7 +20,7 @@ def rejected(key: str, raw: bytes = b"{}") -> Rejected[int]:
 async def kept(server: NatsServer, subject: str) -> list[dict[str, object]]:
     """Read what the stream holds on a subject."""
     found = []
-    async with connect(LogSettings(url=server.url), name="test") as nc:
+    async with nats_client(LogSettings(url=server.url)) as nc:
         info = msgspec.json.decode((await nc.request(f"$JS.API.STREAM.INFO.{STREAM}", b"", 5)).data)
         for sequence in range(1, info["state"]["last_seq"] + 1):
             answer = await nc.request(f"$JS.API.STREAM.MSG.GET.{STREAM}", msgspec.json.encode({"seq": sequence}), 5)
@@ -77,7 +76,7 @@ async def test_item_rejected_while_nats_is_away_waits_for_it(nats: NatsServer) -
 
 async def test_stream_that_refuses_the_item_does_not_stop_the_flow(nats: NatsServer) -> None:
     """Where the subject belongs to a stream that takes no such message, the line in the log has to do."""
-    async with connect(LogSettings(url=nats.url), name="test") as nc:
+    async with nats_client(LogSettings(url=nats.url)) as nc:
         config = msgspec.json.encode({"name": "OTHER", "subjects": ["rejects.>"], "max_msg_size": 16})
         await nc.request("$JS.API.STREAM.CREATE.OTHER", config, 5)
     async with RejectsStream(LogSettings(url=nats.url), "file") as rejects, asyncio.timeout(20):

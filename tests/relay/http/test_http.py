@@ -8,9 +8,8 @@ from nats.aio.msg import Msg
 
 from auth.keys import DEMO_KEY, DEMO_PUBLIC_KEY, Key, KeyStore
 from auth.tokens import TokenSigner
-from roundlog.connection import connect
 from roundlog.settings import LogSettings
-from tests.nats import NatsServer
+from tests.nats import NatsServer, nats_client
 from tests.relay.conftest import Publish, StartRelay
 from tests.relay.raw_http import Answer, connection, exchange
 from tests.relay.serving import serving
@@ -298,7 +297,7 @@ async def overheard(nats: NatsServer) -> AsyncIterator[Callable[[], Awaitable[li
     async def hear(message: Msg) -> None:
         subjects.append(message.subject)
 
-    async with connect(LogSettings(url=nats.url), name="test") as nc:
+    async with nats_client(LogSettings(url=nats.url)) as nc:
         await nc.subscribe(">", cb=hear)
         await nc.flush()
 

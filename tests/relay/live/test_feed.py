@@ -20,7 +20,7 @@ from roundlog.reader import LogReader
 from roundlog.settings import LogSettings
 from roundlog.stream import open_log
 from rounds import log_subject
-from tests.nats import NatsServer
+from tests.nats import NatsServer, nats_client
 from tests.relay.conftest import KEY_HEADER, Publish, StartRelay, make_round, metric, wait_ready
 from tests.relay.event_stream import EventStream, stream
 from tests.roundlog.nats_wire import NatsWire, live_round, nats_wire
@@ -83,7 +83,7 @@ async def test_nats_killed_and_restarted_mid_stream(
 async def publish_stubbornly(nats_url: str, *numbers: int) -> None:
     """Store rounds, each repeated until the log acknowledges it; the id prevents duplicates."""
     settings = LogSettings(url=nats_url)
-    async with connect(settings, name="publisher") as nc:
+    async with nats_client(settings) as nc:
         for number in numbers:
             await until(partial(stored, nc, number))
 
@@ -146,8 +146,8 @@ async def test_round_stored_while_the_feed_starts_comes_at_once(
     monkeypatch.setattr("relay.live.feed._POLL_S", 3600)
     heard, on_live, newest = asyncio.Event(), Feed._on_live, LogReader.newest
 
-    def hear(self: Feed, token: bytes, entries: list[LogEntry]) -> None:
-        on_live(self, token, entries)
+    def hear(self: Feed, entries: list[LogEntry]) -> None:
+        on_live(self, entries)
         heard.set()
 
     async def store_meanwhile(self: LogReader) -> list[LogEntry]:
@@ -246,7 +246,7 @@ async def make_anew(nats: NatsServer) -> None:
     """Delete the log and rebuild it."""
     settings = LogSettings(url=nats.url)
     async with connect(settings, name="operator") as nc:
-        await nc.jetstream().delete_stream(settings.stream)
+        await nc.client.jetstream().delete_stream(settings.stream)
         await open_log(nc, settings)
 
 

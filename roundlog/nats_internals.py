@@ -1,0 +1,141 @@
+"""The private parts of nats-py that the fast paths use: the only module that touches them.
+
+nats-py spends more time on a message than all that follows. So frames of rounds and acks are read from a connection's
+bytes before nats-py's own parser, and publishes are written to its transport. nats-py keeps signing in, TLS, pings and
+reconnecting. Each part is looked for before it is used. Where an installed nats-py lacks one, a warning is logged and
+the caller uses the public API, which is slower and delivers the same.
+Measured in docs/benchmarks.md; decided in docs/adr/0003-own-publish-pipeline.md and 0007-read-pages-past-nats-py.md
+"""
+
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any, Final, Protocol
+
+import structlog
+from nats.aio.client import Client
+from nats.errors import ProtocolError
+
+from roundlog.faults import translated
+
+log = structlog.get_logger()
+
+TRIED: Final = ">=2.12,<2.17"
+"""The versions of nats-py whose private parts are known; the same range as in ``pyproject.toml``."""
+
+ReadFrames = Callable[[bytes, int], int]
+"""Take whole frames from an offset in the bytes on; return the offset of the first that was not taken.
+
+That one is not ours, or not complete yet. Runs inside the reading of the socket and must not raise.
+"""
+
+
+class Parser(Protocol):
+    """What nats-py's read loop calls of its parser."""
+
+    async def parse(self, data: bytes = b"") -> None:
+        """Take what was read from the socket."""
+
+    def reset(self) -> None:
+        """Forget half a frame: the connection that would bring the rest is lost."""
+
+
+class ConnectionParser:
+    """Stands before nats-py's parser, and passes to it, frame by frame, what `read_frames` does not take."""
+
+    def __init__(self, parser: Parser, read_frames: ReadFrames, half_frame: bytes = b"") -> None:
+        self.was_called = False
+        self._parser = parser
+        self._read_frames = read_frames
+        self._held = half_frame
+
+    def reset(self) -> None:
+        self._parser.reset()
+        self._held = b""
+
+    async def parse(self, data: bytes = b"") -> None:
+        """Read as many whole frames as there are; keep the rest for the next call."""
+        self.was_called = True
+        if self._held:
+            data = self._held + data
+        at = 0
+        while True:
+            at = self._read_frames(data, at)
+            end = _frame_end(data, at)
+            if end is None:
+                break
+            await self._parser.parse(data[at:end])
+            at = end
+        self._held = data[at:]
+
+
+def _frame_end(data: bytes, at: int) -> int | None:
+    """Return where the frame that begins at `at` ends; None when it is not complete."""
+    line_end = data.find(b"\r\n", at)
+    if line_end < 0:
+        return None
+    end = line_end + 2
+    if data.startswith((b"MSG ", b"HMSG "), at):
+        size = data[data.rfind(b" ", at, line_end) + 1 : line_end]
+        if not size.isdigit():
+            raise ProtocolError
+        end += int(size) + 2
+    return end if end <= len(data) else None
+
+
+async def attach(client: Client, read_frames: ReadFrames) -> bool:
+    """Let `read_frames` read all that comes on a connection that waits for no message; verify that it does.
+
+    Returns:
+        False when nats-py lacks a part or does not use it. All messages then come through its subscriptions.
+
+    Raises:
+        LogUnavailable: The connection is lost, or the server does not answer.
+    """
+    own: Any = getattr(client, "_ps", None)
+    half_frame = getattr(own, "buf", None)
+    if not (callable(getattr(own, "parse", None)) and callable(getattr(own, "reset", None))) or half_frame is None:
+        with translated("the connection to NATS was lost"):
+            await client.flush()
+        return _lacks("Client._ps")
+    parser = ConnectionParser(own, read_frames, bytes(half_frame))
+    own.reset()
+    client._ps = parser  # type: ignore[assignment]  # noqa: SLF001 - see the module's docstring
+    with translated("the connection to NATS was lost"):
+        await client.flush()  # its answer has to come through the parser
+    if not parser.was_called:
+        client._ps = own  # noqa: SLF001
+        return _lacks("a read loop that uses Client._ps")
+    return True
+
+
+class Writer(Protocol):
+    """Takes bytes for the socket of a connection, past nats-py's buffer."""
+
+    def write(self, payload: bytes) -> None:
+        """Take bytes without waiting."""
+
+    async def drain(self) -> None:
+        """Wait until the socket has taken most of them."""
+
+
+def has_writer(client: Client) -> bool:
+    """Say whether `writer_of` works for this connection, which must be open; log a warning when it does not."""
+    writer = writer_of(client)
+    return all(callable(getattr(writer, name, None)) for name in ("write", "drain")) or _lacks("Client._transport")
+
+
+def writer_of(client: Client) -> Writer | None:
+    """Return the writer of a connection; None when there is none, or none any more."""
+    return getattr(client, "_transport", None)
+
+
+def abort(client: Client) -> None:
+    """Close the socket at once, with bytes unsent. Does nothing where nats-py lacks the parts: closing takes longer."""
+    writer = getattr(getattr(client, "_transport", None), "_io_writer", None)
+    if writer is not None:
+        writer.transport.abort()
+
+
+def _lacks(part: str) -> bool:
+    log.warning("nats_fast_path_off", missing=part, nats_py=version("nats-py"), tried=TRIED)
+    return False

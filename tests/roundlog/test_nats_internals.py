@@ -1,0 +1,237 @@
+"""The private parts of nats-py: in use where they are as known, and replaced by the public API where they are not."""
+
+import asyncio
+import tomllib
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.protocol.parser import Parser
+from structlog.testing import capture_logs
+
+from backends.publish.publisher import Publisher
+from backends.publish.settings import PublisherSettings
+from roundlog import nats_internals
+from roundlog.connection import connect
+from roundlog.entry import LogEntry
+from roundlog.live import LiveSubscription
+from roundlog.nats_internals import TRIED, attach, has_writer
+from roundlog.parser import RoundFrames
+from roundlog.publish import Acks, ErrorAck, Publish, offset_header, open_publish_connection
+from roundlog.reader import LogReader
+from roundlog.settings import LogSettings
+from roundlog.stream import open_log
+from roundlog.tail import stored_pages
+from tests.backends.harness import DeadLetters, Source
+from tests.nats import NatsServer
+
+_COUNT = 300
+
+
+def test_versions_that_were_tried_are_those_that_can_be_installed() -> None:
+    """The warning names the range that pip allows."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert f"nats-py{TRIED}" in project["dependencies"]
+
+
+class NatsPy:
+    """A nats-py whose read loop gives each answer to `loop_parser`."""
+
+    def __init__(self) -> None:
+        self.flushes = 0
+
+    @property
+    def loop_parser(self) -> Any:
+        raise NotImplementedError
+
+    async def flush(self) -> None:
+        self.flushes += 1
+        await self.loop_parser.parse(b"PONG\r\n")
+
+    async def _process_pong(self) -> None:
+        pass
+
+
+class Known(NatsPy):
+    """As the versions that were tried."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ps: Any = Parser(self)
+        self.own = self._ps
+
+    @property
+    def loop_parser(self) -> Any:
+        return self._ps
+
+
+class Renamed(NatsPy):
+    """Has its parser under another name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parser = Parser(self)
+
+    @property
+    def loop_parser(self) -> Any:
+        return self._parser
+
+
+class Cached(Known):
+    """Reads the attribute once, before it is replaced."""
+
+    @property
+    def loop_parser(self) -> Any:
+        return self.own
+
+
+class Rebuilt(Known):
+    """Has a parser of another kind under the same name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ps = object()
+
+    @property
+    def loop_parser(self) -> Any:
+        return self.own
+
+
+def take_none(_data: bytes, at: int) -> int:
+    return at
+
+
+async def test_parser_of_known_nats_py_is_replaced() -> None:
+    """And the half frame that it had read so far is completed."""
+    client = Known()
+    client.own.buf.extend(b"PO")
+
+    async def flush() -> None:
+        await client.loop_parser.parse(b"NG\r\n")
+
+    client.flush = flush  # type: ignore[method-assign]
+    assert await attach(cast("Client", client), take_none)
+    assert client._ps is not client.own
+    assert not client.own.buf
+
+
+@pytest.mark.parametrize("kind", [Renamed, Cached, Rebuilt])
+async def test_parser_of_unknown_nats_py_is_left_in_place_with_a_warning(kind: type[NatsPy]) -> None:
+    """A parser that nobody calls would be a relay that is connected, ready and silent."""
+    client = kind()
+    before = dict(vars(client))
+    with capture_logs() as logs:
+        assert not await attach(cast("Client", client), take_none)
+
+    assert [(entry["event"], entry["tried"]) for entry in logs] == [("nats_fast_path_off", TRIED)]
+    assert vars(client) == {**before, "flushes": 1}
+
+
+def test_missing_transport_is_a_warning() -> None:
+    """Publishes go through the public API then."""
+    with capture_logs() as logs:
+        assert not has_writer(cast("Client", Renamed()))
+    assert [(entry["event"], entry["missing"]) for entry in logs] == [("nats_fast_path_off", "Client._transport")]
+
+
+def test_abort_without_a_transport_does_nothing() -> None:
+    """Closing the connection takes longer then, with its own deadline."""
+    nats_internals.abort(cast("Client", Renamed()))
+
+
+class DeafClient(Client):
+    """nats-py as it would be if its read loop no longer used ``_ps``: what is assigned is ignored."""
+
+    @property
+    def _ps(self) -> Parser:
+        return self._own_parser
+
+    @_ps.setter
+    def _ps(self, parser: Parser) -> None:
+        self._own_parser: Parser
+        if not hasattr(self, "_own_parser"):
+            self._own_parser = parser
+
+
+@pytest.fixture(params=["fast", "public"])
+def is_fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Run with the installed nats-py, and with one that lacks all private parts."""
+    if request.param == "public":
+        monkeypatch.setattr("roundlog.connection.Client", DeafClient)
+        monkeypatch.setattr("roundlog.nats_internals.writer_of", lambda _client: None)
+    return bool(request.param == "fast")
+
+
+@pytest.fixture
+def messages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The subjects of messages that came through a subscription of nats-py."""
+    subjects: list[str] = []
+    on_message = RoundFrames.on_message
+
+    async def note(self: RoundFrames, message: Msg) -> None:
+        subjects.append(message.subject)
+        await on_message(self, message)
+
+    monkeypatch.setattr(RoundFrames, "on_message", note)
+    return subjects
+
+
+@pytest.mark.service
+async def test_rounds_are_published_followed_and_read(nats: NatsServer, messages: list[str], *, is_fast: bool) -> None:
+    """All of them, in order, with either nats-py; with the installed one, none goes through its subscriptions."""
+    settings, source = LogSettings(url=nats.url), Source(_COUNT)
+    live: list[LogEntry] = []
+    complete = asyncio.Event()
+
+    def on_live(entries: list[LogEntry]) -> None:
+        live.extend(entries)
+        if len(live) == _COUNT:
+            complete.set()
+
+    async with connect(settings, name="follower") as connection, LogReader(settings) as reader:
+        await open_log(connection, settings)
+        subscription = await LiveSubscription.open(connection, on_live)
+        await subscription.subscribe()
+        await open_log(connection, settings)
+        publisher = Publisher(settings, PublisherSettings(), confirm=source.confirm, rejects=DeadLetters())
+        await publisher.run(source.read())
+        async with asyncio.timeout(20):
+            await complete.wait()
+        page = await reader.page(1, limit=1000)
+        last = await reader.last()
+        nothing = await reader.page(_COUNT + 1, limit=1)
+
+    assert publisher.stats.acked == _COUNT
+    assert page.entries == live
+    assert [entry.sequence for entry in live] == list(range(1, _COUNT + 1))
+    assert [entry.data for entry in live] == [round_.to_json() for round_ in source.rounds]
+    assert (last, page.remaining, nothing.entries) == (_COUNT, 0, [])
+    assert (messages == []) is is_fast
+
+
+@pytest.mark.service
+async def test_publish_has_the_same_headers_either_way(nats: NatsServer, *, is_fast: bool) -> None:
+    """Id, condition and offset; and an error ack names the number of its publish."""
+    settings, answers = LogSettings(url=nats.url), asyncio.Queue[Acks | ErrorAck]()
+    with capture_logs() as logs:
+        async with connect(settings, name="publisher") as connection:
+            await open_log(connection, settings)
+            publishing = await open_publish_connection(
+                connection, settings.stream, on_acks=answers.put_nowait, on_error_ack=answers.put_nowait
+            )
+            first = Publish(b"rounds.crash", 7, b"crash:1", None, offset_header(b"pg:1:A"), b"{}")
+            for publish in (first, Publish(b"rounds.dice", 8, b"dice:2", b"crash:9", b"", b"{}")):
+                await publishing.send([publish])
+            async with asyncio.timeout(20):
+                received = [await answers.get() for _ in range(2)]
+
+    async with connect(settings, name="reader") as connection:
+        [page] = [page async for page in stored_pages(connection, settings.stream, first=1, last=1)]
+    assert received[0] == Acks([7], 0, 1)
+    assert isinstance(received[1], ErrorAck)
+    assert (received[1].number, received[1].code) == (8, 10070)
+    assert (page.ids, page.offsets) == ([b"crash:1"], ["pg:1:A"])
+    missing = [entry["missing"] for entry in logs if entry["event"] == "nats_fast_path_off"]
+    assert missing == ([] if is_fast else ["a read loop that uses Client._ps", "Client._transport"])
