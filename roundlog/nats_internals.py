@@ -57,14 +57,10 @@ class ConnectionParser:
         self.was_called = True
         if self._held:
             data = self._held + data
-        at = 0
-        while True:
-            at = self._read_frames(data, at)
-            end = _frame_end(data, at)
-            if end is None:
-                break
+        at = self._read_frames(data, 0)
+        while at < len(data) and (end := _frame_end(data, at)) is not None:
             await self._parser.parse(data[at:end])
-            at = end
+            at = self._read_frames(data, end)
         self._held = data[at:]
 
 
