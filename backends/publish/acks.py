@@ -1,7 +1,7 @@
-"""Which rounds are under way to the log, and how far the source may be told that they have arrived.
+"""Which rounds are in flight to the log, and up to which offset the source may be sent a confirmation.
 
-Pure: no I/O, no clock. Owns the two promises that everything rests on: an offset is given out only when everything
-before it is settled, and what has to be sent again is sent in the order of the source.
+Pure: no I/O, no clock. Owns two guarantees: an offset is returned only when everything before it is settled, and what
+has to be sent again is sent in the order of the source.
 """
 
 from collections import deque
@@ -19,23 +19,23 @@ class Stats:
     """What a publisher has done since it was made. All but `in_flight` only grow."""
 
     read: int = 0
-    """Items that the backend yielded, rejected ones included."""
+    """Items that the backend yielded, including rejected ones."""
     acked: int = 0
-    """Rounds that the log stored for us; also those whose ack was lost with a connection, and which are in it now."""
+    """Rounds that the log stored, including those whose ack was lost and that were then found in it."""
     duplicates: int = 0
-    """Rounds that the log had already; nothing was stored for them."""
+    """Rounds that the log already had; nothing was stored for them."""
     rejected: int = 0
     """Items that cannot become a round in the log."""
     resent: int = 0
-    """Publishes beyond the first of a round."""
+    """Publishes after the first of a round."""
     reconnects: int = 0
-    """Connections tried beyond the first."""
+    """Connections tried after the first."""
     in_flight: int = 0
-    """Rounds read and not yet settled, now."""
+    """Rounds read and not yet settled."""
 
 
 class Entry(Generic[P]):
-    """One round on its way, in the order of the source."""
+    """One round in flight or queued, in the order of the source."""
 
     __slots__ = ("attempts", "data", "floor", "msg_id", "offset", "offset_header", "settled", "stored", "subject")
 
@@ -45,17 +45,17 @@ class Entry(Generic[P]):
         self.msg_id = msg_id
         self.data = data
         self.offset_header = offset_header
-        """The header line that tells the offset, with its end; empty: none."""
+        """The header line with the offset, including its line end; empty: none."""
         self.attempts = 0
         self.settled = False
         self.stored = False
-        """Whether it is in the log as it stands here, its offset included."""
+        """Whether it is in the log exactly as here, with this offset."""
         self.floor = 0
-        """The newest sequence of the log known when this was first sent: it is stored above that or not at all."""
+        """The newest known sequence of the log when this was first sent: it is stored after that or not at all."""
 
     @property
     def size(self) -> int:
-        """Bytes that this holds in memory, roughly."""
+        """Approximate bytes in memory."""
         return len(self.data) + _OVERHEAD
 
 
@@ -63,34 +63,34 @@ _OVERHEAD: Final = 256
 
 
 class Window(Generic[P]):
-    """What is read and not settled contiguously: first what was sent, then the queue of what is to be sent.
+    """Entries from the oldest that is not settled on: first those sent, then the queue of those to send.
 
-    Entries are numbered from 0 in the order in which they were added, for the whole life of the window; an ack names
-    the number. Settled is whatever needs no sending any more: stored, known to be stored, or rejected.
+    Entries are numbered from 0 in the order in which they were added, over the life of the window; an ack has the
+    number. An entry is settled when it need not be sent: stored, known to be stored, or rejected.
     """
 
     lanes: Lanes["Entry[P]"] | None = None
-    """When set, one entry per subject at most is handed out and unsettled. Set it only when nothing is handed out."""
+    """When set, at most one entry per subject is handed out and unsettled. Set it only when none is handed out."""
 
     def __init__(self, *, max_count: int, max_bytes: int) -> None:
         self._max_count = max_count
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._sent: deque[Entry[P]] = deque()  # handed out, settled, or waiting in a lane; the oldest first
+        self._sent: deque[Entry[P]] = deque()  # handed out, settled, or waiting in a lane; oldest first
         self._queue: deque[Entry[P]] = deque()  # to be handed out, all newer than those in _sent
         self._base = 0  # the number of _sent[0]
         self._failed: set[int] = set()
         self._unanswered = 0
         self._settled_up_to: list[P] = []  # at most one
         self.stored: P | None = None
-        """The newest offset that is in the log with its round, everything before it being settled; None: none."""
+        """The newest offset that is in the log with its round, and before which everything is settled; None: none."""
 
     def __len__(self) -> int:
         return len(self._sent) + len(self._queue)
 
     @property
     def has_room(self) -> bool:
-        """Whether one more entry may be added. One alone always may, whatever its size."""
+        """Whether one more entry may be added. An empty window has room for an entry of any size."""
         return len(self) < self._max_count and (self._bytes < self._max_bytes or not len(self))
 
     @property
@@ -109,14 +109,14 @@ class Window(Generic[P]):
         return min(self._failed, default=None)
 
     def add(self, entry: Entry[P]) -> None:
-        """Put an entry behind all others. Whether there is room is for the caller to ask."""
+        """Append an entry. The caller checks `has_room`."""
         self._bytes += entry.size
         self._queue.append(entry)
         if entry.settled and not self._sent:
             self._advance()
 
     def take(self, max_bytes: int) -> list[tuple[int, Entry[P]]]:
-        """Hand out the next entries to send, with their numbers, about `max_bytes` together; none: nothing queued."""
+        """Hand out the next entries to send, with their numbers: about `max_bytes`; empty when nothing is queued."""
         taken: list[tuple[int, Entry[P]]] = []
         number = self._base + len(self._sent)
         queue, sent, lanes = self._queue, self._sent, self.lanes
@@ -137,22 +137,22 @@ class Window(Generic[P]):
         return taken
 
     def settle(self, numbers: Iterable[int], *, stored: bool = False) -> int:
-        """Take note that these need no more sending; return for how many this is news. Ignores unknown numbers.
+        """Mark entries settled; return how many were not before. Ignores unknown numbers.
 
-        `stored`: the log has them as they were sent, which a duplicate need not be.
+        `stored`: the log has them exactly as sent, which is not certain for a duplicate.
         """
-        news = 0
+        settled = 0
         sent, lanes = self._sent, self.lanes
         for number in numbers:
             index = number - self._base
             if lanes is not None and not (0 <= index < len(sent) and lanes.leave(sent[index].subject, number)):
                 continue
             if index == 0 and sent and not sent[0].settled and number not in self._failed:
-                # Nearly always: acks come in the order of the publishes.
+                # The usual case: acks come in the order of the publishes.
                 sent[0].stored = stored
                 self._pop()
                 self._unanswered -= 1
-                news += 1
+                settled += 1
             elif 0 <= index < len(sent) and not sent[index].settled:
                 sent[index].settled = True
                 sent[index].stored = stored
@@ -160,12 +160,12 @@ class Window(Generic[P]):
                     self._failed.remove(number)
                 else:
                     self._unanswered -= 1
-                news += 1
+                settled += 1
         self._advance()
-        return news
+        return settled
 
     def fail(self, number: int) -> bool:
-        """Take note of an error ack; whether it is news. The entry is handed out again after a `rewind`."""
+        """Record an error ack; return whether it is the first. The entry is handed out again after a `rewind`."""
         index = number - self._base
         if not 0 <= index < len(self._sent) or self._sent[index].settled or number in self._failed:
             return False
@@ -176,9 +176,9 @@ class Window(Generic[P]):
         return True
 
     def rewind(self) -> None:
-        """Put everything that was handed out and is not settled back in front of the queue, in order.
+        """Put everything that was handed out and is not settled back at the front of the queue, in order.
 
-        Call it only when no more answers to what was handed out can arrive, or when they no longer matter (another
+        Call it only when no answer to what was handed out can arrive any more, or when answers are ignored (another
         connection): an entry keeps its number.
         """
         self._queue.extendleft(reversed(self._sent))
@@ -190,7 +190,7 @@ class Window(Generic[P]):
         self._advance()
 
     def unsettled(self) -> Iterator[Entry[P]]:
-        """Go through what is not settled, the oldest first. Whoever marks an entry settled calls `refresh` after."""
+        """Iterate over unsettled entries, oldest first. A caller that marks one settled calls `refresh` afterwards."""
         for entries in (self._sent, self._queue):
             yield from (entry for entry in entries if not entry.settled)
 
@@ -199,11 +199,11 @@ class Window(Generic[P]):
         return self._sent[number - self._base]
 
     def refresh(self) -> None:
-        """Look again at what is settled, after entries were marked from outside; only between `rewind` and `take`."""
+        """Account for entries that a caller has marked settled; only between `rewind` and `take`."""
         self._advance()
 
     def offset(self) -> P | None:
-        """Return the newest offset before which everything is settled, once; None: no news since the last call."""
+        """Return the newest offset before which everything is settled; None: unchanged since the last call."""
         return self._settled_up_to.pop() if self._settled_up_to else None
 
     def _advance(self) -> None:
@@ -224,9 +224,9 @@ class Window(Generic[P]):
 
 
 class Lag(Generic[P]):
-    """Hold positions back for a while, since an ack comes before the server's fsync.
+    """Delay offsets, because the server acks before its fsync.
 
-    Keeps at most about 256 positions however many come: within 1/256 of the lag only the newest counts.
+    Keeps at most about 256 offsets: of those within 1/256 of the lag, only the newest.
     """
 
     def __init__(self, lag_s: float) -> None:
@@ -237,7 +237,7 @@ class Lag(Generic[P]):
         return len(self._held)
 
     def hold(self, offset: P, now: float) -> None:
-        """Take an offset that was settled at `now`, in seconds of any clock that only grows."""
+        """Add an offset that was settled at `now`, in seconds of a monotonic clock."""
         due = now + self._lag_s
         if len(self._held) > 1 and due - self._held[-2][0] < self._lag_s / 256:
             self._held.pop()

@@ -1,7 +1,8 @@
 """Drive the window of rounds through one connection after another: send, take acks, send again, confirm.
 
-Owns when to send and when to stop, give up a connection, or tell the source. What may be told and what is sent again is
-decided in `backends.publish.acks`. Knows neither how rounds are read nor how connections are made.
+Owns when to send, when to stop, when to give up a connection and when to confirm to the source. What may be confirmed
+and what is sent again is decided in `backends.publish.acks`. Knows neither how rounds are read nor how connections are
+made.
 """
 
 import asyncio
@@ -27,19 +28,19 @@ log = structlog.get_logger()
 
 P = TypeVar("P")
 Rejects = Callable[[Rejected[Any]], Awaitable[None]]
-"""Takes what cannot become a round in the log. It is confirmed to the source once this has returned."""
+"""Takes an item that cannot become a round. Its offset is confirmed to the source after this has returned."""
 
 RAW_BYTES: Final = 64 << 10
 _WRITE_BYTES: Final = 256 << 10
-_REFUSED_PAUSE_S: Final = (0.01, 2.0)
-_TELL_REFUSED_S: Final = 10.0
-_LONGEST_PATIENCE_S: Final = 30.0
+_ERROR_PAUSE_S: Final = (0.01, 2.0)
+_LOG_ERRORS_S: Final = 10.0
+_LONGEST_ACK_WAIT_S: Final = 30.0
 _MOST_DOUBLINGS: Final = 16
-"""More change nothing from a millisecond on. Attempts are without number, and a thousand doublings overflow."""
+"""Enough to reach the bound from a millisecond. Without a limit, a thousand attempts would overflow."""
 
 
 class Pipeline(Generic[P]):
-    """The window and everything that happens to it, over all connections of one publisher."""
+    """Publishes the window over all connections of one publisher."""
 
     def __init__(
         self,
@@ -52,26 +53,26 @@ class Pipeline(Generic[P]):
         self.window: Window[P] = Window(max_count=settings.max_in_flight, max_bytes=settings.max_in_flight_bytes)
         self.stats = Stats()
         self.head = 0
-        """The newest sequence of the log that we know of."""
+        """The newest known sequence of the log."""
         self._settings = settings
         self._confirm = confirm
         self._acked = acked
         self._rejects = rejects
         self._lag: Lag[P] = Lag(settings.confirm_lag_s)
         self._chain = Chain()
-        self._previous: bytes | None = None  # the id sent last on this connection, when the next may depend on it
-        self._refusals: dict[int, ErrorAck] = {}
-        self._backoff = Backoff(*_REFUSED_PAUSE_S)
-        self._tell_refused_at = 0.0
+        self._previous: bytes | None = None  # the id sent last, for the condition of the next; None: no condition
+        self._error_acks: dict[int, ErrorAck] = {}
+        self._backoff = Backoff(*_ERROR_PAUSE_S)
+        self._log_errors_at = 0.0
         self._progress_at = 0.0
-        self._silent_connections = 0  # so many connections in a row have had no ack at all
+        self._unacked_connections = 0  # connections in a row without any ack
         self._connection = 0
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._now = asyncio.get_running_loop().time
 
     async def add(self, entry: Entry[P]) -> None:
-        """Put a round (or anything settled) behind all others; wait while the window is full."""
+        """Append a round, or a settled entry; wait while the window is full."""
         while not self.window.has_room:
             self._room.clear()
             self._wake.set()
@@ -79,30 +80,30 @@ class Pipeline(Generic[P]):
         self.window.add(entry)
 
     def wake(self) -> None:
-        """Look at what was added, at the reader, and at the connection."""
+        """Check for new entries, the end of the reader, and a lost connection."""
         self._wake.set()
 
     def lost(self) -> None:
-        """Take note that the connection is gone; what was under way is to be sent again."""
-        self._connection += 1  # late answers of the old one no longer count
-        self._silent_connections += 1  # until the next has an ack
-        self._refusals.clear()
+        """Record the loss of the connection; what was in flight is sent again."""
+        self._connection += 1  # late answers of the old one are ignored
+        self._unacked_connections += 1  # until the next has an ack
+        self._error_acks.clear()
         self._previous = None
         self.window.rewind()
-        self._give_out()
+        self._confirm_settled()
 
     async def reject(self, item: Rejected[P]) -> None:
-        """Hand an item to whoever takes rejects."""
+        """Pass an item to `rejects`."""
         await self._rejects(item)
         self.stats.rejected += 1
 
     async def run(self, connection: Connection, info: LogInfo, reader: asyncio.Task[None]) -> None:
         """Publish over this connection until `reader` has ended and everything is settled.
 
-        When cancelled, or when the reader failed, waits ``leave_s`` at most for what is under way.
+        When cancelled, or when the reader failed, waits at most ``leave_s`` for what is in flight.
 
         Raises:
-            LogUnavailable: The connection is of no more use. Call `lost`, then `run` with another.
+            LogUnavailable: The connection cannot be used any more. Call `lost`, then `run` with another.
         """
         number = self._connection
         self.window.lanes = Lanes() if info.replicas > 1 else None
@@ -126,38 +127,38 @@ class Pipeline(Generic[P]):
             publishing.abort()
             raise
         finally:
-            self._give_out()
+            self._confirm_settled()
 
     async def _turn(self, publishing: PublishConnection, limit: int) -> None:
-        """Do whatever there is to do, and wait when there is nothing."""
+        """Do the next step; wait when there is none."""
         raise_if_cancelled()
         self._wake.clear()
-        self._give_out()
+        self._confirm_settled()
         if not publishing.is_open:
             raise LogUnavailable("the connection to NATS was lost")
-        if self._refusals:
+        if self._error_acks:
             if not self.window.unanswered:
-                await self._after_refusals()
+                await self._handle_error_acks()
                 return
-        elif self.window.queued and not (self._silent_connections and self.window.unanswered):
+        elif self.window.queued and not (self._unacked_connections and self.window.unanswered):
             await self._send(publishing, limit)
             return
         await self._wait()
 
     async def _finish(self, publishing: PublishConnection, limit: int, within_s: float | None) -> None:
-        """Publish what is in the window, the source having ended; give up after `within_s`."""
+        """Publish the rest of the window after the end of the source; give up after `within_s`."""
         leaving = asyncio.timeout(within_s)
         try:
             async with leaving:
                 while len(self.window):
                     await self._turn(publishing, limit)
         except TimeoutError:
-            if not leaving.expired():  # somebody else's: the one who confirms, or takes rejects
+            if not leaving.expired():  # raised by `confirm` or `rejects`
                 raise
             log.warning("left_unacked", in_flight=len(self.window))
 
     async def _settle(self, publishing: PublishConnection) -> None:
-        """Wait a little for answers to what was sent, sending nothing more."""
+        """Wait at most ``leave_s`` for answers to what was sent; send nothing."""
         try:
             async with asyncio.timeout(self._settings.leave_s):
                 while self.window.unanswered and publishing.is_open:
@@ -171,9 +172,9 @@ class Pipeline(Generic[P]):
     async def _send(self, publishing: PublishConnection, limit: int) -> None:
         if not self.window.unanswered:
             self._progress_at = self._now()
-        # After a connection without an ack one round goes first, and the rest when it is acked: a server that struggles
-        # still has all that it was sent before, and more of it only keeps it from getting well.
-        taken = self.window.take(1 if self._silent_connections else _WRITE_BYTES)
+        # After a connection without an ack, one round is sent, and the rest once it is acked: an overloaded server
+        # still has all that was sent before, and more would prolong the overload.
+        taken = self.window.take(1 if self._unacked_connections else _WRITE_BYTES)
         publishes = []
         too_large = []
         chained = self.window.lanes is None and self._chain.holds(self._now())
@@ -203,13 +204,13 @@ class Pipeline(Generic[P]):
         await self.reject(Rejected(entry.msg_id.decode(), reason, entry.data[:RAW_BYTES], entry.offset))
         self.window.settle([number])
 
-    async def _after_refusals(self) -> None:
-        """Everything is answered, something was refused: deal with the first of it, and send again from there."""
+    async def _handle_error_acks(self) -> None:
+        """Handle the oldest error ack, once everything is answered; send again from there."""
         number = self.window.first_failed
-        refusals, self._refusals = self._refusals, {}
+        error_acks, self._error_acks = self._error_acks, {}
         if number is None:
             return
-        code, reason = refusals[number].code, refusals[number].reason
+        code, reason = error_acks[number].code, error_acks[number].reason
         self._previous = None
         if code == ErrorCode.MESSAGE_TOO_LARGE:
             await self._reject_entry(number, f"the stream refuses it: {reason}")
@@ -218,8 +219,8 @@ class Pipeline(Generic[P]):
         elif code == Status.UNAVAILABLE:
             raise LogUnavailable(reason)
         else:
-            if self._now() >= self._tell_refused_at:  # a struggling server refuses many times a second
-                self._tell_refused_at = self._now() + _TELL_REFUSED_S
+            if self._now() >= self._log_errors_at:  # an overloaded server sends many a second
+                self._log_errors_at = self._now() + _LOG_ERRORS_S
                 log.warning("publish_refused", code=code, reason=reason, in_flight=len(self.window))
             await asyncio.sleep(self._backoff.next_s())
         self.window.rewind()
@@ -230,23 +231,23 @@ class Pipeline(Generic[P]):
         if connection != self._connection:
             return
         self._progress_at = self._now()
-        self._silent_connections = 0
+        self._unacked_connections = 0
         self._backoff.reset()
         self.head = max(self.head, acks.sequence)
-        # Which of them are duplicates is not told; the offset of one may stand in the log otherwise, or not at all.
-        news = self.window.settle(acks.numbers, stored=not acks.duplicates)
-        self.stats.acked += news - acks.duplicates
+        # Acks do not say which are duplicates, and the log may have a duplicate with another offset, or with none.
+        count = self.window.settle(acks.numbers, stored=not acks.duplicates)
+        self.stats.acked += count - acks.duplicates
         self.stats.duplicates += acks.duplicates
         self._wake.set()
 
-    def _on_error_ack(self, connection: int, refusal: ErrorAck) -> None:
-        if connection == self._connection and self.window.fail(refusal.number):
+    def _on_error_ack(self, connection: int, error_ack: ErrorAck) -> None:
+        if connection == self._connection and self.window.fail(error_ack.number):
             self._progress_at = self._now()
-            self._refusals[refusal.number] = refusal
+            self._error_acks[error_ack.number] = error_ack
             self._wake.set()
 
-    def _give_out(self) -> None:
-        """Tell the source how far everything is settled, and the reader that there is room."""
+    def _confirm_settled(self) -> None:
+        """Confirm the offset up to which everything is settled, and wake the reader when there is room."""
         offset = self.window.offset()
         if offset is not None:
             if self._acked is not None:
@@ -259,25 +260,25 @@ class Pipeline(Generic[P]):
             self._room.set()
 
     @property
-    def _patience_s(self) -> float:
-        """How long to wait for an ack: twice as long after each connection that had none, up to a bound."""
+    def _ack_wait_s(self) -> float:
+        """How long to wait for an ack: doubled after each connection without one, up to a bound."""
         return min(
-            self._settings.ack_timeout_s * 2.0 ** min(self._silent_connections, _MOST_DOUBLINGS),
-            max(_LONGEST_PATIENCE_S, self._settings.ack_timeout_s),
+            self._settings.ack_timeout_s * 2.0 ** min(self._unacked_connections, _MOST_DOUBLINGS),
+            max(_LONGEST_ACK_WAIT_S, self._settings.ack_timeout_s),
         )
 
     async def _wait(self) -> None:
-        """Wait for anything new, but not longer than the next deadline.
+        """Wait for an event, at most until the next deadline.
 
         Raises:
-            LogUnavailable: Nothing was answered for ``ack_timeout_s``, or longer when that has happened before.
+            LogUnavailable: No answer for ``ack_timeout_s``, or longer when that has happened before.
         """
-        patience_s = self._patience_s
-        silent_at = self._progress_at + patience_s if self.window.unanswered else None
+        ack_wait_s = self._ack_wait_s
+        silent_at = self._progress_at + ack_wait_s if self.window.unanswered else None
         deadlines = [at for at in (silent_at, self._lag.next_due) if at is not None]
         try:
             async with asyncio.timeout_at(min(deadlines, default=None)):
                 await self._wake.wait()
         except TimeoutError as error:
             if silent_at is not None and self._now() >= silent_at:
-                raise LogUnavailable(f"NATS acked nothing for {patience_s:g} s") from error
+                raise LogUnavailable(f"NATS acked nothing for {ack_wait_s:g} s") from error

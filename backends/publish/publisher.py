@@ -1,7 +1,8 @@
-"""Put what a backend reads into the log: in order, at least once, and no round twice.
+"""Publish what a backend reads to the log: in order, at least once, and no round twice.
 
-Owns what all backends share: reading into the pipeline, connections and their loss, and what the log holds already. How
-rounds travel is in `backends.publish.pipeline`. Why a pipeline of our own: docs/adr/0003-own-publish-pipeline.md
+Owns what all backends share: reading into the pipeline, connections and their loss, and the check of what the log
+already holds. How rounds are sent is in `backends.publish.pipeline`.
+Why a pipeline of our own: docs/adr/0003-own-publish-pipeline.md
 """
 
 import asyncio
@@ -55,22 +56,22 @@ class Publisher(Generic[P]):
 
         Args:
             log_settings: The log.
-            settings: Bounds and caution.
-            confirm: That of the backend.
+            settings: Bounds and timeouts.
+            confirm: `Backend.confirm`.
             rejects: Takes what cannot become a round.
-            acked: Told what `confirm` will be, without the wait of ``confirm_lag_s``.
-            with_offsets: The backend, when it has offsets; it is given what the log remembers of them.
+            acked: Called as `confirm` is, without the delay of ``confirm_lag_s``.
+            with_offsets: The backend, when it has offsets; it is given those that the log holds.
         """
         self._log_settings = log_settings
         self._settings = settings
         self._pipeline: Pipeline[P] = Pipeline(settings, confirm=confirm, rejects=rejects, acked=acked)
         self._with_offsets = with_offsets
         self._offsets: LogOffsets[P] = LogOffsets(
-            log_settings, settings, on_ids=self._recall, stored=lambda: self._pipeline.window.stored
+            log_settings, settings, on_ids=self._add_known, stored=lambda: self._pipeline.window.stored
         )
         if with_offsets is not None:
             with_offsets.attach(self._offsets)
-        self._offset_text: bytes | None = None  # what the last round carried, and the header line that says so
+        self._offset_text: bytes | None = None  # of the last round, and its header line
         self._offset_line = b""
         self._tail: set[bytes] = set()
         self._known = self._tail
@@ -80,19 +81,20 @@ class Publisher(Generic[P]):
 
     @property
     def stats(self) -> Stats:
-        """A copy of the numbers as they are now."""
+        """A copy of the current numbers."""
         return replace(self._pipeline.stats, in_flight=len(self._pipeline.window))
 
     async def run(self, batches: AsyncIterator[Sequence[Captured[P] | Rejected[P]]]) -> None:
         """Publish all of `batches`; return when they are exhausted and everything is settled and confirmed.
 
-        Waits for NATS when it is not there, however long. When cancelled, or when the source fails, gives what is under
-        way ``leave_s`` to be acked; what was not confirmed then comes again. With ``confirm_lag_s`` the newest
-        positions stay unconfirmed at the end: those rounds come again too, and are recognised.
+        Waits without limit for NATS when it is unreachable. When cancelled, or when the source fails, waits at most
+        ``leave_s`` for acks of what is in flight; what is not confirmed then is redelivered by the source. With
+        ``confirm_lag_s`` the newest offsets are not confirmed at the end: those rounds are redelivered too, and
+        recognised.
 
         Raises:
             LogError: The log cannot be used until an operator acts (anything but `LogUnavailable`).
-            Exception: Whatever `batches`, ``confirm`` or ``rejects`` raised.
+            Exception: Anything that `batches`, ``confirm`` or ``rejects`` raised.
         """
         async with self._offsets:
             await self._run(batches)
@@ -103,7 +105,7 @@ class Publisher(Generic[P]):
         reader.add_done_callback(lambda _: self._pipeline.wake())
         try:
             await self._publish(reader, start)
-            await reader  # raises what ended it
+            await reader  # raises its exception
         finally:
             await cancel_and_wait(reader)
 
@@ -117,7 +119,7 @@ class Publisher(Generic[P]):
                     self._log_settings, name="ingest", on_disconnected=self._on_disconnected, reconnect=False
                 ) as connection:
                     info = await open_log(connection, self._log_settings)
-                    await self._catch_up_with(connection, info)
+                    await self._skip_stored(connection, info)
                     self._log_restored()
                     backoff.reset()
                     start.set()
@@ -146,8 +148,8 @@ class Publisher(Generic[P]):
 
     # --- what the log holds already -----------------------------------------------------------------------------
 
-    async def _catch_up_with(self, connection: Connection, info: LogInfo) -> None:
-        """Learn what was stored without our knowing. The server itself forgets ids after its duplicate window."""
+    async def _skip_stored(self, connection: Connection, info: LogInfo) -> None:
+        """Find what is stored already. The server itself knows ids for its duplicate window only."""
         if info.epoch != self._epoch:
             if self._epoch:
                 log.error("log_rebuilt", old_epoch=self._epoch, new_epoch=info.epoch, last=info.last)
@@ -160,7 +162,7 @@ class Publisher(Generic[P]):
         self._pipeline.head = max(self._pipeline.head, info.last)
 
     async def _read_tail(self, connection: Connection, info: LogInfo) -> None:
-        """Remember the ids of the newest rounds: the source yields again what it was not told about before a crash."""
+        """Read the ids of the newest rounds: the source redelivers what was not confirmed before a crash."""
         first = max(info.first, info.last - self._settings.tail_rounds + 1)
         if self._settings.confirm_lag_s and info.last_at is not None:
             reach = timedelta(seconds=self._settings.confirm_lag_s + _LAG_SLACK_S)
@@ -170,8 +172,8 @@ class Publisher(Generic[P]):
             known.update(ids)
         self._known = self._tail = known
 
-    def _recall(self, known: set[bytes]) -> None:
-        """Recognise these too from now on: the source has looked for itself what it yields again."""
+    def _add_known(self, known: set[bytes]) -> None:
+        """Recognise these ids too: `LogOffsets.recall` found them for rounds that the source yields again."""
         self._known = self._tail | known
 
     async def _settle_stored(self, connection: Connection, info: LogInfo) -> None:
@@ -189,7 +191,7 @@ class Publisher(Generic[P]):
     # --- reading ------------------------------------------------------------------------------------------------
 
     async def _read(self, batches: AsyncIterator[Sequence[Captured[P] | Rejected[P]]], start: asyncio.Event) -> None:
-        """Move what the backend yields into the pipeline, as fast as there is room."""
+        """Move what the backend yields into the pipeline, as room allows."""
         pipeline, stats = self._pipeline, self._pipeline.stats
         await start.wait()
         try:
@@ -222,7 +224,7 @@ class Publisher(Generic[P]):
         return Entry(offset, subject, msg_id, data, b"" if self._with_offsets is None else self._line(offset))
 
     def _line(self, offset: P) -> bytes:
-        """Write the header line of an offset; the rounds of a transaction share one."""
+        """Return the header line of an offset; the rounds of a transaction share one."""
         text = self._with_offsets.offset_text(offset) if self._with_offsets is not None else None
         if text is not self._offset_text:
             self._offset_text = text
@@ -237,14 +239,14 @@ class Publisher(Generic[P]):
 
 
 def _settled(offset: P) -> Entry[P]:
-    """Stand in for what needs no sending, so that its offset is confirmed in its turn."""
+    """Return an entry for an item that is not sent, so that its offset is confirmed in its turn."""
     entry = Entry(offset, b"", b"", b"")
     entry.settled = True
     return entry
 
 
 def _msg_id(round_: Round) -> bytes:
-    # A round made by hand may hold anything; a line break in a header would be a header of its own.
+    # A round that was not validated may hold anything; a line break would start another header.
     number: object = round_.round_id
     if type(number) is not int or not 0 <= number < 1 << 63:
         raise TypeError(f"round_id {number!r:.40} is not an integer from 0 to 2^63-1")

@@ -1,6 +1,6 @@
-"""A wire between a relay and its nats-server that loses messages, goes silent or breaks when a test says so.
+"""A TCP proxy between a relay and its nats-server that loses messages, stalls or disconnects, as a test requires.
 
-A TCP proxy that knows just enough of the NATS protocol to take out single messages to the relay.
+It knows enough of the NATS protocol to drop single messages to the relay.
 https://docs.nats.io/reference/reference-protocols/nats-protocol
 """
 
@@ -12,13 +12,13 @@ from typing import Final
 from tests.nats import NatsServer
 
 Loses = Callable[[bytes, bytes], bool]
-"""Given a message's subject and its headers and data together: whether it gets lost."""
+"""Called with a message's subject, and its headers and data together; returns whether it is dropped."""
 
 _MESSAGES: Final = (b"MSG ", b"HMSG ")
 
 
 class NatsWire:
-    """All connections of one relay to NATS. Good until told otherwise."""
+    """All connections of one relay to NATS. Forwards everything until a test changes that."""
 
     def __init__(self, nats: NatsServer) -> None:
         self._nats = nats
@@ -27,7 +27,7 @@ class NatsWire:
         self._up.set()
         self.port = 0
         self.lost = 0
-        """Messages taken out so far."""
+        """Messages dropped so far."""
         self.loses: Loses | None = None
 
     @property
@@ -35,11 +35,11 @@ class NatsWire:
         return f"nats://127.0.0.1:{self.port}"
 
     def silence(self) -> None:
-        """Hold back all that the server says; connections stay open."""
+        """Hold back all that the server sends; connections stay open."""
         self._up.clear()
 
     def restore(self) -> None:
-        """Let everything through again, what was held back first."""
+        """Forward everything again, starting with what was held back."""
         self._up.set()
 
     def cut(self) -> None:
@@ -94,7 +94,7 @@ class NatsWire:
 
 @asynccontextmanager
 async def nats_wire(nats: NatsServer) -> AsyncIterator[NatsWire]:
-    """Lay a wire to a server for as long as the block lasts."""
+    """Run a proxy to a server for as long as the block lasts."""
     wire = NatsWire(nats)
     carrying: set[asyncio.Task[None]] = set()
 
@@ -115,5 +115,5 @@ async def nats_wire(nats: NatsServer) -> AsyncIterator[NatsWire]:
 
 
 def live_round(number: int) -> Loses:
-    """Lose one round on its live way; the log still has it."""
+    """Drop one live round; the log still has it."""
     return lambda subject, body: subject.startswith(b"live.") and b'"round_id":%d,' % number in body

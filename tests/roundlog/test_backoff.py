@@ -4,15 +4,15 @@ from roundlog.backoff import Backoff, jittered
 
 
 def test_each_wait_is_up_to_twice_the_one_before_and_none_is_over_the_longest() -> None:
-    """What is away for a moment is tried again soon; what is away for long is left in peace, however long."""
+    """A short outage is retried soon, and a long one, of any length, at the longest interval."""
     backoff = Backoff(0.1, 5.0)
     longest = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2] + [5.0] * 2000
     for bound in longest:
         assert bound / 2 <= backoff.next_s() <= bound
 
 
-def test_after_a_success_the_waits_begin_anew() -> None:
-    """A loss after a long good time is mended as quickly as the first."""
+def test_after_a_success_the_first_wait_is_short_again() -> None:
+    """A loss after a long connection is retried as quickly as the first."""
     backoff = Backoff(0.1, 5.0)
     for _ in range(10):
         backoff.next_s()
@@ -21,15 +21,15 @@ def test_after_a_success_the_waits_begin_anew() -> None:
 
 
 def test_first_wait_over_the_longest_is_cut() -> None:
-    """An operator who sets a short longest wait gets that, from the first one on."""
+    """A longest wait below the first one applies to the first one too."""
     backoff = Backoff(0.5, 0.05)
     assert backoff.next_s() <= 0.05
     backoff.reset()
     assert backoff.next_s() <= 0.05
 
 
-def test_two_that_failed_at_once_do_not_come_back_at_once() -> None:
-    """Waits are spread over the second half of their time, so that a crowd comes back one by one."""
+def test_processes_that_failed_together_do_not_retry_together() -> None:
+    """Waits are random in the second half of their interval."""
     waits = {jittered(1.0) for _ in range(50)}
     assert len(waits) > 1
     assert all(0.5 <= wait_s <= 1 for wait_s in waits)

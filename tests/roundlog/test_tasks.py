@@ -1,4 +1,4 @@
-"""Tasks end when they are told to, although a library keeps the first word from them."""
+"""Tasks end when they are cancelled, although a library swallows the first cancellation."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ async def deaf(started: asyncio.Event, times: int) -> None:
 
 
 async def test_task_that_missed_a_cancellation_is_cancelled_again() -> None:
-    """Else a process that was told to stop would wait for it for ever."""
+    """Otherwise a process that stops would wait for the task without limit."""
     started, other = asyncio.Event(), asyncio.create_task(asyncio.sleep(0))
     task = asyncio.create_task(deaf(started, 2))
     await started.wait()
@@ -29,12 +29,12 @@ async def test_task_that_missed_a_cancellation_is_cancelled_again() -> None:
     assert other.done()
 
 
-async def test_task_that_missed_a_cancellation_can_heed_it_later() -> None:
-    """At the next turn of its loop, without waiting for anybody to cancel it again."""
+async def test_task_that_missed_a_cancellation_can_raise_it_later() -> None:
+    """In the next turn of its loop, without a second cancellation."""
     started = asyncio.Event()
 
     async def work() -> None:
-        raise_if_cancelled()  # nobody has asked yet
+        raise_if_cancelled()  # not cancelled yet
         started.set()
         with pytest.raises(asyncio.CancelledError):
             await asyncio.get_running_loop().create_future()

@@ -1,4 +1,4 @@
-"""The pipeline over the connections it is given, good and bad."""
+"""The pipeline over connections that work and that fail."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.service
 
 
 async def test_server_that_was_away_for_hours_is_used_again(nats: NatsServer) -> None:
-    """However many connections came to nothing, the next is waited for as long as any, and what waits is published."""
+    """After any number of failed connections the wait for an ack stays bounded, and queued rounds are published."""
     round_, confirmed = make_round(1, "crash"), asyncio.Queue[int]()
     pipeline = Pipeline[int](PublisherSettings(), confirm=confirmed.put_nowait, rejects=DeadLetters())
     for _ in range(5000):

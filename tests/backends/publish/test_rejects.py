@@ -1,4 +1,4 @@
-"""Where rejected items go: a stream of their own, once, and never in the way of rounds."""
+"""Rejected items are stored in a stream of their own, once, and never block rounds."""
 
 import asyncio
 
@@ -31,7 +31,7 @@ async def kept(server: NatsServer, subject: str) -> list[dict[str, object]]:
 
 
 async def test_rejected_item_is_kept_with_key_reason_and_content(nats: NatsServer) -> None:
-    """The stream is made at the first one, and a repeat after a restart is not kept twice."""
+    """The stream is created for the first item, and a repeat after a restart is not stored twice."""
     async with RejectsStream(LogSettings(url=nats.url), "postgres-notify") as rejects:
         await rejects(rejected("public.rounds:crash:1", b'{"round_id":"1"}\xff'))
         await rejects(rejected("public.rounds:crash:1", b'{"round_id":"1"}\xff'))
@@ -45,7 +45,7 @@ async def test_rejected_item_is_kept_with_key_reason_and_content(nats: NatsServe
 
 
 async def test_different_rows_with_the_same_key_are_all_kept(nats: NatsServer) -> None:
-    """Rows without an id look alike by their key; each is somebody's round."""
+    """Rows without an id have the same key; each is a different round."""
     rows = [f'{{"round_id":null,"extras":"{number}"}}'.encode() for number in range(5)]
     async with RejectsStream(LogSettings(url=nats.url), "postgres-replication") as rejects:
         for row in [*rows, *rows]:
@@ -56,7 +56,7 @@ async def test_different_rows_with_the_same_key_are_all_kept(nats: NatsServer) -
 
 
 async def test_backend_of_any_name_has_one_subject_and_no_other(nats: NatsServer) -> None:
-    """A name cannot reach a subject that is not ours."""
+    """A backend's name cannot select a subject outside of REJECTS."""
     async with RejectsStream(LogSettings(url=nats.url), "a.b >*") as rejects:
         await rejects(rejected("x"))
         assert rejects.subject == "rejects.a_b___"
@@ -64,7 +64,7 @@ async def test_backend_of_any_name_has_one_subject_and_no_other(nats: NatsServer
 
 
 async def test_item_rejected_while_nats_is_away_waits_for_it(nats: NatsServer) -> None:
-    """It is confirmed to the source only once it is kept, as a round is."""
+    """Its offset is confirmed to the source only after it is stored, as for a round."""
     async with RejectsStream(LogSettings(url=nats.url, connect_timeout_s=0.2), "file") as rejects:
         await nats.kill()
         task = asyncio.create_task(rejects(rejected("x")))
@@ -75,7 +75,7 @@ async def test_item_rejected_while_nats_is_away_waits_for_it(nats: NatsServer) -
 
 
 async def test_stream_that_refuses_the_item_does_not_stop_the_flow(nats: NatsServer) -> None:
-    """Where the subject belongs to a stream that takes no such message, the line in the log has to do."""
+    """Where a stream of the operator has the subject and refuses the message, it is only logged."""
     async with nats_client(LogSettings(url=nats.url)) as nc:
         config = msgspec.json.encode({"name": "OTHER", "subjects": ["rejects.>"], "max_msg_size": 16})
         await nc.request("$JS.API.STREAM.CREATE.OTHER", config, 5)

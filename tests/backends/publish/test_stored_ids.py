@@ -14,7 +14,7 @@ from tests.nats import NatsServer
 
 @given(st.lists(st.integers(1, 2**64 - 1) | st.integers(0, 40).map(lambda n: (n << 11) + 1), max_size=300))
 def test_numbers_are_kept_as_in_a_set(numbers: list[int]) -> None:
-    """Also those that fall into the same slot, and through any growth."""
+    """Including numbers of the same slot, and through any growth."""
     digests = Digests()
     for number in numbers * 2:
         digests.add(number)
@@ -35,7 +35,7 @@ def test_many_numbers_take_few_bytes() -> None:
 
 @pytest.mark.service
 async def test_rounds_of_the_range_are_known_and_too_many_are_a_sentence(nats: NatsServer) -> None:
-    """Those that came since too; beyond the bound nothing is put in, and the operator hears what to do."""
+    """Including those stored later. Over the bound nothing is published, and the error says what to do."""
     settings, source = LogSettings(url=nats.url), Source(300)
     await Publisher(settings, PublisherSettings(), confirm=source.confirm, rejects=DeadLetters()).run(source.read())
     async with KnownRounds(settings, 101, 250) as known:
