@@ -1,4 +1,4 @@
-"""The stream: made when missing, checked when there, never changed; one sentence for whatever is wrong."""
+"""The stream: created when missing, checked when present, never changed; each error is one sentence."""
 
 import asyncio
 import shutil
@@ -52,7 +52,7 @@ async def test_missing_stream_is_made_with_everything_the_promises_rest_on(nats:
 
 @pytest.mark.service
 async def test_stream_keeps_its_epoch_over_a_restart_and_gets_a_new_one_when_made_anew(nats: NatsServer) -> None:
-    """Cursors stay good when the server restarts, and are known to be lost when the stream was."""
+    """Cursors stay valid when the server restarts, and are recognised as lost when the stream was."""
     settings = LogSettings(url=nats.url)
     first = await opened(settings)
     await nats.kill()
@@ -65,7 +65,7 @@ async def test_stream_keeps_its_epoch_over_a_restart_and_gets_a_new_one_when_mad
 
 @pytest.mark.service
 async def test_stream_with_other_settings_is_reported_setting_by_setting_and_not_changed(nats: NatsServer) -> None:
-    """An operator reads every difference at once; nothing is changed behind their back."""
+    """The error lists every difference; nothing is changed."""
     await opened(LogSettings(url=nats.url, max_age_s=60, duplicate_window_s=10))
     before = await api(nats, "STREAM.INFO.ROUNDS")
 
@@ -100,7 +100,7 @@ _TOGETHER: dict[str, dict[str, Any]] = {  # what the server wants along with one
 @pytest.mark.service
 @pytest.mark.parametrize("name", _BREAKING)
 async def test_setting_that_breaks_a_promise_is_named(nats: NatsServer, name: str) -> None:
-    """Acks, the place of a round, what it is stored as, how long it stays: no operator finds out by a loss."""
+    """Acks, the sequence of a round, its subject, its age: each such setting is found before it loses a round."""
     await made(nats, {name: _BREAKING[name], **_TOGETHER.get(name, {})})
 
     with pytest.raises(LogMismatch) as caught:
@@ -113,7 +113,7 @@ async def test_setting_that_breaks_a_promise_is_named(nats: NatsServer, name: st
 
 @pytest.mark.service
 async def test_stream_that_is_sealed_is_named(nats: NatsServer) -> None:
-    """It takes no rounds any more. Sealing sets `deny_…` and clears `max_age` along with it."""
+    """It takes no rounds. Sealing sets `deny_…` and clears `max_age` along with it."""
     await made(nats, {})
     config = (await api(nats, "STREAM.INFO.ROUNDS"))["config"]
     await api(nats, "STREAM.UPDATE.ROUNDS", {**config, "sealed": True})
@@ -150,7 +150,7 @@ async def test_setting_that_breaks_nothing_is_the_operators(nats: NatsServer, ha
 
 
 async def made(nats: NatsServer, more: dict[str, Any]) -> None:
-    """Make the stream as it is wanted, but for `more`."""
+    """Create the stream as it is wanted, except for `more`."""
     await opened(LogSettings(url=nats.url))
     config = (await api(nats, "STREAM.INFO.ROUNDS"))["config"]
     await api(nats, "STREAM.DELETE.ROUNDS")
@@ -159,7 +159,7 @@ async def made(nats: NatsServer, more: dict[str, Any]) -> None:
 
 @pytest.mark.service
 async def test_stream_of_someone_else_on_our_subjects_is_one_sentence(nats: NatsServer) -> None:
-    """The server's refusal to overlap streams is passed on."""
+    """The error contains the server's reason."""
     await api(nats, "STREAM.CREATE.OTHER", {"name": "OTHER", "subjects": ["rounds.crash"], "storage": "file"})
 
     with pytest.raises(LogUnsuitable, match="stream 'ROUNDS' cannot be opened: subjects overlap"):
@@ -168,21 +168,21 @@ async def test_stream_of_someone_else_on_our_subjects_is_one_sentence(nats: Nats
 
 @pytest.mark.service
 async def test_missing_stream_is_not_made_when_creation_is_off(nats: NatsServer) -> None:
-    """Where an operator owns all streams, we wait for theirs."""
+    """Where an operator owns all streams, the relay waits for theirs."""
     with pytest.raises(LogUnavailable, match="stream 'ROUNDS' does not exist"):
         await opened(LogSettings(url=nats.url, create=False))
 
 
 @pytest.mark.service
 async def test_more_replicas_than_the_server_can_keep_is_one_sentence(nats: NatsServer) -> None:
-    """A single server cannot keep three replicas, and says so."""
+    """A single server cannot hold three replicas, and the error contains its reason."""
     with pytest.raises(LogUnsuitable, match="replicas > 1 not supported"):
         await opened(LogSettings(url=nats.url, replicas=3))
 
 
 @pytest.mark.service
 async def test_server_without_jetstream_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    """The sentence names the missing part and how to get it."""
+    """The error names the missing part and how to enable it."""
     server = NatsServer(tmp_path, jetstream=False)
     await server.start()
     try:
@@ -194,7 +194,7 @@ async def test_server_without_jetstream_is_refused_with_what_to_do(tmp_path: Pat
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """A folder with cert.pem, which vouches for itself and 127.0.0.1, and key.pem."""
+    """A folder with key.pem and cert.pem, a self-signed certificate for 127.0.0.1."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("needs the program openssl")
@@ -206,7 +206,7 @@ def certificate(tmp_path: Path) -> Path:
 
 @pytest.mark.service
 async def test_rounds_are_published_over_tls_and_through_a_kill(tmp_path: Path, certificate: Path) -> None:
-    """The publisher's own bytes take nats-py's way through TLS; an unknown certificate is one sentence."""
+    """The publisher's own bytes go through nats-py's TLS; an unknown certificate is one sentence."""
     files = f'cert_file: "{certificate / "cert.pem"}", key_file: "{certificate / "key.pem"}"'
     server = NatsServer(tmp_path, config=f'tls {{ {files} }}\nauthorization {{ token: "right" }}')
     await server.start()
@@ -232,7 +232,7 @@ async def test_rounds_are_published_over_tls_and_through_a_kill(tmp_path: Path, 
 
 @pytest.mark.service
 async def test_wrong_password_is_one_sentence_without_the_password(tmp_path: Path) -> None:
-    """A person learns that the credentials are wrong; nobody learns the credentials."""
+    """The error says that the credentials are wrong, and does not contain them."""
     server = NatsServer(tmp_path, config='authorization { user: "ingest", password: "right" }')
     await server.start()
     try:
@@ -262,7 +262,7 @@ async def answers_once(line: bytes) -> tuple[asyncio.Server, str]:
 
 
 async def test_server_that_is_too_old_is_refused_by_version() -> None:
-    """Batched direct get came with 2.11; an older server is told apart before anything fails halfway."""
+    """Batched direct get came with 2.11; an older server is recognised before the first request."""
     server, url = await answers_once(b'INFO {"version":"2.9.10","max_payload":1048576,"headers":true}\r\n')
     async with server:
         with pytest.raises(LogUnsuitable, match=r"is version 2\.9; 2\.11 or newer is needed"):
@@ -270,7 +270,7 @@ async def test_server_that_is_too_old_is_refused_by_version() -> None:
 
 
 async def test_unreachable_server_is_one_sentence_without_credentials(unused_tcp_port: int) -> None:
-    """The first attempt fails where it can be reported, and soon."""
+    """The first attempt fails within its timeout, as an error of `connect`."""
     settings = LogSettings(url=f"nats://me:secret@127.0.0.1:{unused_tcp_port}", connect_timeout_s=0.3)
 
     with pytest.raises(LogUnavailable, match=f"NATS at nats://127.0.0.1:{unused_tcp_port} cannot be reached"):
@@ -298,6 +298,6 @@ async def test_credentials_file_that_cannot_be_used_is_named(tmp_path: Path) -> 
     ],
 )
 def test_wrong_settings_are_refused_when_built(values: dict[str, Any], sentence: str) -> None:
-    """Whatever cannot work is said before anything connects."""
+    """Settings that cannot work are an error before anything connects."""
     with pytest.raises(ValidationError, match=sentence):
         LogSettings(**values)

@@ -1,4 +1,4 @@
-"""Whatever answers come, and in whatever order: nothing is confirmed early, nothing is forgotten, memory is bounded."""
+"""For any answers in any order: nothing is confirmed early, nothing is lost, memory is bounded."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,7 +41,7 @@ class AnyAnswers(RuleBasedStateMachine):
 
     @property
     def contiguous(self) -> int:
-        """The last of the entries before which, itself included, everything is settled."""
+        """The last entry up to which, itself included, everything is settled."""
         number = 0
         while number in self.settled:
             number += 1
@@ -122,7 +122,7 @@ class AnyAnswers(RuleBasedStateMachine):
         assert len(self.window) <= MAX_COUNT
 
     def teardown(self) -> None:
-        """However it went: after one more connection that works, everything is confirmed."""
+        """After one more connection that works, everything is confirmed."""
         self.window.rewind()
         while taken := self.window.take(1000):
             self.window.settle([number for number, _ in taken])
@@ -133,7 +133,7 @@ class AnyAnswers(RuleBasedStateMachine):
 
 
 class OnePerGame(AnyAnswers):
-    """The same, for a log whose rounds go out one per game at a time."""
+    """The same, for a log whose rounds are sent one per game at a time."""
 
     one_per_game = True
 
@@ -143,7 +143,7 @@ TestOnePerGame = OnePerGame.TestCase
 
 
 def test_one_entry_over_the_byte_limit_passes_alone() -> None:
-    """A large round must not stop the flow for ever; it only waits until it is alone."""
+    """A round over the window's size waits until the window is empty, and is then sent."""
     window: Window[int] = Window(max_count=10, max_bytes=100)
     room = [window.has_room]
     window.add(entry(0, data=b"x" * 1000))

@@ -1,4 +1,4 @@
-"""The publisher against a cluster of three: leaders step down and die, and nothing is lost, doubled or out of order."""
+"""The publisher against a cluster of three: leaders step down and are killed, and nothing is lost, stored twice or out of order."""
 
 import asyncio
 import socket
@@ -68,7 +68,7 @@ async def leader_of(servers: list[NatsServer]) -> str:
 
 
 async def test_leaders_that_step_down_or_die_cost_nothing(cluster: dict[str, NatsServer]) -> None:
-    """Between leaders a round may be dropped and the next one taken; the condition on each keeps their order."""
+    """During an election a round may be dropped and the next one stored; one round per game in flight keeps order."""
     source, rejects = Source(20_000), DeadLetters()
     settings = LogSettings(url=",".join(server.url for server in cluster.values()), replicas=3)
     publisher: Publisher[int] = Publisher(
@@ -97,7 +97,7 @@ async def test_leaders_that_step_down_or_die_cost_nothing(cluster: dict[str, Nat
 async def test_two_publishers_on_a_replicated_log_disturb_neither_it_nor_each_other(
     cluster: dict[str, NatsServer],
 ) -> None:
-    """A condition that fails stops a replicated stream for good in nats-server 2.15, so none may be sent."""
+    """A condition that fails stops a replicated stream permanently in nats-server 2.15, so none may be sent."""
     ours, same, theirs = Source(3000), Source(3000), Source(3000, start=10_001)
     theirs.rounds = [make_round(round_.round_id, f"{round_.game_slug}-2") for round_ in theirs.rounds]
     settings = LogSettings(url=",".join(server.url for server in cluster.values()), replicas=3)

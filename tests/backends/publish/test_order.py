@@ -1,10 +1,10 @@
-"""How order is kept when a publish fails: conditions that are given up for a while, and lanes."""
+"""Order when a publish fails: conditions that are turned off for a while, and lanes."""
 
 from backends.publish.order import Chain, Lanes
 
 
 def test_chain_is_given_up_for_longer_each_time_and_forgives() -> None:
-    """Another publisher on the log costs a stop now and then, not one per round; a single intrusion is forgotten."""
+    """Another publisher on the log stops the pipeline now and then, not once per round; one message of it, once."""
     chain = Chain()
     assert chain.holds(0.0)
     chain.broken(0.0)
@@ -22,7 +22,7 @@ def test_chain_is_given_up_for_longer_each_time_and_forgives() -> None:
 
 
 def test_lane_lets_the_next_of_a_game_go_when_the_one_before_it_is_settled() -> None:
-    """Other games do not wait; answers to anything that is not under way change nothing."""
+    """Other games do not wait; answers for entries that are not in flight change nothing."""
     lanes: Lanes[str] = Lanes()
     entered = [lanes.enter(subject, number, "") for number, subject in enumerate([b"crash", b"crash", b"dice"])]
     assert entered == [True, False, True]

@@ -1,4 +1,4 @@
-"""The publisher against a real nats-server: nothing lost, nothing doubled, order kept, whatever happens."""
+"""The publisher against a real nats-server: nothing is lost or stored twice, and order is kept."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -45,7 +45,7 @@ async def api(server: NatsServer, call: str, body: dict[str, Any] | None = None)
 
 
 async def duplicate_window_passed(server: NatsServer) -> None:
-    """Wait until the server has forgotten every id that is stored now: it takes the newest of them for new again."""
+    """Wait until the server has dropped all ids of its duplicate window: it stores the newest of them again."""
     async with nats_client(LogSettings(url=server.url)) as nc:
         probe = {"Nats-Msg-Id": nc.new_inbox()}
         answer = await nc.request("rounds.probe", b'{"round_id":0}', headers=probe)
@@ -75,7 +75,7 @@ async def test_everything_is_stored_in_order_and_confirmed(nats: NatsServer) -> 
 
 
 async def test_server_killed_again_and_again_mid_stream_loses_and_doubles_nothing(nats: NatsServer) -> None:
-    """kill -9 with rounds under way: what was unacked is sent again in order, once."""
+    """kill -9 with rounds in flight: what was unacked is sent again in order, once."""
     source = Source(30_000)
     publishing = publisher(nats.url, source, max_in_flight=2000)
     running = asyncio.create_task(publishing.run(source.read()))
@@ -93,7 +93,7 @@ async def test_server_killed_again_and_again_mid_stream_loses_and_doubles_nothin
 
 
 async def test_error_acks_in_the_middle_of_the_pipeline_keep_each_games_order(tmp_path: Path) -> None:
-    """A server that refuses a publish and takes the next one (its buffer was full) must not turn them round."""
+    """A server that refuses a publish and stores the next one (its buffer was full) must not reverse their order."""
     server = NatsServer(tmp_path, config="jetstream { max_buffered_msgs: 50 }")
     await server.start()
     try:
@@ -108,7 +108,7 @@ async def test_error_acks_in_the_middle_of_the_pipeline_keep_each_games_order(tm
 
 
 async def test_restart_beyond_the_duplicate_window_stores_nothing_twice(nats: NatsServer) -> None:
-    """A crash before anything was confirmed: the source yields it all again, long after the server forgot the ids."""
+    """A crash before anything was confirmed: the source redelivers everything, long after the duplicate window."""
     first = Source(2000)
     await publisher(nats.url, first, window_s=_SHORT_WINDOW_S).run(first.read())
     await duplicate_window_passed(nats)
@@ -125,7 +125,7 @@ async def test_restart_beyond_the_duplicate_window_stores_nothing_twice(nats: Na
 
 
 async def test_tail_with_deleted_rounds_is_still_recognised(nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An operator deleted the newest round: the sequence is there, the round is not, and nothing waits for it."""
+    """An operator deleted the newest round: the sequence exists, the round does not, and nothing waits for it."""
     monkeypatch.setattr(roundlog.tail, "_BEHIND_PAUSE_S", 0)
     source = Source(100)
     await publisher(nats.url, source, window_s=_SHORT_WINDOW_S).run(source.read())
@@ -142,7 +142,7 @@ async def test_tail_with_deleted_rounds_is_still_recognised(nats: NatsServer, mo
 
 
 async def test_acks_lost_for_longer_than_the_duplicate_window_make_no_double(nats: NatsServer) -> None:
-    """Stored, but the acks never came and the server has forgotten the ids: the log itself is asked."""
+    """Stored, but the acks were lost and the duplicate window is over: the ids are read from the log."""
     async with Wire(nats.url).listening() as wire:
         source = Source(300, pause_after=100)
         publishing = publisher(wire.url, source, window_s=_SHORT_WINDOW_S)
@@ -161,7 +161,7 @@ async def test_acks_lost_for_longer_than_the_duplicate_window_make_no_double(nat
 
 
 async def test_frozen_server_is_given_up_and_used_again_when_it_moves(nats: NatsServer) -> None:
-    """Silence has a deadline: nothing waits for ever on a connection that is open and dead."""
+    """Every wait for an ack has a deadline, also on a connection that is open and dead."""
     source = Source(20_000)
     publishing = publisher(nats.url, source, ack_timeout_s=0.3)
     running = asyncio.create_task(publishing.run(source.read()))
@@ -177,7 +177,7 @@ async def test_frozen_server_is_given_up_and_used_again_when_it_moves(nats: Nats
 
 
 async def test_memory_is_bounded_while_the_server_takes_nothing(nats: NatsServer) -> None:
-    """The source is asked for no more than what may be in flight, and one batch."""
+    """At most what may be in flight, and one batch, is read from the source."""
     source = Source(100_000, batch=100)
     publishing = publisher(nats.url, source, max_in_flight=500, ack_timeout_s=0.2)
     running = asyncio.create_task(publishing.run(source.read()))
@@ -208,7 +208,7 @@ async def test_log_that_is_not_there_yet_is_waited_for(nats: NatsServer) -> None
 
 
 async def test_stream_deleted_while_publishing_is_made_again(nats: NatsServer) -> None:
-    """What is under way then goes to the new stream; what was acked before is the operator's loss."""
+    """What is in flight is sent to the new stream; what was acked before is lost with the old one."""
     source = Source(200, pause_after=100)
     publishing = publisher(nats.url, source)
     running = asyncio.create_task(publishing.run(source.read()))
@@ -236,7 +236,7 @@ HOSTILE = [".", "*", ">", "", " ", "crash.evil", "crash ", "Crash", "é", "crash
 
 
 async def test_hostile_slugs_and_ids_reach_no_subject_and_stop_nothing(nats: NatsServer) -> None:
-    """Whatever a backend lets through, only checked slugs and plain numbers go into subjects and headers."""
+    """Only checked slugs and plain numbers get into subjects and headers, whatever a backend yields."""
     rejects = DeadLetters()
     source = Source(2)
     hostile = [make_round(0, game=slug) for slug in HOSTILE]
@@ -261,7 +261,7 @@ async def test_hostile_slugs_and_ids_reach_no_subject_and_stop_nothing(nats: Nat
 
 
 async def test_rejected_items_take_their_turn_in_what_is_confirmed(nats: NatsServer) -> None:
-    """A reject at the very end is confirmed too, and only after it was handed over."""
+    """A reject at the end of the source is confirmed too, and only after `rejects` has returned."""
     source, rejects = Source(1), DeadLetters()
     bad = Rejected("f.jsonl:2", "not JSON", b"{", 2)
 
@@ -275,7 +275,7 @@ async def test_rejected_items_take_their_turn_in_what_is_confirmed(nats: NatsSer
 
 
 async def test_rejects_that_cannot_be_kept_end_the_run_unconfirmed(nats: NatsServer) -> None:
-    """A full disk under the dead letters must not look like a lost log, nor let the item vanish."""
+    """An error of `rejects`, such as a full disk, is neither taken for a lost log nor loses the item."""
     source = Source(1)
 
     async def full(_: Rejected[Any]) -> None:
@@ -294,7 +294,7 @@ async def test_rejects_that_cannot_be_kept_end_the_run_unconfirmed(nats: NatsSer
 
 @pytest.mark.parametrize("limited_by", ["stream", "server", "stream-later"])
 async def test_round_over_the_size_limit_is_rejected_and_the_flow_goes_on(tmp_path: Path, limited_by: str) -> None:
-    """It would fail for ever; it is handed over with its size and the limit, and the rest keeps its order."""
+    """It would always fail; it is rejected with its size and the limit, and the rest keeps its order."""
     server = NatsServer(tmp_path, config="max_payload: 8192" if limited_by == "server" else "")
     await server.start()
     try:
@@ -330,7 +330,7 @@ async def test_round_over_the_size_limit_is_rejected_and_the_flow_goes_on(tmp_pa
 
 
 async def test_failing_source_ends_the_run_after_what_it_yielded_is_stored(nats: NatsServer) -> None:
-    """The source's own sentence comes out; what it gave before is in the log and confirmed."""
+    """The source's error is raised; what it yielded before is in the log and confirmed."""
     source = Source(500)
 
     async def batches() -> AsyncIterator[Sequence[Captured[int] | Rejected[int]]]:
@@ -360,7 +360,7 @@ async def test_cancelled_run_confirms_what_was_acked_and_the_rest_comes_again(na
 
 
 async def test_cancelled_run_does_not_wait_for_a_frozen_server(nats: NatsServer) -> None:
-    """Leaving has a deadline too."""
+    """Stopping has a deadline too."""
     source = Source(50_000)
     running = asyncio.create_task(publisher(nats.url, source, leave_s=0.1).run(source.read()))
     await source.confirmed_to(1)
@@ -397,7 +397,7 @@ async def test_two_publishers_of_the_same_rounds_store_each_once_in_order(nats: 
 
 
 async def test_confirm_lag_holds_positions_back(nats: NatsServer) -> None:
-    """Within the lag nothing is confirmed, since a power failure could still take it back."""
+    """Within the lag nothing is confirmed, since a power failure could still lose it."""
     source = Source(500)
     await publisher(nats.url, source, confirm_lag_s=60).run(source.read())
     assert source.confirmed == []
