@@ -1,4 +1,4 @@
-"""The publisher against a cluster of three: leaders step down and are killed, and nothing is lost, stored twice or out of order."""
+"""The publisher against a cluster of three whose leaders step down and are killed: nothing lost, doubled or reordered."""
 
 import asyncio
 import socket
