@@ -1,4 +1,4 @@
-"""The publisher against a cluster of three whose leaders step down and are killed: nothing lost, doubled or reordered."""
+"""The publisher against a cluster of three whose leaders step down or die: nothing lost, doubled or reordered."""
 
 import asyncio
 import socket
