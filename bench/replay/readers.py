@@ -17,7 +17,7 @@ from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from bench._followers import STREAM
-from relay.history.history import PAGE
+from relay.history.pages import PAGE
 from roundlog.reader import LogReader
 from roundlog.settings import LogSettings
 from rounds.subjects import LOG_SUBJECTS

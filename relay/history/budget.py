@@ -1,13 +1,11 @@
 """How many rounds of the log replays may hold in memory, all together.
 
-A replay that waits, for its share or for its client, holds nothing to speak of; so memory stays bounded however many
-there are and however slowly they are read. Knows nothing of pages, logs or links.
+A replay that waits, for its share or for its client, holds next to nothing; so memory stays bounded, however many
+replays there are and however slowly they are read. Knows nothing of pages, logs or links.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Final
 
 FEW: Final = 25
@@ -15,27 +13,36 @@ FEW: Final = 25
 
 
 class Budget:
-    """So many rounds may be held at a time; who wants more waits, first come, first served."""
+    """A number of rounds that may be held at a time. Readers that want more wait, first come, first served."""
 
     def __init__(self, rounds: int) -> None:
         self._rounds = self._free = rounds
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
-    @asynccontextmanager
-    async def share(self, rounds: int) -> AsyncIterator[None]:
-        """Wait for a share and have it for as long as the block runs; nobody waits for one of `FEW` rounds.
+    async def take(self, rounds: int) -> int:
+        """Wait for a share of so many rounds, or of all there are; return what to `give` back.
 
-        Without a deadline: whoever has a share gives it back soon, and who waits holds nothing.
+        A share of `FEW` rounds or fewer is 0 and needs no waiting. There is no deadline: each share is given back soon,
+        and a reader that waits holds nothing.
         """
         rounds = self._size(rounds)
-        await self._take(rounds)
+        if not rounds or (not self._waiting and rounds <= self._free):
+            self._free -= rounds
+            return rounds
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append((rounds, turn))
         try:
-            yield
-        finally:
-            self.give(rounds)
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                self._admit()  # the next in the queue may need less
+            else:
+                self.give(rounds)
+            raise
+        return rounds
 
     def try_take(self, rounds: int) -> int:
-        """Take a share if it is free and nobody waits; return what to `give` back, 0 when there was none."""
+        """Take a share if it is free and no reader waits; return what to `give` back, 0 when there was none."""
         rounds = self._size(rounds)
         if self._waiting or rounds > self._free:
             return 0
@@ -49,21 +56,6 @@ class Budget:
 
     def _size(self, rounds: int) -> int:
         return 0 if rounds <= FEW else min(rounds, self._rounds)
-
-    async def _take(self, rounds: int) -> None:
-        if not rounds or (not self._waiting and rounds <= self._free):
-            self._free -= rounds
-            return
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append((rounds, turn))
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.cancelled():
-                self._admit()  # whoever stands behind may need less
-            else:
-                self.give(rounds)
-            raise
 
     def _admit(self) -> None:
         while self._waiting:

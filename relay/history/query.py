@@ -1,7 +1,7 @@
-"""Pages of the past, newest first: what ``/api/history`` answers from.
+"""Answers about the past, newest round first: what ``/api/history`` answers from.
 
-Owns reading the log backwards, which it cannot do by itself: it guesses where to begin, reads forward from there, and
-turns the result round. A request reads a bounded amount; the next page goes on where it stopped.
+Owns reading backwards, which the log cannot do: it guesses where to begin, reads forward from there, and reverses the
+result. A request reads a bounded amount; the next one continues where it stopped.
 """
 
 import time
@@ -10,8 +10,12 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from relay.errors import CursorLost
-from relay.history.history import NEAR, PAGE, History, LogChanged
-from relay.history.start import SETTLE_S, resume
+from relay.history.history import History
+from relay.history.pages import PAGE, LogChanged
+from relay.history.reach_back import NEAR
+from relay.history.start import SETTLE_S
+from relay.history.stretch import CELL
+from relay.history.walk import resume
 from relay.live.bounds import Bounds, GapReason
 from relay.live.hub import Generation, Subscription
 from relay.live.item import Item
@@ -27,7 +31,7 @@ _WIDEST: Final = 1 << 40
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which rounds of the past: those between two places and between two times, the newest `limit` of them."""
+    """Which rounds of the past: those between two cursors and between two times, the newest `limit` of them."""
 
     wanted: Subscription
     limit: int
@@ -49,7 +53,7 @@ async def look_back(history: History, query: Query) -> Answer:
     """Answer a query about the past.
 
     Raises:
-        CursorLost: A cursor is of another log, or beyond the end of this one.
+        CursorLost: A cursor is of another log, or after the end of this one.
         LogUnavailable: The log has to be read and does not answer.
     """
     while True:
@@ -100,7 +104,7 @@ def _from_memory(history: History, query: Query) -> list[Item] | None:
 
 
 async def _bounds(history: History, query: Query) -> Bounds:
-    """Return what the log holds; it is asked only where it matters that this relay may be a moment behind."""
+    """Return what the log holds; the log is asked only where it matters that this relay may be a moment behind."""
     bounds = history.hub.bounds
     is_ahead = query.before is not None and query.before.sequence > bounds.head + 1
     if query.after is None and query.since_ms is None and not is_ahead:
@@ -119,7 +123,7 @@ async def _floor(history: History, query: Query, bounds: Bounds) -> tuple[int, b
     if query.since_ms is not None:
         position = await history.position_at(query.since_ms)
         position = bounds.head if position is None else position
-        if position < bounds.first > 1:  # it begins before the oldest round, as far as anybody can say
+        if position < bounds.first > 1:  # rounds of that time may have been before the oldest one
             complete = False
         floor = max(floor, position)
     return floor, complete
@@ -137,12 +141,12 @@ async def _ceiling(history: History, query: Query, bounds: Bounds) -> int:
             raise _lost(query.before, bounds)
         ceiling = min(ceiling, query.before.sequence)
     if query.until_ms is not None:
-        ceiling = min(ceiling, await history.position_beyond(query.until_ms, bounds.head) + 1)
+        ceiling = min(ceiling, await history.position_past(query.until_ms, bounds.head) + 1)
     return ceiling
 
 
 class _Window(NamedTuple):
-    """What the log has of some games from sequence `begin` on, up to where the window before began."""
+    """What the log has of some games from sequence `begin` on, up to where the previous window began."""
 
     begin: int
     items: list[Item]  # newest first
@@ -156,25 +160,26 @@ async def _windows(
 
     Raises `LogChanged` when the generation ends.
     """
-    history.check(generation)
+    history.pages.check(generation)
     ring, games = history.hub.ring, query.wanted.games
     most = PAGE * 4 // 5  # so that a window that holds a little more is still read with one request
     goal = min(most, query.limit) if query.wanted.filter.is_empty else most
-    # At first as if all games were as busy as each other; then as the windows show.
+    # First as if every game were equally busy; then as the windows show.
     width = goal * max(1, len(ring.newest) // len(games))
     while ceiling > floor + 1:
-        history.check(generation)
+        history.pages.check(generation)
         whole_from, head = ring.whole_from(games), history.hub.head.sequence
         if whole_from + 1 < ceiling <= head + 1:
             items, read = ring.before(ceiling, games, limit=PAGE), 0
             begin = max(floor, items[-1].sequence - 1 if len(items) == PAGE else whole_from) + 1
         else:
-            # What this relay has not come to yet is read from the log; memory begins where that ends.
-            begin = max(floor + 1, ceiling - width, head + 1 if ceiling > head + 1 else 0)
+            # What this relay has not seen yet is read from the log; memory begins where that ends.
+            begin = ceiling - width
+            begin = max(floor + 1, begin - (begin - 1) % CELL, head + 1 if ceiling > head + 1 else 0)
             expected = goal + goal // 4 if len(games) == 1 else ceiling - begin
             items, read = await _forward(history, games, generation, begin, ceiling, page=min(PAGE, expected))
             items.reverse()
-            # One game is found by its subject, however few rounds it has; of several, all that is between is read.
+            # One game is found by its subject, however few rounds it has; for several games, all rounds are read.
             widest = _WIDEST if len(games) == 1 else _MOST_READ // 4
             width = min(widest, width * (min(8, 1 + goal // len(items)) if items else 8))
         yield _Window(begin, [item for item in items if item.sequence > floor], read)
@@ -188,8 +193,8 @@ async def _forward(
     items: list[Item] = []
     position, read = begin - 1, 0
     while position < ceiling - 1:
-        stretch = await history.stretch(
-            position, games, limit=page, finds_gaps=False, known=ceiling - 1, generation=generation
+        stretch = await history.pages.read(
+            position, games, generation=generation, limit=page, finds_gaps=False, known=ceiling - 1
         )
         read += max(1, len(stretch.entries))
         items += (item for item in stretch.items() if item.sequence < ceiling and item.game in games)
@@ -198,7 +203,7 @@ async def _forward(
 
 
 async def is_over(history: History, query: Query) -> bool:
-    """Whether a query finds nothing, now and for ever: its end is past, and its cursor is of this log.
+    """Whether a query finds nothing, now and later: its end is in the past, and its cursor is of this log.
 
     Raises:
         LogUnavailable: The log does not answer.

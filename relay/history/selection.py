@@ -1,6 +1,6 @@
-"""Which rounds a replay sends of those that it reads, and when it has read beyond the end that was asked for. Pure."""
+"""Which rounds a replay sends of those that it reads, and when it has read past the end that was asked for. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 
@@ -13,25 +13,25 @@ log = structlog.get_logger()
 
 
 class ReplaySelection:
-    """What one client wants of history: games and a filter, between two times, each game from a place of its own."""
+    """What one client wants of history: games and a filter, between two times, each game from its floor."""
 
-    def __init__(self, wanted: Subscription, start: Start) -> None:
+    def __init__(self, wanted: Subscription, start: Start, floors: Mapping[str, int]) -> None:
+        """`floors` is a view of the walk's: with `last`, the sequence at which each game begins."""
         self.wanted = wanted
-        self.floors: dict[str, int] = {}
-        """With `last`: the sequence at which each game begins."""
+        self._floors = floors
         self._since_ms = start.since_ms
         self._until_ms = start.until_ms
         self._is_unbounded = start.since_ms is None and start.until_ms is None and wanted.filter.is_empty
-        self._newest_ms = 0  # time of the newest round that was looked at
+        self._newest_ms = 0  # time of the newest round that was seen
 
     @property
-    def is_beyond_end(self) -> bool:
-        """Whether a round was looked at that is so much later than the end that none before it can follow."""
+    def is_past_end(self) -> bool:
+        """Whether a round was seen that is so much later than the end that none from before the end can follow."""
         return self._until_ms is not None and self._newest_ms > self._until_ms + OVERRUN_MS
 
     def has(self, item: Item) -> bool:
         """Whether a round is to be sent."""
-        if item.game not in self.wanted.games or not item.valid or item.sequence < self.floors.get(item.game, 0):
+        if item.game not in self.wanted.games or not item.valid or item.sequence < self._floors.get(item.game, 0):
             return False
         timestamp = item.round.timestamp
         self._newest_ms = max(self._newest_ms, timestamp)
@@ -42,18 +42,14 @@ class ReplaySelection:
         return item.matches(self.wanted.filter)
 
     def rendered(self, items: Sequence[Item], form: Form) -> list[bytes]:
-        """Return the bytes of the rounds that are to be sent. One that fails costs itself only, as in the hub."""
+        """Return the bytes of the rounds that are to be sent. A round that fails costs itself only, as in the hub."""
         try:
             return self._rendered(items, form)
-        except Exception:  # noqa: BLE001 - it is told which one
+        except Exception:  # noqa: BLE001 - `_rendered_alone` logs which round it was
             return [data for item in items for data in self._rendered_alone(item, form)]
 
-    def cut(self, end: int) -> None:
-        """Take back what begins behind sequence `end`, where the log has ended since: other rounds will be there."""
-        self.floors = {game: min(floor, end + 1) for game, floor in self.floors.items()}
-
     def _rendered(self, items: Sequence[Item], form: Form) -> list[bytes]:
-        if self._is_unbounded and not self.floors:  # the usual case, at half the cost
+        if self._is_unbounded and not self._floors:  # the usual case, at half the cost
             games = self.wanted.games
             return [item.rendered(form) for item in items if item.game in games and item.valid]
         return [item.rendered(form) for item in items if self.has(item)]

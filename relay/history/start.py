@@ -1,7 +1,7 @@
-"""Where a stream begins and ends: read from what the client sent, and set against what the log still has. Pure.
+"""Where a stream begins and ends, read from what the client sent. Pure.
 
-Owns the meaning of ``after``, ``from``, ``last``, ``to``, ``speed`` and ``Last-Event-ID``, and when a client must
-be told that rounds are gone. See docs/resume.md.
+Owns the meaning of ``after``, ``from``, ``last``, ``to``, ``speed`` and ``Last-Event-ID``, and the ``hello`` that
+answers them. See docs/resume.md.
 """
 
 import math
@@ -9,10 +9,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
 from relay.errors import BadRequest
-from relay.live.bounds import Bounds, Gap, GapReason
+from relay.live.bounds import Bounds
 from rounds import Cursor
 
 PARAMETERS: Final = ("after", "from", "last", "to", "speed")
@@ -83,25 +83,6 @@ class Start:
 
 
 _LIVE: Final = Start()
-
-
-class Resumption(NamedTuple):
-    """Where reading goes on: after this sequence of the present log, and what is gone before it."""
-
-    position: int
-    gap: Gap | None
-
-
-def resume(after: Cursor, bounds: Bounds) -> Resumption:
-    """Set a client's cursor against the log. Whatever cannot be had is a gap; never silence."""
-    before_first = bounds.first - 1
-    if after.epoch != bounds.epoch:
-        return Resumption(before_first, Gap(after, bounds.at(before_first), GapReason.REBUILT))
-    if after.sequence > bounds.head:
-        return Resumption(bounds.head, Gap(bounds.at(bounds.head), after, GapReason.AHEAD))
-    if after.sequence < before_first:
-        return Resumption(before_first, Gap(after, bounds.at(before_first), GapReason.EXPIRED))
-    return Resumption(after.sequence, None)
 
 
 def hello(bounds: Bounds, *, complete: bool) -> dict[str, object]:

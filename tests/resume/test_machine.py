@@ -399,7 +399,7 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
         return await whole_page(self, start, limit=min(limit, 3), game=game)
 
     monkeypatch.setattr(LogReader, "page", page)
-    monkeypatch.setattr("relay.history.replay._SLICE", 2)
+    monkeypatch.setattr("relay.history.writer._SLICE", 2)
 
 
 @pytest.mark.usefixtures("small_pages")

@@ -249,7 +249,7 @@ async def test_end_of_a_time_is_found_in_a_few_steps() -> None:
         history = history_of(rounds, ring_rounds=5, seen_live=0, late_ms=late_ms, most_at_once=1000)
         reader = cast("MemoryLog", history._reader)
 
-        place = await history.position_beyond(TEN_O_CLOCK_MS + 1_000_000, count)
+        place = await history.position_past(TEN_O_CLOCK_MS + 1_000_000, count)
 
         assert 1000 <= place <= 1000 + OVERRUN_MS // 1000 + 5
         assert reader.requests < 20

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.history.budget import Budget
-from relay.history.history import PAGE, LogChanged
+from relay.history.pages import PAGE, LogChanged
 from relay.history.start import Start
 from relay.live.encode import Renderable, SseBlock
 from rounds import Cursor
@@ -161,8 +161,9 @@ def test_whatever_happens_between_two_steps(
         story.truth.judge(story.client.came, games, story.rig.epoch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("relay.history.replay._SLICE", slice_)
-        patch.setattr("relay.history.replay.FEW", 2)
+        patch.setattr("relay.history.writer._SLICE", slice_)
+        patch.setattr("relay.history.writer.FEW", 2)
+        patch.setattr("relay.history.pages.FEW", 2)
         asyncio.run(tell())
 
 
@@ -171,7 +172,7 @@ async def test_page_read_of_a_log_that_is_gone_meanwhile_is_thrown_away() -> Non
     rig = Rig(delays=[3])
     for _ in range(10):
         rig.store()
-    reading = asyncio.create_task(rig.history.stretch(0, frozenset({"crash"})))
+    reading = asyncio.create_task(rig.history.pages.read(0, frozenset({"crash"}), generation=rig.hub.generation))
     await turns(1)
     rig.begin_anew()
 
@@ -183,7 +184,7 @@ async def stalled(rig: Rig, start: Start) -> tuple[Client, "asyncio.Task[None]"]
     """Run a replay for a client that takes nothing; return when it waits for the client and nothing else."""
     client = Client(taking=False)
     running = asyncio.create_task(rig.replay(client, start).run())
-    held = rig.history.held
+    held = rig.history.pages.held
     await until(lambda: client.times_given_up and client.is_awaited and held._free == held._rounds)
     return client, running
 
@@ -268,7 +269,7 @@ async def test_stalled_replays_do_not_keep_others_from_the_log() -> None:
     await asyncio.gather(*waiting, return_exceptions=True)
 
     assert len(quick.rounds) == 5000
-    assert rig.history.held._free == rig.history.held._rounds
+    assert rig.history.pages.held._free == rig.history.pages.held._rounds
 
 
 async def test_shares_are_given_in_the_order_in_which_they_were_asked_for() -> None:
@@ -276,21 +277,23 @@ async def test_shares_are_given_in_the_order_in_which_they_were_asked_for() -> N
     budget, order = Budget(100), list[str]()
 
     async def hold(name: str, rounds: int) -> None:
-        async with budget.share(rounds):
-            order.append(name)
-            await turns(2)
-
-    async with budget.share(60):
-        first = asyncio.create_task(hold("first", 80))
-        await turns(1)
-        second = asyncio.create_task(hold("second", 30))
-        third = asyncio.create_task(hold("third", 500))  # more than there is: as much as there is
+        share = await budget.take(rounds)
+        order.append(name)
         await turns(2)
-        assert order == []
-        first.cancel()
-        await turns(3)
-        assert order == ["second"]
-        assert budget.try_take(30) == 0  # others wait
+        budget.give(share)
+
+    share = await budget.take(60)
+    first = asyncio.create_task(hold("first", 80))
+    await turns(1)
+    second = asyncio.create_task(hold("second", 30))
+    third = asyncio.create_task(hold("third", 500))  # more than there is: as much as there is
+    await turns(2)
+    assert order == []
+    first.cancel()
+    await turns(3)
+    assert order == ["second"]
+    assert budget.try_take(30) == 0  # others wait
+    budget.give(share)
     await asyncio.gather(second, third)
 
     assert order == ["second", "third"]

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.errors import BadRequest
-from relay.history.start import MAX_LAST, Start, hello, resume
+from relay.history.start import MAX_LAST, Start, hello
+from relay.history.walk import resume
 from relay.live.bounds import Bounds, Gap, GapReason
 from rounds import Cursor, InvalidCursor
 from rounds.cursor import MAX_SEQUENCE

@@ -9,7 +9,7 @@ import pytest
 from grpc import StatusCode
 from structlog.testing import capture_logs
 
-from relay.history.history import History
+from relay.history.pages import PageSource
 from relay.rpc import bulk
 from rounds import datastream_pb2 as pb
 from tests.nats import NatsServer
@@ -158,7 +158,7 @@ async def test_fault_of_ours_midway(
         async with replaying(transport, relay, pb.ReplayRequest()) as replay:
             first = await first_of(replay)
             with monkeypatch.context() as patch, capture_logs() as logs:
-                patch.setattr(History, "stretch", _failing)
+                patch.setattr(PageSource, "read", _failing)
                 rest, end = await replay.rest()
         async with replaying(transport, relay, pb.ReplayRequest(after=end.trailers["resume-cursor"])) as replay:
             later, _ = await replay.rest()

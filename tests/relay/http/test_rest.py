@@ -549,7 +549,7 @@ async def test_a_frozen_log_ends_in_503(full: Relay, nats: NatsServer) -> None:
 
 async def test_nobody_queues_for_a_frozen_log(full: Relay, nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two read at a time; who does not get a turn is told as soon as those two are."""
-    monkeypatch.setattr("relay.history.history.TURN_S", 0.5)
+    monkeypatch.setattr("relay.history.pages.TURN_S", 0.5)
     deep = f"/api/history/crash?limit=10&before={full.log.cursor(700)}"
     await full.get(deep)
     begun = time.monotonic()

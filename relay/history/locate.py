@@ -1,0 +1,59 @@
+"""Find where a replay begins: in memory when that reaches back far enough, or else in the log.
+
+Owns which questions are asked of the ring and of the log; what the answers mean is decided by `relay.history.walk`.
+"""
+
+from operator import attrgetter
+
+from relay.history.history import History
+from relay.history.start import Start
+from relay.history.walk import Walk, resume, resume_since
+from relay.live.bounds import Bounds, Gap
+from relay.live.hub import Hub
+from relay.live.item import Item
+
+
+def newest_of_each(hub: Hub, games: frozenset[str]) -> list[Item]:
+    """Return the newest round of each game, in log order. All of them are always in memory, however old."""
+    newest = hub.ring.newest
+    return sorted((newest[game] for game in games if game in newest), key=attrgetter("sequence"))
+
+
+def locate_in_memory(walk: Walk, hub: Hub, start: Start, games: frozenset[str]) -> bool:
+    """Begin a walk where everything that follows is in the ring; return False when the ring does not hold it all."""
+    ring, head = hub.ring, hub.head
+    whole_from = ring.whole_from(games)
+    if start.after is not None:
+        if start.after.epoch == head.epoch and whole_from <= start.after.sequence <= head.sequence:
+            walk.begin(hub.generation, start.after.sequence)
+    elif start.last is not None:
+        newest = {game: ring.last(game, start.last) for game in games}
+        floors = {game: items[0].sequence for game, items in newest.items() if items}
+        if len(floors) == len(newest) and whole_from < min(floors.values()):
+            walk.begin(hub.generation, min(floors.values()) - 1, floors)
+    return walk.is_located
+
+
+async def locate_in_log(walk: Walk, history: History, start: Start, games: frozenset[str]) -> tuple[Bounds, Gap | None]:
+    """Begin a walk at the place that `start` means in the log; return what the log holds, and what is gone.
+
+    Raises:
+        LogChanged: The log was rebuilt, or lost its tail, meanwhile.
+        LogUnavailable: The log does not answer.
+    """
+    generation = history.hub.generation
+    bounds = await history.bounds(start.after)
+    if start.last is not None:
+        floors = {game: await history.nth_last(game, start.last, before=bounds.head + 1) for game in games}
+        found = {game: floor for game, floor in floors.items() if floor is not None}
+        walk.begin_by_game(generation, bounds, found, seen=history.hub.head.sequence)
+        return bounds, None
+    position, gap = bounds.head, None
+    if start.after is not None:
+        position, gap = resume(start.after, bounds)
+    elif start.since_ms is not None:
+        position, gap = resume_since(await history.position_at(start.since_ms), bounds)
+    elif start.until_ms is not None or start.speed is not None:
+        position = bounds.first - 1
+    walk.begin(generation, position)
+    return bounds, gap

@@ -1,0 +1,77 @@
+"""A page as a stretch of the log: what it covers, at which sequence it ends, and what is gone of it. Pure.
+
+Pages are aligned: a page that is not the last ends at a multiple of `CELL`, so that readers which began at different
+positions cut the log at the same sequences. It begins where its reader is, so that no unwanted round is read.
+A page is not aligned where that would drop more than a tenth of it, as where few large rounds fill it.
+Why: docs/adr/0014-one-walk-through-history.md
+"""
+
+from bisect import bisect_right
+from operator import attrgetter
+from typing import Final, NamedTuple
+
+from relay.live.bounds import Gap, GapReason
+from relay.live.item import Item
+from roundlog.entry import LogEntry
+from roundlog.reader import Page
+from rounds import Cursor
+
+CELL: Final = 50
+"""Pages end at multiples of this sequence. It divides the usual limits, and costs one game 25 rounds a page or less."""
+_DROPPED: Final = 0.1
+"""The most that alignment may drop of a page, as a share of its rounds."""
+
+
+class Stretch(NamedTuple):
+    """Every round of the games asked for, from where the page was to begin up to `covered_to`."""
+
+    epoch: str
+    entries: list[LogEntry]
+    covered_to: int
+    gap: Gap | None  # what is gone of it
+
+    def items(self) -> list[Item]:
+        """Make an item of each entry."""
+        return [Item(self.epoch, entry) for entry in self.entries]
+
+
+def limit_of_all(position: int, limit: int) -> int:
+    """Return how many rounds of all games to ask for: as many as fit before the end of a cell, a round a sequence."""
+    return limit - position % CELL if limit > CELL else limit
+
+
+def stretch_of(page: Page, *, epoch: str, position: int, head: int, oldest: int | None) -> Stretch:
+    """Say what a page that was read after `position` covers, and what is gone before it.
+
+    Args:
+        page: What the log answered.
+        epoch: That of the log.
+        position: The sequence that was reached before.
+        head: What the log was known to have reached before it was asked.
+        oldest: The log's oldest round, when the page is of one game; None: of all, or gaps are not looked for.
+    """
+    entries = page.entries
+    last = entries[-1].sequence if entries else position
+    if page.remaining:
+        entries, covered_to = _aligned(entries, position, last)
+    else:  # the log has nothing more of these games up to `head`
+        covered_to = max(last, head)
+    # Before the first entry, rounds of the game may have been purged; after it, none.
+    gone_to = entries[0].sequence - 1 if entries else covered_to
+    if oldest is not None:
+        gone_to = min(gone_to, oldest - 1)
+    gap = None
+    if gone_to > position:
+        gap = Gap(Cursor(epoch, position), Cursor(epoch, gone_to), GapReason.EXPIRED)
+    return Stretch(epoch, entries, covered_to, gap)
+
+
+def _aligned(entries: list[LogEntry], position: int, last: int) -> tuple[list[LogEntry], int]:
+    """Cut a page at the last end of a cell in it; return what remains, and up to which sequence it is whole."""
+    end = last - last % CELL
+    if end == last or end <= position:
+        return entries, last
+    kept = bisect_right(entries, end, key=attrgetter("sequence"))
+    if not kept or len(entries) - kept > _DROPPED * len(entries):
+        return entries, last
+    return entries[:kept], end

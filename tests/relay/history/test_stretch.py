@@ -1,0 +1,71 @@
+"""Where pages end: at the same sequences for every reader, at little cost."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relay.history.stretch import CELL, Stretch, limit_of_all, stretch_of
+from roundlog.entry import LogEntry
+from roundlog.reader import Page
+
+LIMIT = 500
+HEAD = 20_000
+
+
+def page_after(position: int, *, every: int = 1, limit: int = LIMIT) -> Stretch:
+    """Read a page of a game that has every so-manieth round of the log."""
+    begin = position + 1 + (-position - 1) % every
+    sequences = range(begin, HEAD + 1, every)
+    entries = [LogEntry(sequence, "crash", b"") for sequence in sequences[:limit]]
+    page = Page(entries, max(0, len(sequences) - limit))
+    return stretch_of(page, epoch="k1", position=position, head=HEAD, oldest=1)
+
+
+@settings(deadline=None)
+@given(st.integers(0, HEAD), st.integers(0, HEAD), st.sampled_from([LIMIT, 4 * LIMIT]))
+def test_pages_of_all_games_end_where_those_of_others_do(one: int, other: int, limit: int) -> None:
+    """A page ends at the end of a cell, and is as long as it may be; nothing of it is dropped."""
+    for position in (one, other):
+        asked = limit_of_all(position, limit)
+        stretch = page_after(position, limit=asked)
+
+        assert stretch.covered_to % CELL == 0 or stretch.covered_to == HEAD
+        assert limit - CELL < asked <= limit
+        assert len(stretch.entries) == min(asked, HEAD - position)
+
+
+@settings(deadline=None)
+@given(st.integers(0, HEAD), st.integers(1, 300), st.sampled_from([25, LIMIT, 4 * LIMIT]))
+def test_page_of_one_game_is_whole_and_drops_little(position: int, every: int, limit: int) -> None:
+    """Everything up to where it reaches is in it; aligned or not, it leads on with nine tenths of the rounds."""
+    stretch = page_after(position, every=every, limit=limit)
+    expected = [sequence for sequence in range(position + 1, stretch.covered_to + 1) if sequence % every == 0]
+
+    assert [entry.sequence for entry in stretch.entries] == expected
+    assert stretch.covered_to > position or position == HEAD
+    if stretch.covered_to < HEAD:
+        assert len(stretch.entries) >= 0.9 * limit
+        assert stretch.covered_to % CELL == 0 or len(expected) == limit
+    assert stretch.gap is None
+
+
+@pytest.mark.parametrize("every", [1, 2, 20])
+def test_usual_pages_of_one_game_are_aligned(every: int) -> None:
+    """With 500 rounds to a page, games of any density end where a cell does."""
+    position = 1234
+    while position < HEAD:
+        position = page_after(position, every=every).covered_to
+        assert position % CELL == 0
+
+
+def test_page_that_few_large_rounds_fill_is_not_cut() -> None:
+    """Of 49 rounds, those after the end of a cell would be read again: the next page begins where this one ends."""
+    stretch = page_after(20, limit=49)
+
+    assert [entry.sequence for entry in stretch.entries] == list(range(21, 70))
+    assert stretch.covered_to == 69
+
+
+def test_page_of_few_rounds_is_asked_for_as_it_is() -> None:
+    """A client that stalls gets no fewer rounds for being in the middle of a cell."""
+    assert limit_of_all(1249, 25) == 25
