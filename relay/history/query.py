@@ -14,7 +14,6 @@ from relay.history.history import History
 from relay.history.pages import PAGE, LogChanged
 from relay.history.reach_back import NEAR
 from relay.history.start import SETTLE_S
-from relay.history.stretch import CELL
 from relay.history.walk import resume
 from relay.live.bounds import Bounds, GapReason
 from relay.live.hub import Generation, Subscription
@@ -174,8 +173,7 @@ async def _windows(
             begin = max(floor, items[-1].sequence - 1 if len(items) == PAGE else whole_from) + 1
         else:
             # What this relay has not seen yet is read from the log; memory begins where that ends.
-            begin = ceiling - width
-            begin = max(floor + 1, begin - (begin - 1) % CELL, head + 1 if ceiling > head + 1 else 0)
+            begin = max(floor + 1, ceiling - width, head + 1 if ceiling > head + 1 else 0)
             expected = goal + goal // 4 if len(games) == 1 else ceiling - begin
             items, read = await _forward(history, games, generation, begin, ceiling, page=min(PAGE, expected))
             items.reverse()

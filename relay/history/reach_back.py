@@ -8,7 +8,6 @@ import asyncio
 from typing import Final
 
 from relay.history.pages import ALL_GAMES, PAGE, PageSource
-from relay.history.stretch import CELL
 from relay.live.hub import Hub
 from relay.live.item import Item
 
@@ -43,8 +42,8 @@ class ReachBack:
     async def _read(self, position: int) -> None:
         hub, ring = self._hub, self._hub.ring
         generation, begun_at = hub.generation, ring.begun_at
-        at = max(0, min(position, begun_at - PAGE + CELL))
-        start = at = at - at % CELL  # so that a page holds all of it
+        at = max(0, min(position, begun_at - PAGE))
+        start = at = at - at % PAGE  # where pages begin
         items = list[Item]()
         while at < begun_at:
             stretch = await self._pages.read(at, ALL_GAMES, generation=generation)

@@ -1,8 +1,9 @@
 """A page as a stretch of the log: what it covers, at which sequence it ends, and what is gone of it. Pure.
 
-Pages are aligned: a page that is not the last ends at a multiple of `CELL`, so that readers which began at different
-positions cut the log at the same sequences. It begins where its reader is, so that no unwanted round is read.
-A page is not aligned where that would drop more than a tenth of it, as where few large rounds fill it.
+Usual pages are aligned: a page that is not the last ends at a multiple of `CELL`, and a page of all games at a multiple
+of its limit, so that readers which began at different positions cut the log at the same sequences. A page begins where
+its reader is, so that no unwanted round is read. Short pages are not aligned: those of a slow client, of a short
+answer, and those that few large rounds fill.
 Why: docs/adr/0014-one-walk-through-history.md
 """
 
@@ -18,8 +19,8 @@ from rounds import Cursor
 
 CELL: Final = 50
 """Pages end at multiples of this sequence. It divides the usual limits, and costs one game 25 rounds a page or less."""
-_DROPPED: Final = 0.1
-"""The most that alignment may drop of a page, as a share of its rounds."""
+_SHORT: Final = 9 * CELL
+"""Pages up to so many rounds are not aligned: it would drop more than a tenth of their rounds, to be read again."""
 
 
 class Stretch(NamedTuple):
@@ -36,8 +37,8 @@ class Stretch(NamedTuple):
 
 
 def limit_of_all(position: int, limit: int) -> int:
-    """Return how many rounds of all games to ask for: as many as fit before the end of a cell, a round a sequence."""
-    return limit - position % CELL if limit > CELL else limit
+    """Return how many rounds of all games to ask for, one a sequence, so that a page ends at a multiple of `limit`."""
+    return limit - position % limit if limit > _SHORT else limit
 
 
 def stretch_of(page: Page, *, epoch: str, position: int, head: int, oldest: int | None) -> Stretch:
@@ -69,9 +70,7 @@ def stretch_of(page: Page, *, epoch: str, position: int, head: int, oldest: int 
 def _aligned(entries: list[LogEntry], position: int, last: int) -> tuple[list[LogEntry], int]:
     """Cut a page at the last end of a cell in it; return what remains, and up to which sequence it is whole."""
     end = last - last % CELL
-    if end == last or end <= position:
+    if end == last or end <= position or len(entries) <= _SHORT:
         return entries, last
     kept = bisect_right(entries, end, key=attrgetter("sequence"))
-    if not kept or len(entries) - kept > _DROPPED * len(entries):
-        return entries, last
-    return entries[:kept], end
+    return (entries[:kept], end) if kept else (entries, last)

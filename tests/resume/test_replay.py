@@ -126,6 +126,7 @@ class Story:
     slice_=st.integers(1, 3),
     ring_rounds=st.integers(1, 4),
     speed=st.sampled_from([None, None, 10_000.0]),
+    cell=st.sampled_from([2, 3, 50]),
 )
 def test_whatever_happens_between_two_steps(
     before: list[str],
@@ -136,6 +137,7 @@ def test_whatever_happens_between_two_steps(
     slice_: int,
     ring_rounds: int,
     speed: float | None,
+    cell: int,
 ) -> None:
     """Live rounds, ends of pages and slices, purges, a lost tail, a new log: each round once, in order, or a gap."""
 
@@ -164,6 +166,8 @@ def test_whatever_happens_between_two_steps(
         patch.setattr("relay.history.writer._SLICE", slice_)
         patch.setattr("relay.history.writer.FEW", 2)
         patch.setattr("relay.history.pages.FEW", 2)
+        patch.setattr("relay.history.stretch.CELL", cell)
+        patch.setattr("relay.history.stretch._SHORT", 1)
         asyncio.run(tell())
 
 
