@@ -1,10 +1,8 @@
-"""When a round of a paced replay is due: the original cadence times a speed, measured against the replay's start.
-Pure.
-"""
+"""When a round of a paced replay is due: the original cadence times a speed, relative to the replay's start. Pure."""
 
 
 class ReplayPace:
-    """Schedules against the first round, so that the time spent sending never adds up."""
+    """Schedules rounds relative to the first one, so that delays of sending do not add up."""
 
     def __init__(self, speed: float) -> None:
         self._speed = speed
@@ -12,7 +10,7 @@ class ReplayPace:
         self._begun_at_s = 0.0
 
     def due_at_s(self, timestamp_ms: int, now_s: float) -> float:
-        """Return when a round is due, on the clock of `now_s`. The first one is due at once; its time is the zero."""
+        """Return when a round is due, on the clock of `now_s`. The first one is due at once."""
         if self._first_ms is None:
             self._first_ms, self._begun_at_s = timestamp_ms, now_s
         return self._begun_at_s + (timestamp_ms - self._first_ms) / 1000 / self._speed

@@ -161,7 +161,7 @@ async def _windows(
     """
     history.pages.check(generation)
     ring, games = history.hub.ring, query.wanted.games
-    most = PAGE * 4 // 5  # so that a window that holds a little more is still read with one request
+    most = PAGE * 4 // 5  # a window that holds a little more is still read with one request
     goal = min(most, query.limit) if query.wanted.filter.is_empty else most
     # First as if every game were equally busy; then as the windows show.
     width = goal * max(1, len(ring.newest) // len(games))

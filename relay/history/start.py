@@ -21,16 +21,16 @@ MIN_SPEED: Final = 0.01
 MAX_SPEED: Final = 10_000.0
 
 OVERRUN_MS: Final = 60_000
-"""Reading up to a time goes on so far beyond it: the log is not quite in the order of the rounds' own times."""
+"""Reading up to a time continues so far past it: the log is not quite in the order of the rounds' own times."""
 SETTLE_S: Final = 1.0
-"""How long after that time, at the head of the log, rounds are waited for that were committed before it."""
+"""How long after that time a stream at the head of the log waits for rounds that were committed before it."""
 
 _RFC3339: Final = re.compile(
     r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[-+ ][0-9]{2}:[0-9]{2})\Z", re.IGNORECASE
 )
 _NUMBER: Final = re.compile(r"\A[0-9]{1,20}(\.[0-9]{1,20})?\Z")
 LATEST_MS: Final = 253_402_214_400_000
-"""The last day of the year 9999: what is later, people mean as never, and no clock can add to."""
+"""The last day of the year 9999. A later time means never, and `datetime` cannot represent it plus a zone."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _BEGINNINGS: Final = ("after", "from", "last")
@@ -53,7 +53,7 @@ class Start:
 
     @property
     def receives_events(self) -> bool:
-        """True when the client asked by a cursor or a time, and so is told how whole its answer is."""
+        """True when the client asked by a cursor or a time, and so gets events that say how complete its answer is."""
         return self.after is not None or self.since_ms is not None or self.until_ms is not None
 
     @classmethod
@@ -86,7 +86,7 @@ _LIVE: Final = Start()
 
 
 def hello(bounds: Bounds, *, complete: bool) -> dict[str, object]:
-    """Say what the log holds, and whether everything that was asked for is in it."""
+    """Make the event that says what the log holds, and whether that includes everything that was asked for."""
     return {
         "event": "hello",
         "complete": complete,
@@ -96,13 +96,13 @@ def hello(bounds: Bounds, *, complete: bool) -> dict[str, object]:
 
 
 def parse_time(query: Mapping[str, str], name: str) -> int | None:
-    """Read an RFC 3339 time as Unix milliseconds; raise `BadRequest` when it is none."""
+    """Read an RFC 3339 time as Unix milliseconds; raise `BadRequest` for anything else."""
     text = query.get(name)
     if text is None:
         return None
     if _RFC3339.match(text):
         try:
-            # A '+' that was not percent-encoded has come as a space.
+            # A '+' that was not percent-encoded arrives as a space.
             moment = datetime.fromisoformat(text.replace(" ", "+").upper())
         except ValueError:
             pass
@@ -112,7 +112,7 @@ def parse_time(query: Mapping[str, str], name: str) -> int | None:
 
 
 def parse_int(query: Mapping[str, str], name: str, *, at_least: int, at_most: int) -> int:
-    """Read a whole number within bounds; raise `BadRequest` when it is none."""
+    """Read a whole number within bounds; raise `BadRequest` for anything else."""
     text = query[name]
     if not (text.isascii() and text.isdigit() and len(text) <= 12 and at_least <= int(text) <= at_most):
         raise BadRequest(f"{name} {text[:40]!r} is not a whole number from {at_least} to {at_most}")

@@ -19,7 +19,7 @@ from tests.resume.log_writer import LogWriter
 StartRelay = Callable[..., AbstractAsyncContextManager[str]]
 
 _SIGNER = TokenSigner.ephemeral()
-"""One for all relays of a test, as in a deployment."""
+"""One server for all relays of a test, as in a deployment."""
 
 
 @asynccontextmanager
@@ -42,13 +42,13 @@ def start_relay(nats: NatsServer) -> StartRelay:
 
 @pytest.fixture
 async def log(nats: NatsServer) -> AsyncIterator[LogWriter]:
-    """The log, to be written, purged and rebuilt."""
+    """A writer of the log, which can also purge and rebuild it."""
     async with LogWriter.open(LogSettings(url=nats.url)) as writer:
         yield writer
 
 
 @pytest.fixture
 async def relay(log: LogWriter, start_relay: StartRelay) -> AsyncIterator[str]:
-    """The URL of a relay whose memory holds 20 rounds of a game: what is older has to be read from the log."""
+    """The URL of a relay whose memory holds 20 rounds of a game. Older rounds are read from the log."""
     async with start_relay(replay={"ring_rounds": 20}) as url:
         yield url

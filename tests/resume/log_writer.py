@@ -1,4 +1,4 @@
-"""The log as an operator and a publisher have it: rounds put in, purged, and the whole of it made anew."""
+"""The log as a publisher and an operator use it: store rounds, purge them, rebuild the log."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -31,7 +31,7 @@ def make_round(game: str, number: int, *, at_ms: int | None = None, point: str =
 
 
 class LogWriter:
-    """A connection that may do everything to the log."""
+    """A connection with every permission on the log."""
 
     def __init__(self, connection: Connection, settings: LogSettings, info: LogInfo) -> None:
         self._connection = connection
@@ -42,7 +42,7 @@ class LogWriter:
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: LogSettings) -> AsyncIterator[Self]:
-        """Connect, and make the log if there is none."""
+        """Connect, and create the log if there is none."""
         async with connect(settings, name="writer") as connection:
             yield cls(connection, settings, await open_log(connection, settings))
 
@@ -70,11 +70,11 @@ class LogWriter:
         await self._ask(f"$JS.API.STREAM.PURGE.{self.settings.stream}", msgspec.json.encode({"seq": sequence + 1}))
 
     async def rebuild(self) -> None:
-        """Lose the log, and make an empty one."""
+        """Delete the log, and create an empty one."""
         before, last = self.epoch, -1
-        while last:  # nats-server removes files a moment later, and a new stream may find those of the old one
+        while last:  # nats-server removes files a moment later, and a new stream may load those of the old one
             await self._nc.request(f"$JS.API.STREAM.DELETE.{self.settings.stream}", b"", timeout=10)
-            with suppress(LogUnsuitable):  # or fail because of them
+            with suppress(LogUnsuitable):  # or fail on them
                 info = await open_log(self._connection, self.settings)
                 self.epoch, last = info.epoch, info.last
         assert self.epoch != before

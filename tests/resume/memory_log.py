@@ -1,4 +1,4 @@
-"""A log in a list, for tests of what is built upon reading one. Answers what `roundlog.reader.LogReader` does."""
+"""A log in a list, with the methods of `roundlog.reader.LogReader`, for tests of what reads a log."""
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ class MemoryLog:
     entries: list[LogEntry] = field(default_factory=list)
     stored_ms: dict[int, int] = field(default_factory=dict)
     most_at_once: int = 1000
-    """Pages are never longer, as those of a log with large rounds are not."""
+    """The most rounds in a page, whatever the limit, as in a log with large rounds."""
     requests: int = 0
 
     def store(self, entry: LogEntry, *, at_ms: int) -> None:

@@ -1,4 +1,4 @@
-"""What was stored, and what each client may therefore see: the model that the state machine holds the relay to.
+"""What was stored, and what each client may therefore see: the model that the state machine compares the relay with.
 
 Pure. Knows logs, one after another as they were rebuilt, and judges what a client was sent, message by message.
 """
@@ -26,7 +26,7 @@ class Stored:
 
 
 class Logs:
-    """All logs that there have been; the last one is that of today."""
+    """All logs so far; the last one is the present log."""
 
     def __init__(self, epoch: str) -> None:
         self.epochs = [epoch]
@@ -63,7 +63,7 @@ class Logs:
         return cursor.sequence <= self._floors.get(cursor.epoch, 0)
 
     def holds(self, games: Sequence[str]) -> bool:
-        """Whether the log of today still has a round of any of these games."""
+        """Whether the present log still has a round of any of these games."""
         return any(
             stored.cursor.epoch == self.epoch and stored.game in games and not self.is_purged(stored.cursor)
             for stored in self.rounds
@@ -76,19 +76,19 @@ class Logs:
 
 @dataclass
 class Following:
-    """One game on one link, from where the client wanted it. Judged by itself; links may follow several."""
+    """One game on one link, from where the client asked for it. Links may follow several; each is judged by itself."""
 
     game: str
     logs: Logs
     after: Cursor  # exclusive
-    begun: int  # place of its first message among all that came on the link
+    begun: int  # index of its first message among all that came on the link
     min_point: int = 0
-    since_number: int = 0  # the first round that is not too early for `from`
-    until_number: int | None = None  # the last round that is not too late for `to`
+    since_number: int = 0  # the first round that is late enough for `from`
+    until_number: int | None = None  # the last round that is early enough for `to`
     last: int | None = None
     receives_events: bool = False
-    ended: int | None = None  # place of the answer to `unsubscribe`
-    not_mine: set[int] = field(default_factory=set)  # places of what the link was told for other games
+    ended: int | None = None  # index of the answer to `unsubscribe`
+    not_mine: set[int] = field(default_factory=set)  # indexes of events that were sent for other games
     gaps: list[tuple[Cursor, Cursor, str]] = field(default_factory=list)
 
     def judge(self, seen: Sequence[Message], *, whole_up_to: Cursor | None) -> None:
@@ -104,12 +104,12 @@ class Following:
         assert keys == sorted(set(keys)), f"{self.game}: not once, or not in order: {came}"
         expected = [stored.cursor for stored in self._expected(came)]
         assert set(came) <= set(expected), f"{self.game}: not asked for: {sorted(set(came) - set(expected), key=str)}"
-        told = [m for place, m in enumerate(mine, self.begun) if place not in self.not_mine]
-        self.gaps = [_gap(m) for m in told if m.get("event") == "gap"]
+        events = [m for index, m in enumerate(mine, self.begun) if index not in self.not_mine]
+        self.gaps = [_gap(m) for m in events if m.get("event") == "gap"]
         for cursor in came:
             assert not self._is_gone(cursor), f"{self.game}: {cursor} came, and a gap covers it: {self.gaps}"
         for cursor in expected:
-            # A client that does not know of cursors is told of no gap; it can only miss what is not there.
+            # A client without cursors gets no gap event; it can only miss what is not there.
             may_lack = self._is_gone(cursor) or (not self.receives_events and self.logs.is_purged(cursor))
             is_due = whole_up_to is not None and self.logs.key(cursor) <= self.logs.key(whole_up_to)
             has_overtaken = bool(keys) and self.logs.key(cursor) < keys[-1]
@@ -129,7 +129,7 @@ class Following:
                 yield stored
 
     def _last_before_live(self, matching: Sequence[Stored], came: Sequence[Cursor]) -> Sequence[Stored]:
-        """The newest `last` rounds; memory may still have some that were purged, and count them."""
+        """The newest `last` rounds. Memory may still hold some that were purged, and count them."""
         assert self.last is not None
         before = [
             stored

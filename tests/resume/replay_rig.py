@@ -1,4 +1,4 @@
-"""Replays on a log in a list, with a client that takes what it is told to: every turn of the loop is in our hands."""
+"""Replays of a log in a list, for a client that takes data when a test says so. Tests control each loop turn."""
 
 import asyncio
 import json
@@ -22,12 +22,12 @@ from tests.resume.log_writer import TEN_O_CLOCK_MS, make_round
 from tests.resume.memory_log import MemoryLog
 
 HIGH_WATER: Final = 1 << 16
-"""Unsent bytes from which on a client counts as one that does not keep up, as for transports of asyncio."""
+"""More unsent bytes mean that a client does not keep up, as for transports of asyncio."""
 _ROUND: Final = re.compile(rb"id: ([a-z0-9]+)-([0-9]+)\ndata: (.+)\n\n")
 
 
 class LateLog(MemoryLog):
-    """Answers some turns after it was asked, and what it answers may be old by then."""
+    """Answers some turns of the loop after a request; the answer may be out of date by then."""
 
     delays: Iterator[int] = iter(())
 
@@ -69,7 +69,7 @@ class Client(Link):
         return False
 
     def abort(self) -> None:
-        """Nothing to cut."""
+        """There is no connection."""
 
     def take(self) -> None:
         """Read everything that waits."""
@@ -97,7 +97,7 @@ class Client(Link):
         self.came.append(dict(event))
 
     def write_disconnect(self, disconnect: Disconnect) -> None:
-        """It has gone."""
+        """The client has left."""
 
     @property
     def rounds(self) -> list[dict[str, Any]]:
@@ -109,7 +109,7 @@ class Client(Link):
 
 
 class Rig:
-    """A log, and a relay that follows it: everything between them happens when it is called."""
+    """A log, and a relay that follows it: nothing happens between them but by a call."""
 
     def __init__(self, *, ring_rounds: int = 5, unsent_bytes: int = 1 << 30, delays: Iterable[int] = ()) -> None:
         self.log = LateLog()
@@ -121,7 +121,7 @@ class Rig:
         self._unseen: list[LogEntry] = []
 
     def store(self, game: str = "crash", *, at_ms: int | None = None) -> int:
-        """Store a round, of which the relay has not heard yet; return its number, which no other has."""
+        """Store a round that the relay has not seen yet; return its number, which is unique."""
         self.head, self.number = self.head + 1, self.number + 1
         at_ms = TEN_O_CLOCK_MS + self.number * 1000 if at_ms is None else at_ms
         entry = LogEntry(self.head, game, make_round(game, self.number, at_ms=at_ms).to_json())
@@ -130,12 +130,12 @@ class Rig:
         return self.number
 
     def hear(self) -> None:
-        """Let the relay have heard of everything that was stored."""
+        """Publish everything that was stored to the relay."""
         self.hub.publish(self._unseen)
         self._unseen = []
 
-    def begin_anew(self) -> None:
-        """Lose the log and make another one."""
+    def rebuild(self) -> None:
+        """Lose the log and create another one."""
         self.epoch, self.head, self._unseen = f"k{int(self.epoch[1:]) + 1}", 0, []
         self.log.entries.clear()
         self.hub.begin(Bounds(self.epoch, 1, 0))
@@ -164,6 +164,6 @@ class Rig:
 
 
 async def turns(count: int) -> None:
-    """Let the loop turn so many times."""
+    """Let the loop turn `count` times."""
     for _ in range(count):
         await asyncio.sleep(0)

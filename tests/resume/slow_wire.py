@@ -1,4 +1,4 @@
-"""A wire to nats-server on which live rounds come late, as they may from another zone of a cloud."""
+"""A connection to nats-server on which live rounds are late, as from another zone of a cloud."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""Part of history, asked for by time and by count: where it begins, where it ends, and how fast it goes."""
+"""Part of history, requested by time and by count: where it begins, where it ends, and how fast it is sent."""
 
 import re
 import time
@@ -19,7 +19,7 @@ PROTOCOLS = pytest.mark.parametrize("protocol", ["ws", "sse"])
 
 
 def at(seconds: float) -> str:
-    """The time so many seconds after ten o'clock."""
+    """The time `seconds` after ten o'clock."""
     return utc_text(TEN_O_CLOCK_MS + round(seconds * 1000))
 
 
@@ -56,10 +56,8 @@ async def test_from_and_to_bound_a_replay_which_then_ends(relay: str, log: LogWr
 
 
 @PROTOCOLS
-async def test_end_is_found_although_the_log_goes_on_with_other_games(
-    relay: str, log: LogWriter, protocol: str
-) -> None:
-    """What memory holds has no more of the game, and a round of another is the newest: the replay ends all the same."""
+async def test_end_is_found_although_other_games_follow_in_the_log(relay: str, log: LogWriter, protocol: str) -> None:
+    """Memory holds no more rounds of the game, and the newest is of another game: the replay still ends."""
     await log.store(*(make_round("crash", number) for number in range(5)))
     async with watch(relay, "crash", protocol=protocol, after=log.cursor(0)) as live:
         await live.until_rounds(5)
@@ -73,7 +71,7 @@ async def test_end_is_found_although_the_log_goes_on_with_other_games(
 
 
 async def test_end_in_the_future_is_waited_for(relay: str, log: LogWriter) -> None:
-    """Up to the end the stream is live; it closes soon after it."""
+    """The stream is live up to its end, and closes soon after."""
     now_ms = time.time_ns() // 1_000_000
     await log.store(make_round("crash", 1, at_ms=now_ms - 2000))
     async with watch(relay, "crash", after=log.cursor(0), to=utc_text(now_ms + 1500)) as viewer:
@@ -88,10 +86,10 @@ async def test_end_in_the_future_is_waited_for(relay: str, log: LogWriter) -> No
 
 @PROTOCOLS
 @pytest.mark.parametrize("count", [1, 7, 150])
-async def test_last_begins_so_many_rounds_back_and_goes_on_live(
+async def test_last_begins_so_many_rounds_back_and_continues_live(
     relay: str, log: LogWriter, protocol: str, count: int
 ) -> None:
-    """`last` counts rounds of the game, and nothing but rounds is sent: such a client need not know of cursors."""
+    """`last` counts rounds of the game, and only rounds are sent: such a client need not handle events."""
     await log.store_many(make_round(game, number) for number in range(200) for game in ("dice", "crash", "plinko"))
 
     async with watch(relay, "crash", protocol=protocol, last=count) as viewer:
@@ -104,7 +102,7 @@ async def test_last_begins_so_many_rounds_back_and_goes_on_live(
 
 
 async def test_last_counts_for_each_game_by_itself(relay: str, log: LogWriter) -> None:
-    """A busy game does not push out a quiet one; a game with fewer rounds, or none, gives what it has."""
+    """A busy game does not displace a quiet one; of a game with fewer rounds, all are sent."""
     await log.store(make_round("crash", 1), make_round("crash", 2))
     await log.store_many(make_round("dice", number) for number in range(100))
 
@@ -124,7 +122,7 @@ async def test_last_counts_for_each_game_by_itself(relay: str, log: LogWriter) -
 
 
 async def test_last_round_of_every_game_is_in_memory_however_old_it_is(log: LogWriter, start_relay: StartRelay) -> None:
-    """What a board of all games begins with costs the log nothing, though one game has been quiet for long."""
+    """The newest round of every game needs no request to the log, though one game has been quiet for long."""
     await log.store(make_round("plinko", 1))
     await log.store_many(make_round(game, number) for number in range(2000) for game in ("crash", "dice"))
 
@@ -144,7 +142,7 @@ async def test_last_round_of_every_game_is_in_memory_however_old_it_is(log: LogW
     assert 'relay_resumes_total{source="log"} 0.0' in metrics
 
 
-async def test_last_rounds_of_a_quiet_game_are_not_looked_for_among_all_others(
+async def test_last_rounds_of_a_quiet_game_are_found_without_reading_other_games(
     log: LogWriter, start_relay: StartRelay
 ) -> None:
     """Between the quiet game's rounds and now are 40 pages of other games; they are not read."""
@@ -170,7 +168,7 @@ async def test_last_rounds_of_a_quiet_game_are_not_looked_for_among_all_others(
 
 @PROTOCOLS
 async def test_paced_replay_keeps_the_cadence_times_its_speed(relay: str, log: LogWriter, protocol: str) -> None:
-    """Rounds come when they are due, counted from the first: 5 rounds a second apart take 0.4 s at ten times."""
+    """Rounds are sent when they are due, relative to the first: 5 rounds a second apart take 0.4 s at ten times."""
     offsets_ms = [0, 1000, 1500, 3000, 4000]
     await log.store(
         *(make_round("crash", n, at_ms=TEN_O_CLOCK_MS + offset) for n, offset in enumerate(offsets_ms)),
@@ -190,8 +188,8 @@ async def test_paced_replay_keeps_the_cadence_times_its_speed(relay: str, log: L
         assert came - came_s[0] == pytest.approx(due_ms / 1000 / 10, abs=0.08)
 
 
-async def test_paced_replay_that_has_caught_up_goes_on_live(relay: str, log: LogWriter) -> None:
-    """Behind the last round of history come the live ones, as they come."""
+async def test_paced_replay_that_has_caught_up_continues_live(relay: str, log: LogWriter) -> None:
+    """After the last round of history, live rounds are sent as they are stored."""
     await log.store(*(make_round("crash", number) for number in range(30)), make_round("dice", 1))
 
     async with watch(relay, "crash", from_=at(0), speed=1000) as viewer:
@@ -203,7 +201,7 @@ async def test_paced_replay_that_has_caught_up_goes_on_live(relay: str, log: Log
 
 
 async def test_paced_replay_waits_only_for_rounds_that_are_sent(relay: str, log: LogWriter) -> None:
-    """What a filter or the begin takes out has no part in the cadence: the first round that is sent comes at once."""
+    """Rounds outside the filter or before the start do not count for the cadence: the first one is sent at once."""
     await log.store(
         make_round("crash", 1, at_ms=TEN_O_CLOCK_MS),
         make_round("crash", 2, at_ms=TEN_O_CLOCK_MS + 3_600_000, point="1.00"),
@@ -216,8 +214,8 @@ async def test_paced_replay_waits_only_for_rounds_that_are_sent(relay: str, log:
     assert viewer.ids == [3]
 
 
-async def test_replay_without_a_beginning_begins_with_the_oldest_round(relay: str, log: LogWriter) -> None:
-    """`to` alone is everything up to there; it is a time, so its client is told how whole the answer is."""
+async def test_replay_without_a_start_begins_with_the_oldest_round(relay: str, log: LogWriter) -> None:
+    """`to` alone means everything up to that time; `hello` says whether the answer is complete."""
     await log.store(*(make_round("crash", number) for number in range(50)))
 
     async with watch(relay, "crash", to=at(20)) as viewer:
@@ -228,8 +226,8 @@ async def test_replay_without_a_beginning_begins_with_the_oldest_round(relay: st
     assert_completed(viewer)
 
 
-async def test_eventsource_that_comes_back_after_the_end_is_told_to_stay_away(relay: str, log: LogWriter) -> None:
-    """It sends the id of the end to the same URL, and is answered 204, after which it never comes again."""
+async def test_eventsource_that_reconnects_after_the_end_gets_204(relay: str, log: LogWriter) -> None:
+    """It sends the id of the end to the same URL, and gets 204, after which it does not reconnect."""
     await log.store(*(make_round("crash", number) for number in range(30)))
     query: dict[str, Any] = {"from": at(10), "to": at(20)}
     async with watch(relay, "crash", protocol="sse", **query) as viewer:
@@ -242,7 +240,7 @@ async def test_eventsource_that_comes_back_after_the_end_is_told_to_stay_away(re
 
 
 async def test_eventsource_that_was_cut_off_before_the_end_gets_the_rest(relay: str, log: LogWriter) -> None:
-    """Only when nothing is left is it 204; what the URL says of the beginning does not count any more."""
+    """The answer is 204 only when no round remains; the start in the URL no longer counts."""
     await log.store(*(make_round("crash", number) for number in range(30)))
 
     async with watch(relay, "crash", protocol="sse", last_event_id=log.cursor(16), from_=at(10), to=at(20)) as viewer:
@@ -252,8 +250,8 @@ async def test_eventsource_that_was_cut_off_before_the_end_gets_the_rest(relay: 
     assert_completed(viewer)
 
 
-async def test_eventsource_whose_replay_found_nothing_does_not_ask_for_ever(relay: str, log: LogWriter) -> None:
-    """The end has an id even when no round had one."""
+async def test_eventsource_whose_replay_found_nothing_stops_reconnecting(relay: str, log: LogWriter) -> None:
+    """The end event has an id even when no round was sent."""
     await log.store(make_round("crash", 1))
     async with watch(relay, "crash", protocol="sse", from_=at(100), to=at(200)) as viewer:
         await viewer.to_the_end()
@@ -265,8 +263,8 @@ async def test_eventsource_whose_replay_found_nothing_does_not_ask_for_ever(rela
         assert again.response.status == 204
 
 
-async def test_eventsource_of_a_log_made_anew_is_told_before_it_is_sent_away(relay: str, log: LogWriter) -> None:
-    """Its cursor is of a log that is gone: first the gap and what the new log has, then 204."""
+async def test_eventsource_of_a_rebuilt_log_gets_the_gap_before_204(relay: str, log: LogWriter) -> None:
+    """Its cursor is of a log that is gone: it gets the gap and the rounds of the new log, then 204."""
     lost = log.cursor(7)
     await log.rebuild()
     await log.store(make_round("crash", 1))
@@ -295,10 +293,10 @@ async def test_eventsource_of_a_log_made_anew_is_told_before_it_is_sent_away(rel
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
-async def test_question_that_makes_no_sense_is_refused(
+async def test_contradictory_request_is_refused(
     relay: str, protocol: str, query: dict[str, str], sentence: str
 ) -> None:
-    """400 and one sentence, before anything is opened."""
+    """The answer is 400 and one sentence, before a stream is opened."""
     async with aiohttp.ClientSession(headers={"X-API-Key": DEMO_KEY}) as session:
         headers = {"Upgrade": "websocket", "Connection": "Upgrade"} if protocol == "ws" else {}
         async with session.get(f"{relay}/{protocol}/crash", params=query, headers=headers) as answer:
@@ -309,7 +307,7 @@ async def test_question_that_makes_no_sense_is_refused(
 
 
 async def test_rest_finds_rounds_by_their_own_time_even_if_stored_much_later(relay: str, log: LogWriter) -> None:
-    """A recording that was read in at once has its own times; REST and streams find the same rounds in it."""
+    """A recording that was stored at once has its own times; REST and streams find the same rounds in it."""
     await log.store_many(make_round("crash", number, at_ms=TEN_O_CLOCK_MS + number * 60_000) for number in range(300))
     begin, end = at(100 * 60), at(110 * 60)
 

@@ -1,4 +1,4 @@
-"""What the log holds, asked while that changes: no answer may leave out what is there."""
+"""The bounds of the log, requested while they change: no answer may leave out a round that is there."""
 
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from tests.resume.memory_log import MemoryLog
 
 
 class ChangingLog(MemoryLog):
-    """A log to which something happens between two questions."""
+    """A log that changes between two requests."""
 
     def __init__(self, *stored: int) -> None:
         super().__init__()
@@ -37,8 +37,8 @@ class ChangingLog(MemoryLog):
 
 
 @pytest.mark.parametrize("stored", [(1, 2, 3), (61, 62)], ids=["new", "all_before_it_removed"])
-async def test_first_rounds_of_a_log_that_come_meanwhile_are_not_passed_over(stored: tuple[int, ...]) -> None:
-    """They may be told as there or as still to come; but never as gone."""
+async def test_first_rounds_stored_between_two_requests_are_not_skipped(stored: tuple[int, ...]) -> None:
+    """The bounds may include them or end before them, but not begin after them."""
     hub = Hub(Ring(rounds_per_game=10, bytes_per_game=1 << 20), unsent_bytes=1 << 20)
     hub.begin(Bounds("k3f9a2", 1, 0))
 

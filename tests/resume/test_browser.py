@@ -1,4 +1,4 @@
-"""EventSource in a real browser, which resumes by itself: through a restart of the relay nothing is lost or doubled."""
+"""EventSource in a real browser resumes by itself: over a restart of the relay, no round is lost or repeated."""
 
 import asyncio
 import re
@@ -30,7 +30,7 @@ def page() -> Iterator[str]:
 async def test_eventsource_of_a_browser_resumes_through_a_restart(
     browser: Browser, page: str, log: LogWriter, start_relay: StartRelay
 ) -> None:
-    """What was stored while the relay was away comes when it is back, each round once, and then live ones."""
+    """Rounds stored while the relay was down are sent when it is up, each once, and then live rounds."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
 

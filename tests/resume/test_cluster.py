@@ -1,4 +1,4 @@
-"""A log on three servers: leaders die, and replicas answer that are behind. Nothing is lost, doubled or named a gap."""
+"""A log on three servers: leaders die, and replicas lag. No round is lost, repeated or reported as a gap."""
 
 import asyncio
 import random
@@ -40,8 +40,8 @@ async def late_reader(nats: NatsServer, log: LogWriter, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(("game", "step"), [(None, 1), ("crash", 2)])
-async def test_end_of_a_page_is_asked_of_the_leader(late_reader: LogReader, game: str | None, step: int) -> None:
-    """What the replica does not have yet is read from the leader; only the leader's "nothing" is believed."""
+async def test_leader_is_asked_at_the_end_of_a_page(late_reader: LogReader, game: str | None, step: int) -> None:
+    """Rounds that the replica lacks are read from the leader; only the leader's "not found" is final."""
     found, at, remaining = list[int](), 0, 1
     while remaining:
         page = await late_reader.page_up_to(30, at + 1, limit=8, game=game)
@@ -53,8 +53,8 @@ async def test_end_of_a_page_is_asked_of_the_leader(late_reader: LogReader, game
     assert (await late_reader.page_up_to(30, 31, limit=8)).entries == []
 
 
-async def test_end_of_a_page_that_is_known_to_be_one_costs_no_question(late_reader: LogReader) -> None:
-    """The leader is asked only when a page ends before what is known to be there."""
+async def test_leader_is_not_asked_at_the_known_head(late_reader: LogReader) -> None:
+    """The leader is asked only when a page ends before the known head."""
     before = late_reader.requests
 
     await late_reader.page_up_to(20, 11, limit=100)
@@ -64,13 +64,13 @@ async def test_end_of_a_page_that_is_known_to_be_one_costs_no_question(late_read
 
 
 async def test_cursor_that_only_the_leader_knows_is_not_ahead(late_reader: LogReader) -> None:
-    """A cursor counts as beyond the end only when the leader has nothing from there on."""
+    """A cursor is ahead of the log only when the leader has no round from there on."""
     assert await late_reader.reached(30) == 30
     assert await late_reader.reached(31) is None
 
 
 async def made(settings: LogSettings) -> None:
-    """Make the log as soon as the servers have agreed on who leads them."""
+    """Create the log as soon as the servers have elected a leader."""
     async with asyncio.timeout(60), connect(settings, name="operator") as nc:
         while True:
             with suppress(LogUnavailable, LogUnsuitable):
@@ -79,7 +79,7 @@ async def made(settings: LogSettings) -> None:
 
 
 async def test_leader_dies_while_clients_replay_and_follow(cluster: dict[str, NatsServer]) -> None:
-    """Both go on, with every round of the log once, in order, and new ones; and a resume finds everything."""
+    """Both continue, with every round of the log once and in order, and new ones; and a resume finds all rounds."""
     settings = LogSettings(url=",".join(server.url for server in cluster.values()), replicas=3)
     servers = list(cluster.values())
     await made(settings)
@@ -112,10 +112,8 @@ async def test_leader_dies_while_clients_replay_and_follow(cluster: dict[str, Na
     assert [viewer.gaps for viewer in (replaying, live, resumed)] == [[], [], []]
 
 
-async def test_hops_while_replicas_answer_that_are_behind(
-    cluster: dict[str, NatsServer], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every second answer is that of a replica which lacks the newest rounds: no client ever notices."""
+async def test_hops_while_replicas_lag(cluster: dict[str, NatsServer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every second answer comes from a replica that lacks the newest rounds: clients see no difference."""
     random.seed(5)
     whole_page, whole_last = LogReader.page, LogReader.last
 
@@ -146,7 +144,7 @@ async def test_hops_while_replicas_answer_that_are_behind(
                 await viewer.until_rounds(random.randrange(1, 8))
             hellos += viewer.events
             had = [(round_["game_slug"], round_["round_id"]) for round_ in viewer.rounds]
-            at = [place for place, each in enumerate(stored) if each in had]
+            at = [index for index, each in enumerate(stored) if each in had]
             games = {game for game, _ in had}
             assert had == [each for each in stored[at[0] : at[-1] + 1] if each[0] in games or each in had]
             assert sequence_of(viewer.rounds[0]["cursor"]) > sequence_of(cursor)

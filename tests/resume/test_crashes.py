@@ -1,4 +1,4 @@
-"""Relays and NATS that die in mid-replay, and clients that hardly read: nothing is lost, and nothing grows."""
+"""Relays and NATS killed during a replay, and clients that hardly read: no round is lost, and no memory grows."""
 
 import asyncio
 import itertools
@@ -74,7 +74,7 @@ async def store_history(log: LogWriter) -> None:
 
 @PROTOCOLS
 async def test_relay_that_is_killed_in_mid_replay(nats: NatsServer, log: LogWriter, protocol: str) -> None:
-    """The client goes on at another relay behind the last round it has: each once, in order."""
+    """The client resumes at another relay after its last round: each round once, in order."""
     await store_history(log)
     seen: list[int] = []
     async with relay_process(nats) as first, relay_process(nats) as second:
@@ -99,7 +99,7 @@ async def test_relay_that_is_killed_in_mid_replay(nats: NatsServer, log: LogWrit
 
 @PROTOCOLS
 async def test_nats_that_is_killed_in_mid_replay(nats: NatsServer, relay: str, log: LogWriter, protocol: str) -> None:
-    """The link stays open and the replay waits; when NATS is back it goes on where it was, and runs into live."""
+    """The link stays open and the replay waits; when NATS is back, it continues and joins the live stream."""
     await store_history(log)
     async with watch(relay, "crash", protocol=protocol, after=log.cursor(0), receive_buffer=SMALL) as viewer:
         await viewer.until_rounds(1000)
@@ -114,8 +114,8 @@ async def test_nats_that_is_killed_in_mid_replay(nats: NatsServer, relay: str, l
     assert [event["event"] for event in viewer.events] == ["hello"]
 
 
-async def test_resume_while_nats_is_gone(nats: NatsServer, relay: str, log: LogWriter) -> None:
-    """Who comes back meanwhile is told to come later, maybe to another relay; those who are here stay."""
+async def test_resume_while_nats_is_down(nats: NatsServer, relay: str, log: LogWriter) -> None:
+    """Clients that reconnect meanwhile get a retry delay; links that are open stay open."""
     await log.store(*(make_round("crash", number) for number in range(1, 101)))
     async with watch(relay, "crash", after=log.cursor(100)) as live:
         await live.until(lambda message: message.get("event") == "hello")
@@ -137,12 +137,12 @@ async def test_resume_while_nats_is_gone(nats: NatsServer, relay: str, log: LogW
 
 @PROTOCOLS
 async def test_client_that_reads_one_byte_a_second(nats: NatsServer, log: LogWriter, protocol: str) -> None:
-    """It holds some buffers and a page of the log, not the history it asked for; it is not ended; live clients do not
-    notice; and when it reads on it finds every round once.
+    """It costs some buffers and a page of the log, not the history that it asked for, and is not ended. Live clients
+    see no difference. When it reads on, it gets every round once.
     """
     await store_history(log)
     async with relay_process(nats) as relay:
-        # What the process needs for any replay at all is not what this one costs.
+        # What the process allocates for the first replay is not counted.
         async with watch(relay.url, "crash", key=KEY, after=log.cursor(0)) as quick:
             await quick.until_round(COUNT)
         before = relay.resident_bytes
@@ -158,7 +158,7 @@ async def test_client_that_reads_one_byte_a_second(nats: NatsServer, log: LogWri
 
 
 class SlowReader:
-    """A connection below any library, so that nothing reads ahead."""
+    """A raw socket, so that no library reads ahead."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -167,7 +167,7 @@ class SlowReader:
 
     @classmethod
     async def open(cls, url: str, protocol: str, after: str) -> Self:
-        """Ask for a stream and take nothing of the answer."""
+        """Request a stream and read nothing of the answer."""
         headers = [f"X-API-Key: {KEY}"]
         if protocol == "ws":
             async with aiohttp.ClientSession() as session:
@@ -200,7 +200,7 @@ class SlowReader:
                 await task
 
     async def read_on(self, last: int) -> list[int]:
-        """Read, as fast as it comes, up to round `last`; return the numbers of all rounds in the order they came."""
+        """Read at full speed up to round `last`; return the numbers of all rounds in the order they came."""
         connection = self._writer.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         end = b'"round_id":%d,' % last

@@ -1,4 +1,4 @@
-"""What docs/resume.md shows is what happens."""
+"""The examples of docs/resume.md are true."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What a client is told when rounds after its cursor cannot be had: which, and why. Never silence."""
+"""What a client gets when rounds after its cursor are gone: a gap event that names them, and the reason."""
 
 import pytest
 
@@ -9,14 +9,14 @@ from tests.resume.viewers import sequence_of, watch
 pytestmark = pytest.mark.service
 
 SMALL = 1 << 16
-"""Bytes that the kernel takes for a client, so that a client that does not read is soon felt by the relay."""
+"""Size of a client's receive buffer: small, so that the relay soon sees that the client does not read."""
 
 PROTOCOLS = pytest.mark.parametrize("protocol", ["ws", "sse"])
 
 
 @PROTOCOLS
 async def test_cursor_older_than_the_log(relay: str, log: LogWriter, protocol: str) -> None:
-    """The gap ends right before the oldest round there is, which is the first that is sent."""
+    """The gap ends right before the oldest round, which is sent first."""
     await log.store(*(make_round("crash", number) for number in range(1, 61)))
     await log.purge_up_to(30)
 
@@ -32,7 +32,7 @@ async def test_cursor_older_than_the_log(relay: str, log: LogWriter, protocol: s
 
 @PROTOCOLS
 async def test_cursor_right_before_the_oldest_round_misses_nothing(relay: str, log: LogWriter, protocol: str) -> None:
-    """What has gone was had by this client: no gap."""
+    """The client had all rounds that are gone: no gap."""
     await log.store(*(make_round("crash", number) for number in range(1, 61)))
     await log.purge_up_to(30)
 
@@ -44,8 +44,8 @@ async def test_cursor_right_before_the_oldest_round_misses_nothing(relay: str, l
 
 
 @PROTOCOLS
-async def test_log_that_holds_nothing_any_more(relay: str, log: LogWriter, protocol: str) -> None:
-    """All that was is a gap; what comes then is sent."""
+async def test_log_whose_rounds_are_all_purged(relay: str, log: LogWriter, protocol: str) -> None:
+    """All earlier rounds are a gap; later rounds are sent."""
     await log.store(*(make_round("crash", number) for number in range(1, 31)))
     await log.purge_up_to(30)
 
@@ -60,7 +60,7 @@ async def test_log_that_holds_nothing_any_more(relay: str, log: LogWriter, proto
 
 @PROTOCOLS
 async def test_cursor_of_another_log(relay: str, log: LogWriter, protocol: str) -> None:
-    """Its epoch says so, whatever its number: everything of this log follows."""
+    """The epoch decides, whatever the sequence: everything in this log follows."""
     await log.store(make_round("crash", 1), make_round("crash", 2))
 
     async with watch(relay, "crash", protocol=protocol, after="k0-1") as viewer:
@@ -75,8 +75,8 @@ async def test_cursor_of_another_log(relay: str, log: LogWriter, protocol: str) 
 
 @PROTOCOLS
 @pytest.mark.parametrize("sequence", [3, 2**64 - 1])
-async def test_cursor_beyond_the_end_of_the_log(relay: str, log: LogWriter, protocol: str, sequence: int) -> None:
-    """The log has lost its tail: what the client had of it may be stored again, under the same numbers."""
+async def test_cursor_ahead_of_the_log(relay: str, log: LogWriter, protocol: str, sequence: int) -> None:
+    """The log has lost its tail: what the client had of it may be stored again, under the same sequences."""
     await log.store(make_round("crash", 1), make_round("crash", 2))
 
     async with watch(relay, "crash", protocol=protocol, after=log.cursor(sequence)) as viewer:
@@ -91,7 +91,7 @@ async def test_cursor_beyond_the_end_of_the_log(relay: str, log: LogWriter, prot
 
 @PROTOCOLS
 async def test_cursor_before_the_first_round(relay: str, log: LogWriter, protocol: str) -> None:
-    """Sequence 0 is the place before everything."""
+    """Sequence 0 is before every round."""
     await log.store(make_round("crash", 1))
 
     async with watch(relay, "crash", protocol=protocol, after=log.cursor(0)) as viewer:
@@ -101,7 +101,7 @@ async def test_cursor_before_the_first_round(relay: str, log: LogWriter, protoco
 
 
 async def test_time_before_the_oldest_round_of_a_log_that_has_lost_some(relay: str, log: LogWriter) -> None:
-    """Whether there were rounds between that time and the oldest one, nobody knows: they may be gone."""
+    """Rounds between that time and the oldest round may be gone: it is a gap."""
     await log.store(*(make_round("crash", number) for number in range(1, 61)))
     await log.purge_up_to(30)
 
@@ -115,7 +115,7 @@ async def test_time_before_the_oldest_round_of_a_log_that_has_lost_some(relay: s
 @PROTOCOLS
 @pytest.mark.parametrize("games", ["crash", "crash,dice"])
 async def test_retention_that_overtakes_a_slow_replay(relay: str, log: LogWriter, protocol: str, games: str) -> None:
-    """The client reads slowly, and what it has not come to yet is purged: a gap between two rounds, at its place."""
+    """The client reads slowly, and rounds after its position are purged: the gap is sent between two rounds."""
     count = 30_000
     await log.store_many(make_round("crash", number, at_ms=TEN_O_CLOCK_MS) for number in range(1, count + 1))
 
@@ -135,29 +135,29 @@ async def test_retention_that_overtakes_a_slow_replay(relay: str, log: LogWriter
 
 
 @PROTOCOLS
-async def test_log_made_anew_beneath_live_clients(relay: str, log: LogWriter, protocol: str) -> None:
-    """Who knows of cursors is told; both get every round of the new log."""
+async def test_log_rebuilt_under_live_clients(relay: str, log: LogWriter, protocol: str) -> None:
+    """A client with cursors gets a gap event; both clients get every round of the new log."""
     await log.store(make_round("crash", 1))
     old = log.cursor(1)
     async with (
-        watch(relay, "crash", protocol=protocol, after=log.cursor(0)) as told,
-        watch(relay, "crash", protocol=protocol, last=1) as untold,
+        watch(relay, "crash", protocol=protocol, after=log.cursor(0)) as with_cursor,
+        watch(relay, "crash", protocol=protocol, last=1) as without,
     ):
-        await told.until_rounds(1)
-        await untold.until_rounds(1)
+        await with_cursor.until_rounds(1)
+        await without.until_rounds(1)
         await log.rebuild()
         await log.store(make_round("crash", 2), make_round("crash", 3))
-        for viewer in (told, untold):
+        for viewer in (with_cursor, without):
             await viewer.until_round(3)
 
-    assert told.gaps == [{"event": "gap", "from": old, "to": log.cursor(0), "reason": "rebuilt"}]
-    assert untold.events == []
-    for viewer in (told, untold):
+    assert with_cursor.gaps == [{"event": "gap", "from": old, "to": log.cursor(0), "reason": "rebuilt"}]
+    assert without.events == []
+    for viewer in (with_cursor, without):
         assert [round_["cursor"] for round_ in viewer.rounds] == [old, log.cursor(1), log.cursor(2)]
 
 
-async def test_log_made_anew_that_is_soon_longer_than_the_old_one(relay: str, log: LogWriter) -> None:
-    """It is told apart by what it is, not by its length: the rounds of the new log come once, from its first."""
+async def test_rebuilt_log_that_is_soon_longer_than_the_old_one(relay: str, log: LogWriter) -> None:
+    """It is recognized by its epoch, not by its length: the rounds of the new log are sent once, from its first."""
     await log.store(*(make_round("crash", number) for number in range(1, 4)))
     async with watch(relay, "crash", after=log.cursor(0)) as viewer:
         await viewer.until_rounds(3)
@@ -169,8 +169,8 @@ async def test_log_made_anew_that_is_soon_longer_than_the_old_one(relay: str, lo
     assert viewer.ids == [1, 2, 3, *range(101, 200)]
 
 
-async def test_log_made_anew_in_the_middle_of_a_replay(relay: str, log: LogWriter) -> None:
-    """The replay goes on with the new log, from its first round, behind a gap."""
+async def test_log_rebuilt_during_a_replay(relay: str, log: LogWriter) -> None:
+    """The replay continues with the new log, from its first round, after a gap."""
     count = 30_000
     await log.store_many(make_round("crash", number, at_ms=TEN_O_CLOCK_MS) for number in range(1, count + 1))
     async with (
@@ -190,8 +190,8 @@ async def test_log_made_anew_in_the_middle_of_a_replay(relay: str, log: LogWrite
     assert viewer.ids == [*range(1, had + 1), *range(count + 1, count + 101)]
 
 
-async def test_memory_answers_what_the_log_has_forgotten(start_relay: StartRelay, log: LogWriter) -> None:
-    """What a relay still holds it gives, purged or not: no gap is told where nothing is missing."""
+async def test_memory_answers_with_rounds_that_the_log_has_purged(start_relay: StartRelay, log: LogWriter) -> None:
+    """Rounds in memory are sent even when they were purged: there is no gap event where no round is missing."""
     async with start_relay() as relay, watch(relay, "crash", after=log.cursor(0)) as live:
         await log.store(*(make_round("crash", number) for number in range(1, 31)))
         await live.until_round(30)

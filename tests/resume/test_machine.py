@@ -1,4 +1,4 @@
-"""Whatever is done to log, relay and clients, in whatever order: each client sees what it was promised, and no more.
+"""Any changes to log, relays and clients, in any order: each client gets what it was promised, and no more.
 
 A real nats-server and two real relays with little memory, small pages and small slices; hypothesis decides what
 happens. What may be seen is in `tests.resume.promises`.
@@ -33,12 +33,12 @@ pytestmark = pytest.mark.service
 GAMES: Final = ("crash", "dice", "plinko")
 MOST_CLIENTS: Final = 4
 HIGH: Final = 9
-"""A point that every filter of these tests lets through."""
+"""A point that passes every filter of these tests."""
 
 some_games = st.sets(st.sampled_from(GAMES), min_size=1).map(sorted)
 protocols = st.sampled_from(["ws", "sse"])
-places = st.integers(0, 39)
-"""Which of several; what there is to choose from depends on what came when, and stories must not."""
+choices = st.integers(0, 39)
+"""Which of several. The choices depend on timing, and the generated stories must not."""
 
 
 class Client:
@@ -55,7 +55,7 @@ class Client:
         return {each.game: each for each in self.following if each.ended is None}
 
     async def until_rounds(self, numbers: dict[str, int]) -> None:
-        """Read on until the given round of each game that is followed has come."""
+        """Read until the given round of each game that is followed has come."""
         for game in self.active:
             if not any(round_["round_id"] == numbers[game] for round_ in self.viewer.rounds[-100:]):
                 await self.viewer.until_round(numbers[game], game=game)
@@ -65,7 +65,7 @@ class Client:
             each.judge(self.viewer.seen, whole_up_to=whole_up_to if each.ended is None else None)
         for message, following in pairwise(self.viewer.seen):
             if message.get("event") == "hello" and not message["complete"]:
-                assert following.get("event") == "gap", "incomplete, and not told what is gone"
+                assert following.get("event") == "gap", "incomplete, without a gap that follows"
 
 
 class World:
@@ -77,7 +77,7 @@ class World:
         self._numbers = itertools.count(1)
         self.clients: list[Client] = []
         self.cursors: list[Cursor] = []
-        """Cursors that clients have kept, of all times."""
+        """All cursors that clients have kept."""
 
     async def begin(self) -> None:
         folder = self._stack.enter_context(tempfile.TemporaryDirectory())
@@ -103,7 +103,7 @@ class World:
         started = [running(self._settings, replay={"ring_rounds": rounds}) for rounds in (4, 7)]
         self._urls = itertools.cycle([await self._relay.enter_async_context(relay) for relay in started])
         self.url = next(self._urls)
-        """Of the relay to which the next client comes: to each in turn."""
+        """Of the relay that the next client connects to: each in turn."""
 
     # --- the log -----------------------------------------------------------------------------------------------
 
@@ -113,14 +113,14 @@ class World:
         self.logs.store(sequence, game, number, point)
 
     async def rebuild(self) -> None:
-        """The log is lost, and goes on from 1. Until the first round of the new one nobody can know."""
+        """Lose the log; the new one begins at 1. Relays notice with the first round of the new log."""
         await self.settle()
         await self.writer.rebuild()
         self.logs.rebuild(self.writer.epoch)
         await self.settle()
 
     async def settle(self) -> None:
-        """Let every client have a round of each of its games; then nothing before it may be missing."""
+        """Let every client get a round of each of its games; then no earlier round may be missing."""
         markers = await self.store_markers()
         for client in self.clients:
             await client.until_rounds(markers)
@@ -137,7 +137,7 @@ class World:
 
     @asynccontextmanager
     async def relay_has_seen_everything(self) -> AsyncIterator[None]:
-        """Begin with a relay that is not behind the log: what "now" means to it is what it means to the model."""
+        """Connect to a relay that is not behind the log, so that "now" means the same to it and to the model."""
         async with watch(self.url, "", after=str(self.logs.head)) as probe:
             await self.store(GAMES[0], HIGH)
             await probe.until_round(self.logs.rounds[-1].number)
@@ -146,7 +146,7 @@ class World:
     # --- clients -----------------------------------------------------------------------------------------------
 
     async def connect(self, protocol: str, games: list[str], *, min_point: int = 0, **query: Any) -> Client:
-        """Open a link; one that was told of cursors has had its hello when this returns."""
+        """Open a link; a client with cursors has got its hello when this returns."""
         if len(self.clients) == MOST_CLIENTS:
             await self.leave(0)
         if min_point:
@@ -172,7 +172,7 @@ class World:
         return newest[which % len(newest)]
 
     def had_by(self, cursor: Cursor) -> Cursor:
-        """Where following goes on: a cursor that is ahead of the log is taken back to its end."""
+        """Where following begins: a cursor that is ahead of the log is set back to its end."""
         is_ahead = cursor.epoch == self.logs.epoch and cursor.sequence > self.logs.head.sequence
         return self.logs.head if is_ahead else cursor
 
@@ -183,7 +183,7 @@ class World:
         await client.stack.aclose()
 
     async def play(self, protocol: str, games: list[str], after: Cursor, until_number: int) -> None:
-        """Replay up to a time that has passed: the relay ends it, and then nothing may be missing."""
+        """Replay up to a time that has passed: the relay ends it, and then no round may be missing."""
         moment = utc_text(TEN_O_CLOCK_MS + until_number * 1000)
         client = await self.connect(protocol, games, after=str(after), to=moment)
         self.follow(client, games, after, begun=0, until_number=until_number, receives_events=True)
@@ -192,17 +192,17 @@ class World:
         await self.leave(self.clients.index(client))
 
     async def restart_relays(self) -> None:
-        """Stop them, which tells every WebSocket client where it was, and start others."""
+        """Stop both relays, which sends every WebSocket client its cursor, and start others."""
         await self._relay.aclose()
         for client in self.clients:
             await client.viewer.to_the_end()
-            place = None
+            cursor = None
             if client.viewer.ended is not None:
                 assert (client.viewer.ended["code"], client.viewer.ended["reason"]) == (1012, "draining")
                 if "cursor" in client.viewer.ended:
-                    place = Cursor.parse(client.viewer.ended["cursor"])
-                    self.cursors.append(place)
-            client.judge(whole_up_to=place)
+                    cursor = Cursor.parse(client.viewer.ended["cursor"])
+                    self.cursors.append(cursor)
+            client.judge(whole_up_to=cursor)
             self.cursors += [Cursor.parse(round_["cursor"]) for round_ in client.viewer.rounds[-3:]]
             await client.stack.aclose()
         self.clients.clear()
@@ -260,7 +260,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(protocol=protocols, games=some_games, min_point=st.sampled_from([0, 0, 5]))
     def watch_live(self, protocol: str, games: list[str], min_point: int) -> None:
-        """From now on, without a word about cursors."""
+        """From now on, without cursors."""
 
         async def connect() -> None:
             async with self.world.relay_has_seen_everything():
@@ -276,7 +276,7 @@ class Machine(RuleBasedStateMachine):
             async with self.world.relay_has_seen_everything():
                 client = await self.world.connect(protocol, games, last=count)
             self.world.follow(client, games, self.world.logs.head, begun=0, last=count)
-            if self.world.logs.holds(games):  # what is stored before it has begun is counted too
+            if self.world.logs.holds(games):  # rounds stored before it has begun count too
                 await client.viewer.until_rounds(1)
             await self.world.settle()
 
@@ -296,7 +296,7 @@ class Machine(RuleBasedStateMachine):
         if round(share * 100) <= 100:
             self.do(connect())
 
-    @rule(protocol=protocols, games=some_games, min_point=st.sampled_from([0, 0, 5]), which=places)
+    @rule(protocol=protocols, games=some_games, min_point=st.sampled_from([0, 0, 5]), which=choices)
     def resume(self, protocol: str, games: list[str], min_point: int, which: int) -> None:
         """With a cursor that some client has kept: of any age, and of logs that are gone."""
         self.do(self.resume_after(protocol, games, min_point, self.world.kept(which)))
@@ -308,21 +308,21 @@ class Machine(RuleBasedStateMachine):
         sequence=st.integers(0, 100) | st.just(2**64 - 1),
     )
     def resume_anywhere(self, protocol: str, games: list[str], epoch: str | None, sequence: int) -> None:
-        """With a cursor that nobody was ever given."""
+        """With a cursor that no client was given."""
         self.do(self.resume_after(protocol, games, 0, Cursor(epoch or self.world.logs.epoch, sequence)))
 
     async def resume_after(self, protocol: str, games: list[str], min_point: int, after: Cursor) -> None:
-        place = self.world.had_by(after)
-        can_be_whole = place == after and after.epoch == self.world.logs.epoch
+        begin = self.world.had_by(after)
+        can_be_whole = begin == after and after.epoch == self.world.logs.epoch
         client = await self.world.connect(protocol, games, min_point=min_point, after=str(after))
-        self.world.follow(client, games, place, begun=0, receives_events=True)
+        self.world.follow(client, games, begin, begun=0, receives_events=True)
         hello = client.viewer.seen[0]
         if not can_be_whole:
             assert not hello["complete"]
         elif after.sequence >= self.world.logs.floor:
             assert hello["complete"]
 
-    @rule(protocol=protocols, games=some_games, which=places, share=st.floats(0, 1))
+    @rule(protocol=protocols, games=some_games, which=choices, share=st.floats(0, 1))
     def play(self, protocol: str, games: list[str], which: int, share: float) -> None:
         """A part of history, from a cursor that some client has kept up to a time."""
         logs = self.world.logs
@@ -330,7 +330,7 @@ class Machine(RuleBasedStateMachine):
         self.do(self.world.play(protocol, games, self.world.kept(which), number))
 
     @precondition(lambda self: self.world.clients)
-    @rule(who=places)
+    @rule(who=choices)
     def leave(self, who: int) -> None:
         self.do(self.world.leave(who % len(self.world.clients)))
 
@@ -339,7 +339,7 @@ class Machine(RuleBasedStateMachine):
         return [client for client in self.world.clients if isinstance(client.viewer, WebSocketViewer)]
 
     @precondition(lambda self: self.talkers)
-    @rule(game=st.sampled_from(GAMES), who=places, which=st.none() | places)
+    @rule(game=st.sampled_from(GAMES), who=choices, which=st.none() | choices)
     def subscribe(self, game: str, who: int, which: int | None) -> None:
         """On an open link: from a cursor, or from now on."""
         client = self.talkers[who % len(self.talkers)]
@@ -348,32 +348,32 @@ class Machine(RuleBasedStateMachine):
         async def say() -> None:
             viewer = client.viewer
             assert isinstance(viewer, WebSocketViewer)
-            # Only one replay at a time, so that its gaps are told apart from those of others.
+            # Only one replay at a time, so that its gaps can be distinguished from those of others.
             await self.world.settle()
             old = client.active.get(game)
             await viewer.say(action="subscribe", games=[game], **({"after": str(after)} if after else {}))
             answer = await viewer.until(lambda message: message.get("event") == "subscribed")
             assert answer["games"] == sorted({*client.active, game})
-            place = len(viewer.seen)
+            begun = len(viewer.seen)
             if after is not None:
                 if old is not None:
-                    old.ended = place
-                self.world.follow(client, [game], self.world.had_by(after), begun=place, receives_events=True)
+                    old.ended = begun
+                self.world.follow(client, [game], self.world.had_by(after), begun=begun, receives_events=True)
                 await viewer.until(lambda message: message.get("event") == "hello")
             elif old is None:
                 receives_events = any(each.receives_events for each in client.following)  # the link is
-                self.world.follow(client, [game], self.world.logs.head, begun=place, receives_events=receives_events)
+                self.world.follow(client, [game], self.world.logs.head, begun=begun, receives_events=receives_events)
             await client.until_rounds(await self.world.store_markers())
             for each in client.active.values():
                 each.receives_events = each.receives_events or after is not None
                 if each.game != game:
-                    each.not_mine |= set(range(place, len(viewer.seen)))
+                    each.not_mine |= set(range(begun, len(viewer.seen)))
             await self.world.settle()
 
         self.do(say())
 
     @precondition(lambda self: self.talkers)
-    @rule(game=st.sampled_from(GAMES), who=places)
+    @rule(game=st.sampled_from(GAMES), who=choices)
     def unsubscribe(self, game: str, who: int) -> None:
         client = self.talkers[who % len(self.talkers)]
 
@@ -392,7 +392,7 @@ class Machine(RuleBasedStateMachine):
 
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a handful of rounds take several pages, and a page several slices, as thousands do otherwise."""
+    """Make pages and slices so small that a handful of rounds takes several of each; and align them."""
     whole_page = LogReader.page
 
     async def page(self: LogReader, start: int, *, limit: int, game: str | None = None) -> Page:
@@ -412,6 +412,6 @@ def test_every_client_sees_what_it_was_promised() -> None:
         settings=settings(
             max_examples=14,
             stateful_step_count=20,
-            phases=[Phase.generate],  # a story that went wrong is told as it was; making it shorter takes minutes
+            phases=[Phase.generate],  # a failing example is printed as it is; shrinking it takes minutes
         ),
     )

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.service
 
 
 async def happened(client: Program, event: str, *, count: int = 1) -> list[dict[str, Any]]:
-    """Wait until the script has printed an event so many times; return the facts printed with it."""
+    """Wait until the script has printed an event `count` times; return the facts printed with it."""
     found = await asyncio.to_thread(client.wait_for, f'^{{"event":"{event}".*$', count=count)
     return [json.loads(match[0]) for match in found]
 
@@ -27,7 +27,7 @@ def round_ids(messages: list[dict[str, Any]]) -> list[int]:
 
 
 async def test_eventsource_resumes_by_itself_through_a_restart(log: LogWriter, start_relay: StartRelay) -> None:
-    """What was stored while the relay was away comes when it is back; nothing comes twice."""
+    """Rounds stored while the relay was down are sent when it is up; none is sent twice."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     await log.store(*(make_round("crash", number) for number in range(5)))
@@ -50,7 +50,7 @@ async def test_eventsource_resumes_by_itself_through_a_restart(log: LogWriter, s
 
 
 async def test_eventsource_plays_a_bounded_replay_once(relay: str, log: LogWriter) -> None:
-    """After the end it comes back, as it always does, and is sent away for good."""
+    """After the end it reconnects, as it always does, and gets an answer after which it stops."""
     await log.store(*(make_round("crash", number) for number in range(30)))
 
     url = f"{relay}/sse/crash?to=2026-01-18T10:00:20Z&api_key={DEMO_KEY}"

@@ -1,4 +1,4 @@
-"""Paging through the past: whatever filter, page size and memory there are, the pages together are the whole."""
+"""Paging through the past: with any filter, page size and memory, the pages together hold every round."""
 
 import asyncio
 from collections.abc import Sequence
@@ -26,8 +26,8 @@ rounds_of_a_log = st.lists(
     st.tuples(
         st.sampled_from(GAMES),
         st.integers(0, 9),  # points
-        st.integers(0, 40_000),  # milliseconds since the round before, by the rounds' own times
-        st.integers(-20_000, 20_000),  # and how far this one is out of their order
+        st.integers(0, 40_000),  # milliseconds since the previous round, by the rounds' own times
+        st.integers(-20_000, 20_000),  # and how far this round is out of order
     ),
     max_size=40,
 )
@@ -69,7 +69,7 @@ async def all_pages(history: History, query: Query) -> tuple[list[int], list[int
     limit=st.integers(1, 12),
     ring_rounds=st.integers(1, 10),
     seen_live=st.integers(0, 40),
-    late_ms=st.sampled_from([0, 50, 10**9]),  # as it happens, or a recording read in much later
+    late_ms=st.sampled_from([0, 50, 10**9]),  # as it happens, or a recording stored much later
     most_at_once=st.sampled_from([1, 3, 1000]),
     purged=st.just(0) | st.integers(0, 45),
     after=st.none() | st.integers(0, 40),
@@ -88,7 +88,7 @@ def test_pages_together_are_what_was_asked_for(
     after: int | None,
     times: tuple[int | None, int | None],
 ) -> None:
-    """Newest first, each once, none missing that the log has; what memory has beyond that may come too."""
+    """Newest first, each once, none missing that the log has; purged rounds that memory still has may be included."""
     rounds, clock = [], TEN_O_CLOCK_MS
     for number, (game, point, later_ms, astray_ms) in enumerate(stored, start=1):
         clock += later_ms
@@ -126,8 +126,8 @@ def test_pages_together_are_what_was_asked_for(
     assert all(length == limit for length in lengths[:-1])
 
 
-async def test_rounds_read_in_late_hide_none_from_a_question_about_today() -> None:
-    """A backfill of yesterday lies between rounds of today: whoever asks `from` a time gets both sides of it."""
+async def test_backfilled_rounds_hide_none_of_today() -> None:
+    """A backfill of yesterday lies between rounds of today: a query `from` a time gets both sides of it."""
     log, sequence = MemoryLog(), 0
     hub = Hub(Ring(rounds_per_game=50, bytes_per_game=1 << 20), unsent_bytes=1000)
 
@@ -153,8 +153,8 @@ async def test_rounds_read_in_late_hide_none_from_a_question_about_today() -> No
     assert found == [*range(3100, 3000, -1), *range(2000, 1000, -1)]
 
 
-async def test_page_before_a_place_that_this_relay_has_not_reached(history: History) -> None:
-    """Another relay, a moment ahead, gave the cursor: what lies between is read from the log, not passed over."""
+async def test_page_before_a_cursor_that_this_relay_has_not_reached(history: History) -> None:
+    """Another relay, a moment ahead, gave the cursor: the rounds between are read from the log, not skipped."""
     for number in range(31, 36):
         entry = LogEntry(number, "crash", make_round("crash", number).to_json())
         cast("MemoryLog", history._reader).store(entry, at_ms=TEN_O_CLOCK_MS + number * 1000)
@@ -166,7 +166,7 @@ async def test_page_before_a_place_that_this_relay_has_not_reached(history: Hist
 
 
 async def test_stretch_that_this_relay_has_not_reached_costs_one_request(history: History) -> None:
-    """When it holds nothing of the game that is asked for, too."""
+    """Also when it holds no round of the game."""
     reader = cast("MemoryLog", history._reader)
     for number in range(31, 131):
         entry = LogEntry(number, "dice", make_round("dice", number).to_json())
@@ -179,7 +179,7 @@ async def test_stretch_that_this_relay_has_not_reached_costs_one_request(history
 
 
 async def test_time_before_the_oldest_round_makes_the_answer_incomplete(history: History) -> None:
-    """Whether there were rounds between the two, nobody knows any more; after that one, all are there."""
+    """Rounds between the two may be gone; after the oldest round, all are there."""
     cast("MemoryLog", history._reader).purge(10)
 
     assert not (await look_back(history, question(since_ms=TEN_O_CLOCK_MS + 5000))).complete
@@ -200,20 +200,20 @@ async def history() -> History:
 
 @pytest.mark.parametrize("member", ["after", "before"])
 async def test_cursor_of_another_log_is_lost(history: History, member: str) -> None:
-    """A page has no room to say what is missing; an error has."""
+    """A page cannot say what is missing; an error can."""
     with pytest.raises(CursorLost, match="'k0-7' is not of this log, which holds k1-1 to k1-30"):
         await look_back(history, question(**{member: Cursor("k0", 7)}))
 
 
-async def test_cursor_beyond_the_end_is_lost(history: History) -> None:
-    """The log that gave it had more; before it, there is all of this one."""
+async def test_cursor_ahead_of_the_log_is_lost(history: History) -> None:
+    """The log that gave it had more rounds; all of this log comes before it."""
     with pytest.raises(CursorLost):
         await look_back(history, question(after=Cursor("k1", 31)))
     assert [item.sequence for item in (await look_back(history, question(before=Cursor("k1", 99)))).items] == [30]
 
 
 async def test_rounds_gone_since_the_cursor_make_the_answer_incomplete(history: History) -> None:
-    """What is left is given all the same."""
+    """The rounds that remain are returned."""
     cast("MemoryLog", history._reader).purge(10)
 
     assert not (await look_back(history, question(after=Cursor("k1", 5)))).complete
@@ -221,7 +221,7 @@ async def test_rounds_gone_since_the_cursor_make_the_answer_incomplete(history: 
 
 
 async def test_newest_page_is_answered_from_memory(history: History) -> None:
-    """Most questions cost the log nothing."""
+    """Most queries need no request to the log."""
     reader = cast("MemoryLog", history._reader)
 
     await look_back(history, question())
@@ -230,8 +230,8 @@ async def test_newest_page_is_answered_from_memory(history: History) -> None:
     assert reader.requests == 0
 
 
-async def test_bounded_stream_is_over_when_nothing_is_left_before_its_end(history: History) -> None:
-    """Asked with the last cursor that was given; not before the end has passed, and not with a cursor that is lost."""
+async def test_bounded_stream_is_over_when_no_round_remains_before_its_end(history: History) -> None:
+    """True after the last cursor of an answer; false before the end has passed, and for a cursor that is lost."""
     at_20 = TEN_O_CLOCK_MS + 20_000
 
     assert await is_over(history, question(after=Cursor("k1", 20), until_ms=at_20))
@@ -242,14 +242,14 @@ async def test_bounded_stream_is_over_when_nothing_is_left_before_its_end(histor
 
 
 async def test_end_of_a_time_is_found_in_a_few_steps() -> None:
-    """By halving, also where rounds were stored in another year than they are from."""
+    """By bisection, also where rounds were stored in another year than their own."""
     count = 5000
     rounds = [make_round("crash", number) for number in range(1, count + 1)]
     for late_ms in (0, 10**10):
         history = history_of(rounds, ring_rounds=5, seen_live=0, late_ms=late_ms, most_at_once=1000)
         reader = cast("MemoryLog", history._reader)
 
-        place = await history.position_past(TEN_O_CLOCK_MS + 1_000_000, count)
+        position = await history.position_past(TEN_O_CLOCK_MS + 1_000_000, count)
 
-        assert 1000 <= place <= 1000 + OVERRUN_MS // 1000 + 5
+        assert 1000 <= position <= 1000 + OVERRUN_MS // 1000 + 5
         assert reader.requests < 20

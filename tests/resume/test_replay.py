@@ -1,4 +1,4 @@
-"""A replay by itself: whatever happens between two of its awaits, and however its client reads."""
+"""A replay by itself: anything may happen between two of its awaits, and its client may read in any way."""
 
 import asyncio
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ happenings = st.lists(
         st.tuples(st.just("turns"), st.integers(1, 12)),
         st.tuples(st.just("purge"), st.floats(0, 1)),
         st.tuples(st.just("lose_tail"), st.floats(0, 1)),
-        st.tuples(st.just("begin_anew"), st.none()),
+        st.tuples(st.just("rebuild"), st.none()),
         st.tuples(st.just("clog"), st.booleans()),
     ),
     max_size=60,
@@ -34,7 +34,7 @@ happenings = st.lists(
 
 
 class Truth:
-    """What was stored in which log, what of it was lost or purged; judges what came."""
+    """What was stored in which log, and what of it was lost or purged; judges what came."""
 
     def __init__(self) -> None:
         self.stored: list[tuple[str, int, int, str]] = []  # epoch, sequence, number, game
@@ -78,7 +78,7 @@ class Truth:
 
 
 class Story:
-    """A replay of the whole log, and what happens to it; each kind of happening is a method."""
+    """A replay of the whole log, and what happens to it; each kind of event is a method."""
 
     def __init__(self, rig: Rig) -> None:
         self.rig, self.truth, self.client = rig, Truth(), Client()
@@ -105,8 +105,8 @@ class Story:
         self.truth.lost |= self.truth.numbers(self.rig.epoch, end, self.rig.head)
         self.rig.lose_tail(end)
 
-    async def begin_anew(self, _: None) -> None:
-        self.rig.begin_anew()
+    async def rebuild(self, _: None) -> None:
+        self.rig.rebuild()
 
     async def clog(self, is_clogged: bool) -> None:
         self.client.taking = not is_clogged
@@ -171,21 +171,21 @@ def test_whatever_happens_between_two_steps(
         asyncio.run(tell())
 
 
-async def test_page_read_of_a_log_that_is_gone_meanwhile_is_thrown_away() -> None:
-    """Its rounds would be given cursors of the new log, or come twice."""
+async def test_page_of_a_log_that_was_rebuilt_meanwhile_is_discarded() -> None:
+    """Otherwise its rounds would get cursors of the new log, or be sent twice."""
     rig = Rig(delays=[3])
     for _ in range(10):
         rig.store()
     reading = asyncio.create_task(rig.history.pages.read(0, frozenset({"crash"}), generation=rig.hub.generation))
     await turns(1)
-    rig.begin_anew()
+    rig.rebuild()
 
     with pytest.raises(LogChanged):
         await reading
 
 
 async def stalled(rig: Rig, start: Start) -> tuple[Client, "asyncio.Task[None]"]:
-    """Run a replay for a client that takes nothing; return when it waits for the client and nothing else."""
+    """Run a replay for a client that takes nothing; return when it waits for the client only."""
     client = Client(taking=False)
     running = asyncio.create_task(rig.replay(client, start).run())
     held = rig.history.pages.held
@@ -194,8 +194,8 @@ async def stalled(rig: Rig, start: Start) -> tuple[Client, "asyncio.Task[None]"]
 
 
 @pytest.mark.parametrize("speed", [None, 10_000.0])
-async def test_client_that_takes_nothing_makes_nothing_pile_up(speed: float | None) -> None:
-    """However fast a replay may go: it writes until the client's buffers are full, and then holds nothing."""
+async def test_client_that_takes_nothing_costs_no_memory(speed: float | None) -> None:
+    """At any speed, a replay writes until the client's buffers are full, and then holds nothing."""
     rig = Rig()
     for _ in range(5000):
         rig.store(at_ms=TEN_O_CLOCK_MS)
@@ -215,7 +215,7 @@ async def test_client_that_takes_nothing_makes_nothing_pile_up(speed: float | No
 
 
 async def test_round_that_fails_costs_a_replay_itself_only() -> None:
-    """A client that would come back for ever, and be ended at the same round each time, gets the others."""
+    """Otherwise a client would be ended at the same round each time that it reconnects."""
     rig = Rig(ring_rounds=1)
     for _ in range(5):
         rig.store()
@@ -235,8 +235,8 @@ async def test_round_that_fails_costs_a_replay_itself_only() -> None:
     assert [round_["sequence"] for round_ in client.rounds] == [1, 2, 4, 5]
 
 
-async def test_paced_replay_lets_others_have_their_turn() -> None:
-    """What is due is written in slices, between which the loop turns for live rounds and other replays."""
+async def test_paced_replay_takes_turns() -> None:
+    """Rounds that are due are written in slices; between slices the loop turns for live rounds and other replays."""
     rig = Rig()
     for _ in range(2000):
         rig.store(at_ms=TEN_O_CLOCK_MS)
@@ -254,8 +254,8 @@ async def test_paced_replay_lets_others_have_their_turn() -> None:
     assert most <= 125
 
 
-async def test_stalled_replays_do_not_keep_others_from_the_log() -> None:
-    """Many more than may hold pages at a time wait for their clients; one that is read gets on at once."""
+async def test_stalled_replays_do_not_block_others() -> None:
+    """More replays than may hold pages at a time wait for their clients; a replay that is read makes progress."""
     rig = Rig()
     for _ in range(5000):
         rig.store(at_ms=TEN_O_CLOCK_MS)
@@ -276,8 +276,8 @@ async def test_stalled_replays_do_not_keep_others_from_the_log() -> None:
     assert rig.history.pages.held._free == rig.history.pages.held._rounds
 
 
-async def test_shares_are_given_in_the_order_in_which_they_were_asked_for() -> None:
-    """Who needs little does not overtake who needs much; who gives up stands in nobody's way."""
+async def test_budget_is_shared_in_the_order_of_requests() -> None:
+    """A small request does not overtake a large one; a cancelled request does not block those after it."""
     budget, order = Budget(100), list[str]()
 
     async def hold(name: str, rounds: int) -> None:
@@ -290,7 +290,7 @@ async def test_shares_are_given_in_the_order_in_which_they_were_asked_for() -> N
     first = asyncio.create_task(hold("first", 80))
     await turns(1)
     second = asyncio.create_task(hold("second", 30))
-    third = asyncio.create_task(hold("third", 500))  # more than there is: as much as there is
+    third = asyncio.create_task(hold("third", 500))  # more than the budget: it gets all of it
     await turns(2)
     assert order == []
     first.cancel()
@@ -305,7 +305,7 @@ async def test_shares_are_given_in_the_order_in_which_they_were_asked_for() -> N
 
 
 async def test_slow_reading_costs_little_more_reading() -> None:
-    """A client that takes a little at a time has some rounds read twice, but not the log again and again."""
+    """For a client that takes a little at a time some rounds are read twice, but not many times."""
     rig = Rig()
     for _ in range(3000):
         rig.store(at_ms=TEN_O_CLOCK_MS)

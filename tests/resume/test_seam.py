@@ -1,4 +1,4 @@
-"""Where history meets the live stream: every round once, in order, wherever and whenever the two are joined."""
+"""Where history joins the live stream: every round once and in order, wherever and whenever that is."""
 
 import asyncio
 import itertools
@@ -23,13 +23,13 @@ PROTOCOLS = pytest.mark.parametrize("protocol", ["ws", "sse"])
 
 @asynccontextmanager
 async def steadily_stored(log: LogWriter, *games: str, every_s: float = 0.003) -> AsyncIterator[list[tuple[str, int]]]:
-    """Store rounds of some games for as long as the block lasts; yield which, in order, the one on its way included."""
+    """Store rounds of some games while the block runs; yield which, in order, including one not yet acknowledged."""
     stored: list[tuple[str, int]] = []
 
     async def store() -> None:
         for number in itertools.count(1_000_000):
             game = random.choice(games)
-            stored.append((game, number))  # before: a client may have it before we know that it is stored
+            stored.append((game, number))  # before the acknowledgement, since a client may get it earlier
             await log.store(make_round(game, number))
             await asyncio.sleep(every_s)
 
@@ -44,10 +44,10 @@ async def steadily_stored(log: LogWriter, *games: str, every_s: float = 0.003) -
 
 @PROTOCOLS
 @pytest.mark.parametrize("games", ["crash", "crash,dice"])
-async def test_history_runs_into_the_live_stream_without_a_seam(
+async def test_history_joins_the_live_stream_without_a_seam(
     relay: str, log: LogWriter, protocol: str, games: str
 ) -> None:
-    """A replay of 5,000 rounds while rounds go on being stored; the game that was not asked for does not matter."""
+    """A replay of 5,000 rounds while more rounds are stored; another game does not matter."""
     await log.store_many(make_round(game, number) for number in range(2500) for game in ("crash", "dice"))
 
     async with (
@@ -67,7 +67,7 @@ async def test_history_runs_into_the_live_stream_without_a_seam(
 
 
 async def test_filter_holds_on_both_sides_of_the_seam(relay: str, log: LogWriter) -> None:
-    """History and live rounds are let through by the same rule."""
+    """The same filter applies to history and to live rounds."""
     await log.store_many(make_round("crash", n, point=f"{n % 10}.00") for n in range(300))
 
     async with watch(relay, "crash", after=log.cursor(0), min_point="8") as viewer:
@@ -106,8 +106,8 @@ async def test_client_that_hops_between_two_relays(nats: NatsServer, log: LogWri
     assert {hello["complete"] for hello in hellos} == {True}
 
 
-async def test_game_asked_for_later_with_a_cursor(relay: str, log: LogWriter) -> None:
-    """`subscribe` with `after` brings that game's history beside what is live already, and then its live rounds."""
+async def test_game_subscribed_later_with_a_cursor(relay: str, log: LogWriter) -> None:
+    """`subscribe` with `after` sends that game's history beside what is live already, and then its live rounds."""
     await log.store_many(make_round(game, number) for number in range(200) for game in ("crash", "dice"))
 
     async with watch(relay, "crash") as viewer:
@@ -122,8 +122,8 @@ async def test_game_asked_for_later_with_a_cursor(relay: str, log: LogWriter) ->
     assert of == {"crash": [200], "dice": list(range(50, 201))}
 
 
-async def test_game_left_in_the_middle_of_its_replay(relay: str, log: LogWriter) -> None:
-    """Nothing more of it comes behind the answer, and the other game of that replay goes on."""
+async def test_game_unsubscribed_during_its_replay(relay: str, log: LogWriter) -> None:
+    """No round of it follows the answer, and the other game of that replay continues."""
     count = 20_000
     await log.store_many(make_round(game, n, at_ms=TEN_O_CLOCK_MS) for n in range(count) for game in ("crash", "dice"))
 
@@ -141,8 +141,8 @@ async def test_game_left_in_the_middle_of_its_replay(relay: str, log: LogWriter)
     assert [r["round_id"] for r in viewer.rounds if r["game_slug"] == "crash"] == list(range(count + 1))
 
 
-async def test_what_others_wrote_into_the_log_stops_nobody(relay: str, log: LogWriter) -> None:
-    """Data that is no round, no data at all, a game that nobody knows: passed over, in history and live."""
+async def test_messages_that_are_no_rounds_are_skipped(relay: str, log: LogWriter) -> None:
+    """Data that is no round, empty data, an unknown game: skipped, in history and live."""
 
     async def store_garbage() -> None:
         await log.store_raw("rounds.crash", b"")

@@ -1,4 +1,4 @@
-"""Where a stream begins: what clients may say, and what they are told when the log cannot give it."""
+"""Where a stream begins: what clients may send, and what they get when rounds are gone."""
 
 import contextlib
 import math
@@ -15,7 +15,7 @@ from rounds import Cursor, InvalidCursor
 from rounds.cursor import MAX_SEQUENCE
 
 NEARLY_NUMBERS = ["1_0", " 5", "5 ", "5\n", "+5", "٣", "5.", ".5", "1e1", "0x5", "1" * 21]
-"""What Python would read as numbers, most of it."""
+"""Most of these Python reads as numbers."""
 EPOCHS = st.sampled_from(["k1", "k2"])
 
 
@@ -26,8 +26,8 @@ def logs(draw: st.DrawFn) -> Bounds:
 
 
 @given(logs(), EPOCHS, st.integers(0, 60) | st.just(MAX_SEQUENCE))
-def test_what_a_cursor_asks_for_is_had_or_named_as_a_gap(bounds: Bounds, epoch: str, sequence: int) -> None:
-    """Every round after the cursor is read from the position on, or lies within the gap; never neither."""
+def test_rounds_after_a_cursor_are_read_or_named_as_a_gap(bounds: Bounds, epoch: str, sequence: int) -> None:
+    """Every round after the cursor is read from the position on, or lies within the gap."""
     position, gap = resume(Cursor(epoch, sequence), bounds)
 
     assert bounds.first - 1 <= position <= bounds.head
@@ -46,7 +46,7 @@ def test_what_a_cursor_asks_for_is_had_or_named_as_a_gap(bounds: Bounds, epoch: 
 
 
 def test_events_carry_cursors_that_can_be_sent_back() -> None:
-    """The form that the contract gives."""
+    """Events have the form that docs/resume.md gives."""
     bounds = Bounds("k3f9a2", 11, 20)
 
     assert hello(bounds, complete=True) == {
@@ -63,7 +63,7 @@ def test_events_carry_cursors_that_can_be_sent_back() -> None:
     }
 
 
-def test_client_that_says_nothing_is_live_and_is_told_nothing() -> None:
+def test_client_that_asks_for_no_history_is_live_and_gets_no_events() -> None:
     """The default connection carries rounds and nothing else."""
     start = Start.parse({"games": "crash", "min_point": "2"})
 
@@ -88,8 +88,8 @@ def test_every_sequence_that_the_log_can_have_is_read(sequence: int) -> None:
     ],
     ids=lambda text: text[:20].encode("unicode_escape").decode(),
 )
-def test_malformed_cursor_is_refused_wherever_it_comes(text: str) -> None:
-    """Strictly: what is nearly a cursor is none."""
+def test_malformed_cursor_is_refused_in_every_parameter(text: str) -> None:
+    """Parsing is strict: what is nearly a cursor is rejected."""
     with pytest.raises(InvalidCursor, match="malformed"):
         Start.parse({"after": text})
     if text:
@@ -97,8 +97,8 @@ def test_malformed_cursor_is_refused_wherever_it_comes(text: str) -> None:
             Start.parse({}, last_event_id=text)
 
 
-def test_last_event_id_wins_over_the_beginning_that_the_url_names() -> None:
-    """The URL of an EventSource stays that of its first connection; where it ends and how fast still counts."""
+def test_last_event_id_wins_over_the_start_in_the_url() -> None:
+    """The URL of an EventSource stays that of its first connection; its end and its speed still count."""
     query = {"from": "2026-01-18T10:00:00Z", "to": "2026-01-18T11:00:00Z", "speed": "2"}
 
     start = Start.parse(query, last_event_id="k3f9a2-7")
@@ -120,8 +120,8 @@ def test_last_event_id_wins_over_the_beginning_that_the_url_names() -> None:
     ],
     ids=" ".join,
 )
-def test_two_beginnings_are_refused_by_name(query: dict[str, str]) -> None:
-    """Which of them would win is nobody's guess."""
+def test_two_starts_are_refused_by_name(query: dict[str, str]) -> None:
+    """They would contradict each other."""
     with pytest.raises(BadRequest, match=f"{' and '.join(query)} were given"):
         Start.parse(query)
 
@@ -139,7 +139,7 @@ def test_two_beginnings_are_refused_by_name(query: dict[str, str]) -> None:
     ],
 )
 def test_times_are_rfc_3339(text: str, moment_ms: int) -> None:
-    """With a zone; fractions are cut to milliseconds."""
+    """With a zone; fractions are truncated to milliseconds."""
     assert Start.parse({"from": text}).since_ms == moment_ms
     assert Start.parse({"to": text}).until_ms == moment_ms
 
@@ -168,7 +168,7 @@ def test_other_times_are_refused(name: str, text: str) -> None:
 
 
 def test_from_after_to_is_refused() -> None:
-    """An empty stream by design is a mistake; one instant is not."""
+    """A stream that must be empty is a mistake; one instant is not."""
     with pytest.raises(BadRequest, match="is later than"):
         Start.parse({"from": "2026-01-18T10:00:01Z", "to": "2026-01-18T10:00:00Z"})
     Start.parse({"from": "2026-01-18T10:00:00Z", "to": "2026-01-18T10:00:00Z"})
@@ -176,7 +176,7 @@ def test_from_after_to_is_refused() -> None:
 
 @pytest.mark.parametrize("text", ["-1", "0", "1.5", "1000000000", str(MAX_LAST + 1), "٣", "+5", "", "5 ", "9" * 400])
 def test_last_is_a_whole_number_within_its_limit(text: str) -> None:
-    """Each game's last rounds are looked for; a number out of all measure is a mistake."""
+    """The last rounds of each game are looked up, so their number is limited."""
     with pytest.raises(BadRequest, match="is not a whole number from 1 to 10000"):
         Start.parse({"last": text})
 
@@ -185,14 +185,14 @@ def test_last_is_a_whole_number_within_its_limit(text: str) -> None:
     "text", ["0", "-1", "-0", "0.001", "10001", "1e300", "inf", "-inf", "nan", "", "fast", "1,5", *NEARLY_NUMBERS]
 )
 def test_speed_is_a_positive_number_within_its_limits(text: str) -> None:
-    """Zero would never end, and no clock knows how to be not a number of times as fast."""
+    """Speed 0 would never end, and NaN is no speed."""
     with pytest.raises(BadRequest, match=r"is not a number from 0\.01 to 10000"):
         Start.parse({"speed": text})
 
 
 @given(st.dictionaries(st.sampled_from(["after", "from", "to", "last", "speed"]), st.text(max_size=30)), st.text())
 def test_any_text_is_read_or_refused(query: dict[str, str], last_event_id: str) -> None:
-    """Nothing that a client sends is a bug of ours."""
+    """Anything else that a client sends is rejected as a bad request."""
     with contextlib.suppress(BadRequest, InvalidCursor):
         start = Start.parse(query, last_event_id=last_event_id)
         assert start.speed is None or math.isfinite(start.speed)

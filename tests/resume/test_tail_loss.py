@@ -1,4 +1,4 @@
-"""A log that loses its tail under a running relay, as when an older copy of the store is put back: never silence.
+"""A log that loses its tail under a running relay, as when an older copy of the store is restored: clients get a gap.
 
 The log stays the same by name and epoch, and gives other rounds the sequences that it gave before.
 """
@@ -25,7 +25,7 @@ PROTOCOLS = pytest.mark.parametrize("protocol", ["ws", "sse"])
 
 
 class Restorable:
-    """A nats-server whose store was copied when it held less."""
+    """A nats-server whose store was copied earlier."""
 
     def __init__(self, nats: NatsServer) -> None:
         self._nats = nats
@@ -39,7 +39,7 @@ class Restorable:
 
     @asynccontextmanager
     async def restored(self, *rounds: Round) -> AsyncIterator[LogWriter]:
-        """Kill the server, put the copy back, store `rounds` before any relay is there again; yield the log."""
+        """Kill the server, restore the copy, store `rounds` before a relay reconnects; yield the log."""
         await self._nats.kill()
         shutil.rmtree(self._store)
         shutil.copytree(self._copy, self._store)
@@ -69,74 +69,74 @@ def ahead(log: LogWriter, *, end: int, seen: int) -> dict[str, object]:
 
 
 @asynccontextmanager
-async def told_of_100(store: Restorable, start_relay: StartRelay) -> AsyncIterator[tuple[str, LogWriter, Viewer]]:
+async def viewer_of_100(store: Restorable, start_relay: StartRelay) -> AsyncIterator[tuple[str, LogWriter, Viewer]]:
     """A relay, its log and a client that has seen its rounds 1 to 100; what can be restored has 50 of them."""
     async with (
         start_relay() as relay,
         LogWriter.open(store.settings) as log,
-        watch(relay, "crash", after=log.cursor(0)) as told,
+        watch(relay, "crash", after=log.cursor(0)) as with_cursor,
     ):
         await log.store(*(make_round("crash", number) for number in range(51, 101)))
-        await told.until_round(100)
-        yield relay, log, told
+        await with_cursor.until_round(100)
+        yield relay, log, with_cursor
 
 
 @PROTOCOLS
-async def test_live_clients_get_what_comes_next_and_are_told(
+async def test_live_clients_get_a_gap_and_the_next_rounds(
     store: Restorable, start_relay: StartRelay, protocol: str
 ) -> None:
-    """Other rounds under sequences that were given before are new rounds; who knows of cursors hears why."""
+    """Other rounds under sequences that were used before are new rounds; clients with cursors get the reason."""
     async with (
         start_relay() as relay,
         LogWriter.open(store.settings) as log,
-        watch(relay, "crash", protocol=protocol, after=log.cursor(0)) as told,
-        watch(relay, "crash", protocol=protocol, last=1) as untold,
+        watch(relay, "crash", protocol=protocol, after=log.cursor(0)) as with_cursor,
+        watch(relay, "crash", protocol=protocol, last=1) as without,
     ):
         await log.store(*(make_round("crash", number) for number in range(51, 101)))
-        for viewer in (told, untold):
+        for viewer in (with_cursor, without):
             await viewer.until_round(100)
         async with store.restored() as less:
             assert less.epoch == log.epoch
-            await told.until(lambda message: message.get("event") == "gap")
+            await with_cursor.until(lambda message: message.get("event") == "gap")
             await less.store(*(make_round("crash", number) for number in range(1051, 1071)))
-            for viewer in (told, untold):
+            for viewer in (with_cursor, without):
                 await viewer.until_round(1070)
 
-    assert told.gaps == [ahead(log, end=50, seen=100)]
-    assert untold.events == []
-    assert told.ids == [*range(1, 101), *range(1051, 1071)]
-    assert untold.ids[-21:] == [100, *range(1051, 1071)]
+    assert with_cursor.gaps == [ahead(log, end=50, seen=100)]
+    assert without.events == []
+    assert with_cursor.ids == [*range(1, 101), *range(1051, 1071)]
+    assert without.ids[-21:] == [100, *range(1051, 1071)]
 
 
 @pytest.mark.parametrize("count", [20, 60])
-async def test_rounds_stored_before_the_relay_is_back_are_not_taken_for_repeats(
+async def test_rounds_stored_before_the_relay_reconnects_are_not_taken_for_repeats(
     store: Restorable, start_relay: StartRelay, count: int
 ) -> None:
-    """Where the log goes on as another is found by comparing rounds, even if it is longer again than it was."""
+    """The relay compares rounds to find where the log differs, even when it is longer than before."""
     rounds = [make_round("crash", number) for number in range(1051, 1051 + count)]
-    async with told_of_100(store, start_relay) as (_, log, told), store.restored(*rounds) as less:
+    async with viewer_of_100(store, start_relay) as (_, log, with_cursor), store.restored(*rounds) as less:
         await less.store(make_round("crash", 2000))
-        await told.until_round(2000)
+        await with_cursor.until_round(2000)
 
-    assert told.gaps == [ahead(log, end=50, seen=100)]
-    assert told.ids == [*range(1, 101), *range(1051, 1051 + count), 2000]
+    assert with_cursor.gaps == [ahead(log, end=50, seen=100)]
+    assert with_cursor.ids == [*range(1, 101), *range(1051, 1051 + count), 2000]
 
 
-async def test_rounds_that_were_sent_again_are_no_loss(store: Restorable, start_relay: StartRelay) -> None:
-    """Ingest sends again what was not confirmed: when it gets the same place, nothing has happened to clients."""
+async def test_rounds_that_were_published_again_are_no_loss(store: Restorable, start_relay: StartRelay) -> None:
+    """Ingest publishes unacknowledged rounds again: when they get the same sequences, clients see no difference."""
     rounds = [make_round("crash", number) for number in range(51, 111)]
-    async with told_of_100(store, start_relay) as (_, _, told), store.restored(*rounds) as again:
+    async with viewer_of_100(store, start_relay) as (_, _, with_cursor), store.restored(*rounds) as again:
         await again.store(make_round("crash", 111))
-        await told.until_round(111)
+        await with_cursor.until_round(111)
 
-    assert told.gaps == []
-    assert told.ids == list(range(1, 112))
+    assert with_cursor.gaps == []
+    assert with_cursor.ids == list(range(1, 112))
 
 
-async def test_cursors_beyond_the_loss(store: Restorable, start_relay: StartRelay) -> None:
-    """Streams say `ahead`, REST that the cursor is lost; a cursor from before the loss is as good as ever."""
-    async with told_of_100(store, start_relay) as (relay, log, told), store.restored() as less:
-        await told.until(lambda message: message.get("event") == "gap")
+async def test_cursors_after_the_lost_tail(store: Restorable, start_relay: StartRelay) -> None:
+    """Streams send `ahead`, REST answers `cursor_lost`; a cursor from before the loss stays valid."""
+    async with viewer_of_100(store, start_relay) as (relay, log, with_cursor), store.restored() as less:
+        await with_cursor.until(lambda message: message.get("event") == "gap")
         async with watch(relay, "crash", after=log.cursor(100)) as late:
             await late.until(lambda message: message.get("event") == "gap")
             await less.store(*(make_round("crash", number) for number in range(1051, 1061)))
@@ -157,8 +157,8 @@ async def test_cursors_beyond_the_loss(store: Restorable, start_relay: StartRela
     assert found == [*range(1060, 1050, -1), 50, 49]
 
 
-async def test_replay_under_way_goes_on_behind_the_loss(nats: NatsServer, start_relay: StartRelay) -> None:
-    """A client that reads slowly is somewhere beyond the new end: a gap in its place, then what follows now."""
+async def test_replay_continues_after_the_lost_tail(nats: NatsServer, start_relay: StartRelay) -> None:
+    """The replay of a slow client is past the new end: it gets a gap, then the rounds stored after the end."""
     store, small = Restorable(nats), 1 << 16
     async with LogWriter.open(store.settings) as log:
         await log.store(make_round("crash", 1, at_ms=TEN_O_CLOCK_MS))
@@ -182,10 +182,10 @@ async def test_replay_under_way_goes_on_behind_the_loss(nats: NatsServer, start_
     assert slow.ids == [*range(1, had + 1), 40_000]
 
 
-async def test_replica_that_is_behind_is_no_loss(
+async def test_replica_that_lags_is_no_loss(
     nats: NatsServer, start_relay: StartRelay, log: LogWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may say that the log ends before what was handed on: only its leader is believed."""
+    """A replica may end before what was delivered: only the leader's answer counts."""
     monkeypatch.setattr("relay.live.feed._POLL_S", 0.05)
     asked = 0
 
@@ -194,15 +194,15 @@ async def test_replica_that_is_behind_is_no_loss(
         asked += 1
         return 7
 
-    async with start_relay() as relay, watch(relay, "crash", after=log.cursor(0)) as told:
+    async with start_relay() as relay, watch(relay, "crash", after=log.cursor(0)) as with_cursor:
         await log.store(*(make_round("crash", number) for number in range(1, 11)))
-        await told.until_round(10)
+        await with_cursor.until_round(10)
         monkeypatch.setattr(LogReader, "last", late_last)
         number = 10
         while asked < 5:
             number += 1
             await log.store(make_round("crash", number))
-            await told.until_round(number)
+            await with_cursor.until_round(number)
 
-    assert told.gaps == []
-    assert told.ids == list(range(1, number + 1))
+    assert with_cursor.gaps == []
+    assert with_cursor.ids == list(range(1, number + 1))

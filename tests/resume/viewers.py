@@ -1,4 +1,4 @@
-"""Clients that note everything they are sent, over WebSocket and over Server-Sent Events, in one form.
+"""Clients that record everything they get, over WebSocket and over Server-Sent Events, in one form.
 
 Owns no expectations. Every wait ends: with what was waited for, with the end of the stream, or at a deadline.
 """
@@ -26,7 +26,7 @@ class Viewer(ABC):
     def __init__(self) -> None:
         self.seen: list[Message] = []
         self.ended: Message | None = None
-        """What the relay said at the end: ``code`` and ``reason`` of a close frame, or nothing."""
+        """``code`` and ``reason`` of the close frame, or nothing."""
 
     @property
     def rounds(self) -> list[Message]:
@@ -49,7 +49,7 @@ class Viewer(ABC):
         return [event for event in self.events if event["event"] == "gap"]
 
     async def until(self, met: Callable[[Message], bool]) -> Message:
-        """Read on until a message meets a condition; return it.
+        """Read until a message meets a condition; return it.
 
         Raises:
             AssertionError: The stream ended before, or 30 s passed.
@@ -64,7 +64,7 @@ class Viewer(ABC):
         raise AssertionError(f"ended with {self.ended}; the last that came: {self.seen[-5:]}")
 
     async def until_rounds(self, count: int) -> None:
-        """Read on until there are so many rounds."""
+        """Read until `count` rounds have come."""
         if len(self.rounds) < count:
             await self.until(lambda message: "event" not in message and len(self.rounds) >= count)
 
@@ -101,7 +101,7 @@ class WebSocketViewer(Viewer):
     async def _receive(self) -> Message | None:
         try:
             message = await self.ws.receive()
-        except aiohttp.ClientConnectionResetError:  # it answers a ping of a relay that has gone since
+        except aiohttp.ClientConnectionResetError:  # it answers a ping of a relay that has stopped since
             return await self._receive()
         if message.type is aiohttp.WSMsgType.TEXT:
             decoded: Message = json.loads(message.data)

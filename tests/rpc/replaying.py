@@ -1,4 +1,4 @@
-"""A bulk replay that its client reads when the test says so, over gRPC or through the proxy."""
+"""A bulk replay whose client reads when the test says so, over gRPC or through the proxy."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -27,7 +27,7 @@ class Replaying(ABC):
         """Read the next batch, or how it ended."""
 
     async def rest(self) -> tuple[list[pb.RoundBatch], Refused]:
-        """Read it to its end."""
+        """Read the replay to its end."""
         batches = []
         async with asyncio.timeout(READ_S):
             while isinstance(read := await self.batch(), pb.RoundBatch):
@@ -64,7 +64,7 @@ class _Proxy(Replaying):
 
 @asynccontextmanager
 async def replaying(transport: str, relay: Relay, request: pb.ReplayRequest) -> AsyncIterator[Replaying]:
-    """Begin a replay for as long as the block lasts. Little of it is on its way to a client that does not read."""
+    """Run a replay while the block runs. Little of it is buffered for a client that does not read."""
     if transport == "grpc":
         small: dict[str, Any] = {"http2.bdp_probe": 0}
         async with Caller(relay.address, DEMO_KEY, **small) as calling:

@@ -1,4 +1,4 @@
-"""BulkReplay replays that something happens to on their way, over gRPC and through the proxy alike."""
+"""Bulk replays that are interrupted, over gRPC and through the proxy."""
 
 import asyncio
 import shutil
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.service, pytest.mark.parametrize("transport", TRANSPOR
 
 MANY: Final = 900
 LONG: Final = {"extras": '{"ballast":"' + "x" * 20_000 + '"}'}
-"""So that most of the rounds are still in the log while a client does not read: 18 MB are more than buffers hold."""
+"""Makes 18 MB of rounds, more than buffers hold, so that most are not sent while a client does not read."""
 
 Logs = list[MutableMapping[str, Any]]
 
@@ -45,10 +45,10 @@ async def logged(logs: Logs, event: str) -> None:
     await until(lambda: any(entry["event"] == event for entry in logs))
 
 
-async def test_log_that_is_away_for_a_while(
+async def test_log_that_is_unavailable_for_a_while(
     start_relay: StartRelay, publish: Publish, nats: NatsServer, transport: str
 ) -> None:
-    """A replay waits for the log as streams do: every round comes once and in order, and it ends well."""
+    """A replay waits for the log as streams do: every round comes once and in order, and it ends with OK."""
     await publish("crash", *range(1, MANY + 1), **LONG)
     async with start_relay() as relay, replaying(transport, relay, pb.ReplayRequest()) as replay:
         first = await first_of(replay)
@@ -63,10 +63,10 @@ async def test_log_that_is_away_for_a_while(
     assert end.code is StatusCode.OK
 
 
-async def test_log_that_stays_away(
+async def test_log_that_stays_unavailable(
     start_relay: StartRelay, publish: Publish, nats: NatsServer, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After some patience the client is told to come back, and where to go on; who does has lost nothing."""
+    """After `PATIENCE_S` the call ends with a resume cursor and a retry delay; with them, no round is lost."""
     monkeypatch.setattr(bulk, "PATIENCE_S", 0.5)
     await publish("crash", *range(1, MANY + 1), **LONG)
     async with start_relay() as relay:
@@ -93,10 +93,10 @@ async def test_log_that_stays_away(
 
 
 @pytest.mark.parametrize("count", [10, MANY + 100], ids=["shorter", "longer"])
-async def test_log_that_is_made_anew(
+async def test_log_that_is_rebuilt(
     start_relay: StartRelay, publish: Publish, rebuild: Rebuild, transport: str, count: int
 ) -> None:
-    """OUT_OF_RANGE says that the rest is gone; with its resume cursor all of the new log comes."""
+    """OUT_OF_RANGE says that the rest is gone; its resume cursor brings all of the new log."""
     await publish("crash", *range(1, MANY + 1), **LONG)
     async with start_relay() as relay:
         async with replaying(transport, relay, pb.ReplayRequest()) as replay:
@@ -122,7 +122,7 @@ async def test_log_that_is_made_anew(
 async def test_log_that_loses_its_tail(
     start_relay: StartRelay, publish: Publish, nats: NatsServer, transport: str
 ) -> None:
-    """OUT_OF_RANGE says that the log ends before the place now; with its resume cursor what is new comes."""
+    """OUT_OF_RANGE says that the log ends before the cursor now; its resume cursor brings the new rounds."""
     await publish("crash", *range(1, 21), **LONG)
     await nats.stop()
     shutil.copytree(nats.store / "jetstream", nats.store / "copy")
@@ -149,10 +149,10 @@ async def test_log_that_loses_its_tail(
     assert well.code is StatusCode.OK
 
 
-async def test_fault_of_ours_midway(
+async def test_internal_error_midway(
     start_relay: StartRelay, publish: Publish, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """INTERNAL ends the stream as any end does, with the place, and is logged; who calls again loses nothing."""
+    """INTERNAL ends the stream with a cursor, and the error is logged; a call with that cursor loses no round."""
     await publish("crash", *range(1, MANY + 1), **LONG)
     async with start_relay() as relay:
         async with replaying(transport, relay, pb.ReplayRequest()) as replay:
@@ -173,10 +173,10 @@ async def _failing(*_: object, **__: object) -> None:
     raise RuntimeError("made by the test")
 
 
-async def test_drain_while_the_log_is_away(
+async def test_drain_while_the_log_is_unavailable(
     start_relay: StartRelay, publish: Publish, nats: NatsServer, transport: str
 ) -> None:
-    """A replay that waits for the log is ended at once, with its place."""
+    """A replay that waits for the log is ended at once, with its cursor."""
     await publish("crash", *range(1, MANY + 1), **LONG)
     async with start_relay(drain={"grace_s": 20, "margin_s": 20}) as relay:
         stack = replaying(transport, relay, pb.ReplayRequest())

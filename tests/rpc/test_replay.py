@@ -1,4 +1,4 @@
-"""BulkReplay replay: the whole past in batches, once, in order, as fast as the client reads."""
+"""Bulk replay: the whole past in batches, each round once and in order, as fast as the client reads."""
 
 from contextlib import AsyncExitStack
 from typing import Any
@@ -19,7 +19,7 @@ def ids(batches: list[pb.RoundBatch]) -> list[int]:
 
 
 async def test_whole_log_in_batches(caller: Caller, publish: Publish) -> None:
-    """Every round of every game once and in order, several to a message, over more than one page of the log."""
+    """Every round of every game once and in order, several to a message, from more than one page of the log."""
     await publish("crash", *range(1, 601))
     await publish("dice", *range(601, 1201))
 
@@ -31,31 +31,31 @@ async def test_whole_log_in_batches(caller: Caller, publish: Publish) -> None:
 
 
 async def test_replay_of_some_games_after_a_cursor(caller: Caller, publish: Publish) -> None:
-    """Only those games, only what matches, only what is later; the metadata says that it is whole."""
+    """Only those games, only what matches, only what is later; the metadata says that it is complete."""
     await publish("crash", 1, 2)
     await publish("double", 3, extras='{"color":"red"}')
-    place = (await caller.ask(pb.GetHistoryRequest(game_slug="crash", limit=1))).rounds[0].cursor
+    cursor = (await caller.ask(pb.GetHistoryRequest(game_slug="crash", limit=1))).rounds[0].cursor
     await publish("crash", 4, extras='{"point":"1"}')
     await publish("dice", 5)
     await publish("crash", 6)
 
     wanted = pb.Filter(min_point=2)
-    call = caller.call(pb.ReplayRequest(game_slugs=["crash", "double"], filter=wanted, after=place))
-    told = text_of(await call.initial_metadata())
+    call = caller.call(pb.ReplayRequest(game_slugs=["crash", "double"], filter=wanted, after=cursor))
+    metadata = text_of(await call.initial_metadata())
     batches, end = await ending(call)
 
     assert end is None
     assert ids(batches) == [6]
-    assert told["complete"] == "true"
+    assert metadata["complete"] == "true"
 
 
 async def test_replay_of_an_empty_log(caller: Caller) -> None:
-    """It ends at once, and well."""
+    """It ends at once, with OK."""
     assert await ending(caller.call(pb.ReplayRequest())) == ([], None)
 
 
 async def test_replay_after_a_cursor_of_another_log(caller: Caller, publish: Publish) -> None:
-    """OUT_OF_RANGE; with its resume cursor everything there is comes."""
+    """OUT_OF_RANGE; its resume cursor brings every round of this log."""
     await publish("crash", 1, 2)
 
     batches, end = await ending(caller.call(pb.ReplayRequest(after="k3f9a2-7")))
@@ -68,7 +68,7 @@ async def test_replay_after_a_cursor_of_another_log(caller: Caller, publish: Pub
 
 
 async def test_replay_then_stream(caller: Caller, publish: Publish) -> None:
-    """A client catches up in bulk and goes on live from its last cursor, with no round lost between the two."""
+    """A client catches up in bulk and then streams from its last cursor, with no round lost between the two."""
     await publish("crash", 1, 2, 3)
     batches, _ = await ending(caller.call(pb.ReplayRequest()))
     await publish("crash", 4)
@@ -81,7 +81,7 @@ async def test_replay_then_stream(caller: Caller, publish: Publish) -> None:
 
 
 async def test_replay_that_is_cancelled_in_the_middle(relay: Relay, caller: Caller, publish: Publish) -> None:
-    """A client that leaves frees its place and its reading of the log."""
+    """A client that leaves frees its permit and stops its reading of the log."""
     await publish("crash", *range(1, 300), extras='{"ballast":"' + "x" * 20_000 + '"}')
     call = caller.call(pb.ReplayRequest())
     await call.read()
@@ -90,8 +90,8 @@ async def test_replay_that_is_cancelled_in_the_middle(relay: Relay, caller: Call
     await relay.metric_becomes("relay_links", 0)
 
 
-async def test_replays_that_nobody_reads_stand_in_no_ones_way(relay: Relay, publish: Publish) -> None:
-    """They hold nothing of what all replays together may hold: one that is read comes through, and they do later."""
+async def test_replays_that_are_not_read_do_not_block_others(relay: Relay, publish: Publish) -> None:
+    """They hold no share of the budget of all replays: a replay that is read completes, and so do they when read."""
     count = 300
     await publish("crash", *range(1, count + 1), extras='{"ballast":"' + "x" * 20_000 + '"}')
     small: dict[str, Any] = {"http2.bdp_probe": 0, "use_local_subchannel_pool": 1}

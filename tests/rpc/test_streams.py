@@ -158,7 +158,7 @@ async def test_cursor_of_another_log(caller: Caller, publish: Publish) -> None:
     assert seen[0].cursor == end.trailers["first-cursor"]
 
 
-async def test_cursor_beyond_the_end_of_the_log(caller: Caller, publish: Publish) -> None:
+async def test_cursor_ahead_of_the_log(caller: Caller, publish: Publish) -> None:
     """The log has lost its tail: the client is told, and goes on with the next round there is."""
     await publish("crash", 1)
     async with caller.stream(pb.StreamAllRequest(start=pb.Start(last=1))) as call:

@@ -1,4 +1,4 @@
-"""When rounds of a paced replay are due. No clock is read here: it is given."""
+"""When rounds of a paced replay are due. The tests give the time; no clock is read."""
 
 import pytest
 from hypothesis import given
@@ -8,7 +8,7 @@ from relay.history.pace import ReplayPace
 
 
 def test_first_round_is_due_at_once_and_the_others_from_there() -> None:
-    """What it took to find the first one is not held against the others."""
+    """The time taken to find the first round does not count."""
     pace = ReplayPace(2)
 
     assert pace.due_at_s(10_000, now_s=77.0) == 77.0
@@ -17,8 +17,8 @@ def test_first_round_is_due_at_once_and_the_others_from_there() -> None:
 
 
 @given(st.lists(st.integers(0, 10**9), min_size=1), st.floats(0.01, 10_000), st.floats(0, 5))
-def test_time_spent_on_sending_never_adds_up(offsets_ms: list[int], speed: float, late_s: float) -> None:
-    """However late each round leaves, the next one is due when it is due: against the first, not the last."""
+def test_delays_of_sending_do_not_add_up(offsets_ms: list[int], speed: float, late_s: float) -> None:
+    """Rounds are due relative to the first one, however late the previous one was sent."""
     pace, begun_s = ReplayPace(speed), 1000.0
     first_ms = offsets_ms[0]
     for number, offset_ms in enumerate(offsets_ms):
@@ -27,7 +27,7 @@ def test_time_spent_on_sending_never_adds_up(offsets_ms: list[int], speed: float
 
 
 def test_round_of_an_earlier_time_is_due_already() -> None:
-    """The log is not quite in the order of the rounds' times; nobody waits for the past."""
+    """The log is not quite in the order of the rounds' times; an earlier round is due at once."""
     pace = ReplayPace(1)
     pace.due_at_s(10_000, now_s=5.0)
 

@@ -1,4 +1,4 @@
-"""A relay that has just started reads what clients missed once for all of them."""
+"""A relay that has just started reads the rounds that clients missed once for all of them."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -28,10 +28,10 @@ RESUMED_FROM = 'relay_resumes_total{{source="{}"}}'
     rounds_per_game=st.sampled_from([1, 2, 3, 5, 50]),
     wanted=st.sets(st.sampled_from(GAMES), min_size=1),
 )
-def test_memory_that_reached_back_gives_the_whole_truth_or_nothing(
+def test_memory_that_reached_back_answers_completely_or_not_at_all(
     games: list[str], begun_at: int, reached: list[int], rounds_per_game: int, wanted: set[str]
 ) -> None:
-    """After any reaching back every answer is what the log holds; with room enough there is one from there on."""
+    """After any reach-back, the ring answers with all that the log holds or not at all; if it has room, it answers."""
     log = [Item("k1", LogEntry(number, game, b"x")) for number, game in enumerate(games, 1)]
     begun_at = min(begun_at, len(log))
     ring = Ring(rounds_per_game=rounds_per_game, bytes_per_game=1 << 20)
@@ -62,7 +62,7 @@ async def log(nats: NatsServer) -> AsyncIterator[LogWriter]:
 async def test_many_clients_of_another_relay_cost_a_new_one_a_few_reads(
     log: LogWriter, start_relay: StartRelay, client: aiohttp.ClientSession
 ) -> None:
-    """Each gets what it missed and goes on live, and NATS is asked a few times for all of them."""
+    """Each gets what it missed and then live rounds, with a few requests to NATS for all of them."""
     await log.store_many(make_round(game, number) for number in range(1, 301) for game in GAMES)
     async with start_relay() as url, asyncio.TaskGroup() as tasks:
 
@@ -90,7 +90,7 @@ async def test_many_clients_of_another_relay_cost_a_new_one_a_few_reads(
 async def test_history_of_a_new_relay_is_soon_answered_from_memory(
     log: LogWriter, start_relay: StartRelay, client: aiohttp.ClientSession
 ) -> None:
-    """The first who asks for recent rounds has them read, for all games; the next ask nobody else."""
+    """The first query for recent rounds has them read, for all games; the next need no request."""
     await log.store_many(make_round(game, number) for number in range(1, 301) for game in GAMES)
     async with start_relay() as url:
         first = [await _history(client, url, game) for game in GAMES]
@@ -107,24 +107,24 @@ async def _history(client: aiohttp.ClientSession, url: str, game: str) -> list[i
 
 
 @pytest.mark.service
-async def test_what_was_purged_stays_a_gap_for_memory_too(log: LogWriter, start_relay: StartRelay) -> None:
-    """Reaching back stops at the oldest round that there is; who misses more is told so."""
+async def test_purged_rounds_are_a_gap_for_memory_too(log: LogWriter, start_relay: StartRelay) -> None:
+    """Reach-back stops at the oldest round; clients that miss more get a gap."""
     await log.store_many(make_round("crash", number) for number in range(1, 201))
     await log.purge_up_to(120)
     async with start_relay() as url:
-        for place, missing in ((150, []), (120, []), (50, [(50, 120)])):
-            async with watch(url, "", after=log.cursor(place)) as viewer:
+        for position, missing in ((150, []), (120, []), (50, [(50, 120)])):
+            async with watch(url, "", after=log.cursor(position)) as viewer:
                 await viewer.until_round(200)
-            told = [(gap["from"], gap["to"]) for gap in viewer.gaps]
-            assert told == [(log.cursor(begin), log.cursor(end)) for begin, end in missing]
-            assert viewer.sequences == list(range(max(place, 120) + 1, 201))
+            gaps = [(gap["from"], gap["to"]) for gap in viewer.gaps]
+            assert gaps == [(log.cursor(begin), log.cursor(end)) for begin, end in missing]
+            assert viewer.sequences == list(range(max(position, 120) + 1, 201))
 
 
 @pytest.mark.service
-async def test_a_place_of_long_ago_is_read_from_the_log(
+async def test_a_cursor_of_long_ago_is_read_from_the_log(
     log: LogWriter, start_relay: StartRelay, client: aiohttp.ClientSession
 ) -> None:
-    """Memory does not swallow the log for one client."""
+    """Memory is not filled with the log for one client."""
     await log.store_many(make_round("crash", number) for number in range(1, 6001))
     async with start_relay() as url:
         async with watch(url, "", after=log.cursor(10)) as viewer:
