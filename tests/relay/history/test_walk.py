@@ -83,7 +83,7 @@ class Log:
 
 
 class Reader:
-    """Reads a log as replays do, without writing to anybody; `came` is what a client would get."""
+    """Reads a log as replays do, without a link; `came` is what a client would get."""
 
     def __init__(self, log: Log, games: Sequence[str]) -> None:
         self.log, self.games = log, games
@@ -118,6 +118,7 @@ class Reader:
             before = (self.walk.generation, self.walk.position)
             self.read(7)
             assert (self.walk.generation, self.walk.position) != before, "no way to the head"
+            assert self.walk.position <= self.log.head, "past the head"
 
     def judge(self) -> None:
         """Each once and in order from the cursor that the client has; what did not come is in a gap or was lost."""
