@@ -14,7 +14,7 @@ from relay.history.history import History
 from relay.history.pages import PAGE, LogChanged
 from relay.history.reach_back import NEAR
 from relay.history.start import SETTLE_S
-from relay.history.walk import resume
+from relay.history.walk import resume, resume_since
 from relay.live.bounds import Bounds, GapReason
 from relay.live.hub import Generation, Subscription
 from relay.live.item import Item
@@ -120,11 +120,8 @@ async def _floor(history: History, query: Query, bounds: Bounds) -> tuple[int, b
             raise _lost(query.after, bounds)
         complete = gap is None
     if query.since_ms is not None:
-        position = await history.position_at(query.since_ms)
-        position = bounds.head if position is None else position
-        if position < bounds.first > 1:  # rounds of that time may have been before the oldest one
-            complete = False
-        floor = max(floor, position)
+        position, gap = resume_since(await history.position_at(query.since_ms), bounds)
+        floor, complete = max(floor, position), complete and gap is None
     return floor, complete
 
 
