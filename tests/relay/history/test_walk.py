@@ -156,26 +156,26 @@ class Reader:
         return {number for number, place in places.items() if low < place <= high}
 
 
+stored = st.tuples(st.just("store"), st.sampled_from(GAMES))
+read = st.tuples(st.just("read"), st.integers(1, 5))
 happenings = st.lists(
-    st.one_of(
-        st.tuples(st.just("store"), st.sampled_from(GAMES)),
-        st.tuples(st.just("store"), st.sampled_from(GAMES)),
-        st.tuples(st.just("read"), st.integers(1, 5)),
+    st.one_of(  # mostly growing, so that there is something to read
+        *(stored, stored, stored, read, read),
         st.tuples(st.just("purge"), st.floats(0, 1)),
         st.tuples(st.just("lose_tail"), st.floats(0, 1)),
         st.tuples(st.just("rebuild"), st.none()),
     ),
-    max_size=80,
+    max_size=60,
 )
 
 
 @settings(deadline=None, max_examples=300)
 @given(
-    before=st.lists(st.sampled_from(GAMES), max_size=30),
+    before=st.lists(st.sampled_from(GAMES), max_size=40),
     games=st.sets(st.sampled_from(GAMES), min_size=1).map(sorted),
     happenings=happenings,
-    cell=st.sampled_from([1, 2, 3, 50]),
-    short=st.sampled_from([0, 2, 450]),
+    cell=st.sampled_from([2, 3, 50]),
+    short=st.integers(0, 2),
 )
 def test_whatever_happens_between_two_pages(
     before: list[str], games: list[str], happenings: list[tuple[str, Any]], cell: int, short: int
