@@ -65,7 +65,7 @@ def main(wanted: list[str]) -> None:
                     heading(f"Latency over gRPC at {_RATE} rounds/s, from publishing to the client's socket", _COMMAND)
                     latency(at, port, publisher)
                 if not wanted or "replay" in wanted:
-                    heading(f"BulkReplay replay of {_REPLAYED:,} rounds to one client", _COMMAND)
+                    heading(f"Bulk replay of {_REPLAYED:,} rounds to one client", _COMMAND)
                     replay(server, at, port, publisher)
         finally:
             process.__exit__(None, None, None)
