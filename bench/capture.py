@@ -24,7 +24,7 @@ from bench._nats import NatsServer
 from bench._postgres import commit_at, commit_times_us, fill, running
 from bench._process import rss_bytes
 from bench._report import heading, percentile, table
-from roundlog.connection import connect
+from roundlog.client.connection import connect
 from roundlog.settings import LogSettings
 from roundlog.stream import open_log
 from rounds import Catalogue

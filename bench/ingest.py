@@ -28,7 +28,7 @@ from bench._nats import NatsServer
 from bench._process import cpu_s, rss_bytes
 from bench._report import heading, table
 from bench._rounds import endless
-from roundlog.connection import connect
+from roundlog.client.connection import connect
 from roundlog.settings import LogSettings
 from roundlog.stream import open_log
 from rounds import Catalogue, dedup_id, log_subject

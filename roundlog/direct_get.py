@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple, Self
 
-from roundlog.codes import Status
+from roundlog.client.codes import Status
 from roundlog.errors import LogUnavailable
 
 _STATUS: Final = re.compile(rb"NATS/1\.0 ([0-9]{3})([^\r]*)")

@@ -7,7 +7,7 @@ LogError
 ├── LogMismatch          the stream exists with other settings; an operator must decide
 └── LogUnsuitable        this server cannot hold the log
 
-Knows nothing of nats-py, whose exceptions `roundlog.faults` translates.
+Knows nothing of nats-py, whose exceptions `roundlog.client.faults` translates.
 """
 
 from typing import NamedTuple

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from roundlog.api import ApiError, ask_api
-from roundlog.connection import Connection
+from roundlog.client.api import ApiError, ask_api
+from roundlog.client.connection import Connection
 
 
 class StoredMessage(msgspec.Struct):

@@ -7,9 +7,9 @@ the log is up to the caller. Why republish: docs/adr/0002-republish-for-live.md
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Self
 
-from roundlog.connection import Connection
+from roundlog.client.connection import Connection
+from roundlog.client.nats_internals import attach
 from roundlog.entry import LogEntry
-from roundlog.nats_internals import attach
 from roundlog.parser import RoundFrames
 from rounds.subjects import LIVE_SUBJECTS
 

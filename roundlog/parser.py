@@ -1,7 +1,7 @@
 """Read stored rounds from the frames of a NATS connection, at several times the speed of nats-py.
 
 Owns how the server marks a stored message, republished or read. How its frames are taken from a connection is in
-`roundlog.nats_internals`; where they cannot be, `RoundFrames.on_message` reads nats-py's messages instead.
+`roundlog.client.nats_internals`; where they cannot be, `RoundFrames.on_message` reads nats-py's messages instead.
 """
 
 import re
@@ -49,7 +49,7 @@ class RoundFrames:
         self._games: dict[bytes, str] = {}
 
     def read(self, data: bytes, at: int) -> int:
-        """Take whole frames from offset `at` on: a `roundlog.nats_internals.ReadFrames`."""
+        """Take whole frames from offset `at` on: a `roundlog.client.nats_internals.ReadFrames`."""
         length = len(data)
         match, games = self._usual, self._games.get
         entries: list[LogEntry] = []

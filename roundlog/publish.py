@@ -1,8 +1,7 @@
 """Publish to streams: rounds by the thousand, many in one write and many acks out of one read, and single messages.
 
-Owns the bytes of publishes and of acks. Where nats-py lacks what the fast path needs (`roundlog.nats_internals`),
-publishes and acks go through its public API. Knows nothing of what is sent again. Why:
-docs/adr/0003-own-publish-pipeline.md
+Owns the bytes of publishes and of acks. Where nats-py lacks what the fast path needs (see `nats_internals`), publishes
+and acks go through its public API. Knows nothing of what is sent again. Why: docs/adr/0003-own-publish-pipeline.md
 """
 
 import re
@@ -12,12 +11,12 @@ from typing import Final, NamedTuple
 import msgspec
 from nats.aio.msg import Msg
 
-from roundlog.api import ApiError, decoded
-from roundlog.codes import Status
-from roundlog.connection import Connection
+from roundlog.client.api import ApiError, decoded
+from roundlog.client.codes import Status
+from roundlog.client.connection import Connection
+from roundlog.client.faults import translated
+from roundlog.client.nats_internals import abort, attach, has_writer, writer_of
 from roundlog.errors import LogUnavailable
-from roundlog.faults import translated
-from roundlog.nats_internals import abort, attach, has_writer, writer_of
 from roundlog.tail import OFFSET_HEADER
 
 HEADER_ROOM: Final = 512
@@ -44,7 +43,7 @@ class ErrorAck(NamedTuple):
     """An error ack: this round is not stored."""
 
     number: int
-    code: int  # a `roundlog.codes.ErrorCode`, or a `Status` when the answer has no such code; 0: the answer is no ack
+    code: int  # an `ErrorCode`, or a `Status` when the answer has no such code; 0: the answer is no ack
     reason: str
 
 
@@ -195,7 +194,7 @@ class AckFrames:
         self._run = re.compile(b"(?:%b)*" % ack.replace(b"(\\d+)", b"\\d+").replace(b"(, ", b"(?:, "))
 
     def read(self, data: bytes, at: int) -> int:
-        """Take whole acks from offset `at` on: a `roundlog.nats_internals.ReadFrames`."""
+        """Take whole acks from offset `at` on: a `roundlog.client.nats_internals.ReadFrames`."""
         run = self._run.match(data, at)
         end = at if run is None else run.end()
         if end > at:

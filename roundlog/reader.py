@@ -12,14 +12,14 @@ from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 
-from roundlog.codes import Status
-from roundlog.connection import Connection, connect
+from roundlog.client.codes import Status
+from roundlog.client.connection import Connection, connect
+from roundlog.client.faults import translated
+from roundlog.client.nats_internals import attach
 from roundlog.direct_get import AnswerEnd, direct_get_subject
 from roundlog.entry import LogEntry
 from roundlog.errors import LogUnavailable
-from roundlog.faults import translated
 from roundlog.leader import ask_leader
-from roundlog.nats_internals import attach
 from roundlog.parser import RoundFrames
 from roundlog.settings import LogSettings
 from rounds.subjects import LOG_SUBJECTS, log_subject

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import msgspec
 
-from roundlog.api import ApiError, ask_api
-from roundlog.codes import ErrorCode, Status
-from roundlog.connection import Connection
+from roundlog.client.api import ApiError, ask_api
+from roundlog.client.codes import ErrorCode, Status
+from roundlog.client.connection import Connection
 from roundlog.errors import Difference, LogError, LogMismatch, LogUnavailable, LogUnsuitable, NoResponders
 from roundlog.settings import LogSettings
 from rounds.cursor import epoch_of

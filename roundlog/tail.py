@@ -12,9 +12,9 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from nats.aio.msg import Msg
 
-from roundlog.connection import Connection
+from roundlog.client.connection import Connection
+from roundlog.client.faults import translated
 from roundlog.direct_get import AnswerEnd, direct_get_subject
-from roundlog.faults import translated
 from rounds.subjects import LOG_SUBJECTS
 
 _ANSWER_S: Final = 10.0

@@ -11,7 +11,7 @@ from typing import Final
 
 from nats.aio.client import Client
 
-from roundlog.connection import connect
+from roundlog.client.connection import connect
 from roundlog.settings import LogSettings
 from tests.signals import freeze
 

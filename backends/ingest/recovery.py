@@ -18,7 +18,7 @@ from backends.ingest.run import run_ingest
 from backends.ingest.settings import IngestSections
 from backends.publish.publisher import Rejects
 from backends.registry import make_backend
-from roundlog.connection import connect
+from roundlog.client.connection import connect
 from roundlog.settings import LogSettings
 from roundlog.stream import open_log
 from roundlog.tail import newest_ids

@@ -19,8 +19,8 @@ import structlog
 from backends.contract import KeptOffset, OffsetTaken
 from backends.publish.settings import PublisherSettings
 from roundlog.backoff import Backoff
-from roundlog.codes import ErrorCode
-from roundlog.connection import Connection, connect
+from roundlog.client.codes import ErrorCode
+from roundlog.client.connection import Connection, connect
 from roundlog.errors import LogUnavailable, LogUnsuitable, NoResponders
 from roundlog.leader import ask_leader
 from roundlog.publish import store

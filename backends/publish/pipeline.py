@@ -17,8 +17,8 @@ from backends.publish.acks import Entry, Lag, Stats, Window
 from backends.publish.order import Chain, Lanes
 from backends.publish.settings import PublisherSettings
 from roundlog.backoff import Backoff
-from roundlog.codes import ErrorCode, Status
-from roundlog.connection import Connection
+from roundlog.client.codes import ErrorCode, Status
+from roundlog.client.connection import Connection
 from roundlog.errors import LogUnavailable
 from roundlog.publish import HEADER_ROOM, Acks, ErrorAck, Publish, PublishConnection, open_publish_connection
 from roundlog.stream import LogInfo

@@ -19,7 +19,7 @@ from backends.publish.offsets import LogOffsets
 from backends.publish.pipeline import RAW_BYTES, Pipeline, Rejects
 from backends.publish.settings import PublisherSettings
 from roundlog.backoff import Backoff
-from roundlog.connection import Connection, connect
+from roundlog.client.connection import Connection, connect
 from roundlog.errors import LogUnavailable
 from roundlog.publish import offset_header
 from roundlog.settings import LogSettings

@@ -16,7 +16,7 @@ import structlog
 
 from backends.contract import Rejected
 from roundlog.backoff import Backoff
-from roundlog.connection import Connection, connect
+from roundlog.client.connection import Connection, connect
 from roundlog.errors import LogUnavailable, LogUnsuitable, NoResponders
 from roundlog.publish import store
 from roundlog.settings import LogSettings

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from backends.contract import SourceError
-from roundlog.connection import Connection, connect
+from roundlog.client.connection import Connection, connect
 from roundlog.settings import LogSettings
 from roundlog.stream import open_log
 from roundlog.tail import stored_ids

@@ -10,7 +10,7 @@ from bench._nats import NatsServer
 from bench._rounds import endless
 from bench.fanout.publisher import Publisher
 from bench.fanout.wire import Wire
-from roundlog.connection import connect
+from roundlog.client.connection import connect
 from roundlog.settings import LogSettings
 from roundlog.stream import LogInfo, open_log
 from rounds import Cursor, Round, log_subject

@@ -4,8 +4,8 @@ import time
 
 import msgspec
 
-from roundlog.codes import ErrorCode
-from roundlog.connection import connect
+from roundlog.client.codes import ErrorCode
+from roundlog.client.connection import connect
 from roundlog.errors import LogError
 from roundlog.leader import ask_leader
 from roundlog.settings import LogSettings

@@ -17,7 +17,7 @@ from relay.live.hub import Hub
 from relay.live.item import Item
 from relay.live.sequencer import Sequencer
 from roundlog.backoff import Backoff
-from roundlog.connection import Connection, connect
+from roundlog.client.connection import Connection, connect
 from roundlog.entry import LogEntry
 from roundlog.errors import LogError, LogUnavailable
 from roundlog.live import LiveSubscription

@@ -12,7 +12,7 @@ from auth.tokens import TokenSigner
 from relay.config.sections import HttpSettings
 from relay.config.settings import Settings
 from relay.serve import running_relay
-from roundlog.connection import connect
+from roundlog.client.connection import connect
 from roundlog.settings import LogSettings
 from roundlog.stream import open_log
 from rounds import Round, log_subject

@@ -6,7 +6,7 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from roundlog.connection import Connection, connect
+from roundlog.client.connection import Connection, connect
 from roundlog.errors import LogUnsuitable
 from roundlog.settings import LogSettings
 from roundlog.stream import LogInfo, open_log

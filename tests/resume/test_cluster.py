@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from roundlog.connection import connect
+from roundlog.client.connection import connect
 from roundlog.errors import LogUnavailable, LogUnsuitable
 from roundlog.reader import LogReader, Page
 from roundlog.settings import LogSettings

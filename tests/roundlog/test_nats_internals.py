@@ -13,11 +13,11 @@ from structlog.testing import capture_logs
 
 from backends.publish.publisher import Publisher
 from backends.publish.settings import PublisherSettings
-from roundlog import nats_internals
-from roundlog.connection import connect
+from roundlog.client import nats_internals
+from roundlog.client.connection import connect
+from roundlog.client.nats_internals import TRIED, attach, has_writer
 from roundlog.entry import LogEntry
 from roundlog.live import LiveSubscription
-from roundlog.nats_internals import TRIED, attach, has_writer
 from roundlog.parser import RoundFrames
 from roundlog.publish import Acks, ErrorAck, Publish, offset_header, open_publish_connection
 from roundlog.reader import LogReader
@@ -159,8 +159,8 @@ class DeafClient(Client):
 def is_fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Run with the installed nats-py, and with one that lacks all private parts."""
     if request.param == "public":
-        monkeypatch.setattr("roundlog.connection.Client", DeafClient)
-        monkeypatch.setattr("roundlog.nats_internals.writer_of", lambda _client: None)
+        monkeypatch.setattr("roundlog.client.connection.Client", DeafClient)
+        monkeypatch.setattr("roundlog.client.nats_internals.writer_of", lambda _client: None)
     return bool(request.param == "fast")
 
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from nats.aio.msg import Msg
 from nats.protocol.parser import Parser
 
+from roundlog.client.nats_internals import ConnectionParser
 from roundlog.direct_get import AnswerEnd
 from roundlog.entry import LogEntry
-from roundlog.nats_internals import ConnectionParser
 from roundlog.parser import RoundFrames
 
 PREFIX = "live.rounds"

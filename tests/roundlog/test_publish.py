@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from nats.aio.msg import Msg
 from nats.protocol.parser import Parser
 
-from roundlog.nats_internals import ConnectionParser
+from roundlog.client.nats_internals import ConnectionParser
 from roundlog.publish import AckFrames, Acks, ErrorAck, Publish, answered, encode, offset_header
 
 INBOX = b"_INBOX.abc"

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from backends.publish.publisher import Publisher
 from backends.publish.settings import PublisherSettings
-from roundlog.connection import connect
+from roundlog.client.connection import connect
 from roundlog.errors import Difference, LogMismatch, LogRefused, LogUnavailable, LogUnsuitable
 from roundlog.settings import LogSettings
 from roundlog.stream import LogInfo, open_log

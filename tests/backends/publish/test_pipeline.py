@@ -7,7 +7,7 @@ import pytest
 from backends.publish.acks import Entry
 from backends.publish.pipeline import Pipeline
 from backends.publish.settings import PublisherSettings
-from roundlog.connection import connect
+from roundlog.client.connection import connect
 from roundlog.settings import LogSettings
 from roundlog.stream import open_log
 from rounds import dedup_id

@@ -12,7 +12,7 @@ import roundlog.tail
 from backends.contract import Captured, Rejected, SourceError
 from backends.publish.publisher import Publisher
 from backends.publish.settings import PublisherSettings
-from roundlog.connection import connect
+from roundlog.client.connection import connect
 from roundlog.errors import LogMismatch
 from roundlog.settings import LogSettings
 from roundlog.stream import open_log

@@ -21,7 +21,7 @@ def page_after(position: int, *, every: int = 1, limit: int = LIMIT) -> Stretch:
     return stretch_of(page, epoch="k1", position=position, head=HEAD, oldest=1)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, HEAD), st.integers(0, HEAD), st.sampled_from([LIMIT, 4 * LIMIT]))
 def test_readers_of_all_games_read_the_same_pages(one: int, other: int, limit: int) -> None:
     """Wherever they began: after the page in which the later one begins, all their pages are the same."""
@@ -40,7 +40,6 @@ def test_readers_of_all_games_read_the_same_pages(one: int, other: int, limit: i
     assert all(end - begin == limit for begin, end in pages[0][1:-1])
 
 
-@settings(deadline=None)
 @given(st.integers(0, HEAD), st.integers(1, 300), st.sampled_from([25, LIMIT, 4 * LIMIT]))
 def test_page_of_one_game_is_whole_and_drops_little(position: int, every: int, limit: int) -> None:
     """Everything up to where it reaches is in it, and nine tenths of the rounds that were read are kept."""

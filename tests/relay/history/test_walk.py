@@ -169,7 +169,7 @@ happenings = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     before=st.lists(st.sampled_from(GAMES), max_size=40),
     games=st.sets(st.sampled_from(GAMES), min_size=1).map(sorted),
@@ -199,7 +199,6 @@ def test_whatever_happens_between_two_pages(
     reader.judge()
 
 
-@settings(deadline=None)
 @given(
     before=st.lists(st.sampled_from(GAMES), max_size=30),
     later=st.lists(st.sampled_from(GAMES), max_size=10),

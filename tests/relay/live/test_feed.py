@@ -14,7 +14,7 @@ from nats.errors import Error as NatsError
 from nats.js.errors import Error as JetStreamError
 
 from relay.live.feed import Feed
-from roundlog.connection import connect
+from roundlog.client.connection import connect
 from roundlog.entry import LogEntry
 from roundlog.reader import LogReader
 from roundlog.settings import LogSettings

@@ -16,8 +16,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from pydantic import SecretStr
 
+from roundlog.client.faults import NATS_ERRORS, connect_error, sentence, translated
 from roundlog.errors import LogRefused
-from roundlog.faults import NATS_ERRORS, connect_error, sentence, translated
 from roundlog.settings import LogSettings
 
 if TYPE_CHECKING:

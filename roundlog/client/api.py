@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
-from roundlog.connection import Connection
+from roundlog.client.connection import Connection
 from roundlog.errors import LogUnavailable
 
 T = TypeVar("T")
@@ -19,7 +19,7 @@ class ApiError(msgspec.Struct, frozen=True):
     """Why the server did not do what the request asked for."""
 
     code: int = 0  # like an HTTP status
-    err_code: int = 0  # a `roundlog.codes.ErrorCode`, or one that is not named there
+    err_code: int = 0  # a `roundlog.client.codes.ErrorCode`, or one that is not named there
     description: str = "no reason given"
 
 

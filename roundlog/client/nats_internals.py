@@ -15,11 +15,11 @@ import structlog
 from nats.aio.client import Client
 from nats.errors import ProtocolError
 
-from roundlog.faults import translated
+from roundlog.client.faults import translated
 
 log = structlog.get_logger()
 
-TRIED: Final = ">=2.12,<2.17"
+TRIED: Final = ">=2.15,<2.17"
 """The versions of nats-py whose private parts are known; the same range as in ``pyproject.toml``."""
 
 ReadFrames = Callable[[bytes, int], int]
