@@ -1,14 +1,14 @@
 #!/bin/sh
-# Install a lock file with pip and show the progress: on a terminal one line that moves, elsewhere a line per quarter.
+# Install a lock file with pip and show the progress: on a terminal one updated line, elsewhere a line per quarter.
 #   infra/pip-install.sh PYTHON LOCK LOG
-# Everything that pip prints goes to LOG. The exit status is that of pip. After Ctrl-C it is 0: make gets the signal too
-# and stops, and prints an error only for a recipe that failed.
+# The output of pip goes to LOG. The exit status is that of pip. After Ctrl-C it is 0: make receives the signal too and
+# stops, and prints an error only for a failed recipe.
 set -u
 python=$1 lock=$2 log=$3
 wanted=$(grep -c '==' "$lock")
 site=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
-count() { # of the packages that are in the environment: each has a folder there
+count() { # prints the number of installed packages: each has a .dist-info folder
   set -- "$site"/*.dist-info
   if [ -e "$1" ]; then echo $#; else echo 0; fi
 }

@@ -1,4 +1,4 @@
-// Prints every finished round of one game, or those that match. When the stream ends, it goes on where it stopped.
+// Prints every finished round of one game, or those that match. When the stream ends, it resumes where it stopped.
 package main
 
 import (
@@ -31,7 +31,7 @@ func main() {
 		filter = &pb.Filter{MinPoint: &minPoint} // a round without a point does not match
 	}
 	connection, err := grpc.NewClient(env("GRPC_URL", "127.0.0.1:50051"),
-		grpc.WithTransportCredentials(insecure.NewCredentials()), // credentials.NewTLS(nil) where the relay has a certificate
+		grpc.WithTransportCredentials(insecure.NewCredentials()), // credentials.NewTLS(nil) if the relay has a certificate
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}))
 	if err != nil {
 		log.Fatalf("GRPC_URL: %v", err)
@@ -48,12 +48,12 @@ func main() {
 	}
 }
 
-// follow prints rounds until the stream ends, keeps in request where to go on, and returns how long to wait.
+// follow prints rounds until the stream ends, stores in request where to resume, and returns how long to wait.
 func follow(ctx context.Context, client pb.DataStreamClient, request *pb.StreamByGameRequest) time.Duration {
 	stream, err := client.StreamByGame(ctx, request)
 	if err == nil && request.Start.After == "" {
 		header, _ := stream.Header()
-		request.Start.After = first(header, "head-cursor") // where it begins, should it end before a round matches
+		request.Start.After = first(header, "head-cursor") // the starting point, in case the stream ends before a round matches
 	}
 	for err == nil {
 		var round *pb.Round
@@ -64,27 +64,27 @@ func follow(ctx context.Context, client pb.DataStreamClient, request *pb.StreamB
 			log.Printf("rounds after %s are gone (%s)", round.Gap.FromCursor, round.Gap.Reason)
 		default:
 			fmt.Printf("[%s] Round %d\n", round.GameSlug, round.RoundId)
-			request.Start.After = round.Cursor // go on after what has been printed
+			request.Start.After = round.Cursor // resume after the last round printed
 		}
 	}
 	switch status.Code(err) {
 	case codes.InvalidArgument, codes.Unauthenticated, codes.PermissionDenied, codes.NotFound:
-		log.Fatalf("refused: %v", err) // the request is wrong; anything else is worth a retry
+		log.Fatalf("refused: %v", err) // the request is wrong; any other error is retried
 	}
 	log.Printf("disconnected: %v", err)
 	if stream != nil {
-		if place := first(stream.Trailer(), "resume-cursor"); place != "" {
-			request.Start.After = place // with a filter, it is far beyond the last round printed
+		if cursor := first(stream.Trailer(), "resume-cursor"); cursor != "" {
+			request.Start.After = cursor // with a filter, it is far ahead of the last round printed
 		}
 		if wait, err := strconv.Atoi(first(stream.Trailer(), "retry-after-ms")); err == nil {
 			return time.Duration(wait) * time.Millisecond
 		}
 	}
-	return time.Duration(rand.Int63n(int64(2 * time.Second))) // at random, so that clients do not all come at once
+	return time.Duration(rand.Int63n(int64(2 * time.Second))) // random, so that clients do not all reconnect at once
 }
 
-func first(told metadata.MD, name string) string {
-	if values := told.Get(name); len(values) > 0 {
+func first(received metadata.MD, name string) string {
+	if values := received.Get(name); len(values) > 0 {
 		return values[0]
 	}
 	return ""

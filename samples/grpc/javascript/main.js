@@ -1,4 +1,4 @@
-// Prints every finished round of one game, or those that match. When the stream ends, it goes on where it stopped.
+// Prints every finished round of one game, or those that match. When the stream ends, it resumes where it stopped.
 import { fileURLToPath } from 'node:url'
 import grpc from '@grpc/grpc-js'
 import { loadSync } from '@grpc/proto-loader'
@@ -8,7 +8,7 @@ const FATAL = [grpc.status.INVALID_ARGUMENT, grpc.status.UNAUTHENTICATED, grpc.s
 
 const proto = fileURLToPath(new URL('../../../proto/datastream.proto', import.meta.url))
 const { datastream } = grpc.loadPackageDefinition(loadSync(proto, { keepCase: true, longs: String }))
-// grpc.credentials.createSsl() where the relay has a certificate.
+// grpc.credentials.createSsl() if the relay has a certificate.
 const client = new datastream.DataStream(GRPC_URL, grpc.credentials.createInsecure(), {
   'grpc.keepalive_time_ms': 30_000,
   'grpc.keepalive_timeout_ms': 10_000,
@@ -20,25 +20,25 @@ if (MIN_POINT) request.filter = { min_point: Number(MIN_POINT) } // a round with
 
 function follow() {
   const call = client.StreamByGame(request, metadata)
-  call.on('metadata', (told) => {
-    request.start.after ??= told.get('head-cursor')[0] // where it begins, should it end before a round matches
+  call.on('metadata', (received) => {
+    request.start.after ??= received.get('head-cursor')[0] // the starting point, in case the stream ends before a round matches
   })
   call.on('data', (round) => {
     if (round.gap) return console.error(`rounds after ${round.gap.from_cursor} are gone (${round.gap.reason})`)
     console.log(`[${round.game_slug}] Round ${round.round_id}`)
-    request.start.after = round.cursor // go on after what has been printed
+    request.start.after = round.cursor // resume after the last round printed
   })
-  call.on('error', () => {}) // the status says it all
+  call.on('error', () => {}) // the status event has the details
   call.on('status', ({ code, details, metadata }) => {
     if (FATAL.includes(code)) {
       console.error(`refused: ${details}`)
       process.exit(1)
     }
     console.error(`disconnected: ${details}`)
-    const [place] = metadata.get('resume-cursor')
-    if (place) request.start.after = place // with a filter, it is far beyond the last round printed
+    const [cursor] = metadata.get('resume-cursor')
+    if (cursor) request.start.after = cursor // with a filter, it is far ahead of the last round printed
     const [wait] = metadata.get('retry-after-ms')
-    setTimeout(follow, wait === undefined ? Math.random() * 2000 : Number(wait)) // at random, so that not all come at once
+    setTimeout(follow, wait === undefined ? Math.random() * 2000 : Number(wait)) // random, so that clients do not all reconnect at once
   })
 }
 

@@ -1,4 +1,4 @@
-"""Print every finished round of one game, or those that match. When the stream ends, go on where it stopped."""
+"""Print every finished round of one game, or those that match. When the stream ends, resume where it stopped."""
 
 import os
 import random
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import grpc
 
-sys.path.append(str(Path(__file__).parents[3] / "proto"))  # where datastream.proto is
+sys.path.append(str(Path(__file__).parents[3] / "proto"))  # the folder of datastream.proto
 pb, services = grpc.protos_and_services("datastream.proto")
 
 FATAL = ("INVALID_ARGUMENT", "UNAUTHENTICATED", "PERMISSION_DENIED", "NOT_FOUND")
 
-# grpc.secure_channel(url, grpc.ssl_channel_credentials(), options) where the relay has a certificate.
+# grpc.secure_channel(url, grpc.ssl_channel_credentials(), options) if the relay has a certificate.
 options = [("grpc.keepalive_time_ms", 30_000), ("grpc.keepalive_timeout_ms", 10_000)]
 channel = grpc.insecure_channel(os.environ.get("GRPC_URL", "127.0.0.1:50051"), options)
 stub = services.DataStreamStub(channel)
@@ -25,27 +25,27 @@ if os.environ.get("MIN_POINT"):
 
 def main() -> None:
     while True:
-        pause_s = random.uniform(0, 2)  # at random, so that clients do not all come at once
+        pause_s = random.uniform(0, 2)  # random, so that clients do not all reconnect at once
         try:
             call = stub.StreamByGame(request, metadata=metadata)
-            told = dict(call.initial_metadata() or ())
-            if not request.start.after:  # where it begins, should it end before a round matches
-                request.start.after = told.get("head-cursor", "")
+            received = dict(call.initial_metadata() or ())
+            if not request.start.after:  # the starting point, in case the stream ends before a round matches
+                request.start.after = received.get("head-cursor", "")
             for round_ in call:
                 if round_.HasField("gap"):
                     print(f"rounds after {round_.gap.from_cursor} are gone ({round_.gap.reason})", file=sys.stderr)
                     continue
                 print(f"[{round_.game_slug}] Round {round_.round_id}", flush=True)
-                request.start.after = round_.cursor  # go on after what has been printed
+                request.start.after = round_.cursor  # resume after the last round printed
         except grpc.RpcError as error:
             if error.code().name in FATAL:
                 sys.exit(f"refused: {error.details()}")
             print(f"disconnected: {error.details()}", file=sys.stderr)
-            told = dict(error.trailing_metadata() or ())
-            if "resume-cursor" in told:  # with a filter, it is far beyond the last round printed
-                request.start.after = told["resume-cursor"]
-            if "retry-after-ms" in told:
-                pause_s = int(told["retry-after-ms"]) / 1000
+            received = dict(error.trailing_metadata() or ())
+            if "resume-cursor" in received:  # with a filter, it is far ahead of the last round printed
+                request.start.after = received["resume-cursor"]
+            if "retry-after-ms" in received:
+                pause_s = int(received["retry-after-ms"]) / 1000
         time.sleep(pause_s)
 
 

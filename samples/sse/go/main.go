@@ -1,4 +1,4 @@
-// Prints every finished round of one game. When the connection is lost, it goes on where it stopped.
+// Prints every finished round of one game. When the connection is lost, it resumes where it stopped.
 package main
 
 import (
@@ -24,21 +24,21 @@ func main() {
 	client := sse.NewClient(env("BASE_URL", "http://127.0.0.1:8080") + "/sse/" + env("GAME", "crash"))
 	client.Headers["X-API-Key"] = env("API_KEY", "sk_live_"+strings.Repeat("0", 64))
 	client.ResponseValidator = stopIfRefused
-	for { // the library comes back after an error, but not after a connection that ended well
+	for { // the library reconnects after an error, but not after a clean end
 		err := client.SubscribeRaw(func(event *sse.Event) {
 			var r round
 			if len(event.Event) > 0 || json.Unmarshal(event.Data, &r) != nil {
-				return // an event about the stream itself, or one that was cut
+				return // an event about the stream itself, or a truncated one
 			}
 			fmt.Printf("[%s] Round %d\n", r.GameSlug, r.RoundID)
-			client.Headers["Last-Event-ID"] = string(event.ID) // go on after what has been printed
+			client.Headers["Last-Event-ID"] = string(event.ID) // resume after the last round printed
 		})
 		log.Printf("disconnected: %v", err)
 		time.Sleep(time.Duration(rand.Int63n(int64(2 * time.Second))))
 	}
 }
 
-// stopIfRefused ends the program when the relay says that the request is wrong; anything else is worth a retry.
+// stopIfRefused ends the program when the relay refuses the request; any other error is retried.
 func stopIfRefused(_ *sse.Client, response *http.Response) error {
 	if response.StatusCode == http.StatusOK {
 		return nil

@@ -1,4 +1,4 @@
-// Prints every finished round of one game. When the connection is lost, EventSource goes on where it stopped.
+// Prints every finished round of one game. When the connection is lost, EventSource resumes where it stopped.
 import { EventSource } from 'eventsource'
 
 const { BASE_URL = 'http://127.0.0.1:8080', API_KEY = 'sk_live_' + '0'.repeat(64), GAME = 'crash' } = process.env
@@ -14,5 +14,5 @@ source.onmessage = (event) => {
 
 source.onerror = (error) => {
   console.error(`disconnected: ${error.message ?? 'the stream ended'}`)
-  if (source.readyState === EventSource.CLOSED) process.exit(1) // refused: the key or the game is wrong
+  if (source.readyState === EventSource.CLOSED) process.exit(1) // refused: the key or the game is invalid
 }

@@ -1,4 +1,4 @@
-"""Print every finished round of one game. When the connection is lost, go on where it stopped."""
+"""Print every finished round of one game. When the connection is lost, resume where it stopped."""
 
 import json
 import os
@@ -24,13 +24,13 @@ def main() -> None:
                     sys.exit(f"refused: {response.text}")
                 response.raise_for_status()
                 for event in sseclient.SSEClient(response).events():
-                    if event.event == "message":  # others are about the stream itself
+                    if event.event == "message":  # other events are about the stream itself
                         round_ = json.loads(event.data)
                         print(f"[{round_['game_slug']}] Round {round_['round_id']}", flush=True)
                         headers["Last-Event-ID"], pause_s = event.id, 1.0
         except requests.RequestException as error:
             print(f"disconnected: {error}", file=sys.stderr)
-        time.sleep(random.uniform(0, pause_s))  # at random, so that clients do not all come at once
+        time.sleep(random.uniform(0, pause_s))  # random, so that clients do not all reconnect at once
         pause_s = min(2 * pause_s, 30)
 
 

@@ -1,4 +1,4 @@
-// Prints every finished round of one game. When the connection is lost, it goes on where it stopped.
+// Prints every finished round of one game. When the connection is lost, it resumes where it stopped.
 package main
 
 import (
@@ -19,14 +19,14 @@ var (
 	baseURL = env("BASE_URL", "http://127.0.0.1:8080")
 	apiKey  = env("API_KEY", "sk_live_"+strings.Repeat("0", 64))
 	url     = strings.Replace(baseURL, "http", "ws", 1) + "/ws/" + env("GAME", "crash")
-	query   string        // where to go on: after the last printed round
+	query   string        // resumes after the last printed round
 	pause   = time.Second // before the next connection
 )
 
 func main() {
 	for {
 		log.Printf("disconnected: %v", follow())
-		time.Sleep(time.Duration(rand.Int63n(int64(pause)))) // at random, so that clients do not all come at once
+		time.Sleep(time.Duration(rand.Int63n(int64(pause)))) // random, so that clients do not all reconnect at once
 		if pause < 30*time.Second {
 			pause *= 2
 		}
@@ -66,7 +66,7 @@ func follow() error {
 	}
 }
 
-// newToken trades the key for a token, which opens connections for 30 s.
+// newToken exchanges the key for a token, which opens connections for 30 s.
 func newToken() (string, error) {
 	request, err := http.NewRequest(http.MethodPost, baseURL+"/api/auth/token", nil)
 	if err != nil {
@@ -85,7 +85,7 @@ func newToken() (string, error) {
 	return answer["token"], err
 }
 
-// stopIfRefused ends the program when the key or the game is wrong; anything else is worth another try.
+// stopIfRefused ends the program when the key or the game is wrong; any other error is retried.
 func stopIfRefused(response *http.Response) {
 	if response != nil && response.StatusCode >= 400 && response.StatusCode <= 404 {
 		body, _ := io.ReadAll(response.Body)

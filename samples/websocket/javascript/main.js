@@ -1,10 +1,10 @@
-// Prints every finished round of one game. When the connection is lost, it goes on where it stopped.
+// Prints every finished round of one game. When the connection is lost, it resumes where it stopped.
 import WebSocket from 'ws'
 
 const { BASE_URL = 'http://127.0.0.1:8080', API_KEY = 'sk_live_' + '0'.repeat(64), GAME = 'crash' } = process.env
 let cursor, pause
 
-// Trades the key for a token, which opens connections for 30 s.
+// Exchanges the key for a token, which opens connections for 30 s.
 async function newToken() {
   const response = await fetch(`${BASE_URL}/api/auth/token`, {
     method: 'POST', headers: { 'X-API-Key': API_KEY }, signal: AbortSignal.timeout(10_000),
@@ -42,6 +42,6 @@ function stop(sentence) {
 
 for (pause = 1000; ; pause = Math.min(2 * pause, 30_000)) {
   await follow().catch((error) => console.error(`disconnected: ${error.message}`))
-  // At random, so that clients do not all come at once.
+  // Random, so that clients do not all reconnect at once.
   await new Promise((resolve) => setTimeout(resolve, Math.random() * pause))
 }

@@ -1,4 +1,4 @@
-"""Print every finished round of one game. When the connection is lost, go on where it stopped."""
+"""Print every finished round of one game. When the connection is lost, resume where it stopped."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ GAME = os.environ.get("GAME", "crash")
 
 
 async def new_token(session: aiohttp.ClientSession) -> str:
-    """Trade the key for a token, which opens connections for 30 s."""
+    """Exchange the key for a token, which opens connections for 30 s."""
     async with session.post(f"{BASE_URL}/api/auth/token", headers={"X-API-Key": API_KEY}) as response:
         if response.status in (400, 401, 403):
             sys.exit(f"refused: {await response.text()}")
@@ -41,7 +41,7 @@ async def main() -> None:
                     sys.exit(f"refused: {error.response.body.decode()}")
             except (aiohttp.ClientError, websockets.WebSocketException, OSError) as error:
                 print(f"disconnected: {error}", file=sys.stderr)
-            await asyncio.sleep(random.uniform(0, pause_s))  # at random, so that clients do not all come at once
+            await asyncio.sleep(random.uniform(0, pause_s))  # random, so that clients do not all reconnect at once
             pause_s = min(2 * pause_s, 30)
 
 
