@@ -8,6 +8,7 @@ Measured in docs/benchmarks.md; decided in docs/adr/0003-own-publish-pipeline.md
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any, Final, Protocol
 
@@ -129,7 +130,9 @@ def abort(client: Client) -> None:
     """Close the socket at once, with bytes unsent. Does nothing where nats-py lacks the parts: closing takes longer."""
     writer = getattr(getattr(client, "_transport", None), "_io_writer", None)
     if writer is not None:
-        writer.transport.abort()
+        # A closed transport raises AttributeError (TLS in CPython up to 3.11.2) or RuntimeError (uvloop).
+        with suppress(AttributeError, RuntimeError):
+            writer.transport.abort()
 
 
 def _lacks(part: str) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -134,6 +135,17 @@ def test_missing_transport_is_a_warning() -> None:
     with capture_logs() as logs:
         assert not has_writer(cast("Client", Renamed()))
     assert [(entry["event"], entry["missing"]) for entry in logs] == [("nats_fast_path_off", "Client._transport")]
+
+
+@pytest.mark.parametrize("error", [AttributeError, RuntimeError])
+def test_abort_of_a_transport_that_is_closed_does_nothing(error: type[Exception]) -> None:
+    """TLS of CPython 3.11.2 and uvloop raise where asyncio warns; the connection is gone either way."""
+
+    def abort() -> None:
+        raise error
+
+    writer = SimpleNamespace(transport=SimpleNamespace(abort=abort))
+    nats_internals.abort(cast("Client", SimpleNamespace(_transport=SimpleNamespace(_io_writer=writer))))
 
 
 def test_abort_without_a_transport_does_nothing() -> None:
