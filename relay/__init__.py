@@ -1,1 +1,1 @@
-"""The registry."""
+"""The relay: the process that clients connect to, and the command line."""
