@@ -27,7 +27,7 @@ class State(Enum):
     ENDED = "ended"  # the end that was set has been reached
 
 
-class Verdict(Enum):
+class PageVerdict(Enum):
     """What a page means to a walk."""
 
     ROUNDS = "rounds"  # it leads on
@@ -123,15 +123,15 @@ class Walk:
 
     # --- on the way ----------------------------------------------------------------------------------------------
 
-    def judge(self, stretch: Stretch) -> Verdict:
+    def judge(self, stretch: Stretch) -> PageVerdict:
         """Say what a page read from the position means."""
         if stretch.gap is not None and self._misses:
-            return Verdict.GAP if stretch.entries else Verdict.ALL_GONE
-        return Verdict.ROUNDS if stretch.covered_to > self.position else Verdict.NOTHING
+            return PageVerdict.GAP if stretch.entries else PageVerdict.ALL_GONE
+        return PageVerdict.ROUNDS if stretch.covered_to > self.position else PageVerdict.NOTHING
 
     def pass_gap(self, stretch: Stretch) -> Gap | None:
         """Advance past what is gone before a page, if it is missed; return it."""
-        if self.judge(stretch) not in (Verdict.GAP, Verdict.ALL_GONE) or stretch.gap is None:
+        if self.judge(stretch) not in (PageVerdict.GAP, PageVerdict.ALL_GONE) or stretch.gap is None:
             return None
         self.advance(stretch.gap.end.sequence)
         return stretch.gap

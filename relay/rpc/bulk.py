@@ -17,7 +17,7 @@ from relay.history.history import History
 from relay.history.pages import LogChanged, Pages
 from relay.history.start import hello
 from relay.history.stretch import Stretch
-from relay.history.walk import State, Verdict, Walk
+from relay.history.walk import State, PageVerdict, Walk
 from relay.live.bounds import Gap
 from relay.live.hub import Subscription
 from relay.live.item import Item
@@ -153,15 +153,15 @@ class BulkReplay:
         """Return whether a page is to be sent; report what is gone, if it `is_sure` that the log has not changed."""
         walk = self._walk
         match walk.judge(stretch):
-            case Verdict.ROUNDS:
+            case PageVerdict.ROUNDS:
                 if stretch.covered_to < walk.end:
                     self._pages.read_ahead(stretch.covered_to, self._want.games, walk.generation)
                 return True
-            case Verdict.NOTHING:  # what was the head may have been purged
+            case PageVerdict.NOTHING:  # what was the head may have been purged
                 self._report(walk.compare(await self._history.bounds(walk.cursor)))
-            case Verdict.GAP:
+            case PageVerdict.GAP:
                 self._report(walk.pass_gap(stretch))
-            case Verdict.ALL_GONE:
+            case PageVerdict.ALL_GONE:
                 self._report(walk.pass_gap(stretch) if is_sure else None)
         return False
 

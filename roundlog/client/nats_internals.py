@@ -30,7 +30,7 @@ That one is not ours, or not complete yet. Runs inside the reading of the socket
 """
 
 
-class Parser(Protocol):
+class FrameParser(Protocol):
     """What nats-py's read loop calls of its parser."""
 
     async def parse(self, data: bytes = b"") -> None:
@@ -43,7 +43,7 @@ class Parser(Protocol):
 class ConnectionParser:
     """Stands before nats-py's parser, and passes to it, frame by frame, what `read_frames` does not take."""
 
-    def __init__(self, parser: Parser, read_frames: ReadFrames, half_frame: bytes = b"") -> None:
+    def __init__(self, parser: FrameParser, read_frames: ReadFrames, half_frame: bytes = b"") -> None:
         self.was_called = False
         self._parser = parser
         self._read_frames = read_frames

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.history.stretch import Stretch, stretch_of
-from relay.history.walk import State, Verdict, Walk, resume_since
+from relay.history.walk import State, PageVerdict, Walk, resume_since
 from relay.live.bounds import Bounds, Gap, GapReason
 from relay.live.hub import Generation
 from roundlog.entry import LogEntry
@@ -240,15 +240,15 @@ FIRST = Generation("k1", 0)
 @pytest.mark.parametrize(
     ("stretch", "missed", "not_missed"),
     [
-        (page(11, 12, covered_to=12), Verdict.ROUNDS, Verdict.ROUNDS),
-        (page(covered_to=20), Verdict.ROUNDS, Verdict.ROUNDS),
-        (page(15, covered_to=15, gap_to=14), Verdict.GAP, Verdict.ROUNDS),
-        (page(covered_to=20, gap_to=20), Verdict.ALL_GONE, Verdict.ROUNDS),
-        (page(covered_to=10), Verdict.NOTHING, Verdict.NOTHING),
+        (page(11, 12, covered_to=12), PageVerdict.ROUNDS, PageVerdict.ROUNDS),
+        (page(covered_to=20), PageVerdict.ROUNDS, PageVerdict.ROUNDS),
+        (page(15, covered_to=15, gap_to=14), PageVerdict.GAP, PageVerdict.ROUNDS),
+        (page(covered_to=20, gap_to=20), PageVerdict.ALL_GONE, PageVerdict.ROUNDS),
+        (page(covered_to=10), PageVerdict.NOTHING, PageVerdict.NOTHING),
     ],
     ids=["rounds", "none of these games", "gap", "all gone", "nothing"],
 )
-def test_what_a_page_means(stretch: Stretch, missed: Verdict, not_missed: Verdict) -> None:
+def test_what_a_page_means(stretch: Stretch, missed: PageVerdict, not_missed: PageVerdict) -> None:
     """Rounds that are gone are missed by a client that had a cursor, or that was already sent some."""
     with_cursor, without, later = Walk(FIRST), Walk(FIRST), Walk(FIRST)
     with_cursor.begin_up_to_head(FIRST, Bounds("k1", 1, 20), Cursor("k1", 10))
