@@ -18,7 +18,8 @@ from auth.tokens import TokenSigner
 from relay.admission.capacity import PROTOCOLS, capacity_of
 from relay.admission.gate import Admission
 from relay.admission.open_files import allow_links
-from relay.config.files import check_games, load_catalogue, load_credentials
+from relay.config.catalogue import load_catalogue
+from relay.config.credentials import check_games, load_credentials
 from relay.config.sections import HttpSettings
 from relay.config.settings import Settings
 from relay.errors import StartError

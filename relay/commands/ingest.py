@@ -9,7 +9,7 @@ from backends.ingest.metrics import IngestMetrics
 from backends.ingest.process import Expose, watched_ingest
 from backends.ingest.settings import IngestSettings
 from backends.registry import make_backend
-from relay.config.files import load_catalogue
+from relay.config.catalogue import load_catalogue
 from relay.config.settings import Settings
 from relay.http.monitoring.exposition import serving_probes
 from relay.signals import stop_requested

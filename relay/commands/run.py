@@ -15,7 +15,7 @@ def run(work: Coroutine[Any, Any, None]) -> None:
     """Run to the end; stop with a sentence and status 1 when it fails in a way that a person can mend."""
     import uvloop
 
-    from relay.commands.exits import sentences
+    from relay.commands.user_errors import sentences
 
     try:
         raise_on_interrupt()  # the runner cancels our work, and that cleans up

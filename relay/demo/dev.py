@@ -20,7 +20,7 @@ from backends.ingest.run import run_ingest
 from backends.recordings import bundled
 from backends.registry import make_backend
 from backends.settings import BackendSettings
-from relay.config.files import load_catalogue
+from relay.config.catalogue import load_catalogue
 from relay.config.sections import DrainSettings
 from relay.config.settings import Settings
 from relay.demo.embedded_nats import nats_server

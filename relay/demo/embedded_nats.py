@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+from relay.demo.child_process import log_of, stop
 from relay.demo.postgres_programs import command_as
-from relay.demo.process import log_of, stop
 from relay.demo.scratch import scratch_folder
 from relay.errors import StartError
 
