@@ -4,7 +4,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class BackendSettings(BaseModel):
-    """Which backend ingest runs; everything but the name is that backend's own options."""
+    """The backend that ingest runs. Every field except `name` is an option of that backend."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 

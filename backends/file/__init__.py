@@ -1,7 +1,7 @@
-"""The backend ``file``: rounds from recorded files or standard input, at their own pace or any other.
+"""The backend ``file``: replays rounds from recorded files or standard input, at any speed.
 
-For users: docs/file-replay.md. `replay` composes the other modules; of those, only `sources`, `checkpoint`, `rejects`
-and `progress` touch anything outside the process.
+For users: docs/file-replay.md. `backend` composes the other modules. Of those, only `recording.reader`,
+`recording.sources`, `recording.rejects`, `checkpoint`, `stored_before` and `progress` do I/O.
 """
 
 from backends.file.backend import FileReplay

@@ -1,6 +1,6 @@
-"""The backend ``file``: composes reading, pacing, loops, and the offset that it goes on from.
+"""The backend ``file``: composes reading, pacing, loops and the offset to resume from.
 
-Why a round of a loop is renumbered by a counter that starts at the clock: docs/file-replay.md.
+Rounds of a loop get ids from a counter that starts at the clock's time; docs/file-replay.md says why.
 """
 
 from bisect import bisect_right
@@ -21,7 +21,7 @@ from backends.file.recording.interpret import Item, RecordingSelection
 from backends.file.recording.reader import Reader
 from backends.file.recording.rejects import RejectsFile
 from backends.file.recording.sources import Recording, find
-from backends.file.renew import Renew, renewal
+from backends.file.rewrite import Rewrite, make_rewrite
 from backends.file.stored_before import StoredBefore
 
 if TYPE_CHECKING:
@@ -30,26 +30,26 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _SEAM_MS: Final = 1000
-"""Between the last round of a pass and the first of the next, in the recording's time."""
+"""Time between the last round of a pass and the first round of the next, in the recording's time."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What exists between entering and leaving `FileReplay.open`."""
+    """The parts that exist while `FileReplay.open` is entered."""
 
     reader: Reader
     start: FileOffset
-    renew: Renew | None
+    rewrite: Rewrite | None
     checkpoint: Checkpoint | None
     stored_before: StoredBefore | None
     progress: "ProgressBar | None"
 
 
 class FileReplay:
-    """Plays recorded rounds. See docs/file-replay.md for what the options mean."""
+    """Replays recorded rounds. The options are described in docs/file-replay.md."""
 
     def __init__(self, options: Mapping[str, object], context: BackendContext, *, clock: Clock | None = None) -> None:
-        """Check the options; raise `InvalidOptions`. Nothing is opened yet."""
+        """Check the options; raise `InvalidOptions`. Opens nothing."""
         self._options = FileOptions.parse(options, context.catalogue)
         self._context = context
         self._clock = clock or SystemClock()
@@ -61,14 +61,14 @@ class FileReplay:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Find the recordings and the offset to go on from.
+        """Find the recordings and the offset to resume from.
 
         Raises:
-            SourceError: There is nothing to play, or the state or rejects file cannot be used.
+            SourceError: There is no recording, or the state or rejects file cannot be used.
         """
         options = self._options
         if options.is_stdin and self._stdin_used:
-            raise SourceError("standard input can be read only once; start again to read another")
+            raise SourceError("standard input can be read only once; restart the program to read it again")
         self._stdin_used = options.is_stdin
         recordings = [] if options.is_stdin else find(Path(options.path), options.format)
         _check_not_among(recordings, options.rejects_file, "rejects_file")
@@ -93,22 +93,22 @@ class FileReplay:
             reader = Reader(recordings, selection, rejects, options.format, on_read)
             stack.callback(reader.close)
             first_id = self._first_id if options.loop else 0
-            renew = renewal(first_id=first_id, speed=options.speed, shift_to_now=options.shift_to_now)
-            self._run = _Run(reader, start, renew, checkpoint, self._played_before(recordings), progress)
+            rewrite = make_rewrite(first_id=first_id, speed=options.speed, shift_to_now=options.shift_to_now)
+            self._run = _Run(reader, start, rewrite, checkpoint, self._stored_before(recordings), progress)
             try:
                 yield
             finally:
                 self._run = None
 
     async def read(self) -> AsyncGenerator[Sequence[Item], None]:
-        """Yield rounds at their times, from the offset to go on from; see `backends.contract.Backend.read`."""
+        """Yield rounds when they are due, from the resumed offset on; see `backends.contract.Backend.read`."""
         run = self._run
         if run is None:
-            raise RuntimeError("read() is for use within open()")
+            raise RuntimeError("read() needs open() to be entered")
         played = run.start.played
         if run.stored_before is not None:
             await run.stored_before.recall(run.start)
-        async with aclosing(self._recorded(run)) as recorded, aclosing(self._paced(recorded, run.renew)) as paced:
+        async with aclosing(self._recorded(run)) as recorded, aclosing(self._paced(recorded, run.rewrite)) as paced:
             async for batch in paced:
                 yield batch
                 played = batch[-1].offset.played
@@ -119,7 +119,7 @@ class FileReplay:
         log.info("replay_finished", path=self._options.path, rounds=played - run.start.played)
 
     def confirm(self, offset: FileOffset) -> None:
-        """Go on after `offset` when opened again; with a state file, in the next process too."""
+        """Resume after `offset` when opened again; with a state file, also in the next process."""
         self._confirmed = offset
         if self._run is not None and self._run.checkpoint is not None:
             self._run.checkpoint.note(offset)
@@ -130,15 +130,15 @@ class FileReplay:
         return None if run is None or run.stored_before is None else run.stored_before.offset_text(offset)
 
     def attach(self, offsets: SourceOffsets[Any]) -> None:
-        """Take what the log remembers of the recording. See `backends.contract.HasOffsets`."""
+        """Take the log's knowledge of the recording. See `backends.contract.HasOffsets`."""
         self._offsets = offsets
 
-    def _played_before(self, recordings: Sequence[Recording]) -> StoredBefore | None:
-        """What the log remembers, where rounds may come that it holds: a loop without a state has ids of its own."""
+    def _stored_before(self, recordings: Sequence[Recording]) -> StoredBefore | None:
+        """Return None when no round can be in the log already: a loop without a state file always has new ids."""
         has_state = self._options.state_file is not None
         if self._offsets is None or not recordings or (self._options.loop and not has_state):
             return None
-        return StoredBefore(self._offsets, recordings[0], writes_places=has_state)
+        return StoredBefore(self._offsets, recordings[0], writes_offsets=has_state)
 
     def _resume(self, checkpoint: Checkpoint) -> FileOffset | None:
         resumed = checkpoint.load()
@@ -156,7 +156,7 @@ class FileReplay:
         return offset
 
     async def _recorded(self, run: _Run) -> AsyncGenerator[list[Item], None]:
-        """Yield the recording as it is, over and over in a loop."""
+        """Yield the recording unchanged, once or, with ``loop``, again and again."""
         offset = run.start
         first = True
         while first or self._options.loop:
@@ -173,13 +173,13 @@ class FileReplay:
             first = False
 
     async def _paced(
-        self, recorded: AsyncIterator[list[Item]], renew: Renew | None
+        self, recorded: AsyncIterator[list[Item]], rewrite: Rewrite | None
     ) -> AsyncGenerator[Sequence[Item], None]:
-        """Hold back what is not due, and renew what is."""
+        """Yield each item when it is due, rewritten."""
         clock = self._clock
         if not self._options.is_paced:
             async for batch in recorded:
-                yield _renewed(batch, renew, clock)
+                yield _rewritten(batch, rewrite, clock)
             return
         pace = RecordingPace(self._options.speed, self._options.max_gap_s)
         start_s: float | None = None
@@ -190,7 +190,7 @@ class FileReplay:
             while done < len(batch):
                 await clock.wait_until(start_s + due_s[done])
                 end = bisect_right(due_s, clock.now_s() - start_s, lo=done + 1)
-                yield _renewed(batch[done:end], renew, clock)
+                yield _rewritten(batch[done:end], rewrite, clock)
                 done = end
 
     def _progress_bar(self, recordings: Sequence[Recording], stack: ExitStack) -> "ProgressBar | None":
@@ -205,8 +205,8 @@ class FileReplay:
         options = self._options
         where = "standard input" if options.is_stdin else f"recording '{options.path}'"
         if options.games or options.from_ or options.to:
-            return SourceError(f"{where} holds no round that the options games, from and to leave over")
-        return SourceError(f"{where} holds no round")
+            return SourceError(f"{where} has no round that matches the options games, from and to")
+        return SourceError(f"{where} has no rounds")
 
 
 def _due_s(item: Item, pace: RecordingPace) -> float:
@@ -215,12 +215,12 @@ def _due_s(item: Item, pace: RecordingPace) -> float:
     return pace.due_s(item.round.timestamp + item.offset.pass_.shift_ms)
 
 
-def _renewed(batch: list[Item], renew: Renew | None, clock: Clock) -> list[Item]:
-    if renew is None:
+def _rewritten(batch: list[Item], rewrite: Rewrite | None, clock: Clock) -> list[Item]:
+    if rewrite is None:
         return batch
     now_ms = clock.wall_ms()
     return [
-        item if isinstance(item, Rejected) else Captured(renew(item.round, item.offset, now_ms), item.offset)
+        item if isinstance(item, Rejected) else Captured(rewrite(item.round, item.offset, now_ms), item.offset)
         for item in batch
     ]
 

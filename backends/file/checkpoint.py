@@ -1,7 +1,7 @@
-"""Keep the offset that a replay has reached in a small file, and find it again.
+"""Store the confirmed offset of a replay in a state file, and load it at the next start.
 
-Owns the file's form, and the check that it belongs to the recording: an offset in another file would skip rounds that
-were never played.
+Owns the form of the file, and the check that it belongs to the recording: the offset of another recording would skip
+rounds that were never played.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from backends.file.recording.sources import Recording
 from rounds.round import Int63
 
 _EVERY_S: Final = 1.0
-"""Between two writes while rounds are confirmed. What a crash plays again, the publisher recognises in the log."""
+"""Minimum time between two writes. After a crash, the publisher finds rounds that are read again in the log."""
 _HEAD_BYTES: Final = 64 << 10
 
 
@@ -28,7 +28,7 @@ class _State(msgspec.Struct, forbid_unknown_fields=True):
     """The file's content, as JSON."""
 
     version: Literal[1]
-    file: str  # the file under way: its name, size in bytes, and the SHA-256 of its first 64 KiB
+    file: str  # the current file: its name, size in bytes, and the SHA-256 of its first 64 KiB
     size: Int63
     head: str
     earlier: str  # SHA-256 over names and sizes of the folder's files before it
@@ -42,14 +42,14 @@ class _State(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Resumed(NamedTuple):
-    """Where to go on, and the id that the loop's first round had (0: it was no loop)."""
+    """The offset to resume after, and the id of the loop's first round (0: not a loop)."""
 
     offset: FileOffset
     first_id: int
 
 
 class Checkpoint:
-    """One state file of one recording. Entered by `FileReplay.open`; writes on leaving what is not written yet."""
+    """The state file of one recording. `close` writes the last noted offset."""
 
     def __init__(self, path: Path, recordings: Sequence[Recording]) -> None:
         self._path = path
@@ -63,7 +63,7 @@ class Checkpoint:
         """Read where the last run stopped; None when there is no state file yet.
 
         Raises:
-            SourceError: The file cannot be read, is no state file, or belongs to another recording.
+            SourceError: The file cannot be read, is not a state file, or belongs to another recording.
         """
         try:
             state = _decode(self._path.read_bytes())
@@ -73,14 +73,17 @@ class Checkpoint:
             raise SourceError(f"state file '{self._path}' cannot be read: {error.strerror or error}") from error
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise SourceError(
-                f"state file '{self._path}' is not one of ours ({error}); remove it to begin at the start"
+                f"state file '{self._path}' is not a state file of this program ({error}); "
+                "remove it to replay from the start"
             ) from error
         index = self._index_of(state)
         pass_ = Pass(state.pass_number, state.shift_ms, state.first_ms)
         return Resumed(FileOffset(pass_, index, state.line, state.played, state.newest_ms), state.first_id)
 
     def begin(self, offset: FileOffset, first_id: int) -> None:
-        """Write the offset from which a run starts, before its first round is out: a crash must not give its ids again.
+        """Write the offset at which a run starts, before its first round is yielded.
+
+        So a loop that crashes at once does not give the same ids to other rounds.
 
         Raises:
             SourceError: The file cannot be written.
@@ -89,13 +92,13 @@ class Checkpoint:
         self._write(offset, sync=True)
 
     def note(self, offset: FileOffset) -> None:
-        """Take note of a confirmed offset; write it when the last write is old enough."""
+        """Record a confirmed offset; write it when the last write is old enough."""
         self._unwritten = offset
         if monotonic() - self._written_at >= _EVERY_S:
             self._write(offset, sync=False)
 
     def close(self) -> None:
-        """Write what is not written yet."""
+        """Write the last noted offset if it is not written yet."""
         if self._unwritten is not None:
             self._write(self._unwritten, sync=True)
 
@@ -121,7 +124,7 @@ class Checkpoint:
             with aside.open("wb") as file:
                 file.write(msgspec.json.format(msgspec.json.encode(state)) + b"\n")
                 file.flush()
-                if sync:  # not once a second: it may take longer than the event loop should wait
+                if sync:  # not at every write: it may block the event loop for too long
                     os.fsync(file.fileno())
             aside.replace(self._path)
         except OSError as error:
@@ -134,22 +137,22 @@ class Checkpoint:
     def _index_of(self, state: _State) -> int:
         names = [recording.path.name for recording in self._recordings]
         if state.file not in names:
-            raise self._foreign(f"it stopped in {state.file!r}, which is not there")
+            raise self._foreign(f"it stopped in {state.file!r}, which does not exist")
         index = names.index(state.file)
         recording = self._recordings[index]
         if recording.size != state.size:
             raise self._foreign(f"{state.file!r} has {recording.size} bytes and had {state.size}")
         head, earlier = self._identity(index)
         if head != state.head:
-            raise self._foreign(f"{state.file!r} begins otherwise than it did")
+            raise self._foreign(f"the beginning of {state.file!r} has changed")
         if earlier != state.earlier:
-            raise self._foreign(f"the files before {state.file!r} are not those that were there")
+            raise self._foreign(f"the files before {state.file!r} have changed")
         return index
 
     def _foreign(self, difference: str) -> SourceError:
         return SourceError(
             f"state file '{self._path}' belongs to another recording: {difference}; "
-            "name another state_file, or remove this one to begin at the start"
+            "name another state_file, or remove this one to replay from the start"
         )
 
     def _identity(self, index: int) -> tuple[str, str]:

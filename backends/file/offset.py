@@ -1,4 +1,4 @@
-"""How far a replay has come: what the publisher confirms, and what a state file keeps."""
+"""The offset of a replay: file, line and pass. The publisher confirms it, and a state file stores it."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,21 +10,21 @@ class Pass:
 
     number: int = 0
     shift_ms: int = 0
-    """What is added to the times of its rounds when a loop plays them again."""
+    """Added to the times of its rounds, so that each pass of a loop has later times."""
     first_ms: int | None = None
-    """The time of its first round, as recorded; None until that has been read."""
+    """The time of its first round, as recorded; None until that round has been read."""
 
 
 class FileOffset(NamedTuple):
-    """The offset right after one item of the recording. Those of one replay grow."""
+    """The offset right after one item of the recording. Offsets of one replay increase."""
 
     pass_: Pass
     file: int
-    """Which of the recording's files, counted from 0."""
+    """Index of the file in the recording, from 0."""
     line: int
-    """Lines of that file that are done with."""
+    """Number of lines of that file up to here."""
     played: int
-    """Rounds played up to here, over all passes."""
+    """Number of rounds up to here, over all passes."""
     newest_ms: int
     """The latest time of a round of this pass, as recorded."""
 
@@ -33,7 +33,7 @@ class FileOffset(NamedTuple):
         return cls(Pass(), 0, 0, 0, 0)
 
     def next_pass(self, seam_ms: int) -> "FileOffset":
-        """The start of the pass after this one, `seam_ms` after its newest round."""
+        """Return the start of the next pass, whose first round is `seam_ms` later than the newest round of this one."""
         done = self.pass_
         span_ms = 0 if done.first_ms is None else self.newest_ms - done.first_ms
         return FileOffset(Pass(done.number + 1, done.shift_ms + span_ms + seam_ms), 0, 0, self.played, 0)

@@ -1,4 +1,4 @@
-"""The options of file replay: what each means, its default, and one sentence when one is wrong. No I/O."""
+"""The options of the backend ``file``: their meanings, defaults and error sentences. No I/O."""
 
 import math
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from backends.file.recording.formats import FORMATS, Format
 from rounds import Catalogue, UnknownGame
 
 MAX_SPEED: Final = math.inf
-"""``speed=max``: no pacing at all."""
+"""``speed=max``: no pacing."""
 
 
 def _speed(value: object) -> object:
@@ -27,7 +27,7 @@ def _moment(value: object) -> datetime:
         except ValueError:
             value = None
     if not isinstance(value, datetime) or value.tzinfo is None:
-        raise ValueError("no moment")
+        raise ValueError("not a time with a zone")
     return value
 
 
@@ -37,7 +37,7 @@ def _names(value: object) -> object:
 
 def _format(value: object) -> object:
     if value is not None and value not in FORMATS:
-        raise ValueError("no format")
+        raise ValueError("not a format")
     return None if value is None else FORMATS[str(value)]
 
 
@@ -45,34 +45,34 @@ _Moment = Annotated[datetime, BeforeValidator(_moment)]
 
 
 class FileOptions(BaseModel):
-    """Read from strings (the environment) or typed values (TOML). Build it with `parse`."""
+    """The checked options, from strings (the environment) or typed values (TOML). Built by `parse`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
     path: Annotated[str, Field(min_length=1)]
     """A recording, a folder of recordings, or ``-`` for standard input."""
     format: Annotated[Format | None, BeforeValidator(_format)] = None
-    """What the input is, where its name does not say so."""
+    """The format of the input, where its name does not show it."""
     speed: Annotated[float, BeforeValidator(_speed), Field(gt=0)] = 1.0
-    """Times the original cadence; infinite for ``max``."""
+    """Multiple of the original cadence; infinite for ``max``."""
     from_: Annotated[_Moment | None, Field(alias="from")] = None
-    """Rounds committed earlier are left out."""
+    """Rounds committed before this time are skipped."""
     to: _Moment | None = None
-    """Rounds committed at this time or later are left out."""
+    """Rounds committed at this time or later are skipped."""
     games: Annotated[frozenset[str], BeforeValidator(_names)] = frozenset()
     """Slugs of the games to play; empty: all."""
     loop: bool = False
-    """Begin again at the end, for ever, each pass with round ids and times of its own."""
+    """Start again at the end, without limit; each pass has new round ids and times."""
     shift_to_now: bool = False
-    """Give each round the time at which it is played, as if it had just finished."""
+    """Set the time of each round to the time at which it is played."""
     max_gap_s: Annotated[float, Field(gt=0)] = math.inf
-    """The longest silence, in seconds as they pass; longer ones in the recording are cut to this."""
+    """The longest pause between two rounds, in seconds of real time; longer pauses are cut to this."""
     state_file: Path | None = None
-    """Where the offset reached is kept, so that the next run goes on there."""
+    """Stores the confirmed offset, so that the next run resumes there."""
     rejects_file: Path | None = None
-    """Where lines go that are no rounds. None: the first one stops the run."""
+    """Stores the lines that are not rounds. None: the first such line stops the run."""
     max_line_bytes: Annotated[int, Field(ge=1024, le=64 << 20)] = 1 << 20
-    """A longer line is malformed. A round in the log may have 1 MiB at most with NATS's own defaults."""
+    """A longer line is malformed. The default is the maximum size of a message with NATS's own defaults."""
 
     @classmethod
     def parse(cls, options: Mapping[str, object], catalogue: Catalogue) -> Self:
@@ -112,7 +112,7 @@ class FileOptions(BaseModel):
 
     @property
     def span_ms(self) -> tuple[float, float]:
-        """``from`` and ``to`` as Unix milliseconds, endless where not given."""
+        """``from`` and ``to`` as Unix milliseconds; infinite where not given."""
         low = -math.inf if self.from_ is None else self.from_.timestamp() * 1000
         return low, math.inf if self.to is None else self.to.timestamp() * 1000
 
@@ -134,7 +134,7 @@ _ALLOWED: Final[Mapping[str, str]] = {
 
 
 def _sentence(fault: Any) -> str:
-    """Name the option, its value and what is allowed, in one line."""
+    """Write one line with the option, its value and what is allowed."""
     if not fault["loc"]:
         return str(fault["ctx"]["error"])
     name = str(fault["loc"][0])

@@ -1,7 +1,7 @@
-"""When each round of a recording is due. Pure but for `SystemClock`, which alone waits and asks the time.
+"""Compute when each round of a recording is due. Pure, except for `SystemClock`, which reads the time and waits.
 
-Every round is due at a fixed distance from the start and not from the one before it: what is late delays nothing after
-it, and a replay of days does not drift.
+Every round is due at a fixed time after the start, not after the round before it. So a late round does not delay later
+rounds, and a replay of days does not drift.
 """
 
 import asyncio
@@ -10,18 +10,17 @@ import time
 from typing import Final, Protocol
 
 _JUMP_MS: Final = 60_000
-"""Rounds of several games come a little out of order; a step back by more is another recording that begins."""
-
+"""Rounds of several games may be slightly out of order. A longer step back in time begins another recording."""
 
 _LONGEST_SLEEP_S: Final = 3600.0
-"""Event loops cannot count as many milliseconds as a nonsensical time in a recording can ask for."""
+"""A nonsensical time in a recording may ask for a longer sleep than event loops support."""
 
 
 class Clock(Protocol):
-    """Time as replay sees it."""
+    """The time source of a replay."""
 
     def now_s(self) -> float:
-        """Seconds since any moment; only grows."""
+        """Seconds since an arbitrary moment; never decreases."""
         ...
 
     def wall_ms(self) -> int:
@@ -34,7 +33,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's."""
+    """The machine's clock."""
 
     def now_s(self) -> float:
         return time.monotonic()
@@ -48,23 +47,23 @@ class SystemClock:
 
 
 class RecordingPace:
-    """Turns the times of rounds, given in the order of the recording, into seconds since the start of the replay."""
+    """Maps the times of rounds, given in the order of the recording, to seconds since the start of the replay."""
 
     def __init__(self, speed: float, max_gap_s: float = math.inf) -> None:
         self._ms_to_s = 1 / (1000 * speed)
         self._max_gap_s = max_gap_s
-        self._newest_ms: int | None = None  # the latest time seen of the recording under way
-        self._due_s = 0.0  # when that was or is due
+        self._newest_ms: int | None = None  # the latest time seen in the current recording
+        self._due_s = 0.0  # when the round of that time is due
 
     @property
     def reached_s(self) -> float:
-        """When the last round that was asked about is due."""
+        """When the round last given to `due_s` is due."""
         return self._due_s
 
     def due_s(self, time_ms: int) -> float:
-        """Say when a round of the time `time_ms` (Unix milliseconds) is due: the first at 0, none before the last."""
+        """Return when a round of the time `time_ms` (Unix milliseconds) is due: 0 for the first, never decreasing."""
         if self._newest_ms is None or time_ms < self._newest_ms - _JUMP_MS:
-            self._newest_ms = time_ms  # what follows is due in relation to this one
+            self._newest_ms = time_ms  # later rounds are due relative to this one
         elif time_ms > self._newest_ms:
             self._due_s += min((time_ms - self._newest_ms) * self._ms_to_s, self._max_gap_s)
             self._newest_ms = time_ms

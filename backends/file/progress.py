@@ -1,4 +1,4 @@
-"""A progress bar on stderr, for a person who watches a replay that has an end. Loaded only then."""
+"""A progress bar on stderr for a replay that ends. Imported only when a person watches."""
 
 from time import monotonic
 from typing import Final, Self
@@ -10,7 +10,7 @@ _EVERY_S: Final = 0.1
 
 
 class ProgressBar:
-    """Shows how much of `total_bytes` is done with. Draws only when told, ten times a second at most: no thread."""
+    """Shows how much of `total_bytes` is done. Draws only when a method is called, at most ten times a second."""
 
     def __init__(self, name: str, total_bytes: int, console: Console | None = None) -> None:
         self._progress = Progress(
@@ -28,15 +28,15 @@ class ProgressBar:
         self._drawn_at = 0.0
 
     def read(self, done_bytes: int) -> None:
-        """Take note of how far the recording is read, also where nothing in it is to be played."""
+        """Record how much has been read, also while no round of it is played."""
         self.show(done_bytes, self._rounds)
 
     def finished(self) -> None:
-        """Take note that the end is reached."""
+        """Record that the replay has reached its end."""
         self.show(self._total_bytes, self._rounds)
 
     def show(self, done_bytes: int, rounds: int) -> None:
-        """Take note of how far the replay is."""
+        """Record how many bytes are done and how many rounds have been played."""
         self._rounds = rounds
         self._progress.update(self._task, completed=done_bytes, rounds=rounds)
         if monotonic() - self._drawn_at >= _EVERY_S:

@@ -1,7 +1,7 @@
-"""Know which rounds of a recording the log holds already, however long ago and behind however many others.
+"""Find which rounds of a recording the log already holds, so that a replay from the start stores nothing twice.
 
-Owns how a recording is named in the log, and what is kept there of when it was first begun. Without that, a recording
-that is begun again would be stored twice where it lies beyond the log's duplicate window and tail.
+Owns the name of a recording in the log, and the note in the log of when its first replay began. Without the note,
+rounds older than the log's duplicate window and tail would be stored twice.
 """
 
 import hashlib
@@ -17,14 +17,14 @@ from backends.file.recording.sources import Recording
 log = structlog.get_logger()
 
 _HEAD_BYTES: Final = 1 << 10
-"""Names a recording by its beginning, so that it keeps its name when it grows, is moved, or gets files after it."""
+"""The hash of these first bytes names a recording, so the name stays when the recording grows or is moved."""
 
 
 class StoredBefore:
-    """What the log remembers of one recording."""
+    """The rounds of one recording that the log holds."""
 
-    def __init__(self, offsets: SourceOffsets[Any], first: Recording, *, writes_places: bool) -> None:
-        """Name the recording that begins with the file `first`; with `writes_places`, its rounds carry their offsets.
+    def __init__(self, offsets: SourceOffsets[Any], first: Recording, *, writes_offsets: bool) -> None:
+        """Name the recording whose first file is `first`. With `writes_offsets`, its rounds carry their offsets.
 
         Raises:
             SourceError: The file cannot be read.
@@ -37,31 +37,31 @@ class StoredBefore:
         self._path = first.path
         self._offsets = offsets
         self._source = f"file-{head[:16]}"
-        self._prefix = f"{self._source}:".encode() if writes_places else None
+        self._prefix = f"{self._source}:".encode() if writes_offsets else None
 
     def offset_text(self, offset: FileOffset) -> bytes | None:
-        """Write an offset as a round carries it: how many were played up to it."""
+        """Write an offset as a round carries it: the number of rounds played up to it."""
         return None if self._prefix is None else b"%b%d" % (self._prefix, offset.played)
 
     async def recall(self, start: FileOffset) -> None:
-        """Learn which of the rounds from `start` on are in the log; the publisher leaves them out."""
+        """Find which of the rounds after `start` are in the log; the publisher skips them."""
         began, now = await self._note_beginning()
-        # A log that has not grown since holds none of it: the first run came to nothing.
+        # When the log has not grown since the first run began, that run stored nothing.
         if began is not None and now is not None and now.last > began.last and start.played == 0:
             log.warning(
                 "recording_played_before",
                 recording=self._path.name,
-                hint="rounds of it that the log holds are left out; with state_file a run goes on where one stopped",
+                hint="rounds that the log already holds are skipped; with state_file a run resumes where it stopped",
             )
         await self._offsets.recall(self._source, lambda offset: _played(offset) > start.played, since=began)
 
     async def _note_beginning(self) -> tuple[KeptOffset | None, KeptOffset | None]:
-        """Note in the log that the recording is begun; return when that was done first in this log, and now.
+        """Store a note that a replay begins; return the note of the first replay into this log, and the new one.
 
-        None in offset of the first: that is now. None in offset of both: the log keeps no such notes.
+        The first is None when this is the first replay. Both are None when the log cannot store notes.
         """
         first = _first(await self._offsets.kept(self._source))
-        with suppress(OffsetTaken):  # another process plays it too: it has noted the same
+        with suppress(OffsetTaken):  # another process replays it too, and has stored the same note
             await self._offsets.keep(self._source, "0", "" if first is None else f"{first.epoch}:{first.last}")
         now = await self._offsets.kept(self._source)
         is_of_this_log = first is not None and now is not None and first.epoch == now.epoch
@@ -69,7 +69,7 @@ class StoredBefore:
 
 
 def _first(kept: KeptOffset | None) -> KeptOffset | None:
-    """Return what was kept when the recording was begun for the first time in the log that it was last begun in."""
+    """Return the note of the first replay into the log that the last replay went into."""
     if kept is None:
         return None
     epoch, _, last = kept.note.partition(":")

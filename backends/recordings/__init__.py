@@ -1,4 +1,4 @@
-"""Recordings that come with the product, for trying it out and for tests."""
+"""The recording that is part of the package, for the demo and for tests."""
 
 from pathlib import Path
 
@@ -6,5 +6,5 @@ __all__ = ["bundled"]
 
 
 def bundled() -> Path:
-    """Return the demo recording: a weekend of all games of the bundled catalogue, as JSONL compressed with zstd."""
+    """Return the path of the demo recording: 2.5 days of all games of the bundled catalogue, zstd-compressed JSONL."""
     return Path(__file__).with_name("demo.jsonl.zst")

@@ -1,8 +1,8 @@
-"""Make the bundled recording: ``python -m backends.recordings.generate [FILE]``. Same seed, same bytes.
+"""Generate the bundled recording: ``python -m backends.recordings.generate [FILE]``. Same seed, same bytes.
 
-Owns what a plausible round of each game looks like. Nothing is recorded from anywhere: it is all drawn from one seed.
-Only `random.Random.random` and the four operations are used, since of those Python and IEEE 754 promise the same
-figures everywhere and in every version; `gauss`, `choices`, `log` and their like are not promised.
+Owns what a plausible round of each game looks like. All rounds are drawn from one seed; none comes from a real game.
+Only `random.Random.random` and the four arithmetic operations are used: Python and IEEE 754 guarantee their results on
+every machine and version, which they do not for `gauss`, `choices` or `log`.
 """
 
 import heapq
@@ -28,7 +28,7 @@ Draw = Callable[[], float]
 
 
 def multiplier(draw: Draw, edge: float, cap: float) -> str:
-    """A crash game's point: at least x with probability (1 - edge) / x, and 1.00 when it fails at once."""
+    """Draw a crash game's point: at least x with probability (1 - edge) / x, between 1.00 and `cap`."""
     return _two_decimals(min(max((1 - edge) / (1 - draw()), 1.0), cap))
 
 
@@ -37,12 +37,12 @@ def crash(draw: Draw) -> str:
 
 
 def flight(draw: Draw) -> str:
-    """The same law with a higher edge and a lower cap, as the games with planes and motorbikes have it."""
+    """Draw a point as `crash` does, with the higher edge and lower cap of the games with planes and motorbikes."""
     return f'{{"point":"{multiplier(draw, 0.05, 1_000)}"}}'
 
 
 def dice(draw: Draw) -> str:
-    """What a bet on a chance of 5 % to 95 %, in steps of 5, pays back: 0.97 / chance."""
+    """Draw what a bet on a chance of 5 % to 95 %, in steps of 5 %, pays: 0.97 / chance."""
     return f'{{"point":"{_two_decimals(0.97 / (0.05 * (1 + int(draw() * 19))))}"}}'
 
 
@@ -50,20 +50,20 @@ _PLINKO: Final = ("110", "41", "10", "5", "3", "1.5", "1", "0.5", "0.3")
 
 
 def plinko(draw: Draw) -> str:
-    """A ball over 16 rows of pins: as many times to the right as a 16-bit number has ones, best at the rims."""
+    """Draw the slot of a ball over 16 rows of pins (binomial); the outer slots pay most."""
     slot = int(draw() * 65536).bit_count()
     return f'{{"point":"{_two_decimals(float(_PLINKO[min(slot, 16 - slot)]))}"}}'
 
 
 def double(draw: Draw) -> str:
-    """15 equal fields: 0 is white, 1 to 7 red, 8 to 14 black."""
+    """Draw one of 15 equal fields: 0 is white, 1 to 7 red, 8 to 14 black."""
     number = int(draw() * 15)
     color = "white" if number == 0 else "red" if number <= 7 else "black"
     return f'{{"color":"{color}","number":"{number}"}}'
 
 
 def wall_street(draw: Draw) -> str:
-    """A price that rises or falls: small moves are common, and the point is what a right guess pays."""
+    """Draw whether a price rises or falls, and what a right guess pays; small moves are common."""
     trend = "up" if draw() < 0.5 else "down"
     return f'{{"trend":"{trend}","point":"{_two_decimals(1 + draw() * draw())}"}}'
 
@@ -73,20 +73,20 @@ _PAYS: Final = {"7": 250.0, "dragon": 100.0, "bar": 25.0, "coin": 10.0, "lantern
 
 
 def fortune_dragon(draw: Draw) -> str:
-    """Three reels of 20 fields; three alike pay by the symbol, two 7s or dragons side by side pay 1.00."""
+    """Draw three reels of 20 fields. Three alike pay by the symbol; two adjacent 7s or dragons pay 1.00."""
     one, two, three = (_REEL[int(draw() * len(_REEL))] for _ in range(3))
     pays = _PAYS[one] if one == two == three else 1.0 if two in ("7", "dragon") and two in (one, three) else 0.0
     return f'{{"symbols":["{one}","{two}","{three}"],"point":"{_two_decimals(pays)}"}}'
 
 
 class Habit(NamedTuple):
-    """How one game behaves."""
+    """The parameters of one game."""
 
     extras: Callable[[Draw], str]
     cadence_s: float
     """Mean time between two rounds."""
     spread_s: float
-    """The time between two rounds is within this of the mean. The sum of both stays under 29 s, see README.md."""
+    """The time between two rounds differs from the mean by at most this. The sum of both is under 29 s: README.md."""
     first_id: int
 
 
@@ -116,15 +116,15 @@ def rounds(seed: int = SEED, days: float = DAYS) -> Iterator[Round]:
 
 
 def _game(slug: str, game_type: str, habit: Habit, seed: int, days: float) -> Iterator[Round]:
-    draw = random.Random(f"{seed}:{slug}").random  # noqa: S311 - a game of its own, whatever the others draw
+    draw = random.Random(f"{seed}:{slug}").random  # noqa: S311 - one per game, so that games are independent
     span_ms = days * 86_400_000
     count = round(span_ms / (1000 * habit.cadence_s))
     gaps = [habit.cadence_s + habit.spread_s * (draw() + draw() - 1) for _ in range(count)]
-    # Stretched by a hair so that they fill the time exactly: a loop over the recording then has no longer pause.
+    # Stretch the gaps slightly so that they fill the time exactly: then a loop has no longer pause at its seam.
     stretch_ms = span_ms / sum(gaps)
     finished_ms = START_MS + gaps[-1] * stretch_ms * draw()
     for round_id, gap in enumerate(gaps, habit.first_id):
-        committed_ms = finished_ms + 18 + 12 * draw() + 12 * draw()  # what it takes the game to store a round
+        committed_ms = finished_ms + 18 + 12 * draw() + 12 * draw()  # the game takes this long to store a round
         yield Round.make(
             round_id=round_id,
             game_slug=slug,
@@ -150,7 +150,7 @@ def write(path: Path) -> int:
 
 
 def _two_decimals(value: float) -> str:
-    # Cut, not rounded: a multiplier that has not been reached is not paid. The small addend undoes 1.15 * 100 = 114.99…
+    # Truncate: a multiplier that has not been reached is not paid. The small addend corrects 1.15 * 100 = 114.99…
     cents = int(value * 100 + 1e-6)
     return f"{cents // 100}.{cents % 100:02}"
 

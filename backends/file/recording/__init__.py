@@ -1,1 +1,1 @@
-"""Recordings: files of rounds, their formats, and how they are read."""
+"""Recordings: files of rounds. Finds them, decompresses them, and parses their lines into items with offsets."""

@@ -1,4 +1,4 @@
-"""What a line of a recording says: JSONL or CSV, and which compressions there are. Pure: lines in, rounds out."""
+"""The formats of recordings: JSONL and CSV parsers, and the compressions. Pure: lines in, rounds out."""
 
 import csv
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from rounds import InvalidRound, Round
 FIELDS: Final = ("round_id", "game_slug", "game_type", "finished_at", "extras", "timestamp")
 
 _LONGEST_FIELD: Final = 64 << 20
-"""As long as the longest line that a replay may be told to take: lines are bounded before they get here."""
+"""The maximum of the option ``max_line_bytes``: `LineCutter` bounds lines before they are parsed."""
 _BOM: Final = b"\xef\xbb\xbf"
 _UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
 
@@ -22,7 +22,7 @@ class Compression(StrEnum):
 
 
 class Format(NamedTuple):
-    """How a recording is written."""
+    """The encoding of a recording."""
 
     is_csv: bool
     compression: Compression
@@ -36,7 +36,7 @@ FORMATS: Final[Mapping[str, Format]] = {
 
 
 def format_of(name: str) -> Format | None:
-    """Tell the format from the end of a file's name; None when it says nothing."""
+    """Return the format that the ending of a file name stands for; None for other endings."""
     for ending, found in FORMATS.items():
         if name.lower().endswith(f".{ending}"):
             return found
@@ -44,28 +44,28 @@ def format_of(name: str) -> Format | None:
 
 
 class InvalidHeader(ValueError):
-    """The first line of a CSV file does not say where the fields are. Nothing in the file can be read."""
+    """The header of a CSV file does not name the fields. Nothing in the file can be read."""
 
 
 class Parser(Protocol):
-    """Reads the lines of one file, in order."""
+    """Parses the lines of one file, in order."""
 
     def parse(self, line: bytes) -> Round | None:
-        """Read one line; None when it holds no round and need not: it is blank, or a header.
+        """Parse one line; None for a blank line or a header.
 
         Raises:
-            InvalidRound: The line is no round; the text is one sentence.
-            InvalidHeader: The file cannot be read any further.
+            InvalidRound: The line is not a round; the text is one sentence.
+            InvalidHeader: The rest of the file cannot be read.
         """
         ...
 
     def skip(self, line: bytes) -> None:
-        """Pass over a line that an earlier run has played."""
+        """Skip a line that an earlier run has played."""
         ...
 
 
 def parser_for(format_: Format) -> Parser:
-    """Make a parser that has not seen a line yet."""
+    """Make a parser for the lines of one file."""
     return CsvLines() if format_.is_csv else JsonLines()
 
 
@@ -75,7 +75,7 @@ class JsonLines:
     def parse(self, line: bytes) -> Round | None:
         try:
             return Round.parse(line)
-        except InvalidRound:  # looked into only now: nearly all lines are rounds
+        except InvalidRound:  # blank lines and byte order marks are checked here, since nearly all lines are rounds
             bare = line.removeprefix(_BOM)
             if not bare or bare.isspace():
                 return None
@@ -85,14 +85,14 @@ class JsonLines:
         return Round.parse(bare)
 
     def skip(self, line: bytes) -> None:
-        """Every line stands for itself."""
+        """Do nothing: no line depends on another."""
 
 
 class CsvLines:
-    """Comma-separated values (RFC 4180), a record per line, below a header that names the fields in any order."""
+    """Comma-separated values (RFC 4180), one record per line, after a header that names the fields in any order."""
 
     def __init__(self) -> None:
-        # For the whole process; its default, 128 KiB, is less than a line may have.
+        # The limit is global to the process. Its default, 128 KiB, is less than a line may have.
         csv.field_size_limit(_LONGEST_FIELD)
         self._columns: list[int] = []
         self._width = 0
@@ -117,7 +117,7 @@ class CsvLines:
         )
 
     def skip(self, line: bytes) -> None:
-        """All but the header can be passed over."""
+        """Parse the header; ignore any other line."""
         if not self._columns:
             self.parse(line)
 
@@ -145,13 +145,13 @@ def _record(line: bytes) -> list[str]:
     try:
         return next(csv.reader([text], strict=True))
     except csv.Error as error:
-        raise InvalidRound(f"not CSV: {error}; a record is one line, quotes in a value are doubled") from error
+        raise InvalidRound(f"not CSV: {error}; a record is one line, and quotes in a value are doubled") from error
     except StopIteration:
         return []
 
 
 def _integer(name: str, text: str) -> int:
-    # int() alone would take " 1", "1_000" and digits of other scripts, and 4300 digits raise an error of their own.
+    # int() alone accepts " 1", "1_000" and digits of other scripts, and raises another error for over 4300 digits.
     if not (text.isascii() and text.isdigit() and len(text) <= 19):
         raise InvalidRound(f"{name} {text[:40]!r} is not a whole number from 0 to 2^63-1")
     return int(text)

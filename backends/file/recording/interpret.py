@@ -1,7 +1,7 @@
 """Turn the lines of one file into items with offsets. Pure: lines in, batches out.
 
-Owns which lines become rounds: those that parse, of a game and its type in the catalogue, of the games and times asked
-for.
+Owns which lines become rounds: those that parse, whose game and type are in the catalogue, and whose game and time are
+selected.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +17,7 @@ from rounds import Catalogue, InvalidRound, Round, UnknownGame
 Item = Captured[FileOffset] | Rejected[FileOffset]
 
 _BATCH: Final = 1000
-"""Rounds parsed in one go, some 3 ms, before the event loop gets its turn."""
+"""Maximum number of rounds parsed without yielding to the event loop; takes some 3 ms."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class RecordingSelection:
 
 
 class Interpreter:
-    """Reads one file from `start` on. Lines before that are only counted."""
+    """Interprets the lines of one file. Lines up to the offset `start` are only counted."""
 
     def __init__(
         self,
@@ -41,7 +41,10 @@ class Interpreter:
         start: FileOffset,
         on_malformed: Callable[[str, int, str, bytes], bool],
     ) -> None:
-        """`on_malformed` gets file, line, reason and what the line held; True makes an item of it. It may raise."""
+        """Take `on_malformed`, which gets file, line number, reason and raw line, and may raise.
+
+        When it returns True, the line becomes a `Rejected` item; when False, the line is skipped.
+        """
         self.offset = start
         self._name = name
         self._parser = parser
@@ -49,10 +52,10 @@ class Interpreter:
         games = selection.catalogue.games
         self._types = {slug: games[slug].type for slug in selection.games or games}
         self._on_malformed = on_malformed
-        self._line = 0  # those seen
+        self._line = 0  # number of lines seen
 
     def items(self, lines: Sequence[bytes | TooLong]) -> Iterator[list[Item]]:
-        """Yield the items that the file's next lines hold, in batches. What came before a fatal line is yielded first.
+        """Yield the items of the file's next lines, in batches. Items before a fatal line are yielded before the error.
 
         Raises:
             InvalidHeader: Nothing in this file can be read.
@@ -83,11 +86,11 @@ class Interpreter:
             yield batch
 
     def refuse(self, line: TooLong) -> None:
-        """Report a line that is too long before its end has come."""
+        """Report a line that is too long although its end has not been read yet."""
         self._on_malformed(self._name, self._line + 1, self._too_long(line), line.head)
 
     def _read(self, line: bytes | TooLong) -> Round | None:
-        """Return the round that a line holds; None when it holds none, or none that is asked for."""
+        """Return the round of a line; None when it has none, or one that is not selected."""
         if isinstance(line, TooLong):
             raise InvalidRound(self._too_long(line))
         round_ = self._parser.parse(line)
@@ -95,9 +98,9 @@ class Interpreter:
             return None
         game_type = self._types.get(round_.game_slug)
         if game_type is None:
-            self._selection.catalogue.game(round_.game_slug)  # a game that is not wanted, unless it is unknown
+            self._selection.catalogue.game(round_.game_slug)  # raises UnknownGame, unless it is only not selected
             return None
-        if round_.game_type != game_type:  # clients who asked for a type would get what they cannot read
+        if round_.game_type != game_type:  # clients of a type could not read its extras
             raise InvalidRound(
                 f"game_type {round_.game_type[:64]!r} is not that of {round_.game_slug!r} in the catalogue, "
                 f"{game_type!r}; RELAY_GAMES_FILE can change the catalogue"

@@ -1,29 +1,29 @@
-"""Cut a stream of bytes into lines, in bounded memory whatever arrives. Pure: bytes in, lines out."""
+"""Cut a stream of bytes into lines, in bounded memory for any input. Pure: bytes in, lines out."""
 
 from typing import Final, NamedTuple
 
 RAW_BYTES: Final = 64 << 10
-"""How much is kept of what is no round, to show it to an operator."""
+"""Number of bytes kept of a line that is not a round, to show it to an operator."""
 
 
 class TooLong(NamedTuple):
-    """Stands in for a line over the limit: how it begins, and how long it is, its line end not counted."""
+    """A line over the limit: its first bytes, and its size without the line end."""
 
     head: bytes
     size: int
 
 
 class LineCutter:
-    """Takes chunks of any size. Holds at most one line's beginning of `max_bytes` and the chunk just given."""
+    """Takes chunks of any size. Holds at most the last chunk and `max_bytes` of an unfinished line."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._parts: list[bytes] = []
-        self._size = 0  # of the line under way, whether its bytes are kept or not
+        self._size = 0  # of the unfinished line, including bytes that are not kept
 
     @property
     def overflow(self) -> TooLong | None:
-        """The line under way, once it is known to be too long; its size is what has been seen of it."""
+        """The unfinished line if it is too long already; its size is the number of bytes seen so far."""
         return TooLong(self._head(), self._size) if self._size > self._max_bytes else None
 
     def feed(self, chunk: bytes) -> list[bytes | TooLong]:
@@ -43,7 +43,7 @@ class LineCutter:
         return lines
 
     def finish(self) -> list[bytes | TooLong]:
-        """Return what follows the last line end: one line without an end, or nothing."""
+        """Return the bytes after the last line end: one line, or an empty list."""
         return [self._take()] if self._size else []
 
     def _grow(self, part: bytes) -> None:

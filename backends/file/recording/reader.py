@@ -1,6 +1,6 @@
-"""Read a recording from an offset to its end: file after file, chunk after chunk, in batches of items.
+"""Read a recording from an offset to its end, file by file, in batches of items.
 
-Owns the thread that reads, and what happens to lines that are no rounds. Knows nothing of time, loops or state files.
+Owns the reading thread, and what happens to lines that are not rounds. Knows nothing of time, loops or state files.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from backends.file.recording.sources import Recording, RecordingStream, open_rec
 
 
 class Reader:
-    """Reads passes over `recordings`, or standard input when there are none. Left with `close`."""
+    """Reads passes over `recordings`, or standard input when the list is empty. Call `close` at the end."""
 
     def __init__(
         self,
@@ -28,43 +28,43 @@ class Reader:
         stdin_format: Format | None = None,
         on_read: Callable[[int], None] | None = None,
     ) -> None:
-        """`on_read` is told `done_bytes` whenever a piece of a file is done with."""
+        """Take `on_read`, which is called with `done_bytes` after each chunk."""
         self._recordings = recordings
         self._selection = selection
         self._rejects = rejects
         self._stdin_format = stdin_format or FORMATS["jsonl"]
         self._on_read = on_read
         self._stream: RecordingStream | None = None
-        self._earlier_bytes = 0  # of the files before the one under way
-        # Reading blocks, on slow disks for long. One thread, so that no stream is closed while it is read.
+        self._earlier_bytes = 0  # of the files before the current one
+        # Reading blocks, for long on slow disks. A single thread, so that no stream is closed while it is read.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="file-replay")
 
     @property
     def done_bytes(self) -> int:
-        """How much of the recordings, as they lie on disk, this pass has read."""
+        """Number of bytes on disk that this pass has read."""
         return self._earlier_bytes + (self._stream.done_bytes if self._stream is not None else 0)
 
     def close(self) -> None:
-        """Give up what is being read."""
+        """Stop reading and close the open file."""
         if self._stream is not None:
             self._stream.interrupt()
             self._thread.submit(self._stream.close)
         self._thread.shutdown()
 
     async def read(self, start: FileOffset, *, report: bool) -> AsyncGenerator[list[Item], None]:
-        """Yield what comes after `start`, to the end of the pass.
+        """Yield the items after `start`, to the end of the pass.
 
-        With `report`, lines that are no rounds are items too and go to the rejects file; without, they are left out,
-        since an earlier pass has reported them.
+        With `report`, a line that is not a round becomes an item and goes to the rejects file. Without it, such lines
+        are skipped, since an earlier pass has reported them.
 
         Raises:
-            SourceError: A file cannot be read, or a line is no round and there is no rejects file.
+            SourceError: A file cannot be read, or a line is not a round and there is no rejects file.
         """
         offset = start
         for index in range(start.file, max(1, len(self._recordings))):
             self._earlier_bytes = sum(recording.size for recording in self._recordings[:index])
             if index != start.file:
-                offset = offset._replace(file=index, line=0)  # counts and times go on from file to file
+                offset = offset._replace(file=index, line=0)  # the other fields are of the whole pass
             async with aclosing(self._read_file(offset, report=report)) as batches:
                 async for batch in batches:
                     offset = batch[-1].offset
@@ -73,7 +73,7 @@ class Reader:
     async def _read_file(self, start: FileOffset, *, report: bool) -> AsyncGenerator[list[Item], None]:
         stream, format_ = self._open(start.file)
         self._stream = stream
-        on_malformed = self._report if report or self._rejects is None else _leave_out
+        on_malformed = self._report if report or self._rejects is None else _ignore
         interpreter = Interpreter(stream.name, parser_for(format_), self._selection, start, on_malformed)
         cutter = LineCutter(self._selection.max_line_bytes)
         in_thread = asyncio.get_running_loop().run_in_executor
@@ -84,7 +84,7 @@ class Reader:
                 if self._on_read is not None:
                     self._on_read(self.done_bytes)
                 if self._rejects is None and (line := cutter.overflow) is not None:
-                    interpreter.refuse(line)  # now: it may never end
+                    interpreter.refuse(line)  # without waiting for its end, which may never come
             for batch in interpreter.items(cutter.finish()):
                 yield batch
         except InvalidHeader as error:
@@ -101,11 +101,11 @@ class Reader:
     def _report(self, file: str, line: int, reason: str, raw: bytes) -> bool:
         if self._rejects is None:
             raise SourceError(
-                f"{file}:{line} is no round: {reason} (mend the line, or set rejects_file to go on without such lines)"
+                f"{file}:{line} is not a round: {reason} (correct the line, or set rejects_file to skip such lines)"
             )
         self._rejects.write(file=file, line=line, reason=reason, raw=raw)
         return True
 
 
-def _leave_out(_file: str, _line: int, _reason: str, _raw: bytes) -> bool:
+def _ignore(_file: str, _line: int, _reason: str, _raw: bytes) -> bool:
     return False

@@ -1,4 +1,4 @@
-"""The rejects file: what in a recording is no round, one JSON object per line, for an operator to look at and mend."""
+"""The rejects file: the lines of a recording that are not rounds, one JSON object per line, for an operator."""
 
 from pathlib import Path
 from typing import Final, Self
@@ -11,7 +11,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class RejectsFile:
-    """Appends to `path` between `open` and `close`."""
+    """Appends rejected lines to `path`, which is created when it does not exist."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -21,10 +21,10 @@ class RejectsFile:
             raise self._failed(error) from error
 
     def write(self, *, file: str, line: int, reason: str, raw: bytes) -> None:
-        """Append one rejected line; bytes in it that are not UTF-8 appear as ``\\xff``.
+        """Append one rejected line; bytes that are not UTF-8 are written as ``\\xff``.
 
         Raises:
-            SourceError: It cannot be written, and the line would vanish.
+            SourceError: The file cannot be written. The run stops, so that the line is not lost.
         """
         entry = {"file": file, "line": line, "reason": reason, "raw": raw.decode(errors="backslashreplace")}
         try:

@@ -1,6 +1,6 @@
-"""Find recordings and read their bytes, decompressed. Blocking: `RecordingStream.read` is for a thread.
+"""Find recordings and read their decompressed bytes. `RecordingStream.read` blocks and belongs in a thread.
 
-Owns every way in which a file cannot be read. Knows nothing of what the bytes say.
+Owns the errors of files that cannot be read. Knows nothing of lines or rounds.
 """
 
 import gzip
@@ -19,13 +19,13 @@ from backends.contract import SourceError
 from backends.file.recording.formats import FORMATS, Compression, Format, format_of
 
 CHUNK_BYTES: Final = 128 << 10
-"""How much is read at a time: about as many rounds as a batch may have."""
+"""Number of bytes read at a time: about as many rounds as a batch may have."""
 _COMPRESSED_BYTES: Final = 1 << 10
-"""How much is decompressed at a time. 4 bytes of zstd can stand for 128 KiB, so this bounds the memory at 32 MiB."""
+"""Number of bytes decompressed at a time. 4 bytes of zstd can expand to 128 KiB, so this bounds memory at 32 MiB."""
 
 
 class Recording(NamedTuple):
-    """One file to play."""
+    """One file of a recording."""
 
     path: Path
     format: Format
@@ -36,7 +36,7 @@ def find(path: Path, format_: Format | None = None) -> Sequence[Recording]:
     """List the recordings at `path`: the file itself, or those of a folder in the order of their names.
 
     Raises:
-        SourceError: There is none, it cannot be read, or its name does not say what it holds.
+        SourceError: There is none, it cannot be read, or its name does not show its format.
     """
     try:
         if path.is_dir():
@@ -48,8 +48,7 @@ def find(path: Path, format_: Format | None = None) -> Sequence[Recording]:
         found = format_ or format_of(path.name)
         if found is None:
             raise SourceError(
-                f"recording '{path}' does not say by its name what it holds; set the option format to one of "
-                f"{_endings()}"
+                f"the name of recording '{path}' does not show its format; set the option format to one of {_endings()}"
             )
         if not os.access(path, os.R_OK):
             raise SourceError(f"recording '{path}' cannot be read: permission denied")
@@ -79,22 +78,22 @@ class RecordingStream:
     def __init__(self, name: str, raw: io.RawIOBase, compression: Compression) -> None:
         self.name = name
         self.done_bytes = 0
-        """How much of the file, as it lies on disk, has been read."""
+        """Number of bytes of the file on disk that have been read."""
         self._raw = raw
         self._chunks = _DECODERS[compression](raw)
 
     def read(self) -> bytes:
-        """Return the next bytes, at most some 32 MiB and usually `CHUNK_BYTES`; nothing at the end.
+        """Return the next bytes, usually `CHUNK_BYTES` and at most some 32 MiB; empty at the end.
 
         Raises:
-            SourceError: The file is cut off or corrupt, or cannot be read.
+            SourceError: The file is truncated or corrupt, or cannot be read.
         """
         try:
             chunk = next(self._chunks, b"")
             if not isinstance(self._raw, _Stdin):
                 self.done_bytes = self._raw.tell()
         except EOFError as error:
-            raise SourceError(f"{self.name} is cut off: its compressed data ends too early") from error
+            raise SourceError(f"{self.name} is truncated: its compressed data has no end") from error
         except (zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
             raise SourceError(f"{self.name} cannot be decompressed: {error}") from error
         except OSError as error:
@@ -102,7 +101,7 @@ class RecordingStream:
         return chunk
 
     def interrupt(self) -> None:
-        """Make a `read` that waits for standard input return, from another thread."""
+        """Wake a `read` that waits for standard input in another thread."""
         if isinstance(self._raw, _Stdin):
             self._raw.interrupt()
 
@@ -112,7 +111,7 @@ class RecordingStream:
 
 
 def open_recording(recording: Recording) -> RecordingStream:
-    """Open a file; raise `SourceError` when that fails."""
+    """Open a file of a recording; raise `SourceError` when that fails."""
     try:
         raw = recording.path.open("rb", buffering=0)
     except OSError as error:
@@ -121,12 +120,12 @@ def open_recording(recording: Recording) -> RecordingStream:
 
 
 def open_stdin(compression: Compression) -> RecordingStream:
-    """Read standard input; closing the stream leaves standard input open."""
+    """Open standard input. Closing the stream does not close standard input."""
     return RecordingStream("standard input", _Stdin(sys.stdin.fileno()), compression)
 
 
 class _Stdin(io.RawIOBase):
-    """Standard input that can be given up while nothing comes: a thread blocked in read() would hold up the exit."""
+    """Standard input whose `read` can be interrupted: a thread blocked in it would prevent the exit."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -161,7 +160,7 @@ def _gzip(raw: io.RawIOBase) -> Generator[bytes, None, None]:
 
 
 def _zstd(raw: io.RawIOBase) -> Generator[bytes, None, None]:
-    # Not stream_reader(): it takes a file that is cut off for one that ends.
+    # Not stream_reader(): it does not report a truncated file.
     decompressor = zstandard.ZstdDecompressor()
     frame = None
     while data := raw.read(CHUNK_BYTES):
@@ -172,7 +171,7 @@ def _zstd(raw: io.RawIOBase) -> Generator[bytes, None, None]:
                 frame = frame or decompressor.decompressobj()
                 ready.append(frame.decompress(piece))
                 piece = b""
-                if frame.eof:  # another may follow: `cat a.zst b.zst` is a zstd file
+                if frame.eof:  # another frame may follow: `cat a.zst b.zst` is a zstd file
                     piece, frame = frame.unused_data, None
             if sum(map(len, ready)) >= CHUNK_BYTES:
                 yield b"".join(ready)

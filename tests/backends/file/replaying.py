@@ -1,4 +1,4 @@
-"""Recordings to write, a clock that never waits, and a way to read a whole replay: what these tests share."""
+"""Helpers of these tests: write recordings, replay them with a clock that never waits, collect the items."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -19,7 +19,7 @@ Item = Captured[FileOffset] | Rejected[FileOffset]
 
 
 def round_at(number: int, *, at_ms: int | None = None, game: str = "crash") -> Round:
-    """The `number`-th round of a game: a second after the one before, and stored 30 ms after it has finished."""
+    """Make the `number`-th round of a game: one second after the round before, committed 30 ms after it finished."""
     finished_ms = START_MS + number * 1000 - 30
     timestamp = finished_ms + 30 if at_ms is None else at_ms
     game_type = CONTEXT.catalogue.game(game).type
@@ -47,7 +47,7 @@ def write(path: Path, recorded: Iterable[Round]) -> Path:
 
 
 class StoppedClock:
-    """Time that passes only by being waited for."""
+    """A clock that advances only when something waits for it."""
 
     def __init__(self, wall_ms: int = START_MS + 1_000_000_000) -> None:
         self.start_ms = wall_ms
@@ -66,13 +66,13 @@ class StoppedClock:
 
 
 def replay(clock: StoppedClock | None = None, /, **options: object) -> FileReplay:
-    """A replay at full speed unless the options say otherwise."""
+    """Make a replay, at full speed unless the options give a speed."""
     given: Mapping[str, Any] = {"speed": "max", **{name.rstrip("_"): value for name, value in options.items()}}
     return FileReplay(given, CONTEXT, clock=clock or StoppedClock())
 
 
 async def played(backend: FileReplay, *, stop_after: int | None = None, confirm: bool = True) -> list[Item]:
-    """Open, read to the end or for so many items, confirm each of them, and leave."""
+    """Read a replay to its end, or for `stop_after` items, and confirm each item."""
     items: list[Item] = []
     async with backend.open():
         reading = backend.read()
@@ -89,7 +89,7 @@ async def played(backend: FileReplay, *, stop_after: int | None = None, confirm:
 
 
 async def played_to_error(backend: FileReplay) -> tuple[list[Item], SourceError]:
-    """Read until reading cannot go on; return what came before, and why."""
+    """Read a replay until it fails; return the items before the error, and the error."""
     items: list[Item] = []
     async with backend.open():
         try:
@@ -97,7 +97,7 @@ async def played_to_error(backend: FileReplay) -> tuple[list[Item], SourceError]
                 items += batch
         except SourceError as error:
             return items, error
-    raise AssertionError("the replay went to its end")
+    raise AssertionError("the replay did not fail")
 
 
 def names_in(folder: Path) -> list[str]:

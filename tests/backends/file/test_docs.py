@@ -1,4 +1,4 @@
-"""What docs/file-replay.md shows works as it is shown."""
+"""The options and examples of docs/file-replay.md are correct."""
 
 import gzip
 import os
@@ -33,7 +33,7 @@ def recorded() -> list[Round]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that holds what the examples name, as the working directory; none of our variables is set."""
+    """Make the files that the examples name, in the working directory, and unset all variables of ours."""
     (tmp_path / "monday.jsonl.gz").write_bytes(gzip.compress(jsonl(recorded())))
     (tmp_path / "days").mkdir()
     (tmp_path / "days" / "1.jsonl").write_bytes(jsonl(recorded()) + b"no round\n")
@@ -45,7 +45,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_table_names_every_option_and_its_default() -> None:
-    """Nothing is left out and nothing is made up."""
+    """The table has every option and no other, and each default is the real one."""
     rows = re.findall(r"^\| (`[^|]*`) \| ([^|]*) \|", DOCS.partition("## Options")[2], re.MULTILINE)
     documented = {name: default for names, default in rows for name in re.findall(r"`(\w+)`", names)}
     defaults = {field.alias or name: field.default for name, field in FileOptions.model_fields.items()}
@@ -59,8 +59,10 @@ def test_table_names_every_option_and_its_default() -> None:
 
 
 @pytest.mark.parametrize("command", [block for block in blocks("sh") if "|" not in block])
-async def test_shell_example_plays_what_it_says(folder: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
-    """The variables are read by the settings as `stream-relay ingest` reads them."""
+async def test_shell_example_plays_the_documented_rounds(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """The variables of the command, read as `stream-relay ingest` reads them, select the rounds."""
     words = shlex.split(command.replace("\\\n", " "))
     assert words[-2:] == ["stream-relay", "ingest"]
     for name, _, value in (word.partition("=") for word in words[:-2]):
@@ -83,7 +85,7 @@ async def test_shell_example_plays_what_it_says(folder: Path, monkeypatch: pytes
 
 
 async def test_pipe_example_reads_standard_input(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What another program prints is played the same."""
+    """The output of another program is played."""
     (command,) = (block for block in blocks("sh") if "|" in block)
     words = shlex.split(command.partition("|")[2])
     assert words[2:] == ["stream-relay", "ingest"]
@@ -97,7 +99,7 @@ async def test_pipe_example_reads_standard_input(folder: Path, monkeypatch: pyte
 
 
 async def test_settings_file_example_loops_as_if_live(folder: Path) -> None:
-    """Typed values mean what text in the environment means."""
+    """Each round of the loop has its own id, and no pause is longer than ``max_gap_s``."""
     (example,) = blocks("toml")
     section: dict[str, Any] = tomllib.loads(example)["backend"]
     assert section.pop("name") == "file"
@@ -111,7 +113,7 @@ async def test_settings_file_example_loops_as_if_live(folder: Path) -> None:
 
 
 def test_lines_that_show_the_formats_are_rounds() -> None:
-    """Both show the same round."""
+    """The JSONL and the CSV example are the same round."""
     csv = parser_for(FORMATS["csv"])
     *_, from_csv = (csv.parse(line.encode()) for line in blocks("csv")[0].splitlines())
 

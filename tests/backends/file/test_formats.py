@@ -1,4 +1,4 @@
-"""A line of a recording is a round, nothing at all, or refused in one sentence."""
+"""A line of a recording is a round, is ignored, or is refused with one sentence."""
 
 import csv
 import io
@@ -19,26 +19,26 @@ HEADER = ",".join(FIELDS).encode()
 def csv_line(round_: Round, fields: tuple[str, ...] = FIELDS) -> bytes:
     out = io.StringIO()
     csv.writer(out).writerow([getattr(round_, field) for field in fields])
-    return out.getvalue().encode().removesuffix(b"\n")  # leaves \r, as a file of RFC 4180 has it
+    return out.getvalue().encode().removesuffix(b"\n")  # keeps the \r of RFC 4180
 
 
 @pytest.mark.parametrize(
     ("name", "format_"),
     [(f"monday.{ending}", format_) for ending, format_ in FORMATS.items()] + [("A.JSONL.GZ", FORMATS["jsonl.gz"])],
 )
-def test_name_tells_the_format(name: str, format_: object) -> None:
-    """Endings are read without regard to case."""
+def test_format_of_a_name_with_a_known_ending(name: str, format_: object) -> None:
+    """The case of the ending does not matter."""
     assert format_of(name) == format_
 
 
 @pytest.mark.parametrize("name", ["jsonl", "monday.json", "monday.jsonl.bz2", "monday.gz", "notes.txt"])
-def test_other_names_tell_nothing(name: str) -> None:
-    """No format is guessed."""
+def test_format_of_a_name_with_another_ending(name: str) -> None:
+    """The format is not guessed."""
     assert format_of(name) is None
 
 
 def test_csv_columns_may_come_in_any_order_with_others_between() -> None:
-    """The header says where each field is; what it does not need is left out."""
+    """The header gives the column of each field; other columns are ignored."""
     parser = CsvLines()
     fields = (*reversed(FIELDS), "note")
     round_ = round_at(1)
@@ -50,8 +50,8 @@ def test_csv_columns_may_come_in_any_order_with_others_between() -> None:
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
 @pytest.mark.parametrize("blank", [b"", b"\r", b"  \t", b"\xef\xbb\xbf"])
-def test_blank_line_is_no_round_and_no_fault(kind: str, blank: bytes) -> None:
-    """Blank lines, with any line end, are passed over."""
+def test_blank_line_is_ignored(kind: str, blank: bytes) -> None:
+    """Blank lines with any line end are neither rounds nor errors."""
     parser = parser_for(FORMATS[kind])
     if kind == "csv":
         parser.parse(HEADER)
@@ -60,8 +60,8 @@ def test_blank_line_is_no_round_and_no_fault(kind: str, blank: bytes) -> None:
     assert parser.parse(blank) is None
 
 
-def test_byte_order_mark_and_crlf_are_passed_over() -> None:
-    """Files from other systems read the same."""
+def test_byte_order_mark_and_crlf_are_ignored() -> None:
+    """Files from other systems give the same rounds."""
     round_ = round_at(1)
 
     assert JsonLines().parse(b"\xef\xbb\xbf" + round_.to_json() + b"\r") == round_
@@ -80,8 +80,8 @@ def test_byte_order_mark_and_crlf_are_passed_over() -> None:
         (b"round_id\xff", "not UTF-8 at byte 8"),
     ],
 )
-def test_header_that_does_not_say_where_the_fields_are_is_refused(header: bytes, reason: str) -> None:
-    """Nothing below such a header could be read."""
+def test_header_that_does_not_name_the_fields_is_refused(header: bytes, reason: str) -> None:
+    """The sentence names the missing or repeated fields, or says why the header cannot be read."""
     with pytest.raises(InvalidHeader, match=reason):
         CsvLines().parse(header)
 
@@ -102,8 +102,8 @@ def test_header_that_does_not_say_where_the_fields_are_is_refused(header: bytes,
         (b"1,cr\xffash,multiplier,2026-01-18T10:00:30Z,{},1", "not UTF-8 at byte 4"),
     ],
 )
-def test_csv_record_that_is_no_round_is_refused_with_the_field(line: bytes, reason: str) -> None:
-    """The sentence names the field or what is wrong with the line."""
+def test_csv_record_that_is_not_a_round_is_refused_with_the_field(line: bytes, reason: str) -> None:
+    """The sentence names the field, or says what is wrong with the line."""
     parser = CsvLines()
     parser.parse(HEADER)
 
@@ -111,15 +111,15 @@ def test_csv_record_that_is_no_round_is_refused_with_the_field(line: bytes, reas
         parser.parse(line)
 
 
-def test_utf_16_is_named_rather_than_called_bad_json() -> None:
-    """Someone who saved a file with the wrong encoding is told so."""
+def test_utf_16_is_refused_as_utf_16() -> None:
+    """The sentence names the wrong encoding instead of calling the line bad JSON."""
     with pytest.raises(InvalidRound, match="UTF-16; save it as UTF-8"):
         JsonLines().parse("{}".encode("utf-16"))
 
 
 @given(st.lists(st.binary(max_size=120), max_size=5), st.sampled_from(["jsonl", "csv"]))
-def test_any_lines_are_rounds_or_nothing_or_refused(lines: list[bytes], kind: str) -> None:
-    """No other error gets out, whatever a file holds."""
+def test_any_line_is_a_round_or_ignored_or_refused(lines: list[bytes], kind: str) -> None:
+    """No bytes raise an error other than `InvalidRound`."""
     parser = parser_for(FORMATS[kind])
     if kind == "csv":
         parser.parse(HEADER)
@@ -130,7 +130,7 @@ def test_any_lines_are_rounds_or_nothing_or_refused(lines: list[bytes], kind: st
 
 @given(st.dictionaries(st.text(), st.text()), st.integers(0, 2**63 - 1))
 def test_round_is_the_same_from_csv_and_from_json(extras: dict[str, str], number: int) -> None:
-    """Extras are JSON text in both, quotes and commas and all."""
+    """Extras are JSON text in both formats, with any quotes and commas."""
     round_ = Round.make(
         round_id=number,
         game_slug="dice",

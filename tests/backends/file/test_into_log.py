@@ -1,4 +1,4 @@
-"""File replay and the publisher together, on a real nats-server: a stop and a restart double and lose nothing."""
+"""File replay and publisher together, on a real nats-server: a restart neither loses nor repeats rounds."""
 
 import asyncio
 from contextlib import aclosing
@@ -24,7 +24,7 @@ HOUR = 3600
 
 
 class Watched(FileReplay):
-    """Says when so many rounds are stored for good."""
+    """Sets `reached` when `count` rounds are confirmed."""
 
     def __init__(self, options: dict[str, object], count: int) -> None:
         super().__init__(options, CONTEXT)
@@ -38,7 +38,7 @@ class Watched(FileReplay):
 
 
 async def stored(nats: NatsServer) -> list[Round]:
-    """Every round of the log, in its order."""
+    """Return every round of the log, in its order."""
     async with nats_client(LogSettings(url=nats.url)) as nc:
         js = nc.jetstream()
         info = await js.stream_info("ROUNDS")
@@ -46,10 +46,10 @@ async def stored(nats: NatsServer) -> list[Round]:
     return [Round.parse(message.data or b"") for message in found]
 
 
-async def test_stop_while_waiting_for_the_next_round_loses_and_doubles_nothing(
+async def test_stop_while_waiting_for_the_next_round_loses_and_repeats_nothing(
     nats: NatsServer, tmp_path: Path
 ) -> None:
-    """As Ctrl-C does it, an hour of the recording before the next round is due; the second run plays the rest."""
+    """Ctrl-C long before the next round is due ends the run; the second run plays the remaining rounds."""
     recorded = rounds(100) + rounds(50, first=HOUR)
     options: dict[str, object] = {
         "path": str(write(tmp_path / "a.jsonl", recorded)),
@@ -69,8 +69,8 @@ async def test_stop_while_waiting_for_the_next_round_loses_and_doubles_nothing(
     assert await stored(nats) == recorded
 
 
-async def test_crash_before_the_state_was_written_is_made_up_for_by_the_log(nats: NatsServer, tmp_path: Path) -> None:
-    """What is read again the publisher finds at the end of the log and leaves out."""
+async def test_rounds_read_again_after_a_crash_are_not_stored_again(nats: NatsServer, tmp_path: Path) -> None:
+    """After a crash before the state was written, the publisher finds the rounds at the log's end and skips them."""
     recorded = rounds(300)
     state = tmp_path / "state"
     options = {"path": str(write(tmp_path / "a.jsonl", recorded)), "state_file": str(state)}
@@ -88,18 +88,18 @@ async def test_crash_before_the_state_was_written_is_made_up_for_by_the_log(nats
 
 
 async def test_rounds_before_a_malformed_line_are_stored(nats: NatsServer, tmp_path: Path) -> None:
-    """The sentence reaches whoever started it, and nothing before it is lost."""
+    """The run fails with the sentence, and the rounds before the line are in the log."""
     path = tmp_path / "a.jsonl"
     path.write_bytes(jsonl(rounds(20)) + b"broken\n")
 
-    with pytest.raises(SourceError, match=r"^a\.jsonl:21 is no round: "):
+    with pytest.raises(SourceError, match=r"^a\.jsonl:21 is not a round: "):
         await run_ingest(replay(path=str(path)), LogSettings(url=nats.url))
 
     assert await stored(nats) == rounds(20)
 
 
 async def window_passes(nats: NatsServer, log: LogSettings) -> None:
-    """Wait until the server has forgotten the ids that it was given before."""
+    """Wait until the duplicate window of all rounds so far has passed."""
     async with nats_client(log) as nc:
         js = nc.jetstream()
 
@@ -112,10 +112,10 @@ async def window_passes(nats: NatsServer, log: LogSettings) -> None:
 
 
 @pytest.mark.parametrize("state", ["none", "none_then_one", "removed", "crashed"])
-async def test_recording_that_lies_behind_others_is_not_stored_twice(
+async def test_recording_older_than_window_and_tail_is_not_stored_twice(
     nats: NatsServer, tmp_path: Path, state: str
 ) -> None:
-    """Begun again beyond duplicate window and tail, without a state file or with one that was lost or is too old."""
+    """It is replayed again without a state file, or with one that was removed or is too old."""
     recorded = rounds(300)
     path, file = write(tmp_path / "a.jsonl", recorded), tmp_path / "state"
     plain: dict[str, object] = {"path": str(path)}
@@ -136,12 +136,12 @@ async def test_recording_that_lies_behind_others_is_not_stored_twice(
         stats = await run_ingest(replay(**(plain if state == "none" else stated)), log, tail)
 
     assert (stats.acked, stats.duplicates) == (0, 200 if state == "crashed" else 300)
-    told = [entry["hint"] for entry in logs if entry["event"] == "recording_played_before"]
-    assert len(told) == (0 if state == "crashed" else 1)
+    warnings = [entry["hint"] for entry in logs if entry["event"] == "recording_played_before"]
+    assert len(warnings) == (0 if state == "crashed" else 1)
 
 
 async def state_at(options: dict[str, object], count: int) -> bytes:
-    """What a state file holds after so many rounds; it is gone again."""
+    """Return what the state file holds after `count` rounds, and remove the file."""
     backend = replay(**options)
     async with backend.open(), aclosing(backend.read()) as batches:
         items = [item async for batch in batches for item in batch]
@@ -150,14 +150,14 @@ async def state_at(options: dict[str, object], count: int) -> bytes:
 
 
 def taken(file: Path) -> bytes:
-    """Remove a file; return what it held."""
+    """Remove a file and return its content."""
     held = file.read_bytes()
     file.unlink()
     return held
 
 
-async def test_recording_that_has_grown_brings_what_is_new_only(nats: NatsServer, tmp_path: Path) -> None:
-    """A folder that got another file, begun again at the first."""
+async def test_only_new_rounds_of_a_recording_that_has_grown_are_stored(nats: NatsServer, tmp_path: Path) -> None:
+    """A folder that has another file is replayed from its first file."""
     write(tmp_path / "a.jsonl", rounds(300))
     log, tail = LogSettings(url=nats.url, duplicate_window_s=0.1), PublisherSettings(tail_rounds=20)
     await run_ingest(replay(path=str(tmp_path)), log, tail)
@@ -172,25 +172,25 @@ async def test_recording_that_has_grown_brings_what_is_new_only(nats: NatsServer
 async def test_recording_whose_first_runs_stored_nothing_was_not_played_before(
     nats: NatsServer, tmp_path: Path
 ) -> None:
-    """Its first line stopped them, until it was allowed to be none; only then is there something to leave out."""
+    """Runs that its first line stopped cause no warning; a run after one that stored rounds does."""
     path, log = tmp_path / "a.jsonl", LogSettings(url=nats.url)
     path.write_bytes(b"broken\n" + jsonl(rounds(30)))
     allowed = {"path": str(path), "rejects_file": str(tmp_path / "rejects")}
-    stored_and_told = []
+    runs = []
     with capture_logs() as logs:
         for _ in range(2):
             with pytest.raises(SourceError):
                 await run_ingest(replay(path=str(path)), log)
         for _ in range(2):
             stats = await run_ingest(replay(**allowed), log)
-            told = [entry["event"] for entry in logs].count("recording_played_before")
-            stored_and_told.append((stats.acked, stats.duplicates, told))
+            warnings = [entry["event"] for entry in logs].count("recording_played_before")
+            runs.append((stats.acked, stats.duplicates, warnings))
 
-    assert stored_and_told == [(30, 0, 0), (0, 30, 1)]
+    assert runs == [(30, 0, 0), (0, 30, 1)]
 
 
-async def test_recording_is_played_into_a_log_that_was_made_anew(nats: NatsServer, tmp_path: Path) -> None:
-    """What is kept of it is of a log that is gone; nothing is left out, nor told to have been there."""
+async def test_recording_is_played_into_a_log_that_was_rebuilt(nats: NatsServer, tmp_path: Path) -> None:
+    """The note is of an earlier log: no round is skipped, and no warning is logged."""
     options = {"path": str(write(tmp_path / "a.jsonl", rounds(300)))}
     log = LogSettings(url=nats.url)
     await run_ingest(replay(**options), log)

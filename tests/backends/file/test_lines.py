@@ -1,4 +1,4 @@
-"""Lines are cut the same however the bytes arrive, and a long one takes no memory."""
+"""Lines are the same for any chunks, and a long line takes bounded memory."""
 
 import tracemalloc
 
@@ -10,7 +10,7 @@ from backends.file.recording.lines import RAW_BYTES, LineCutter, TooLong
 
 @given(st.lists(st.binary(max_size=40)), st.lists(st.integers(1, 30)))
 def test_chunks_of_any_size_give_the_lines_of_the_whole(lines: list[bytes], sizes: list[int]) -> None:
-    """What comes out is what split() gives, whatever the boundaries."""
+    """The result is that of split(), for any chunk boundaries."""
     data = b"\n".join(lines)
     cutter = LineCutter(1024)
 
@@ -27,8 +27,8 @@ def test_chunks_of_any_size_give_the_lines_of_the_whole(lines: list[bytes], size
 
 
 @given(st.lists(st.integers(0, 60), max_size=12), st.integers(1, 200))
-def test_every_line_over_the_limit_is_named_with_its_size_and_no_other(lengths: list[int], chunk: int) -> None:
-    """The limit holds inside a chunk, across chunks and at the end; a line of just the limit passes."""
+def test_exactly_the_lines_over_the_limit_are_too_long(lengths: list[int], chunk: int) -> None:
+    """The limit holds inside a chunk, across chunks and at the end; a line of exactly the limit passes."""
     data = b"".join(b"x" * length + b"\n" for length in lengths)
     cutter = LineCutter(30)
 
@@ -39,7 +39,7 @@ def test_every_line_over_the_limit_is_named_with_its_size_and_no_other(lengths: 
 
 
 def test_line_of_100_mb_is_skipped_in_bounded_memory() -> None:
-    """Only its beginning is kept, and the line after it is whole."""
+    """Only its beginning is kept, and the next line is complete."""
     cutter = LineCutter(1 << 20)
     chunk = b"x" * (1 << 17)
     tracemalloc.start()
@@ -55,8 +55,8 @@ def test_line_of_100_mb_is_skipped_in_bounded_memory() -> None:
     assert peak < 4 << 20
 
 
-def test_line_under_way_is_known_to_be_too_long_before_it_ends() -> None:
-    """An endless line can be refused while it still comes."""
+def test_unfinished_line_is_known_to_be_too_long_before_it_ends() -> None:
+    """An endless line can be refused before its end arrives."""
     cutter = LineCutter(10)
 
     cutter.feed(b"short\n0123456789")

@@ -1,4 +1,4 @@
-"""A loop plays the recording over and over, and never gives an id or a time twice."""
+"""A loop plays the recording again and again, and never uses an id or a time twice."""
 
 from pathlib import Path
 
@@ -20,8 +20,8 @@ from tests.backends.file.replaying import (
 )
 
 
-async def test_each_pass_has_ids_and_times_of_its_own(tmp_path: Path) -> None:
-    """Ids count on from the clock; times move by the length of the recording and a second between passes."""
+async def test_each_pass_has_new_ids_and_times(tmp_path: Path) -> None:
+    """Ids count up from the clock's time; each pass adds the length of the recording and one second to the times."""
     path = write(tmp_path / "a.jsonl", rounds(3))
 
     items = await played(replay(StoppedClock(1_800_000_000_000), path=str(path), loop=True), stop_after=9)
@@ -34,7 +34,7 @@ async def test_each_pass_has_ids_and_times_of_its_own(tmp_path: Path) -> None:
 
 
 async def test_pass_begins_after_the_newest_round_of_the_one_before_not_after_its_last(tmp_path: Path) -> None:
-    """Rounds may stand a little out of order; no time is given twice all the same."""
+    """No time is used twice, also when rounds are slightly out of order."""
     path = write(tmp_path / "a.jsonl", [round_at(0), round_at(2), round_at(1)])
 
     items = await played(replay(path=str(path), loop=True), stop_after=6)
@@ -44,7 +44,7 @@ async def test_pass_begins_after_the_newest_round_of_the_one_before_not_after_it
 
 
 async def test_passes_follow_each_other_at_the_cadence_of_the_recording(tmp_path: Path) -> None:
-    """The schedule goes on over the seam, a second of the recording's time after its last round."""
+    """The next pass is due one second of the recording's time after the last round."""
     path = write(tmp_path / "a.jsonl", rounds(3))
     clock = StoppedClock()
 
@@ -54,7 +54,7 @@ async def test_passes_follow_each_other_at_the_cadence_of_the_recording(tmp_path
 
 
 async def test_restart_without_a_state_file_takes_ids_above_all_earlier_ones(tmp_path: Path) -> None:
-    """The second start's clock is ahead of as many rounds as a process could have played."""
+    """Ids of the second start are higher, since a process cannot play a million rounds per second."""
     path = write(tmp_path / "a.jsonl", rounds(2))
     options = {"path": str(path), "loop": True}
 
@@ -64,8 +64,8 @@ async def test_restart_without_a_state_file_takes_ids_above_all_earlier_ones(tmp
     assert max(before) < min(after)
 
 
-async def test_stop_and_start_in_the_middle_of_a_pass_goes_on_as_if_there_had_been_none(tmp_path: Path) -> None:
-    """With a state file the same rounds follow with the same ids and times, wherever the stop was."""
+async def test_restart_in_the_middle_of_a_pass_changes_no_round(tmp_path: Path) -> None:
+    """With a state file the same rounds follow with the same ids and times, for a stop at any round."""
     path = write(tmp_path / "a.jsonl", rounds(3))
     whole = await played(replay(StoppedClock(1_800_000_000_000), path=str(path), loop=True), stop_after=12)
 
@@ -76,8 +76,8 @@ async def test_stop_and_start_in_the_middle_of_a_pass_goes_on_as_if_there_had_be
         assert rounds_of(first + second) == rounds_of(whole)
 
 
-async def test_round_that_was_not_confirmed_before_a_crash_comes_again_under_the_same_id(tmp_path: Path) -> None:
-    """Even when nothing at all was confirmed: the log recognises it then."""
+async def test_round_that_was_not_confirmed_before_a_crash_comes_again_with_the_same_id(tmp_path: Path) -> None:
+    """The log recognises the round by its id, also when no round was confirmed."""
     path = write(tmp_path / "a.jsonl", rounds(3))
     options = {"path": str(path), "loop": True, "state_file": str(tmp_path / "state")}
 
@@ -88,7 +88,7 @@ async def test_round_that_was_not_confirmed_before_a_crash_comes_again_under_the
 
 
 async def test_malformed_line_is_rejected_in_the_first_pass_only(tmp_path: Path) -> None:
-    """A loop would fill the disk with the same line."""
+    """Otherwise a loop would fill the disk with the same line."""
     path = tmp_path / "a.jsonl"
     path.write_bytes(jsonl(rounds(1)) + b"broken\n" + jsonl(rounds(1, first=1)))
     rejects = tmp_path / "rejects"
@@ -99,18 +99,20 @@ async def test_malformed_line_is_rejected_in_the_first_pass_only(tmp_path: Path)
     assert len(rejects.read_text().splitlines()) == 1
 
 
-async def test_loop_over_nothing_is_refused_rather_than_run_for_ever(tmp_path: Path) -> None:
-    """Also when all there is is malformed, or left out by the options."""
+async def test_loop_without_a_round_to_play_is_refused(tmp_path: Path) -> None:
+    """It would run for ever without a round, for instance when each line is malformed or not selected."""
     path = tmp_path / "a.jsonl"
     path.write_bytes(jsonl(rounds(1)) + b"broken\n")
 
-    with pytest.raises(SourceError, match="holds no round that the options games, from and to leave over"):
+    with pytest.raises(SourceError, match="has no round that matches the options games, from and to"):
         await played(replay(path=str(path), loop=True, games="dice", rejects_file=str(tmp_path / "rejects")))
 
 
-async def test_time_that_cannot_be_moved_is_told_with_its_round(tmp_path: Path) -> None:
-    """A nonsensical time stops the run in one sentence."""
+async def test_time_that_cannot_be_shifted_is_reported_with_its_round(tmp_path: Path) -> None:
+    """A nonsensical time stops the run with one sentence."""
     path = write(tmp_path / "a.jsonl", [round_at(0), round_at(1, at_ms=300_000_000_000_000)])
 
-    with pytest.raises(SourceError, match=r"round 100 of crash cannot be moved in time: finished_at 2026-01-18T09:59"):
+    with pytest.raises(
+        SourceError, match=r"round 100 of crash cannot be shifted in time: finished_at 2026-01-18T09:59"
+    ):
         await played(replay(path=str(path), loop=True), stop_after=4)

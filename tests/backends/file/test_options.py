@@ -1,4 +1,4 @@
-"""Options are read from text and from typed values alike, and what is wrong is said in one line each."""
+"""Options are read from text and from typed values, and each wrong option has one line."""
 
 import math
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ NINE = datetime(2026, 1, 18, 9, tzinfo=UTC)
 
 
 def test_text_of_the_environment_and_values_of_toml_mean_the_same() -> None:
-    """Every option can be given either way."""
+    """Every option can be given in either form."""
     text = {
         "path": "rounds",
         "format": "csv.gz",
@@ -51,7 +51,7 @@ def test_text_of_the_environment_and_values_of_toml_mean_the_same() -> None:
 
 
 def test_only_the_path_is_needed() -> None:
-    """By default everything is played once, at its own cadence, and the first malformed line stops the run."""
+    """By default all rounds are played once at their original cadence, and a malformed line stops the run."""
     options = FileOptions.parse({"path": "rounds.jsonl"}, CATALOGUE)
 
     assert (options.speed, options.loop, options.games, options.rejects_file) == (1.0, False, frozenset(), None)
@@ -85,15 +85,15 @@ def test_only_the_path_is_needed() -> None:
     ],
 )
 def test_wrong_option_is_named_with_its_value_and_what_is_allowed(wrong: dict[str, object], sentence: str) -> None:
-    """One line, told by the constructor, before anything is opened."""
+    """The constructor raises one line, before anything is opened."""
     with pytest.raises(InvalidOptions, match=sentence) as raised:
         FileReplay({"path": "rounds.jsonl", **wrong}, BackendContext(CATALOGUE))
 
     assert "\n" not in str(raised.value)
 
 
-def test_each_wrong_option_has_a_line_of_its_own() -> None:
-    """All faults are told at once."""
+def test_each_wrong_option_has_its_own_line() -> None:
+    """One error reports all wrong options."""
     with pytest.raises(InvalidOptions) as raised:
         FileOptions.parse({"speed": "fast", "loop": "perhaps"}, CATALOGUE)
 

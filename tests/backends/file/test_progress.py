@@ -1,4 +1,4 @@
-"""A person who watches sees how far a replay is; nobody else gets a bar in their logs."""
+"""A progress bar is shown on a terminal, and never written to a log."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ from tests.nats import NatsServer
 
 
 def test_bar_shows_share_and_rounds() -> None:
-    """Bytes of the files as they lie on disk make the share; names are shown as they are."""
+    """The share is of the bytes on disk; a name is shown without markup."""
     out = io.StringIO()
 
     with ProgressBar("[bold]a.jsonl", 200, Console(file=out, force_terminal=True, width=100)) as bar:
@@ -39,14 +39,14 @@ def test_bar_shows_share_and_rounds() -> None:
     ("interactive", "options", "shown"),
     [(True, {}, True), (False, {}, False), (True, {"loop": True}, False)],
 )
-async def test_bar_is_for_a_person_and_for_a_replay_that_ends(
+async def test_bar_is_shown_only_on_a_terminal_and_for_a_replay_that_ends(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     interactive: bool,
     options: dict[str, object],
     shown: bool,
 ) -> None:
-    """It is on stderr: stdout belongs to output."""
+    """The bar is on stderr, not on stdout."""
     path = write(tmp_path / "a.jsonl", rounds(5))
     backend = FileReplay({"path": str(path), "speed": "max", **options}, replace(CONTEXT, interactive=interactive))
 
@@ -58,10 +58,10 @@ async def test_bar_is_for_a_person_and_for_a_replay_that_ends(
 
 
 @pytest.mark.parametrize("option", [{"to": "2026-01-18T10:00:02Z"}, {"games": "crash"}, {}])
-async def test_bar_of_a_replay_that_went_well_ends_full(
+async def test_bar_of_a_finished_replay_is_full(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], option: dict[str, object]
 ) -> None:
-    """Also when what comes last in the files is not asked for."""
+    """The bar is full also when the last rounds of the files are not selected."""
     path = write(tmp_path / "a.jsonl", rounds(5) + rounds(3_000, first=5, game="dice"))
     backend = FileReplay({"path": str(path), "speed": "max", **option}, replace(CONTEXT, interactive=True))
 
@@ -71,7 +71,7 @@ async def test_bar_of_a_replay_that_went_well_ends_full(
 
 
 async def test_bar_moves_while_nothing_is_played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is passed over takes time, too."""
+    """Skipping rounds that are not selected takes time too."""
     shown: list[tuple[int, int]] = []
     monkeypatch.setattr(ProgressBar, "show", lambda _, done, count: shown.append((done, count)))
     path = write(tmp_path / "a.jsonl", rounds(3_000, game="dice") + rounds(1))
@@ -84,7 +84,7 @@ async def test_bar_moves_while_nothing_is_played(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.service
 async def test_lines_of_the_log_stand_above_the_bar(tmp_path: Path, nats: NatsServer) -> None:
-    """On a terminal, as a person sees it: every line whole, and the bar, full, on the last of its own."""
+    """On a terminal every log line is complete, and the full bar has its own line."""
     path = write(tmp_path / "a.jsonl", rounds(2_000))
     with path.open("ab") as file:
         file.write(b"no round\n" * 3)
@@ -102,7 +102,7 @@ async def test_lines_of_the_log_stand_above_the_bar(tmp_path: Path, nats: NatsSe
 
 
 async def screen_of(*arguments: str, **environment: str) -> list[str]:
-    """The lines that stand on a wide terminal once a command has ended."""
+    """Return the lines on a wide terminal after a command has ended."""
     own = {name: value for name, value in clean_environment().items() if name not in ("COLUMNS", "LINES")}
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (200, 400))
@@ -117,9 +117,9 @@ async def screen_of(*arguments: str, **environment: str) -> list[str]:
 
 
 def everything(terminal: int) -> str:
-    """Read a terminal until nobody writes to it any more."""
+    """Read a terminal until its last writer has closed it."""
     data = b""
-    with contextlib.suppress(OSError):  # how Linux tells the end
+    with contextlib.suppress(OSError):  # Linux reports the end as EIO
         while piece := os.read(terminal, 1 << 16):
             data += piece
     os.close(terminal)
@@ -127,7 +127,7 @@ def everything(terminal: int) -> str:
 
 
 def shown(printed: str) -> list[str]:
-    """Do what a terminal does with text, carriage returns, and the few controls that are used; colors are left out."""
+    """Apply text, carriage returns and the control sequences in use, as a terminal does; ignore colors."""
     lines, row, column = [""], 0, 0
     for control, argument, code, text in re.findall(r"(\x1b\[([0-9;?]*)([A-Za-z])|[\r\n])|([^\x1b\r\n]+)", printed):
         if text:

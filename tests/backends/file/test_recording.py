@@ -1,4 +1,4 @@
-"""The bundled recording is what its README says, and anyone can make it again."""
+"""The bundled recording is what its README describes, and can be generated again."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -35,12 +35,12 @@ def extras(round_: Round) -> dict[str, str]:
 
 
 def test_generating_it_again_gives_the_same_bytes() -> None:
-    """The file in the repository is what the generator in the repository draws from its seed."""
+    """The file in the repository equals the output of the generator in the repository."""
     assert b"".join(generate.lines()) == data()
 
 
 def test_another_seed_gives_another_recording() -> None:
-    """So that the seed is really what it is drawn from."""
+    """The generator uses its seed."""
     first, other = (list(generate.rounds(seed=seed, days=0.01)) for seed in (generate.SEED, 1))
 
     assert first != other
@@ -48,7 +48,7 @@ def test_another_seed_gives_another_recording() -> None:
 
 
 def test_it_holds_days_of_all_games_of_the_catalogue_in_under_2_mb() -> None:
-    """Types are the catalogue's, ids are unique within a game, and rounds stand in the order of their commits."""
+    """Types are those of the catalogue, ids are unique within a game, and rounds are in commit order."""
     catalogue = Catalogue.load()
     all_rounds = recorded()
 
@@ -65,7 +65,7 @@ def test_it_holds_days_of_all_games_of_the_catalogue_in_under_2_mb() -> None:
 
 
 def test_no_game_is_silent_for_30_s_not_even_where_a_loop_begins_again() -> None:
-    """At ten times the cadence every game so finishes a round at least every 3 s, from the first seconds on."""
+    """So at ten times the cadence every game finishes a round at least every 3 s, from the start on."""
     all_rounds = recorded()
     again_ms = all_rounds[-1].timestamp - all_rounds[0].timestamp + SEAM_MS
     last = dict.fromkeys(Catalogue.load().slugs, all_rounds[0].timestamp)
@@ -78,11 +78,11 @@ def test_no_game_is_silent_for_30_s_not_even_where_a_loop_begins_again() -> None
 
     assert max(longest.values()) < 30_000
     per_game = Counter(round_.game_slug for round_ in all_rounds)
-    assert len(set(per_game.values())) == len(per_game)  # each at a cadence of its own
+    assert len(set(per_game.values())) == len(per_game)  # each game has its own cadence
 
 
 async def test_demo_shows_every_game_within_three_seconds() -> None:
-    """What `stream-relay dev` plays, for a minute by its clock."""
+    """The recording and options of `stream-relay dev`, for a minute of the test's clock."""
     clock = StoppedClock()
     backend = replay(clock, path=str(bundled()), speed="10", loop="true", shift_to_now="true")
     seen = dict.fromkeys(Catalogue.load().slugs, clock.wall_ms())
@@ -119,7 +119,7 @@ def test_double_has_fifteen_equal_fields() -> None:
 
 
 def test_other_games_have_plausible_figures() -> None:
-    """Every point is one that the game can pay, and trends go both ways."""
+    """The game can pay every point, and trends go up and down equally often."""
     assert len(set(points("dice"))) == 19
     assert (min(points("dice")), max(points("dice"))) == (1.02, 19.4)
     assert set(points("plinko")) <= {110, 41, 10, 5, 3, 1.5, 1, 0.5, 0.3}

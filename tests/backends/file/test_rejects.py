@@ -1,4 +1,4 @@
-"""A line that is no round stops the replay with its place and reason, or goes to the rejects file."""
+"""A line that is not a round stops the replay with file, line and reason, or goes to the rejects file."""
 
 import csv
 import io
@@ -43,15 +43,15 @@ def with_bad_lines(folder: Path) -> Path:
 
 
 async def test_malformed_line_stops_the_replay_after_the_rounds_before_it(tmp_path: Path) -> None:
-    """The sentence names file, line and reason, and the way on."""
+    """The sentence has file, line, reason and what to do."""
     found, error = await played_to_error(replay(path=str(with_bad_lines(tmp_path))))
 
-    assert re.match(r"a\.jsonl:4 is no round: .*\(mend the line, or set rejects_file", str(error))
+    assert re.match(r"a\.jsonl:4 is not a round: .*\(correct the line, or set rejects_file", str(error))
     assert rounds_of(found) == rounds(2)
 
 
-async def test_with_a_rejects_file_replay_goes_on(tmp_path: Path) -> None:
-    """Each rejected line is an item in its place, and a line of the file."""
+async def test_with_a_rejects_file_the_replay_continues(tmp_path: Path) -> None:
+    """Each rejected line is an item, in order, and a line of the rejects file."""
     rejects = tmp_path / "rejects.log"
 
     items = await played(replay(path=str(with_bad_lines(tmp_path)), rejects_file=str(rejects)))
@@ -72,21 +72,21 @@ async def test_with_a_rejects_file_replay_goes_on(tmp_path: Path) -> None:
     assert [line["raw"] for line in lines] == ["{broken", UNKNOWN.decode().rstrip(), "\\xff\\xfe"]
 
 
-async def test_round_of_another_type_than_its_game_is_no_round(tmp_path: Path) -> None:
-    """It would go out to clients of `/ws/type/color`, who cannot read it."""
+async def test_round_of_another_type_than_its_game_is_not_a_round(tmp_path: Path) -> None:
+    """Clients of `/ws/type/color` would receive it and could not read its extras."""
     path = tmp_path / "a.jsonl"
     path.write_bytes(jsonl(rounds(2)) + jsonl(rounds(1, first=2)).replace(b"multiplier", b"color"))
 
     found, error = await played_to_error(replay(path=str(path)))
 
     assert rounds_of(found) == rounds(2)
-    assert "a.jsonl:3 is no round: game_type 'color' is not that of 'crash' in the catalogue, 'multiplier'" in str(
+    assert "a.jsonl:3 is not a round: game_type 'color' is not that of 'crash' in the catalogue, 'multiplier'" in str(
         error
     )
 
 
-async def test_round_of_another_type_of_a_game_not_asked_for_is_passed_over(tmp_path: Path) -> None:
-    """What is left out needs no mending."""
+async def test_round_of_another_type_of_a_game_not_selected_is_skipped(tmp_path: Path) -> None:
+    """A round that is not selected is not an error."""
     path = tmp_path / "a.jsonl"
     path.write_bytes(jsonl(rounds(1)).replace(b"multiplier", b"color") + jsonl(rounds(1, game="double")))
 
@@ -97,7 +97,7 @@ async def test_round_of_another_type_of_a_game_not_asked_for_is_passed_over(tmp_
 @pytest.mark.parametrize(
     ("size", "limit", "is_round"),
     [
-        (131_071, None, True),  # Python's csv takes no more of one field by itself
+        (131_071, None, True),  # the default limit of a field in Python's csv
         (131_072, None, True),
         (131_073, None, True),
         (900_000, None, True),
@@ -106,10 +106,10 @@ async def test_round_of_another_type_of_a_game_not_asked_for_is_passed_over(tmp_
         (3 << 20, 4 << 20, True),
     ],
 )
-async def test_length_of_a_line_is_all_that_bounds_a_field(
+async def test_only_the_length_of_a_line_bounds_a_field(
     tmp_path: Path, kind: str, size: int, limit: int | None, is_round: bool
 ) -> None:
-    """The same in both formats: up to `max_line_bytes`, and no further."""
+    """In both formats a line may have up to `max_line_bytes`."""
     large = round_at(1)
     extras = json.dumps({"point": "1", "ballast": "x" * (size - 29)})
     large = Round.make(**{name: getattr(large, name) for name in FIELDS} | {"extras": extras})
@@ -130,7 +130,7 @@ async def test_length_of_a_line_is_all_that_bounds_a_field(
 
 
 async def test_rejected_line_is_due_with_the_round_before_it(tmp_path: Path) -> None:
-    """It has no time of its own, and must not hold up what comes after it."""
+    """A rejected line has no time, and must not delay later rounds."""
     clock = StoppedClock()
     path = str(with_bad_lines(tmp_path))
 
@@ -141,7 +141,7 @@ async def test_rejected_line_is_due_with_the_round_before_it(tmp_path: Path) -> 
 
 
 async def test_restart_does_not_reject_a_line_again_that_was_confirmed(tmp_path: Path) -> None:
-    """A rejected line has a place like any other."""
+    """A rejected line has an offset as a round has."""
     rejects = tmp_path / "rejects.log"
     options = {
         "path": str(with_bad_lines(tmp_path)),
@@ -156,8 +156,8 @@ async def test_restart_does_not_reject_a_line_again_that_was_confirmed(tmp_path:
     assert len(rejects.read_text().splitlines()) == 3
 
 
-async def test_line_of_100_mb_is_named_and_the_next_one_read(tmp_path: Path) -> None:
-    """It is over the limit whatever it holds; only its beginning is kept."""
+async def test_line_of_100_mb_is_rejected_and_the_next_one_is_read(tmp_path: Path) -> None:
+    """Only the beginning of the line is kept."""
     path = tmp_path / "a.jsonl"
     with path.open("wb") as file:
         file.write(jsonl(rounds(1)))
@@ -171,12 +171,12 @@ async def test_line_of_100_mb_is_named_and_the_next_one_read(tmp_path: Path) -> 
     (rejected,) = (item for item in items if isinstance(item, Rejected))
     assert (rejected.key, len(rejected.raw)) == ("a.jsonl:2", 64 << 10)
     assert rejected.reason == "the line is longer than 1048576 bytes (max_line_bytes)"
-    with pytest.raises(SourceError, match=r"^a\.jsonl:2 is no round: the line is longer than 1048576 bytes"):
+    with pytest.raises(SourceError, match=r"^a\.jsonl:2 is not a round: the line is longer than 1048576 bytes"):
         await played(replay(path=str(path)))
 
 
 async def test_csv_without_a_good_header_stops_even_with_a_rejects_file(tmp_path: Path) -> None:
-    """Nothing of such a file could be played."""
+    """No line of such a file can be read."""
     path = tmp_path / "a.csv"
     path.write_bytes(b"id,game\n1,crash\n")
 
@@ -184,8 +184,8 @@ async def test_csv_without_a_good_header_stops_even_with_a_rejects_file(tmp_path
         await played(replay(path=str(path), rejects_file=str(tmp_path / "rejects")))
 
 
-async def test_rejects_file_that_cannot_be_used_is_told_at_once(tmp_path: Path) -> None:
-    """Missing folders are not made, and a recording is never written to."""
+async def test_rejects_file_that_cannot_be_used_is_reported_at_the_start(tmp_path: Path) -> None:
+    """Missing folders are not created, and a recording is never overwritten."""
     path = write(tmp_path / "a.jsonl", rounds(1))
 
     with pytest.raises(SourceError, match=r"rejects file '.*' cannot be written: No such file"):
@@ -197,8 +197,8 @@ async def test_rejects_file_that_cannot_be_used_is_told_at_once(tmp_path: Path) 
     assert path.read_bytes() == jsonl(rounds(1))
 
 
-async def test_only_rounds_of_the_games_and_times_asked_for_are_played(tmp_path: Path) -> None:
-    """From is inclusive, to is not; both look at the time at which a round was committed."""
+async def test_only_rounds_of_the_selected_games_and_times_are_played(tmp_path: Path) -> None:
+    """``from`` is inclusive and ``to`` is exclusive; both compare the commit time of a round."""
     recorded = [round_at(number, game=game) for number in range(10) for game in ("crash", "dice", "double")]
     path = write(tmp_path / "a.jsonl", recorded)
 
@@ -220,7 +220,7 @@ async def test_only_rounds_of_the_games_and_times_asked_for_are_played(tmp_path:
 async def test_any_file_is_played_or_refused_in_one_sentence(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], kind: str
 ) -> None:
-    """Whatever bytes it holds, with and without a rejects file; and with one, no line goes missing."""
+    """For any bytes, with and without a rejects file; with one, no line is lost."""
     folder = tmp_path_factory.mktemp("any-file")
     path = folder / f"a.{kind}"
     path.write_bytes(b"\n".join(lines))

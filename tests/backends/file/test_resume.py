@@ -1,4 +1,4 @@
-"""A replay that was stopped goes on where it was, loses nothing and doubles nothing."""
+"""A replay resumes where it was stopped, and neither loses nor repeats rounds."""
 
 import gzip
 import json
@@ -26,7 +26,7 @@ from tests.backends.file.test_formats import HEADER, csv_line
 
 
 def recording(folder: Path, kind: str, count: int = 40) -> Path:
-    """A recording of `count` rounds, with blank lines between."""
+    """Write a recording of `count` rounds with blank lines between them."""
     if kind == "folder":
         path = folder / "days"
         path.mkdir()
@@ -47,8 +47,8 @@ def recording(folder: Path, kind: str, count: int = 40) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "jsonl.zst", "csv", "csv.gz", "csv.zst", "folder"])
-async def test_stop_in_the_middle_loses_and_doubles_nothing(tmp_path: Path, kind: str) -> None:
-    """The next process begins with the first round that was not confirmed."""
+async def test_stop_in_the_middle_loses_and_repeats_nothing(tmp_path: Path, kind: str) -> None:
+    """The next process starts with the first round that was not confirmed."""
     options = {"path": str(recording(tmp_path, kind)), "state_file": str(tmp_path / "state")}
 
     first = await played(replay(**options), stop_after=17)
@@ -62,7 +62,7 @@ async def test_stop_in_the_middle_loses_and_doubles_nothing(tmp_path: Path, kind
 @settings(max_examples=30)
 @given(st.lists(st.integers(1, 15), max_size=6))
 async def test_any_stops_give_every_round_once(tmp_path_factory: pytest.TempPathFactory, stops: list[int]) -> None:
-    """However often and wherever it is stopped."""
+    """Any number of stops, at any rounds."""
     folder = tmp_path_factory.mktemp("any-stops")
     path = write(folder / "a.jsonl", rounds(40))
     state = folder / "state"
@@ -76,7 +76,7 @@ async def test_any_stops_give_every_round_once(tmp_path_factory: pytest.TempPath
 
 
 async def test_what_was_not_confirmed_comes_again(tmp_path: Path) -> None:
-    """At least once: a place is kept only when the publisher has confirmed it."""
+    """Delivery is at least once: an offset is stored only after the publisher has confirmed it."""
     path = write(tmp_path / "a.jsonl", rounds(10))
     options = {"path": str(path), "state_file": str(tmp_path / "state")}
     backend = replay(**options)
@@ -87,8 +87,8 @@ async def test_what_was_not_confirmed_comes_again(tmp_path: Path) -> None:
     assert ids(await played(replay(**options))) == [104, 105, 106, 107, 108, 109]
 
 
-async def test_same_replay_opened_again_goes_on_without_a_state_file(tmp_path: Path) -> None:
-    """Within one process confirmations are enough."""
+async def test_same_replay_opened_again_resumes_without_a_state_file(tmp_path: Path) -> None:
+    """Within one process the confirmed offset is kept in memory."""
     backend = replay(path=str(write(tmp_path / "a.jsonl", rounds(10))))
 
     first = await played(backend, stop_after=4)
@@ -98,7 +98,7 @@ async def test_same_replay_opened_again_goes_on_without_a_state_file(tmp_path: P
 
 
 async def test_file_added_to_a_folder_later_is_played_next(tmp_path: Path) -> None:
-    """A folder to which every day adds a file is played day by day."""
+    """A folder that gets one file per day is played day by day."""
     folder = recording(tmp_path, "folder")
     options = {"path": str(folder), "state_file": str(tmp_path / "state")}
     await played(replay(**options))
@@ -109,7 +109,7 @@ async def test_file_added_to_a_folder_later_is_played_next(tmp_path: Path) -> No
 
 
 async def test_state_is_written_before_the_first_round_and_replaced_in_one_step(tmp_path: Path) -> None:
-    """So that a crash at any time leaves a state file that can be read; nothing else is left beside it."""
+    """A crash at any time leaves a readable state file, and no other file beside it."""
     path = write(tmp_path / "a.jsonl", rounds(3))
     state = tmp_path / "state.json"
     backend = replay(path=str(path), state_file=str(state))
@@ -126,16 +126,16 @@ async def test_state_is_written_before_the_first_round_and_replaced_in_one_step(
     ("change", "difference"),
     [
         ("grown", r"'1.jsonl' has \d+ bytes and had \d+"),
-        ("begins otherwise", "'1.jsonl' begins otherwise than it did"),
-        ("renamed", "it stopped in '1.jsonl', which is not there"),
-        ("file before it changed", "the files before '1.jsonl' are not those that were there"),
-        ("file before it added", "the files before '1.jsonl' are not those that were there"),
+        ("other beginning", "the beginning of '1.jsonl' has changed"),
+        ("renamed", "it stopped in '1.jsonl', which does not exist"),
+        ("file before it changed", "the files before '1.jsonl' have changed"),
+        ("file before it added", "the files before '1.jsonl' have changed"),
     ],
 )
 async def test_state_of_another_recording_is_reported_and_not_misapplied(
     tmp_path: Path, change: str, difference: str
 ) -> None:
-    """The sentence says what differs and what to do; the state file stays as it was."""
+    """The sentence says what differs and what to do; the state file does not change."""
     folder = recording(tmp_path, "folder")
     state = tmp_path / "state"
     await played(replay(path=str(folder), state_file=str(state)), stop_after=15)
@@ -144,7 +144,7 @@ async def test_state_of_another_recording_is_reported_and_not_misapplied(
     file = folder / "1.jsonl"
     if change == "grown":
         file.write_bytes(file.read_bytes() + b"\n")
-    elif change == "begins otherwise":
+    elif change == "other beginning":
         file.write_bytes(file.read_bytes().replace(b'"round_id":110', b'"round_id":911'))
     elif change == "renamed":
         file.rename(folder / "1b.jsonl")
@@ -159,19 +159,19 @@ async def test_state_of_another_recording_is_reported_and_not_misapplied(
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b'{"version":2}', b"[1]", b'{"line":-1}'])
-async def test_file_that_is_no_state_of_ours_is_refused(tmp_path: Path, content: bytes) -> None:
-    """It is never overwritten either: it may be something else by mistake."""
+async def test_file_that_is_not_a_state_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    """It is never overwritten: the option may name another file by mistake."""
     path = write(tmp_path / "a.jsonl", rounds(3))
     state = tmp_path / "state"
     state.write_bytes(content)
 
-    with pytest.raises(SourceError, match=r"state file '.*' is not one of ours .*; remove it to begin at the start"):
+    with pytest.raises(SourceError, match=r"'.*' is not a state file of this program .*; remove it to replay from"):
         await played(replay(path=str(path), state_file=str(state)))
     assert state.read_bytes() == content
 
 
-async def test_state_file_that_cannot_be_written_is_told_before_the_first_round(tmp_path: Path) -> None:
-    """Not after hours of replay."""
+async def test_state_file_that_cannot_be_written_is_reported_before_the_first_round(tmp_path: Path) -> None:
+    """The replay does not run for hours without storing its offset."""
     path = write(tmp_path / "a.jsonl", rounds(3))
 
     with pytest.raises(SourceError, match=r"state file '.*' cannot be written: No such file or directory"):
@@ -185,7 +185,7 @@ async def test_state_file_that_cannot_be_written_is_told_before_the_first_round(
 async def test_state_with_any_numbers_is_used_or_refused(
     tmp_path_factory: pytest.TempPathFactory, line: int, number: int, shift: int
 ) -> None:
-    """A file edited by hand leads to rounds or to one sentence."""
+    """A file edited by hand gives rounds or one sentence."""
     folder = tmp_path_factory.mktemp("any-state")
     path = write(folder / "a.jsonl", rounds(3))
     state = folder / "state"

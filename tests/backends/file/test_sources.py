@@ -1,4 +1,4 @@
-"""Recordings are found and read whatever their form; every way in which they cannot be read is one clear sentence."""
+"""Recordings of every format are found and read; a recording that cannot be read gives one clear sentence."""
 
 import gzip
 import io
@@ -17,7 +17,7 @@ DATA = jsonl(rounds(2000))
 
 
 def zstd_of_unknown_size(data: bytes) -> bytes:
-    """As ``zstd < file`` writes it: the frame does not say how much it holds, and has a checksum."""
+    """Compress as ``zstd < file`` does: the frame has a checksum and no content size."""
     out = io.BytesIO()
     with zstandard.ZstdCompressor(write_checksum=True).stream_writer(out, closefd=False) as writer:
         writer.write(data)
@@ -33,7 +33,7 @@ COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("ending", ["", ".gz", ".zst"])
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
 async def test_every_format_gives_the_same_rounds(tmp_path: Path, kind: str, ending: str) -> None:
-    """JSONL and CSV, plain and compressed."""
+    """JSONL and CSV, plain and compressed, give equal rounds."""
     data = DATA if kind == "jsonl" else b"\n".join([HEADER, *map(csv_line, rounds(2000))])
     path = tmp_path / f"a.{kind}{ending}"
     path.write_bytes(COMPRESSORS.get(ending, bytes)(data))
@@ -53,25 +53,25 @@ async def test_compressed_files_that_were_joined_are_read_to_the_end(tmp_path: P
 
 @pytest.mark.parametrize("ending", [".gz", ".zst"])
 @pytest.mark.parametrize("missing", [1, 2, 3, 4, 8, 100, 1000])
-async def test_compressed_file_that_is_cut_off_is_told_after_what_could_be_read(
+async def test_truncated_compressed_file_is_reported_after_its_readable_rounds(
     tmp_path: Path, ending: str, missing: int
 ) -> None:
-    """Wherever it ends; the rounds before are played, never more than there were."""
+    """The rounds before the end of the data are played, and no others."""
     path = tmp_path / f"a.jsonl{ending}"
     path.write_bytes(COMPRESSORS[ending](DATA)[:-missing])
 
     found, error = await played_to_error(replay(path=str(path)))
 
-    assert str(error) == f"a.jsonl{ending} is cut off: its compressed data ends too early"
+    assert str(error) == f"a.jsonl{ending} is truncated: its compressed data has no end"
     assert rounds_of(found) == rounds(len(found))
 
 
 @pytest.mark.parametrize("ending", [".gz", ".zst"])
 @pytest.mark.parametrize("corrupt", [b"this is no compressed data", b"\x00" * 50])
-async def test_file_that_is_not_compressed_as_its_name_says_is_told(
+async def test_file_that_is_not_compressed_as_its_name_says_is_reported(
     tmp_path: Path, ending: str, corrupt: bytes
 ) -> None:
-    """A wrong ending is the usual reason."""
+    """The usual cause is a wrong ending."""
     path = tmp_path / f"a.jsonl{ending}"
     path.write_bytes(corrupt)
 
@@ -80,8 +80,8 @@ async def test_file_that_is_not_compressed_as_its_name_says_is_told(
 
 
 @pytest.mark.parametrize("ending", [".gz", ".zst"])
-async def test_flipped_bit_in_compressed_data_is_noticed(tmp_path: Path, ending: str) -> None:
-    """By the checksum, if by nothing else."""
+async def test_flipped_bit_in_compressed_data_is_an_error(tmp_path: Path, ending: str) -> None:
+    """The checksum detects it when nothing else does."""
     data = bytearray(COMPRESSORS[ending](DATA))
     data[len(data) // 2] ^= 0x10
     path = tmp_path / f"a.jsonl{ending}"
@@ -92,16 +92,16 @@ async def test_flipped_bit_in_compressed_data_is_noticed(tmp_path: Path, ending:
 
 
 async def test_bomb_of_compressed_zeros_is_one_line_too_long(tmp_path: Path) -> None:
-    """256 MiB out of 8 KiB are read piece by piece and refused as what they are."""
+    """256 MiB from 8 KiB are decompressed in pieces and refused as one long line."""
     path = tmp_path / "a.jsonl.zst"
     path.write_bytes(zstandard.ZstdCompressor().compress(bytes(256 << 20)))
 
-    with pytest.raises(SourceError, match=r"a\.jsonl\.zst:1 is no round: the line is longer than 1048576 bytes"):
+    with pytest.raises(SourceError, match=r"a\.jsonl\.zst:1 is not a round: the line is longer than 1048576 bytes"):
         await played(replay(path=str(path)))
 
 
 async def test_folder_is_played_in_the_order_of_names(tmp_path: Path) -> None:
-    """Formats may differ; what is no recording, hidden, or a folder is left alone."""
+    """Formats may differ; other files, hidden files and folders are ignored."""
     write(tmp_path / "2026-01-19.jsonl", rounds(2, first=2))
     (tmp_path / "2026-01-18.csv").write_bytes(b"\n".join([HEADER, *map(csv_line, rounds(2))]))
     (tmp_path / "2026-01-20.jsonl.gz").write_bytes(gzip.compress(jsonl(rounds(2, first=4))))
@@ -115,17 +115,17 @@ async def test_folder_is_played_in_the_order_of_names(tmp_path: Path) -> None:
     assert [item.offset.line for item in items] == [2, 3, 1, 2, 1, 2]
 
 
-async def test_option_format_reads_a_file_whose_name_says_nothing(tmp_path: Path) -> None:
-    """A dump is often called ``rounds.txt``."""
+async def test_option_format_reads_a_file_whose_name_shows_no_format(tmp_path: Path) -> None:
+    """A dump is often named ``rounds.txt``."""
     path = write(tmp_path / "rounds.txt", rounds(2))
 
     assert rounds_of(await played(replay(path=str(path), format="jsonl"))) == rounds(2)
-    with pytest.raises(SourceError, match=r"does not say by its name what it holds; set the option format to one of "):
+    with pytest.raises(SourceError, match=r"rounds.txt' does not show its format; set the option format to one of "):
         await played(replay(path=str(path)))
 
 
-async def test_what_cannot_be_opened_is_told_in_one_sentence(tmp_path: Path) -> None:
-    """Missing, empty of recordings, or no file at all."""
+async def test_path_that_cannot_be_opened_is_reported_in_one_sentence(tmp_path: Path) -> None:
+    """The path is missing, a folder without recordings, or not a file."""
     fifo = tmp_path / "pipe.jsonl"
     os.mkfifo(fifo)
     empty = tmp_path / "empty"
@@ -145,18 +145,18 @@ async def test_what_cannot_be_opened_is_told_in_one_sentence(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.jsonl.gz", "a.jsonl.zst"])
 @pytest.mark.parametrize("content", [b"", b"\n\r\n", b"\xef\xbb\xbf"])
-async def test_recording_without_a_round_is_told(tmp_path: Path, name: str, content: bytes) -> None:
-    """An empty file is hardly what someone wanted to play."""
+async def test_recording_without_rounds_is_reported(tmp_path: Path, name: str, content: bytes) -> None:
+    """An empty file is most likely a mistake."""
     path = tmp_path / name
     path.write_bytes(COMPRESSORS.get(path.suffix, bytes)(content))
-    wanted = "the header" if name == "a.csv" and content == b"\xef\xbb\xbf" else "recording '.*' holds no round"
+    wanted = "the header" if name == "a.csv" and content == b"\xef\xbb\xbf" else "recording '.*' has no rounds"
 
     with pytest.raises(SourceError, match=wanted):
         await played(replay(path=str(path)))
 
 
-async def test_files_are_closed_on_leaving_wherever_reading_was(tmp_path: Path) -> None:
-    """An unclosed file would be a warning, and warnings are errors here; none of its descriptors is left either."""
+async def test_files_are_closed_when_a_replay_is_left_at_any_round(tmp_path: Path) -> None:
+    """An unclosed file would raise a warning, and warnings are errors here; no descriptor stays open."""
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(gzip.compress(jsonl(rounds(5000))))
     before = names_in(Path("/proc/self/fd"))

@@ -1,4 +1,4 @@
-"""Standard input is played as it comes, once, and never holds up the exit."""
+"""Standard input is played as it arrives, once, and never delays the exit."""
 
 import asyncio
 import gzip
@@ -14,7 +14,7 @@ from tests.backends.file.test_formats import HEADER, csv_line
 
 @pytest.fixture
 def feed(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """The writing end of a pipe that is this process's standard input."""
+    """Give this process a pipe as standard input; yield its writing end."""
     reading, writing = os.pipe()
     with os.fdopen(reading) as stdin, os.fdopen(writing, "wb", buffering=0):
         monkeypatch.setattr("sys.stdin", stdin)
@@ -22,15 +22,15 @@ def feed(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 
 
 def end(feed: int) -> None:
-    """Close the pipe; its number stays taken, so that the fixture closes nothing of others."""
+    """Close the pipe; keep its descriptor number in use, so that the fixture closes no other file."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, feed)
     os.close(null)
 
 
 @pytest.mark.parametrize("format_", ["jsonl", "csv", "jsonl.gz"])
-async def test_option_format_says_what_standard_input_holds(feed: int, format_: str) -> None:
-    """There is no name that could."""
+async def test_option_format_gives_the_format_of_standard_input(feed: int, format_: str) -> None:
+    """Standard input has no name that shows its format."""
     data = {
         "jsonl": jsonl(rounds(20)),
         "csv": b"\n".join([HEADER, *map(csv_line, rounds(20))]),
@@ -42,7 +42,7 @@ async def test_option_format_says_what_standard_input_holds(feed: int, format_: 
     assert rounds_of(await played(replay(path="-", format=format_))) == rounds(20)
 
 
-async def test_round_is_played_when_its_line_ends_not_when_the_input_does(feed: int) -> None:
+async def test_round_is_played_when_its_line_ends_not_when_the_input_ends(feed: int) -> None:
     """A pipe may stay open for days."""
     backend = replay(path="-")
     async with backend.open():
@@ -53,8 +53,8 @@ async def test_round_is_played_when_its_line_ends_not_when_the_input_does(feed: 
         await reading.aclose()
 
 
-async def test_stopping_while_nothing_comes_takes_no_time(feed: int) -> None:
-    """The thread that waits for input is woken; else the process could not exit."""
+async def test_stop_while_waiting_for_input_is_immediate(feed: int) -> None:
+    """The thread that waits for input is woken; otherwise the process could not exit."""
     backend = replay(path="-")
     async with asyncio.timeout(5):
         async with backend.open():
@@ -65,32 +65,32 @@ async def test_stopping_while_nothing_comes_takes_no_time(feed: int) -> None:
                 await waiting
 
 
-async def test_malformed_line_is_named_by_its_number(feed: int) -> None:
-    """There is no file name to give."""
+async def test_malformed_line_is_reported_with_its_number(feed: int) -> None:
+    """The sentence says "standard input" instead of a file name."""
     os.write(feed, jsonl(rounds(1)) + b"broken\n")
 
-    with pytest.raises(SourceError, match=r"^standard input:2 is no round: "):
+    with pytest.raises(SourceError, match=r"^standard input:2 is not a round: "):
         await played(replay(path="-"))
 
 
-async def test_line_without_an_end_is_refused_while_it_still_comes(feed: int) -> None:
-    """The pipe is open, and may never give a line end."""
+async def test_too_long_line_is_refused_before_its_end(feed: int) -> None:
+    """The pipe is open, and a line end may never arrive."""
     os.write(feed, b"x" * 5000)
 
-    with pytest.raises(SourceError, match=r"^standard input:1 is no round: the line is longer than 1024 bytes"):
+    with pytest.raises(SourceError, match=r"^standard input:1 is not a round: the line is longer than 1024 bytes"):
         await played(replay(path="-", max_line_bytes=1024))
 
 
-async def test_empty_standard_input_is_told(feed: int) -> None:
-    """It is hardly what someone wanted to play."""
+async def test_empty_standard_input_is_reported(feed: int) -> None:
+    """Empty input is most likely a mistake."""
     end(feed)
 
-    with pytest.raises(SourceError, match=r"^standard input holds no round$"):
+    with pytest.raises(SourceError, match=r"^standard input has no rounds$"):
         await played(replay(path="-"))
 
 
 async def test_standard_input_is_read_only_once(feed: int) -> None:
-    """Rounds that were not confirmed cannot be read again: better to say so than to leave them out."""
+    """Rounds that were not confirmed cannot be read again, so a second read is an error."""
     os.write(feed, jsonl(rounds(2)))
     end(feed)
     backend = replay(path="-")
