@@ -1,7 +1,7 @@
-"""Where a request carries its credential, and what that credential grants from where.
+"""Find the credential of a request, and decide what it grants to the request's origin.
 
-Owns the places of docs/auth.md: headers, query parameters, the WebSocket subprotocol. Pure: mappings in, values out,
-for HTTP and gRPC metadata alike. Knows nothing of games or of how a refusal looks on the wire.
+Owns the places in docs/auth.md: headers, query parameters, the WebSocket subprotocol. Pure: mappings in, values out,
+for HTTP headers and gRPC metadata. Knows nothing of games or of error responses.
 """
 
 import re
@@ -13,28 +13,27 @@ from auth.keys import ANY_ORIGIN, InvalidCredential, KeyStore
 from auth.tokens import Grant, TokenSigner
 
 SUBPROTOCOL: Final = "datastream.v1"
-"""The WebSocket subprotocol by name, selected instead of the token when a client offers both."""
+"""The name of the WebSocket subprotocol, selected instead of the token when a client offers both."""
 
 _JWT: Final = re.compile(r"\A[\w-]+\.[\w-]+\.[\w-]*\Z", re.ASCII)
 
 
 class AmbiguousCredential(Exception):
-    """A request carries two different credentials. Clients get 400: which one is meant is not ours to guess."""
+    """A request carries two different credentials. Clients get 400, since either could be meant."""
 
 
 class NotAllowedOrigin(Exception):
-    """A public key, or a token made from one, came from an origin that is not its own. Clients get 403."""
+    """A public key, or a token of one, was used from an origin that it does not allow. Clients get 403."""
 
 
 @dataclass(frozen=True, slots=True)
 class Presented:
-    """A credential as found in a request; nothing about it has been checked."""
+    """A credential as found in a request, not checked yet."""
 
     kind: Literal["key", "token"]
     secret: str = field(repr=False)
-    subprotocol: str | None = field(
-        default=None, repr=False
-    )  # what a WebSocket handshake must select; may be the token
+    subprotocol: str | None = field(default=None, repr=False)
+    """The subprotocol that a WebSocket handshake must select; may be the token."""
 
 
 def find_key(headers: Mapping[str, str], query: Mapping[str, str], *, allow_query: bool) -> Presented | None:
@@ -43,7 +42,7 @@ def find_key(headers: Mapping[str, str], query: Mapping[str, str], *, allow_quer
     Args:
         headers: HTTP headers or gRPC metadata; names in any case, a repeated name as repeated items.
         query: Decoded query parameters.
-        allow_query: Whether the URL may carry a key: only where a client cannot set headers.
+        allow_query: Whether the URL may carry a key; only for protocols whose clients cannot set headers.
 
     Raises:
         AmbiguousCredential: Two places hold different values.
@@ -62,10 +61,10 @@ def find_sse_credential(headers: Mapping[str, str], query: Mapping[str, str]) ->
 
 
 def find_ws_credential(headers: Mapping[str, str], query: Mapping[str, str]) -> Presented | None:
-    """Find the credential of a WebSocket handshake and say which subprotocol to select.
+    """Find the credential of a WebSocket handshake, and the subprotocol to select.
 
-    A token stands among the offered subprotocols, or in ``?token=`` for clients that cannot offer any. Clients that
-    can set headers may send their key instead, as in `find_key`, but never in the URL. The subprotocol to select is
+    A token is one of the offered subprotocols, or in ``?token=`` for clients that cannot offer any. Clients that can
+    set headers may send their key instead, as in `find_key`, but never in the URL. The subprotocol to select is
     `SUBPROTOCOL` when offered, else the offered token, else none.
 
     Raises:
@@ -74,8 +73,8 @@ def find_ws_credential(headers: Mapping[str, str], query: Mapping[str, str]) -> 
     offered = [name.strip() for line in _values(headers, "sec-websocket-protocol") for name in line.split(",")]
     others = [name for name in offered if name and name != SUBPROTOCOL]
     found = _keys(headers, {}) + [Presented("token", value) for value in _values(query, "token")]
-    # Beside another credential only what looks like a token is one; on its own, anything is tried, so that a broken
-    # token is refused as such and not as missing.
+    # With another credential, only a value with the form of a JWT is a token. Without one, the first value is taken as
+    # a token, so that a broken token is reported as malformed and not as missing.
     tokens = [name for name in others if _JWT.match(name)] or ([] if found else others[:1])
     named = SUBPROTOCOL if SUBPROTOCOL in offered else None
     presented = _the_one(found + [Presented("token", token) for token in tokens])
@@ -85,12 +84,12 @@ def find_ws_credential(headers: Mapping[str, str], query: Mapping[str, str]) -> 
 
 
 def required(presented: Presented | None, query: Mapping[str, str], *, tokens: bool) -> Presented:
-    """Return what was presented, or say what to send.
+    """Return the credential; raise an error that says what to send when there is none.
 
     Args:
-        presented: What one of the ``find`` functions returned.
-        query: Decoded query parameters; a key among them is told where it would be taken.
-        tokens: Whether a stream token would do as well.
+        presented: The result of one of the ``find`` functions.
+        query: Decoded query parameters; when a key is among them, the error says where a key in the URL is accepted.
+        tokens: Whether the endpoint also accepts a stream token.
 
     Raises:
         InvalidCredential: Nothing was presented.
@@ -99,23 +98,23 @@ def required(presented: Presented | None, query: Mapping[str, str], *, tokens: b
         return presented
     send = f"send an API key in X-API-Key{', or a stream token' if tokens else ''}"
     if _values(query, "api_key"):
-        raise InvalidCredential(f"a key in the URL is taken on /sse only; {send}")
+        raise InvalidCredential(f"a key in the URL is accepted on /sse only; {send}")
     raise InvalidCredential(f"a credential is missing; {send}")
 
 
 def authorize(presented: Presented | None, keys: KeyStore, signer: TokenSigner, *, origin: str | None) -> Grant:
-    """Turn what a request presented into what it is granted.
+    """Check a credential and return what it grants.
 
     Args:
-        presented: What one of the ``find`` functions returned.
-        keys: Who has a key.
-        signer: Whose tokens count.
+        presented: The result of one of the ``find`` functions.
+        keys: The configured keys.
+        signer: Verifies tokens.
         origin: The request's ``Origin`` header; None when it has none.
 
     Raises:
-        InvalidCredential: Nothing was presented, or a key that is nobody's.
+        InvalidCredential: Nothing was presented, or the key is unknown.
         InvalidToken: See `TokenSigner.verify`.
-        NotAllowedOrigin: The key is public and `origin` is not one of its own, compared exactly.
+        NotAllowedOrigin: The key is public and `origin` is not exactly one of its allowed origins.
     """
     if presented is None:
         raise InvalidCredential("a credential is missing; send an API key in X-API-Key")
@@ -133,14 +132,14 @@ def _keys(headers: Mapping[str, str], query: Mapping[str, str]) -> list[Presente
     found = _values(headers, "x-api-key") + _values(query, "api_key")
     for value in _values(headers, "authorization"):
         scheme, _, credential = value.partition(" ")
-        # Other schemes are not for us: a proxy's Basic login may stand beside our key.
+        # Ignore other schemes: a proxy's Basic login may be sent along with a key.
         if scheme.lower() == "bearer" and credential.strip():
             found.append(credential.strip())
     return [Presented("key", value) for value in found]
 
 
 def _values(items: Mapping[str, str], name: str) -> list[str]:
-    """All values of a name, blank ones aside. By items: a multidict's own look-up shows only the first."""
+    """Return all values of a name that are not blank. Iterates, since the look-up of a multidict finds only one."""
     return [value.strip() for key, value in items.items() if key.lower() == name and value.strip()]
 
 

@@ -1,7 +1,7 @@
-"""Mask secrets in text and in log events: the last line of defence, whoever wrote the log call.
+"""Mask secrets in text and in log events. The last step before a log line is written, for every log call.
 
-Owns what a secret looks like from outside: API keys, JWTs, credentials in URLs and bearer headers. Knows nothing of who
-holds them. Linear in the length of the text, since clients choose much of what is logged.
+Owns the patterns of secrets: API keys, JWTs, credentials in URLs and bearer headers. Takes time linear in the length of
+the text, since clients control much of what is logged.
 """
 
 import re
@@ -12,23 +12,23 @@ from typing import Any, Final
 
 MASK: Final = "***"
 
-# No alternative looks far past its start before it fails: a long hostile text cannot make it quadratic.
+# Every alternative fails within a bounded distance of its start, so hostile text cannot make matching quadratic.
 _SECRETS: Final = re.compile(
     r"""
       ( [sp]k_live_ ) \w*
     | ( eyJ ) [\w-]{8,} (?: \.[\w-]* )*                          # a JWT starts with base64url of '{"'
     | ( (?i: api_key | token ) = ) [^&\s"'<>\#;,)]+
-    | ( (?i: bearer ) [ ]{1,4} ) [\w.~+/=-]{16,}                # RFC 6750 section 2.1; anything shorter is prose
+    | ( (?i: bearer ) [ ]{1,4} ) [\w.~+/=-]{16,}                # RFC 6750 section 2.1; shorter words are prose
     """,
     re.VERBOSE | re.ASCII,
 )
-# Most text has none of these, and looking for them is much cheaper than running the pattern.
+# Most text has none of these, and searching for them is much cheaper than running the pattern.
 _MARKS: Final = ("_live_", "eyJ", "=", "earer", "EARER")
 _DEEPEST: Final = 32
 
 
 def redact(text: str) -> str:
-    """Return `text` with every secret in it masked; what kind of secret it was stays readable."""
+    """Return `text` with every secret masked; the kind of each secret stays readable."""
     for mark in _MARKS:
         if mark in text:
             return _SECRETS.sub(_masked, text)
@@ -36,11 +36,11 @@ def redact(text: str) -> str:
 
 
 def redact_event(_logger: object, _method: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Mask secrets in a log event, at any depth. A structlog processor, to be the last before the renderer."""
+    """Mask secrets in a log event, at any depth. A structlog processor; must be the last one before the renderer."""
     for name, value in event_dict.items():
         if name == "exc_info" or type(value) in _PLAIN:
             continue
-        # Assigning to a name that is there keeps the size, so the iteration may go on.
+        # Assigning to an existing name keeps the size, so the iteration stays valid.
         event_dict[name] = redact(value) if type(value) is str else _redact_value(value, 0)
     if event_dict.get("exc_info"):
         _redact_exception(event_dict)
@@ -55,7 +55,7 @@ def _masked(match: re.Match[str]) -> str:
 
 
 def _redact_value(value: object, depth: int) -> object:
-    """Return a masked copy of a container, and anything else as it is unless there is something to mask."""
+    """Return a masked copy of a container; return any other value unchanged unless it has a secret."""
     if type(value) in _PLAIN:
         return value
     if isinstance(value, str):
@@ -67,14 +67,14 @@ def _redact_value(value: object, depth: int) -> object:
         return {_redact_value(key, depth + 1): _redact_value(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_redact_value(item, depth + 1) for item in value]
-    # Renderers fall back on repr() for anything else: a URL, an exception, a value of ours.
+    # Renderers use repr() for other values, such as URLs and exceptions.
     text = repr(value)
     masked = redact(text)
     return value if masked == text else masked
 
 
 def _redact_exception(event_dict: MutableMapping[str, Any]) -> None:
-    """Put the masked text in place of an exception whose traceback names a secret; leave any other to the renderer."""
+    """Replace an exception whose traceback has a secret by masked text; the renderer formats other exceptions."""
     error = event_dict["exc_info"]
     if isinstance(error, tuple):
         error = error[1]

@@ -1,7 +1,8 @@
-"""Stream tokens: short-lived JWTs that open one connection without showing the key.
+"""Stream tokens: short-lived JWTs that open a connection without showing the key.
 
-Owns what a token says, who may sign it and for how long it is good. A token opens the door and no more: how long an
-open link lives is not in it. Pure but for the clock. Why pyjwt and HS256: docs/adr/0004-pyjwt-hs256-stream-tokens.md
+Owns the claims of a token, the secrets that sign it, and its lifetime. A token is checked only when a connection opens;
+it does not limit how long the connection lasts. Pure, except for the clock and random numbers. Why pyjwt and HS256:
+docs/adr/0004-pyjwt-hs256-stream-tokens.md
 """
 
 import base64
@@ -23,25 +24,25 @@ ISSUER: Final = "stream-relay"
 AUDIENCE: Final = "stream"
 
 _ALGORITHM: Final = "HS256"
-_SECRET_BYTES: Final = 32  # as many as the hash has, RFC 7518 section 3.2
-_LONGEST: Final = 8192  # no server takes a longer header line, and hashing is not free
+_SECRET_BYTES: Final = 32  # at least the size of the hash output, RFC 7518 section 3.2
+_LONGEST: Final = 8192  # servers reject longer header lines; bounds the cost of hashing
 _CLOCK_SKEW_S: Final = 5
-"""How far ahead of ours the clock of the relay that issued a token may be. Expiry itself has no leeway."""
+"""How far the clock of the issuing relay may be ahead of this one. Expiry has no leeway."""
 _ID: Final = re.compile(r"\A[A-Za-z0-9._-]{1,64}\Z")
 
 
 class InvalidToken(Exception):
-    """The token opens nothing. Clients get 401; the text says why, never what the token held."""
+    """The token is not accepted. Clients get 401; the text gives the reason, and never the token's content."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What an accepted credential allows, whichever kind it was."""
+    """What an accepted credential allows, for keys and tokens alike."""
 
     key_id: str
     kind: Kind
     games: frozenset[str] | None  # None: all games
-    allowed_origins: frozenset[str]  # of public keys
+    allowed_origins: frozenset[str]  # public keys only
 
     @classmethod
     def of(cls, key: Key) -> Self:
@@ -49,7 +50,7 @@ class Grant:
 
 
 class _Claims(msgspec.Struct):
-    """The payload. No defaults: a token without ``games`` must not come out as one for all games."""
+    """The payload. No defaults: a token without ``games`` must not be read as one for all games."""
 
     iss: str
     aud: str
@@ -63,7 +64,7 @@ class _Claims(msgspec.Struct):
 
 
 class TokenSigner:
-    """Issues tokens with its first secret and accepts those of all its secrets, so that secrets can be rotated."""
+    """Signs tokens with its first secret and verifies tokens of all its secrets, so that secrets can be rotated."""
 
     __slots__ = ("_first", "_secrets")
 
@@ -73,10 +74,10 @@ class TokenSigner:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``id:secret,id:secret``: the first signs, all verify. Every relay must have the same.
+        """Read ``id:secret,id:secret``: the first signs, all verify. Every relay must have the same secrets.
 
         Raises:
-            InvalidKeys: There is none, an entry is malformed, an id comes twice, or a secret is under 32 bytes.
+            InvalidKeys: An entry is malformed or missing, an id is repeated, or a secret has less than 32 bytes.
         """
         found: dict[str, bytes] = {}
         for number, entry in enumerate(text.split(","), 1):
@@ -87,25 +88,25 @@ class TokenSigner:
                     f"token secrets: entry {number} is not id:secret; an id is 1 to 64 letters, digits or '.', '_', '-'"
                 )
             if name in found:
-                raise InvalidKeys(f"token secrets: id of entry {number} is there twice; every secret needs its own id")
-            found[name] = secret.encode("utf-8", "surrogateescape")  # an environment holds bytes, not always UTF-8
+                raise InvalidKeys(f"token secrets: the id of entry {number} is repeated; ids must be unique")
+            found[name] = secret.encode("utf-8", "surrogateescape")  # environment variables may not be UTF-8
             if len(found[name]) < _SECRET_BYTES:
                 raise InvalidKeys(
                     f"token secrets: the secret of entry {number} has {len(found[name])} bytes; "
-                    f"at least {_SECRET_BYTES} are needed, such as `openssl rand -hex 32` prints"
+                    f"it must have at least {_SECRET_BYTES}; make one with: openssl rand -hex 32"
                 )
             _check_usable(number, found[name])
         return cls(found)
 
     @classmethod
     def ephemeral(cls) -> Self:
-        """Make a signer whose secret lives and dies with this process: for one relay on its own."""
+        """Make a signer with a random secret that only this process has: for a single relay."""
         return cls({"ephemeral": secrets.token_bytes(_SECRET_BYTES)})
 
     def issue(self, key: Key, *, now: float | None = None) -> tuple[str, str]:
-        """Make a token that grants what `key` allows; return it and when it expires, RFC 3339 in UTC with ``Z``.
+        """Make a token that grants what `key` allows; return it and its time of expiry, RFC 3339 in UTC with ``Z``.
 
-        It is good for `LIFE_S` seconds, counted from the whole second that `now` (Unix seconds) is in.
+        The token is valid for `LIFE_S` seconds from `now` (Unix seconds), rounded down to a whole second.
         """
         issued = int(time.time() if now is None else now)
         claims = _Claims(
@@ -128,19 +129,20 @@ class TokenSigner:
         """Return what `token` grants at `now` (Unix seconds).
 
         Raises:
-            InvalidToken: Not a token of ours, of another audience, altered, expired, or issued in the future.
+            InvalidToken: The token is malformed, altered, expired, issued in the future, for another audience, or
+                signed with an unknown secret.
         """
         claims = self._read(token)
         moment = time.time() if now is None else now
         if moment >= claims.exp:  # "on or after", RFC 7519 section 4.1.4
-            raise InvalidToken(f"the token has expired; it lives {LIFE_S} seconds, so get one right before you connect")
+            raise InvalidToken(f"the token has expired; it is valid for {LIFE_S} seconds; get one before each connect")
         if claims.iat > moment + _CLOCK_SKEW_S:
             raise InvalidToken("the token was issued in the future; the clocks of the relays differ")
         games = None if claims.games is None else frozenset(claims.games)
         return Grant(claims.sub, claims.kind, games, frozenset(claims.origins))
 
     def _read(self, token: str) -> _Claims:
-        """Check all of a token but its times. No error keeps its cause: a driver's may quote what it could not read."""
+        """Check everything in a token except its times. Errors have no cause: pyjwt's errors may quote the token."""
         if token.startswith(("sk_live_", "pk_live_")):
             raise InvalidToken("this is an API key; exchange it for a stream token at POST /api/auth/token")
         if len(token) > _LONGEST or not token.isascii():
@@ -152,21 +154,21 @@ class TokenSigner:
             payload = jwt.decode(
                 token,
                 secret,
-                algorithms=[_ALGORITHM],  # never what the token's own header asks for
+                algorithms=[_ALGORITHM],  # never the algorithm of the token's header
                 audience=AUDIENCE,
                 issuer=ISSUER,
-                # The times are checked by `verify`, against a clock that the caller may give.
+                # `verify` checks the times, against the clock that its caller gives.
                 options={"verify_exp": False, "verify_iat": False, "verify_nbf": False},
             )
             return msgspec.convert(payload, _Claims)
         except jwt.InvalidAlgorithmError:
             raise InvalidToken(f"the token's algorithm is not allowed; only {_ALGORITHM} is") from None
         except jwt.InvalidSignatureError:
-            raise InvalidToken("the token's signature is wrong; it was altered or signed by somebody else") from None
+            raise InvalidToken("the token's signature is wrong; it was altered or signed with another secret") from None
         except jwt.InvalidAudienceError:
             raise InvalidToken(f"the token is for another audience; it must be for {AUDIENCE!r}") from None
         except jwt.InvalidIssuerError:
-            raise InvalidToken(f"the token is of another issuer; it must be of {ISSUER!r}") from None
+            raise InvalidToken(f"the token is from another issuer; it must be from {ISSUER!r}") from None
         except (jwt.MissingRequiredClaimError, msgspec.ValidationError):
             raise InvalidToken("the token's claims are not those of a stream token; get a new token") from None
         except (jwt.InvalidTokenError, RecursionError):
@@ -184,7 +186,7 @@ _header_decoder: Final = msgspec.json.Decoder(_Header)
 
 
 def _kid(token: str) -> str:
-    """Read which secret a token says it is signed with. Not pyjwt's own: that takes the whole token apart twice."""
+    """Read the key id in a token's header. pyjwt's function is not used: it decodes the whole token a second time."""
     header = token.partition(".")[0]
     try:
         return _header_decoder.decode(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4))).kid
@@ -193,11 +195,11 @@ def _kid(token: str) -> str:
 
 
 def _check_usable(number: int, secret: bytes) -> None:
-    """Refuse what pyjwt would refuse at the first token: a PEM or SSH key, which is no shared secret."""
+    """Refuse a PEM or SSH key, which pyjwt would refuse when it signs the first token."""
     try:
         jwt.encode({}, secret, _ALGORITHM)
     except jwt.InvalidKeyError:
         raise InvalidKeys(
             f"token secrets: the secret of entry {number} is a certificate or an asymmetric key; "
-            "use random text, such as `openssl rand -hex 32` prints"
+            "use random text; make one with: openssl rand -hex 32"
         ) from None

@@ -1,7 +1,7 @@
 """Entry point of the command ``stream-relay``. The commands are in `relay.commands`.
 
-Their imports take a third of a second, in which Ctrl-C must not show a traceback: so nothing is imported here but what
-sees to that.
+Importing the commands takes a third of a second, in which Ctrl-C must not show a traceback. So this module imports only
+the handler that prevents it.
 """
 
 import os
@@ -10,9 +10,9 @@ from relay.commands.interrupt import end_quietly_on_interrupt
 
 
 def main() -> None:
-    """Run the command that the arguments name."""
+    """Run the command in the program's arguments."""
     end_quietly_on_interrupt()
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before any import of it: what it has to say, we say in a sentence
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before grpc is imported: we report its errors
     from relay.commands.root import app
 
     app()

@@ -1,22 +1,22 @@
-"""Every way to refuse a client, and the one table of how each protocol says it.
+"""The errors of the relay, and the table of HTTP statuses and codes for every error that a client can get.
 
 RelayError
-├── ClientError          the request cannot be served as it is
-│   ├── BadRequest       malformed; fix the request
-│   ├── BadMessage       a WebSocket client said something it may not; its link ends with 1008
-│   ├── NotAllowed       the credential does not cover this game or origin
-│   ├── CursorLost       the log knows nothing of this cursor (any more)
+├── ClientError          the request cannot be served; the client must change it
+│   ├── BadRequest       the request is malformed
+│   ├── BadMessage       a WebSocket client sent a message that is not allowed; its link ends with 1008
+│   ├── NotAllowed       the credential does not allow this game
+│   ├── CursorLost       the log does not have this cursor
 │   ├── NoRoundYet       the game has no round in the log
-│   ├── Unsupported      the gRPC service has no such method, or knows no such compression
-│   ├── TooLarge         the request is longer than the gRPC service takes
-│   ├── WrongMediaType   the body is of a type that is not understood here
-│   ├── NeedsUpgrade     a WebSocket path was asked for without a WebSocket handshake
-│   └── NotFound         no such path
-├── Unavailable          this instance is full or going away; another one, or this one later, answers
-│   └── TooManyCalls     this instance has enough to answer at the moment
+│   ├── Unsupported      the gRPC service does not have this method or compression
+│   ├── TooLarge         the request is longer than the gRPC service accepts
+│   ├── WrongMediaType   the media type of the body is not supported
+│   ├── NeedsUpgrade     a WebSocket path was requested without a WebSocket handshake
+│   └── NotFound         the path does not exist
+├── Unavailable          this instance is full or draining; the client reconnects later
+│   └── TooManyCalls     this instance has too many concurrent calls
 └── StartError           the process cannot start; one sentence for the operator
 
-Errors of the domain (`rounds`) and of `auth` have their rows in the table too.
+The table also has the errors of `rounds`, `auth` and `roundlog` that a client can get.
 """
 
 from collections.abc import Iterable, Mapping
@@ -30,60 +30,60 @@ from rounds import Cursor, InvalidCursor, InvalidFilter, UnknownGame, UnknownTyp
 
 
 class RelayError(Exception):
-    """Base of the relay's own errors; ``str()`` is the sentence a user reads."""
+    """Base of the relay's errors; ``str()`` is the sentence for the user."""
 
 
 class ClientError(RelayError):
-    """The request cannot be served as it is."""
+    """The request cannot be served; the client must change it."""
 
 
 class BadRequest(ClientError):
-    """Malformed: the text names the parameter, its value and what is allowed."""
+    """The request is malformed. The text has the parameter, its value and what is allowed."""
 
 
 class BadMessage(ClientError):
-    """A WebSocket client said something it may not; its link ends with 1008 and this sentence."""
+    """A WebSocket client sent a message that is not allowed; its link ends with 1008 and this sentence."""
 
 
 class NotAllowed(ClientError):
-    """The credential is good but does not cover what was asked for."""
+    """The credential is valid but does not allow the request."""
 
 
 class Unsupported(ClientError):
-    """The service has no such method, or knows no such compression."""
+    """The service does not have this method or compression."""
 
 
 class TooLarge(ClientError):
-    """The request is longer than the gRPC service takes."""
+    """The request is longer than the gRPC service accepts."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
         self.limit = limit
 
     def __str__(self) -> str:
-        return f"the request has more than {self.limit} bytes, which is the limit here"
+        return f"the request has more than {self.limit} bytes, which is the limit"
 
 
 class WrongMediaType(ClientError):
-    """The body is of a type that is not understood here."""
+    """The media type of the body is not supported."""
 
     def __init__(self, found: str, *, allowed: Iterable[str]) -> None:
         super().__init__(found)
         self.found, self.allowed = found, tuple(allowed)
 
     def __str__(self) -> str:
-        return f"{self.found[:80]} is not understood here; send {', '.join(self.allowed)}"
+        return f"{self.found[:80]} is not supported here; send {', '.join(self.allowed)}"
 
 
 class NeedsUpgrade(ClientError):
-    """A WebSocket path was asked for without a WebSocket handshake."""
+    """A WebSocket path was requested without a WebSocket handshake."""
 
     def __str__(self) -> str:
-        return "this path speaks WebSocket; connect with a WebSocket client, or use /sse for plain HTTP"
+        return "this path is for WebSocket; connect with a WebSocket client, or use /sse for plain HTTP"
 
 
 class CursorLost(ClientError):
-    """A cursor that this log knows nothing of: it is of an earlier log, or beyond the end of this one."""
+    """The log does not have this cursor: it is of another log, or after the end of this one."""
 
     def __init__(self, cursor: Cursor, *, first: Cursor, head: Cursor) -> None:
         super().__init__(cursor)
@@ -96,32 +96,32 @@ class CursorLost(ClientError):
 
 
 class NoRoundYet(ClientError):
-    """The game is known, and has no round in the log."""
+    """The game is in the catalogue, but has no round in the log."""
 
 
 class NotFound(ClientError):
-    """No such path."""
+    """The path does not exist."""
 
 
 class Unavailable(RelayError):
-    """This instance takes no new links now. ``retry_ms`` is when to come back."""
+    """This instance accepts no new links now. ``retry_ms`` is the delay before the client reconnects."""
 
     def __init__(self, reason: str, retry_ms: int) -> None:
         super().__init__(reason, retry_ms)
         self.reason, self.retry_ms = reason, retry_ms
 
     def __str__(self) -> str:
-        return f"this relay takes no new connections ({self.reason}); try again in {self.retry_ms} ms"
+        return f"this relay accepts no new connections ({self.reason}); try again in {self.retry_ms} ms"
 
 
 class TooManyCalls(Unavailable):
-    """This instance has enough to answer at the moment."""
+    """This instance has too many concurrent calls."""
 
     def __init__(self, retry_ms: int) -> None:
         super().__init__("capacity", retry_ms)
 
     def __str__(self) -> str:
-        return f"this relay answers too many calls at the moment; try again in {self.retry_ms} ms"
+        return f"this relay has too many concurrent calls; try again in {self.retry_ms} ms"
 
 
 class StartError(RelayError):
@@ -129,7 +129,7 @@ class StartError(RelayError):
 
 
 class Refusal(NamedTuple):
-    """How an error looks to a client: HTTP status and the stable word in ``code``."""
+    """The HTTP status of an error, and its stable word in the field ``code``."""
 
     status: int
     code: str
@@ -160,7 +160,7 @@ REFUSALS: Final[Mapping[type[Exception], Refusal]] = {
 
 
 def refusal_of(error: Exception) -> Refusal | None:
-    """Look up how to tell a client of `error`; None when it is no fault of the client's but a bug of ours."""
+    """Return the refusal that a client gets for `error`; None when the error is a bug."""
     for kind in type(error).__mro__:
         if kind in REFUSALS:
             return REFUSALS[kind]

@@ -1,11 +1,11 @@
-"""When a process of ours is asked to stop."""
+"""Wait for the signals that stop a process."""
 
 import asyncio
 import signal
 
 
 async def stop_requested() -> None:
-    """Wait for SIGTERM or SIGINT. A second one kills the process at once, as if we had no handler."""
+    """Wait for SIGTERM or SIGINT. A second signal ends the process at once, by the default handler."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     signals = (signal.SIGTERM, signal.SIGINT)

@@ -1,1 +1,1 @@
-"""The commands of ``stream-relay``: each reads its arguments and hands over. Those of a client use the public API."""
+"""The commands of ``stream-relay``. Each reads its arguments and calls the code of another package."""

@@ -1,4 +1,4 @@
-"""``stream-relay backend backfill``: rounds that are already in the table, into the log, with a bar if one watches."""
+"""``stream-relay backend backfill``: publish rounds that are already in the table, with a bar on a terminal."""
 
 import asyncio
 from contextlib import suppress
@@ -22,11 +22,11 @@ log = structlog.get_logger()
 
 
 async def backfill(settings: Settings, *, first: int | None, last: int | None, rate: float, interactive: bool) -> None:
-    """Run until the range is in the log, or until SIGTERM or SIGINT; running again goes on from there.
+    """Run until the range is in the log, or until SIGTERM or SIGINT. Another run resumes where this one stopped.
 
     Raises:
         BackendError: The backend has no table, its options are wrong, or the table cannot be read.
-        LogError: The log is there but is not as configured.
+        LogError: The log exists but is not as configured.
     """
     bar = _Bar(interactive)
     context = BackendContext(catalogue=load_catalogue(settings.games_file), interactive=interactive)
@@ -44,7 +44,7 @@ async def backfill(settings: Settings, *, first: int | None, last: int | None, r
 
 
 class _Bar:
-    """How far a backfill is, in ids: counting rows first would cost as much as reading them."""
+    """A progress bar in ids: counting the rows would cost as much as reading them."""
 
     def __init__(self, interactive: bool) -> None:
         self.progress = Progress(
@@ -58,7 +58,7 @@ class _Bar:
         )
         self._task: TaskID | None = None
 
-    def show(self, span: Range, place: int) -> None:
+    def show(self, span: Range, last_id: int) -> None:
         if self._task is None:
             self._task = self.progress.add_task("backfill", total=span.last - span.first + 1)
-        self.progress.update(self._task, completed=place - span.first + 1)
+        self.progress.update(self._task, completed=last_id - span.first + 1)

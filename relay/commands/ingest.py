@@ -1,4 +1,4 @@
-"""``stream-relay ingest``: one backend, chosen by the settings, into the log."""
+"""``stream-relay ingest``: run the configured backend and publish its rounds to the log."""
 
 import asyncio
 import sys
@@ -20,7 +20,7 @@ async def ingest(settings: Settings) -> None:
 
     Raises:
         BackendError: The backend is unknown, its options are wrong, or its source cannot be read.
-        LogError: The log is there but is not as configured.
+        LogError: The log exists but is not as configured.
     """
     context = BackendContext(catalogue=load_catalogue(settings.games_file), interactive=sys.stderr.isatty())
     backend = make_backend(settings.backend.name, settings.backend.options, context)
@@ -32,7 +32,7 @@ async def ingest(settings: Settings) -> None:
 
 
 def exposing(settings: IngestSettings) -> Expose:
-    """Answer probes and scrapes where the section ``ingest`` says."""
+    """Return a function that serves probes and metrics at the address in the section ``ingest``."""
 
     def expose(metrics: IngestMetrics) -> AbstractAsyncContextManager[int | None]:
         return serving_probes(

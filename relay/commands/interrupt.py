@@ -1,4 +1,4 @@
-"""What Ctrl-C does while no work runs: in an import, say. Imports next to nothing, to be in force before all else."""
+"""Handle Ctrl-C outside of a running command, for instance during imports. Has few imports, since it is used first."""
 
 import os
 import signal
@@ -6,13 +6,13 @@ import sys
 import time
 
 _PAUSE_S = 0.1
-"""Ctrl-C goes to make as well, and GNU make 4.3 stumbles over a program that has ended before it has taken note."""
+"""Ctrl-C also goes to make. GNU make 4.3 reports an error if the program ends before make has handled the signal."""
 
 
 def interrupted_status() -> int:
     """Return the exit status of a command that Ctrl-C has ended.
 
-    130, as shells expect; 0 for ``dev``, which has no other end: make would call anything else an error.
+    130, as shells expect. 0 for ``dev``, which ends in no other way: make would report any other status as an error.
     """
     arguments = iter(sys.argv[1:])
     for argument in arguments:
@@ -24,17 +24,17 @@ def interrupted_status() -> int:
 
 
 def end_quietly_on_interrupt() -> None:
-    """Let Ctrl-C end the process without a word, wherever it is.
+    """Make Ctrl-C end the process at once and without output.
 
-    A handler, since typer makes of KeyboardInterrupt what it likes. Leaves alone what ignores the signal, as
-    background jobs of a shell do.
+    Uses a signal handler, since typer handles KeyboardInterrupt in its own way. Does nothing when the signal is
+    ignored, as in background jobs of a shell.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)
 
 
 def raise_on_interrupt() -> None:
-    """Let Ctrl-C raise KeyboardInterrupt again, for whoever has something to clean up."""
+    """Make Ctrl-C raise KeyboardInterrupt again, so that a running command can clean up."""
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,6 +1,6 @@
-"""The commands of ``stream-relay``. Reads arguments, loads settings, hands over; errors become one line on stderr.
+"""The command line of ``stream-relay``: read arguments, load settings, run a command. Errors are one line on stderr.
 
-Imports what a command needs only when it runs: `serve` is on the cold-start path of serverless platforms.
+A command's imports happen only when it runs: `serve` is on the cold-start path of serverless platforms.
 """
 
 import os
@@ -38,10 +38,10 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and stop.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     config: Annotated[
-        Path | None, typer.Option("--config", help="Settings as TOML; the environment (RELAY_...) wins over it.")
+        Path | None, typer.Option("--config", help="Settings as TOML; the environment (RELAY_...) overrides it.")
     ] = None,
 ) -> None:
     if config is not None:
@@ -50,7 +50,9 @@ def _root(
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
 Port = Annotated[int | None, typer.Option(min=0, max=65535, help="HTTP port; 0 lets the system choose.")]
-GrpcPort = Annotated[int | None, typer.Option(min=0, max=65535, help="gRPC port, 50051 by default; 0: any.")]
+GrpcPort = Annotated[
+    int | None, typer.Option(min=0, max=65535, help="gRPC port, 50051 by default; 0 lets the system choose.")
+]
 
 
 @app.command()
@@ -59,28 +61,28 @@ def dev(
     grpc_port: GrpcPort = None,
     backend: Annotated[
         Literal["file", "postgres-replication", "postgres-notify"] | None,
-        typer.Option(help="Play rounds from a file, or into a real database that they are captured from."),
+        typer.Option(help="Play rounds from a file, or insert them into a real database and capture them from it."),
     ] = None,
 ) -> None:
-    """Run everything on this machine: NATS, recorded rounds as if live, a relay. For trying it out."""
+    """Run a demo on this machine: NATS, recorded rounds with the current time, a relay. Not for production."""
     from rich.console import Console
 
     from relay.config.settings import origins
     from relay.demo.dev import dev as run
-    from relay.demo.dev import passed_over
+    from relay.demo.dev import ignored_settings
 
     given = _ports(port, grpc_port)
     if backend is not None:
         given["backend"] = {"name": backend}
     settings = _settings(given, log_level="warning")
-    if unused := passed_over(origins()):
-        print(f"stream-relay: dev has parts of its own and passes over {', '.join(unused)}", file=sys.stderr)
+    if unused := ignored_settings(origins()):
+        print(f"stream-relay: dev has its own parts and ignores {', '.join(unused)}", file=sys.stderr)
     run_command(run(settings, out=Console()))
 
 
 @app.command()
 def serve(host: Host = None, port: Port = None, grpc_port: GrpcPort = None) -> None:
-    """Run a relay: the log in; WebSocket, SSE and REST out on the HTTP port, gRPC on a port of its own (50051)."""
+    """Run a relay from the log to clients: WebSocket, SSE and REST on the HTTP port, gRPC on another port (50051)."""
     from relay.serve import serve as run
 
     given = _ports(port, grpc_port)
@@ -91,7 +93,7 @@ def serve(host: Host = None, port: Port = None, grpc_port: GrpcPort = None) -> N
 
 @app.command()
 def ingest(
-    backend: Annotated[str | None, typer.Option(help="Name of the backend; the settings' by default.")] = None,
+    backend: Annotated[str | None, typer.Option(help="Name of the backend; by default that of the settings.")] = None,
     option: Annotated[list[str] | None, typer.Option("--option", "-o", help="A backend option, NAME=VALUE.")] = None,
 ) -> None:
     """Run a backend: capture rounds from their source and publish them to the log."""
@@ -102,9 +104,9 @@ def ingest(
 
 @app.command()
 def config(
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON instead of a table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Print the settings in force and where each can be set; secrets are masked."""
+    """Print every setting with its value and the source of the value. Secrets are masked."""
     from relay.commands.show_config import show
 
     show(_settings({}), as_json=as_json)
@@ -112,10 +114,12 @@ def config(
 
 @key_app.command("new")
 def key_new(
-    kind: Annotated[Literal["private", "public"], typer.Option(help="private: servers; public: browsers.")] = "private",
-    key_id: Annotated[str, typer.Option("--id", help="What the logs call the client.")] = "client1",
+    kind: Annotated[
+        Literal["private", "public"], typer.Option(help="private: for servers; public: for browsers.")
+    ] = "private",
+    key_id: Annotated[str, typer.Option("--id", help="The id of the key, shown in logs.")] = "client1",
 ) -> None:
-    """Make an API key. It is shown once; only its hash is kept in the settings."""
+    """Make an API key. It is shown once; the settings contain only its hash."""
     from auth.keys import EXAMPLE_ORIGIN, InvalidKeys, generate, line_entry
 
     secret, stored = generate(kind)
@@ -123,29 +127,29 @@ def key_new(
         entry = line_entry(key_id, kind, stored)
     except InvalidKeys as error:
         fail(str(error))
-    origins = f"; put the origins of your pages in place of {EXAMPLE_ORIGIN}" if kind == "public" else ""
-    # What may be piped on stdout, what it is on stderr: a terminal shows each value below its name.
-    print("key, for the client; it is not shown again:", file=sys.stderr)
+    origins = f"; replace {EXAMPLE_ORIGIN} by the origins of your pages" if kind == "public" else ""
+    # Values go to stdout, for pipes; their names go to stderr. A terminal shows each value below its name.
+    print("key for the client, not shown again:", file=sys.stderr)
     print(secret, flush=True)
-    print(f"entry, for RELAY_AUTH_KEYS{origins}:", file=sys.stderr)
+    print(f"entry for RELAY_AUTH_KEYS{origins}:", file=sys.stderr)
     print(entry, flush=True)
 
 
 @key_app.command("secret")
 def key_secret() -> None:
-    """Make a secret for RELAY_AUTH_TOKEN_SECRETS."""
+    """Make an entry for RELAY_AUTH_TOKEN_SECRETS."""
     import secrets
 
     print(f"k{secrets.token_hex(2)}:{secrets.token_urlsafe(32)}")
 
 
 def _ports(http: int | None, grpc: int | None) -> dict[str, Any]:
-    """Give ports from the command line their places in the settings."""
+    """Return the settings of the ports given on the command line."""
     return {section: {"port": port} for section, port in (("http", http), ("grpc", grpc)) if port is not None}
 
 
 def _settings(overrides: dict[str, Any], *, log_level: str | None = None) -> Any:
-    """Load settings and set up logging; stop with one line per fault."""
+    """Load the settings and configure logging; exit with one line per error when a setting is wrong."""
     from relay.config.logs import configure
     from relay.config.settings import InvalidSettings, load
 

@@ -1,4 +1,4 @@
-"""How a command runs and how it ends: on uvloop, with one line for whatever an operator or user can mend."""
+"""Run a command on uvloop, and end it: one line on stderr for each error that a user can correct."""
 
 import asyncio
 import os
@@ -12,18 +12,18 @@ from relay.commands.interrupt import end_quietly_on_interrupt, interrupted_statu
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
-    """Run to the end; stop with a sentence and status 1 when it fails in a way that a person can mend."""
+    """Run to the end; exit with status 1 and one line per error when `work` raises errors that a user can correct."""
     import uvloop
 
     from relay.commands.user_errors import sentences
 
     try:
-        raise_on_interrupt()  # the runner cancels our work, and that cleans up
+        raise_on_interrupt()  # so that the runner cancels the work, which then cleans up
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(work)
     except KeyboardInterrupt:
         raise typer.Exit(interrupted_status()) from None
-    except BrokenPipeError:  # the reader of our output has seen enough
+    except BrokenPipeError:  # the reader of stdout has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(141) from None
     except Exception as error:
@@ -36,7 +36,7 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 
 
 def fail(sentence: str) -> NoReturn:
-    """Print one line per fault on stderr and stop with status 1."""
+    """Print each line of `sentence` on stderr and exit with status 1."""
     for line in sentence.splitlines():
         print(f"stream-relay: {line}", file=sys.stderr)
     raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""``stream-relay config``: what is in force, secrets masked."""
+"""``stream-relay config``: print the settings, with secrets masked."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def show(settings: Settings, *, as_json: bool) -> None:
-    """Print every setting with its value and where that comes from."""
+    """Print every setting with its value and the source of the value."""
     if as_json:
         json.dump(_masked_tree("", settings.model_dump(mode="json")), sys.stdout, indent=2)
         print()

@@ -1,4 +1,4 @@
-"""Which errors end a command with a sentence instead of a traceback."""
+"""The errors that end a command with a sentence instead of a traceback."""
 
 from auth.keys import InvalidKeys
 from backends.contract import BackendError
@@ -6,15 +6,15 @@ from relay.commands.client.follow import Refused
 from relay.errors import StartError
 from roundlog.errors import LogError
 
-_TELLABLE = (StartError, LogError, BackendError, InvalidKeys, Refused)
+_USER_ERRORS = (StartError, LogError, BackendError, InvalidKeys, Refused)
 
 
 def sentences(error: BaseException) -> list[str] | None:
-    """Return what to tell, one sentence per failure; None when some of it is a bug of ours."""
-    if isinstance(error, _TELLABLE):
+    """Return one sentence per error, also for a group; None when any of the errors is a bug."""
+    if isinstance(error, _USER_ERRORS):
         return [str(error)]
     if isinstance(error, BaseExceptionGroup):
-        told = [sentences(inner) for inner in error.exceptions]
-        if all(lines is not None for lines in told):
-            return list(dict.fromkeys(line for lines in told if lines for line in lines))
+        found = [sentences(inner) for inner in error.exceptions]
+        if all(lines is not None for lines in found):
+            return list(dict.fromkeys(line for lines in found if lines for line in lines))
     return None

@@ -1,1 +1,1 @@
-"""Settings: their sections, where values come from, and the files that they name."""
+"""Settings: their sections, the sources of their values, and the files that they name."""

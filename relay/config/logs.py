@@ -1,7 +1,7 @@
-"""Structured logs: past-tense events with fields; JSON lines in production, readable on a terminal.
+"""Configure structured logs: past-tense events with fields, as JSON lines or as readable lines on a terminal.
 
-Secrets never reach a log: every event passes `auth.redact` last, whoever wrote it, and aiohttp's own access log
-stays off.
+Secrets are never logged: `auth.redact` is the last step before the renderer for every event, and aiohttp's access log
+is off.
 """
 
 import io
@@ -17,7 +17,7 @@ _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
 class _Stderr(io.TextIOBase):
-    """Standard error as it is at each write: a progress bar takes its place for a while, to let lines go above it."""
+    """Writes to the current `sys.stderr`, which a progress bar replaces so that lines appear above it."""
 
     def write(self, text: str, /) -> int:
         return sys.stderr.write(text)
@@ -27,7 +27,7 @@ class _Stderr(io.TextIOBase):
 
 
 def configure(*, log_format: str, level: str) -> None:
-    """Set up structlog and route the standard library's loggers (aiohttp, nats) through the same end."""
+    """Configure structlog, and send events of the standard library's loggers (aiohttp, nats) to the same output."""
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     stderr = cast("TextIO", _Stderr())
     shared: list[structlog.typing.Processor] = [
@@ -37,7 +37,7 @@ def configure(*, log_format: str, level: str) -> None:
     ]
     end: list[structlog.typing.Processor] = [redact_event]
     if console:
-        # Plain tracebacks: rich's show local variables, and keys and tokens are among them.
+        # Plain tracebacks: rich's tracebacks show local variables, which may be keys and tokens.
         plain = structlog.dev.plain_traceback
         end.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain))
     else:

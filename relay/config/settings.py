@@ -1,7 +1,7 @@
-"""Where settings come from, which one wins, and one sentence when one is wrong. See `relay.config.sections`.
+"""Load the settings: their sources, their precedence, and one sentence for each wrong one.
 
 Read once at start from the environment (``RELAY_<SECTION>_<NAME>``) and optionally one TOML file with the same
-sections. This module alone reads the environment.
+sections. Only this module reads the environment. The sections of the relay are in `relay.config.sections`.
 """
 
 import os
@@ -39,19 +39,19 @@ from roundlog.settings import LogSettings
 ENV_PREFIX = "RELAY_"
 
 _OF_KUBERNETES = re.compile(r"\ARELAY_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_\d+_(TCP|UDP|SCTP)(_.*)?)?)\Z")
-"""What Kubernetes puts into every container beside a Service called ``relay``; not meant for us."""
+"""Variables that Kubernetes sets in every container when a Service is named ``relay``; not settings."""
 
 _IN_URL: Final = re.compile(r"(://)[^\s,'\"]*(@)")
-"""All that stands before the last ``@``: where a password is optional, the name may be a token."""
+"""Everything before the last ``@``: without a password, the user name may be a token."""
 _IN_DSN: Final = re.compile(r"(password\s*=\s*)(?:'[^']*'|[^\s&]+)()", re.IGNORECASE)
 _BOUNDS: Final = {"ge": "of at least", "gt": "above", "le": "up to", "lt": "below"}
 _ALIKE: Final = 0.75
-"""From this likeness on a name is taken for a misspelt one: one or two letters of a usual variable."""
+"""Minimum similarity to suggest a name: one or two wrong letters in a variable of usual length."""
 _SECRET_NAME: Final = re.compile(r"password|secret|token|api_?key", re.IGNORECASE)
 
 
 class InvalidSettings(Exception):
-    """A setting is wrong or unknown. ``str()`` is one line per fault: the setting, its value, what is allowed."""
+    """A setting is wrong or unknown. ``str()`` has one line per error: the setting, its value, what is allowed."""
 
 
 class Settings(BaseSettings):
@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     ingest: IngestSettings = IngestSettings()
     log: LoggingSettings = LoggingSettings()
     games_file: Path | None = None
-    """TOML laid over the bundled catalogue of games; see rounds/games.toml for the form."""
+    """TOML that extends or overrides the bundled catalogue of games; rounds/games.toml has the format."""
 
     @classmethod
     def settings_customise_sources(
@@ -84,7 +84,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Order of precedence: command line, environment, TOML file, the platform's PORT, defaults."""
+        """Return the sources by precedence: command line, environment, TOML file, the platform's PORT, defaults."""
         sources: list[PydanticBaseSettingsSource] = [init_settings, env_settings]
         if path := os.environ.get(f"{ENV_PREFIX}CONFIG"):
             sources.append(TomlConfigSettingsSource(settings_cls, Path(path)))
@@ -94,7 +94,7 @@ class Settings(BaseSettings):
 
 
 def load(overrides: Mapping[str, Any] | None = None) -> Settings:
-    """Read all settings; `overrides` (from the command line) win.
+    """Read all settings; `overrides` (from the command line) take precedence.
 
     Raises:
         InvalidSettings: A setting is unknown or wrong, or the TOML file cannot be read.
@@ -115,7 +115,7 @@ def load(overrides: Mapping[str, Any] | None = None) -> Settings:
 
 
 def variables() -> dict[str, str]:
-    """Every environment variable of ours (backend options aside) and its section's field, as ``section.field``."""
+    """Map every environment variable except backend options to its field, as ``section.field``."""
     names = {f"{ENV_PREFIX}CONFIG": "config"}
     for section, field in Settings.model_fields.items():
         model = field.annotation
@@ -130,7 +130,7 @@ Origin = Literal["command line", "environment", "file", "PORT"]
 
 
 def origins(overrides: Mapping[str, Any] | None = None) -> dict[str, Origin]:
-    """Say where each setting that somebody gave, as ``section.field``, has its value from; the others are defaults."""
+    """Map each setting that is not a default, as ``section.field``, to the source of its value."""
     path, port = os.environ.get(f"{ENV_PREFIX}CONFIG"), os.environ.get("PORT")
     known, options = variables(), f"{ENV_PREFIX}BACKEND_"
     found: dict[str, Origin] = {"http.port": "PORT"} if port else {}
@@ -165,7 +165,7 @@ def _unknown_variables(environ: Mapping[str, str]) -> set[str]:
 
 
 def _allowed_near(name: str) -> str:
-    """Say which settings there are in the section that `name` seems to mean, those that are spelt alike first."""
+    """List the settings of the section that `name` seems to mean, the most similar first; else list the sections."""
     section = "_".join(name.split("_")[:2]) + "_"
     known = list(variables())
     if near := [variable for variable in known if variable.startswith(section)]:
@@ -173,7 +173,7 @@ def _allowed_near(name: str) -> str:
     alike = [variable for variable in known if _likeness(variable, name) > _ALIKE]
     meant = f"did you mean {max(alike, key=lambda variable: _likeness(variable, name))}? " if alike else ""
     sections = [f"{ENV_PREFIX}{section}_…".upper() for section in Settings.model_fields if _section_model(section)]
-    return f"{meant}there are: {', '.join(sections)}; all of them are shown by: stream-relay config"
+    return f"{meant}there are: {', '.join(sections)}; to list all settings, run: stream-relay config"
 
 
 def _likeness(one: str, other: str) -> float:
@@ -181,7 +181,7 @@ def _likeness(one: str, other: str) -> float:
 
 
 def _sentence(fault: Any, given_by: Mapping[str, Origin]) -> str:
-    """Name the setting, the value and what is allowed, in one line; a secret's value is never shown."""
+    """Write one line with the setting, its value and what is allowed. The value of a secret is never shown."""
     where = ".".join(str(part) for part in fault["loc"])
     variable = f"{ENV_PREFIX}{where.replace('.', '_')}".upper()
     file = os.environ.get(f"{ENV_PREFIX}CONFIG")
@@ -189,7 +189,7 @@ def _sentence(fault: Any, given_by: Mapping[str, Origin]) -> str:
     if fault["type"] == "extra_forbidden":
         there_are = _allowed_near(variable) if dot else _sections()
         return f"{where} in {file} is not a setting; {there_are}"
-    # A fault of a whole section comes with all of the section, its secrets too.
+    # An error of a whole section has the section as its input, with its secrets.
     is_shown = where not in _secret_fields() and not isinstance(fault["input"], Mapping)
     shown = f"={masked(where, str(fault['input']))[:80]!r}" if is_shown else ""
     of_section = {origin for path, origin in given_by.items() if path.startswith(f"{where}.")}
@@ -204,7 +204,7 @@ def _sentence(fault: Any, given_by: Mapping[str, Origin]) -> str:
 
 
 def _sections() -> str:
-    """List what may stand at the top of a file."""
+    """List what a file may have at its top level."""
     top = {name: _section_model(name) for name in Settings.model_fields}
     sections = ", ".join(f"[{name}]" for name, model in top.items() if model)
     return f"there are the sections {sections}, and {', '.join(name for name, model in top.items() if not model)}"
@@ -217,7 +217,7 @@ def _section_model(name: str) -> type[BaseModel] | None:
 
 
 def _number_allowed(where: str) -> str | None:
-    """Say in words which numbers a setting takes; None: it is no number."""
+    """Describe the numbers that a setting allows; None when it is not a number."""
     section, _, name = where.partition(".")
     model = _section_model(section)
     field = model.model_fields.get(name) if model else None
@@ -234,7 +234,7 @@ def _number_allowed(where: str) -> str | None:
 
 
 def masked(name: str, value: str) -> str:
-    """Return what may be shown of a setting's value: no password inside a URL or DSN, nothing of what is a secret."""
+    """Return a setting's value with passwords in URLs and DSNs masked, or a mask when the whole value is secret."""
     if value and _SECRET_NAME.search(name):
         return MASK
     for inside in (_IN_URL, _IN_DSN):

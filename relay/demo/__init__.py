@@ -1,1 +1,1 @@
-"""``stream-relay dev``: the whole product on one machine, on real embedded parts. Nothing of it runs in production."""
+"""``stream-relay dev``: the whole product on one machine, with real embedded servers. Not for production."""

@@ -1,17 +1,17 @@
-"""What the embedded servers have in common: child processes with a log on stderr, and an end that always comes."""
+"""Child processes of the demo: read the log of an embedded server from stderr, and stop the server."""
 
 import asyncio
 
 
 def log_of(process: asyncio.subprocess.Process) -> asyncio.StreamReader:
-    """Return the log of a process that was started with a pipe for it."""
+    """Return the stderr of a process that was started with a pipe for it."""
     if process.stderr is None:
-        raise AssertionError("started with a pipe")
+        raise AssertionError("the process was started without a pipe for stderr")
     return process.stderr
 
 
 async def stop(process: asyncio.subprocess.Process, number: int, *, within_s: float) -> None:
-    """Ask a process to end with signal `number`; kill it when it does not. Nothing happens when it has ended."""
+    """Send signal `number` to a process, and SIGKILL when it has not ended within `within_s`. Does nothing if ended."""
     if process.returncode is not None:
         return
     process.send_signal(number)

@@ -1,7 +1,6 @@
-"""The demo's database: a real PostgreSQL with a table of rounds, and a writer that plays the bundled recording into
-it.
+"""The demo's database: a real PostgreSQL with a table of rounds, and a task that inserts the bundled recording.
 
-Owns what ``stream-relay dev --backend postgres-…`` shows: that a committed row is on every client's screen at once.
+Owns the table and the writer of ``stream-relay dev --backend postgres-…``.
 """
 
 import asyncio
@@ -32,27 +31,27 @@ _INSERT: Final = "INSERT INTO rounds (game_slug, game_type, extras) VALUES ($1, 
 
 
 class DemoDatabase(NamedTuple):
-    """A database that rounds are being written into."""
+    """A running database into which rounds are inserted."""
 
     backend: BackendSettings
-    """What captures them."""
+    """The backend that captures the rounds."""
     psql: str
-    """The command to get in with."""
+    """The command that connects to the database."""
 
 
 @asynccontextmanager
 async def demo_database(
     name: str, recording: dict[str, object], context: BackendContext
 ) -> AsyncIterator[DemoDatabase]:
-    """Run the database and its writer for as long as the block lasts.
+    """Run the database and its writer while the block runs.
 
     Args:
-        name: The backend that is to capture, ``postgres-replication`` or ``postgres-notify``.
-        recording: Options of the file backend whose rounds are written.
-        context: As backends have it.
+        name: The backend that captures the rounds, ``postgres-replication`` or ``postgres-notify``.
+        recording: Options of the file backend that yields the rounds to insert.
+        context: The context of the file backend.
 
     Raises:
-        StartError: PostgreSQL is missing, or did not start.
+        StartError: PostgreSQL is not installed, or did not start.
     """
     options = {"create": True} if name == "postgres-replication" else {}
     async with postgres_server() as dsn:
@@ -75,7 +74,7 @@ async def demo_database(
 
 
 async def _write(connection: "asyncpg.Connection[Any]", recording: dict[str, object], context: BackendContext) -> None:
-    """Commit each round of the recording when its time has come. Ids are the database's: unique over all games."""
+    """Insert each round of the recording when it is due. The database gives ids that are unique over all games."""
     player = make_backend("file", recording, context)
     async with player.open():
         async for batch in player.read():
@@ -85,7 +84,7 @@ async def _write(connection: "asyncpg.Connection[Any]", recording: dict[str, obj
 
 
 def _psql(dsn: str) -> str:
-    """Name psql as it can be pasted here: the system's, or the one that came with the server."""
+    """Return a psql command that can be pasted: of the system, or the one installed with the server."""
     programs = find_programs(18)
     beside = programs / "psql" if programs is not None else None
     program = "psql" if shutil.which("psql") or beside is None else str(beside)

@@ -1,6 +1,6 @@
-"""``stream-relay dev``: the whole product on this machine in one go, on real embedded parts. Not for production.
+"""``stream-relay dev``: the whole product on this machine, with real embedded servers. Not for production.
 
-Owns the demo: a real nats-server, recorded rounds that play as if live, a relay on loopback, and what to paste next.
+Owns the demo: a real nats-server, recorded rounds with the current time, a relay on loopback, and commands to paste.
 """
 
 import asyncio
@@ -30,11 +30,11 @@ from roundlog.settings import CONNECTION_FIELDS
 from roundlog.tasks import cancel_and_wait, raise_if_cancelled
 
 _DEMO_BACKEND: Final = {"loop": True, "shift_to_now": True, "speed": 10}
-"""The slowest game of the recording finishes a round every 30 s; ten times as fast, a newcomer waits 3 s at most."""
+"""The slowest game of the recording finishes a round every 30 s; at ten times the speed, a user waits at most 3 s."""
 
 _POSTGRES: Final = ("postgres-replication", "postgres-notify")
 _POSTGRES_HINT: Final = """
-  [dim]a round of your own, while curl runs:[/]
+  [dim]insert a round while curl runs:[/]
     {psql} \\
       -c "INSERT INTO rounds (game_slug, extras) VALUES ('crash', '{{\\"point\\": \\"777.77\\"}}')"
 """
@@ -47,19 +47,19 @@ _OWN: Final = (
     "drain.",
     *(f"nats.{name}" for name in CONNECTION_FIELDS),
 )
-"""Settings of what the demo has of its own: a nats-server, two keys, loopback, an end that comes at once."""
+"""Settings that the demo overrides: it has its own nats-server and two keys, listens on loopback, and stops at once."""
 
 
-def passed_over(given: Iterable[str]) -> list[str]:
-    """Name the variables among settings that somebody gave (as ``section.field``) which change nothing here."""
+def ignored_settings(given: Iterable[str]) -> list[str]:
+    """Return the variables of those given settings (as ``section.field``) that the demo overrides."""
     return sorted(f"RELAY_{path.replace('.', '_')}".upper() for path in given if path.startswith(_OWN))
 
 
 async def dev(settings: Settings, *, out: Console) -> None:
-    """Run everything until SIGINT or SIGTERM.
+    """Run the demo until SIGINT or SIGTERM.
 
     Raises:
-        StartError: A part cannot start, or our nats-server has died (then in a group); ``str()`` says why.
+        StartError: A part cannot start, or the nats-server has ended (then in a group); ``str()`` says why.
     """
     context = BackendContext(catalogue=load_catalogue(settings.games_file))
     async with nats_server() as nats_url, _demo_source(settings.backend, context) as source:
@@ -70,7 +70,7 @@ async def dev(settings: Settings, *, out: Console) -> None:
                 "grpc": settings.grpc.model_copy(update=_grpc_address(settings)),
                 "nats": settings.nats.model_copy(update=own_nats),
                 "backend": source.backend,
-                "drain": DrainSettings(grace_s=1, margin_s=1),  # Ctrl-C means now
+                "drain": DrainSettings(grace_s=1, margin_s=1),  # Ctrl-C stops at once
             }
         )
         backend = make_backend(settings.backend.name, settings.backend.options, context)
@@ -90,14 +90,14 @@ async def dev(settings: Settings, *, out: Console) -> None:
 
 class _Source(NamedTuple):
     backend: BackendSettings
-    hint: str = ""  # what else to paste
+    hint: str = ""  # another command to paste
 
 
 @asynccontextmanager
 async def _demo_source(settings: BackendSettings, context: BackendContext) -> AsyncIterator[_Source]:
-    """The bundled recording, played from its file or into a database, unless the user has a source of their own."""
+    """Yield the configured source; by default the bundled recording, from its file or inserted into a database."""
     recording = {"path": str(bundled()), **_DEMO_BACKEND}
-    if settings.name == "file" and "path" not in settings.options:  # a speed of the user's own, say
+    if settings.name == "file" and "path" not in settings.options:  # the user may have set another speed
         yield _Source(BackendSettings.model_validate({"name": "file", **recording, **settings.options}))
     elif settings.options or settings.name not in _POSTGRES:
         yield _Source(settings)
@@ -109,12 +109,12 @@ async def _demo_source(settings: BackendSettings, context: BackendContext) -> As
 
 
 def _grpc_address(settings: Settings) -> dict[str, object]:
-    """Loopback only; and where the system chooses one port, it chooses both."""
+    """Return loopback; when the system chooses the HTTP port, it also chooses the gRPC port."""
     return {"host": "127.0.0.1"} | ({"port": 0} if settings.http.port == 0 else {})
 
 
 def _page() -> str | None:
-    """The browser sample: from the source tree, or the copy in the wheel."""
+    """Return the browser sample, from the source tree or the wheel."""
     package = Path(__file__).parents[1]
     for path in (package.parent / "samples/browser/index.html", Path(__file__).parent / "demo.html"):
         if path.exists():
@@ -123,7 +123,7 @@ def _page() -> str | None:
 
 
 def _command() -> str:
-    """How to call us again from the same place: ``.venv/bin/stream-relay`` where that is not on the PATH."""
+    """Return the command to paste: ``stream-relay`` if it is on the PATH, else its path, such as in ``.venv/bin``."""
     called = Path(sys.argv[0])
     on_path = shutil.which("stream-relay")
     if called.name != "stream-relay" or (on_path is not None and called.exists() and called.samefile(on_path)):
@@ -132,22 +132,22 @@ def _command() -> str:
 
 
 def _welcome(out: Console, at: Addresses, hint: str) -> None:
-    """Print where everything is, and commands that can be pasted as they are."""
+    """Print the addresses of the demo, and commands that can be pasted unchanged."""
     url, command = at.url, _command()
     out.print(
         f"""
 [bold green]stream-relay is up[/]  {url}
 
-  [dim]rounds of one game, by SSE:[/]
+  [dim]rounds of one game over SSE:[/]
     curl -N -H 'X-API-Key: {DEMO_KEY}' {url}/sse/crash
 {hint}
-  [dim]all games by WebSocket, or one by SSE or gRPC, never missing a round:[/]
+  [dim]all games over WebSocket, or one over SSE or gRPC; reconnects without missing a round:[/]
     {command} tail --url {url}
     {command} tail crash --via sse --url {url}
     {command} tail crash --via grpc --url grpc://127.0.0.1:{at.grpc_port}
 
   [dim]in the browser:[/]  {url}/
-  [dim]samples to paste:[/]  samples/
+  [dim]sample clients:[/]  samples/
   [dim]the demo's key:[/]  {DEMO_KEY}  [dim](works here only)[/]
 
 Ctrl-C stops everything.

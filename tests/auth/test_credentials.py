@@ -1,4 +1,4 @@
-"""A credential is found wherever the contract allows one, and two at once are told apart from one."""
+"""A credential is found in every place that the contract allows, and two different ones are refused."""
 
 import pytest
 from hypothesis import given
@@ -39,15 +39,15 @@ PAGE = "https://app.example"
     ],
 )
 def test_key_in_a_header_is_found(headers: dict[str, str]) -> None:
-    """In either header, any case, or the same in both; another scheme beside it is a proxy's affair."""
+    """The key may be in either header, in any case, or in both; another authorization scheme is ignored."""
     assert find_key(headers, {}, allow_query=False) == Presented("key", KEY)
     assert find_key(CIMultiDict(headers), MultiDict(), allow_query=True) == Presented("key", KEY)
     assert find_sse_credential(headers, {}) == Presented("key", KEY)
     assert find_ws_credential(headers, {}) == Presented("key", KEY, None)
 
 
-def test_key_in_the_url_counts_only_where_it_is_allowed() -> None:
-    """SSE takes ``?api_key=``; the token endpoint and WebSocket do not, since URLs end up in logs."""
+def test_key_in_the_url_is_found_only_where_it_is_allowed() -> None:
+    """SSE accepts ``?api_key=``; the token endpoint and WebSocket do not, since URLs are often logged."""
     query = {"api_key": KEY}
 
     assert find_key({}, query, allow_query=True) == Presented("key", KEY)
@@ -56,8 +56,8 @@ def test_key_in_the_url_counts_only_where_it_is_allowed() -> None:
     assert find_ws_credential({}, query) is None
 
 
-def test_token_in_the_url_counts_on_streams_only() -> None:
-    """``?token=`` opens SSE and WebSocket; the token endpoint gives no token for a token."""
+def test_token_in_the_url_is_found_on_streams_only() -> None:
+    """SSE and WebSocket accept ``?token=``; the token endpoint does not exchange a token for a token."""
     query = {"token": TOKEN}
 
     assert find_sse_credential({}, query) == Presented("token", TOKEN)
@@ -67,7 +67,7 @@ def test_token_in_the_url_counts_on_streams_only() -> None:
 
 @pytest.mark.parametrize("headers", [{}, {"X-API-Key": ""}, {"Authorization": "Bearer"}, {"Authorization": "Bearer "}])
 def test_request_without_a_credential_has_none(headers: dict[str, str]) -> None:
-    """Blank is as good as absent."""
+    """A blank credential is the same as none."""
     assert find_key(headers, {"api_key": ""}, allow_query=True) is None
     assert find_sse_credential(headers, {"token": " "}) is None
     assert find_ws_credential(headers | {"Sec-WebSocket-Protocol": "datastream.v1, ,"}, {}) is None
@@ -85,7 +85,7 @@ def test_request_without_a_credential_has_none(headers: dict[str, str]) -> None:
     ],
 )
 def test_two_different_credentials_are_refused(headers: list[tuple[str, str]], query: list[tuple[str, str]]) -> None:
-    """In two places or twice in one: none is picked, and neither is echoed."""
+    """In two places or twice in one: neither is chosen, and neither is echoed."""
     with pytest.raises(AmbiguousCredential) as caught:
         find_sse_credential(CIMultiDict(headers), MultiDict(query))
 
@@ -106,7 +106,7 @@ def test_two_different_credentials_are_refused(headers: list[tuple[str, str]], q
     ],
 )
 def test_token_among_the_subprotocols_is_found_and_one_is_selected(offered: str, selected: str) -> None:
-    """The server selects the token back, or datastream.v1 where that is offered; browsers fail otherwise."""
+    """The server selects the token, or datastream.v1 when it is offered; otherwise browsers close the connection."""
     presented = find_ws_credential({"Sec-WebSocket-Protocol": offered}, {})
 
     assert presented == Presented("token", TOKEN, selected)
@@ -121,7 +121,7 @@ def test_subprotocols_on_several_header_lines_count_as_one_list() -> None:
 
 @pytest.mark.parametrize("offered", ["rubbish", KEY, "rubbish, datastream.v1"])
 def test_broken_token_is_presented_so_that_it_is_refused_as_one(offered: str) -> None:
-    """The only value offered must be meant as a token; 'missing' would send its user the wrong way."""
+    """A single offered value is taken as a token; "credential is missing" would mislead the user."""
     presented = find_ws_credential({"Sec-WebSocket-Protocol": offered}, {})
 
     assert presented is not None
@@ -131,7 +131,7 @@ def test_broken_token_is_presented_so_that_it_is_refused_as_one(offered: str) ->
 
 
 def test_key_in_a_header_beside_foreign_subprotocols_selects_none_of_them() -> None:
-    """A server's own subprotocol name is no token, and nothing that we speak."""
+    """The name of another subprotocol is not a token, and the relay does not support it."""
     headers = {"X-API-Key": KEY, "Sec-WebSocket-Protocol": "json"}
 
     assert find_ws_credential(headers, {}) == Presented("key", KEY, None)
@@ -142,7 +142,7 @@ def test_key_in_a_header_beside_foreign_subprotocols_selects_none_of_them() -> N
 
 @pytest.mark.parametrize("query", [{}, {"token": TOKEN + "x"}])
 def test_token_beside_another_credential_is_refused(query: dict[str, str]) -> None:
-    """Two tokens, or a token and a key: which one is meant?"""
+    """With two tokens, or a token and a key, either could be meant."""
     headers = {"Sec-WebSocket-Protocol": f"{TOKEN},{TOKEN}y"} if not query else {"Sec-WebSocket-Protocol": TOKEN}
 
     with pytest.raises(AmbiguousCredential):
@@ -153,7 +153,7 @@ def test_token_beside_another_credential_is_refused(query: dict[str, str]) -> No
 
 @given(st.dictionaries(st.sampled_from(["X-API-Key", "Authorization", "Sec-WebSocket-Protocol", "Host"]), st.text()))
 def test_any_headers_give_a_credential_or_none_or_ambiguous(headers: dict[str, str]) -> None:
-    """Nothing that a client puts into headers makes finding fail otherwise; a selected subprotocol was offered."""
+    """No headers raise another error, and a selected subprotocol was offered."""
     try:
         presented = find_ws_credential(headers, {})
     except AmbiguousCredential:
@@ -178,14 +178,14 @@ def signer() -> TokenSigner:
 
 
 def test_private_key_is_granted_its_games_from_anywhere(keys: KeyStore, signer: TokenSigner) -> None:
-    """Origins bind browsers, and private keys are not for browsers."""
+    """Origins restrict browsers, and private keys are not for browsers."""
     for origin in (None, "https://anywhere.example"):
         grant = authorize(Presented("key", KEY), keys, signer, origin=origin)
         assert grant == Grant("partner", "private", frozenset({"crash"}), frozenset())
 
 
 def test_token_is_granted_what_its_key_is(keys: KeyStore, signer: TokenSigner) -> None:
-    """Either way in opens the same doors."""
+    """The grants of a token and of its key are equal."""
     for secret, origin in ((KEY, None), (PUBLIC, PAGE)):
         token, _ = signer.issue(keys.authenticate(secret))
         by_token = authorize(Presented("token", token), keys, signer, origin=origin)
@@ -203,7 +203,7 @@ def test_token_is_granted_what_its_key_is(keys: KeyStore, signer: TokenSigner) -
 def test_public_key_from_elsewhere_is_refused(
     keys: KeyStore, signer: TokenSigner, kind: str, origin: str | None
 ) -> None:
-    """Scheme, host and port must be exactly an allowed one; a token keeps its key's origins."""
+    """Scheme, host and port must equal those of an allowed origin; a token has the origins of its key."""
     secret = PUBLIC if kind == "key" else signer.issue(keys.authenticate(PUBLIC))[0]
     presented = Presented("key" if kind == "key" else "token", secret)
 
@@ -213,13 +213,13 @@ def test_public_key_from_elsewhere_is_refused(
 
 
 def test_star_allows_any_origin_and_none(signer: TokenSigner) -> None:
-    """Said explicitly, a public key works everywhere, as the demo's does."""
+    """With ``*``, a public key works from everywhere, as the demo's does."""
     for origin in (None, "null", "https://anywhere.example"):
         assert authorize(Presented("key", DEMO_PUBLIC_KEY), KeyStore.demo(), signer, origin=origin).kind == "public"
 
 
 def test_origin_of_a_public_key_without_any_is_refused(signer: TokenSigner) -> None:
-    """A token with no origins at all, as no store would make it, opens nothing."""
+    """A token of a public key without origins, which no store issues, is not accepted."""
     token, _ = signer.issue(Key("web", "public"))
 
     with pytest.raises(NotAllowedOrigin):
@@ -227,7 +227,7 @@ def test_origin_of_a_public_key_without_any_is_refused(signer: TokenSigner) -> N
 
 
 def test_nothing_presented_is_refused_with_what_to_send(keys: KeyStore, signer: TokenSigner) -> None:
-    """A key, wherever it is not known that a token would do as well."""
+    """The sentence asks for a key, where a token may not be accepted."""
     with pytest.raises(InvalidCredential, match=r"missing; send an API key in X-API-Key$"):
         authorize(None, keys, signer, origin=None)
 
@@ -237,12 +237,12 @@ def test_nothing_presented_is_refused_with_what_to_send(keys: KeyStore, signer: 
     [
         ({}, True, "a credential is missing; send an API key in X-API-Key, or a stream token"),
         ({}, False, "a credential is missing; send an API key in X-API-Key"),
-        ({"api_key": KEY}, False, "a key in the URL is taken on /sse only; send an API key in X-API-Key"),
+        ({"api_key": KEY}, False, "a key in the URL is accepted on /sse only; send an API key in X-API-Key"),
         ({"api_key": " "}, False, "a credential is missing; send an API key in X-API-Key"),
     ],
 )
-def test_sentence_names_only_what_is_of_use_there(query: dict[str, str], tokens: bool, sentence: str) -> None:
-    """A token buys no token, and a key in a URL that takes none is not missing but misplaced."""
+def test_sentence_names_only_what_the_endpoint_accepts(query: dict[str, str], tokens: bool, sentence: str) -> None:
+    """It offers a token only where one is accepted, and says when a key in the URL is misplaced."""
     with pytest.raises(InvalidCredential) as raised:
         required(None, query, tokens=tokens)
 
@@ -250,7 +250,7 @@ def test_sentence_names_only_what_is_of_use_there(query: dict[str, str], tokens:
 
 
 def test_what_was_presented_is_what_is_required() -> None:
-    """Whether it is any good is asked elsewhere."""
+    """`required` does not check the credential."""
     presented = Presented("key", "x")
 
     assert required(presented, {"api_key": "y"}, tokens=False) is presented
@@ -258,7 +258,7 @@ def test_what_was_presented_is_what_is_required() -> None:
 
 @pytest.mark.parametrize("kind", ["key", "token"])
 def test_wrong_credential_is_refused_by_its_own_rules(keys: KeyStore, signer: TokenSigner, kind: str) -> None:
-    """A key is no token and a token no key; the demo's key is nobody's here."""
+    """A key is not a token, a token is not a key, and the demo's key is unknown here."""
     with pytest.raises(InvalidCredential):
         authorize(Presented("key", signer.issue(keys.authenticate(KEY))[0]), keys, signer, origin=None)
     with pytest.raises(InvalidToken):
@@ -268,5 +268,5 @@ def test_wrong_credential_is_refused_by_its_own_rules(keys: KeyStore, signer: To
 
 
 def test_presented_credential_shows_no_secret() -> None:
-    """Neither as the secret nor as the subprotocol, which may be the token."""
+    """repr shows neither the secret nor the subprotocol, which may be the token."""
     assert repr(Presented("token", TOKEN, TOKEN)) == "Presented(kind='token')"

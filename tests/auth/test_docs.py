@@ -1,4 +1,4 @@
-"""What docs/auth.md tells an operator to write works as it stands."""
+"""The examples and commands of docs/auth.md work as written."""
 
 import re
 import subprocess
@@ -10,18 +10,18 @@ PAGE = (Path(__file__).parents[2] / "docs" / "auth.md").read_text("utf-8")
 
 
 def block(language: str, holding: str) -> str:
-    """The fenced block of a language that holds a text."""
+    """Return the fenced block of a language that has a text."""
     blocks: list[str] = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
     return next(text for text in blocks if holding in text)
 
 
 def with_hash(form: str, place: int, hash_: str) -> str:
-    """A form with one of its example hashes replaced by that of a key we have."""
+    """Replace one of the example hashes by the hash of a known key."""
     return form.replace(re.findall(r"sha256:[0-9a-f]{64}", form)[place], hash_)
 
 
 def test_file_and_line_of_the_page_hold_the_same_two_keys() -> None:
-    """Each example, pasted as it is, gives a private key for all games and a public one for two."""
+    """Each example, unchanged, gives a private key for all games and a public key for two."""
     private, private_hash = generate("private")
     public, public_hash = generate("public")
 
@@ -38,7 +38,7 @@ def test_file_and_line_of_the_page_hold_the_same_two_keys() -> None:
         )
 
 
-def test_hash_command_of_the_page_prints_what_the_store_takes() -> None:
+def test_hash_command_of_the_page_prints_a_hash_that_the_store_accepts() -> None:
     """A shell and sha256sum are enough to hash a key."""
     secret, hash_ = generate("private")
     command = block("sh", "sha256sum")
@@ -55,7 +55,7 @@ def test_hash_command_of_the_page_prints_what_the_store_takes() -> None:
 
 
 def test_command_in_the_refusal_of_a_plain_secret_prints_its_hash() -> None:
-    """The sentence that an operator gets can be followed to the letter."""
+    """The command in the error sentence works as written."""
     secret, hash_ = generate("private")
     try:
         KeyStore.load(text=f"partner={secret}")

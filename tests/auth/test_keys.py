@@ -1,4 +1,4 @@
-"""Keys are read from two forms, stored as hashes, and recognised; every mistake of an operator has its sentence."""
+"""Keys are read from two forms, stored as hashes, and found; every mistake of an operator has its own sentence."""
 
 import re
 
@@ -48,7 +48,7 @@ def as_toml(key: Key, hash_: str) -> str:
 
 
 def refusal(*, text: str = "", file_text: str = "") -> str | None:
-    """What an operator is told; None when the keys are good."""
+    """Return the error sentence; None when the keys are valid."""
     try:
         KeyStore.load(text=text, file_text=file_text)
     except InvalidKeys as error:
@@ -58,7 +58,7 @@ def refusal(*, text: str = "", file_text: str = "") -> str | None:
 
 @given(st.lists(keys, max_size=5, unique_by=lambda key: key.id))
 def test_keys_read_from_either_form_are_the_ones_written(written: list[Key]) -> None:
-    """The line and the file say the same, and each secret finds its own key and no other."""
+    """The line and the file give equal keys, and each secret finds exactly its own key."""
     made = [(key, *generate(key.kind)) for key in written]
     by_line = KeyStore.load(text="; ".join(as_line(key, hash_) for key, _, hash_ in made))
     by_file = KeyStore.load(file_text="".join(as_toml(key, hash_) for key, _, hash_ in made))
@@ -70,18 +70,18 @@ def test_keys_read_from_either_form_are_the_ones_written(written: list[Key]) -> 
 
 @given(st.text(), st.text())
 def test_any_text_is_keys_or_refused_in_one_sentence(text: str, file_text: str) -> None:
-    """Whatever an operator pastes, no error but `InvalidKeys` gets out."""
+    """No text raises an error other than `InvalidKeys`."""
     assert refusal(text=text, file_text=file_text) != ""
 
 
 @given(st.lists(st.sampled_from([";", "=", " ", ",", "a", "kind", "games", HASH, SECRET, "public", "*", "hash"])))
 def test_words_of_the_line_in_any_order_never_echo_a_secret(words: list[str]) -> None:
-    """Where a secret stands in the line does not matter: no sentence repeats it."""
+    """No sentence repeats a secret, at any position in the line."""
     assert SECRET[8:] not in (refusal(text="".join(words)) or "")
 
 
 def test_line_and_file_together_add_up() -> None:
-    """Both may be given; blank entries and white space do not matter."""
+    """Keys of both are loaded; blank entries and white space are ignored."""
     store = KeyStore.load(
         text=f" ; partner={HASH}\n;",
         file_text=f'[keys.web]\nhash = "{PUBLIC_HASH}"\nkind = "public"\nallowed_origins = ["*"]',
@@ -92,7 +92,7 @@ def test_line_and_file_together_add_up() -> None:
 
 
 def test_nothing_configured_is_a_store_without_keys() -> None:
-    """It opens for nobody, and its length says so."""
+    """It accepts no secret, and its length is 0."""
     store = KeyStore.load()
 
     assert len(store) == 0
@@ -110,7 +110,7 @@ def test_hash_in_capitals_is_the_same_hash() -> None:
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
-        (f"partner={SECRET}", r"key 'partner': hash holds a plain secret.*sha256sum"),
+        (f"partner={SECRET}", r"key 'partner': hash is a plain secret.*sha256sum"),
         (SECRET, r"entry 1 has a word without '='"),
         (f"a={HASH};{SECRET}", r"entry 2 has a word without '='"),
         (f"{SECRET}={HASH}", r"key id 'sk_live_\*\*\*' is not allowed"),
@@ -127,14 +127,14 @@ def test_hash_in_capitals_is_the_same_hash() -> None:
         (f"a={PUBLIC_HASH} kind=public", r"a public key needs allowed_origins"),
         (f"é={HASH}", r"key id 'é' is not allowed"),
         (f"={HASH}", r"key id '' is not allowed"),
-        (f"a={HASH};a={PUBLIC_HASH}", r"key 'a' is there twice"),
+        (f"a={HASH};a={PUBLIC_HASH}", r"key 'a' is defined twice"),
         (f"a={HASH};b={HASH}", r"keys 'a' and 'b' have the same hash"),
         (f"a={hash_of(DEMO_KEY)}", r"the demo's key, which everybody knows"),
         (f"a={hash_of(DEMO_PUBLIC_KEY)} kind=public allowed_origins=*", r"the demo's key"),
     ],
 )
 def test_mistake_in_the_line_has_its_sentence(entry: str, says: str) -> None:
-    """The sentence names entry and field and what is allowed, and never a secret."""
+    """The sentence has the entry, the field and what is allowed, and never a secret."""
     with pytest.raises(InvalidKeys) as caught:
         KeyStore.load(text=entry)
 
@@ -153,12 +153,12 @@ def test_mistake_in_the_line_has_its_sentence(entry: str, says: str) -> None:
         ("[keys.a]", r"key 'a': Object missing required field `hash`"),
         (f"[keys.a]\nhash='{HASH}'\ngames=[]", r"games is empty"),
         (f"[keys.a]\nhash='{HASH}'\ngames='crash'", r"Expected `array \| null`, got `str`"),
-        (f"[keys.a]\nhash='{SECRET}'", r"hash holds a plain secret"),
+        (f"[keys.a]\nhash='{SECRET}'", r"hash is a plain secret"),
         (f"[keys.{SECRET}]\nhash='{HASH}'\n[keys.{SECRET}]", r"sk_live_\*\*\*"),
     ],
 )
 def test_mistake_in_the_file_has_its_sentence(file_text: str, says: str) -> None:
-    """A broken file is told in one sentence, without its secrets."""
+    """A broken file gives one sentence, without its secrets."""
     with pytest.raises(InvalidKeys) as caught:
         KeyStore.load(file_text=file_text)
 
@@ -184,7 +184,7 @@ def test_mistake_in_the_file_has_its_sentence(file_text: str, says: str) -> None
     ],
 )
 def test_origin_that_no_browser_would_send_is_refused(origin: str) -> None:
-    """An origin that can never match would silently shut the browsers out."""
+    """An origin that can never match would refuse all browsers without an error at start."""
     with pytest.raises(InvalidKeys, match=r"allowed_origins holds"):
         KeyStore.load(text=f"web={PUBLIC_HASH} kind=public allowed_origins={origin}")
 
@@ -192,8 +192,8 @@ def test_origin_that_no_browser_would_send_is_refused(origin: str) -> None:
 @pytest.mark.parametrize(
     "origin", ["https://a.example", "http://localhost:3000", "http://[::1]:8080", "capacitor://localhost", "*"]
 )
-def test_origin_as_browsers_write_it_is_taken(origin: str) -> None:
-    """Scheme, host and a port that is not the scheme's own; app web views have schemes of theirs."""
+def test_origin_as_browsers_send_it_is_accepted(origin: str) -> None:
+    """Scheme, host and a port that is not the default; web views of apps use other schemes."""
     store = KeyStore.load(text=f"web={PUBLIC_HASH} kind=public allowed_origins={origin}")
 
     assert store.authenticate(PUBLIC).allowed_origins == {origin}
@@ -220,8 +220,8 @@ def test_origin_as_browsers_write_it_is_taken(origin: str) -> None:
         DEMO_KEY,
     ],
 )
-def test_secret_of_nobody_is_refused_without_being_echoed(secret: str) -> None:
-    """The stored hash is no way in either, nor is the demo's key."""
+def test_unknown_secret_is_refused_without_being_echoed(secret: str) -> None:
+    """The stored hash and the demo's key are refused too."""
     store = KeyStore.load(text=f"partner={HASH}")
 
     with pytest.raises(InvalidCredential) as caught:
@@ -232,13 +232,13 @@ def test_secret_of_nobody_is_refused_without_being_echoed(secret: str) -> None:
 
 @given(st.text())
 def test_any_text_is_a_key_or_refused(secret: str) -> None:
-    """No error but `InvalidCredential` gets out, whatever a client sends."""
+    """No text raises an error other than `InvalidCredential`."""
     with pytest.raises(InvalidCredential):
         KeyStore.demo().authenticate(secret)
 
 
 def test_public_key_listed_as_private_gets_nothing() -> None:
-    """A secret that every browser holds must not get a server's rights by a slip of the operator."""
+    """A secret that every browser has must not get a server's rights by a mistake of the operator."""
     store = KeyStore.load(text=f"web={PUBLIC_HASH} kind=private; partner={HASH} kind=public allowed_origins=*")
 
     for secret in (PUBLIC, SECRET):
@@ -247,7 +247,7 @@ def test_public_key_listed_as_private_gets_nothing() -> None:
 
 
 def test_demo_keys_open_the_demo_only() -> None:
-    """The demo's keys are all zeros, for every game; no other store can hold them."""
+    """The demo's keys are all zeros and allow every game; no other store accepts them."""
     demo = KeyStore.demo()
 
     assert DEMO_KEY == "sk_live_" + "0" * 64
@@ -258,7 +258,7 @@ def test_demo_keys_open_the_demo_only() -> None:
 
 
 def test_generated_keys_have_their_form_and_are_never_the_same() -> None:
-    """64 hex digits after the prefix of the kind, and a hash that the store takes."""
+    """64 hex digits after the prefix of the kind, and a hash that the store accepts."""
     private, hash_ = generate("private")
     public, _ = generate("public")
 
@@ -269,7 +269,7 @@ def test_generated_keys_have_their_form_and_are_never_the_same() -> None:
 
 
 def test_nothing_about_a_store_shows_secrets_or_hashes() -> None:
-    """repr and str of a store and its keys can go into any log."""
+    """repr and str of a store and its keys can be logged."""
     store = KeyStore.load(text=f"partner={HASH}")
 
     for shown in (repr(store), str(store), repr(store.authenticate(SECRET))):

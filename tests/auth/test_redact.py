@@ -1,4 +1,4 @@
-"""No secret gets past the last step of logging, however deep it sits and whoever wrote the log call."""
+"""The last step of logging masks every secret, at any depth of an event and for every log call."""
 
 import hashlib
 import io
@@ -15,7 +15,7 @@ from yarl import URL
 
 from auth.redact import redact, redact_event
 
-# The same in every process: parametrised tests are named after them.
+# Constant, since the names of parametrised tests contain them.
 SECRET = f"sk_live_{hashlib.sha256(b'private').hexdigest()}"
 PUBLIC = f"pk_live_{hashlib.sha256(b'public').hexdigest()}"
 TOKEN = jwt.encode({"sub": "partner", "jti": "b8Qm2xkP5w"}, "k" * 32, headers={"kid": "k1"})
@@ -45,7 +45,7 @@ def shows_secret(value: object) -> bool:
     ],
 )
 def test_secret_in_text_is_masked_and_its_kind_stays_readable(text: str, masked: str) -> None:
-    """Keys, tokens, credentials in URLs and headers, whole or cut short."""
+    """Keys, tokens and credentials in URLs and headers, complete or truncated."""
     assert redact(text) == masked
 
 
@@ -55,7 +55,7 @@ def test_secret_in_text_is_masked_and_its_kind_stays_readable(text: str, masked:
         "",
         "link_closed",
         "a bearer token is missing",
-        "the token has expired; it lives 30 seconds",
+        "the token has expired; it is valid for 30 seconds",
         "games=crash,dice&after=k3f9a2-1042",
         "eyJ",
         '{"point": "2.50"}',
@@ -64,19 +64,19 @@ def test_secret_in_text_is_masked_and_its_kind_stays_readable(text: str, masked:
     ],
 )
 def test_ordinary_text_stays_as_it_is(text: str) -> None:
-    """What is no secret is not touched: logs must stay readable."""
+    """Text without secrets is not changed: logs must stay readable."""
     assert redact(text) == text
 
 
 @given(st.text(), st.text(), st.sampled_from([SECRET, PUBLIC, TOKEN]))
 def test_secret_between_any_text_is_masked(before: str, after: str, secret: str) -> None:
-    """Nothing around a secret hides it."""
+    """No text around a secret prevents its masking."""
     assert not shows_secret(redact(before + secret + after))
 
 
 @given(st.text())
 def test_masking_twice_is_masking_once(text: str) -> None:
-    """What was masked holds nothing more to mask."""
+    """Masked text has nothing to mask."""
     assert redact(redact(text)) == redact(text)
 
 
@@ -88,7 +88,7 @@ def test_masking_twice_is_masking_once(text: str) -> None:
     ],
 )
 def test_megabytes_of_hostile_text_are_masked_in_time(hostile: str) -> None:
-    """Clients choose what is logged: a pattern of more than linear cost would not end before the test's time-out."""
+    """Clients control what is logged. A pattern with more than linear cost would exceed the test's time limit."""
     assert len(redact(hostile)) <= len(hostile)
 
 
@@ -108,7 +108,7 @@ values = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(["event", "error", "headers", "path"]), values))
 def test_secret_at_any_depth_of_an_event_is_masked(event: dict[str, Any]) -> None:
-    """In lists, tuples, sets and mappings, as a value or as a key."""
+    """Secrets are masked in lists, tuples, sets and mappings, as values and as keys."""
     assert not shows_secret(redact_event(None, "info", event))
 
 
@@ -116,7 +116,7 @@ def test_secret_at_any_depth_of_an_event_is_masked(event: dict[str, Any]) -> Non
     st.recursive(st.integers() | st.text("abc"), lambda inner: st.lists(inner) | st.dictionaries(st.text("abc"), inner))
 )
 def test_event_without_secrets_is_the_same_event(value: object) -> None:
-    """Values and their types stay."""
+    """Values and their types do not change."""
     assert redact_event(None, "info", {"event": "x", "value": value, "age_s": 1.5}) == {
         "event": "x",
         "value": value,
@@ -125,7 +125,7 @@ def test_event_without_secrets_is_the_same_event(value: object) -> None:
 
 
 def test_value_of_another_type_is_masked_as_it_would_be_rendered() -> None:
-    """A URL, an exception, bytes: renderers print their repr."""
+    """Renderers print the repr of a URL, an exception or bytes."""
     event = redact_event(
         None,
         "info",
@@ -142,7 +142,7 @@ def test_value_of_another_type_is_masked_as_it_would_be_rendered() -> None:
 
 
 def test_value_that_contains_itself_ends() -> None:
-    """Logging must not hang or fail, whatever it is given."""
+    """Logging must not hang or fail for any value."""
     endless: list[object] = [SECRET]
     endless.append(endless)
 
@@ -151,7 +151,7 @@ def test_value_that_contains_itself_ends() -> None:
 
 @pytest.mark.parametrize("how", ["true", "error", "tuple"])
 def test_traceback_that_names_a_secret_is_masked(how: str) -> None:
-    """Whichever way the exception was given; the trace itself stays."""
+    """The traceback stays, for each way of giving the exception."""
     try:
         raise ValueError(f"bad key {SECRET}")
     except ValueError as error:
@@ -163,8 +163,8 @@ def test_traceback_that_names_a_secret_is_masked(how: str) -> None:
     assert "exc_info" not in event
 
 
-def test_traceback_without_secrets_is_left_to_the_renderer() -> None:
-    """A readable console keeps its own way to print exceptions."""
+def test_traceback_without_secrets_is_formatted_by_the_renderer() -> None:
+    """The console renderer prints exceptions in its own format."""
     error = ValueError("harmless")
 
     assert redact_event(None, "error", {"event": "failed", "exc_info": error}) == {"event": "failed", "exc_info": error}
@@ -172,7 +172,7 @@ def test_traceback_without_secrets_is_left_to_the_renderer() -> None:
 
 
 def test_json_log_lines_of_structlog_and_of_the_standard_library_show_no_secret() -> None:
-    """As the relay sets logging up: last before the renderer, for foreign loggers too."""
+    """With the relay's setup: the step is the last before the renderer, for foreign loggers too."""
     out = io.StringIO()
     processors: list[Any] = [structlog.processors.format_exc_info, redact_event, structlog.processors.JSONRenderer()]
     ours = structlog.wrap_logger(structlog.PrintLogger(out), processors=processors)

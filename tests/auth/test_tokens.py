@@ -1,4 +1,4 @@
-"""A token opens the door for 30 seconds; forged, foreign, altered and late ones open nothing."""
+"""A token is accepted for 30 seconds; forged, foreign, altered and expired tokens are refused."""
 
 import base64
 import json
@@ -45,7 +45,7 @@ def forge(
     kid: object = "k1",
     alg: str = "HS256",
 ) -> str:
-    """Sign claims with the real secret unless told otherwise, so that one thing alone is wrong."""
+    """Make a token with the real secret and claims, except for the arguments, so that one thing is wrong."""
     payload = CLAIMS | (claims or {})
     payload.pop(without, None)
     return jwt.encode(payload, secret, alg, headers={"kid": kid} if kid is not None else None)
@@ -61,15 +61,15 @@ def refused(signer: TokenSigner, token: str, *, now: float = NOW) -> str:
     sentence = str(caught.value)
     assert len(sentence) < 150
     assert len(token) < 10 or token not in sentence
-    assert caught.value.__cause__ is None  # a driver's error may quote the token
+    assert caught.value.__cause__ is None  # pyjwt's error may quote the token
     return sentence
 
 
 # --- good tokens ---------------------------------------------------------------------------------------------------
 
 
-def test_forged_tokens_of_these_tests_are_good_but_for_what_they_change(signer: TokenSigner) -> None:
-    """Unchanged, the tests' own token is accepted; else their refusals would prove nothing."""
+def test_forged_token_without_a_change_is_accepted(signer: TokenSigner) -> None:
+    """Otherwise the refusals in these tests would prove nothing."""
     assert signer.verify(forge(), now=NOW) == Grant("partner", "private", None, frozenset())
 
 
@@ -83,15 +83,15 @@ def test_forged_tokens_of_these_tests_are_good_but_for_what_they_change(signer: 
     )
 )
 def test_token_grants_exactly_what_its_key_does(key: Key) -> None:
-    """Id, kind, games and origins come back as they went in; no games stay no games, and not all."""
+    """Id, kind, games and origins are equal; an empty set of games does not become all games."""
     signer = TokenSigner.ephemeral()
     token, _ = signer.issue(key)
 
     assert signer.verify(token) == Grant.of(key) == Grant(key.id, key.kind, key.games, key.allowed_origins)
 
 
-def test_token_says_who_when_and_for_whom_and_says_when_it_expires(signer: TokenSigner) -> None:
-    """Every registered claim is there; expires_at is the same moment as exp."""
+def test_token_has_every_registered_claim(signer: TokenSigner) -> None:
+    """The claims are complete, and expires_at is the same time as exp."""
     token, expires_at = signer.issue(KEY, now=NOW)
     claims = jwt.decode(token, options={"verify_signature": False})
 
@@ -102,17 +102,17 @@ def test_token_says_who_when_and_for_whom_and_says_when_it_expires(signer: Token
 
 
 def test_two_tokens_of_one_key_and_second_differ(signer: TokenSigner) -> None:
-    """Each has an id of its own, so that one can be named in an audit."""
+    """Each has its own id, so that an audit can name one."""
     assert signer.issue(KEY, now=NOW) != signer.issue(KEY, now=NOW)
 
 
 def test_token_is_a_valid_subprotocol(signer: TokenSigner) -> None:
-    """RFC 6455 wants a token of RFC 2616; browsers throw on anything else."""
+    """RFC 6455 requires a token as RFC 2616 defines it; browsers raise an error for any other value."""
     assert re.fullmatch(r"[A-Za-z0-9._-]+", signer.issue(KEY)[0])
 
 
 def test_clock_of_this_process_is_used_when_none_is_given(signer: TokenSigner) -> None:
-    """Tokens of now are good now; those of a minute ago are not."""
+    """A token issued now is valid now; one of a minute ago is not."""
     assert signer.verify(signer.issue(KEY)[0]).key_id == "partner"
     assert "expired" in refused(signer, signer.issue(KEY, now=time.time() - 60)[0], now=time.time())
 
@@ -120,8 +120,8 @@ def test_clock_of_this_process_is_used_when_none_is_given(signer: TokenSigner) -
 # --- time ----------------------------------------------------------------------------------------------------------
 
 
-def test_token_is_good_to_its_last_moment_and_not_one_second_longer(signer: TokenSigner) -> None:
-    """Expiry has no leeway: at exp it is over (RFC 7519 section 4.1.4), and a second later all the more."""
+def test_token_is_valid_until_exp_and_not_longer(signer: TokenSigner) -> None:
+    """Expiry has no leeway: a token is expired at exp (RFC 7519 section 4.1.4)."""
     token, _ = signer.issue(KEY, now=NOW)
     expires = int(NOW) + LIFE_S
 
@@ -131,7 +131,7 @@ def test_token_is_good_to_its_last_moment_and_not_one_second_longer(signer: Toke
 
 
 def test_clock_of_the_issuing_relay_may_be_a_little_ahead_but_not_much(signer: TokenSigner) -> None:
-    """5 seconds of skew are forgiven; a token dated further ahead would live too long."""
+    """5 seconds of skew are accepted; a token issued further ahead would be valid for too long."""
     token, _ = signer.issue(KEY, now=NOW)
 
     assert signer.verify(token, now=NOW - 5).key_id == "partner"
@@ -152,13 +152,13 @@ def test_unsigned_token_is_refused(signer: TokenSigner, alg: str, signature: str
 
 @pytest.mark.parametrize("alg", ["HS384", "HS512"])
 def test_other_algorithm_with_the_right_secret_is_refused(signer: TokenSigner, alg: str) -> None:
-    """The algorithm is ours to choose, not the token's."""
+    """The relay chooses the algorithm, not the token."""
     assert "only HS256" in refused(signer, forge(alg=alg))
 
 
 @pytest.mark.parametrize("alg", ["RS256", "ES256", "EdDSA", "PS256", "hs256", "HS256\x00", ["HS256"], 1, None, {}])
 def test_algorithm_that_the_header_asks_for_is_never_followed(signer: TokenSigner, alg: object) -> None:
-    """RS256 and its like take the secret for a public key, which a signer is then thought not to know."""
+    """With RS256 and similar algorithms, an attacker could use a public key as the secret."""
     good = forge()
     _, payload, signature = good.split(".")
 
@@ -170,24 +170,24 @@ def test_algorithm_that_the_header_asks_for_is_never_followed(signer: TokenSigne
     "kid",
     ["k2", "", "../../../../dev/null", "/dev/null", "k1\x00", "' OR 1=1 --", "http://evil.example/k", "K1", "k" * 5000],
 )
-def test_key_id_that_is_not_ours_is_refused(signer: TokenSigner, kid: str) -> None:
-    """A key id is looked up among our own and nowhere else: no file, no database, no URL."""
+def test_unknown_key_id_is_refused(signer: TokenSigner, kid: str) -> None:
+    """A key id is looked up among the configured secrets only, never in a file, database or URL."""
     assert "signing key is unknown" in refused(signer, forge(kid=kid))
 
 
 @pytest.mark.parametrize("kid", [None, 1, True, ["k1"], {"k1": 1}])
-def test_key_id_that_is_no_text_is_refused(signer: TokenSigner, kid: object) -> None:
-    """Whatever JSON can hold in its place."""
+def test_key_id_that_is_not_text_is_refused(signer: TokenSigner, kid: object) -> None:
+    """Any other JSON value is malformed."""
     assert "malformed" in refused(signer, f"{segment({'alg': 'HS256', 'kid': kid})}.{segment(CLAIMS)}.AAAA")
 
 
 def test_token_without_key_id_is_refused(signer: TokenSigner) -> None:
-    """Even with the right secret; which secret signed it must be said."""
+    """Even with the right secret, a token must name the secret that signed it."""
     assert "signing key is unknown" in refused(signer, forge(kid=None))
 
 
-def test_key_that_the_token_brings_along_is_ignored(signer: TokenSigner) -> None:
-    """``jwk`` and ``jku`` headers would let an attacker name the key (RFC 8725 section 3.10)."""
+def test_key_in_the_header_of_the_token_is_ignored(signer: TokenSigner) -> None:
+    """``jwk`` and ``jku`` headers would let an attacker choose the key (RFC 8725 section 3.10)."""
     headers = {"kid": "k1", "jwk": {"kty": "oct", "k": segment("x")}, "jku": "http://127.0.0.1:1/jwks"}
     token = jwt.encode(CLAIMS, OTHER, "HS256", headers=headers)
 
@@ -195,12 +195,12 @@ def test_key_that_the_token_brings_along_is_ignored(signer: TokenSigner) -> None
 
 
 def test_other_installations_signature_is_refused(signer: TokenSigner) -> None:
-    """Same key id, other secret."""
+    """The key id is the same, the secret is another."""
     assert "signature is wrong" in refused(signer, forge(secret=OTHER))
 
 
 def test_payload_altered_under_its_signature_is_refused(signer: TokenSigner) -> None:
-    """A client cannot give itself another game or a longer life."""
+    """A client cannot change its games or extend its token."""
     header, _, signature = forge().split(".")
 
     assert "signature is wrong" in refused(signer, f"{header}.{segment(CLAIMS | {'sub': 'boss'})}.{signature}")
@@ -208,23 +208,23 @@ def test_payload_altered_under_its_signature_is_refused(signer: TokenSigner) -> 
 
 @pytest.mark.parametrize("audience", ["other", "Stream", ["other"], "stream "])
 def test_token_for_another_audience_is_refused(signer: TokenSigner, audience: object) -> None:
-    """A token that the same secret signed for something else opens no stream."""
+    """A token that the same secret signed for another purpose opens no stream."""
     assert "another audience" in refused(signer, forge({"aud": audience}))
 
 
 def test_token_for_several_audiences_is_refused(signer: TokenSigner) -> None:
-    """Ours are for one."""
+    """The relay issues tokens for one audience only."""
     assert "claims" in refused(signer, forge({"aud": ["stream", "other"]}))
 
 
 def test_token_of_another_issuer_is_refused(signer: TokenSigner) -> None:
-    """An identity provider that shares a secret by mistake is still not us."""
+    """An identity provider that has the same secret by mistake is not a valid issuer."""
     assert "another issuer" in refused(signer, forge({"iss": "idp"}))
 
 
 @pytest.mark.parametrize("claim", sorted(CLAIMS))
 def test_token_that_lacks_a_claim_is_refused(signer: TokenSigner, claim: str) -> None:
-    """A missing expiry is not eternity, and missing games are not all games."""
+    """A missing expiry is not unlimited validity, and missing games are not all games."""
     assert refused(signer, forge(without=claim))
 
 
@@ -241,18 +241,18 @@ def test_token_that_lacks_a_claim_is_refused(signer: TokenSigner, claim: str) ->
         {"origins": None},
     ],
 )
-def test_claim_of_another_kind_is_refused(signer: TokenSigner, claims: dict[str, Any]) -> None:
-    """Even signed by us, for instance by a later version: not understood is not granted."""
+def test_claim_of_another_type_is_refused(signer: TokenSigner, claims: dict[str, Any]) -> None:
+    """A token with a valid signature, for instance of a later version, is refused when it is not understood."""
     try:
         token = forge(claims)
-    except TypeError:  # pyjwt itself will not write it
+    except TypeError:  # pyjwt refuses to encode it
         token = jwt.api_jws.PyJWS().encode(json.dumps(CLAIMS | claims).encode(), SECRET, headers={"kid": "k1"})
 
     assert refused(signer, token)
 
 
-def test_api_key_in_place_of_a_token_says_where_to_get_a_token(signer: TokenSigner) -> None:
-    """The commonest mistake of a newcomer gets its own sentence."""
+def test_api_key_in_place_of_a_token_is_refused_with_the_token_endpoint(signer: TokenSigner) -> None:
+    """The most common mistake of new users has its own sentence."""
     assert "POST /api/auth/token" in refused(signer, "sk_live_" + "ab" * 32)
 
 
@@ -266,25 +266,25 @@ def test_api_key_in_place_of_a_token_says_where_to_get_a_token(signer: TokenSign
     ],
 )
 def test_garbage_is_refused(signer: TokenSigner, token: str) -> None:
-    """Blank, not ASCII, no JSON, nested without end, a megabyte long."""
+    """Blank, not ASCII, not JSON, deeply nested, or a megabyte long."""
     assert refused(signer, token)
 
 
 def test_megabyte_token_with_a_good_signature_is_refused(signer: TokenSigner) -> None:
-    """Length is checked before anything is decoded or hashed."""
+    """The length is checked before decoding and hashing."""
     assert "malformed" in refused(signer, forge({"jti": "x" * 1_000_000}))
 
 
 @given(st.text() | st.from_regex(r"\A[\w-]*\.[\w-]*\.[\w-]*\Z"))
-def test_any_text_is_refused_and_nothing_else_happens(token: str) -> None:
-    """No error but `InvalidToken` gets out."""
+def test_any_text_is_refused(token: str) -> None:
+    """No text raises an error other than `InvalidToken`."""
     with pytest.raises(InvalidToken):
         TokenSigner.ephemeral().verify(token)
 
 
 @given(st.data())
-def test_one_changed_character_spoils_a_token(data: st.DataObject) -> None:
-    """Header, payload or signature: all of it is covered."""
+def test_token_with_one_changed_character_is_refused(data: st.DataObject) -> None:
+    """The check covers header, payload and signature."""
     signer = TokenSigner.parse(f"k1:{SECRET}")
     token = forge()
     place = data.draw(st.integers(0, len(token) - 1))
@@ -296,8 +296,8 @@ def test_one_changed_character_spoils_a_token(data: st.DataObject) -> None:
 # --- secrets -------------------------------------------------------------------------------------------------------
 
 
-def test_rotation_keeps_old_tokens_good_until_the_old_secret_goes() -> None:
-    """Add the new secret second, move it first, drop the old one: no token fails on the way."""
+def test_rotation_keeps_old_tokens_valid_until_the_old_secret_is_removed() -> None:
+    """Add the new secret second, move it to the front, remove the old one: no token fails in between."""
     old = TokenSigner.parse(f"old:{SECRET}")
     prepared = TokenSigner.parse(f"old:{SECRET},new:{OTHER}")
     switched = TokenSigner.parse(f"new:{OTHER},old:{SECRET}")
@@ -310,7 +310,7 @@ def test_rotation_keeps_old_tokens_good_until_the_old_secret_goes() -> None:
 
 
 def test_two_ephemeral_signers_do_not_know_each_other() -> None:
-    """Each process has a secret of its own, even under the same key id."""
+    """Each process has its own secret under the same key id."""
     assert "signature is wrong" in refused(TokenSigner.ephemeral(), TokenSigner.ephemeral().issue(KEY)[0])
 
 
@@ -322,14 +322,14 @@ def test_two_ephemeral_signers_do_not_know_each_other() -> None:
         (f"k1:{SECRET},", "entry 2 is not id:secret"),
         (f"k 1:{SECRET}", "entry 1 is not id:secret"),
         (f":{SECRET}", "entry 1 is not id:secret"),
-        (f"k1:{SECRET[:31]}", "has 31 bytes; at least 32 are needed, such as `openssl rand -hex 32` prints"),
-        (f"k1:{SECRET},k1:{OTHER}", "id of entry 2 is there twice"),
+        (f"k1:{SECRET[:31]}", "has 31 bytes; it must have at least 32; make one with: openssl rand -hex 32"),
+        (f"k1:{SECRET},k1:{OTHER}", "id of entry 2 is repeated"),
         (f"k1:-----BEGIN PUBLIC KEY-----{SECRET}-----END PUBLIC KEY-----", "certificate or an asymmetric key"),
         (f"k1:ssh-rsa {SECRET}", "certificate or an asymmetric key"),
     ],
 )
 def test_mistake_in_the_secrets_has_its_sentence(text: str, says: str) -> None:
-    """The entry is named by number: its text may be the secret."""
+    """The sentence has the number of the entry, since its text may be the secret."""
     with pytest.raises(InvalidKeys) as caught:
         TokenSigner.parse(text)
 
@@ -339,20 +339,20 @@ def test_mistake_in_the_secrets_has_its_sentence(text: str, says: str) -> None:
 
 @given(st.text())
 def test_any_text_is_secrets_or_refused(text: str) -> None:
-    """No error but `InvalidKeys` gets out."""
+    """No text raises an error other than `InvalidKeys`."""
     with suppress(InvalidKeys):
         TokenSigner.parse(text)
 
 
 def test_secret_of_bytes_that_are_not_utf8_is_usable() -> None:
-    """An environment holds bytes; Python hands the odd ones over as surrogates."""
+    """Environment variables are bytes; Python decodes bytes that are not UTF-8 as surrogates."""
     signer = TokenSigner.parse("k1:" + "\udcff" * 32)
 
     assert signer.verify(signer.issue(KEY, now=NOW)[0], now=NOW).key_id == "partner"
 
 
 def test_signer_shows_ids_and_no_secret() -> None:
-    """repr and str can go into any log."""
+    """repr and str can be logged."""
     signer = TokenSigner.parse(f"k1:{SECRET},k2:{OTHER}")
 
     assert repr(signer) == str(signer) == "<TokenSigner signing with 'k1', verifying ['k1', 'k2']>"

@@ -209,7 +209,7 @@ def test_dev_says_which_settings_change_nothing() -> None:
             first = next(stream.iter_lines())
 
     assert said.string == (
-        "stream-relay: dev has parts of its own and passes over RELAY_AUTH_KEYS, RELAY_HTTP_HOST, RELAY_NATS_URL"
+        "stream-relay: dev has its own parts and ignores RELAY_AUTH_KEYS, RELAY_HTTP_HOST, RELAY_NATS_URL"
     )
     assert first == b"retry: 77"
 

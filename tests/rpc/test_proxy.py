@@ -235,7 +235,7 @@ async def test_body_of_another_type(
     assert (response.status, response.content_type) == (415, "application/json")
     assert error["code"] == "unimplemented"
     assert error["details"][0]["debug"]["reason"] == "unsupported_media_type"
-    assert error["message"].startswith(f"{content_type} is not understood here; send ")
+    assert error["message"].startswith(f"{content_type} is not supported here; send ")
     assert understood in error["message"]
     assert understood in response.headers["Accept-Post"].split(", ")
     assert content_type not in response.headers["Accept-Post"].split(", ")
@@ -247,7 +247,7 @@ async def test_get_in_another_encoding(relay: Relay, http: aiohttp.ClientSession
         error = await response.json()
 
     assert (response.status, error["code"]) == (415, "unimplemented")
-    assert error["message"] == "encoding=xml is not understood here; send encoding=json, encoding=proto"
+    assert error["message"] == "encoding=xml is not supported here; send encoding=json, encoding=proto"
 
 
 async def test_get_with_a_parameter_twice(relay: Relay, http: aiohttp.ClientSession) -> None:

@@ -197,7 +197,7 @@ async def test_key_in_the_url_buys_no_token(relay: str) -> None:
     answer = await exchange(relay, f"POST /api/auth/token?api_key={DEMO_KEY} HTTP/1.1", "Content-Length: 0")
 
     assert_is_error(answer, 401, "invalid_credential")
-    assert answer.json["error"] == "a key in the URL is taken on /sse only; send an API key in X-API-Key"
+    assert answer.json["error"] == "a key in the URL is accepted on /sse only; send an API key in X-API-Key"
     assert DEMO_KEY.encode() not in answer.body
 
 
