@@ -1,4 +1,4 @@
-"""The command as a user runs it: a process with an environment of the test's own."""
+"""Run the command as a user does: as a process, with an environment of the test."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ _DEADLINE_S: Final = 30.0
 
 
 class Outcome(NamedTuple):
-    """How a command ended and what it said."""
+    """The status and output of a command that has ended."""
 
     code: int
     out: str
@@ -39,7 +39,7 @@ def started(*arguments: str, **environment: str) -> Program:
 
 
 def assert_one_line(outcome: Outcome, *parts: str) -> None:
-    """A failed command says one line on stderr, with all of `parts` in it, and nothing else."""
+    """Assert that a command failed with exactly one line, on stderr, that contains all of `parts`."""
     assert outcome.code == 1, outcome
     assert outcome.out == ""
     [line] = outcome.err.splitlines()

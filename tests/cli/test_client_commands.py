@@ -1,4 +1,4 @@
-"""``tail``, ``replay``, ``history`` and ``export`` as a person runs them, against a running relay."""
+"""``tail``, ``replay``, ``history`` and ``export`` as a user runs them, against a running relay."""
 
 import asyncio
 import csv
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.service
 
 COMMAND = str(Path(sys.executable).with_name("stream-relay"))
 COUNT = 300
-"""Rounds of ``crash`` in the log, and as many of ``dice``; the relay remembers 20 of each."""
+"""Number of rounds of ``crash`` in the log, and of ``dice``; the relay keeps 20 of each in memory."""
 TRANSPORTS = ("ws", "sse", "grpc")
 _DEADLINE_S = 60
 
@@ -56,7 +56,7 @@ class Relay(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a command did."""
+    """The status and output of a command."""
 
     code: int
     out: str
@@ -102,9 +102,9 @@ def at(number: int) -> str:
 
 @asynccontextmanager
 async def started(*arguments: str, **files: Any) -> AsyncIterator[Process]:
-    """Run a command for as long as the block lasts, which is not for ever."""
+    """Run a command while the block runs, with a time limit."""
     streams = {"stdin": DEVNULL, "stdout": PIPE, "stderr": PIPE} | files
-    env = clean_environment() | {"PYTHONUNBUFFERED": ""}  # as a person runs them
+    env = clean_environment() | {"PYTHONUNBUFFERED": ""}  # as a user runs them
     process = await asyncio.create_subprocess_exec(COMMAND, *arguments, env=env, **streams)
     try:
         async with asyncio.timeout(_DEADLINE_S):
@@ -128,12 +128,12 @@ async def lines(stream: asyncio.StreamReader | None, count: int) -> list[str]:
     return [(await stream.readline()).decode() for _ in range(count)]
 
 
-# --- what they print -------------------------------------------------------------------------------------------------
+# --- output ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("via", TRANSPORTS)
 async def test_a_bounded_replay_prints_its_rounds_and_ends(relay: Relay, via: str) -> None:
-    """From the first to the last moment, both included, in order, one JSON line each, over every protocol."""
+    """Over every protocol, rounds from the first to the last time, both included, come in order, one per line."""
     result = await ran("replay", "crash", "--from", at(100), "--to", at(200), "--via", via, "--url", relay.url(via))
 
     assert (result.code, result.err) == (0, "")
@@ -146,14 +146,14 @@ async def test_a_bounded_replay_prints_its_rounds_and_ends(relay: Relay, via: st
 async def test_a_replay_without_a_beginning_begins_with_the_oldest_round(
     relay: Relay, via: str, ending: tuple[str, ...]
 ) -> None:
-    """The end or the speed alone is enough to ask for."""
+    """--to or --speed alone is enough."""
     result = await ran("replay", "crash", *ending, "--via", via, "--url", relay.url(via))
 
     assert (result.code, result.err, result.ids) == (0, "", [1, 2, 3])
 
 
-async def test_the_url_of_grpc_is_enough_to_choose_it(relay: Relay) -> None:
-    """No need to say --via as well."""
+async def test_a_grpc_url_selects_grpc(relay: Relay) -> None:
+    """--via is not needed."""
     result = await ran("replay", "crash", "--to", at(3), "--url", relay.url("grpc"))
 
     assert (result.code, result.err, result.ids) == (0, "", [1, 2, 3])
@@ -164,11 +164,11 @@ async def test_the_url_of_grpc_is_enough_to_choose_it(relay: Relay) -> None:
     [
         ("ws", "http://127.0.0.1:9", "is a relay running at http://127.0.0.1:9?"),
         ("sse", "http://127.0.0.1:9", "is a relay running at http://127.0.0.1:9?"),
-        ("grpc", "grpc://127.0.0.1:9", "is a relay's gRPC at 127.0.0.1:9? if elsewhere, say where with --url grpc://"),
+        ("grpc", "grpc://127.0.0.1:9", "does a relay serve gRPC at 127.0.0.1:9? for another address use --url grpc://"),
     ],
 )
-async def test_where_no_relay_is_the_question_is_asked_once(via: str, url: str, sentence: str) -> None:
-    """Nothing was lost yet; and what is said once is not said at every attempt."""
+async def test_without_a_relay_the_command_asks_once_whether_one_is_running(via: str, url: str, sentence: str) -> None:
+    """It does not report a lost connection, and does not repeat the sentence at every attempt."""
     async with started("tail", "--via", via, "--url", url) as process:
         [first] = await lines(process.stderr, 1)
         process.send_signal(signal.SIGINT)
@@ -180,8 +180,8 @@ async def test_where_no_relay_is_the_question_is_asked_once(via: str, url: str, 
 
 
 @pytest.mark.parametrize("via", TRANSPORTS)
-async def test_a_relay_that_is_away_is_told_of_once_and_so_is_its_return(nats: NatsServer, via: str) -> None:
-    """Whatever the number of attempts: a line for what is wrong, and a line when it is mended, before any round."""
+async def test_an_outage_is_reported_once_and_so_is_its_end(nats: NatsServer, via: str) -> None:
+    """For any number of attempts: one line for the failure, and one for the connection, before any round."""
     attempts = 0
     enough = asyncio.Event()
 
@@ -222,7 +222,7 @@ async def test_a_relay_that_is_away_is_told_of_once_and_so_is_its_return(nats: N
 
 @pytest.mark.parametrize("via", TRANSPORTS)
 async def test_a_replay_goes_on_live(relay: Relay, via: str) -> None:
-    """What is stored while it runs comes after what was, of all games when none is named."""
+    """Rounds stored while it runs come after the past ones; without a game, rounds of all games come."""
     arguments = ("replay", "--last", "2", "--via", via, "--url", relay.url(via))
     async with started(*arguments) as process:
         past = await lines(process.stdout, 4)
@@ -236,7 +236,7 @@ async def test_a_replay_goes_on_live(relay: Relay, via: str) -> None:
 
 
 async def test_a_replay_after_a_cursor_begins_with_the_next_round(relay: Relay) -> None:
-    """With the filter in force."""
+    """The filter applies too."""
     result = await ran(
         *("replay", "crash", "--after", relay.log.cursor(401), "--where", "min_point=7", "--count", "3"),
         *("--url", relay.url()),
@@ -247,10 +247,10 @@ async def test_a_replay_after_a_cursor_begins_with_the_next_round(relay: Relay) 
 
 @pytest.mark.parametrize("via", TRANSPORTS)
 async def test_tail_prints_live_rounds_only(relay: Relay, via: str) -> None:
-    """Nothing of the past; and it stops after as many as were asked for."""
+    """It prints no past rounds, and stops after --count rounds."""
     async with started("tail", "crash", "--via", via, "--url", relay.url(via), "--count", "1") as process:
         number, line = 1000, asyncio.ensure_future(lines(process.stdout, 1))
-        while not line.done():  # until the command is connected, nobody knows when
+        while not line.done():  # publish until the command has connected
             number += 1
             await relay.log.store(make_round("crash", number))
             await asyncio.wait({line}, timeout=0.1)
@@ -260,7 +260,7 @@ async def test_tail_prints_live_rounds_only(relay: Relay, via: str) -> None:
 
 
 async def test_history_as_json_lines_is_newest_first_over_several_pages(relay: Relay) -> None:
-    """As many as were asked for, and no more than there are."""
+    """It prints --limit rounds, or all when the log has fewer."""
     some = await ran("history", "crash", "--limit", "30", "--format", "jsonl", "--url", relay.url())
     everything = await ran("history", "--limit", "5000", "--format", "jsonl", "--url", relay.url())
 
@@ -270,7 +270,7 @@ async def test_history_as_json_lines_is_newest_first_over_several_pages(relay: R
 
 
 async def test_history_as_csv_is_read_back_by_any_reader(relay: Relay) -> None:
-    """A heading with the six given fields, and JSON in a quoted field."""
+    """The header has the six fields of a round, and extras are JSON in a quoted field."""
     result = await ran("history", "dice", "--limit", "3", "--format", "csv", "--to", at(50), "--url", relay.url())
 
     rows = list(csv.DictReader(io.StringIO(result.out)))
@@ -279,21 +279,21 @@ async def test_history_as_csv_is_read_back_by_any_reader(relay: Relay) -> None:
     assert json.loads(rows[0]["extras"]) == {"point": "7.00"}
 
 
-async def test_history_as_a_table_is_for_people(relay: Relay) -> None:
-    """A heading and a line for each round."""
+async def test_history_as_a_table(relay: Relay) -> None:
+    """The table has a header and one line per round."""
     result = await ran("history", "crash", "--limit", "2", "--url", relay.url())
 
     assert result.code == 0
     heading, *rows = result.out.splitlines()
     assert heading.split() == ["finished_at", "game_slug", "round_id", "extras", "cursor"]
-    assert [row.split()[2] for row in rows] == ["300", "299"]  # a line each, as in a pipe they must be
+    assert [row.split()[2] for row in rows] == ["300", "299"]  # one line per round, as a pipe needs
 
 
 async def test_a_table_on_a_narrow_terminal_leaves_the_cursor_out(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that the rest has room."""
-    monkeypatch.delenv("COLUMNS", raising=False)  # would win over the terminal's own width
+    """The other columns then fit the terminal."""
+    monkeypatch.delenv("COLUMNS", raising=False)  # overrides the width of the terminal
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 60))
     async with started("history", "crash", "--limit", "1", "--url", relay.url(), stdout=theirs) as process:
@@ -306,7 +306,7 @@ async def test_a_table_on_a_narrow_terminal_leaves_the_cursor_out(
     assert "cursor" not in heading
 
 
-# --- what is refused -------------------------------------------------------------------------------------------------
+# --- errors ----------------------------------------------------------------------------------------------------------
 
 REPLAY = ("replay", "crash", "--last", "1")
 
@@ -328,7 +328,7 @@ REPLAY = ("replay", "crash", "--last", "1")
 async def test_what_the_relay_refuses_is_one_line(
     relay: Relay, via: str, arguments: tuple[str, ...], sentence: str
 ) -> None:
-    """The relay's own sentence over every protocol, status 1, and no attempt to come again."""
+    """Over every protocol: the relay's sentence, status 1, and no reconnect."""
     result = await ran(*arguments, "--via", via, "--url", relay.url(via))
 
     assert_one_line(result, sentence)
@@ -337,9 +337,9 @@ async def test_what_the_relay_refuses_is_one_line(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("replay", "crash"), "say where to begin: --from, --after or --last"),
+        (("replay", "crash"), "one of --from, --after and --last is needed"),
         (("tail", "--where", "min_point"), "--where 'min_point' is not NAME=VALUE"),
-        (("tail", "--where", "points=2"), "--where 'points=2' is no filter; there are: min_point, max_point"),
+        (("tail", "--where", "points=2"), "--where 'points=2' is not a filter; there are: min_point, max_point"),
         (("tail", "--url", "localhost:8080"), "--url 'localhost:8080' is not the address of a relay"),
         (("tail", "--url", "http://x:port"), "--url 'http://x:port' is not the address of a relay"),
         (
@@ -348,15 +348,15 @@ async def test_what_the_relay_refuses_is_one_line(
         ),
         (
             ("tail", "--via", "grpc", "--url", "http://127.0.0.1:18080"),
-            "--url 'http://127.0.0.1:18080' has a port of HTTP; say where gRPC is, such as grpc://127.0.0.1:50051",
+            "--url 'http://127.0.0.1:18080' is the address of HTTP; give that of gRPC, such as grpc://127.0.0.1:50051",
         ),
-        (("history", "--url", "http://127.0.0.1:9"), "http://127.0.0.1:9 cannot be asked"),
+        (("history", "--url", "http://127.0.0.1:9"), "http://127.0.0.1:9 cannot be reached"),
         (("export", "rounds.xml"), "rounds.xml must end in .jsonl, .jsonl.gz or .jsonl.zst"),
         (("export", "/no/such/folder/rounds.jsonl"), "/no/such/folder/rounds.jsonl cannot be written: No such file"),
     ],
 )
-async def test_what_needs_no_relay_to_be_refused_is_refused_at_once(arguments: tuple[str, ...], sentence: str) -> None:
-    """One line on stderr, and status 1."""
+async def test_wrong_arguments_are_refused_without_a_request(arguments: tuple[str, ...], sentence: str) -> None:
+    """Stderr has one line, and the status is 1."""
     assert_one_line(await ran(*arguments), sentence)
 
 
@@ -369,8 +369,8 @@ async def test_what_needs_no_relay_to_be_refused_is_refused_at_once(arguments: t
         (("history", "--where", "max_point=x"), "max_point 'x' is not a decimal number"),
     ],
 )
-async def test_history_refuses_in_one_line_too(relay: Relay, arguments: tuple[str, ...], sentence: str) -> None:
-    """As the streaming commands do."""
+async def test_history_that_is_refused_prints_one_line(relay: Relay, arguments: tuple[str, ...], sentence: str) -> None:
+    """It ends as the streaming commands do."""
     assert_one_line(await ran(*arguments, "--url", relay.url()), sentence)
 
 
@@ -386,7 +386,7 @@ def assert_one_line(result: Result, sentence: str) -> None:
 
 @pytest.mark.parametrize("name", ["rounds.jsonl", "rounds.jsonl.gz", "rounds.jsonl.zst"])
 async def test_what_was_exported_is_replayed_by_the_file_backend(relay: Relay, tmp_path: Path, name: str) -> None:
-    """The loop is closed: the very rounds of the log come out of the recording, in their order."""
+    """The recording gives the same rounds as the log, in the same order."""
     file = tmp_path / name
 
     result = await ran("export", str(file), "--url", relay.url())
@@ -397,8 +397,8 @@ async def test_what_was_exported_is_replayed_by_the_file_backend(relay: Relay, t
     assert [path.name for path in file.parent.iterdir() if path.name.startswith("rounds")] == [name]
 
 
-async def test_an_export_is_of_the_range_and_filter_that_were_asked_for(relay: Relay, tmp_path: Path) -> None:
-    """One game, both moments included."""
+async def test_an_export_has_the_requested_range_and_filter(relay: Relay, tmp_path: Path) -> None:
+    """It has the rounds of one game between two times, both included."""
     file = tmp_path / "some.jsonl"
 
     await ran(
@@ -410,8 +410,8 @@ async def test_an_export_is_of_the_range_and_filter_that_were_asked_for(relay: R
     assert "cursor" not in file.read_text()
 
 
-async def test_an_export_whose_range_the_log_does_not_hold_any_more_says_so(relay: Relay, tmp_path: Path) -> None:
-    """What there is is kept, and the status tells a script; all there is, when no beginning is named, is whole."""
+async def test_an_export_whose_range_has_expired_from_the_log_is_incomplete(relay: Relay, tmp_path: Path) -> None:
+    """The file has the remaining rounds, and the status is 1. Without --from, an export of that log is complete."""
     some, everything = tmp_path / "some.jsonl", tmp_path / "all.jsonl"
     await relay.log.purge_up_to(100)
 
@@ -419,14 +419,14 @@ async def test_an_export_whose_range_the_log_does_not_hold_any_more_says_so(rela
     whole = await ran("export", str(everything), "--game", "crash", "--url", relay.url())
 
     assert lacking.code == 1
-    assert f"{some} is not whole" in lacking.err
+    assert f"{some} is incomplete" in lacking.err
     assert "(expired)" in lacking.err
     assert [json.loads(line)["round_id"] for line in some.read_text().splitlines()] == list(range(51, 61))
     assert (whole.code, len(everything.read_text().splitlines())) == (0, COUNT - 50)
 
 
-async def test_an_export_stops_where_the_log_was_made_anew(relay: Relay, tmp_path: Path) -> None:
-    """The new log may bring again what is written already: no round is in the file twice."""
+async def test_an_export_stops_where_the_log_was_rebuilt(relay: Relay, tmp_path: Path) -> None:
+    """The new log may have rounds that are written already; no round is in the file twice."""
     file = tmp_path / "rounds.jsonl"
     until = "9999-01-01T00:00:00Z"
     async with started("export", str(file), "--game", "crash", "--to", until, "--url", relay.url()) as process:
@@ -440,22 +440,22 @@ async def test_an_export_stops_where_the_log_was_made_anew(relay: Relay, tmp_pat
         _, err = await process.communicate()
 
     assert process.returncode == 1
-    assert "is not whole" in err.decode()
+    assert "is incomplete" in err.decode()
     written = [json.loads(line)["round_id"] for line in file.read_text().splitlines()]
     assert written == list(range(1, COUNT + 1))
 
 
-async def test_an_existing_file_is_left_alone(relay: Relay, tmp_path: Path) -> None:
-    """Refused before anything is asked of the relay."""
+async def test_an_existing_file_is_not_overwritten(relay: Relay, tmp_path: Path) -> None:
+    """The command stops before any request."""
     file = tmp_path / "rounds.jsonl"
     file.write_text("mine")
 
-    assert_one_line(await ran("export", str(file), "--url", relay.url()), "is there already")
+    assert_one_line(await ran("export", str(file), "--url", relay.url()), "exists already")
     assert file.read_text() == "mine"
 
 
 async def test_an_export_that_the_relay_refuses_leaves_nothing_behind(relay: Relay, tmp_path: Path) -> None:
-    """Not even an empty file."""
+    """There is no file, not even an empty one."""
     folder = tmp_path / "exports"
     folder.mkdir()
 
@@ -466,7 +466,7 @@ async def test_an_export_that_the_relay_refuses_leaves_nothing_behind(relay: Rel
 
 
 async def test_an_export_that_is_interrupted_leaves_nothing_behind(relay: Relay, tmp_path: Path) -> None:
-    """Until the end is reached the file has another name, and Ctrl-C takes it away."""
+    """Until the end the file has another name, and Ctrl-C removes it."""
     folder = tmp_path / "exports"
     folder.mkdir()
     file = folder / "a.jsonl.gz"
@@ -479,8 +479,8 @@ async def test_an_export_that_is_interrupted_leaves_nothing_behind(relay: Relay,
     assert list(folder.iterdir()) == []
 
 
-async def test_a_recording_packed_as_gzip_is_whole(relay: Relay, tmp_path: Path) -> None:
-    """Any other reader can have it too."""
+async def test_a_gzip_recording_is_complete(relay: Relay, tmp_path: Path) -> None:
+    """Other programs can read it too."""
     file = tmp_path / "rounds.jsonl.gz"
 
     await ran("export", str(file), "--game", "dice", "--url", relay.url())
@@ -500,10 +500,10 @@ async def test_a_recording_packed_as_gzip_is_whole(relay: Relay, tmp_path: Path)
         ("history", "--limit", "600"),
     ],
 )
-async def test_a_reader_that_has_seen_enough_ends_the_command_quietly(relay: Relay, arguments: tuple[str, ...]) -> None:
-    """As in ``| head -1``: no traceback, no complaint."""
+async def test_a_closed_pipe_ends_the_command_quietly(relay: Relay, arguments: tuple[str, ...]) -> None:
+    """With ``| head -1``, stderr is empty."""
     reading, writing = os.pipe()
-    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)  # less than any of them prints
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)  # less than each command prints
     async with started(*arguments, "--url", relay.url(), stdout=writing) as process:
         os.close(writing)
         assert await asyncio.to_thread(os.read, reading, 1)
@@ -514,8 +514,8 @@ async def test_a_reader_that_has_seen_enough_ends_the_command_quietly(relay: Rel
     assert process.returncode == 128 + signal.SIGPIPE
 
 
-async def test_progress_is_shown_on_a_terminal_and_nowhere_else(relay: Relay, tmp_path: Path) -> None:
-    """A person sees that it goes on; a log file is not filled with it."""
+async def test_progress_is_shown_only_on_a_terminal(relay: Relay, tmp_path: Path) -> None:
+    """A progress bar is never written to a log file."""
     ours, theirs = pty.openpty()
     async with started("export", str(tmp_path / "a.jsonl"), "--url", relay.url(), stderr=theirs) as process:
         shown = asyncio.create_task(asyncio.to_thread(_all_of, ours))
@@ -530,8 +530,8 @@ async def test_progress_is_shown_on_a_terminal_and_nowhere_else(relay: Relay, tm
     assert elsewhere.err == f"{2 * COUNT} rounds written to {tmp_path / 'b.jsonl'}\n"
 
 
-async def test_a_long_replay_into_a_file_shows_how_far_it_is(relay: Relay, tmp_path: Path) -> None:
-    """On the terminal beside it; where rounds themselves are on the terminal, there is no bar among them."""
+async def test_a_bounded_replay_into_a_file_shows_progress(relay: Relay, tmp_path: Path) -> None:
+    """The bar is on the terminal. When rounds are printed on the terminal, no bar is shown."""
     ours, theirs = pty.openpty()
     with (tmp_path / "rounds").open("wb") as file:
         bounded = ("replay", "crash", "--from", at(1), "--to", at(COUNT), "--speed", "400", "--url", relay.url())

@@ -1,4 +1,4 @@
-"""What the command says of itself and of its settings, without starting anything."""
+"""``stream-relay --version``, ``config`` and ``key``, which start no server."""
 
 import json
 import re
@@ -13,15 +13,15 @@ pytestmark = pytest.mark.service
 
 
 def test_version() -> None:
-    """Name and number, and no more."""
+    """The output is the name and the version."""
     outcome = run("--version")
 
     assert outcome.code == 0
     assert re.fullmatch(r"stream-relay \d+\.\d+\.\d+\S*\n", outcome.out)
 
 
-def test_config_shows_what_is_in_force(tmp_path: Path) -> None:
-    """Every variable with its value, and whether that is from the environment, a file, the platform, or the default."""
+def test_config_shows_every_setting_and_its_source(tmp_path: Path) -> None:
+    """Every variable has its value, and its source: environment, file, platform or default."""
     file = tmp_path / "relay.toml"
     file.write_text("[links]\nretry_ms = 7\n[backend]\nspeed = 2\n[grpc]\nport = 1\n")
     given = {"RELAY_GRPC_PORT": "1234", "RELAY_BACKEND_PATH": "x.jsonl", "PORT": "1235"}
@@ -44,7 +44,7 @@ def test_config_shows_what_is_in_force(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", [[], ["--json"]])
 def test_config_masks_every_secret(form: list[str]) -> None:
-    """In fields that are secret as such, and inside URLs and backend options."""
+    """Secret fields, and secrets in URLs and backend options, are masked."""
     secrets = {
         "RELAY_AUTH_KEYS": "k=secret1",
         "RELAY_AUTH_TOKEN_SECRETS": "t:secret2",
@@ -73,20 +73,20 @@ def test_config_masks_every_secret(form: list[str]) -> None:
         ({"RELAY_NATS_PASSWORD": "p"}, ["RELAY_NATS", "user and password"]),
     ],
 )
-def test_wrong_setting_is_told_in_one_line(wrong: dict[str, str], parts: list[str]) -> None:
-    """The setting, its value, what is allowed; never a traceback."""
+def test_wrong_setting_is_reported_in_one_line(wrong: dict[str, str], parts: list[str]) -> None:
+    """The line has the setting, its value and what is allowed."""
     assert_one_line(run("config", **wrong), *parts)
 
 
 @pytest.mark.parametrize("command", ["serve", "ingest", "dev"])
 def test_wrong_setting_stops_every_command(command: str) -> None:
-    """With the same line, before anything is started."""
+    """Each command prints the same line and starts nothing."""
     assert_one_line(run(command, RELAY_LOG_LEVEL="loud"), "RELAY_LOG_LEVEL='loud'")
 
 
 @pytest.mark.parametrize("kind", ["private", "public"])
-def test_new_key_is_printed_for_pipes_with_an_entry_that_serve_takes(kind: Kind) -> None:
-    """Two lines on stdout: the key for the client, the entry for RELAY_AUTH_KEYS."""
+def test_new_key_is_printed_with_an_entry_that_serve_accepts(kind: Kind) -> None:
+    """Stdout has two lines: the key for the client, and the entry for RELAY_AUTH_KEYS."""
     key, entry = run("key", "new", "--kind", kind, "--id", "partner").out.splitlines()
 
     found = KeyStore.load(text=entry).authenticate(key)
@@ -94,13 +94,13 @@ def test_new_key_is_printed_for_pipes_with_an_entry_that_serve_takes(kind: Kind)
     assert run("key", "new").out.splitlines()[1].startswith("client1=sha256:")
 
 
-def test_new_key_under_an_id_that_is_not_allowed() -> None:
-    """What is allowed, and no key that would be lost."""
+def test_new_key_with_an_id_that_is_not_allowed() -> None:
+    """The command says what is allowed, and prints no key."""
     assert_one_line(run("key", "new", "--id", "a b"), "'a b'", "1 to 64 letters")
 
 
 def test_new_secrets_differ() -> None:
-    """Each is an entry of RELAY_AUTH_TOKEN_SECRETS."""
+    """Each is a valid entry of RELAY_AUTH_TOKEN_SECRETS."""
     [first], [second] = (run("key", "secret").out.splitlines() for _ in range(2))
 
     assert re.fullmatch(r"k\w+:[\w-]{43}", first)

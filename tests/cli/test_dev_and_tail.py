@@ -1,4 +1,4 @@
-"""``dev`` as a newcomer runs it, and ``tail`` against it."""
+"""``dev`` as a new user runs it, and ``tail`` against it."""
 
 import json
 import os
@@ -27,14 +27,14 @@ pytestmark = pytest.mark.service
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[str]:
-    """The URL that a running demo has printed."""
+    """Run the demo; yield the URL that it prints."""
     with started("dev", "--port", "0") as program:
         [found] = program.wait_for(r"is up\s+(http://127\.0\.0\.1:\d+)")
         yield found[1]
 
 
 def test_every_game_delivers_within_seconds(demo: str) -> None:
-    """A newcomer who asks for any of the 14 games sees a round before losing patience."""
+    """Each of the 14 games delivers a round within a few seconds."""
     games = sorted(Catalogue.load().slugs)
     assert len(games) == 14
     with ExitStack() as stack:
@@ -54,8 +54,8 @@ def test_every_game_delivers_within_seconds(demo: str) -> None:
 
 
 @pytest.mark.parametrize("via", ["ws", "sse"])
-def test_tail_prints_so_many_rounds(demo: str, via: str) -> None:
-    """One JSON line each, on stdout, and nothing else; then it ends."""
+def test_tail_prints_the_given_number_of_rounds(demo: str, via: str) -> None:
+    """Stdout has one JSON line per round and nothing else; then the command ends."""
     outcome = run("tail", "--via", via, "-n", "3", "--url", demo)
     rounds = [json.loads(line) for line in outcome.out.splitlines()]
 
@@ -73,8 +73,8 @@ def test_tail_prints_so_many_rounds(demo: str, via: str) -> None:
         (["../../healthz"], "healthz"),
     ],
 )
-def test_tail_that_is_refused_says_so_in_one_line(demo: str, via: str, arguments: list[str], part: str) -> None:
-    """The relay's own sentence, whichever protocol; there is no use in trying again."""
+def test_tail_that_is_refused_prints_one_line(demo: str, via: str, arguments: list[str], part: str) -> None:
+    """Over each protocol, it prints the relay's sentence and does not retry."""
     outcome = run("tail", *arguments, "--via", via, "--url", demo)
 
     assert_one_line(outcome, part)
@@ -93,7 +93,7 @@ def test_tail_stops_when_its_reader_does(demo: str) -> None:
 
 
 def test_tail_is_stopped_by_ctrl_c(demo: str) -> None:
-    """Quickly, and with the code that shells expect."""
+    """It stops quickly, with the status that shells expect."""
     with started("tail", "--url", demo) as program:
         program.wait_for(r"^\{")
         assert ended_after_s(program, signal.SIGINT) < 2
@@ -101,8 +101,8 @@ def test_tail_is_stopped_by_ctrl_c(demo: str) -> None:
         assert not any("Traceback" in line for line in program.printed)
 
 
-def test_dev_prints_what_to_paste_and_it_works() -> None:
-    """Every line on the screen brings rounds; Ctrl-C ends everything within 2 s, its nats-server too."""
+def test_dev_prints_commands_that_work() -> None:
+    """Every printed command prints rounds; Ctrl-C ends the demo and its nats-server within 2 s."""
     with started("dev", "--port", "0") as program:
         [up] = program.wait_for(r"is up\s+(http://127\.0\.0\.1:\d+)")
         [curl] = program.wait_for(r"^\s*(curl .*)$")
@@ -122,8 +122,8 @@ def test_dev_prints_what_to_paste_and_it_works() -> None:
 
 
 def test_dev_ends_with_its_nats_server() -> None:
-    """A demo without its log brings nothing any more: it says so and stops, instead of staying half dead."""
-    with started("dev", "--port", "0", RELAY_BACKEND_SPEED="100") as program:  # with the demo's recording all the same
+    """When its nats-server ends, the demo reports it and stops, since it can deliver no rounds."""
+    with started("dev", "--port", "0", RELAY_BACKEND_SPEED="100") as program:  # still plays the demo's recording
         program.wait_for(r"^Ctrl-C stops")
         [server] = children_of(program.pid)
         os.kill(int(server), signal.SIGKILL)
@@ -134,7 +134,7 @@ def test_dev_ends_with_its_nats_server() -> None:
 
 
 def test_ctrl_c_while_dev_starts_is_quiet() -> None:
-    """Its server is there and the rest is not: nothing is said, nothing stays, and that is no error."""
+    """Ctrl-C before the relay is up prints nothing, leaves nothing behind, and is not an error."""
     for _ in range(5):
         with started("dev", "--port", "0") as program:
             while not (children := children_of(program.pid)):
@@ -142,7 +142,7 @@ def test_ctrl_c_while_dev_starts_is_quiet() -> None:
             os.kill(program.pid, signal.SIGINT)
             code = program.wait(within_s=10)
         if not any("is up" in line for line in program.printed):
-            break  # else the machine was so busy that the demo was up before we were: once more
+            break  # otherwise the demo was up before the signal: try again
 
     assert (code, program.printed) == (0, [])
     assert not any(Path(f"/proc/{child}").exists() for child in children)
@@ -150,7 +150,7 @@ def test_ctrl_c_while_dev_starts_is_quiet() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent has died")
 def test_dev_that_is_killed_takes_its_nats_server_along() -> None:
-    """``kill -9`` leaves no server behind that nobody knows of."""
+    """``kill -9`` leaves no server running."""
     with started("dev", "--port", "0") as program:
         program.wait_for(r"^Ctrl-C stops")
         [server] = children_of(program.pid)
@@ -164,7 +164,7 @@ def test_dev_that_is_killed_takes_its_nats_server_along() -> None:
 
 @pytest.fixture
 def public_folder() -> Iterator[Path]:
-    """A folder that the account of an embedded PostgreSQL can get to, as the system's temporary one."""
+    """Make a folder that the account of an embedded PostgreSQL can read, as the system's temporary folder."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -172,8 +172,8 @@ def public_folder() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("backend", ["file", "postgres-notify"])
-def test_folder_of_a_killed_dev_goes_with_the_next_start(public_folder: Path, backend: str) -> None:
-    """``kill -9`` leaves a folder; the next demo removes it, and none that somebody still uses."""
+def test_folder_of_a_killed_dev_is_removed_by_the_next_start(public_folder: Path, backend: str) -> None:
+    """``kill -9`` leaves a folder; the next demo removes it, and no folder that is in use."""
     place = {"TMPDIR": str(public_folder)}
     with started("dev", "--port", "0", "--grpc-port", "0", "--backend", backend, **place) as program:
         program.wait_for(r"^Ctrl-C stops", within_s=60)
@@ -185,7 +185,7 @@ def test_folder_of_a_killed_dev_goes_with_the_next_start(public_folder: Path, ba
         other.wait_for(r"^Ctrl-C stops")
         used = folders_in(public_folder) - left
         for folder in left | used:
-            os.utime(folder, (0, 0))  # as if all this was long ago
+            os.utime(folder, (0, 0))  # old enough to be removed
         with started("dev", "--port", "0", "--grpc-port", "0", **place) as program:
             program.wait_for(r"^Ctrl-C stops")
             found = folders_in(public_folder)
@@ -199,11 +199,11 @@ def folders_in(place: Path) -> set[Path]:
     return set(place.glob("stream-relay-dev-*"))
 
 
-def test_dev_says_which_settings_change_nothing() -> None:
-    """It has a nats-server and keys of its own; what else was set counts."""
+def test_dev_reports_the_settings_that_it_ignores() -> None:
+    """It has its own nats-server and keys; other settings apply."""
     given = {"RELAY_HTTP_HOST": "0.0.0.0", "RELAY_NATS_URL": "nats://elsewhere:4222", "RELAY_AUTH_KEYS": "k=sha256:0"}  # noqa: S104
     with started("dev", "--port", "0", "--grpc-port", "0", RELAY_LINKS_RETRY_MS="77", **given) as program:
-        [said] = program.wait_for("passes over")
+        [said] = program.wait_for("ignores")
         [up] = program.wait_for(r"is up\s+(http://127\.0\.0\.1:\d+)")
         with requests.get(f"{up[1]}/sse", headers={"X-API-Key": DEMO_KEY}, stream=True, timeout=10) as stream:
             first = next(stream.iter_lines())
@@ -243,15 +243,15 @@ sys.meta_path.insert(0, Interrupt())
     ],
 )
 def test_ctrl_c_in_an_import_is_quiet(tmp_path: Path, arguments: list[str], module: str, status: int) -> None:
-    """However early it comes: the first tenth of a second is nothing but imports."""
+    """Ctrl-C during the imports, which take the first tenths of a second, prints nothing."""
     (tmp_path / "sitecustomize.py").write_text(_INTERRUPTED_IMPORT)
     outcome = run(*arguments, PYTHONPATH=str(tmp_path), INTERRUPT_AT=module)
 
     assert outcome == (status, "", "")
 
 
-def test_make_run_says_nothing_when_it_is_stopped_early() -> None:
-    """Ctrl-C goes to make, too, as from a terminal, while the demo starts: make finds no error in how that ended."""
+def test_make_run_is_quiet_when_it_is_stopped_early() -> None:
+    """Ctrl-C goes to make too, as from a terminal, while the demo starts; make reports no error."""
     make = shutil.which("make")
     if make is None:
         pytest.skip("no make on this machine")
@@ -265,7 +265,7 @@ def test_make_run_says_nothing_when_it_is_stopped_early() -> None:
             os.killpg(program.pid, signal.SIGINT)
             program.wait(within_s=10)
         if not any("is up" in line for line in program.printed):
-            break  # else the machine was so busy that the demo was up before we were: once more
+            break  # otherwise the demo was up before the signal: try again
 
     assert program.printed == []
     assert not any(Path(f"/proc/{pid}").exists() for pid in grandchildren)

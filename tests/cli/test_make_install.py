@@ -1,4 +1,4 @@
-"""`make install` as a user sees it, with a program in place of pip that the test moves from step to step."""
+"""`make install` as a user sees it, with a program in place of pip whose steps the test controls."""
 
 import contextlib
 import os
@@ -32,7 +32,7 @@ esac
 
 
 class Install:
-    """`make install` in a folder of its own. Leaving the block ends it."""
+    """`make install` in a temporary folder. Leaving the block ends it."""
 
     def __init__(self, folder: Path, out: int, printed: IO[bytes] | None = None) -> None:
         self.folder = folder
@@ -56,7 +56,7 @@ class Install:
         self._make.communicate()
 
     def sees(self, text: bytes) -> None:
-        """Read what is printed until `text` has come; the end of the output is a failure."""
+        """Read the output until it contains `text`; fail when the output ends before."""
         while text not in self._seen:
             assert self._printed is not None
             more = os.read(self._printed.fileno(), 4096)
@@ -79,7 +79,7 @@ class Install:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """What `make install` needs of the repository, a lock of four packages, and the program in place of pip."""
+    """Make a folder with the files that `make install` needs, a lock of four packages, and the program for pip."""
     (tmp_path / "infra").mkdir()
     for name in ("Makefile", "pyproject.toml", "infra/pip-install.sh"):
         shutil.copy(_ROOT / name, tmp_path / name)
@@ -101,8 +101,8 @@ def terminal() -> Iterator[tuple[int, IO[bytes]]]:
     os.close(written)
 
 
-def test_progress_is_a_line_per_quarter_when_nobody_watches(folder: Path) -> None:
-    """Each line says how many packages are ready, first of those to collect, then of those to install."""
+def test_progress_is_a_line_per_quarter_without_a_terminal(folder: Path) -> None:
+    """Each line has the number of packages that are ready: first collected, then installed."""
     with Install(folder, subprocess.PIPE) as install:
         install.sees(b"    collecting 1/4\n")
         install.next_step()
@@ -115,7 +115,7 @@ def test_progress_is_a_line_per_quarter_when_nobody_watches(folder: Path) -> Non
 
 
 def test_progress_is_one_line_that_moves_on_a_terminal(folder: Path, terminal: tuple[int, IO[bytes]]) -> None:
-    """The line names the package and the seconds, is written over itself, and is gone at the end."""
+    """The line has the package and the seconds, is overwritten in place, and is erased at the end."""
     written, screen = terminal
     with Install(folder, written, screen) as install:
         install.sees(b"\r\x1b[K    collecting 1/4 one, ")
@@ -129,7 +129,7 @@ def test_progress_is_one_line_that_moves_on_a_terminal(folder: Path, terminal: t
 
 
 def test_failed_install_ends_with_one_sentence(folder: Path) -> None:
-    """The sentence has pip's error and says where the rest is; the next `make` installs again."""
+    """The sentence has pip's error and the path of the full output; the next `make` installs again."""
     (folder / "broken").touch()
     with Install(folder, subprocess.PIPE) as install:
         install.sees(b"collecting 1/4")
@@ -148,7 +148,7 @@ def test_failed_install_ends_with_one_sentence(folder: Path) -> None:
 
 
 def test_ctrl_c_during_the_install_is_quiet(folder: Path) -> None:
-    """Nothing is printed, pip is stopped too, and the next `make` installs again."""
+    """It prints nothing, pip is stopped too, and the next `make` installs again."""
     with Install(folder, subprocess.PIPE) as install:
         install.sees(b"collecting 1/4")
         install.interrupt()

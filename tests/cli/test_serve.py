@@ -1,4 +1,4 @@
-"""``serve`` and ``ingest`` that cannot start: one line on what to do about it."""
+"""``serve`` and ``ingest`` that cannot start print one line with what to do."""
 
 import socket
 from pathlib import Path
@@ -17,12 +17,12 @@ SECRETS = "t:" + "x" * 32
 
 
 def test_without_keys() -> None:
-    """It says which settings to set, and how to make a key."""
+    """The line has the settings to set, and the command that makes a key."""
     assert_one_line(run("serve", **SETTINGS), "RELAY_AUTH_KEYS", "stream-relay key new")
 
 
 def test_without_token_secrets() -> None:
-    """All relays need the same, so none is made up."""
+    """All relays need the same secrets, so the relay does not generate one."""
     assert_one_line(
         run("serve", RELAY_AUTH_KEYS=KEYS, **SETTINGS), "RELAY_AUTH_TOKEN_SECRETS", "stream-relay key secret"
     )
@@ -35,19 +35,19 @@ def test_without_token_secrets() -> None:
         ({"RELAY_AUTH_KEYS": f"k={DEMO_KEY}"}, ["keys line", "plain secret"]),
         ({"RELAY_AUTH_KEYS": f"k={hash_of(DEMO_KEY)}"}, ["demo's key"]),
         ({"RELAY_AUTH_KEYS_FILE": "/nowhere"}, ["RELAY_AUTH_KEYS_FILE", "/nowhere"]),
-        ({"RELAY_AUTH_KEYS": KEYS, "RELAY_AUTH_TOKEN_SECRETS": "t:short"}, ["32 are needed"]),
+        ({"RELAY_AUTH_KEYS": KEYS, "RELAY_AUTH_TOKEN_SECRETS": "t:short"}, ["it must have at least 32"]),
     ],
 )
 def test_with_keys_that_cannot_be_used(auth: dict[str, str], parts: list[str]) -> None:
-    """The entry and what is wrong with it, never the secret."""
+    """The line has the entry and the error, and never the secret."""
     outcome = run("serve", **SETTINGS, **({"RELAY_AUTH_TOKEN_SECRETS": SECRETS} | auth))
 
     assert_one_line(outcome, *parts)
     assert DEMO_KEY not in outcome.err
 
 
-def test_with_a_key_for_a_game_that_there_is_not() -> None:
-    """Which key, which game, and which games there are."""
+def test_with_a_key_for_an_unknown_game() -> None:
+    """The line has the key, the game and the known games."""
     auth = {"RELAY_AUTH_KEYS": f"{KEYS} games=crash,chess", "RELAY_AUTH_TOKEN_SECRETS": SECRETS}
 
     assert_one_line(run("serve", **auth, **SETTINGS), "key 'k'", "'chess'", "known games: ", "crash")
@@ -55,7 +55,7 @@ def test_with_a_key_for_a_game_that_there_is_not() -> None:
 
 @pytest.mark.parametrize("command", ["serve", "dev"])
 def test_on_a_busy_port(command: str) -> None:
-    """Which port, and how to choose another."""
+    """The line has the port, and the setting to choose another."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         environment = SETTINGS | {"RELAY_HTTP_PORT": port, "RELAY_LOG_LEVEL": "error"}
@@ -69,15 +69,15 @@ def test_on_a_busy_port(command: str) -> None:
 
 
 def test_help_names_every_port() -> None:
-    """Whoever opens a firewall reads of gRPC, too."""
+    """The help of ``serve`` has the port of gRPC too, which a firewall must allow."""
     shown = " ".join(run("serve", "--help", COLUMNS="200").out.split())
 
-    assert "gRPC on a port of its own (50051)" in shown
+    assert "gRPC on another port (50051)" in shown
     assert "--grpc-port" in shown
 
 
 def test_on_a_busy_grpc_port() -> None:
-    """Our sentence only: nothing of what the library prints by itself."""
+    """The output is our sentence only, without the output of the gRPC library."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         environment = SETTINGS | {"RELAY_GRPC_HOST": "127.0.0.1", "RELAY_GRPC_PORT": port, "RELAY_LOG_LEVEL": "error"}
@@ -87,7 +87,7 @@ def test_on_a_busy_grpc_port() -> None:
 
 
 def test_with_a_games_file_that_is_wrong(tmp_path: Path) -> None:
-    """The file, the entry, what is allowed."""
+    """The line has the file, the entry and what is allowed."""
     games = tmp_path / "games.toml"
     games.write_text("[games.new]\ntype = 'nope'\n")
     auth = {"RELAY_AUTH_KEYS": KEYS, "RELAY_AUTH_TOKEN_SECRETS": SECRETS}
@@ -105,9 +105,9 @@ def test_with_a_games_file_that_is_wrong(tmp_path: Path) -> None:
     ],
 )
 async def test_ingest_that_cannot_start(nats: NatsServer, arguments: list[str], parts: list[str]) -> None:
-    """An unknown backend lists the known ones, an unknown option the known options."""
+    """The line lists the known backends for an unknown one, and the known options for an unknown one."""
     outcome = run("ingest", *arguments, RELAY_NATS_URL=nats.url, RELAY_LOG_LEVEL="error", RELAY_INGEST_PORT="0")
 
     *events, sentence = outcome.err.splitlines(keepends=True)
     assert_one_line(outcome._replace(err=sentence), *parts)
-    assert all('"ingest_failed"' in event for event in events)  # what a supervisor's log shows of it
+    assert all('"ingest_failed"' in event for event in events)  # the log of a supervisor shows these

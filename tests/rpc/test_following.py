@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from auth.keys import DEMO_KEY
-from relay.commands.client.follow import OPEN, Broken, Target, follow
+from relay.commands.client.follow import OPEN, Interrupted, Target, follow
 from relay.commands.client.grpc import read_grpc
 from tests.rpc.conftest import Publish, Relay, StartRelay
 from tests.samples.program_samples import start
@@ -64,7 +64,7 @@ async def test_tail_whose_relay_ends_before_a_round_matches(start_relay: StartRe
     port = free_port()
     target = Target(f"grpc://127.0.0.1:{port}", DEMO_KEY, "crash")
     said: list[str] = []
-    following: Any = follow(target, via="grpc", parameters={"min_point": "5"}, say=said.append)
+    following: Any = follow(target, via="grpc", parameters={"min_point": "5"}, notify=said.append)
     async with aclosing(following) as rounds:
         async with start_relay(grpc={"port": port}, links={"retry_ms": 100}) as relay:
             first = asyncio.create_task(anext(rounds))
@@ -102,7 +102,7 @@ async def test_tail_waits_as_long_as_it_is_told(start_relay: StartRelay) -> None
         target = Target(f"grpc://{relay.address}", DEMO_KEY, "crash")
         async with reading(target) as messages:
             await anext(messages)
-            with pytest.raises(Broken) as broken:
+            with pytest.raises(Interrupted) as broken:
                 await anext(read_grpc(None, target, {}))
 
     assert broken.value.wait_s is not None

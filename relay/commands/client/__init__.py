@@ -1,1 +1,1 @@
-"""Commands of a client of the public API: ``tail``, ``replay``, ``history``, ``export``."""
+"""The commands ``tail``, ``replay``, ``history`` and ``export``: a client of the public API."""

@@ -1,4 +1,4 @@
-"""The commands of a client: ``tail``, ``replay``, ``history``, ``export``; over the public API, with a key."""
+"""The commands ``tail``, ``replay``, ``history`` and ``export``, which use the public API with a key."""
 
 import csv
 import io
@@ -16,25 +16,25 @@ from relay.commands.run import fail, run
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 _FIELDS: Final = ("round_id", "game_slug", "game_type", "finished_at", "extras", "timestamp")
 _COLUMNS: Final = ("finished_at", "game_slug", "round_id", "extras")
-"""Of the table; and the cursor where there is room for it."""
+"""Columns of the table; the cursor is added where the terminal is wide enough."""
 _UNWRAPPED: Final = 100_000
-"""Columns of what is no terminal: more than any round takes."""
+"""Width when stdout is not a terminal: wider than any round."""
 
 OnRound = Callable[[bytes], None]
-"""Told of each round, as JSON, that has been dealt with."""
-Game = Annotated[str | None, typer.Argument(help="The game; all games without it.")]
+"""Called with each round, as JSON, after it has been printed or written."""
+Game = Annotated[str | None, typer.Argument(help="The game; all games by default.")]
 Protocol = Literal["ws", "sse", "grpc"]
 Via = Annotated[
     Protocol | None, typer.Option(help="The protocol to use: ws, unless the URL says grpc.", show_default=False)
 ]
-Url = Annotated[str, typer.Option(envvar="BASE_URL", help="Where the relay is.")]
+Url = Annotated[str, typer.Option(envvar="BASE_URL", help="The URL of the relay.")]
 _HTTP_PORT: Final = 8080
-"""Where HTTP is unless somebody chose another port; then gRPC is taken to be at its own."""
-StreamUrl = Annotated[str, typer.Option(envvar="BASE_URL", help="Where the relay is; grpc://host:port for gRPC.")]
+"""The default HTTP port. With it in the URL, gRPC is at its default port too."""
+StreamUrl = Annotated[str, typer.Option(envvar="BASE_URL", help="The URL of the relay; grpc://host:port for gRPC.")]
 ApiKey = Annotated[str, typer.Option("--key", envvar="API_KEY", help="Your API key; the demo's by default.")]
-Count = Annotated[int | None, typer.Option("--count", "-n", min=1, help="Stop after so many rounds.")]
-From = Annotated[str | None, typer.Option("--from", help="First moment, such as 2026-01-18T10:00:00Z.")]
-To = Annotated[str | None, typer.Option("--to", help="Last moment.")]
+Count = Annotated[int | None, typer.Option("--count", "-n", min=1, help="Stop after this number of rounds.")]
+From = Annotated[str | None, typer.Option("--from", help="Time of the first round, such as 2026-01-18T10:00:00Z.")]
+To = Annotated[str | None, typer.Option("--to", help="Time of the last round.")]
 After = Annotated[str | None, typer.Option(help="The cursor of the last round that you have.")]
 Where = Annotated[list[str] | None, typer.Option("--where", help="A filter, such as min_point=2 or colors=red,black.")]
 
@@ -53,7 +53,7 @@ def tail(
     count: Count = None,
     where: Where = None,
 ) -> None:
-    """Print rounds as they come, one JSON line each, reconnecting without missing any."""
+    """Print live rounds, one JSON line each; reconnect without missing a round."""
     run(_print(_followed(game, url, key, via, _filters(where)), count, nullcontext(lambda _data: None)))
 
 
@@ -62,38 +62,43 @@ def replay(
     from_: From = None,
     to: To = None,
     after: After = None,
-    last: Annotated[int | None, typer.Option(min=1, help="So many rounds of each game back.")] = None,
-    speed: Annotated[float | None, typer.Option(help="Times the original cadence; else at once.")] = None,
+    last: Annotated[
+        int | None, typer.Option(min=1, help="Begin with this number of newest rounds of each game.")
+    ] = None,
+    speed: Annotated[
+        float | None, typer.Option(help="Multiple of the original cadence; by default without pauses.")
+    ] = None,
     via: Via = None,
     url: StreamUrl = DEFAULT_URL,
     key: ApiKey = "",
     count: Count = None,
     where: Where = None,
 ) -> None:
-    """Print rounds of the past as they were, then live ones; with --to, stop there."""
-    from relay.commands.client.recording import passing
+    """Print past rounds, then live rounds; with --to, stop at that time."""
+    from relay.commands.client.progress import time_progress
 
     given = {"from": from_, "to": to, "after": after, "last": last, "speed": speed}
     if all(value is None for value in given.values()):
-        fail("say where to begin: --from, --after or --last; --to or --speed alone begin with the oldest round")
+        fail("one of --from, --after and --last is needed; --to or --speed alone begin with the oldest round")
     parameters = {name: str(value) for name, value in given.items() if value is not None}
     rounds = _followed(game, url, key, via, parameters | _filters(where))
     is_long = to is not None and not sys.stdout.isatty()
-    bar = passing(f"replay of {game or 'all games'}", begin_ms=_moment_ms(from_), end_ms=_moment_ms(to), shown=is_long)
+    title = f"replay of {game or 'all games'}"
+    bar = time_progress(title, begin_ms=_moment_ms(from_), end_ms=_moment_ms(to), shown=is_long)
     run(_print(rounds, count, bar))
 
 
 def history(
     game: Game = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many rounds.")] = 20,
-    form: Annotated[Literal["table", "jsonl", "csv"], typer.Option("--format", help="How to print them.")] = "table",
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of rounds.")] = 20,
+    form: Annotated[Literal["table", "jsonl", "csv"], typer.Option("--format", help="Output format.")] = "table",
     from_: From = None,
     to: To = None,
     url: Url = DEFAULT_URL,
     key: ApiKey = "",
     where: Where = None,
 ) -> None:
-    """Print rounds of the past, newest first."""
+    """Print past rounds, newest first."""
     given = {"from": from_, "to": to}
     parameters = {name: value for name, value in given.items() if value is not None} | _filters(where)
     run(_print_history(_target(game, url, key), parameters, limit, form))
@@ -101,16 +106,16 @@ def history(
 
 def export(
     file: Annotated[Path, typer.Argument(help="A new file: .jsonl, .jsonl.gz or .jsonl.zst.")],
-    game: Annotated[str | None, typer.Option(help="One game; all games without it.")] = None,
+    game: Annotated[str | None, typer.Option(help="The game; all games by default.")] = None,
     from_: From = None,
     to: To = None,
     url: Url = DEFAULT_URL,
     key: ApiKey = "",
     where: Where = None,
 ) -> None:
-    """Write a range of rounds, by default all there are, to a recording that the file backend can replay.
+    """Write a range of rounds, by default all, to a recording that the file backend can replay.
 
-    Stops with status 1 when rounds of the range are gone; what there was is in the file then.
+    Exits with status 1 when rounds of the range are missing in the log; the file then has the others.
     """
     from datetime import UTC, datetime
 
@@ -125,7 +130,7 @@ def _target(game: str | None, url: str, key: str, *, schemes: Sequence[str] = ("
     try:
         parts = urlsplit(url)
         is_good = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number
+    except ValueError:  # the port is not a number
         is_good = False
     if not is_good:
         fail(f"--url {url!r} is not the address of a relay, such as {schemes[0]}://127.0.0.1:8080")
@@ -143,29 +148,29 @@ def _followed(
     target = _target(game, url, key, schemes=schemes)
     parts = urlsplit(url)
     if via == "grpc" and parts.scheme in ("http", "https") and parts.port not in (None, _HTTP_PORT):
-        fail(f"--url {url!r} has a port of HTTP; say where gRPC is, such as grpc://{parts.hostname}:50051")
-    return follow(target, via=via, parameters=parameters, say=_say)
+        fail(f"--url {url!r} is the address of HTTP; give that of gRPC, such as grpc://{parts.hostname}:50051")
+    return follow(target, via=via, parameters=parameters, notify=_notify)
 
 
 async def _print(rounds: Any, count: int | None, bar: AbstractContextManager[OnRound]) -> None:
     async with aclosing(rounds):
-        left = count
+        remaining = count
         with bar as on_round:
             async for data in rounds:
                 sys.stdout.buffer.write(data + b"\n")
                 sys.stdout.buffer.flush()
                 on_round(data)
-                if left is not None:
-                    left -= 1
-                    if left == 0:
+                if remaining is not None:
+                    remaining -= 1
+                    if remaining == 0:
                         return
 
 
 async def _print_history(target: Any, parameters: Mapping[str, str], limit: int, form: str) -> None:
     from relay.commands.client.follow import history as pages
-    from relay.commands.client.recording import progress
+    from relay.commands.client.progress import count_progress
 
-    with progress(f"history of {target.game or 'all games'}", total=limit, shown=limit > 1000) as advance:
+    with count_progress(f"history of {target.game or 'all games'}", total=limit, shown=limit > 1000) as advance:
         rows = []
         if form == "csv":
             print(",".join(_FIELDS))
@@ -177,7 +182,7 @@ async def _print_history(target: Any, parameters: Mapping[str, str], limit: int,
                 print(_line(round_, form))
     if form == "table":
         _print_table(rows)
-    sys.stdout.flush()  # here, where a closed pipe is still met quietly
+    sys.stdout.flush()  # here, since `run` handles a closed pipe
 
 
 def _line(round_: Mapping[str, Any], form: str) -> str:
@@ -202,40 +207,41 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
             table.add_row(*(str(round_[name]) for name in names))
         return table
 
-    console = Console(width=None if sys.stdout.isatty() else _UNWRAPPED)  # a line is a round, for grep and awk
+    console = Console(width=None if sys.stdout.isatty() else _UNWRAPPED)  # one line per round, for grep and awk
     table = table_of(*_COLUMNS, "cursor")
     if console.measure(table, options=console.options.update(width=_UNWRAPPED)).maximum > console.width:
         table = table_of(*_COLUMNS)
     with console.capture() as drawn:
         console.print(table)
     for line in drawn.get().splitlines():
-        print(line.rstrip())  # not by the console, which meets a closed pipe in a way of its own
+        print(line.rstrip())  # not by the console, which handles a closed pipe in its own way
 
 
 async def _export(file: Path, target: Any, parameters: Mapping[str, str]) -> None:
     from relay.commands.client.follow import follow
-    from relay.commands.client.recording import passing, recording
+    from relay.commands.client.progress import time_progress
+    from relay.commands.client.recording import recording
 
     gaps: list[str] = []
-    rounds: Any = follow(target, via="ws", parameters=parameters, say=_say, on_gap=gaps.append)
+    rounds: Any = follow(target, via="ws", parameters=parameters, notify=_notify, on_gap=gaps.append)
     begin_ms, end_ms = _moment_ms(parameters.get("from")), _moment_ms(parameters["to"])
-    bar = passing(f"export to {file.name}", begin_ms=begin_ms, end_ms=end_ms, shown=True)
+    bar = time_progress(f"export to {file.name}", begin_ms=begin_ms, end_ms=end_ms, shown=True)
     written = 0
     with recording(file) as write, bar as on_round:
         async with aclosing(rounds):
             async for data in rounds:
                 if written and not set(gaps) <= {"expired"}:
-                    break  # the log is another one by now, and may bring again what is written already
+                    break  # the log was rebuilt, and may have rounds that are written already
                 write(data)
                 written += 1
                 on_round(data)
     print(f"{written} rounds written to {file}", file=sys.stderr)
     if gaps:
-        fail(f"{file} is not whole: rounds of the range are gone from the log ({', '.join(dict.fromkeys(gaps))})")
+        fail(f"{file} is incomplete: the log does not have all rounds of the range ({', '.join(dict.fromkeys(gaps))})")
 
 
 def _moment_ms(text: str | None) -> int | None:
-    """Read a time for a bar; it is the relay that refuses what is none."""
+    """Parse a time for a progress bar; None when it is wrong, which the relay reports."""
     from relay.errors import BadRequest
     from relay.history.start import parse_time
 
@@ -253,11 +259,11 @@ def _filters(where: list[str] | None) -> dict[str, str]:
         name, equals, value = text.partition("=")
         if not equals:
             fail(f"--where {text!r} is not NAME=VALUE, such as min_point=2")
-        if name not in PARAMETERS:  # a relay would ignore it, and everything would match
-            fail(f"--where {text!r} is no filter; there are: {', '.join(PARAMETERS)}")
+        if name not in PARAMETERS:  # refused here, before any request
+            fail(f"--where {text!r} is not a filter; there are: {', '.join(PARAMETERS)}")
         found[name] = value
     return found
 
 
-def _say(sentence: str) -> None:
+def _notify(sentence: str) -> None:
     print(f"stream-relay: {sentence}", file=sys.stderr)

@@ -1,7 +1,6 @@
-"""A client of the public API, as the command line needs one: follow rounds for ever, or read the past page by page.
+"""A client of the public API for the command line: follow rounds with reconnects, or read the history page by page.
 
-A client like any other: it has a key, reconnects with the cursor of the last round it had, and believes what it is
-told.
+Uses only what every client has: a key, and the cursor of the last round to reconnect with.
 """
 
 import asyncio
@@ -24,23 +23,23 @@ _COMPLETED: Final = 1000
 _WAITS_S: Final = (0.5, 10.0)
 
 OPEN: Final = b'{"event":"open"}'
-"""What readers yield, as if the relay had sent it, once a relay has taken them."""
+"""An event that readers yield when the relay has accepted the stream."""
 
 
 class Refused(Exception):
-    """The relay refused for good; ``str()`` is its own sentence."""
+    """The relay refused the request, and a retry would not help; ``str()`` is the relay's sentence."""
 
 
 class Unreachable(ConnectionError):
-    """Nothing that speaks the protocol is at the address; `question` asks whether there is a relay."""
+    """No relay answers at the address; `question` asks the user whether one is running there."""
 
     def __init__(self, address: str, question: str) -> None:
         super().__init__(f"nothing answers at {address}")
         self.question = question
 
 
-class Broken(ConnectionError):
-    """A stream ended that said more than that: where to go on, and when."""
+class Interrupted(ConnectionError):
+    """The relay ended the stream; it may have given the cursor to resume from and the delay before that."""
 
     def __init__(self, sentence: str, *, cursor: str | None, wait_s: float | None) -> None:
         super().__init__(sentence)
@@ -48,11 +47,11 @@ class Broken(ConnectionError):
 
 
 class Ended(Exception):
-    """The end that was asked for has been reached."""
+    """The stream has reached the requested end."""
 
 
 class _Message(msgspec.Struct):
-    """What has to be known of a message: the cursor of a round, or the name of an event."""
+    """The fields of a message that the client reads: the cursor of a round, or the name and fields of an event."""
 
     cursor: str | None = None
     event: str | None = None
@@ -63,7 +62,7 @@ class _Message(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a relay is, and who asks."""
+    """The address of a relay, the key, and the requested game."""
 
     url: str  # without a slash at the end
     key: str
@@ -82,90 +81,90 @@ async def follow(
     *,
     via: Via,
     parameters: Mapping[str, str],
-    say: Callable[[str], None],
+    notify: Callable[[str], None],
     on_gap: Callable[[str], None] = lambda _reason: None,
 ) -> AsyncIterator[bytes]:
-    """Yield each round's JSON, reconnecting for as long as it takes; ends where ``to`` says.
+    """Yield each round's JSON; reconnect without limit; end where ``to`` says.
 
     Args:
-        target: Whom to ask for what.
+        target: The relay, the key and the game.
         via: The protocol.
         parameters: ``after``, ``from``, ``to``, ``last``, ``speed`` and filters, as in the URL.
-        say: Told in one sentence when there is no relay, the connection is lost or rounds are gone.
+        notify: Called with one sentence when no relay answers, the connection is lost or rounds are gone.
         on_gap: Called with the reason when rounds are gone, before the next round is yielded.
 
     Raises:
         Refused: The relay refused the key, the game or a parameter.
     """
-    read, course = _reader(via), _Course(target, dict(parameters), say, on_gap)
+    read, reconnects = _reader(via), _Reconnects(target, dict(parameters), notify, on_gap)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=5)) as session:
         while True:
             try:
-                async for data in read(session, target, course.given):
-                    if course.takes(msgspec.json.decode(data, type=_Message)):
+                async for data in read(session, target, reconnects.parameters):
+                    if reconnects.on_message(msgspec.json.decode(data, type=_Message)):
                         yield data
             except Ended:
                 return
             except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-                course.breaks(error)
-            await asyncio.sleep(course.wait_s())
+                reconnects.on_failure(error)
+            await asyncio.sleep(reconnects.next_wait_s())
 
 
-class _Course:
-    """Where a client is on its way from connection to connection, and what its user has been told."""
+class _Reconnects:
+    """State that outlives a connection: the parameters of the next request, the delay before it, and the outage."""
 
     def __init__(
-        self, target: Target, given: dict[str, str], say: Callable[[str], None], on_gap: Callable[[str], None]
+        self, target: Target, parameters: dict[str, str], notify: Callable[[str], None], on_gap: Callable[[str], None]
     ) -> None:
-        self.given = given
-        """What to ask for next."""
+        self.parameters = parameters
+        """The parameters of the next request."""
         self._target = target
-        self._say = say
+        self._notify = notify
         self._on_gap = on_gap
-        self._outage = Outage(say)
+        self._outage = Outage(notify)
         self._was_reached = False
         self._backoff = Backoff(*_WAITS_S)
-        self._wait_s: float | None = None  # as the relay said
+        self._relays_wait_s: float | None = None  # the delay that the relay gave
 
-    def takes(self, message: _Message) -> bool:
-        """Take what came; return whether it is a round."""
+    def on_message(self, message: _Message) -> bool:
+        """Record a message; return whether it is a round."""
         self._was_reached = True
         self._outage.end()
-        if message.event != "open":  # a relay that is full takes us, too, and sends us away
+        if message.event != "open":  # a full relay also accepts the stream, and then ends it
             self._backoff.reset()
         if message.event == "gap":
-            self._say(f"rounds after {message.begin} up to {message.end} are gone ({message.reason})")
+            self._notify(f"rounds after {message.begin} up to {message.end} are gone ({message.reason})")
             self._on_gap(str(message.reason))
         if message.cursor is not None:
-            self._go_on_after(message.cursor)
+            self._resume_after(message.cursor)
         return message.event is None and message.cursor is not None
 
-    def breaks(self, error: Exception) -> None:
-        """Say that the connection was lost, or is not to be had; and go on where it said."""
+    def on_failure(self, error: Exception) -> None:
+        """Report a lost or failed connection, and take the cursor and delay that the relay gave."""
         if not self._was_reached and (question := _question(error, self._target)) is not None:
-            self._outage.report(f"{question}; trying until there is")
+            self._outage.report(f"{question}; retrying")
         else:
             self._was_reached = True
             self._outage.report(f"connection lost ({str(error) or type(error).__name__}); reconnecting")
-        if isinstance(error, Broken):
-            self._wait_s = error.wait_s
+        if isinstance(error, Interrupted):
+            self._relays_wait_s = error.wait_s
             if error.cursor is not None:
-                self._go_on_after(error.cursor)
+                self._resume_after(error.cursor)
 
-    def wait_s(self) -> float:
-        """Return how long to wait now: as the relay said, or longer each time."""
-        wait_s = self._backoff.next_s()
-        told_s, self._wait_s = self._wait_s, None
-        return wait_s if told_s is None else told_s
+    def next_wait_s(self) -> float:
+        """Return the delay before the next attempt: the relay's, else one of exponential backoff."""
+        backoff_s = self._backoff.next_s()
+        relays_s, self._relays_wait_s = self._relays_wait_s, None
+        return backoff_s if relays_s is None else relays_s
 
-    def _go_on_after(self, cursor: str) -> None:
+    def _resume_after(self, cursor: str) -> None:
         for beginning in ("from", "last"):
-            self.given.pop(beginning, None)
-        self.given["after"] = cursor
+            self.parameters.pop(beginning, None)
+        self.parameters["after"] = cursor
 
 
 def _question(error: Exception, target: Target) -> str | None:
-    """What to ask when a first connection fails; None when something did answer."""
+    """Return what to ask the user when a first connection fails; None when a server answered."""
     if isinstance(error, Unreachable):
         return error.question
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ServerTimeoutError):
@@ -188,29 +187,29 @@ async def history(target: Target, parameters: Mapping[str, str], *, limit: int) 
     """Yield up to `limit` rounds of the past, newest first, page by page.
 
     Raises:
-        Refused: The relay refused, or cannot be reached.
+        Refused: The relay refused the request, or cannot be reached.
     """
     url: str | None = target.path("/api/history")
     query: dict[str, str] | None = {**parameters, "limit": str(min(limit, 1000))}
-    left = limit
+    remaining = limit
     try:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
-            while url is not None and left > 0:
+            while url is not None and remaining > 0:
                 async with session.get(url, params=query, headers=target.headers) as response:
                     await _check(response)
-                    for round_ in (await response.json())[:left]:
-                        left -= 1
+                    for round_ in (await response.json())[:remaining]:
+                        remaining -= 1
                         yield round_
                     following = response.links.get("next")
                     url, query = (None if following is None else str(following["url"])), None
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise Refused(f"{target.url} cannot be asked: {str(error) or type(error).__name__}") from error
+        raise Refused(f"{target.url} cannot be reached: {str(error) or type(error).__name__}") from error
 
 
 async def _read_websocket(
     session: aiohttp.ClientSession, target: Target, parameters: Mapping[str, str]
 ) -> AsyncIterator[bytes]:
-    # A fresh token each time: one lives for 30 s and only opens the door.
+    # A new token for each connection: a token is valid for 30 s.
     async with session.post(f"{target.url}/api/auth/token", headers=target.headers) as response:
         await _check(response)
         token = (await response.json())["token"]
@@ -230,7 +229,7 @@ async def _read_websocket(
             raise
     else:
         return
-    # The library hides the body of a refused handshake; the same request over SSE is refused in words.
+    # aiohttp hides the body of a refused handshake; the same request over SSE gets the relay's sentence.
     async with session.get(target.path("/sse"), params=parameters, headers=target.headers) as response:
         await _check(response)
         raise Refused("the relay refused the WebSocket handshake")

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import grpc
 from grpc import StatusCode, aio
 
-from relay.commands.client.follow import OPEN, Broken, Ended, Refused, Target, Unreachable
+from relay.commands.client.follow import OPEN, Ended, Interrupted, Refused, Target, Unreachable
 from relay.errors import BadRequest
 from relay.history.start import Start, parse_time
 from relay.rpc.methods import SERVICE
@@ -17,7 +17,7 @@ from rounds.round import with_cursor
 
 _PORT: Final = 50051
 _OPTIONS: Final = (("grpc.keepalive_time_ms", 30_000), ("grpc.keepalive_timeout_ms", 10_000))
-"""So that a connection that is dead is noticed: a stream of few rounds is silent for long."""
+"""Detect dead connections: a stream with few rounds may be silent for long."""
 _FATAL: Final = (
     StatusCode.INVALID_ARGUMENT,
     StatusCode.NOT_FOUND,
@@ -28,15 +28,15 @@ _FATAL: Final = (
 
 
 async def read_grpc(_session: object, target: Target, parameters: Mapping[str, str]) -> AsyncIterator[bytes]:
-    """Yield each round's JSON from one stream, after a message with the place where it begins.
+    """Yield each round's JSON from one stream, after an event with the cursor at which a live stream begins.
 
     Raises:
-        Refused: A parameter is wrong, or the relay refused; with its own sentence.
-        Ended: The end that was asked for has been reached.
-        Unreachable: Nothing at the address speaks gRPC; call again.
-        Broken: The stream ended; call again, where and when it says.
+        Refused: A parameter is wrong, or the relay refused the call; with the relay's sentence.
+        Ended: The stream has reached the requested end.
+        Unreachable: No gRPC server answers at the address; retry.
+        Interrupted: The stream ended; retry with the error's cursor and delay.
     """
-    try:  # what the fields of a message cannot hold is refused here, in the words of the other protocols
+    try:  # parameters that the request's fields cannot hold are refused here, with the sentences of other protocols
         Filter.parse(parameters)
         Start.parse(parameters)
     except (BadRequest, InvalidCursor, InvalidFilter) as error:
@@ -55,11 +55,11 @@ async def read_grpc(_session: object, target: Target, parameters: Mapping[str, s
             response_deserializer=pb.Round.FromString,
         )(request, metadata=(("x-api-key", target.key),))
         try:
-            told = _text_of(await call.initial_metadata())
-            if "head-cursor" in told:
+            metadata = _text_of(await call.initial_metadata())
+            if "head-cursor" in metadata:
                 yield OPEN
-            if "head-cursor" in told and "complete" not in told:  # a live stream, which begins there
-                yield b'{"event":"begun","cursor":"%b"}' % told["head-cursor"].encode()
+            if "head-cursor" in metadata and "complete" not in metadata:  # a live stream, which begins there
+                yield b'{"event":"begun","cursor":"%b"}' % metadata["head-cursor"].encode()
             async for message in call:
                 yield _json_of(message)
         except aio.AioRpcError as error:
@@ -68,13 +68,13 @@ async def read_grpc(_session: object, target: Target, parameters: Mapping[str, s
             if channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE:  # after a loss it is IDLE
                 address = _address(target)
                 raise Unreachable(
-                    address, f"is a relay's gRPC at {address}? if elsewhere, say where with --url grpc://host:port"
+                    address, f"does a relay serve gRPC at {address}? for another address use --url grpc://host:port"
                 ) from error
-            told = _text_of(error.trailing_metadata())
-            wait_ms = told.get("retry-after-ms", "")
-            raise Broken(
+            metadata = _text_of(error.trailing_metadata())
+            wait_ms = metadata.get("retry-after-ms", "")
+            raise Interrupted(
                 error.details() or error.code().name,
-                cursor=told.get("resume-cursor"),
+                cursor=metadata.get("resume-cursor"),
                 wait_s=int(wait_ms) / 1000 if wait_ms.isdigit() else None,
             ) from error
     raise Ended

@@ -1,43 +1,43 @@
-"""What a user is told while there is no connection: each thing once, then now and then how long it has been. Pure."""
+"""Report lost connections to the user: each failure once, then reminders at growing intervals. Pure."""
 
 import time
 from collections.abc import Callable
 from typing import Final
 
 _FIRST_REMINDER_S: Final = 60.0
-"""The next ones come after twice as long each time: who left a terminal alone finds a few lines, not thousands."""
+"""Each further reminder comes after twice the time, so that an outage of hours prints a few lines."""
 
 
 class Outage:
-    """The time from one good connection to the next."""
+    """The time from the loss of a connection to the next connection."""
 
-    def __init__(self, say: Callable[[str], None], *, clock: Callable[[], float] = time.monotonic) -> None:
-        """`say` is told sentences; `clock` is in seconds."""
-        self._say = say
+    def __init__(self, notify: Callable[[str], None], *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Take `notify`, which is called with sentences for the user, and `clock`, in seconds."""
+        self._notify = notify
         self._clock = clock
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._began_s = 0.0
         self._remind_s = _FIRST_REMINDER_S
 
     def report(self, sentence: str) -> None:
-        """An attempt has failed, as `sentence` says."""
+        """Record a failed attempt, and notify the user if `sentence` is new or a reminder is due."""
         now_s = self._clock()
-        if not self._told:
+        if not self._reported:
             self._began_s, self._remind_s = now_s, _FIRST_REMINDER_S
         lasts_s = now_s - self._began_s
-        if sentence not in self._told:
-            self._told.add(sentence)
-            self._say(sentence)
+        if sentence not in self._reported:
+            self._reported.add(sentence)
+            self._notify(sentence)
         elif lasts_s >= self._remind_s:
-            self._say(f"no connection for {_duration(lasts_s)}; still trying")
+            self._notify(f"no connection for {_duration(lasts_s)}; still trying")
         while self._remind_s <= lasts_s:
             self._remind_s *= 2
 
     def end(self) -> None:
-        """There is a connection."""
-        if self._told:
-            self._say(f"connected, after {_duration(self._clock() - self._began_s)}")
-            self._told.clear()
+        """Record a successful connection, and notify the user if an outage was reported."""
+        if self._reported:
+            self._notify(f"connected, after {_duration(self._clock() - self._began_s)}")
+            self._reported.clear()
 
 
 def _duration(seconds: float) -> str:
