@@ -17,7 +17,7 @@ from relay.history.history import History
 from relay.history.pages import LogChanged, Pages
 from relay.history.start import hello
 from relay.history.stretch import Stretch
-from relay.history.walk import State, PageVerdict, Walk
+from relay.history.walk import PageVerdict, State, Walk
 from relay.live.bounds import Gap
 from relay.live.hub import Subscription
 from relay.live.item import Item

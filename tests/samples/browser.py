@@ -43,7 +43,7 @@ look()
 
 
 class Browser:
-    """One browser session. Each wait is on a change of the page, with a deadline."""
+    """A browser session. Waits for changes of the page, with a deadline."""
 
     def __init__(self, driver: str, profile: Path) -> None:
         self._http = requests.Session()
@@ -86,14 +86,14 @@ class Browser:
 
 
 def chromium() -> str:
-    """Return the path of Chromium under whichever name it has here; skip the test when it has none."""
+    """Return the path of Chromium, which has several names; skip the test when it is not installed."""
     names = ("chromium", "chromium-browser", "google-chrome")
     return next((path for path in map(shutil.which, names) if path), None) or tool("chromium")
 
 
 @contextmanager
 def headless_browser(profile: Path) -> Iterator[Browser]:
-    """Run Chromium with a profile of its own for as long as the block lasts."""
+    """Run Chromium with a temporary profile while the block runs."""
     chromium()
     with Program([tool("chromedriver"), "--port=0"]) as driver:
         [started] = driver.wait_for(r"started successfully on port (\d+)")
@@ -106,7 +106,7 @@ def headless_browser(profile: Path) -> Iterator[Browser]:
 
 @contextmanager
 def sample_page() -> Iterator[str]:
-    """Serve the sample's page on a plain file server, and so on another origin than the relay; yield its address."""
+    """Serve the sample's page on a plain file server, which is another origin than the relay; yield its address."""
     handler = functools.partial(_Quiet, directory=str(ROOT / "samples" / "browser"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, name="page")
@@ -118,4 +118,4 @@ def sample_page() -> Iterator[str]:
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that the base class has
-        """Keep the tests' output to the tests."""
+        """Log nothing."""

@@ -1,4 +1,4 @@
-"""One relay for the samples of a module, and one for a test that stops it."""
+"""Fixtures: one relay for all samples of a module, and one for a test that stops it."""
 
 from collections.abc import Iterator
 

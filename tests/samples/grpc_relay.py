@@ -1,4 +1,4 @@
-"""``stream-relay dev`` as the gRPC samples need it: HTTP and gRPC on ports of its own, which a restart keeps."""
+"""``stream-relay dev`` for the gRPC samples, with HTTP and gRPC ports that a restart keeps."""
 
 import socket
 import sys
@@ -17,11 +17,11 @@ from tests.clients.program import Program
 
 _COMMAND: Final = str(Path(sys.executable).with_name("stream-relay"))
 _SPEED: Final = 400
-"""Times the pace of the recording: a round of `crash` every 40 ms or so."""
+"""Multiple of the original cadence: a round of `crash` about every 40 ms."""
 
 
 class GrpcRelay:
-    """A running demo that plays fast."""
+    """A running demo at high speed."""
 
     def __init__(self) -> None:
         self.port, self.grpc_port = _free_port(), _free_port()
@@ -30,11 +30,11 @@ class GrpcRelay:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the samples read."""
+        """The environment of the samples."""
         return self.environment_at(self.grpc_port)
 
     def environment_at(self, port: int) -> dict[str, str]:
-        """What makes a sample go another way to this relay."""
+        """The environment that makes a sample connect to another port."""
         return {"GRPC_URL": f"127.0.0.1:{port}", "API_KEY": DEMO_KEY}
 
     def start(self) -> None:
@@ -55,7 +55,7 @@ class GrpcRelay:
             raise
 
     def stop(self) -> None:
-        """Stop it as Ctrl-C does; nothing happens when it does not run."""
+        """Stop the demo as Ctrl-C does; do nothing when it is not running."""
         if self._program is not None:
             self._program.stop()
             self._program = None
@@ -82,7 +82,7 @@ def _free_port() -> int:
 
 @contextmanager
 def grpc_relay() -> Iterator[GrpcRelay]:
-    """Run a relay for as long as the block lasts."""
+    """Run a relay while the block runs."""
     relay = GrpcRelay()
     try:
         yield relay

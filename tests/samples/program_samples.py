@@ -1,4 +1,4 @@
-"""The samples that are programs: which there are, and how each is started as its README says."""
+"""The samples that are programs, and how to start each with the command in its README."""
 
 import re
 import shlex
@@ -17,7 +17,7 @@ PROGRAMS: Final = [
 
 
 def start(name: str, environment: Mapping[str, str]) -> Program:
-    """Start a sample with the last command of its README; skip the test when its language is not on this machine."""
+    """Start a sample with the last command of its README; skip the test when its language is not installed."""
     folder = SAMPLES / name
     command = shlex.split(readme_commands(folder)[-1])
     match folder.name:
@@ -33,7 +33,7 @@ def start(name: str, environment: Mapping[str, str]) -> Program:
 
 
 def readme_commands(folder: Path) -> list[str]:
-    """The lines of the first code block of a folder's README."""
+    """Return the lines of the first code block of a folder's README."""
     block = re.search(r"^```\n(.*?)^```", (folder / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
     assert block is not None
     return block[1].splitlines()

@@ -51,7 +51,7 @@ def page() -> Iterator[str]:
 
 @pytest.mark.parametrize("via", ["WebSocket", "EventSource", "fetch"])
 def test_page_shows_each_round_of_its_game(browser: Browser, page: str, relay: LiveRelay, via: str) -> None:
-    """A page from another origin connects with any protocol and shows rounds of the game that it names."""
+    """A page from another origin connects over each protocol and shows rounds of its game."""
     browser.open(f"{page}?base={relay.url}&game=double&via={via}")
 
     shown = browser.rounds(3)
@@ -61,10 +61,10 @@ def test_page_shows_each_round_of_its_game(browser: Browser, page: str, relay: L
 
 
 @pytest.mark.parametrize("via", ["WebSocket", "EventSource", "fetch"])
-def test_page_goes_on_after_the_relay_was_restarted(
+def test_page_continues_after_a_restart_of_the_relay(
     browser: Browser, page: str, own_relay: LiveRelay, via: str
 ) -> None:
-    """A relay that goes away and comes back interrupts the page and does not end it."""
+    """The page reconnects when the relay is back."""
     browser.open(f"{page}?base={own_relay.url}&via={via}")
     browser.rounds(1)
 
@@ -78,21 +78,21 @@ def test_page_goes_on_after_the_relay_was_restarted(
 
 @pytest.mark.parametrize("via", ["WebSocket", "EventSource", "fetch"])
 def test_page_with_a_wrong_key_says_so_and_stops(browser: Browser, page: str, relay: LiveRelay, via: str) -> None:
-    """A key that is nobody's is told to the person who gave it."""
+    """The page shows that the key is unknown."""
     browser.open(f"{page}?base={relay.url}&key=sk_live_nobody&via={via}")
 
     assert browser.status("key")
 
 
 def test_page_with_an_unknown_game_says_so_and_stops(browser: Browser, page: str, relay: LiveRelay) -> None:
-    """A browser hides why a handshake failed; the page finds out and does not come back for ever."""
+    """A browser hides why a handshake failed; the page finds the reason and does not reconnect."""
     browser.open(f"{page}?base={relay.url}&game=nope&via=WebSocket")
 
     assert "unknown game 'nope'" in browser.status("refused")
 
 
 def test_relay_serves_the_page_itself(browser: Browser, relay: LiveRelay) -> None:
-    """The address that `make run` prints shows live rounds without a single click."""
+    """The address that `make run` prints shows live rounds without a click."""
     browser.open(f"{relay.url}/")
 
     shown = browser.rounds(1)
@@ -100,8 +100,8 @@ def test_relay_serves_the_page_itself(browser: Browser, relay: LiveRelay) -> Non
     assert re.fullmatch(LINE.format(game="crash"), shown[0]), shown
 
 
-def test_docs_page_has_no_empty_parts_and_insists_on_what_a_path_needs(browser: Browser, relay: LiveRelay) -> None:
-    """Each operation opens to something, code looks like code, and no request is sent without its path."""
+def test_docs_page_has_no_empty_parts_and_requires_path_parameters(browser: Browser, relay: LiveRelay) -> None:
+    """Each operation has content, code is rendered as code, and no request is sent without its path parameters."""
     browser.open(f"{relay.url}/docs")
 
     operations = {operation["name"]: operation for operation in browser.ask(_DOCS_OPERATIONS)}
@@ -113,7 +113,7 @@ def test_docs_page_has_no_empty_parts_and_insists_on_what_a_path_needs(browser: 
 
 
 def test_docs_page_tries_a_post(browser: Browser, relay: LiveRelay) -> None:
-    """A token is fetched with POST, and shown."""
+    """The page fetches a token with POST and shows it."""
     browser.open(f"{relay.url}/docs")
     browser.ask(_DOCS_OPERATIONS)
 

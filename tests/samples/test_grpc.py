@@ -1,4 +1,4 @@
-"""The gRPC samples as their READMEs start them, against ``stream-relay dev``."""
+"""The gRPC samples, started with the commands of their READMEs, against ``stream-relay dev``."""
 
 import asyncio
 from collections.abc import Iterator
@@ -31,8 +31,8 @@ def own_relay() -> Iterator[GrpcRelay]:
 @pytest.mark.service
 @pytest.mark.parametrize("name", NAMES)
 def test_sample_prints_the_rounds_of_its_game(relay: GrpcRelay, name: str) -> None:
-    """`[crash] Round 67890` for every round, and GAME chooses the game."""
-    for game in ("crash", "dice", "double"):  # of which the last has colors and no points
+    """A sample prints `[crash] Round 67890` for every round, and GAME selects the game."""
+    for game in ("crash", "dice", "double"):  # double has colors and no points
         with start(name, relay.environment | {"GAME": game}) as sample:
             sample.wait_for(LINE.format(game=game), count=3, within_s=90)
 
@@ -40,7 +40,7 @@ def test_sample_prints_the_rounds_of_its_game(relay: GrpcRelay, name: str) -> No
 @pytest.mark.service
 @pytest.mark.parametrize("name", NAMES)
 def test_sample_filters(relay: GrpcRelay, name: str) -> None:
-    """Rounds below MIN_POINT are not sent: of some it prints each, of all there are it leaves some out."""
+    """Rounds below MIN_POINT are not sent; all others are printed."""
     with start(name, relay.environment | {"MIN_POINT": "2.5"}) as sample:
         printed = [int(line[1]) for line in sample.wait_for(LINE.format(game="crash"), count=10, within_s=90)]
     there_are = relay.rounds("crash")
@@ -54,8 +54,8 @@ def test_sample_filters(relay: GrpcRelay, name: str) -> None:
     "wrong", [{"API_KEY": "sk_live_" + "1" * 64}, {"GAME": "no-such-game"}], ids=["wrong_key", "unknown_game"]
 )
 @pytest.mark.parametrize("name", NAMES)
-def test_sample_that_is_refused_says_so_and_stops(relay: GrpcRelay, name: str, wrong: dict[str, str]) -> None:
-    """A wrong key or game ends a sample at once with one sentence: trying again would not help."""
+def test_sample_that_is_refused_stops_with_one_sentence(relay: GrpcRelay, name: str, wrong: dict[str, str]) -> None:
+    """A wrong key or game ends a sample at once, since a retry would not help."""
     with start(name, relay.environment | wrong) as sample:
         assert sample.wait(within_s=90) == 1
 
@@ -66,8 +66,8 @@ def test_sample_that_is_refused_says_so_and_stops(relay: GrpcRelay, name: str, w
 
 @pytest.mark.service
 @pytest.mark.parametrize("name", NAMES)
-def test_sample_goes_on_after_the_relay_was_restarted(own_relay: GrpcRelay, name: str) -> None:
-    """A relay that goes away and comes back, with a new log, interrupts a sample and does not end it."""
+def test_sample_continues_after_a_restart_of_the_relay(own_relay: GrpcRelay, name: str) -> None:
+    """A sample reconnects when the relay is back with a new log."""
     with start(name, own_relay.environment) as sample:
         sample.wait_for(LINE.format(game="crash"), within_s=90)
         own_relay.stop()
@@ -79,8 +79,8 @@ def test_sample_goes_on_after_the_relay_was_restarted(own_relay: GrpcRelay, name
 
 @pytest.mark.service
 @pytest.mark.parametrize("name", NAMES)
-async def test_sample_on_a_network_that_cuts_misses_nothing(relay: GrpcRelay, name: str) -> None:
-    """A sample whose connection is cut again and again prints every round once, in order, as if it never had been."""
+async def test_sample_whose_connections_are_cut_misses_nothing(relay: GrpcRelay, name: str) -> None:
+    """A sample whose connection is cut repeatedly prints every round once, in order."""
     async with cutting_proxy(relay.grpc_port, carry_bytes=2500) as proxy:
         port = urlsplit(proxy.url).port
         assert port is not None
@@ -97,21 +97,21 @@ async def test_sample_on_a_network_that_cuts_misses_nothing(relay: GrpcRelay, na
 
 
 @pytest.mark.locked
-def test_python_sample_pins_what_it_is_tested_with() -> None:
-    """The requirements of the sample name the very versions that the tests run it with."""
+def test_python_sample_pins_the_tested_versions() -> None:
+    """The requirements of the sample have the versions that the tests use."""
     pins = (SAMPLES / "grpc/python/requirements.txt").read_text("ascii").split()
 
     assert pins == [f"{package}=={version(package)}" for package in (pin.partition("==")[0] for pin in pins)]
 
 
 def test_javascript_sample_names_no_registry() -> None:
-    """A lock file that names a host would send every user there."""
+    """A lock file with the URL of a registry would make every user download from it."""
     assert '"resolved"' not in (SAMPLES / "grpc/javascript/package-lock.json").read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_sample_is_short_enough_to_paste(name: str) -> None:
-    """A sample is one file of about a hundred lines at most, and is started from its own folder."""
+    """A sample is one file of at most about a hundred lines, and is started in its folder."""
     [program] = (SAMPLES / name).glob("main.*")
 
     assert len(program.read_text("utf-8").splitlines()) <= 105

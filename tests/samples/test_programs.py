@@ -1,4 +1,4 @@
-"""Every sample of ``samples/`` as its README starts it, against a running relay."""
+"""Every sample of ``samples/``, started with the command of its README, against a running relay."""
 
 from importlib.metadata import version
 from typing import Final
@@ -14,7 +14,7 @@ LINE: Final = r"^\[{game}\] Round \d+$"
 @pytest.mark.service
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_sample_prints_each_round_of_its_game(relay: LiveRelay, name: str) -> None:
-    """A sample started as its README says prints `[crash] Round 67890` for every round."""
+    """A sample prints `[crash] Round 67890` for every round."""
     with start(name, relay.environment) as sample:
         sample.wait_for(LINE.format(game="crash"), count=3, within_s=60)
 
@@ -22,7 +22,7 @@ def test_sample_prints_each_round_of_its_game(relay: LiveRelay, name: str) -> No
 @pytest.mark.service
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_sample_follows_the_game_in_its_environment(relay: LiveRelay, name: str) -> None:
-    """GAME chooses the game."""
+    """GAME selects the game."""
     with start(name, relay.environment | {"GAME": "double"}) as sample:
         sample.wait_for(LINE.format(game="double"), within_s=60)
 
@@ -32,8 +32,8 @@ def test_sample_follows_the_game_in_its_environment(relay: LiveRelay, name: str)
     "wrong", [{"API_KEY": "sk_live_" + "1" * 64}, {"GAME": "no-such-game"}], ids=["wrong_key", "unknown_game"]
 )
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_sample_that_is_refused_says_so_and_stops(relay: LiveRelay, name: str, wrong: dict[str, str]) -> None:
-    """A wrong key or game ends a sample at once with one sentence: trying again would not help."""
+def test_sample_that_is_refused_stops_with_one_sentence(relay: LiveRelay, name: str, wrong: dict[str, str]) -> None:
+    """A wrong key or game ends a sample at once, since a retry would not help."""
     with start(name, relay.environment | wrong) as sample:
         assert sample.wait(within_s=60) == 1
 
@@ -44,8 +44,8 @@ def test_sample_that_is_refused_says_so_and_stops(relay: LiveRelay, name: str, w
 
 @pytest.mark.service
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_sample_goes_on_after_the_relay_was_restarted(own_relay: LiveRelay, name: str) -> None:
-    """A relay that goes away and comes back interrupts a sample and does not end it."""
+def test_sample_continues_after_a_restart_of_the_relay(own_relay: LiveRelay, name: str) -> None:
+    """A sample reconnects when the relay is back."""
     with start(name, own_relay.environment) as sample:
         sample.wait_for(LINE.format(game="crash"), within_s=60)
         own_relay.stop()
@@ -58,7 +58,7 @@ def test_sample_goes_on_after_the_relay_was_restarted(own_relay: LiveRelay, name
     "name", ["websocket/python", "sse/python", pytest.param("grpc/python", marks=pytest.mark.locked)]
 )
 def test_python_sample_ends_quietly_on_ctrl_c(name: str) -> None:
-    """Ctrl-C is how a sample is meant to end, and no reason for a traceback; no relay is needed to see it."""
+    """Ctrl-C is the normal end of a sample and prints no traceback, with or without a relay."""
     with start(name, {"BASE_URL": "http://127.0.0.1:1", "GRPC_URL": "127.0.0.1:1"}) as sample:
         sample.wait_for("disconnected", within_s=60)
         code = sample.stop()
@@ -69,8 +69,8 @@ def test_python_sample_ends_quietly_on_ctrl_c(name: str) -> None:
 
 @pytest.mark.locked
 @pytest.mark.parametrize("name", [name for name in PROGRAMS if name.endswith("python")])
-def test_python_sample_pins_what_it_is_tested_with(name: str) -> None:
-    """The requirements of a sample name the very versions that the tests run it with."""
+def test_python_sample_pins_the_tested_versions(name: str) -> None:
+    """The requirements of a sample have the versions that the tests use."""
     pins = (SAMPLES / name / "requirements.txt").read_text("ascii").split()
 
     assert pins == [f"{package}=={version(package)}" for package in (pin.partition("==")[0] for pin in pins)]
@@ -78,13 +78,13 @@ def test_python_sample_pins_what_it_is_tested_with(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in PROGRAMS if name.endswith("javascript")])
 def test_javascript_sample_names_no_registry(name: str) -> None:
-    """A lock file that names a host would send every user there."""
+    """A lock file with the URL of a registry would make every user download from it."""
     assert '"resolved"' not in (SAMPLES / name / "package-lock.json").read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_sample_is_short_enough_to_paste(name: str) -> None:
-    """A sample is one file of about a hundred lines at most, and is started from its own folder."""
+    """A sample is one file of at most about a hundred lines, and is started in its folder."""
     [program] = (SAMPLES / name).glob("main.*")
 
     assert len(program.read_text("utf-8").splitlines()) <= 105

@@ -1,4 +1,4 @@
-"""What samples do when connections are lost: they go on behind the last round they printed, and miss none."""
+"""Samples whose connections are lost resume after the last round that they printed, and miss none."""
 
 import asyncio
 import json
@@ -24,8 +24,8 @@ def brisk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveRelay]:
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-async def test_sample_on_a_network_that_cuts_misses_nothing(brisk: LiveRelay, name: str) -> None:
-    """A sample whose connection is cut again and again prints every round once, in order, as if it never had been."""
+async def test_sample_whose_connections_are_cut_misses_nothing(brisk: LiveRelay, name: str) -> None:
+    """A sample whose connection is cut repeatedly prints every round once, in order."""
     token = websockets.Subprotocol(await asyncio.to_thread(brisk.token))
     async with (
         websockets.connect(f"{brisk.ws_url}/ws/crash", subprotocols=[token], max_queue=None) as whole,
@@ -62,7 +62,7 @@ def round_json(number: int) -> str:
 
 
 class CuttingRelay:
-    """Sends rounds 1 and 2 and cuts the connection; sends events about the stream and round 3 to whoever comes back."""
+    """Sends rounds 1 and 2 and cuts the connection; after a reconnect, sends events and round 3."""
 
     def __init__(self) -> None:
         self.cursors: list[str | None] = []
@@ -129,8 +129,8 @@ async def serving(relay: CuttingRelay) -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-async def test_sample_asks_for_what_it_missed(name: str) -> None:
-    """After a cut a sample goes on behind the last round it printed: each once, whole, and nothing but rounds."""
+async def test_sample_requests_the_rounds_that_it_missed(name: str) -> None:
+    """After a cut a sample resumes after the last round it printed: it prints each round once, and only rounds."""
     relay = CuttingRelay()
     async with serving(relay) as url:
         sample = await asyncio.to_thread(start, name, {"BASE_URL": url})

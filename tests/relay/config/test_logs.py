@@ -1,4 +1,4 @@
-"""What a log line looks like, and what is never in one."""
+"""The form of a log line, and what a log line never contains."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJkZW1vIn0.c2lnbmF0dXJl"
 
 @pytest.fixture(autouse=True)
 def logs_as_before() -> Iterator[None]:
-    """Loggers are global: what a test sets up must not outlive it."""
+    """Restore the loggers after each test, since they are global."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -31,7 +31,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 
 
 def test_event_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
-    """Its name, its level, its time in UTC, and its fields as they are."""
+    """The line has the name, the level, the time in UTC, and the fields."""
     configure(log_format="json", level="info")
     structlog.get_logger().info("link_closed", reason="slow", age_s=1.5, text="a\nb")
 
@@ -40,8 +40,8 @@ def test_event_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert line == {"event": "link_closed", "level": "info", "reason": "slow", "age_s": 1.5, "text": "a\nb"}
 
 
-def test_level_keeps_out_what_is_below_it(capsys: pytest.CaptureFixture[str]) -> None:
-    """Ours and the libraries'."""
+def test_events_below_the_level_are_not_logged(capsys: pytest.CaptureFixture[str]) -> None:
+    """The level applies to our events and to those of libraries."""
     configure(log_format="json", level="warning")
     structlog.get_logger().info("quiet")
     structlog.get_logger().warning("loud")
@@ -51,8 +51,8 @@ def test_level_keeps_out_what_is_below_it(capsys: pytest.CaptureFixture[str]) ->
     assert [line["event"] for line in lines(capsys)] == ["loud", "loud too"]
 
 
-def test_libraries_say_no_more_than_warnings_even_at_debug(capsys: pytest.CaptureFixture[str]) -> None:
-    """Their debug lines quote what clients send."""
+def test_libraries_log_only_warnings_and_errors_even_at_debug(capsys: pytest.CaptureFixture[str]) -> None:
+    """Their debug lines quote the input of clients."""
     configure(log_format="json", level="debug")
     logging.getLogger("asyncio").debug("using selector")
     structlog.get_logger().debug("ours")
@@ -61,8 +61,8 @@ def test_libraries_say_no_more_than_warnings_even_at_debug(capsys: pytest.Captur
 
 
 @pytest.mark.parametrize("log_format", ["json", "console", "auto"])
-def test_no_secret_in_any_form(capsys: pytest.CaptureFixture[str], log_format: str) -> None:
-    """In the event, in fields, in an exception, from us or from a library."""
+def test_no_format_logs_a_secret(capsys: pytest.CaptureFixture[str], log_format: str) -> None:
+    """Secrets are masked in events, fields and exceptions, of our code and of libraries."""
     configure(log_format=log_format, level="debug")
     log = structlog.get_logger()
     text = f"key {KEY}"

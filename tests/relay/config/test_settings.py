@@ -1,4 +1,4 @@
-"""Settings: where they come from, who wins, and the one sentence that a wrong one gets."""
+"""Settings: their sources, their precedence, and one sentence for each wrong one."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from relay.config.settings import InvalidSettings, load, masked, variables
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the developer has set in the shell stays out."""
+    """Unset all variables that the developer's shell has set."""
     for name in [*variables(), "PORT"]:
         monkeypatch.delenv(name, raising=False)
 
@@ -20,8 +20,8 @@ def write(folder: Path, text: str) -> str:
     return str(path)
 
 
-def test_defaults_need_nothing() -> None:
-    """A relay starts with keys and secrets and nothing else."""
+def test_every_setting_has_a_default() -> None:
+    """A relay needs keys and secrets, and no other setting."""
     settings = load()
 
     assert settings.http.port == 8080
@@ -29,10 +29,10 @@ def test_defaults_need_nothing() -> None:
     assert settings.drain.margin_s < settings.drain.grace_s <= 10, "Cloud Run gives 10 s"
 
 
-def test_command_line_wins_over_environment_over_file_over_port(
+def test_command_line_overrides_environment_overrides_file_overrides_port(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """In this order, one at a time taken away."""
+    """The next source in this order applies when the one before it is removed."""
     monkeypatch.setenv("PORT", "1001")
     assert load().http.port == 1001
     monkeypatch.setenv("RELAY_CONFIG", write(tmp_path, "[http]\nport = 1002\n[links]\nretry_ms = 7\n"))
@@ -45,7 +45,7 @@ def test_command_line_wins_over_environment_over_file_over_port(
 
 
 def test_every_setting_can_be_given_by_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Names with several words are not taken apart in the wrong place."""
+    """Names of several words are split into section and field correctly."""
     monkeypatch.setenv("RELAY_LINKS_MAX_AGE_S", "99")
     monkeypatch.setenv("RELAY_NATS_DUPLICATE_WINDOW_S", "5")
     monkeypatch.setenv("RELAY_GAMES_FILE", "/games.toml")
@@ -56,7 +56,7 @@ def test_every_setting_can_be_given_by_environment(monkeypatch: pytest.MonkeyPat
 
 
 def test_backend_options_are_the_backends_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any name is taken there; the backend says which it knows."""
+    """The section ``backend`` accepts any name; the backend checks its options."""
     monkeypatch.setenv("RELAY_BACKEND_NAME", "own")
     monkeypatch.setenv("RELAY_BACKEND_SHIFT_TO_NOW", "true")
 
@@ -81,10 +81,10 @@ def test_backend_options_are_the_backends_own(monkeypatch: pytest.MonkeyPatch) -
         ("RELAY_NATS_STREAM", "a.b", "pattern"),
     ],
 )
-def test_wrong_value_is_told_with_its_name_and_what_is_allowed(
+def test_wrong_value_is_reported_with_its_name_and_what_is_allowed(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, allowed: str
 ) -> None:
-    """One line that an operator can act on."""
+    """The error has one line."""
     monkeypatch.setenv(name, value)
     with pytest.raises(InvalidSettings) as raised:
         load()
@@ -94,8 +94,8 @@ def test_wrong_value_is_told_with_its_name_and_what_is_allowed(
     assert allowed in line
 
 
-def test_every_fault_has_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody mends settings one start at a time."""
+def test_every_wrong_setting_has_its_own_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One error reports all wrong settings."""
     monkeypatch.setenv("RELAY_HTTP_PORT", "abc")
     monkeypatch.setenv("RELAY_LINKS_RETRY_MS", "-1")
     with pytest.raises(InvalidSettings) as raised:
@@ -107,8 +107,8 @@ def test_every_fault_has_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
     ]
 
 
-def test_unknown_variable_is_told_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A misspelt setting never passes as a default."""
+def test_unknown_variable_is_refused_with_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A misspelt setting is an error, so its default is not used unnoticed."""
     monkeypatch.setenv("RELAY_LINKS_RETRY_S", "2")
     with pytest.raises(InvalidSettings, match=r"RELAY_LINKS_RETRY_S is not a setting.*RELAY_LINKS_RETRY_MS"):
         load()
@@ -124,8 +124,10 @@ def test_unknown_variable_is_told_what_there_is(monkeypatch: pytest.MonkeyPatch)
         ("RELAY_FOO", "is not a setting; there are: RELAY_HTTP_…, "),
     ],
 )
-def test_unknown_variable_is_told_its_neighbours(monkeypatch: pytest.MonkeyPatch, name: str, sentence: str) -> None:
-    """Its section's, the likeliest first; or, of no section, the sections and not all that is in them."""
+def test_unknown_variable_is_refused_with_similar_ones(
+    monkeypatch: pytest.MonkeyPatch, name: str, sentence: str
+) -> None:
+    """The sentence lists the settings of its section, the most similar first; for an unknown section, the sections."""
     monkeypatch.setenv(name, "1")
     with pytest.raises(InvalidSettings) as raised:
         load()
@@ -145,8 +147,10 @@ def test_unknown_variable_is_told_its_neighbours(monkeypatch: pytest.MonkeyPatch
         ("[http]\nport = 'x'\n", "relay.toml is not allowed: it must be a whole number from 0 to 65535"),
     ],
 )
-def test_wrong_file_is_told_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, sentence: str) -> None:
-    """In the file as in the environment: the setting, its value, what is allowed."""
+def test_error_in_the_file_is_reported_with_its_place(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, sentence: str
+) -> None:
+    """The sentence has the setting in the file, its value and what is allowed."""
     monkeypatch.setenv("RELAY_CONFIG", write(tmp_path, text))
     with pytest.raises(InvalidSettings) as raised:
         load()
@@ -154,25 +158,25 @@ def test_wrong_file_is_told_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert sentence in str(raised.value)
 
 
-def test_wrong_port_of_the_platform_is_told_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody looks for a setting that nobody gave."""
+def test_wrong_port_of_the_platform_is_reported_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentence names PORT, not a setting that is not set."""
     monkeypatch.setenv("PORT", "http")
     with pytest.raises(InvalidSettings, match=r"\APORT='http' is not allowed: "):
         load()
 
 
-def test_wrong_value_of_the_environment_is_not_told_of_the_file(
+def test_wrong_value_of_the_environment_is_not_reported_for_the_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Both name the port, and the one that wins is the one at fault."""
+    """Both set the port, and the sentence names the source that takes precedence."""
     monkeypatch.setenv("RELAY_CONFIG", write(tmp_path, "[http]\nport = 1\n"))
     monkeypatch.setenv("RELAY_HTTP_PORT", "abc")
     with pytest.raises(InvalidSettings, match=r"\ARELAY_HTTP_PORT='abc' is not allowed: "):
         load()
 
 
-def test_missing_file_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A path that leads nowhere does not pass as no file."""
+def test_missing_file_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path that does not exist is an error."""
     monkeypatch.setenv("RELAY_CONFIG", "/nowhere/relay.toml")
     with pytest.raises(InvalidSettings, match=r"RELAY_CONFIG='/nowhere/relay\.toml' is not a readable file"):
         load()
@@ -187,8 +191,8 @@ def test_missing_file_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         {"RELAY_NATS_URL": "nats://hunter2@h, oops"},
     ],
 )
-def test_fault_never_shows_a_secret(monkeypatch: pytest.MonkeyPatch, wrong: dict[str, str]) -> None:
-    """Faults of a whole section, and of a URL that carries a password, are told without it."""
+def test_error_never_shows_a_secret(monkeypatch: pytest.MonkeyPatch, wrong: dict[str, str]) -> None:
+    """Errors of a whole section, and of a URL with a password, do not contain the secret."""
     for name, value in wrong.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(InvalidSettings) as raised:
@@ -210,15 +214,15 @@ def test_fault_never_shows_a_secret(monkeypatch: pytest.MonkeyPatch, wrong: dict
         ("password", "", ""),
     ],
 )
-def test_what_is_shown_of_a_value(name: str, value: str, shown: str) -> None:
-    """Everything but what is secret."""
+def test_masked_value(name: str, value: str, shown: str) -> None:
+    """Everything except secrets is shown."""
     assert masked(name, value) == shown
 
 
-def test_variables_that_kubernetes_adds_for_a_service_called_relay_are_none_of_ours(
+def test_variables_that_kubernetes_sets_for_a_service_named_relay_are_ignored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A relay starts beside a Service of its own name."""
+    """A relay starts in a namespace with a Service of its name."""
     for name in ("RELAY_SERVICE_HOST", "RELAY_SERVICE_PORT", "RELAY_SERVICE_PORT_HTTP", "RELAY_PORT"):
         monkeypatch.setenv(name, "tcp://10.0.0.1:8080")
     monkeypatch.setenv("RELAY_PORT_8080_TCP_ADDR", "10.0.0.1")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.history.stretch import Stretch, stretch_of
-from relay.history.walk import State, PageVerdict, Walk, resume_since
+from relay.history.walk import PageVerdict, State, Walk, resume_since
 from relay.live.bounds import Bounds, Gap, GapReason
 from relay.live.hub import Generation
 from roundlog.entry import LogEntry
