@@ -208,9 +208,7 @@ async def test_an_outage_is_reported_once_and_so_is_its_end(nats: NatsServer, vi
         await broken.wait_closed()
         async with running_relay(settings, KeyStore.demo(), TokenSigner.ephemeral()):
             said = await lines(process.stderr, 1)
-            while not said[-1].startswith(
-                "stream-relay: connected, after "
-            ):  # reset, hung up, nobody there: it depends
+            while not said[-1].startswith("stream-relay: connected, after "):  # the failures before it depend on timing
                 said += await lines(process.stderr, 1)
             process.send_signal(signal.SIGINT)
             out, rest = await process.communicate()

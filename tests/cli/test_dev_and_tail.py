@@ -148,7 +148,7 @@ def test_ctrl_c_while_dev_starts_is_quiet() -> None:
     assert not any(Path(f"/proc/{child}").exists() for child in children)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent has died")
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is specific to Linux")
 def test_dev_that_is_killed_takes_its_nats_server_along() -> None:
     """``kill -9`` leaves no server running."""
     with started("dev", "--port", "0") as program:

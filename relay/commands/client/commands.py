@@ -25,7 +25,7 @@ OnRound = Callable[[bytes], None]
 Game = Annotated[str | None, typer.Argument(help="The game; all games by default.")]
 Protocol = Literal["ws", "sse", "grpc"]
 Via = Annotated[
-    Protocol | None, typer.Option(help="The protocol to use: ws, unless the URL says grpc.", show_default=False)
+    Protocol | None, typer.Option(help="The protocol to use: ws, or grpc for a grpc:// URL.", show_default=False)
 ]
 Url = Annotated[str, typer.Option(envvar="BASE_URL", help="The URL of the relay.")]
 _HTTP_PORT: Final = 8080
@@ -33,8 +33,8 @@ _HTTP_PORT: Final = 8080
 StreamUrl = Annotated[str, typer.Option(envvar="BASE_URL", help="The URL of the relay; grpc://host:port for gRPC.")]
 ApiKey = Annotated[str, typer.Option("--key", envvar="API_KEY", help="Your API key; the demo's by default.")]
 Count = Annotated[int | None, typer.Option("--count", "-n", min=1, help="Stop after this number of rounds.")]
-From = Annotated[str | None, typer.Option("--from", help="Time of the first round, such as 2026-01-18T10:00:00Z.")]
-To = Annotated[str | None, typer.Option("--to", help="Time of the last round.")]
+From = Annotated[str | None, typer.Option("--from", help="Earliest time of a round, such as 2026-01-18T10:00:00Z.")]
+To = Annotated[str | None, typer.Option("--to", help="Latest time of a round.")]
 After = Annotated[str | None, typer.Option(help="The cursor of the last round that you have.")]
 Where = Annotated[list[str] | None, typer.Option("--where", help="A filter, such as min_point=2 or colors=red,black.")]
 
