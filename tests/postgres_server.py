@@ -20,6 +20,7 @@ import asyncpg
 
 from relay.demo.postgres_programs import command_as, find_programs, reachable_programs, server_account
 from tests.signals import freeze
+from tests.waiting import until
 
 VERSIONS: Final = (15, 16, 18)
 
@@ -158,6 +159,16 @@ class PostgresServer:
             return await connection.fetch(sql, *arguments)
         finally:
             await connection.close()
+
+    async def slots_released(self) -> None:
+        """Wait until no server process holds a slot: it holds it for a moment after its client has left."""
+
+        async def released() -> bool:
+            return bool(
+                (await self.fetch("SELECT NOT coalesce(bool_or(active), false) FROM pg_replication_slots"))[0][0]
+            )
+
+        await until(released)
 
     async def make_rounds_table(
         self, table: str = "rounds", *, extras: str = "jsonb", database: str = "postgres"

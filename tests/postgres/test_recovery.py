@@ -114,6 +114,7 @@ async def run_with_rows(settings: Settings, postgres: PostgresServer, nats: Nats
             await postgres.insert_rounds(first, last)
             while msgspec.json.decode((await live.next_msg(timeout=30)).data)["round_id"] != last:
                 pass
+    await postgres.slots_released()
 
 
 async def test_two_processes_that_find_the_slot_lost_recreate_it_once(

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.service
 async def open_once(server: PostgresServer, **options: Any) -> None:
     async with make_backend(server, **options).open():
         pass
+    await server.slots_released()
 
 
 # --- rounds ----------------------------------------------------------------------------------------------------------
