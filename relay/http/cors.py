@@ -1,10 +1,10 @@
-"""What a browser is told when a page of another origin asks (Fetch standard, CORS protocol)."""
+"""Response headers for browser pages of other origins (Fetch standard, CORS protocol)."""
 
 from typing import Final
 
 from aiohttp import web
 
-# No cookies, so credentials never travel by themselves: any page may ask, its key and origin decide.
+# There are no cookies, so a browser never adds credentials: any page may send a request; key and origin decide.
 _CORS: Final = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Expose-Headers": "Complete, ETag, First-Cursor, Grpc-Message, Grpc-Status, Head-Cursor, Link, "
@@ -18,21 +18,21 @@ PREFLIGHT: Final = {
     "Access-Control-Max-Age": "86400",
 }
 
-_NAMED: Final = web.RequestKey("cors_origin_named", bool)
+_RESTRICTED: Final = web.RequestKey("cors_origin_restricted", bool)
 
 
-def name_origin(request: web.Request) -> None:
-    """Let the answer to `request` be read by pages of its origin only: its key is for certain origins.
+def restrict_origin(request: web.Request) -> None:
+    """Make the answer to `request` readable by pages of its origin only: its key is for certain origins.
 
-    Who does this says ``Vary: Origin``. Refusals are for everybody to read: a page that cannot read why it was refused
-    sees a broken network, and tries again for ever.
+    The caller sends ``Vary: Origin``. Refusals stay readable by all pages: a page that cannot read a refusal sees a
+    network error, and retries.
     """
-    request[_NAMED] = True
+    request[_RESTRICTED] = True
 
 
 def cors_headers(request: web.Request) -> dict[str, str]:
-    """Return the headers of an answer to `request`."""
+    """Return the CORS headers of the answer to `request`."""
     origin = request.headers.get("Origin")
     if origin is None:
         return {}
-    return _CORS | ({"Access-Control-Allow-Origin": origin} if _NAMED in request else {})
+    return _CORS | ({"Access-Control-Allow-Origin": origin} if _RESTRICTED in request else {})

@@ -1,8 +1,9 @@
-"""Between the domain and the messages of proto/datastream.proto. Pure."""
+"""Convert between domain values and the messages of proto/datastream.proto. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from relay.errors import BadRequest
@@ -13,13 +14,21 @@ from rounds import Cursor, Filter
 from rounds import datastream_pb2 as pb
 
 
+def parse_message(data: bytes, kind: type[Message]) -> Message:
+    """Read a serialized message; raise `BadRequest` when it is malformed."""
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        raise BadRequest(f"the request is no {kind.DESCRIPTOR.full_name} message") from error
+
+
 def round_message(item: Renderable) -> pb.Round:
-    """Make the message of one round."""
+    """Return the message of one round."""
     return pb.Round.FromString(round_bytes(item.round, item.cursor))
 
 
 def gap_message(event: Mapping[str, object]) -> pb.Round:
-    """Make the message that stands for lost rounds, from the event that other protocols are told."""
+    """Return the message of a gap, from the gap event of the other protocols."""
     gap = pb.Gap(from_cursor=str(event["from"]), to_cursor=str(event["to"]), reason=str(event["reason"]))
     return pb.Round(gap=gap)
 
@@ -35,11 +44,11 @@ def read_filter(message: pb.Filter) -> Filter:
 
 
 def read_start(message: pb.Start, after: str) -> Start:
-    """Read where a stream begins and ends; `after` is the request's own field, short for the one in `message`.
+    """Read where a stream begins and ends; `after` is the request's own field, a shorthand for the one in `message`.
 
     Raises:
         InvalidCursor: A cursor is malformed.
-        BadRequest: Another value is, or there are two beginnings.
+        BadRequest: Another value is invalid, or there is more than one beginning.
     """
     if after and message.after and after != message.after:
         raise BadRequest("after and start.after differ; send one of them")
@@ -59,7 +68,7 @@ def read_start(message: pb.Start, after: str) -> Start:
 
 
 def read_times(message: pb.Start | pb.GetHistoryRequest) -> tuple[int | None, int | None]:
-    """Read ``from_time`` and ``to_time`` as Unix milliseconds; raise `BadRequest` when they are the wrong way round."""
+    """Read ``from_time`` and ``to_time`` as Unix milliseconds; raise `BadRequest` when the first is the later one."""
     since_ms = _read_time(message.from_time) if message.HasField("from_time") else None
     until_ms = _read_time(message.to_time) if message.HasField("to_time") else None
     if since_ms is not None and until_ms is not None and since_ms > until_ms:
@@ -70,9 +79,9 @@ def read_times(message: pb.Start | pb.GetHistoryRequest) -> tuple[int | None, in
 
 
 def _read_time(moment: Timestamp) -> int:
-    """Return Unix milliseconds; moments before 1970 are 1970, and what is later than any clock is the latest there is.
+    """Return Unix milliseconds, at least 0 and at most `LATEST_MS`.
 
-    A message may hold more seconds than a `Timestamp` should: no client library checks them.
+    A message may hold seconds out of the range of a `Timestamp`: client libraries do not check it.
     """
     return min(max(0, moment.seconds * 1000 + moment.nanos // 1_000_000), LATEST_MS)
 

@@ -1,7 +1,7 @@
-"""Links of the gRPC service as the hub sees them: events become metadata, an end becomes a status.
+"""Links of the gRPC service: events become metadata, a disconnect becomes a status.
 
-Owns what the streams of gRPC and of the HTTP proxy have in common, and `GrpcLink`, which hands messages to its handler
-through a sink. Does not know calls. Links of the HTTP proxy are in `relay.rpc.connect.link`.
+Owns what the streams of gRPC and of the HTTP proxy have in common, and `GrpcLink`, which passes messages to its
+handler through a sink. Does not know calls. Links of the HTTP proxy are in `relay.rpc.connect.link`.
 """
 
 import asyncio
@@ -14,14 +14,14 @@ from relay.live.hub import Hub
 from relay.live.link import CloseReason, Disconnect, Drain, Link, LinkEnder, Sink
 from relay.rpc.convert import gap_message
 from relay.rpc.sink import MessageSink
-from relay.rpc.status import Ending, Metadata, ending_of_gap, ending_of_goodbye, metadata_of
-from relay.rpc.wire import Messages, ProtobufRound
+from relay.rpc.status import Metadata, Status, metadata_of, status_of_disconnect, status_of_gap
+from relay.rpc.wire import MessageBatch, ProtobufRound
 
 
 class RpcLink(Link):
-    """A stream of the service. Metadata has the state of its history; a message or the end tells of lost rounds."""
+    """A stream of the service: initial metadata has the state of history, a message or the status reports a gap."""
 
-    __slots__ = ("_allow_gap", "_hub", "_over", "hello", "lost")
+    __slots__ = ("_allow_gap", "_closed", "_hub", "gap", "hello")
 
     def __init__(
         self,
@@ -36,19 +36,19 @@ class RpcLink(Link):
     ) -> None:
         super().__init__(sink, form, ender, max_age_s=max_age_s, drain=drain)
         self.hello: asyncio.Future[Mapping[str, object]] = asyncio.get_running_loop().create_future()
-        """The hello event, which the client gets as metadata; empty when the stream ended before."""
-        self.lost: Mapping[str, object] | None = None
-        """The gap that ended the stream."""
+        """The hello event, which becomes initial metadata; empty when the stream ended before it."""
+        self.gap: Mapping[str, object] | None = None
+        """The gap event that ended the stream."""
         self._hub = hub
         self._allow_gap = allow_gap
-        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def begun(self, start: Start) -> Metadata:
-        """Return the metadata before the first round: whether rounds are missing, or the cursor of a live stream.
+    async def initial_metadata(self, start: Start) -> Metadata:
+        """Return the metadata to send before the first round: whether rounds are missing, or a live stream's cursor.
 
-        For a stream that is live at once, call this in the loop turn of its start.
+        For a stream that starts live, call this before the event loop runs anything else.
         """
-        if start.is_live:  # the client then has a cursor when the stream ends before a round matches
+        if start.is_live:  # the client has a cursor even when the stream ends before a round matches
             return (("head-cursor", str(self._hub.head)),)
         return metadata_of(await self.hello) if start.receives_events else ()
 
@@ -62,54 +62,54 @@ class RpcLink(Link):
         elif self._allow_gap:
             self.write_gap(event)
         elif self.ended is None:
-            self.lost = event
+            self.gap = event
             self.end(CloseReason.GAP)
 
     def write_gap(self, event: Mapping[str, object]) -> None:
-        """Write the message about lost rounds."""
-        raise AssertionError("only of links that allow gaps")
+        """Write the message that reports a gap."""
+        raise AssertionError("this link does not allow gaps")
 
     def write_disconnect(self, disconnect: Disconnect) -> None:
         if not self.hello.done():
             self.hello.set_result({})
-        if not self._over.done():
-            self._over.set_result(None)
+        if not self._closed.done():
+            self._closed.set_result(None)
 
     async def wait_ended(self, *, within_s: float | None = None) -> None:
-        """Wait until the link has been ended by us, or `within_s` is over. A client that leaves cancels this."""
-        await asyncio.wait((self._over,), timeout=within_s)
+        """Wait until we have ended the link, at most `within_s` seconds. A client that leaves cancels the wait."""
+        await asyncio.wait((self._closed,), timeout=within_s)
 
     @property
-    def ending(self) -> Ending | None:
-        """How the stream ends; None when it was not ended by us."""
-        if self.lost is not None:
-            return ending_of_gap(self.lost, self._hub.bounds)
-        return None if self.ended is None else ending_of_goodbye(self.ended)
+    def status(self) -> Status | None:
+        """The status of the stream; None while we have not ended it."""
+        if self.gap is not None:
+            return status_of_gap(self.gap, self._hub.bounds)
+        return None if self.ended is None else status_of_disconnect(self.ended)
 
 
 class GrpcLink(RpcLink):
-    """A stream over HTTP/2. Its handler takes messages out of `sink`; when that ends, it sends `ending` as a status."""
+    """A stream over HTTP/2. Its handler sends the messages of `sink`, and then `status`."""
 
     __slots__ = ("sink",)
 
     def __init__(
-        self, hub: Hub, cut: Callable[[], object], ender: LinkEnder, *, max_age_s: float, allow_gap: bool = False
+        self, hub: Hub, cancel: Callable[[], object], ender: LinkEnder, *, max_age_s: float, allow_gap: bool = False
     ) -> None:
-        """`cut` ends the call at once, and drops unsent messages."""
-        self.sink = MessageSink(cut)
+        """`cancel` ends the call at once and drops unsent messages."""
+        self.sink = MessageSink(cancel)
         form, drain = ProtobufRound(), self.sink.drained
         super().__init__(hub, self.sink, form, ender, max_age_s=max_age_s, drain=drain, allow_gap=allow_gap)
 
     def write_gap(self, event: Mapping[str, object]) -> None:
         message = gap_message(event).SerializeToString()
-        self.sink.write(Messages((message,), len(message)))
+        self.sink.write(MessageBatch((message,), len(message)))
 
     def write_disconnect(self, disconnect: Disconnect) -> None:
         super().write_disconnect(disconnect)
         self.sink.close()
 
     @property
-    def ending(self) -> Ending | None:
-        if self.ended is not None and self.sink.is_cut and self.sink.has_lost:
-            return ending_of_goodbye(replace(self.ended, cursor=None))  # the cursor is after messages that were dropped
-        return super().ending
+    def status(self) -> Status | None:
+        if self.ended is not None and self.sink.is_aborted and self.sink.has_unsent:
+            return status_of_disconnect(replace(self.ended, cursor=None))  # the cursor is after dropped messages
+        return super().status

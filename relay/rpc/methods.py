@@ -1,7 +1,7 @@
-"""What each method of ``datastream.DataStream`` does, whether it is called over gRPC or through the HTTP proxy.
+"""What each method of ``datastream.DataStream`` does, over gRPC and through the HTTP proxy.
 
-Owns reading requests and making answers. The doing is that of every protocol: the same subscription rules, history
-and hub. Knows nothing of how calls, statuses and metadata look on a wire.
+Owns reading requests and making answers. Subscription rules, history and hub are those of every protocol. Does not
+know how calls, statuses and metadata are written.
 """
 
 from collections.abc import AsyncGenerator, Mapping
@@ -38,11 +38,11 @@ UNARY: Final[Mapping[str, type[Message]]] = {
 }
 
 _PAGE_BYTES: Final = 3 << 20
-"""Of rounds in one answer: clients take 4 MB unless they are told otherwise. The next page goes on where it ends."""
+"""Bytes of rounds in one answer: clients accept 4 MB by default. The next page continues after it."""
 
 
 class StreamRequest(NamedTuple):
-    """What a call of one of `STREAMS` asks for."""
+    """A checked request of one of `STREAMS`."""
 
     subscription: Subscription
     start: Start
@@ -50,34 +50,34 @@ class StreamRequest(NamedTuple):
 
 
 class Methods:
-    """The service's methods on one registry, and its limits."""
+    """The methods of the service on one registry, and their limits."""
 
     def __init__(self, registry: LinkRegistry, history: History, catalogue: Catalogue, settings: GrpcSettings) -> None:
         self._registry = registry
         self._history = history
         self._catalogue = catalogue
         self._answers = settings.answers
-        self._answering = 0
+        self._open_answers = 0
         self.request_bytes = settings.request_bytes
-        """The longest request message."""
+        """Size of the largest request message."""
 
     def stream_request(self, request: Message, grant: Grant) -> StreamRequest:
         """Read a request of one of `STREAMS`; raise what `requested`, `read_filter` and `read_start` raise."""
         path: dict[str, str] = {}
         if isinstance(request, pb.StreamByGameRequest):
-            path = {"game": _given("game_slug", request.game_slug)}
+            path = {"game": _required_slug("game_slug", request.game_slug)}
         elif isinstance(request, pb.StreamByTypeRequest):
-            path = {"type": _given("game_type", request.game_type)}
+            path = {"type": _required_slug("game_type", request.game_type)}
         elif not isinstance(request, pb.StreamAllRequest):
             raise TypeError(type(request))
         subscription = requested(self._catalogue, grant.games, path, {})._replace(filter=read_filter(request.filter))
         return StreamRequest(subscription, read_start(request.start, request.after), request.start.allow_gap)
 
     async def answer(self, request: Message, grant: Grant) -> Message:
-        """Answer a request of one of `UNARY`; raise what any protocol raises for it, or `TooManyCalls`."""
-        if self._answering >= self._answers:
+        """Answer a request of one of `UNARY`; raise the errors of any protocol, or `TooManyCalls`."""
+        if self._open_answers >= self._answers:
             raise TooManyCalls(self._registry.ender.delays.after_refusal())
-        self._answering += 1
+        self._open_answers += 1
         try:
             async with self._registry.feed.listening():
                 if isinstance(request, pb.GetLatestRequest):
@@ -86,19 +86,19 @@ class Methods:
                     return await self._page(request, grant)
                 return self._games(grant)
         finally:
-            self._answering -= 1
+            self._open_answers -= 1
 
     async def replay(
         self, request: pb.ReplayRequest, grant: Grant, link: RpcLink, write: Write
     ) -> AsyncGenerator[list[bytes]]:
-        """Find where a replay begins, tell `link` how whole it will be, and return what `write` makes of its rounds.
+        """Find the start of a replay, send `link` its hello event, and return the rounds as `write` renders them.
 
-        It comes in batches, up to the head of the log as it is now; then `link` has ended. Raises as the streams do
-        when the request is wrong.
+        Rounds come in batches, up to the current head of the log; then `link` has ended. Raises the errors of
+        `stream_request` when the request is invalid.
         """
         subscription = requested(self._catalogue, grant.games, {}, {})._replace(filter=read_filter(request.filter))
         if request.game_slugs:
-            slugs = [_given("game_slugs", slug) for slug in request.game_slugs]
+            slugs = [_required_slug("game_slugs", slug) for slug in request.game_slugs]
             subscription = subscription._replace(games=named_games(self._catalogue, grant.games, slugs))
         after = read_cursor(request.after)
         bulk = BulkReplay(self._history, link, subscription, write)
@@ -106,7 +106,7 @@ class Methods:
         return bulk.batches()
 
     def _latest(self, request: pb.GetLatestRequest, grant: Grant) -> pb.Round:
-        named_games(self._catalogue, grant.games, [_given("game_slug", request.game_slug)])
+        named_games(self._catalogue, grant.games, [_required_slug("game_slug", request.game_slug)])
         return round_message(self._history.newest(request.game_slug))
 
     async def _page(self, request: pb.GetHistoryRequest, grant: Grant) -> pb.GetHistoryResponse:
@@ -149,7 +149,7 @@ class Methods:
         return answer
 
 
-def _given(field: str, name: str) -> str:
-    if not name:
+def _required_slug(field: str, slug: str) -> str:
+    if not slug:
         raise BadRequest(f"{field} holds an empty name; send one such as crash or multiplier")
-    return name
+    return slug

@@ -1,4 +1,4 @@
-"""The gRPC server: port, TLS, reflection, health, limits. Knows nothing of rounds."""
+"""The gRPC server: port, TLS, reflection, health, limits. Does not know rounds."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -15,32 +15,32 @@ from relay.errors import StartError
 from relay.rpc.health import HEALTH, HealthService
 from relay.rpc.methods import SERVICE
 from relay.rpc.tls import credentials
-from relay.rpc.write_hint import enable
+from relay.rpc.write_hint import enable_write_hint
 
 log = structlog.get_logger()
 
 _OTHER_CALLS: Final = 1000
-"""Calls at a time beyond those that are admitted: health, reflection, which need no key, and what is being refused."""
+"""Concurrent calls that admission does not count: health and reflection, which need no key, and refused calls."""
 _STOP_S: Final = 1.0
-"""For calls under way when the port closes: streams have ended by then, and watchers of health are told meanwhile."""
+"""Time for open calls when the port closes: streams have ended before, and health watchers get the new status."""
 
 
 @asynccontextmanager
 async def listening_grpc(
     settings: GrpcSettings, handler: grpc.GenericRpcHandler, obstacle: Callable[[], str | None], *, max_links: int
 ) -> AsyncIterator[int]:
-    """Serve `handler` for as long as the block lasts; yield the port.
+    """Serve `handler` while the block runs; yield the port.
 
     Args:
         settings: Port, TLS, limits.
-        handler: The service. It admits `max_links` streams; what comes to it is bounded here only as a last resort.
-        obstacle: As for ``/readyz``; what health says.
-        max_links: How many streams there may be.
+        handler: The service. It admits `max_links` streams; the limit on calls here is only a last resort.
+        obstacle: As for ``/readyz``; health is NOT_SERVING while there is one.
+        max_links: How many streams the handler admits.
 
     Raises:
-        StartError: The port is taken, or the TLS files cannot be used.
+        StartError: The port is in use, or the TLS files are not valid.
     """
-    enable()
+    enable_write_hint()
     server = aio.server(
         handlers=[handler, HealthService(obstacle).handler()],
         maximum_concurrent_rpcs=max_links + settings.answers + _OTHER_CALLS,
@@ -49,11 +49,14 @@ async def listening_grpc(
             ("grpc.max_concurrent_streams", settings.streams_per_connection),
             ("grpc.keepalive_time_ms", round(settings.keepalive_s * 1000)),
             ("grpc.keepalive_timeout_ms", round(settings.keepalive_timeout_s * 1000)),
-            # The option before this one is about unacknowledged bytes only: a peer whose kernel lives has a minute.
+            # keepalive_timeout_ms covers unacknowledged bytes only: a peer whose kernel answers would have a minute.
             ("grpc.http2.ping_timeout_ms", round(settings.keepalive_timeout_s * 1000)),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-            ("grpc.so_reuseport", 0),  # two relays on one port would share its clients unseen
+            (
+                "grpc.so_reuseport",
+                0,
+            ),  # otherwise a second relay on the same port would start and get part of the clients
         ],
     )
     reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), server)
@@ -76,7 +79,7 @@ def _bind(server: aio.Server, settings: GrpcSettings) -> int:
 
 
 async def _start(server: aio.Server) -> None:
-    """Start, to the end even when cancelled: the library complains aloud of a start half done."""
+    """Start the server, and finish the start even when cancelled: grpc.aio logs errors after an interrupted start."""
     starting = asyncio.create_task(server.start(), name="grpc-start")
     try:
         await asyncio.shield(starting)

@@ -1,6 +1,6 @@
 """``datastream.DataStream`` on grpc.aio: calls, metadata and statuses around `relay.rpc.methods`.
 
-Messages of streams are bytes that were made once for everybody, so no generated servicer stands in between.
+Uses no generated servicer: a round is serialized once for all streams, and gRPC gets bytes.
 """
 
 import asyncio
@@ -11,29 +11,29 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import structlog
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from grpc import StatusCode, aio
 from multidict import CIMultiDict
 
 from auth.credentials import find_key
 from auth.tokens import Grant
-from relay.errors import BadRequest
 from relay.history.history import History
 from relay.links.registry import LinkRegistry
 from relay.links.session import Session
 from relay.live.link import CloseReason
+from relay.rpc.convert import parse_message
 from relay.rpc.link import GrpcLink
 from relay.rpc.methods import SERVICE, STREAMS, UNARY, Methods
-from relay.rpc.status import ending_of, metadata_of
+from relay.rpc.status import INTERNAL, Status, metadata_of, status_of
 from relay.rpc.wire import stored_entries
-from relay.rpc.write_hint import hold
+from relay.rpc.write_hint import buffer_next_write
 from rounds import Catalogue
 from rounds import datastream_pb2 as pb
 
 log = structlog.get_logger()
 
 _STATUS_S: Final = 0.1
-"""For the status of a call that was cut: time to hand it to the library, which keeps it."""
+"""Time to pass the status of an aborted call to gRPC, which sends it later."""
 
 if TYPE_CHECKING:  # generic only for the type checker
     Context = aio.ServicerContext[Any, Any]
@@ -41,7 +41,7 @@ if TYPE_CHECKING:  # generic only for the type checker
 
 
 class DataStream:
-    """The service on one registry."""
+    """The handlers of the service on one registry."""
 
     def __init__(self, registry: LinkRegistry, history: History, catalogue: Catalogue, methods: Methods) -> None:
         self._registry = registry
@@ -50,38 +50,32 @@ class DataStream:
         self._methods = methods
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """Return what a server is given to serve all methods. Requests and answers are bytes to gRPC."""
+        """Return the handler of all methods, for a server. Requests and answers are bytes to gRPC."""
         streams: Handlers = {
-            name: grpc.unary_stream_rpc_method_handler(partial(self._guarded, self._stream, kind))
+            name: grpc.unary_stream_rpc_method_handler(partial(self._call, self._stream, kind))
             for name, kind in STREAMS.items()
         }
         unary: Handlers = {
-            name: grpc.unary_unary_rpc_method_handler(partial(self._guarded, self._answer, kind))
+            name: grpc.unary_unary_rpc_method_handler(partial(self._call, self._answer, kind))
             for name, kind in UNARY.items()
         }
         replay: Handlers = {
-            "Replay": grpc.unary_stream_rpc_method_handler(partial(self._guarded, self._replay, pb.ReplayRequest))
+            "Replay": grpc.unary_stream_rpc_method_handler(partial(self._call, self._replay, pb.ReplayRequest))
         }
         return grpc.method_handlers_generic_handler(SERVICE, {**streams, **unary, **replay})
 
-    async def _guarded(self, do: Any, kind: type[Message], data: bytes, context: "Context") -> Any:
-        """Check the key, read the request and call `do`; every error becomes a status and one sentence."""
+    async def _call(self, method: Any, kind: type[Message], data: bytes, context: "Context") -> Any:
+        """Check the key, read the request and call `method`; every error becomes a status."""
         try:
-            grant = self._grant(context)  # first: a stranger is told nothing of what is well-formed here
-            try:
-                request = kind.FromString(data)
-            except DecodeError as error:
-                raise BadRequest(f"the request is no {kind.DESCRIPTOR.full_name} message") from error
-            return await do(request, grant, context)
+            grant = self._grant(context)  # first: without a key, no answer depends on the request
+            return await method(parse_message(data, kind), grant, context)
         except (aio.AbortError, aio.InternalError, asyncio.CancelledError):
-            raise  # refused above, or the client left in the middle: gRPC knows
+            raise  # gRPC has the status already, or the client has left
         except Exception as error:
-            ending = ending_of(error)
-            if ending is None:
+            status = status_of(error)
+            if status is None:
                 log.exception("call_failed", method=kind.DESCRIPTOR.name)
-                await context.abort(StatusCode.INTERNAL, "internal error; it has been logged")
-            else:
-                await context.abort(ending.code, ending.sentence, ending.trailers)
+            await _abort(context, status or INTERNAL)
 
     async def _answer(self, request: Message, grant: Grant, _context: "Context") -> bytes:
         return (await self._methods.answer(request, grant)).SerializeToString()
@@ -89,16 +83,16 @@ class DataStream:
     async def _stream(self, request: Message, grant: Grant, context: "Context") -> None:
         subscription, start, allow_gap = self._methods.stream_request(request, grant)
         async with (
-            self._carrying(context, grant, allow_gap=allow_gap) as link,
+            self._open_link(context, grant, allow_gap=allow_gap) as link,
             Session(self._history, self._catalogue, grant.games, link) as session,
         ):
             session.start(subscription, start)
-            await context.send_initial_metadata(await link.begun(start))
-            await link.sink.pump(context.write, partial(hold, context))
+            await context.send_initial_metadata(await link.initial_metadata(start))
+            await link.sink.pump(context.write, partial(buffer_next_write, context))
 
     async def _replay(self, request: pb.ReplayRequest, grant: Grant, context: "Context") -> None:
         async with (
-            self._carrying(context, grant) as link,
+            self._open_link(context, grant) as link,
             aclosing(await self._methods.replay(request, grant, link, stored_entries)) as batches,
         ):
             await context.send_initial_metadata(metadata_of(await link.hello))
@@ -106,20 +100,20 @@ class DataStream:
                 await context.write(b"".join(batch))
 
     @asynccontextmanager
-    async def _carrying(self, context: "Context", grant: Grant, *, allow_gap: bool = False) -> AsyncIterator[GrpcLink]:
-        """Have a place and a link for as long as the block runs; then the client is told how the link ended."""
+    async def _open_link(self, context: "Context", grant: Grant, *, allow_gap: bool = False) -> AsyncIterator[GrpcLink]:
+        """Hold a permit and a link while the block runs; then end the call with the status of the link."""
         async with self._registry.permit("grpc"):
             link = self._link(allow_gap=allow_gap)
             with self._registry.open(link, key_id=grant.key_id, protocol="grpc"):
                 try:
                     yield link
                 except asyncio.CancelledError:
-                    if not link.sink.is_cut:
+                    if not link.sink.is_aborted:
                         raise  # the client has left
                 except (aio.AbortError, aio.InternalError):
                     raise
                 except Exception as error:
-                    if ending_of(error) is not None:
+                    if status_of(error) is not None:
                         raise
                     log.exception("call_failed", link=link.id)
                     link.end(CloseReason.FAILED)
@@ -140,16 +134,20 @@ class DataStream:
 
 
 async def _end(context: "Context", link: GrpcLink) -> None:
-    ending = link.ending
-    if ending is None or ending.code is StatusCode.OK:
+    status = link.status
+    if status is None or status.code is StatusCode.OK:
         return
-    if not link.sink.is_cut:
-        await context.abort(ending.code, ending.sentence, ending.trailers)
-    # Left alone, the library would never end the call of a client that does not read: it would wait, for ever, for what
-    # does not come any more. A status is put behind what it has not read yet; it is not waited for.
+    if not link.sink.is_aborted:
+        await _abort(context, status)
+    # Without a status, grpc.aio never ends the call of a client that does not read: it waits for a write that cannot
+    # finish. gRPC queues the status behind the unread messages; sending it is not awaited.
     task = asyncio.current_task()
     if task is not None:
         task.uncancel()
     with suppress(TimeoutError):
         async with asyncio.timeout(_STATUS_S):
-            await context.abort(ending.code, ending.sentence, ending.trailers)
+            await _abort(context, status)
+
+
+async def _abort(context: "Context", status: Status) -> None:
+    await context.abort(status.code, status.message, status.trailers)

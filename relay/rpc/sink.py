@@ -1,34 +1,37 @@
-"""Where the hub puts the messages of one stream, and its handler takes them out. Stands for a transport."""
+"""Sinks of the gRPC service: queues that take the place of a transport, with the interface that the hub writes to."""
 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from relay.rpc.wire import Messages
-from relay.rpc.write_hint import TOGETHER
+from relay.rpc.wire import MessageBatch
+from relay.rpc.write_hint import MESSAGES_PER_WRITE
 
 _LOW_WATER_BYTES: Final = 64 << 10
 
 
 class MessageSink:
-    """A queue of messages with the manners of a transport. Bounded by the hub, which ends who lets it grow."""
+    """A queue of messages: the hub writes them, the call's handler sends them.
 
-    def __init__(self, cut: Callable[[], object]) -> None:
-        """`cut` ends the stream at once, whatever still waits in it."""
-        self._cut = cut
-        self._waiting: deque[Messages] = deque()
+    It has no bound of its own: the hub ends a stream whose queue grows too large.
+    """
+
+    def __init__(self, cancel: Callable[[], object]) -> None:
+        """`cancel` ends the call at once and drops its queued messages."""
+        self._cancel = cancel
+        self._queue: deque[MessageBatch] = deque()
         self._size = 0
         self._closing = False
-        self.is_cut = False
-        """Whether the stream was ended at once."""
+        self.is_aborted = False
+        """Whether the call was ended at once."""
         self._changed = asyncio.Event()
         self._taken = asyncio.Event()
 
-    def write(self, messages: Messages) -> None:
-        """Take messages; they leave in this order."""
-        self._waiting.append(messages)
-        self._size += messages.size
+    def write(self, batch: MessageBatch) -> None:
+        """Queue messages; they are sent in this order."""
+        self._queue.append(batch)
+        self._size += batch.size
         self._changed.set()
 
     def get_write_buffer_size(self) -> int:
@@ -38,41 +41,41 @@ class MessageSink:
         return self._closing
 
     def close(self) -> None:
-        """Let the stream end when everything has been taken."""
+        """End the stream when everything queued has been sent."""
         self._closing = True
         self._changed.set()
         self._taken.set()
 
     def abort(self) -> None:
         """End the stream at once, unless it has ended."""
-        self.is_cut = True
+        self.is_aborted = True
         self.close()
-        self._cut()
+        self._cancel()
 
     @property
-    def has_lost(self) -> bool:
-        """Whether something was written that nobody has taken."""
+    def has_unsent(self) -> bool:
+        """Whether a message was queued that has not been sent."""
         return self._size > 0
 
     async def drained(self) -> None:
-        """Wait until little is left to take."""
+        """Wait until at most `_LOW_WATER_BYTES` are queued, or the sink is closed."""
         while self._size > _LOW_WATER_BYTES and not self._closing:
             self._taken.clear()
             await self._taken.wait()
 
-    async def pump(self, send: Callable[[bytes], Awaitable[None]], hold: Callable[[], None]) -> None:
-        """Hand every message to `send`, until closed and empty. A message counts as unsent until `send` returns.
+    async def pump(self, send: Callable[[bytes], Awaitable[None]], buffer_next: Callable[[], None]) -> None:
+        """Pass every message to `send`, until closed and empty. A message counts as unsent until `send` returns.
 
-        `hold` is called before a message that the next one follows at once, so that both can leave in one write.
+        `buffer_next` is called before each message that another one follows at once, so that both leave in one write.
         """
         while True:
-            while self._waiting:
-                messages = self._waiting.popleft().messages
-                left = len(messages)
+            while self._queue:
+                messages = self._queue.popleft().messages
+                remaining = len(messages)
                 for message in messages:
-                    left -= 1
-                    if left % TOGETHER:
-                        hold()
+                    remaining -= 1
+                    if remaining % MESSAGES_PER_WRITE:
+                        buffer_next()
                     await send(message)
                     self._size -= len(message)
                 self._taken.set()
@@ -82,8 +85,8 @@ class MessageSink:
             await self._changed.wait()
 
 
-class HeldBack:
-    """Keeps bytes until there is a transport to write them to."""
+class BufferSink:
+    """Collects bytes until there is a transport to write them to."""
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -98,4 +101,4 @@ class HeldBack:
         return False
 
     def abort(self) -> None:
-        """There is no connection yet that could be ended."""
+        """Do nothing: there is no connection yet."""

@@ -1,4 +1,4 @@
-"""How errors and ends of streams look in gRPC: a status, its sentence, and trailers that say what to do next."""
+"""Errors and disconnects as gRPC statuses: a code, a message, and trailing metadata with what to do next."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -24,67 +24,72 @@ _BY_HTTP_STATUS: Final = {
     503: StatusCode.UNAVAILABLE,
 }
 
-
 _RETRY_MS: Final = "1000"
-"""As ``Retry-After: 1`` over HTTP, where nothing better is known."""
+"""The delay of an error that has none of its own; the same as ``Retry-After: 1`` over HTTP."""
 
 
-class Ending(NamedTuple):
+class Status(NamedTuple):
     """What a call ends with."""
 
     code: StatusCode
-    sentence: str
+    message: str
     trailers: Metadata = ()
-    word: str = ""  # the stable word of the error body
+    reason: str = ""  # the `code` of the error body, or a `CloseReason`
 
 
-def ending_of(error: Exception) -> Ending | None:
-    """Say how to refuse a call; None when `error` is a bug of ours."""
+INTERNAL: Final = Status(StatusCode.INTERNAL, "internal error; it has been logged", (), "internal")
+DEADLINE: Final = Status(StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed", (), "deadline_exceeded")
+
+
+def status_of(error: Exception) -> Status | None:
+    """Return the status of a call that raised `error`; None when the error is a bug of ours."""
     refusal = refusal_of(error)
     if refusal is None:
         return None
     if isinstance(error, CursorLost):
-        return Ending(StatusCode.OUT_OF_RANGE, str(error), (("first-cursor", str(error.first)),), refusal.code)
+        return Status(StatusCode.OUT_OF_RANGE, str(error), (("first-cursor", str(error.first)),), refusal.code)
     code = _BY_HTTP_STATUS.get(refusal.status, StatusCode.UNKNOWN)
     if isinstance(error, Unavailable):
         if error.reason == "capacity":
             code = StatusCode.RESOURCE_EXHAUSTED
-        return Ending(code, str(error), (("retry-after-ms", str(error.retry_ms)),), refusal.code)
+        return Status(code, str(error), (("retry-after-ms", str(error.retry_ms)),), refusal.code)
     trailers = (("retry-after-ms", _RETRY_MS),) if code is StatusCode.UNAVAILABLE else ()
-    return Ending(code, str(error), trailers, refusal.code)
+    return Status(code, str(error), trailers, refusal.code)
 
 
-def ending_of_goodbye(goodbye: Disconnect) -> Ending:
-    """Say how a stream ends that was ended by us, with the rounds whole up to its cursor."""
-    reason = goodbye.reason
+def status_of_disconnect(disconnect: Disconnect) -> Status:
+    """Return the status of a stream that we ended; all rounds up to its cursor were sent."""
+    reason = disconnect.reason
     if reason is CloseReason.COMPLETED:
-        return Ending(StatusCode.OK, "", (), reason)
-    place = () if goodbye.cursor is None else (("resume-cursor", goodbye.cursor),)
+        return Status(StatusCode.OK, "", (), reason)
+    resume = () if disconnect.cursor is None else (("resume-cursor", disconnect.cursor),)
     if reason is CloseReason.DEADLINE:
-        return Ending(StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed", place, reason)
+        return DEADLINE._replace(trailers=resume, reason=reason)
     if reason is CloseReason.FAILED:
-        return Ending(StatusCode.INTERNAL, "internal error; it has been logged", place, reason)
-    sentence = f"{reason}: call again after retry-after-ms" + (", with resume-cursor" if place else "")
-    return Ending(StatusCode.UNAVAILABLE, sentence, (("retry-after-ms", str(goodbye.retry_ms)), *place), reason)
+        return INTERNAL._replace(trailers=resume, reason=reason)
+    message = f"{reason}: call again after retry-after-ms" + (", with resume-cursor" if resume else "")
+    return Status(StatusCode.UNAVAILABLE, message, (("retry-after-ms", str(disconnect.retry_ms)), *resume), reason)
 
 
-def ending_of_gap(gap: Mapping[str, object], bounds: Bounds) -> Ending:
-    """Say how a stream ends that lost rounds, from the event that other protocols are told and what the log holds."""
+def status_of_gap(gap: Mapping[str, object], bounds: Bounds) -> Status:
+    """Return the status of a stream that misses rounds, from the gap event of the other protocols."""
     resume, first = Cursor.parse(str(gap["to"])), bounds.at(bounds.first)
     if gap["reason"] == GapReason.AHEAD:
-        resume = Cursor.parse(str(gap["from"]))  # the log lost its tail: new rounds follow the gap's beginning
+        resume = Cursor.parse(
+            str(gap["from"])
+        )  # the log lost its tail: new rounds get sequences after the start of the gap
     else:
         first = replace(resume, sequence=resume.sequence + 1)
-    sentence = (
+    message = (
         f"rounds after {gap['from']} up to {gap['to']} are gone ({gap['reason']}); "
-        "start after resume-cursor to go on without them, or ask with allow_gap"
+        "start after resume-cursor to continue without them, or set allow_gap"
     )
     trailers = (("first-cursor", str(first)), ("resume-cursor", str(resume)))
-    return Ending(StatusCode.OUT_OF_RANGE, sentence, trailers, CloseReason.GAP)
+    return Status(StatusCode.OUT_OF_RANGE, message, trailers, CloseReason.GAP)
 
 
 def metadata_of(hello: Mapping[str, object]) -> Metadata:
-    """Render what a client that sent a cursor or a time is told before the first round."""
+    """Render a hello event as initial metadata: for clients that sent a cursor or a time; empty for an empty event."""
     if not hello:
         return ()
     complete = "true" if hello["complete"] else "false"

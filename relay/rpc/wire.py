@@ -1,7 +1,7 @@
-"""Rounds as serialized ``datastream.Round`` messages, made without message objects. Pure.
+"""Serialize rounds as ``datastream.Round`` messages, without message objects. Pure.
 
-Owns the bytes of what is sent most: one round, and a batch of them, as protobuf and as protobuf's JSON. They are put
-together by hand, in a fraction of the time that generated code takes; property tests hold both to the same result.
+Owns the bytes of the most frequent messages: a round and a batch of rounds, as protobuf and as protobuf's JSON. This
+takes a fraction of the time of generated code; property tests compare the results of both.
 https://protobuf.dev/programming-guides/encoding/ and https://protobuf.dev/programming-guides/json/
 """
 
@@ -21,19 +21,19 @@ from rounds.subjects import is_slug
 from rounds.times import SECONDS, is_utc_time, minute_s, nanos, unix_s
 
 _UINT64: Final = 2**64 - 1
-_SIX_BYTES: Final = 1 << 28
-_SEVEN_BYTES: Final = 1 << 35
-"""A timestamp takes six bytes from 1978 to the year 3058."""
-_TWO_SEVENS: Final = 1 << 14
-_SHORT: Final = 128
-"""Characters of what is looked up rather than checked again, so that nothing large is remembered."""
+_SIX_BYTES_BEGIN: Final = 1 << 28
+_SIX_BYTES_END: Final = 1 << 35
+"""The Unix seconds, from 1978 to the year 3058, of which a ``Timestamp`` takes six bytes."""
+_TWO_BYTES_END: Final = 1 << 14
+_CACHED_CHARACTERS: Final = 128
+"""Length of the longest text whose check is cached: it bounds the memory of the caches."""
 _json: Final = msgspec.json.Encoder()
-_KEPT: Final = 512
-"""Lengths below this are looked up; those of times and cursors are all below 128."""
+_PRECOMPUTED: Final = 512
+"""Length prefixes below this are precomputed; times and cursors are all shorter than 128."""
 
 
-class Messages(NamedTuple):
-    """Serialized messages that leave one after another, and their size together: counted once for all streams."""
+class MessageBatch(NamedTuple):
+    """Serialized messages in order, and their size in bytes together: computed once for all streams."""
 
     messages: Sequence[bytes]
     size: int
@@ -41,28 +41,28 @@ class Messages(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ProtobufRound:
-    """A serialized ``datastream.Round``. Made once per round, for all streams."""
+    """A serialized ``datastream.Round``, rendered once per round for all streams."""
 
     def render(self, item: Renderable) -> bytes:
         return round_bytes(item.round, item.cursor)
 
-    def join(self, rendered: list[bytes]) -> Messages:
-        return Messages(rendered, sum(map(len, rendered)))
+    def join(self, rendered: list[bytes]) -> MessageBatch:
+        return MessageBatch(rendered, sum(map(len, rendered)))
 
 
 def round_bytes(round_: Round, cursor: str) -> bytes:
-    """Serialize a valid round; every field in the order of its number, as generated code has it."""
+    """Serialize a valid round; fields are in the order of their numbers, as generated code writes them."""
     number, moment, finished_at = round_.round_id, round_.timestamp, round_.finished_at
     text, extras, written = finished_at.encode(), round_.extras.encode(), cursor.encode()
     return b"".join(
         (
-            b"\x08" + _number(number) if number else b"",
+            b"\x08" + _fast_varint(number) if number else b"",
             _game(round_.game_slug, round_.game_type),
             _FINISHED_AT[len(text)],
             text,
-            _EXTRAS[len(extras)] if len(extras) < _KEPT else b"\x2a" + varint(len(extras)),
+            _EXTRAS[len(extras)] if len(extras) < _PRECOMPUTED else b"\x2a" + varint(len(extras)),
             extras,
-            b"\x30" + _number(moment) if moment else b"",
+            b"\x30" + _fast_varint(moment) if moment else b"",
             _CURSOR[len(written)],
             written,
             _finished_time(finished_at),
@@ -71,68 +71,68 @@ def round_bytes(round_: Round, cursor: str) -> bytes:
 
 
 def batch_entry(round_: Round, cursor: str) -> bytes:
-    """Serialize a valid round as an element of ``RoundBatch.rounds``; a batch is such elements one after another."""
+    """Serialize a valid round as an element of ``RoundBatch.rounds``; a batch is a sequence of such elements."""
     data = round_bytes(round_, cursor)
-    return (_ENTRY[len(data)] if len(data) < _KEPT else b"\x0a" + varint(len(data))) + data
+    return (_ENTRY[len(data)] if len(data) < _PRECOMPUTED else b"\x0a" + varint(len(data))) + data
 
 
 def stored_entries(epoch: str, entries: Iterable[LogEntry]) -> list[bytes]:
-    """Make ``batch_entry(Round.parse(data), cursor)`` of rounds as the log has them, at half the cost.
+    """Return ``batch_entry(Round.parse(data), cursor)`` of each stored round, at half the cost.
 
-    What was found to be in order once (a game and its type, a minute, short extras) is looked up with its bytes, and
-    nothing is called that need not be. A round that is unusual in any way goes the long way.
+    The checks of a game and its type, of a minute and of short extras are cached with their bytes, and functions are
+    inlined. Unusual rounds are parsed and serialized by the general functions.
 
     Raises:
-        InvalidRound: As `Round.parse`, for any of them.
+        InvalidRound: As `Round.parse`, for any of the rounds.
     """
-    made, seven, upper, prefix = [], _SEVEN, _upper, cursor_prefix(epoch).encode()
+    written, leading, upper_bits, prefix = [], _LEADING_BYTES, _cached_varint, cursor_prefix(epoch).encode()
     for sequence, _, data in entries:
         try:
             round_ = read_unchecked(data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            made.append(_entry_by_the_long_way(epoch, sequence, data))
+            written.append(_checked_entry(epoch, sequence, data))
             continue
         number, moment, text, extras = round_.round_id, round_.timestamp, round_.finished_at, round_.extras
         slug, type_ = round_.game_slug, round_.game_type
-        game, time = len(slug) + len(type_) <= _SHORT and _checked_game(slug, type_), _finished_time(text)
-        payload = len(extras) <= _SHORT and _checked_extras(extras)
-        if not (game and time and payload) or number < _TWO_SEVENS or moment < _TWO_SEVENS:
-            made.append(_entry_by_the_long_way(epoch, sequence, data))
+        game, time = len(slug) + len(type_) <= _CACHED_CHARACTERS and _checked_game(slug, type_), _finished_time(text)
+        payload = len(extras) <= _CACHED_CHARACTERS and _checked_extras(extras)
+        if not (game and time and payload) or number < _TWO_BYTES_END or moment < _TWO_BYTES_END:
+            written.append(_checked_entry(epoch, sequence, data))
             continue
         cursor = b"%b%d" % (prefix, sequence)
         entry = b"".join(
             (
                 b"\x08",
-                seven[number & 0x7F],
-                seven[number >> 7 & 0x7F],
-                upper(number >> 14),
+                leading[number & 0x7F],
+                leading[number >> 7 & 0x7F],
+                upper_bits(number >> 14),
                 game,
                 _FINISHED_AT[len(text)],
                 text.encode(),
                 payload,
-                seven[moment & 0x7F],
-                seven[moment >> 7 & 0x7F],
-                upper(moment >> 14),
+                leading[moment & 0x7F],
+                leading[moment >> 7 & 0x7F],
+                upper_bits(moment >> 14),
                 _CURSOR[len(cursor)],
                 cursor,
                 time,
             )
         )
-        made.append(_ENTRY[len(entry)] + entry)
-    return made
+        written.append(_ENTRY[len(entry)] + entry)
+    return written
 
 
-def _entry_by_the_long_way(epoch: str, sequence: int, data: bytes) -> bytes:
+def _checked_entry(epoch: str, sequence: int, data: bytes) -> bytes:
     return batch_entry(Round.parse(data), cursor_text(epoch, sequence))
 
 
 def stored_json(epoch: str, entries: Iterable[LogEntry]) -> list[bytes]:
-    """Render rounds as the log has them as `round_json` does; raise as `Round.parse` does."""
+    """Render stored rounds with `round_json`; raise as `Round.parse` does."""
     return [round_json(Round.parse(data), cursor_text(epoch, sequence)) for sequence, _, data in entries]
 
 
-class _Json(msgspec.Struct, omit_defaults=True):
-    """``datastream.Round`` in protobuf's JSON: 64-bit numbers are text, and what is zero is left out."""
+class _JsonRound(msgspec.Struct, omit_defaults=True):
+    """``datastream.Round`` in protobuf's JSON: 64-bit numbers are text, and default values are omitted."""
 
     round_id: str = ""
     game_slug: str = ""
@@ -145,15 +145,15 @@ class _Json(msgspec.Struct, omit_defaults=True):
 
 
 def round_json(round_: Round, cursor: str) -> bytes:
-    """Render a valid round as protobuf's JSON does, with the field names of the contract."""
+    """Render a valid round as protobuf's JSON, with the field names of the contract."""
     moment = round_.finished_at
     if len(moment) > 20:
-        nanos = moment[20:-1].ljust(9, "0")  # which is written with 0, 3, 6 or 9 digits
+        nanos = moment[20:-1].ljust(9, "0")  # protobuf writes 0, 3, 6 or 9 digits
         while nanos.endswith("000"):
             nanos = nanos[:-3]
         moment = f"{moment[:19]}.{nanos}Z" if nanos else f"{moment[:19]}Z"
     return _json.encode(
-        _Json(
+        _JsonRound(
             str(round_.round_id) if round_.round_id else "",
             round_.game_slug,
             round_.game_type,
@@ -167,12 +167,12 @@ def round_json(round_: Round, cursor: str) -> bytes:
 
 
 def batch_json(rounds: Sequence[bytes]) -> bytes:
-    """Make a ``RoundBatch`` of rounds as JSON."""
+    """Join rounds in JSON to a ``RoundBatch``."""
     return b'{"rounds":[%b]}' % b",".join(rounds)
 
 
 def varint(number: int) -> bytes:
-    """Write an unsigned number seven bits at a time, the lowest first."""
+    """Encode an unsigned number: seven bits per byte, the lowest first."""
     data = bytearray()
     while number > 0x7F:
         data.append(number & 0x7F | 0x80)
@@ -181,17 +181,17 @@ def varint(number: int) -> bytes:
     return bytes(data)
 
 
-def _number(number: int) -> bytes:
-    """Write a number as `varint` does, sooner: ids and times of one log have most of their upper bits in common."""
-    if number >= _TWO_SEVENS:
-        return _SEVEN[number & 0x7F] + _SEVEN[number >> 7 & 0x7F] + _upper(number >> 14)
-    return _SEVEN[number & 0x7F] + _LAST_SEVEN[number >> 7] if number > 0x7F else _LAST_SEVEN[number]
+def _fast_varint(number: int) -> bytes:
+    """Return ``varint(number)``, partly from a cache: ids and times of one log share most of their upper bits."""
+    if number >= _TWO_BYTES_END:
+        return _LEADING_BYTES[number & 0x7F] + _LEADING_BYTES[number >> 7 & 0x7F] + _cached_varint(number >> 14)
+    return _LEADING_BYTES[number & 0x7F] + _LAST_BYTES[number >> 7] if number > 0x7F else _LAST_BYTES[number]
 
 
-_LAST_SEVEN: Final = [bytes((bits,)) for bits in range(0x80)]
-_SEVEN: Final = [bytes((0x80 | bits,)) for bits in range(0x80)]
-_TIME: Final = [b"\x42\x06\x08" + lowest for lowest in _SEVEN]
-_upper: Final = lru_cache(maxsize=4096)(varint)
+_LAST_BYTES: Final = [bytes((bits,)) for bits in range(0x80)]
+_LEADING_BYTES: Final = [bytes((0x80 | bits,)) for bits in range(0x80)]
+_TIME_PREFIX: Final = [b"\x42\x06\x08" + lowest for lowest in _LEADING_BYTES]
+_cached_varint: Final = lru_cache(maxsize=4096)(varint)
 
 
 @lru_cache(maxsize=1024)
@@ -202,52 +202,59 @@ def _game(slug: str, type_: str) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _checked_game(slug: str, type_: str) -> bytes:
-    """Serialize the fields of a game and its type; empty: they are no slugs."""
+    """Serialize the fields of a game and its type; empty when they are not slugs."""
     return _game(slug, type_) if is_slug(slug) and is_slug(type_) else b""
 
 
 @lru_cache(maxsize=4096)
 def _checked_extras(extras: str) -> bytes:
-    """Serialize the field of extras, and begin a timestamp; empty: they are none, or not short."""
-    if extras_fault(extras) is not None or len(data := extras.encode()) > _SHORT:
+    """Serialize the field of extras and the tag of ``timestamp``; empty when the extras are invalid or not short."""
+    if extras_fault(extras) is not None or len(data := extras.encode()) > _CACHED_CHARACTERS:
         return b""
     return b"\x2a%b%b\x30" % (varint(len(data)), data)
 
 
 def _finished_time(text: str) -> bytes:
-    """Serialize the field ``finished_time``, a ``google.protobuf.Timestamp``; empty: `text` is no time of a round."""
+    """Serialize the field ``finished_time``, a ``google.protobuf.Timestamp``; empty when `text` is no UTC time."""
     minute, second = minute_s(text[:17]), SECONDS.get(text[17:19])
-    if minute is not None and second is not None and _SIX_BYTES <= (seconds := minute + second) < _SEVEN_BYTES:
+    if minute is not None and second is not None and _SIX_BYTES_BEGIN <= (seconds := minute + second) < _SIX_BYTES_END:
         if text[19:] == "Z":
-            return _TIME[seconds & 0x7F] + _SEVEN[seconds >> 7 & 0x7F] + _upper(seconds >> 14)
-        if len(text) <= 30 and (beyond := _checked_fraction(text[19:])):
-            size = _LAST_SEVEN[6 + len(beyond)]
-            whole = (b"\x42", size, b"\x08", _SEVEN[seconds & 0x7F], _SEVEN[seconds >> 7 & 0x7F], _upper(seconds >> 14))
-            return b"".join((*whole, beyond))
+            return _TIME_PREFIX[seconds & 0x7F] + _LEADING_BYTES[seconds >> 7 & 0x7F] + _cached_varint(seconds >> 14)
+        if len(text) <= 30 and (fraction := _checked_fraction(text[19:])):
+            size = _LAST_BYTES[6 + len(fraction)]
+            whole = (
+                b"\x42",
+                size,
+                b"\x08",
+                _LEADING_BYTES[seconds & 0x7F],
+                _LEADING_BYTES[seconds >> 7 & 0x7F],
+                _cached_varint(seconds >> 14),
+            )
+            return b"".join((*whole, fraction))
     return _timestamp(text) if is_utc_time(text) else b""
 
 
 def _timestamp(text: str) -> bytes:
-    """Serialize any time; those of the years around ours go a shorter way."""
-    seconds, beyond = unix_s(text), nanos(text)
-    moment = b"\x08" + _number(seconds & _UINT64) if seconds else b""  # before 1970: two's complement
-    moment += b"\x10" + _number(beyond) if beyond else b""
+    """Serialize any time; `_finished_time` handles present years faster."""
+    seconds, fraction = unix_s(text), nanos(text)
+    moment = b"\x08" + _fast_varint(seconds & _UINT64) if seconds else b""  # before 1970: two's complement
+    moment += b"\x10" + _fast_varint(fraction) if fraction else b""
     return b"\x42%c%b" % (len(moment), moment)
 
 
 @lru_cache(maxsize=4096)
 def _checked_fraction(text: str) -> bytes:
-    """Serialize the nanoseconds of what a time ends with, such as ``.123Z``; empty: there are none, or it is no end."""
+    """Serialize the nanoseconds of a time's last part, such as ``.123Z``; empty when it has none or is malformed."""
     whole = f"2026-01-18T10:00:30{text}"
-    return b"\x10" + _number(beyond) if is_utc_time(whole) and (beyond := nanos(whole)) else b""
+    return b"\x10" + _fast_varint(fraction) if is_utc_time(whole) and (fraction := nanos(whole)) else b""
 
 
-def _heads(tag: bytes, count: int = _KEPT) -> list[bytes]:
-    """Tag and length of what has a length, by its length."""
+def _prefixes(tag: bytes, count: int = _PRECOMPUTED) -> list[bytes]:
+    """Return the tag and length of a length-delimited field, by length."""
     return [tag + varint(size) for size in range(count)]
 
 
-_FINISHED_AT: Final = _heads(b"\x22", 128)
-_EXTRAS: Final = _heads(b"\x2a")
-_CURSOR: Final = _heads(b"\x3a", 128)
-_ENTRY: Final = _heads(b"\x0a")
+_FINISHED_AT: Final = _prefixes(b"\x22", 128)
+_EXTRAS: Final = _prefixes(b"\x2a")
+_CURSOR: Final = _prefixes(b"\x3a", 128)
+_ENTRY: Final = _prefixes(b"\x0a")

@@ -1,30 +1,42 @@
-"""Have several messages of a stream leave in one write, which grpc.aio cannot do and gRPC's core can.
+"""Let several messages of a stream leave in one write: gRPC's core can do that, and grpc.aio does not offer it.
 
-Owns the one place of the relay that reaches into grpcio. The core takes a hint with each message: it may wait for the
-next one. grpc.aio has no name for that; it gives the core one flag only, for a message that is not to be compressed,
-and looks its value up when it is needed. We compress nothing over gRPC, so that flag brings the hint along.
+Owns the only use of grpcio's internals. The core takes a hint with each message: its write may wait for the next one.
+grpc.aio has no parameter for the hint. It passes one flag to the core, for messages that are not to be compressed, and
+reads the flag's value at each message. The relay compresses no gRPC messages, so that value can include the hint.
 Why, and what it gives: docs/adr/0012-several-messages-in-one-write.md
 https://grpc.github.io/grpc/core/grpc__types_8h.html (GRPC_WRITE_BUFFER_HINT)
 """
 
-from contextlib import suppress
 from typing import Any, Final
 
-from grpc._cython import cygrpc  # type: ignore[attr-defined]  # it has no stubs
+import grpc
+import structlog
 
-TOGETHER: Final = 8
-"""Messages in one write. More save little and make the first of a burst wait for longer."""
+log = structlog.get_logger()
 
-
-def enable() -> None:
-    """Make `hold` work in this process. Without this, or with a grpcio made otherwise, `hold` changes nothing."""
-    with suppress(AttributeError, TypeError):
-        cygrpc.WriteFlag.no_compress |= cygrpc.WriteFlag.buffer_hint
+MESSAGES_PER_WRITE: Final = 8
+"""More save little and delay the first message of a burst."""
 
 
-def hold(context: Any) -> None:
-    """Let the call's next message wait in gRPC for the one after it, which must come at once, or for the call's end.
+def enable_write_hint() -> bool:
+    """Make `buffer_next_write` work in this process; return False when the installed grpcio has other internals.
 
-    Only after the initial metadata was sent: together with a held message it is never sent.
+    The relay works without the hint: `buffer_next_write` then has no effect, and each message is a write of its own.
+    """
+    try:
+        from grpc._cython.cygrpc import WriteFlag  # type: ignore[import-not-found]  # it has no stubs
+
+        WriteFlag.no_compress |= WriteFlag.buffer_hint
+    except (ImportError, AttributeError, TypeError) as error:
+        log.warning("grpc_write_hint_missing", grpcio=grpc.__version__, error=str(error))
+        return False
+    return True
+
+
+def buffer_next_write(context: Any) -> None:
+    """Let the call's next message wait in gRPC until the message after it, or the end of the call, is written.
+
+    One of the two must follow at once. Call this only after the initial metadata was sent: gRPC would never send
+    initial metadata that leaves with a buffered message.
     """
     context.disable_next_message_compression()

@@ -19,7 +19,7 @@ from relay.http.websocket import frames
 from relay.http.websocket.link import CLOSE_CODES
 from relay.links.messages import Action, ClientMessage
 from relay.live.link import CloseReason, Disconnect
-from relay.rpc.status import ending_of, ending_of_goodbye
+from relay.rpc.status import status_of, status_of_disconnect
 from rounds import Catalogue
 from tests.clients.tools import ROOT
 from tests.docs.pages import PAGES, anchors, blocks, links, table, text_of, words
@@ -89,16 +89,16 @@ def test_status_of_an_end_is_as_explained(reason: str) -> None:
     """gRPC's names."""
     rows = {words(row[0])[0]: row for row in table(text_of("errors.md"), "reason")}
 
-    assert words(rows[reason][2]) == [ending_of_goodbye(Disconnect(CloseReason(reason), None, 0)).code.name]
+    assert words(rows[reason][2]) == [status_of_disconnect(Disconnect(CloseReason(reason), None, 0)).code.name]
 
 
 def test_status_of_a_full_relay_is_as_explained() -> None:
     """The one reason to be refused that has a status of its own."""
     rows = {words(row[0])[0]: row for row in table(text_of("errors.md"), "reason")}
-    ending = ending_of(Unavailable("capacity", 1000))
+    status = status_of(Unavailable("capacity", 1000))
 
-    assert ending is not None
-    assert words(rows["capacity"][2]) == [ending.code.name]
+    assert status is not None
+    assert words(rows["capacity"][2]) == [status.code.name]
 
 
 # --- websocket.md, sse.md, rest.md -------------------------------------------------------------------------------

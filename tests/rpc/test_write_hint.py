@@ -1,23 +1,29 @@
-"""Several messages in one write: what grpcio does with the hint that we found a way to give it."""
+"""Several messages in one write: how grpcio handles the write hint, and a grpcio with other internals."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any, Final
 
 import grpc
 import pytest
 from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from structlog.testing import capture_logs
 
-from relay.rpc.write_hint import enable, hold
+from relay.config.sections import GrpcSettings
+from relay.rpc.server import listening_grpc
+from relay.rpc.write_hint import buffer_next_write, enable_write_hint
 
 _PATIENCE_S: Final = 10.0
 
 
 @asynccontextmanager
 async def served(stream: Callable[[bytes, Any], Awaitable[None]]) -> AsyncIterator[Any]:
-    """Serve ``/test.Test/Stream``, and ``/test.Test/Answer`` which sends back what it gets; yield a channel to it."""
-    enable()
+    """Serve ``/test.Test/Stream``, and ``/test.Test/Answer`` which returns its request; yield a channel to it."""
+    enable_write_hint()
 
     async def answer(request: bytes, _context: Any) -> bytes:
         return request
@@ -38,28 +44,28 @@ async def served(stream: Callable[[bytes, Any], Awaitable[None]]) -> AsyncIterat
 
 
 @pytest.mark.service
-async def test_a_held_message_leaves_together_with_the_next_one() -> None:
-    """What another call on the connection is answered meanwhile overtakes it; nothing is lost, nor out of order."""
-    held, go_on = asyncio.Event(), asyncio.Event()
+async def test_buffered_message_leaves_with_the_next_one() -> None:
+    """Answers to another call on the connection arrive before it; no message is lost or out of order."""
+    buffered, may_continue = asyncio.Event(), asyncio.Event()
 
     async def stream(_request: bytes, context: Any) -> None:
         await context.send_initial_metadata(())
-        hold(context)
-        await context.write(b"first")  # returns, though it has not left
-        held.set()
-        await go_on.wait()
+        buffer_next_write(context)
+        await context.write(b"first")  # returns before the message leaves
+        buffered.set()
+        await may_continue.wait()
         await context.write(b"second")
 
     async with served(stream) as channel:
         call = channel.unary_stream("/test.Test/Stream")(b"")
         await call.initial_metadata()
         first = asyncio.create_task(call.read())
-        await held.wait()
-        for _ in range(3):  # each goes there and back on the same connection
+        await buffered.wait()
+        for _ in range(3):  # each is a round trip on the same connection
             assert await channel.unary_unary("/test.Test/Answer")(b"x") == b"x"
         assert not first.done()
 
-        go_on.set()
+        may_continue.set()
 
         assert await first == b"first"
         assert await call.read() == b"second"
@@ -67,12 +73,12 @@ async def test_a_held_message_leaves_together_with_the_next_one() -> None:
 
 
 @pytest.mark.service
-async def test_a_held_message_that_nothing_follows_leaves_with_the_end() -> None:
-    """A stream may end, or be aborted, right after a held message."""
+async def test_buffered_last_message_leaves_with_the_end() -> None:
+    """A stream may end, or be aborted, right after a buffered message."""
 
     async def stream(_request: bytes, context: Any) -> None:
         await context.send_initial_metadata(())
-        hold(context)
+        buffer_next_write(context)
         await context.write(b"last")
         await context.abort(grpc.StatusCode.UNAVAILABLE, "draining")
 
@@ -86,14 +92,14 @@ async def test_a_held_message_that_nothing_follows_leaves_with_the_end() -> None
 
 
 @pytest.mark.service
-async def test_held_messages_of_any_size_arrive() -> None:
-    """Also those that are larger than what gRPC lets wait, and than what a client takes at a time."""
+async def test_buffered_messages_of_any_size_arrive() -> None:
+    """Also those larger than gRPC's write buffer and than a client's flow-control window."""
     messages = [bytes([number]) * size for number, size in enumerate((10, 1 << 20, 10, 100_000, 64 << 10, 2 << 20, 1))]
 
     async def stream(_request: bytes, context: Any) -> None:
         await context.send_initial_metadata(())
         for message in messages[:-1]:
-            hold(context)
+            buffer_next_write(context)
             await context.write(message)
         await context.write(messages[-1])
 
@@ -101,3 +107,35 @@ async def test_held_messages_of_any_size_arrive() -> None:
         call = channel.unary_stream("/test.Test/Stream")(b"")
 
         assert [message async for message in call] == messages
+
+
+def test_installed_grpcio_has_the_hint() -> None:
+    """Otherwise every message would be a write of its own, and only a log line would say so."""
+    with capture_logs() as logs:
+        assert enable_write_hint()
+
+    assert logs == []
+
+
+@pytest.mark.parametrize(
+    "internals",
+    [None, SimpleNamespace(), SimpleNamespace(WriteFlag=SimpleNamespace(no_compress=2))],
+    ids=["module", "class", "flag"],
+)
+async def test_server_starts_with_a_grpcio_that_lacks_the_hint(
+    internals: SimpleNamespace | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It logs that once, with the installed version, and serves: here its health."""
+    monkeypatch.setitem(sys.modules, "grpc._cython.cygrpc", internals)
+    handler = grpc.method_handlers_generic_handler("test.Test", {})
+    with capture_logs() as logs:
+        async with (
+            listening_grpc(GrpcSettings(host="127.0.0.1", port=0), handler, lambda: None, max_links=1) as port,
+            aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+        ):
+            answer = await health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(), timeout=_PATIENCE_S
+            )
+
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    assert [(entry["event"], entry["grpcio"]) for entry in logs] == [("grpc_write_hint_missing", grpc.__version__)]

@@ -1,6 +1,6 @@
-"""How the service looks over plain HTTP: Connect with JSON or protobuf, gRPC-Web as binary or text. Pure.
+"""The encodings of the service over plain HTTP: Connect with JSON or protobuf, gRPC-Web as binary or text. Pure.
 
-Owns content types, envelopes, codes, the end of a stream and the body of an error.
+Owns content types, envelopes, codes, the last message of a stream, and error bodies.
 https://connectrpc.com/docs/protocol and https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md
 """
 
@@ -15,20 +15,21 @@ from urllib.parse import quote
 
 import msgspec
 from google.protobuf import json_format
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpc import StatusCode
 
 from relay.errors import BadRequest
 from relay.live.encode import ByteStream, Renderable, chunk
-from relay.rpc.status import Ending
+from relay.rpc.convert import parse_message
+from relay.rpc.status import Status
 from relay.rpc.wire import batch_json, round_bytes, round_json, stored_entries, stored_json
 from roundlog.entry import LogEntry
 
 _END: Final = 0x02  # Connect: the last envelope of a stream
 _TRAILERS: Final = 0x80  # gRPC-Web: the frame with the status
 COMPRESSED: Final = 0x01
-_PYTHON: Final = re.compile(r"\b[A-Z]\w*Error: ")  # the names of exceptions, which the library puts into sentences
+_PYTHON: Final = re.compile(r"\b[A-Z]\w*Error: ")  # exception names, which protobuf puts into its messages
 
 _HTTP_STATUS: Final = {
     StatusCode.CANCELLED: 499,
@@ -46,43 +47,35 @@ _HTTP_STATUS: Final = {
 
 
 def envelope(message: bytes, flags: int = 0) -> bytes:
-    """Put flags and length before a message: the same five bytes in Connect and gRPC-Web."""
+    """Prefix a message with flags and length: the same five bytes in Connect and gRPC-Web."""
     return struct.pack("!BI", flags, len(message)) + message
 
 
 def to_json(message: Message) -> bytes:
-    """Render a message as protobuf's JSON, with the field names of the contract; every parser takes them."""
+    """Render a message as protobuf's JSON, with the field names of the contract; every parser accepts them."""
     return json_format.MessageToJson(message, preserving_proto_field_name=True, indent=None).encode()
 
 
 def from_json(data: bytes, kind: type[Message]) -> Message:
-    """Read protobuf's JSON; raise `BadRequest` when it is none."""
+    """Read protobuf's JSON; raise `BadRequest` when it is malformed."""
     try:
-        _check_objects(json.loads(data or b"{}"), kind.DESCRIPTOR, "the request")
+        _require_objects(json.loads(data or b"{}"), kind.DESCRIPTOR, "the request")
         return json_format.Parse(data or b"{}", kind())
     except (json_format.ParseError, ValueError, RecursionError) as error:
-        sentence = _PYTHON.sub("", str(error).partition("\n")[0])
-        raise BadRequest(f"the request is no {kind.DESCRIPTOR.name} as JSON: {sentence}") from error
+        reason = _PYTHON.sub("", str(error).partition("\n")[0])
+        raise BadRequest(f"the request is no {kind.DESCRIPTOR.name} as JSON: {reason}") from error
 
 
-def _check_objects(value: object, kind: Any, name: str) -> None:
-    """Check that messages are objects: the library takes ``[]`` for an empty one, and fails on ``7``."""
+def _require_objects(value: object, kind: Any, name: str) -> None:
+    """Check that messages are JSON objects: protobuf reads ``[]`` as an empty message, and fails on ``7``."""
     if not isinstance(value, dict):
         raise BadRequest(f"{name} is {json.dumps(value)[:40]}; a {kind.name} is a JSON object, such as {{}}")
     for field in kind.fields:
-        # A Timestamp, which is of another file, is text. No request repeats a message.
+        # A Timestamp is text, and defined in another file. No request has a repeated message field.
         if field.message_type is not None and field.message_type.file.name == kind.file.name:
             for inner in {field.name, field.json_name} & value.keys():
                 if value[inner] is not None:
-                    _check_objects(value[inner], field.message_type, inner)
-
-
-def from_proto(data: bytes, kind: type[Message]) -> Message:
-    """Read a serialized message; raise `BadRequest` when it is none."""
-    try:
-        return kind.FromString(data)
-    except DecodeError as error:
-        raise BadRequest(f"the request is no {kind.DESCRIPTOR.name} message") from error
+                    _require_objects(value[inner], field.message_type, inner)
 
 
 def to_proto(message: Message) -> bytes:
@@ -91,12 +84,12 @@ def to_proto(message: Message) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One way to speak the service over HTTP."""
+    """One encoding of the service over HTTP, and its content type."""
 
     content_type: str
-    streams: bool  # for methods that stream; gRPC-Web does not tell them apart
-    web: bool  # gRPC-Web, not Connect
-    text: bool = False  # everything in base64
+    streams: bool  # for streaming methods; in gRPC-Web for all methods
+    web: bool  # gRPC-Web; else Connect
+    text: bool = False  # bodies are base64
 
     @property
     def is_json(self) -> bool:
@@ -104,7 +97,7 @@ class Dialect:
 
     @property
     def read(self) -> Callable[[bytes, type[Message]], Message]:
-        return from_json if self.is_json else from_proto
+        return from_json if self.is_json else parse_message
 
     @property
     def write(self) -> Callable[[Message], bytes]:
@@ -112,43 +105,43 @@ class Dialect:
 
     @property
     def write_stored(self) -> Callable[[str, Sequence[LogEntry]], list[bytes]]:
-        """Writes rounds, as the log has them, as elements of a batch."""
+        """Renders stored rounds as elements of a batch."""
         return stored_json if self.is_json else stored_entries
 
     @property
     def write_batch(self) -> Callable[[Sequence[bytes]], bytes]:
-        """Makes a ``RoundBatch`` of such elements."""
+        """Joins such elements to a ``RoundBatch``."""
         return batch_json if self.is_json else b"".join
 
     def wrap(self, message: bytes) -> bytes:
-        """Make a stream's element of a message that was written in this dialect."""
+        """Make an element of a stream from a message in this dialect."""
         return self._on_wire(envelope(message))
 
-    def end(self, ending: Ending) -> bytes:
-        """Make the last element of a stream."""
+    def end(self, status: Status) -> bytes:
+        """Make the last element of a stream, with its status."""
         if self.web:
-            lines = [f"grpc-status: {ending.code.value[0]}", f"grpc-message: {quote(ending.sentence)}"]
-            lines += [f"{name}: {value}" for name, value in ending.trailers]
+            lines = [f"grpc-status: {status.code.value[0]}", f"grpc-message: {quote(status.message)}"]
+            lines += [f"{name}: {value}" for name, value in status.trailers]
             return self._on_wire(envelope("".join(f"{line}\r\n" for line in lines).encode(), _TRAILERS))
-        facts: dict[str, Any] = {"metadata": {name: [value] for name, value in ending.trailers}}
-        if ending.code is not StatusCode.OK:
-            facts["error"] = error_of(ending)
-        return envelope(msgspec.json.encode(facts), _END)
+        end: dict[str, Any] = {"metadata": {name: [value] for name, value in status.trailers}}
+        if status.code is not StatusCode.OK:
+            end["error"] = error_of(status)
+        return envelope(msgspec.json.encode(end), _END)
 
     def _on_wire(self, data: bytes) -> bytes:
         return base64.b64encode(data) if self.text else data
 
 
-def error_of(ending: Ending) -> dict[str, Any]:
-    """Render an error as Connect has it: code, sentence, and our stable word as a detail."""
-    info = ErrorInfo(reason=ending.word, domain="stream-relay", metadata=dict(ending.trailers))
+def error_of(status: Status) -> dict[str, Any]:
+    """Render a status as an error of Connect: code, message, and our stable reason as a detail."""
+    info = ErrorInfo(reason=status.reason, domain="stream-relay", metadata=dict(status.trailers))
     detail = {
         "type": ErrorInfo.DESCRIPTOR.full_name,
         "value": base64.b64encode(info.SerializeToString()).decode().rstrip("="),
-        "debug": {"reason": ending.word, "domain": "stream-relay", "metadata": dict(ending.trailers)},
+        "debug": {"reason": status.reason, "domain": "stream-relay", "metadata": dict(status.trailers)},
     }
-    code = ending.code.name.lower().replace("cancelled", "canceled")
-    return {"code": code, "message": ending.sentence, "details": [detail]}
+    code = status.code.name.lower().replace("cancelled", "canceled")
+    return {"code": code, "message": status.message, "details": [detail]}
 
 
 def http_status_of(code: StatusCode) -> int:
@@ -157,7 +150,7 @@ def http_status_of(code: StatusCode) -> int:
 
 @dataclass(frozen=True, slots=True)
 class EnvelopedRound(ByteStream):
-    """A round as an element of a stream in one dialect, as an HTTP/1.1 chunk unless the client speaks 1.0."""
+    """A round as an element of a stream in one dialect; an HTTP/1.1 chunk unless the client uses HTTP/1.0."""
 
     dialect: Dialect
     chunked: bool
@@ -184,5 +177,5 @@ DIALECTS: Final = {dialect.content_type: dialect for dialect in _ALL}
 
 
 def accepted(*, streams: bool) -> tuple[str, ...]:
-    """Name the content types for methods that stream, or for those that do not."""
+    """Return the content types of streaming methods, or of unary ones."""
     return tuple(name for name, dialect in DIALECTS.items() if dialect.web or dialect.streams is streams)

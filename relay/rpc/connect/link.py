@@ -1,6 +1,6 @@
-"""Links of the gRPC service over plain HTTP: prepared bytes, written straight to the transport like those of SSE.
+"""Links of the gRPC service over plain HTTP: prepared bytes, written to the transport as SSE links do.
 
-Owns when bytes may be written: after the response's headers. How they look is in `relay.rpc.connect.dialect`.
+Owns when bytes may be written: after the response's headers. Their encoding is in `relay.rpc.connect.dialect`.
 """
 
 import asyncio
@@ -14,12 +14,12 @@ from relay.live.link import Disconnect, LinkEnder
 from relay.rpc.connect.dialect import Dialect, EnvelopedRound
 from relay.rpc.convert import gap_message
 from relay.rpc.link import RpcLink
-from relay.rpc.sink import HeldBack
-from relay.rpc.status import ending_of_goodbye
+from relay.rpc.sink import BufferSink
+from relay.rpc.status import status_of_disconnect
 
 
 class ProxyLink(RpcLink):
-    """A stream over plain HTTP. What is written before `open` waits for the response's headers."""
+    """A stream over plain HTTP. Bytes written before `open` are buffered until the response's headers are sent."""
 
     __slots__ = ("_chunked", "_dialect")
 
@@ -36,13 +36,13 @@ class ProxyLink(RpcLink):
         self._dialect = dialect
         self._chunked = request.version >= HttpVersion11
         form, drain = EnvelopedRound(dialect, self._chunked), request.writer.drain
-        super().__init__(hub, HeldBack(), form, ender, max_age_s=max_age_s, drain=drain, allow_gap=allow_gap)
+        super().__init__(hub, BufferSink(), form, ender, max_age_s=max_age_s, drain=drain, allow_gap=allow_gap)
 
     def open(self, transport: asyncio.WriteTransport) -> None:
-        """Write what was held back; from now on, write at once."""
-        held, self.transport = self.transport, transport
-        if isinstance(held, HeldBack) and held.data:
-            transport.write(bytes(held.data))
+        """Write what was collected; from now on, write to `transport`."""
+        buffer, self.transport = self.transport, transport
+        if isinstance(buffer, BufferSink) and buffer.data:
+            transport.write(bytes(buffer.data))
 
     def write(self, element: bytes) -> None:
         """Write one element of the stream."""
@@ -53,4 +53,4 @@ class ProxyLink(RpcLink):
 
     def write_disconnect(self, disconnect: Disconnect) -> None:
         super().write_disconnect(disconnect)
-        self.write(self._dialect.end(self.ending or ending_of_goodbye(disconnect)))
+        self.write(self._dialect.end(self.status or status_of_disconnect(disconnect)))

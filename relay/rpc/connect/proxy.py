@@ -1,8 +1,8 @@
 """``/api/grpc/datastream.DataStream/<Method>``: the gRPC service for clients without HTTP/2.
 
-Owns the HTTP side of Connect and gRPC-Web; how things look is in `relay.rpc.connect.dialect`, what is done in
+Owns the HTTP side of Connect and gRPC-Web. Encodings are in `relay.rpc.connect.dialect`, methods in
 `relay.rpc.methods`. Streams are links like those of SSE: the hub writes prepared bytes to the transport.
-Why our own: docs/adr/0009-own-connect-proxy.md
+Why not a separate proxy: docs/adr/0009-own-connect-proxy.md
 """
 
 import asyncio
@@ -16,13 +16,13 @@ from aiohttp import web
 from google.protobuf.message import Message
 from grpc import StatusCode
 
-from auth.credentials import find_key
 from auth.keys import ANY_ORIGIN
 from auth.tokens import Grant
 from relay.errors import REFUSALS, Unsupported, WrongMediaType
 from relay.history.history import History
 from relay.http.compress import compressed
-from relay.http.cors import name_origin
+from relay.http.cors import restrict_origin
+from relay.http.request import grant_of
 from relay.links.registry import LinkRegistry
 from relay.links.session import Session
 from relay.live.link import CloseReason
@@ -30,21 +30,19 @@ from relay.rpc.connect.dialect import CONNECT_JSON, Dialect, accepted, error_of,
 from relay.rpc.connect.link import ProxyLink
 from relay.rpc.connect.request import dialect_of, message_of, timeout_s
 from relay.rpc.methods import SERVICE, STREAMS, UNARY, Methods
-from relay.rpc.status import Ending, Metadata, ending_of, metadata_of
+from relay.rpc.status import DEADLINE, INTERNAL, Metadata, Status, metadata_of, status_of
 from rounds import Catalogue
 from rounds import datastream_pb2 as pb
 
 log = structlog.get_logger()
 
 _KINDS: Final[Mapping[str, type[Message]]] = {**STREAMS, **UNARY, "Replay": pb.ReplayRequest}
-_OK: Final = Ending(StatusCode.OK, "")
-_INTERNAL: Final = Ending(StatusCode.INTERNAL, "internal error; it has been logged", (), "internal")
-_LATE: Final = Ending(StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed", (), "deadline_exceeded")
+_OK: Final = Status(StatusCode.OK, "")
 _VARY: Final = {"Vary": "Origin"}  # see `relay.http.cors`
 
 
 class Proxy:
-    """The service over HTTP, on one registry."""
+    """The handlers of the service over HTTP, on one registry."""
 
     def __init__(self, registry: LinkRegistry, history: History, catalogue: Catalogue, methods: Methods) -> None:
         self._registry = registry
@@ -57,23 +55,23 @@ class Proxy:
         return [web.post(path, self.call), web.get(path, self.call, allow_head=False)]
 
     async def call(self, request: web.Request) -> web.StreamResponse:
-        """Answer one call in the dialect that it came in; refusals too."""
-        dialect = CONNECT_JSON  # until it is known
+        """Answer one call, or its error, in the dialect of the request."""
+        dialect = CONNECT_JSON  # for errors before the dialect is known
         try:
             dialect = dialect_of(request)
             return await self._answer(request, dialect)
         except ConnectionResetError:
             raise
         except WrongMediaType as error:
-            return _not_understood(request, error)
+            return _wrong_media_type(request, error)
         except TimeoutError:
-            ending = _LATE
+            status = DEADLINE
         except Exception as error:
-            found = ending_of(error)
-            if found is None:
+            known = status_of(error)
+            if known is None:
                 log.exception("call_failed", path=request.path)
-            ending = found or _INTERNAL
-        return _refused(dialect, ending)
+            status = known or INTERNAL
+        return _refused(dialect, status)
 
     async def _answer(self, request: web.Request, dialect: Dialect) -> web.StreamResponse:
         name = request.match_info["method"]
@@ -101,8 +99,8 @@ class Proxy:
         with self._registry.open(link, key_id=grant.key_id, protocol="proxy"):
             async with Session(self._history, self._catalogue, grant.games, link) as session:
                 session.start(subscription, start)
-                async with self._carrying(request, link, response):
-                    await _open(request, response, dialect, link, await link.begun(start))
+                async with self._call(request, link, response):
+                    await _open(request, response, dialect, link, await link.initial_metadata(start))
                     await link.wait_ended()
         return response
 
@@ -113,7 +111,7 @@ class Proxy:
         response = web.StreamResponse()
         with self._registry.open(link, key_id=grant.key_id, protocol="proxy"):
             async with (
-                self._carrying(request, link, response),
+                self._call(request, link, response),
                 aclosing(await self._methods.replay(message, grant, link, dialect.write_stored)) as batches,
             ):
                 await _open(request, response, dialect, link, metadata_of(await link.hello))
@@ -123,10 +121,8 @@ class Proxy:
         return response
 
     @asynccontextmanager
-    async def _carrying(
-        self, request: web.Request, link: ProxyLink, response: web.StreamResponse
-    ) -> AsyncIterator[None]:
-        """Bound the block by the call's deadline. What goes wrong once the response has begun is how the link ends."""
+    async def _call(self, request: web.Request, link: ProxyLink, response: web.StreamResponse) -> AsyncIterator[None]:
+        """Run the block until the call's deadline. After the response's headers were sent, an error ends the link."""
         try:
             async with asyncio.timeout(timeout_s(request)):
                 yield
@@ -146,10 +142,9 @@ class Proxy:
         return ProxyLink(registry.hub, request, dialect, registry.ender, max_age_s=age_s, allow_gap=allow_gap)
 
     def _grant(self, request: web.Request) -> Grant:
-        presented = find_key(request.headers, request.query, allow_query=False)
-        grant = self._registry.admission.grant(presented, origin=request.headers.get("Origin"))
+        grant = grant_of(request, self._registry.admission)
         if grant.kind == "public" and ANY_ORIGIN not in grant.allowed_origins:
-            name_origin(request)
+            restrict_origin(request)
         return grant
 
 
@@ -158,22 +153,22 @@ async def _open(
     response: web.StreamResponse,
     dialect: Dialect,
     link: ProxyLink,
-    told: Metadata,
+    metadata: Metadata,
 ) -> None:
-    """Answer 200 with the headers of a stream, and let the link write."""
+    """Answer 200 with the headers of a stream, and open the link."""
     response.headers.update(
         {
             "Content-Type": dialect.content_type,
             "Cache-Control": "no-store",
             "X-Accel-Buffering": "no",
             **_VARY,
-            **dict(told),
+            **dict(metadata),
         }
     )
     response.force_close()
     await response.prepare(request)
     if request.transport is None:
-        raise ConnectionResetError("the client left")
+        raise ConnectionResetError("the client has left")
     link.open(request.transport)
 
 
@@ -186,22 +181,22 @@ def _single(request: web.Request, dialect: Dialect, message: bytes) -> web.Respo
     return web.Response(body=body, content_type=dialect.content_type, headers=headers)
 
 
-def _refused(dialect: Dialect, ending: Ending) -> web.Response:
+def _refused(dialect: Dialect, status: Status) -> web.Response:
     if dialect.streams:
-        return web.Response(body=dialect.end(ending), content_type=dialect.content_type, headers=_VARY)
-    return _error(http_status_of(ending.code), ending, dict(ending.trailers))
+        return web.Response(body=dialect.end(status), content_type=dialect.content_type, headers=_VARY)
+    return _error(http_status_of(status.code), status, dict(status.trailers))
 
 
-def _not_understood(request: web.Request, error: WrongMediaType) -> web.Response:
-    """Refuse what is in no dialect, or in one for other methods: a stream's 200 would look like success to its client.
+def _wrong_media_type(request: web.Request, error: WrongMediaType) -> web.Response:
+    """Refuse a content type that is no dialect, or a dialect for other methods: a stream's 200 would mean success.
 
-    The protocol wants 415 for it; ``Accept-Post`` (W3C Linked Data Platform, 7.1) is what its own libraries send along.
+    The Connect protocol requires 415; its own libraries add ``Accept-Post`` (W3C Linked Data Platform, 7.1).
     """
-    ending = Ending(StatusCode.UNIMPLEMENTED, str(error), (), REFUSALS[WrongMediaType].code)
+    status = Status(StatusCode.UNIMPLEMENTED, str(error), (), REFUSALS[WrongMediaType].code)
     headers = {} if request.method == "GET" else {"Accept-Post": ", ".join(error.allowed)}
-    return _error(REFUSALS[WrongMediaType].status, ending, headers)
+    return _error(REFUSALS[WrongMediaType].status, status, headers)
 
 
-def _error(status: int, ending: Ending, headers: Mapping[str, str]) -> web.Response:
-    body = msgspec.json.encode(error_of(ending))
-    return web.Response(status=status, body=body, content_type="application/json", headers={**headers, **_VARY})
+def _error(http_status: int, status: Status, headers: Mapping[str, str]) -> web.Response:
+    body = msgspec.json.encode(error_of(status))
+    return web.Response(status=http_status, body=body, content_type="application/json", headers={**headers, **_VARY})

@@ -1,4 +1,4 @@
-"""Read what an HTTP call of the service holds: its dialect, its message, its deadline."""
+"""Read an HTTP call of the service: its dialect, message and deadline."""
 
 import base64
 import binascii
@@ -15,15 +15,15 @@ from relay.rpc.connect.dialect import COMPRESSED, CONNECT_JSON, CONNECT_PROTO, D
 
 _ENVELOPE_BYTES: Final = 5
 _GET_PARAMETERS: Final = ("encoding", "message", "base64", "compression")
-"""Of Connect's GET. Others are passed over, as its protocol demands."""
+"""Query parameters of Connect's GET. Others are ignored, as its protocol requires."""
 _UNITS_S: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
 
 def dialect_of(request: web.Request) -> Dialect:
-    """Tell the dialect by content type, or by ``encoding`` when the request is a GET.
+    """Return the dialect, by content type, or by ``encoding`` when the request is a GET.
 
     Raises:
-        WrongMediaType: It is none of ours.
+        WrongMediaType: There is no such dialect.
         BadRequest: A parameter of the GET is given twice.
     """
     if request.method == "GET":
@@ -41,23 +41,23 @@ async def message_of(request: web.Request, dialect: Dialect, kind: type[Message]
     """Read the one message of a request.
 
     Raises:
-        BadRequest: It is no such message, or is not what its encoding says.
-        TooLarge: It has more than `limit` bytes, unpacked.
-        Unsupported: It was packed in a way that we do not know.
+        BadRequest: The message or its encoding is malformed.
+        TooLarge: It has more than `limit` bytes, decompressed.
+        Unsupported: It is compressed in a way that is not supported.
     """
     if request.method == "GET":
-        return dialect.read(_of_query(request, limit), kind)
+        return dialect.read(_message_in_query(request, limit), kind)
     if not dialect.streams:
         return dialect.read(await _body(request, limit), kind)
     body = await _body(request, (limit + _ENVELOPE_BYTES) * 4 // 3 + 4 if dialect.text else limit + _ENVELOPE_BYTES)
     if dialect.text:
-        body = _of_base64(body)
+        body = _decode_base64(body)
     header = "Grpc-Encoding" if dialect.web else "Connect-Content-Encoding"
-    return dialect.read(_of_envelope(body, request.headers.get(header, "identity"), limit), kind)
+    return dialect.read(_message_in_envelope(body, request.headers.get(header, "identity"), limit), kind)
 
 
 async def _body(request: web.Request, limit: int) -> bytes:
-    """Read a body, but not on when it is too long."""
+    """Read a body; stop as soon as it is too long."""
     if request.content_length is not None and request.content_length > limit:
         raise TooLarge(limit)
     body = bytearray()
@@ -67,12 +67,12 @@ async def _body(request: web.Request, limit: int) -> bytes:
             if len(body) > limit:
                 raise TooLarge(limit)
     except web.RequestPayloadError as error:
-        raise BadRequest("the request's body is not what its headers say") from error
-    return _unpacked(bytes(body), request.headers.get("Content-Encoding", "identity"), limit)
+        raise BadRequest("the request's body does not match its headers") from error
+    return _decompressed(bytes(body), request.headers.get("Content-Encoding", "identity"), limit)
 
 
 def timeout_s(request: web.Request) -> float | None:
-    """Read the deadline of a call in seconds; None: there is none. Raise `BadRequest` when it is malformed."""
+    """Return the timeout of a call in seconds, None when it has none; raise `BadRequest` when it is malformed."""
     text = request.headers.get("Connect-Timeout-Ms")
     if text is not None:
         if text.isascii() and text.isdigit() and len(text) <= 10:
@@ -86,20 +86,20 @@ def timeout_s(request: web.Request) -> float | None:
     raise BadRequest(f"Grpc-Timeout {text[:40]!r} is not at most 8 digits and one of {', '.join(_UNITS_S)}")
 
 
-def _of_query(request: web.Request, limit: int) -> bytes:
+def _message_in_query(request: web.Request, limit: int) -> bytes:
     query = _query(request)
     data = query.get("message", "").encode()
     if query.get("base64") == "1":
-        data = _of_base64(data)
-    return _unpacked(data, query.get("compression", "identity"), limit)
+        data = _decode_base64(data)
+    return _decompressed(data, query.get("compression", "identity"), limit)
 
 
 def _query(request: web.Request) -> dict[str, str]:
     return single(request.query.items(), _GET_PARAMETERS)
 
 
-def _of_base64(text: bytes) -> bytes:
-    # Both alphabets, with or without padding: Connect's GET uses the one of URLs, gRPC-Web the other.
+def _decode_base64(text: bytes) -> bytes:
+    # Both alphabets, with or without padding: Connect's GET uses that of URLs, gRPC-Web the standard one.
     text = text.replace(b"-", b"+").replace(b"_", b"/").rstrip(b"=")
     try:
         return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
@@ -107,30 +107,30 @@ def _of_base64(text: bytes) -> bytes:
         raise BadRequest("the message is not base64") from error
 
 
-def _of_envelope(body: bytes, encoding: str, limit: int) -> bytes:
+def _message_in_envelope(body: bytes, encoding: str, limit: int) -> bytes:
     if len(body) < _ENVELOPE_BYTES:
         raise BadRequest(f"the request has {len(body)} bytes and no envelope: a flag byte, 4 of length, a message")
     flags, size = struct.unpack_from("!BI", body)
     message = body[_ENVELOPE_BYTES:]
     if len(message) != size:
         raise BadRequest(f"the envelope says {size} bytes, and {len(message)} follow; one message is expected")
-    unpacked = _unpacked(message if flags & COMPRESSED else b"", encoding, limit)
-    return unpacked if flags & COMPRESSED else message
+    decompressed = _decompressed(message if flags & COMPRESSED else b"", encoding, limit)
+    return decompressed if flags & COMPRESSED else message
 
 
-def _unpacked(data: bytes, encoding: str, limit: int) -> bytes:
+def _decompressed(data: bytes, encoding: str, limit: int) -> bytes:
     encoding = encoding.strip().lower()
     if encoding not in ("gzip", "identity"):
         raise Unsupported(f"encoding {encoding[:40]!r} is not known; send gzip or identity")
     if encoding == "gzip" and data:
         try:
-            # Not gzip.decompress: a few bytes can unpack to gigabytes.
-            unpack = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-            data = unpack.decompress(data, limit + 1)
+            # Not gzip.decompress: a few bytes can decompress to gigabytes.
+            inflater = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+            data = inflater.decompress(data, limit + 1)
         except zlib.error as error:
             raise BadRequest("the message is not gzip") from error
-        if len(data) <= limit and not unpack.eof:
-            raise BadRequest("the message is gzip that was cut short")
+        if len(data) <= limit and not inflater.eof:
+            raise BadRequest("the message is truncated gzip")
     if len(data) > limit:
         raise TooLarge(limit)
     return data
