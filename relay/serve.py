@@ -1,7 +1,7 @@
-"""Compose a relay from its parts, run it, and take it down in the right order.
+"""Compose a relay from its parts, run it, and shut it down in order.
 
-Lifetimes nest: leaving them in reverse is the shutdown order. Long-lived tasks stand in one task group, so that the
-process stops when one of them dies.
+Context managers nest: shutdown leaves them in reverse. Long-lived tasks are in one task group, so that the process
+stops when one of them fails.
 """
 
 import asyncio
@@ -50,19 +50,19 @@ from rounds import Catalogue
 log = structlog.get_logger()
 
 _BACKLOG: Final = 4096
-"""Connections that may wait to be accepted: a deploy brings them all at once."""
+"""Connections that may wait to be accepted: after a deploy all clients reconnect at once."""
 _SOCKET_OPTIONS: Final = {
-    "TCP_USER_TIMEOUT": 30_000,  # ms that bytes may be unacknowledged: SSE has no pong to miss
-    # Bytes that the kernel takes ahead of the network. It would take 4 MB, which count towards a container's memory,
-    # before we see that a client is slow. With much less a replay's line would run dry between turns of a busy loop.
+    "TCP_USER_TIMEOUT": 30_000,  # ms until unacknowledged bytes end a connection: SSE has no pongs
+    # Bounds the unsent bytes in the kernel's buffer of a slow reader. The default is 4 MB, which count towards a
+    # container's memory and hide a slow client. With much less, replays would stall while the loop is busy.
     "TCP_NOTSENT_LOWAT": 128 << 10,
 }
-"""Of every connection to the HTTP port, where the system has them. See docs/benchmarks.md, fan-out."""
+"""Set on every connection to the HTTP port, where the system has them. See docs/benchmarks.md, fan-out."""
 _CLOSING_S: Final = 1.0
 
 
 class Addresses(NamedTuple):
-    """Where a relay listens, and how to wait until it takes clients."""
+    """Where a relay listens, and how to wait until it is ready."""
 
     url: str  # of HTTP
     grpc_port: int
@@ -73,8 +73,8 @@ async def serve(settings: Settings) -> None:
     """Run a relay until SIGTERM or SIGINT, then drain it.
 
     Raises:
-        StartError: Something is missing or wrong; ``str()`` says what.
-        LogError: The log is there but is not as configured.
+        StartError: A setting, a file, a port or a library is not as required; ``str()`` says which.
+        LogError: The log exists but differs from its configuration.
     """
     keys, signer = load_credentials(settings.auth)
     async with running_relay(settings, keys, signer):
@@ -86,16 +86,16 @@ async def serve(settings: Settings) -> None:
 async def running_relay(
     settings: Settings, keys: KeyStore, signer: TokenSigner, *, home: str | None = None
 ) -> AsyncIterator[Addresses]:
-    """Run a relay for as long as the block lasts; yield where it listens. Leaving the block drains it.
+    """Run a relay while the block runs; yield where it listens. Leaving the block drains it.
 
     Args:
-        settings: All of them.
-        keys: Who may come in.
+        settings: All settings.
+        keys: The API keys that are admitted.
         signer: Makes and checks stream tokens.
-        home: HTML to show at ``/``; None: nothing is there.
+        home: HTML to show at ``/``; None for no such page.
 
     Raises:
-        StartError: Something is missing or wrong; ``str()`` says what.
+        StartError: A setting, a file, a port or a library is not as required; ``str()`` says which.
     """
     check_aiohttp()
     catalogue = load_catalogue(settings.games_file)
@@ -136,14 +136,14 @@ async def running_relay(
                     yield Addresses(url, port, feed.reached)
                 finally:
                     await registry.drain(settings.drain)
-        finally:  # a task group cancels its tasks only once, and would wait forever for one that has lost that
+        finally:  # a task group cancels its tasks only once, and would wait forever for a task that swallowed it
             await cancel_and_wait(*running)
 
 
 def routes_of(
     registry: LinkRegistry, history: History, catalogue: Catalogue, methods: Methods
 ) -> Iterator[Iterable[web.RouteDef]]:
-    """Yield the routes of everything that answers on the HTTP port."""
+    """Yield the routes of all parts that answer on the HTTP port."""
     yield Routes(registry, history, catalogue).table()
     yield Rest(registry, history, catalogue).table()
     yield Probes(registry.obstacle).table()
@@ -155,7 +155,7 @@ def routes_of(
 @asynccontextmanager
 async def _listening(app: web.Application, settings: HttpSettings) -> AsyncIterator[str]:
     listener = _bind(settings)
-    # handler_cancellation: a stream of the gRPC proxy must end when its client leaves, and a slow answer may.
+    # handler_cancellation: streams of the gRPC proxy must end when their client leaves; slow answers may.
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=_CLOSING_S)
     await runner.setup()
     factory = protocol_factory(runner, request_s=settings.request_s)
@@ -183,6 +183,6 @@ def _bind(settings: HttpSettings) -> socket.socket:
     listener.setblocking(False)
     for name, value in _SOCKET_OPTIONS.items():  # inherited by every accepted connection
         if (option := getattr(socket, name, None)) is not None:
-            with suppress(OSError):  # sandboxes do not know all that Linux does
+            with suppress(OSError):  # sandboxes may not support every option
                 listener.setsockopt(socket.IPPROTO_TCP, option, value)
     return listener

@@ -1,6 +1,6 @@
-"""The aiohttp application: routes, and one place where every error becomes the contract's error body.
+"""The aiohttp application: routes, and a middleware that makes the contract's error body of every error.
 
-Knows nothing of how the process is started or stopped; that is `relay.serve`.
+Does not know how the process starts and stops; that is `relay.serve`.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
@@ -11,14 +11,13 @@ from aiohttp import web
 
 from relay.errors import Unavailable, refusal_of
 from relay.http.cors import PREFLIGHT, cors_headers
-from relay.http.error_body import error_response
+from relay.http.error_body import error_response, internal_error
 from relay.http.protocol import HttpProtocol
 
 log = structlog.get_logger()
 
 _BODY_BYTES: Final = 64 << 10
-"""No request of ours has a body worth mentioning."""
-
+"""The largest request body; no path needs more."""
 
 _HEADERS: Final = {
     401: {"WWW-Authenticate": "Bearer"},
@@ -53,17 +52,21 @@ class Home:
 
 
 async def _finish_headers(request: web.Request, response: web.StreamResponse) -> None:
-    response.headers["Server"] = "stream-relay"  # not which versions of what
+    response.headers["Server"] = "stream-relay"  # without names and versions of libraries
     response.headers.update(cors_headers(request))
 
 
 @web.middleware
 async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer every error with one sentence; what is a bug of ours is logged whole and told as 500."""
-    if isinstance(request.protocol, HttpProtocol):
-        request.protocol.request_arrived()
+    """Answer every error with the error body; bugs of ours are logged with a traceback and answered with 500."""
+    protocol = request.protocol
+    if not isinstance(protocol, HttpProtocol):  # without request_arrived, it would close every connection
+        raise TypeError(f"the connection is a {type(protocol).__name__}; make it with `protocol_factory`")
+    protocol.request_arrived()
     if request.method == "OPTIONS":
-        return web.Response(status=204, headers=PREFLIGHT)  # a preflight carries no key: it is the same everywhere
+        return web.Response(
+            status=204, headers=PREFLIGHT
+        )  # a preflight has no key: its answer is the same on every path
     try:
         return await handler(request)
     except web.HTTPException as error:
@@ -74,17 +77,17 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
             error.status, HTTP_CODES.get(error.status, "bad_request"), _sentence(request, error), headers
         )
     except ConnectionResetError:
-        raise  # the client is gone: nobody to tell
+        raise  # the client has left
     except Exception as error:
         refusal = refusal_of(error)
         if refusal is None:
             log.exception("request_failed", method=request.method, path=request.path)
-            return error_response(500, "internal", "internal error; it has been logged")
-        return error_response(refusal.status, refusal.code, str(error), _headers_of(error, refusal.status))
+            return internal_error()
+        return error_response(refusal.status, refusal.code, str(error), _retry_headers(error, refusal.status))
 
 
-def _headers_of(error: Exception, status: int) -> dict[str, str] | None:
-    """Say in headers what a client should do next, where HTTP has one for it."""
+def _retry_headers(error: Exception, status: int) -> dict[str, str] | None:
+    """Return the headers that HTTP has for what a client should do next."""
     if isinstance(error, Unavailable):
         return {"Retry-After": str(-(-error.retry_ms // 1000))}
     return _HEADERS.get(status)

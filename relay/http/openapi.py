@@ -1,6 +1,6 @@
 """The OpenAPI description of the HTTP paths, and the page that shows it.
 
-Owns nothing but words: a test holds every path, parameter and schema here against the routes and real answers.
+Owns only descriptions: a test compares every path, parameter and schema with the routes and with real answers.
 """
 
 from importlib import resources
@@ -26,7 +26,7 @@ _ROUND_FIELDS: Final[Json] = {
     "finished_at": {**_TIME, "description": "RFC 3339 in UTC."},
     "extras": {**_TEXT, "description": "A JSON document as text; the numbers in it are strings."},
     "timestamp": {"type": "integer", "format": "int64", "description": "When the round was committed, Unix ms."},
-    "cursor": {**_TEXT, "description": "The place of the round in the log: send it as `after` to go on from here."},
+    "cursor": {**_TEXT, "description": "The place of the round in the log: send it as `after` to continue from here."},
 }
 
 _SCHEMAS: Final[Json] = {
@@ -56,7 +56,7 @@ _SCHEMAS: Final[Json] = {
         "type": "object",
         "required": ["error", "success", "code"],
         "properties": {
-            "error": {**_TEXT, "description": "One sentence: what is wrong, and what is allowed."},
+            "error": {**_TEXT, "description": "One sentence: the error, and what is allowed."},
             "success": {"const": False},
             "code": {**_TEXT, "description": "A stable word for programs."},
         },
@@ -66,7 +66,7 @@ _SCHEMAS: Final[Json] = {
         "required": ["code", "message", "details"],
         "properties": {
             "code": {**_TEXT, "description": "One of Connect's codes."},
-            "message": {**_TEXT, "description": "One sentence: what is wrong, and what is allowed."},
+            "message": {**_TEXT, "description": "One sentence: the error, and what is allowed."},
             "details": {
                 "type": "array",
                 "items": {"type": "object"},
@@ -93,12 +93,12 @@ def _path(name: str, description: str) -> Json:
 _GAME: Final = _path("game", "The slug of a game, such as `crash`.")
 _TYPE: Final = _path("type", "A type of games, such as `multiplier`.")
 _METHOD: Final = _path("method", "A method of `datastream.DataStream`, such as `GetLatest`.")
-_GAMES: Final = _query("games", "Several games, separated by commas or in pieces. All that the key allows without it.")
+_GAMES: Final = _query("games", "Several games, separated by commas or repeated. Default: all games of the key.")
 _FILTERS: Final = [
     _query("min_point", "The least `point`, inclusive. A round without one does not match.", {"type": "number"}),
     _query("max_point", "The largest `point`, inclusive.", {"type": "number"}),
-    _query("colors", "Any of these colors, separated by commas or in pieces."),
-    _query("trends", "Any of these trends, separated by commas or in pieces."),
+    _query("colors", "Any of these colors, separated by commas or repeated."),
+    _query("trends", "Any of these trends, separated by commas or repeated."),
 ]
 _RANGE: Final = [
     _query("after", "Only rounds after this cursor."),
@@ -107,20 +107,20 @@ _RANGE: Final = [
 ]
 _START: Final = [
     *_RANGE,
-    _query("last", "Begin so many rounds of each game back.", {"type": "integer", "minimum": 1, "maximum": MAX_LAST}),
+    _query("last", "Begin this many rounds of each game back.", {"type": "integer", "minimum": 1, "maximum": MAX_LAST}),
     _query(
         "speed",
-        "Times the original cadence; as fast as the client reads without it.",
+        "Replay speed as a multiple of the original one. Default: as fast as the client reads.",
         {"type": "number", "minimum": MIN_SPEED, "maximum": MAX_SPEED},
     ),
 ]
 _PAGE: Final = [
-    _query("before", "Only rounds before this cursor; `Link: rel=next` has it."),
+    _query("before", "Only rounds before this cursor; `Link: rel=next` contains it."),
     *_RANGE,
     *_FILTERS,
     _query(
         "limit",
-        "At most so many rounds.",
+        "The largest number of rounds.",
         {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
     ),
 ]
@@ -133,15 +133,15 @@ def _schema(name: str) -> Json:
 def _answer(
     description: str, schema: Json, media: str = "application/json", headers: dict[str, str] | None = None
 ) -> Json:
-    """An answer with a body; `headers` are those that matter to a client, with what they say."""
+    """Describe an answer with a body; `headers` are names and descriptions of those that clients use."""
     answer: Json = {"description": description, "content": {media: {"schema": schema}}}
     if headers:
-        answer["headers"] = {name: {"description": says, "schema": _TEXT} for name, says in headers.items()}
+        answer["headers"] = {name: {"description": text, "schema": _TEXT} for name, text in headers.items()}
     return answer
 
 
 _ERROR: Final = _answer(
-    "An error.", _schema("Error"), headers={"Retry-After": "With 503: seconds after which to ask again."}
+    "An error.", _schema("Error"), headers={"Retry-After": "With 503: seconds after which to retry."}
 )
 
 
@@ -154,7 +154,7 @@ def _operation(
     others: Json | None = None,
     error: Json = _ERROR,
 ) -> Json:
-    """One method of a path. `others` are answers beside the usual one that are no errors, by status."""
+    """Describe a method of a path. `others` are further answers that are not errors, by status."""
     operation: Json = {
         "summary": summary,
         "parameters": list(parameters),
@@ -166,7 +166,7 @@ def _operation(
 
 
 def _readable(summary: str, answer: Json, *parameters: Json, **more: Any) -> Json:
-    """GET and HEAD of a path: the same, but for the body."""
+    """Describe GET and HEAD of a path: both are the same, except for the body."""
     get = _operation(summary, answer, *parameters, **more)
     bare = {
         status: {name: value for name, value in response.items() if name != "content"}
@@ -176,35 +176,35 @@ def _readable(summary: str, answer: Json, *parameters: Json, **more: Any) -> Jso
 
 
 _SSE: Final = _answer(
-    "An event stream: `id` is the cursor, `data` a round. It ends with `retry` when the client should come back.",
+    "An event stream: `id` is the cursor, `data` a round. It ends with `retry` when the client should reconnect.",
     {"type": "string"},
     "text/event-stream",
 )
-_WS: Final[Json] = {"description": "The handshake is done: one round per text frame."}
+_WS: Final[Json] = {"description": "The handshake is complete: one round per text frame."}
 _NOTHING_LEFT: Final[Json] = {
-    "description": "The stream that ends (`to`) and is come back to has nothing left: an EventSource then stays away."
+    "description": "A stream with an end (`to`) has no more rounds: an EventSource then does not reconnect."
 }
 _ROUNDS: Final = _answer(
     "Rounds, newest first.",
     {"type": "array", "items": _schema("Round")},
     headers={
-        "Link": '`<…>; rel="next"`: the next page; there is none at the very end.',
-        "X-History-Complete": "`false` when rounds that were asked for have expired; else it is left out.",
+        "Link": '`<…>; rel="next"`: the next page; the last page has none.',
+        "X-History-Complete": "`false` when requested rounds have expired; else absent.",
     },
 )
-_ETAG: Final = {"ETag": "Names this round: send it back as `If-None-Match`."}
+_ETAG: Final = {"ETag": "Names this round: send it as `If-None-Match`."}
 _LATEST: Final = _answer("A round.", _schema("LatestRound"), headers=_ETAG)
 _UNCHANGED: Final[Json] = {
     "description": "The round that `If-None-Match` names is still the newest.",
-    "headers": {name: {"description": says, "schema": _TEXT} for name, says in _ETAG.items()},
+    "headers": {name: {"description": text, "schema": _TEXT} for name, text in _ETAG.items()},
 }
 _RPC: Final = _answer("The method's answer.", {"type": "object"})
 _RPC_ERROR: Final = _answer("An error of Connect; a stream has it in its last message.", _schema("ConnectError"))
 _RPC_GET: Final = [
-    _query("encoding", "How the message is written.", {"enum": ["json", "proto"], "default": "json"}),
+    _query("encoding", "The encoding of the message.", {"enum": ["json", "proto"], "default": "json"}),
     _query("message", "The request, as text or in URL-safe base64."),
     _query("base64", "`1`: the message is in base64."),
-    _query("compression", "How the message is packed.", {"enum": ["identity", "gzip"], "default": "identity"}),
+    _query("compression", "The compression of the message.", {"enum": ["identity", "gzip"], "default": "identity"}),
 ]
 
 
@@ -218,7 +218,7 @@ def _stream(summary: str, *parameters: Json) -> tuple[Json, Json]:
         *_FILTERS,
         _query("api_key", "The key, for clients that cannot set headers."),
         _query("token", "A stream token instead of a key."),
-        _header("Last-Event-ID", "The last `id`, as an EventSource sends it when it comes back; wins over `after`."),
+        _header("Last-Event-ID", "The last `id`, as an EventSource sends it when it reconnects; overrides `after`."),
         _query("lastEventId", "The same, for polyfills that cannot send headers."),
     ]
     sse = _operation(f"{summary} as server-sent events", _SSE, *sse_parameters, others={"204": _NOTHING_LEFT})
@@ -246,24 +246,24 @@ def _paths() -> Json:
             "The newest round of a game",
             _LATEST,
             _GAME,
-            _header("If-None-Match", "The `ETag` of an earlier answer; 304 when nothing has come since."),
+            _header("If-None-Match", "The `ETag` of an earlier answer; 304 when there is no newer round."),
             others={"304": _UNCHANGED},
         ),
-        "/api/history": _readable("The past of several games, or of all", _ROUNDS, _GAMES, *_PAGE),
-        "/api/history/{game}": _readable("The past of a game", _ROUNDS, _GAME, *_PAGE),
-        "/api/history/type/{type}": _readable("The past of a type", _ROUNDS, _TYPE, *_PAGE),
+        "/api/history": _readable("Past rounds of several games, or of all", _ROUNDS, _GAMES, *_PAGE),
+        "/api/history/{game}": _readable("Past rounds of a game", _ROUNDS, _GAME, *_PAGE),
+        "/api/history/type/{type}": _readable("Past rounds of a type", _ROUNDS, _TYPE, *_PAGE),
         "/api/grpc/datastream.DataStream/{method}": {
             "get": _operation("Call the gRPC service by Connect's GET", _RPC, _METHOD, *_RPC_GET, error=_RPC_ERROR),
             "post": _operation("Call the gRPC service by Connect or gRPC-Web", _RPC, _METHOD, error=_RPC_ERROR),
         },
         "/healthz": _readable("Is the process alive?", _answer("Yes.", _schema("Probes")), security=False),
         "/readyz": _readable(
-            "Should it be sent clients?",
+            "Does it take new clients?",
             _answer("Yes.", _schema("Probes")),
             security=False,
             others={"503": _answer("No, for this reason.", _schema("Probes"))},
         ),
-        "/metrics": _readable("Numbers for Prometheus", _answer("Metrics.", _TEXT, "text/plain"), security=False),
+        "/metrics": _readable("Metrics for Prometheus", _answer("Metrics.", _TEXT, "text/plain"), security=False),
     }
 
 
@@ -300,12 +300,12 @@ class Docs:
         return [web.get("/openapi.json", self.describe), web.get("/docs", self.show)]
 
     async def describe(self, _request: web.Request) -> web.Response:
-        """The description; made at the first asking."""
+        """Answer the description, which is made at the first request."""
         if self._document is None:
             self._document = msgspec.json.encode(document())
         return web.Response(body=self._document, content_type="application/json")
 
     async def show(self, _request: web.Request) -> web.Response:
-        """The page. It holds everything it needs."""
+        """Answer the page, which loads nothing else."""
         page = resources.files("relay.http").joinpath("static/docs.html").read_text("utf-8")
         return web.Response(text=page, content_type="text/html")

@@ -1,4 +1,4 @@
-"""Query parameters of a URL: which names a path takes, and one value of each. Pure."""
+"""Query parameters of a URL: the names that a path takes, each with one value. Pure."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -6,27 +6,27 @@ from typing import Final
 from relay.errors import BadRequest
 
 LISTS: Final = ("games", "colors", "trends")
-_NOT_OURS: Final = ("_", "utm_")
+_IGNORED_PREFIXES: Final = ("_", "utm_")
 
 
 def read_query(
     items: Iterable[tuple[str, str]], allowed: Iterable[str], *, path: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Read the parameters of a request: a misspelt one that is passed over would answer another question.
+    """Read the parameters of a request. Unknown names are refused: to ignore a misspelt one would change the answer.
 
-    Names that begin with ``_`` or ``utm_`` are passed over: tools add them against caches and for statistics.
+    Names that begin with ``_`` or ``utm_`` are ignored: tools add them against caches and for statistics.
 
     Args:
         items: Decoded names and values; a repeated name as repeated items.
-        allowed: The names that are taken here.
-        path: The path's own parts, where some of its paths take ``games`` instead.
+        allowed: The names that the path takes.
+        path: The variable parts of the path, when the same resource without them takes ``games``.
 
     Raises:
-        BadRequest: A name is not among those allowed, or see `single`.
+        BadRequest: A name is unknown, or see `single`.
     """
     known, found = tuple(allowed), list(items)
     for name, _ in found:
-        if name in known or name.startswith(_NOT_OURS):
+        if name in known or name.startswith(_IGNORED_PREFIXES):
             continue
         if name == "games" and path:
             raise BadRequest(
@@ -39,10 +39,10 @@ def read_query(
 
 
 def single(items: Iterable[tuple[str, str]], names: Iterable[str]) -> dict[str, str]:
-    """Return the value of each of `names` that is given; lists that are given in several pieces are put together.
+    """Return the value of each of `names` that is given; the pieces of a list given several times are joined.
 
     Raises:
-        BadRequest: One that is no list is given twice: which one is meant is not ours to guess.
+        BadRequest: A name that is not a list is given twice.
     """
     wanted, given = frozenset(names), dict[str, str]()
     for name, value in items:
@@ -53,6 +53,6 @@ def single(items: Iterable[tuple[str, str]], names: Iterable[str]) -> dict[str, 
         elif name in LISTS:
             given[name] += f",{value}"
         else:
-            # Not the values: one that is given twice may be a key.
+            # Without the values: they may be keys.
             raise BadRequest(f"{name} is given more than once; it takes one value")
     return given

@@ -1,6 +1,6 @@
-"""What every path reads from a request before anything is allocated: the grant of its credential, and what it asks for.
+"""Check a request before anything is allocated for it: the grant of its credential, and its parameters.
 
-Owns the order: credential first, then parameters, then games and filter. Knows no protocol.
+Owns the order: credential, parameters, games and filter. Does not know protocols.
 """
 
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from rounds import Catalogue
 
 
 class Asked(NamedTuple):
-    """A request that was checked."""
+    """A checked request."""
 
     grant: Grant
     subscription: Subscription
@@ -25,7 +25,7 @@ class Asked(NamedTuple):
 
 
 def presented_key(request: web.Request) -> Presented:
-    """Return the API key of a request, which a header carries: URLs are logged, and an answer needs no URL of its own.
+    """Return the API key of a request. Only headers may carry it: URLs are logged.
 
     Raises:
         InvalidCredential: There is none.
@@ -35,12 +35,12 @@ def presented_key(request: web.Request) -> Presented:
 
 
 def grant_of(request: web.Request, admission: Admission) -> Grant:
-    """Return what the API key of a request allows; raise as `presented_key` and `Admission.grant` do."""
+    """Return the grant of a request's API key; raise as `presented_key` and `Admission.grant` do."""
     return admission.grant(presented_key(request), origin=request.headers.get("Origin"))
 
 
 def asked(request: web.Request, grant: Grant, catalogue: Catalogue, parameters: tuple[str, ...]) -> Asked:
-    """Read what a request asks for; `parameters` are those of its path, and ``games`` where the path names none.
+    """Read the parameters of a request: `parameters`, and ``games`` where the path has no game or type.
 
     Raises:
         BadRequest: A parameter is unknown or malformed.

@@ -1,4 +1,4 @@
-"""``/api/games``, ``/api/latest/…``, ``/api/history/…``: rounds by request and response.
+"""``/api/games``, ``/api/latest/…``, ``/api/history/…``: rounds in answers to requests.
 
 Owns the REST side of the contract: parameters, paging by ``Link``, ``ETag``, compression. Common requests are answered
 from memory; `relay.history.query` answers the others.
@@ -47,7 +47,7 @@ class Rest:
         ]
 
     async def games(self, request: web.Request) -> web.Response:
-        """Every game that the credential covers, with its newest round."""
+        """Answer every game of the credential, with its newest round."""
         allowed = self._grant(request).games
         read_query(request.query.items(), ())
         async with self._registry.feed.listening():
@@ -70,20 +70,20 @@ class Rest:
         return _answer(request, msgspec.json.encode(rows))
 
     async def latest(self, request: web.Request) -> web.Response:
-        """The newest round of a game, with its main figure as ``value``."""
+        """Answer the newest round of a game, with its main figure as ``value``."""
         slug = request.match_info["game"]
         allowed = self._grant(request).games
         read_query(request.query.items(), ())
         named_games(self._catalogue, allowed, [slug])
         async with self._registry.feed.listening():
             item = self._history.newest(slug)
-        etag = f'W/"{item.cursor}"'  # weak: it names the round, whatever the content coding
+        etag = f'W/"{item.cursor}"'  # weak: it names the round, in any content coding
         if _is_known(etag, request.headers.get("If-None-Match")):
             return web.Response(status=304, headers={**_CACHING, "ETag": etag})
         return _answer(request, _with_value(item, self._catalogue.game(slug).value), {"ETag": etag})
 
     async def history(self, request: web.Request) -> web.Response:
-        """Rounds of the past, newest first, as a bare array; ``Link: rel="next"`` pages to the oldest round."""
+        """Answer past rounds, newest first, as an array; ``Link: rel="next"`` leads to the next page."""
         _, subscription, query = asked(request, self._grant(request), self._catalogue, HISTORY_PARAMETERS)
         wanted = Query(
             subscription,
@@ -99,8 +99,8 @@ class Rest:
             answer = await look_back(self._history, wanted)
         headers = {} if answer.complete else {"X-History-Complete": "false"}
         if answer.next_before is not None:
-            following = request.rel_url.update_query(before=str(answer.next_before))
-            headers["Link"] = f'<{following}>; rel="next"'
+            next_page = request.rel_url.update_query(before=str(answer.next_before))
+            headers["Link"] = f'<{next_page}>; rel="next"'
         return _answer(request, b"[%b]" % b",".join([item.json for item in answer.items]), headers)
 
     def _grant(self, request: web.Request) -> Grant:
@@ -117,7 +117,7 @@ def _answer(request: web.Request, body: bytes, headers: Mapping[str, str] | None
 
 
 def _with_value(item: Item, member: str) -> bytes:
-    """Add the main figure of a round's extras, as a string, to its JSON."""
+    """Add a member of a round's extras to its JSON, as the string ``value``."""
     try:
         value = msgspec.json.decode(item.round.extras, type=dict[str, object]).get(member)
     except msgspec.MsgspecError:
@@ -130,7 +130,7 @@ def _cursor(query: Mapping[str, str], name: str) -> Cursor | None:
 
 
 def _is_known(etag: str, if_none_match: str | None) -> bool:
-    """Whether the client has this version already; weakly compared (RFC 9110 section 13.1.2)."""
+    """Whether the client has this version; a weak comparison (RFC 9110 section 13.1.2)."""
     if if_none_match is None:
         return False
     known = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]

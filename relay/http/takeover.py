@@ -1,7 +1,7 @@
-"""Take a connection over from aiohttp once its request is read, and give it to a link.
+"""Take a connection over from aiohttp after its request was read, and give it to a link.
 
-Owns the use of aiohttp's undocumented parts, and the check that the installed aiohttp has them. Does not know what
-links write. Why: docs/adr/0010-links-leave-aiohttp.md
+Owns the use of aiohttp's internals, with `relay.http.protocol`, and the check that the installed aiohttp has them. Does
+not know what links write. Why: docs/adr/0010-links-leave-aiohttp.md
 """
 
 import asyncio
@@ -25,23 +25,26 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "BaseRequest": ("protocol", "transport", "writer"),
     "AppRunner": ("server",),
 }
-"""What is used here and in `relay.http.protocol`, and not documented for it."""
+"""Attributes used here and in `relay.http.protocol` that aiohttp does not document for this use."""
 _PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = {
     "RequestHandler": ("loop", "access_log", "keepalive_timeout", "auto_decompress"),
 }
+"""Keyword arguments that `relay.http.protocol` passes."""
+_HANDLE_ERROR: Final = ("self", "request", "status", "exc", "message")
+"""All parameters of ``RequestHandler.handle_error``, which `relay.http.protocol` overrides."""
 
 
 class TakenOver(asyncio.CancelledError):
-    """Ends the handler of a request whose connection belongs to a link now.
+    """Ends the handler of a request whose connection now belongs to a link.
 
-    aiohttp cancels the handlers of clients that have left, and answers every other end of a handler.
+    A cancellation is the only end of a handler that aiohttp does not answer.
     """
 
 
 def take_over(request: web.Request) -> asyncio.Transport:
-    """Take a request's connection from aiohttp; raise `TakenOver` when the client has left already.
+    """Take a request's connection from aiohttp; raise `TakenOver` when the client has left.
 
-    The caller makes a link of it at once, without awaiting anything, and ends its handler with `TakenOver`.
+    The caller makes a link of it without awaiting anything before, and ends its handler with `TakenOver`.
     """
     transport = request.transport
     if transport is None or transport.is_closing():
@@ -52,28 +55,28 @@ def take_over(request: web.Request) -> asyncio.Transport:
 
 
 def give_to(link: StreamLink, transport: asyncio.Transport) -> None:
-    """Make a link the protocol of a transport: it gets the bytes that arrive."""
+    """Make a link the protocol of a transport: it receives the client's bytes."""
     transport.set_protocol(link)
     if not transport.is_reading():
         transport.resume_reading()
 
 
 def head(status: int, headers: Mapping[str, str]) -> bytes:
-    """Render the head of an answer that aiohttp does not write."""
+    """Render the status line and headers of an answer that aiohttp does not write."""
     lines = [f"HTTP/1.1 {status} {_STATUS[status]}", *(f"{name}: {value}" for name, value in headers.items())]
     return "\r\n".join([*lines, f"Date: {formatdate(usegmt=True)}", "Server: stream-relay", "", ""]).encode("latin-1")
 
 
 def check_aiohttp(library: Any = web, version: str = aiohttp.__version__) -> None:
-    """Check that aiohttp has the parts that connections are taken over with.
+    """Check that aiohttp has the internals that this relay uses.
 
     Raises:
-        StartError: It lacks some; the text names them, the installed version and the range that is tested.
+        StartError: It lacks some; the text names them, the installed version and the tested range.
     """
     if missing := list(_missing(library)):
         raise StartError(
-            f"aiohttp {version} lacks {', '.join(missing)}, which connections are taken over with; "
-            f"install aiohttp {_tested_range()}, which this relay is tested with"
+            f"aiohttp {version} lacks {', '.join(missing)}, which this relay uses; "
+            f"install aiohttp {_tested_range()}, which it is tested with"
         )
 
 
@@ -85,9 +88,12 @@ def _missing(library: Any) -> Iterator[str]:
         found = getattr(library, kind, None)
         parameters = () if found is None else inspect.signature(found).parameters
         yield from (f"{kind}({name})" for name in names if name not in parameters)
+    found = getattr(getattr(library, "RequestHandler", None), "handle_error", None)
+    if found is not None and tuple(inspect.signature(found).parameters) != _HANDLE_ERROR:
+        yield f"RequestHandler.handle_error({', '.join(_HANDLE_ERROR[1:])})"
 
 
 def _tested_range() -> str:
-    """The range of the package's own requirement, such as ``<4,>=3.13``."""
+    """Return the range of the package's own requirement, such as ``<4,>=3.13``."""
     found = [re.fullmatch(r"aiohttp\s*([^;]*[^;\s]).*", each) for each in requires("stream-relay") or ()]
     return next(match[1] for match in found if match is not None)

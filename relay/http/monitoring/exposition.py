@@ -1,4 +1,4 @@
-"""Prometheus exposition over HTTP, and the port on which a process without clients answers probes and scrapes."""
+"""Prometheus exposition over HTTP, and a port for the probes and scrapes of a process without clients."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Collector(Protocol):
-    """What the Prometheus client reads metrics from."""
+    """Yields metrics to the Prometheus client."""
 
     def collect(self) -> Iterator["Metric"]:
         """Yield every metric with its current value."""
@@ -22,7 +22,7 @@ class Collector(Protocol):
 
 
 def exposition(collector: Collector, request: web.Request) -> web.Response:
-    """Answer a scrape in the format it asks for. The Prometheus client is imported at the first scrape."""
+    """Answer a scrape in the format that it accepts. The Prometheus client is imported at the first scrape."""
     from prometheus_client import CollectorRegistry, ProcessCollector
     from prometheus_client.exposition import choose_encoder
 
@@ -47,7 +47,7 @@ async def serving_probes(
         setting: The variable that names the port, for the error message.
 
     Raises:
-        StartError: The port cannot be listened on.
+        StartError: The port is in use or not permitted.
     """
     if port is None:
         yield None

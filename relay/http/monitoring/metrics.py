@@ -1,6 +1,6 @@
-"""``/metrics``: the numbers of this relay for Prometheus, read from where they are counted when somebody asks.
+"""``/metrics``: the metrics of this relay for Prometheus, read from its parts at each scrape.
 
-No counter is incremented twice for it, and nothing is imported before the first scrape.
+No counter is kept twice, and the Prometheus client is not imported before the first scrape.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Metrics:
-    """Renders the metrics of one relay."""
+    """Collects the metrics of one relay."""
 
     def __init__(self, registry: LinkRegistry, history: History) -> None:
         self._registry = registry
@@ -28,11 +28,11 @@ class Metrics:
         return [web.get("/metrics", self.scrape)]
 
     async def scrape(self, request: web.Request) -> web.Response:
-        """Answer in the format that the scraper asks for."""
+        """Answer in the format that the scraper accepts."""
         return exposition(self, request)
 
     def collect(self) -> Iterator["Metric"]:
-        """Yield every metric with its value of now; called by the Prometheus client."""
+        """Yield every metric with its current value; called by the Prometheus client."""
         from prometheus_client.core import CounterMetricFamily as Counter
         from prometheus_client.core import GaugeMetricFamily as Gauge
 
@@ -40,28 +40,30 @@ class Metrics:
         yield Gauge("relay_links", "Open connections.", value=registry.admission.links)
         yield Gauge(
             "relay_links_max",
-            "Connections this takes, if all are like the open ones.",
+            "Connections that fit, if all are like the open ones.",
             value=registry.admission.max_links,
         )
-        yield Gauge("relay_ready", "1 when new clients are welcome.", value=int(registry.obstacle() is None))
-        yield Gauge("relay_head_sequence", "Place of the newest round in the log.", value=hub.head.sequence)
-        yield Counter("relay_rounds", "Rounds handed to at least one channel.", value=hub.stats.rounds)
+        yield Gauge("relay_ready", "1 when new clients are admitted.", value=int(registry.obstacle() is None))
+        yield Gauge("relay_head_sequence", "Sequence of the newest round in the log.", value=hub.head.sequence)
+        yield Counter("relay_rounds", "Rounds published to at least one channel.", value=hub.stats.rounds)
         yield Counter("relay_deliveries", "Rounds written to links, live.", value=hub.stats.deliveries)
         yield Counter("relay_rounds_invalid", "Entries of the log that are no rounds.", value=hub.stats.invalid)
         yield Counter(
-            "relay_links_slow", "Links ended because they did not read.", value=registry.ender.ended[CloseReason.SLOW]
+            "relay_links_slow",
+            "Links ended because their client was too slow.",
+            value=registry.ender.ended[CloseReason.SLOW],
         )
-        yield Counter("relay_rounds_repaired", "Missed live, read from the log.", value=registry.feed.repaired)
+        yield Counter(
+            "relay_rounds_repaired", "Rounds missed live and read from the log.", value=registry.feed.repaired
+        )
         starts = Counter("relay_resumes", "Starts in the past, by what answered them.", labels=["source"])
         starts.add_metric(["memory"], history.stats.warm)
         starts.add_metric(["log"], history.stats.cold)
         yield starts
-        yield Counter(
-            "relay_log_requests", "Requests for stored rounds that NATS was sent.", value=history.log_requests
-        )
+        yield Counter("relay_log_requests", "Requests for stored rounds sent to NATS.", value=history.log_requests)
         yield Gauge("relay_replays", "Replays under way.", value=history.stats.active)
         yield Counter("relay_rounds_replayed", "Rounds written by replays.", value=history.stats.rounds)
-        yield Counter("relay_gaps", "Gaps told to clients.", value=history.stats.gaps)
+        yield Counter("relay_gaps", "Gaps reported to clients.", value=history.stats.gaps)
         yield Gauge("relay_ring_rounds", "Rounds kept in memory.", value=len(hub.ring))
         closed = Counter("relay_links_closed", "Links that ended, by reason.", labels=["reason"])
         for reason, count in registry.closed.items():

@@ -1,4 +1,4 @@
-"""``/healthz`` and ``/readyz``: is this process alive, and should it be sent clients?"""
+"""``/healthz`` and ``/readyz``: whether this process is alive, and whether it takes new clients."""
 
 from collections.abc import Callable
 
@@ -8,21 +8,21 @@ _NO_STORE = {"Cache-Control": "no-store"}
 
 
 class Probes:
-    """Answers the platform's probes."""
+    """Answers liveness and readiness probes."""
 
     def __init__(self, obstacle: Callable[[], str | None]) -> None:
-        """`obstacle` says in one word why no client should be sent here, or None when one may."""
+        """`obstacle` returns in one word why the process is not ready, or None when it is."""
         self._obstacle = obstacle
 
     def table(self) -> list[web.RouteDef]:
         return [web.get("/healthz", self.alive), web.get("/readyz", self.ready)]
 
     async def alive(self, _request: web.Request) -> web.Response:
-        """200 as long as the event loop turns; a platform restarts the process when it does not."""
+        """200 while the event loop runs; a platform restarts a process that does not answer."""
         return web.json_response({"status": "ok"}, headers=_NO_STORE)
 
     async def ready(self, _request: web.Request) -> web.Response:
-        """200 when new clients are welcome, else 503 and the reason."""
+        """200 when the process is ready, else 503 and the reason."""
         obstacle = self._obstacle()
         if obstacle is None:
             return web.json_response({"status": "ready"}, headers=_NO_STORE)

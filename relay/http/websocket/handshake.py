@@ -1,7 +1,7 @@
 """The opening handshake of a WebSocket, and its compression: headers in, headers out. Pure.
 
 Owns RFC 6455 section 4.2 and the negotiation of RFC 7692. Frames are shared by many links, so the server never
-keeps a window from one message to the next, and asks the same of the client.
+keeps its window between messages (no context takeover), and requires the same of the client.
 """
 
 import base64
@@ -21,14 +21,14 @@ _LEAST_WINDOW_BITS: Final = 9  # zlib makes no raw stream with 8
 
 
 class Handshake(NamedTuple):
-    """What was agreed on."""
+    """The result of a handshake."""
 
     headers: dict[str, str]  # of the answer, 101
     window_bits: int  # of the server's frames; 0: no compression
 
 
 def check_upgrade(headers: Mapping[str, str]) -> None:
-    """Raise `NeedsUpgrade` when a request does not mean to be a WebSocket handshake."""
+    """Raise `NeedsUpgrade` when a request is no WebSocket handshake."""
     if headers.get("Upgrade", "").strip().lower() != "websocket":
         raise NeedsUpgrade
 
@@ -37,7 +37,7 @@ def shake_hands(headers: MultiMapping[str], *, subprotocol: str | None) -> Hands
     """Answer a client's handshake; `subprotocol` is the one that is selected.
 
     Raises:
-        NeedsUpgrade: It is of another version than 13.
+        NeedsUpgrade: Its version is not 13.
         BadRequest: It is malformed.
     """
     version = headers.get("Sec-WebSocket-Version")
@@ -54,7 +54,7 @@ def shake_hands(headers: MultiMapping[str], *, subprotocol: str | None) -> Hands
             raise BadRequest(f"Sec-WebSocket-Key {key[:40]!r} is not 16 bytes in base64")
     except binascii.Error as error:
         raise BadRequest(f"Sec-WebSocket-Key {key[:40]!r} is not 16 bytes in base64") from error
-    # RFC 6455 section 4.2.2: SHA-1 proves that this is a WebSocket server; it protects nothing.
+    # RFC 6455 section 4.2.2: SHA-1 shows that this is a WebSocket server; it is no protection.
     accept = hashlib.sha1(key.encode("ascii") + _GUID, usedforsecurity=False).digest()
     answer = {
         "Upgrade": "websocket",
@@ -75,7 +75,7 @@ def _listed(headers: MultiMapping[str], name: str) -> str:
 
 
 def _compression(offers: str) -> tuple[int, str]:
-    """Accept the first offer of permessage-deflate that can be kept; return the window and the answer to it."""
+    """Accept the first acceptable offer of permessage-deflate; return the window bits and the answer to it."""
     for offer in offers.split(","):
         name, *parameters = (part.strip() for part in offer.split(";"))
         if name.lower() != "permessage-deflate":
@@ -83,7 +83,7 @@ def _compression(offers: str) -> tuple[int, str]:
         window_bits = _window(parameters)
         if window_bits is not None:
             extension = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
-            # RFC 7692 section 7.1.2.1: who asks for a window is told it; who does not, may not understand.
+            # RFC 7692 section 7.1.2.1: only a client that offers the parameter is sure to understand it.
             if window_bits:
                 extension += f"; server_max_window_bits={window_bits}"
             return window_bits or _WINDOW_BITS, extension
@@ -91,7 +91,7 @@ def _compression(offers: str) -> tuple[int, str]:
 
 
 def _window(parameters: list[str]) -> int | None:
-    """Return the bits of the server's window that an offer asks for, 0 for none; None when it must be declined."""
+    """Return the window bits that an offer requests of the server, 0 for none; None when it must be declined."""
     window_bits = 0
     seen: set[str] = set()
     for parameter in parameters:
@@ -104,7 +104,7 @@ def _window(parameters: list[str]) -> int | None:
             if equals:
                 return None
         elif name == "client_max_window_bits":
-            if equals and not _is_window(value, least=8):  # any window of the client's can be read
+            if equals and not _is_window(value, least=8):  # any window of the client can be inflated
                 return None
         elif name == "server_max_window_bits" and _is_window(value, least=_LEAST_WINDOW_BITS):
             window_bits = int(value)

@@ -1,8 +1,9 @@
-"""The connections that links take over from aiohttp: with the parts it has, and a clear end at start without them."""
+"""Connections that links take over from aiohttp, and the check of its internals at start."""
 
 import asyncio
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,14 +20,23 @@ from tests.relay.raw_http import connection
 PYPROJECT = Path(__file__).parents[3] / "pyproject.toml"
 
 
-def handler_without(*names: str, parameters: bool = True) -> type:
+def handler_without(*names: str, parameters: bool = True, handle_error: Callable[..., None] | None = None) -> type:
     """A simulated request handler that lacks some parts."""
-    parts = {"connection_made", "connection_lost", "transport", "handle_error"} - set(names)
+    parts: dict[str, Any] = dict.fromkeys({"connection_made", "connection_lost", "transport"} - set(names))
+    parts["handle_error"] = handle_error or handle
 
     def init(self: object, *, loop: Any, access_log: Any, keepalive_timeout: float, auto_decompress: bool) -> None: ...
     def old_init(self: object, *, loop: Any, access_log: Any) -> None: ...
 
-    return type("RequestHandler", (), {**dict.fromkeys(parts), "__init__": init if parameters else old_init})
+    return type("RequestHandler", (), {**parts, "__init__": init if parameters else old_init})
+
+
+def handle(self: object, request: Any, status: int = 500, exc: Any = None, message: Any = None) -> None:
+    """An error handler with the parameters of the installed aiohttp."""
+
+
+def handle_less(self: object, request: Any, status: int = 500) -> None:
+    """An error handler of a simulated aiohttp that has other parameters."""
 
 
 def simulated(**kinds: type | None) -> SimpleNamespace:
@@ -37,7 +47,7 @@ def simulated(**kinds: type | None) -> SimpleNamespace:
 
 
 def test_installed_aiohttp_has_all_parts() -> None:
-    """And so has a simulated one with the same parts."""
+    """As does a simulated one with the same parts."""
     check_aiohttp()
     check_aiohttp(simulated())
 
@@ -52,11 +62,15 @@ def test_installed_aiohttp_has_all_parts() -> None:
             "RequestHandler(keepalive_timeout), RequestHandler(auto_decompress)",
         ),
         (simulated(AppRunner=None), "AppRunner.server"),
+        (
+            simulated(RequestHandler=handler_without(handle_error=handle_less)),
+            "RequestHandler.handle_error(request, status, exc, message)",
+        ),
     ],
-    ids=["method", "attribute", "parameters", "class"],
+    ids=["method", "attribute", "parameters", "class", "override"],
 )
 def test_aiohttp_that_lacks_a_part_is_named_with_the_tested_range(library: Any, missing: str) -> None:
-    """One sentence: what is installed, what it lacks and what to install."""
+    """The error names the installed version, what it lacks, and which versions to install."""
     [tested] = [
         each.removeprefix("aiohttp")
         for each in tomllib.loads(PYPROJECT.read_text("utf-8"))["project"]["dependencies"]
@@ -75,7 +89,7 @@ def test_aiohttp_that_lacks_a_part_is_named_with_the_tested_range(library: Any, 
 async def test_relay_does_not_start_on_an_aiohttp_that_lacks_a_part(
     start_relay: StartRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would lose every connection at the first stream instead."""
+    """Without the check it would start, and fail at the first stream."""
     monkeypatch.delattr(web, "RequestHandler")
 
     with pytest.raises(StartError, match="lacks RequestHandler"):
@@ -83,8 +97,8 @@ async def test_relay_does_not_start_on_an_aiohttp_that_lacks_a_part(
             pass
 
 
-async def test_connection_that_was_taken_over_is_left_open_and_unanswered() -> None:
-    """With the installed aiohttp: only what the taker writes arrives, after its handler and its server have ended."""
+async def test_aiohttp_neither_closes_nor_answers_a_taken_connection() -> None:
+    """After its handler and its server have ended, only what the link writes arrives."""
     taken: asyncio.Future[asyncio.Transport] = asyncio.get_running_loop().create_future()
 
     async def handle(request: web.Request) -> web.Response:
