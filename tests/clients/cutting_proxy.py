@@ -1,4 +1,4 @@
-"""A network that loses connections: forwards to a relay and cuts every connection after a number of bytes."""
+"""A network that breaks connections: forwards to a relay and cuts every connection after a number of bytes."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 
 class CuttingProxy:
-    """Counts what it cut. A cut falls anywhere: within a frame, an event, or a character."""
+    """Counts its cuts. A cut can be anywhere: within a frame, an event, or a character."""
 
     def __init__(self, relay_port: int, *, carry_bytes: int) -> None:
         self._relay_port = relay_port
@@ -15,13 +15,13 @@ class CuttingProxy:
         self.url = ""
         self.cuts = 0
 
-        self._carrying: set[asyncio.Task[None]] = set()
+        self._forwarding: set[asyncio.Task[None]] = set()
 
-    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carry one connection until either end leaves it, or it is cut."""
+    async def forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Forward one connection until either end closes it, or it is cut."""
         task = asyncio.current_task()
         assert task is not None
-        self._carrying.add(task)
+        self._forwarding.add(task)
         try:
             from_relay, to_relay = await asyncio.open_connection("127.0.0.1", self._relay_port)
             asking = asyncio.create_task(_copy(reader, to_relay), name="proxy-asking")
@@ -32,7 +32,7 @@ class CuttingProxy:
                 await _close(to_relay)
         finally:
             await _close(writer)
-            self._carrying.discard(task)
+            self._forwarding.discard(task)
 
     async def _answer(self, from_relay: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         left = self._carry_bytes
@@ -46,10 +46,10 @@ class CuttingProxy:
                     return
 
     async def end(self) -> None:
-        """Cut what is still open."""
-        for task in self._carrying:
+        """Cut the open connections."""
+        for task in self._forwarding:
             task.cancel()
-        await asyncio.gather(*self._carrying, return_exceptions=True)
+        await asyncio.gather(*self._forwarding, return_exceptions=True)
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -67,9 +67,9 @@ async def _close(writer: asyncio.StreamWriter) -> None:
 
 @asynccontextmanager
 async def cutting_proxy(relay_port: int, *, carry_bytes: int) -> AsyncIterator[CuttingProxy]:
-    """Run a proxy on a port of its own for as long as the block lasts."""
+    """Run a proxy on its own port while the block runs."""
     proxy = CuttingProxy(relay_port, carry_bytes=carry_bytes)
-    server = await asyncio.start_server(proxy.carry, "127.0.0.1", 0)
+    server = await asyncio.start_server(proxy.forward, "127.0.0.1", 0)
     proxy.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with server:
         try:

@@ -1,4 +1,4 @@
-"""The real thing for clients to talk to: ``stream-relay dev`` as a user runs it, on a port of its own."""
+"""A real relay for clients: ``stream-relay dev`` as a user runs it, on its own port."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ _COMMAND: Final = str(Path(sys.executable).with_name("stream-relay"))
 
 
 class LiveRelay:
-    """A running demo. `restart` brings another one up on the same port, with a new and empty log."""
+    """A running demo. `restart` starts another one on the same port, with an empty log."""
 
     key: Final = DEMO_KEY
 
@@ -36,7 +36,7 @@ class LiveRelay:
             raise
 
     def _wait_until_ready(self) -> None:
-        """Ask as a platform does until new clients are welcome; the address is printed a moment before."""
+        """Poll ``/readyz``: the address is printed a moment before the relay is ready."""
         until_200 = Retry(total=100, backoff_factor=0.01, backoff_max=0.2, status_forcelist=[503])
         with requests.Session() as session:
             session.mount("http://", HTTPAdapter(max_retries=until_200))
@@ -57,12 +57,12 @@ class LiveRelay:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the samples read."""
+        """The environment variables that the samples read."""
         return {"BASE_URL": self.url, "API_KEY": self.key}
 
     @property
     def resident_bytes(self) -> int:
-        """Memory that the relay's process holds now."""
+        """Current memory of the relay's process."""
         pages = int(Path(f"/proc/{self._program.pid}/statm").read_text("ascii").split()[1])
         return pages * 4096
 
@@ -71,14 +71,14 @@ class LiveRelay:
         self._start(port=self.port)
 
     def stop(self) -> None:
-        """Stop it as Ctrl-C does. It must end by itself, whatever its clients do."""
+        """Stop it as Ctrl-C does. It must end by itself, in any state of its clients."""
         code = self._program.stop()
         assert code == 0, f"the relay ended with code {code}; it printed: {self._program.printed[-20:]}"
 
 
 @contextmanager
 def live_relay(settings: Mapping[str, str] | None = None) -> Iterator[LiveRelay]:
-    """Run a relay for as long as the block lasts; `settings` are ``RELAY_...`` variables."""
+    """Run a relay while the block runs; `settings` are ``RELAY_...`` variables."""
     relay = LiveRelay(settings or {})
     try:
         yield relay

@@ -1,7 +1,6 @@
-"""A child process that tests read as a person would: line by line, as it prints.
+"""A child process whose output tests read line by line, as it is printed.
 
-Owns starting, reading and ending it. Waits on what it prints, never on time; a deadline only ends a wait that would
-be for ever.
+Owns starting, reading and ending it. Waits for output, never for time; a deadline only ends a wait that would not end.
 """
 
 import contextlib
@@ -21,12 +20,12 @@ _END_S: Final = 10.0
 
 
 class Program:
-    """A running program and all it has printed so far, stdout and stderr as one. Leaving the block ends it."""
+    """A running program and all it has printed so far, stdout and stderr together. Leaving the block ends it."""
 
     def __init__(
         self, command: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None
     ) -> None:
-        """Start `command` with `env` laid over the environment of the tests."""
+        """Start `command` with `env` added to the environment of the tests."""
         self.command = list(command)
         self.printed: list[str] = []
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -39,7 +38,7 @@ class Program:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            start_new_session=True,  # so that its own children can be ended with it
+            start_new_session=True,  # so that its child processes can be ended with it
         )
         self._reader = threading.Thread(target=self._read, name=f"reads-{self.command[0]}", daemon=True)
         self._reader.start()
@@ -78,13 +77,13 @@ class Program:
         return found
 
     def wait(self, *, within_s: float = 30.0) -> int:
-        """Wait until it ends by itself; return its exit code. All it printed is in `printed`."""
+        """Wait until it ends by itself; return its exit code. `printed` is then complete."""
         code = self._process.wait(within_s)
         self._finish()
         return code
 
     def stop(self) -> int:
-        """End it as Ctrl-C would, and by force if it has not ended within 10 s; return its exit code."""
+        """End it as Ctrl-C does, and by force if it has not ended within 10 s; return its exit code."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGINT)
         try:
@@ -103,8 +102,8 @@ class Program:
         self._lines.put(None)
 
     def _finish(self) -> None:
-        """Collect what was printed to the very end."""
-        with contextlib.suppress(ProcessLookupError):  # a grandchild would keep the pipe open
+        """Read the remaining output."""
+        with contextlib.suppress(ProcessLookupError):  # a child of the program would keep the pipe open
             os.killpg(self.pid, signal.SIGKILL)
         self._reader.join()
         while not self._lines.empty():
@@ -118,6 +117,6 @@ class Program:
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without settings of ours, so that a developer's own do not reach a test."""
+    """The environment without our settings, so that those of a developer do not affect a test."""
     ours = ("RELAY_", "PORT", "BASE_URL", "API_KEY", "GAME")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | {"PYTHONUNBUFFERED": "1"}

@@ -1,4 +1,4 @@
-"""A WebSocket client that obeys no rule but those it is told to: for what proper libraries refuse to send.
+"""A WebSocket client that follows no rules of its own: for frames that proper libraries refuse to send.
 
 RFC 6455 by hand on a blocking socket. Every read has a deadline.
 """
@@ -22,29 +22,29 @@ _DEADLINE_S: Final = 30.0
 
 
 class Frame(NamedTuple):
-    """A frame as it came, not unpacked."""
+    """A frame as received, not inflated."""
 
     opcode: int
     payload: bytes
 
 
 class Closed(NamedTuple):
-    """What the close frame said; code None when the connection was cut without one."""
+    """Code and reason of the close frame; code None when the connection was cut without one."""
 
     code: int | None
     reason: str
 
 
 class RawWebSocket:
-    """An open connection. Leaving the block cuts it without a word."""
+    """An open connection. Leaving the block cuts it without a close frame."""
 
     def __init__(
         self, relay: LiveRelay, path: str, *, receive_buffer: int | None = None, compress: bool = False
     ) -> None:
-        """Shake hands with a fresh token; `receive_buffer` limits what the kernel takes for us, in bytes."""
+        """Open a WebSocket with a fresh token; `receive_buffer` limits the kernel's receive buffer, in bytes."""
         self.socket = socket.socket()
         self.socket.settimeout(_DEADLINE_S)
-        if receive_buffer is not None:  # before connect: it sets the window that the peer is offered
+        if receive_buffer is not None:  # before connect: it sets the window offered to the peer
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.connect(("127.0.0.1", relay.port))
         lines = [
@@ -72,7 +72,7 @@ class RawWebSocket:
         self.socket.close()
 
     def send(self, opcode: int, payload: bytes, *, fin: bool = True, rsv: int = 0, mask: bool = True) -> None:
-        """Send one frame, proper or not."""
+        """Send one frame, valid or not."""
         head = bytes([fin << 7 | rsv << 4 | opcode])
         size = len(payload)
         if size < 126:
@@ -102,7 +102,7 @@ class RawWebSocket:
         return Frame(first & 0x0F, self._exactly(size))
 
     def closed(self) -> Closed:
-        """Read on until the relay ends the connection; return what it said."""
+        """Read until the relay ends the connection; return its close frame."""
         try:
             while True:
                 opcode, payload = self.frame()

@@ -1,4 +1,4 @@
-"""Relays that play a recording made for the test: as large or as frequent rounds of one game as it needs."""
+"""Relays that play a recording made for the test, with rounds of one game of the required size and rate."""
 
 import json
 from collections.abc import Iterator
@@ -17,16 +17,16 @@ _UNSENT_BYTES: Final = 256 << 10
 
 @contextmanager
 def brisk_relay(folder: Path) -> Iterator[LiveRelay]:
-    """Run a relay with 40 ordinary rounds of `crash` a second, to which an EventSource comes back at once."""
+    """Run a relay with 40 ordinary rounds of `crash` a second, to which an EventSource reconnects at once."""
     with live_relay(_playing(folder, ballast_bytes=0) | {"RELAY_LINKS_RETRY_MS": "50"}) as relay:
         yield relay
 
 
 @contextmanager
 def flooded_relay(folder: Path, *, linger_s: float) -> Iterator[LiveRelay]:
-    """Run a relay under 2.4 MB/s, so that a client that does not read is soon over every buffer on the way.
+    """Run a relay under 2.4 MB/s, so that a client that does not read soon fills every buffer.
 
-    An ended client has `linger_s` to read its goodbye; each one's end is logged.
+    An ended client has `linger_s` to read its disconnect; each end is logged.
     """
     settings = _playing(folder, ballast_bytes=FLOOD_ROUND_BYTES) | {
         "RELAY_LINKS_UNSENT_BYTES": str(_UNSENT_BYTES),
@@ -39,7 +39,7 @@ def flooded_relay(folder: Path, *, linger_s: float) -> Iterator[LiveRelay]:
 
 
 def _playing(folder: Path, *, ballast_bytes: int) -> dict[str, str]:
-    """Write a recording, one round a second by its own clock, and return settings that play it fast, over and over."""
+    """Write a recording with one round a second of its own time; return settings that play it fast and in a loop."""
     began = datetime(2026, 1, 18, 10, tzinfo=UTC)
     recording = folder / "recording.jsonl"
     with recording.open("w", encoding="utf-8") as lines:

@@ -1,4 +1,4 @@
-"""What every client must see of a round, whatever library it uses: the contract's form, checked from the raw text."""
+"""The checks of a round that every client receives: the format of the contract, on the raw text."""
 
 import json
 import re
@@ -11,7 +11,7 @@ _FRESH_MS: Final = 10_000
 
 
 def checked(text: str | bytes) -> dict[str, Any]:
-    """Decode one message and check that it is a round in the contract's form, and a live one."""
+    """Decode one message and check that it is a live round in the format of the contract."""
     round_: dict[str, Any] = json.loads(text)
     assert list(round_) == [*_GIVEN_FIRST, "cursor"], text
     assert isinstance(round_["round_id"], int)
@@ -24,7 +24,7 @@ def checked(text: str | bytes) -> dict[str, Any]:
 
 
 def sequence(round_: dict[str, Any]) -> int:
-    """The place of a round in the log, from its cursor."""
+    """The sequence of a round in the log, from its cursor."""
     return int(round_["cursor"].rpartition("-")[2])
 
 

@@ -1,4 +1,4 @@
-"""WebSocket messages that no proper client sends: each is answered with the right close code, and hurts nobody else."""
+"""WebSocket messages that no proper client sends: each gets the right close code, and affects no other link."""
 
 import json
 import zlib
@@ -17,7 +17,7 @@ LIMIT = 4096
 
 
 def event(ws: RawWebSocket) -> dict[str, object]:
-    """Skip rounds and control frames up to the answer to a message of ours."""
+    """Skip rounds and control frames; return the answer to our message."""
     while True:
         opcode, payload = ws.frame()
         if opcode == TEXT and b'"event"' in payload:
@@ -36,7 +36,7 @@ def again(ws: RawWebSocket, times: int, opcode: int, payload: bytes, *, fin: boo
 
 
 def test_fragmented_message_with_a_ping_between_its_parts(relay: LiveRelay) -> None:
-    """A message in three parts is one message, and control frames may stand between them (RFC 6455 section 5.4)."""
+    """Three fragments are one message, and control frames may be between them (RFC 6455 section 5.4)."""
     with RawWebSocket(relay, "/ws/crash") as ws:
         ws.send(TEXT, PING_MESSAGE[:5], fin=False)
         ws.send(PING, b"still here?")
@@ -74,7 +74,7 @@ TOO_LARGE: dict[str, Callable[[RawWebSocket], None]] = {
 
 @pytest.mark.parametrize("what", TOO_LARGE)
 def test_message_that_is_too_large(relay: LiveRelay, what: str) -> None:
-    """Over 4096 bytes a client is closed with 1009 as soon as that shows, in whatever way it sends them."""
+    """Above 4096 bytes a client is closed with 1009 as soon as the size is known, in frames of any kind."""
     with RawWebSocket(relay, "/ws/crash", compress="bomb" in what) as ws:
         TOO_LARGE[what](ws)
 
@@ -91,7 +91,7 @@ NOT_UTF8: dict[str, Callable[[RawWebSocket], None]] = {
 
 @pytest.mark.parametrize("what", NOT_UTF8)
 def test_text_that_is_not_utf8(relay: LiveRelay, what: str) -> None:
-    """Text that is no UTF-8 closes with 1007."""
+    """It is closed with 1007."""
     with RawWebSocket(relay, "/ws/crash") as ws:
         NOT_UTF8[what](ws)
 
@@ -114,8 +114,8 @@ BAD: dict[str, Callable[[RawWebSocket], None]] = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_message_that_cannot_be_used(relay: LiveRelay, what: str) -> None:
-    """A message that means nothing closes with 1008 and a reason, in JSON, that says why."""
+def test_invalid_message(relay: LiveRelay, what: str) -> None:
+    """It is closed with 1008 and a reason in JSON."""
     with RawWebSocket(relay, "/ws/crash") as ws:
         BAD[what](ws)
         closed = ws.closed()
@@ -141,7 +141,7 @@ BROKEN: dict[str, Callable[[RawWebSocket], None]] = {
 
 @pytest.mark.parametrize("what", BROKEN)
 def test_frame_that_breaks_the_protocol(relay: LiveRelay, what: str) -> None:
-    """Broken framing closes with 1002 (RFC 6455 section 7.4.1)."""
+    """It is closed with 1002 (RFC 6455 section 7.4.1)."""
     with RawWebSocket(relay, "/ws/crash") as ws:
         BROKEN[what](ws)
 
@@ -149,15 +149,15 @@ def test_frame_that_breaks_the_protocol(relay: LiveRelay, what: str) -> None:
 
 
 def test_client_that_closes_is_answered(relay: LiveRelay) -> None:
-    """A close frame gets its own code back."""
+    """A close frame is answered with its own code."""
     with RawWebSocket(relay, "/ws/crash") as ws:
         ws.send(CLOSE, (1000).to_bytes(2, "big"))
 
         assert ws.closed().code == 1000
 
 
-def test_others_go_on_meanwhile(relay: LiveRelay) -> None:
-    """A link beside broken ones sees its rounds, each once."""
+def test_other_links_are_not_affected(relay: LiveRelay) -> None:
+    """A link beside broken ones gets its rounds, each once."""
     with RawWebSocket(relay, "/ws") as good:
         for breaking in (*TOO_LARGE.values(), *NOT_UTF8.values(), *BAD.values(), *BROKEN.values()):
             with RawWebSocket(relay, "/ws/crash") as bad:

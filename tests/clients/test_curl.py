@@ -1,4 +1,4 @@
-"""curl, the client that everybody has, against a running relay."""
+"""curl against a running relay."""
 
 import pytest
 
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.service
 
 
 @pytest.mark.parametrize("version", ["--http1.1", "--http1.0"])
-def test_curl_prints_a_stream_as_it_comes(relay: LiveRelay, version: str) -> None:
+def test_curl_prints_a_stream(relay: LiveRelay, version: str) -> None:
     """`curl -N` shows each round with its id, over HTTP/1.1 in chunks and over HTTP/1.0 without."""
     with Program([tool("curl"), "-sN", version, "-H", f"X-API-Key: {relay.key}", f"{relay.url}/sse/crash"]) as curl:
         curl.wait_for(r"^retry: \d+$")
@@ -22,7 +22,7 @@ def test_curl_prints_a_stream_as_it_comes(relay: LiveRelay, version: str) -> Non
 
 
 def test_curl_follows_all_games_with_its_key_in_the_url(relay: LiveRelay) -> None:
-    """`/sse` without a game brings every game."""
+    """`/sse` without a game streams every game."""
     with Program([tool("curl"), "-sN", f"{relay.url}/sse?api_key={relay.key}"]) as curl:
         games = {checked(data[1])["game_slug"] for data in curl.wait_for(r"^data: (.+)$", count=12)}
 
@@ -30,7 +30,7 @@ def test_curl_follows_all_games_with_its_key_in_the_url(relay: LiveRelay) -> Non
 
 
 def test_curl_asks_a_websocket_path_without_a_handshake(relay: LiveRelay) -> None:
-    """426 and a sentence that says what to use instead."""
+    """426 and a sentence that names the right client."""
     with Program([tool("curl"), "-si", "-H", f"X-API-Key: {relay.key}", f"{relay.url}/ws/crash"]) as curl:
         curl.wait()
 

@@ -1,4 +1,4 @@
-"""Node clients that others wrote, `ws` and `eventsource`, against a running relay."""
+"""Third-party Node clients, `ws` and `eventsource`, against a running relay."""
 
 import json
 from pathlib import Path
@@ -22,17 +22,17 @@ def node(script: str, *arguments: str) -> Program:
     return Program(command, cwd=SCRIPTS)
 
 
-def happened(client: Program, event: str, *, count: int = 1) -> list[dict[str, Any]]:
-    """Wait for an event of a script; return the facts printed with it."""
+def wait_event(client: Program, event: str, *, count: int = 1) -> list[dict[str, Any]]:
+    """Wait for an event of a script; return the data printed with it."""
     return [json.loads(match[0]) for match in client.wait_for(f'^{{"event":"{event}".*$', count=count)]
 
 
 def test_ws_offers_its_token(relay: LiveRelay) -> None:
-    """`ws` fails a handshake that selects none of its subprotocols; the token is selected back, with compression."""
+    """`ws` fails a handshake that selects none of its subprotocols; the token is selected, and compression is on."""
     token = relay.token()
     with node("ws.js", f"{relay.ws_url}/ws/crash", token) as client:
-        [opened] = happened(client, "open")
-        messages = happened(client, "message", count=3)
+        [opened] = wait_event(client, "open")
+        messages = wait_event(client, "message", count=3)
 
     assert opened["protocol"] == token
     assert "permessage-deflate" in opened["extensions"]
@@ -43,15 +43,15 @@ def test_ws_offers_its_token(relay: LiveRelay) -> None:
 def test_ws_offers_the_named_protocol_beside_its_token(relay: LiveRelay) -> None:
     """`datastream.v1` is selected when it is offered."""
     with node("ws.js", f"{relay.ws_url}/ws/crash", "datastream.v1", relay.token()) as client:
-        [opened] = happened(client, "open")
+        [opened] = wait_event(client, "open")
 
     assert opened["protocol"] == "datastream.v1"
 
 
-def test_ws_with_a_token_that_is_none(relay: LiveRelay) -> None:
+def test_ws_with_an_invalid_token(relay: LiveRelay) -> None:
     """The handshake is refused with 401."""
     with node("ws.js", f"{relay.ws_url}/ws/crash", "not-a-token") as client:
-        [error] = happened(client, "error")
+        [error] = wait_event(client, "error")
 
     assert "401" in error["message"]
 
@@ -59,9 +59,9 @@ def test_ws_with_a_token_that_is_none(relay: LiveRelay) -> None:
 def test_ws_sees_a_drain(own_relay: LiveRelay) -> None:
     """A relay that stops closes with 1012, a delay and the client's cursor."""
     with node("ws.js", f"{own_relay.ws_url}/ws/crash", own_relay.token()) as client:
-        [message] = happened(client, "message")
+        [message] = wait_event(client, "message")
         own_relay.stop()
-        [closed] = happened(client, "close")
+        [closed] = wait_event(client, "close")
 
     reason = json.loads(closed["reason"])
     assert closed["code"] == 1012
@@ -74,7 +74,7 @@ def test_ws_sees_a_drain(own_relay: LiveRelay) -> None:
 def test_eventsource_sees_rounds_as_messages(relay: LiveRelay) -> None:
     """Rounds have the default event type, and their cursor as id."""
     with node("eventsource.js", f"{relay.url}/sse/crash?api_key={relay.key}") as client:
-        messages = happened(client, "message", count=3)
+        messages = wait_event(client, "message", count=3)
 
     assert all(message["lastEventId"] == checked(message["data"])["cursor"] for message in messages)
 
@@ -84,33 +84,33 @@ def test_eventsource_sees_rounds_as_messages(relay: LiveRelay) -> None:
     [("/sse/crash", 401), ("/sse/no-such-game?api_key={key}", 404), ("/sse/crash?api_key=sk_live_nobody", 401)],
 )
 def test_eventsource_gives_up_when_the_request_is_wrong(relay: LiveRelay, path: str, status: int) -> None:
-    """An error status ends an EventSource for good: right for a wrong key or game."""
+    """An EventSource does not reconnect after an error status: right for a wrong key or game."""
     with node("eventsource.js", relay.url + path.format(key=relay.key)) as client:
-        [gone] = happened(client, "gave_up")
+        [gone] = wait_event(client, "gave_up")
 
     assert gone["code"] == status
 
 
-def test_eventsource_comes_back_after_a_restart(own_relay: LiveRelay) -> None:
-    """A draining relay ends the stream in a way that an EventSource comes back from by itself."""
+def test_eventsource_reconnects_after_a_restart(own_relay: LiveRelay) -> None:
+    """A draining relay ends the stream so that an EventSource reconnects by itself."""
     with node("eventsource.js", f"{own_relay.url}/sse/crash?api_key={own_relay.key}") as client:
-        happened(client, "message")
+        wait_event(client, "message")
         own_relay.restart()
-        happened(client, "comes_back")
-        happened(client, "message", count=2)
+        wait_event(client, "comes_back")
+        wait_event(client, "message", count=2)
 
 
-def test_full_relay_sends_ws_away_and_lets_eventsource_wait() -> None:
-    """A relay without room closes with 1013; an EventSource tries again by itself until there is room."""
+def test_full_relay_closes_ws_and_delays_eventsource() -> None:
+    """A full relay closes with 1013; an EventSource retries by itself until there is capacity."""
     with live_relay({"RELAY_LINKS_MAX_LINKS": "1", "RELAY_LINKS_RETRY_MS": "100"}) as relay:
         with node("ws.js", f"{relay.ws_url}/ws/crash", relay.token()) as first:
-            happened(first, "message")
+            wait_event(first, "message")
             with node("ws.js", f"{relay.ws_url}/ws/crash", relay.token()) as second:
-                [closed] = happened(second, "close")
+                [closed] = wait_event(second, "close")
             waiting = node("eventsource.js", f"{relay.url}/sse/crash?api_key={relay.key}")
-            happened(waiting, "comes_back", count=2)
+            wait_event(waiting, "comes_back", count=2)
         with waiting:
-            happened(waiting, "message")
+            wait_event(waiting, "message")
 
     assert closed["code"] == 1013
     assert json.loads(closed["reason"])["reason"] == "capacity"

@@ -1,4 +1,4 @@
-"""Python clients that others wrote, against a running relay: websockets, aiohttp, sseclient-py with requests."""
+"""Third-party Python clients against a running relay: websockets, aiohttp, sseclient-py with requests."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ async def read_rounds(ws: websockets.ClientConnection, count: int) -> list[str]:
 
 
 async def test_websockets_offers_its_token_and_sees_only_rounds(relay: LiveRelay) -> None:
-    """The token is selected back, and every message is a round of the game."""
+    """The token is selected, and every message is a round of the game."""
     token = websockets.Subprotocol(relay.token())
     async with websockets.connect(f"{relay.ws_url}/ws/crash", subprotocols=[token]) as ws:
         rounds = [checked(text) for text in await read_rounds(ws, 3)]
@@ -37,7 +37,7 @@ async def test_websockets_offers_its_token_and_sees_only_rounds(relay: LiveRelay
 
 
 async def test_websockets_offers_the_named_protocol_beside_its_token(relay: LiveRelay) -> None:
-    """`datastream.v1` is selected when it is offered: the token does not travel back."""
+    """`datastream.v1` is selected when it is offered: the answer does not contain the token."""
     offered = [websockets.Subprotocol(name) for name in (relay.token(), "datastream.v1")]
     async with websockets.connect(f"{relay.ws_url}/ws/crash", subprotocols=offered) as ws:
         [text] = await read_rounds(ws, 1)
@@ -48,7 +48,7 @@ async def test_websockets_offers_the_named_protocol_beside_its_token(relay: Live
 
 @pytest.mark.parametrize("compression", ["deflate", None])
 async def test_websockets_with_and_without_compression(relay: LiveRelay, compression: str | None) -> None:
-    """Compression is used exactly when the client offers it, and changes nothing of what the client reads."""
+    """Compression is used exactly when the client offers it, and does not change the messages."""
     token = websockets.Subprotocol(relay.token())
     url = f"{relay.ws_url}/ws"
     async with websockets.connect(url, subprotocols=[token], compression=compression) as ws:
@@ -69,7 +69,7 @@ async def test_websockets_with_and_without_compression(relay: LiveRelay, compres
     ],
 )
 async def test_websockets_asks_for_several_games(relay: LiveRelay, path: str, games: set[str]) -> None:
-    """A type and a list of games bring those games, all of them, and no other."""
+    """A type and a list of games stream all of those games, and no other."""
     seen: set[str] = set()
     token = websockets.Subprotocol(relay.token())
     async with websockets.connect(f"{relay.ws_url}{path}", subprotocols=[token]) as ws:
@@ -79,8 +79,8 @@ async def test_websockets_asks_for_several_games(relay: LiveRelay, path: str, ga
             assert seen <= games
 
 
-async def test_websockets_changes_what_it_follows(relay: LiveRelay) -> None:
-    """`subscribe` and `unsubscribe` on an open link take effect with their answer."""
+async def test_websockets_changes_its_subscription(relay: LiveRelay) -> None:
+    """`subscribe` and `unsubscribe` take effect with their answer."""
     token = websockets.Subprotocol(relay.token())
     async with websockets.connect(f"{relay.ws_url}/ws/crash", subprotocols=[token]) as ws:
         await ws.send('{"action":"subscribe","games":["double"]}')
@@ -92,12 +92,12 @@ async def test_websockets_changes_what_it_follows(relay: LiveRelay) -> None:
             assert checked(text)["game_slug"] == "double"
 
 
-async def test_websockets_comes_back_with_its_cursor(relay: LiveRelay) -> None:
-    """A client that sends a cursor is told how whole the answer is, then gets all that followed, once and in order."""
+async def test_websockets_resumes_with_its_cursor(relay: LiveRelay) -> None:
+    """The hello says whether the history is complete; all later rounds follow, once and in order."""
     url = f"{relay.ws_url}/ws"
     async with websockets.connect(url, subprotocols=[websockets.Subprotocol(relay.token())]) as ws:
         [text] = await read_rounds(ws, 1)
-        await read_rounds(ws, 5)  # what is missed when a client dies with rounds in its hands
+        await read_rounds(ws, 5)  # rounds that a client received but did not process
     left = checked(text)
 
     again = f"{url}?after={left['cursor']}"
@@ -106,16 +106,16 @@ async def test_websockets_comes_back_with_its_cursor(relay: LiveRelay) -> None:
 
     assert json.loads(hello)["event"] == "hello"
     assert json.loads(hello)["complete"] is True
-    places = [sequence(checked(text)) for text in texts]
-    assert places == list(range(sequence(left) + 1, sequence(left) + 11))
+    sequences = [sequence(checked(text)) for text in texts]
+    assert sequences == list(range(sequence(left) + 1, sequence(left) + 11))
 
 
 @pytest.mark.parametrize("cursor", ["k3f9a2-1", "0-0"])
-async def test_websockets_comes_back_with_the_cursor_of_another_log(relay: LiveRelay, cursor: str) -> None:
-    """A cursor that this log cannot answer brings a gap, never silence."""
+async def test_websockets_resumes_with_a_cursor_of_another_log(relay: LiveRelay, cursor: str) -> None:
+    """It gets a gap event."""
     token = websockets.Subprotocol(relay.token())
     url = f"{relay.ws_url}/ws?after={cursor}"
-    # Without a bound the library reads on while it closes; the whole log is on its way here.
+    # Without a queue limit the library reads while it closes: the whole log is being sent.
     async with websockets.connect(url, subprotocols=[token], max_queue=None) as ws:
         hello, gap, text = await read_rounds(ws, 3)
 
@@ -126,7 +126,7 @@ async def test_websockets_comes_back_with_the_cursor_of_another_log(relay: LiveR
 
 
 async def answered(ws: websockets.ClientConnection, part: str) -> None:
-    """Skip what comes before the answer to a message of ours."""
+    """Skip messages up to the answer to our message."""
     while True:
         [text] = await read_rounds(ws, 1)
         if "event" in text:
@@ -137,8 +137,8 @@ async def answered(ws: websockets.ClientConnection, part: str) -> None:
 @pytest.mark.parametrize(
     ("path", "status"), [("/ws/no-such-game", 404), ("/ws/type/no-such-type", 404), ("/ws?games=", 400)]
 )
-async def test_websockets_asks_for_what_there_is_not(relay: LiveRelay, path: str, status: int) -> None:
-    """A handshake that cannot be served gets an HTTP status and the contract's error body, not an open socket."""
+async def test_websockets_with_a_wrong_request(relay: LiveRelay, path: str, status: int) -> None:
+    """The handshake gets an HTTP status and the contract's error body, not an open socket."""
     token = websockets.Subprotocol(relay.token())
     with pytest.raises(websockets.InvalidStatus) as refusal:
         await websockets.connect(f"{relay.ws_url}{path}", subprotocols=[token])
@@ -148,7 +148,7 @@ async def test_websockets_asks_for_what_there_is_not(relay: LiveRelay, path: str
 
 
 async def test_aiohttp_over_websocket_and_sse_sees_the_same_rounds(relay: LiveRelay) -> None:
-    """Both protocols bring the same rounds of all games, in the same order, as the very same text."""
+    """Both protocols stream the same rounds of all games, in the same order, with the same text."""
     timeout = aiohttp.ClientTimeout(total=DEADLINE_S)
     async with (
         aiohttp.ClientSession(timeout=timeout, headers={"X-API-Key": relay.key}) as session,
@@ -168,7 +168,7 @@ async def test_aiohttp_over_websocket_and_sse_sees_the_same_rounds(relay: LiveRe
 
 
 async def test_aiohttp_reads_the_first_bytes_of_a_stream(relay: LiveRelay) -> None:
-    """A stream opens with `retry` and a comment, says what it is, and forbids proxies to keep or collect it."""
+    """A stream begins with `retry` and a comment; its headers forbid proxies to cache or buffer it."""
     headers = {"X-API-Key": relay.key}
     async with (
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE_S)) as session,
@@ -184,7 +184,7 @@ async def test_aiohttp_reads_the_first_bytes_of_a_stream(relay: LiveRelay) -> No
 
 @pytest.mark.parametrize("where", ["X-API-Key", "Authorization", "api_key", "token"])
 def test_sseclient_with_its_credential_in_each_allowed_place(relay: LiveRelay, where: str) -> None:
-    """Key in a header or the URL, token in the URL: `events()` brings rounds with their cursor as id."""
+    """Key in a header or the URL, token in the URL: `events()` yields rounds with their cursor as id."""
     headers = {"X-API-Key": {"X-API-Key": relay.key}, "Authorization": {"Authorization": f"Bearer {relay.key}"}}.get(
         where
     )
@@ -196,7 +196,7 @@ def test_sseclient_with_its_credential_in_each_allowed_place(relay: LiveRelay, w
             assert event.id == checked(event.data)["cursor"]
 
 
-def test_requests_without_a_credential_is_told_what_to_send(relay: LiveRelay) -> None:
+def test_requests_without_a_credential(relay: LiveRelay) -> None:
     """401 with one sentence, and a header that names the scheme."""
     response = requests.get(f"{relay.url}/sse/crash", timeout=DEADLINE_S)
 

@@ -1,4 +1,4 @@
-"""Clients that do not read, do not answer or do not make sense: they are ended, and nobody else waits for them."""
+"""Clients that do not read, do not answer or send garbage: they are ended, and no other client waits for them."""
 
 import asyncio
 import json
@@ -32,39 +32,39 @@ def impatient(tmp_path: Path) -> Iterator[LiveRelay]:
 
 @pytest.fixture
 def patient(tmp_path: Path) -> Iterator[LiveRelay]:
-    """A relay that gives an ended client a minute to read its goodbye."""
+    """A relay that gives an ended client a minute to read its disconnect."""
     with flooded_relay(tmp_path, linger_s=60) as relay:
         yield relay
 
 
 def read_until(relay: LiveRelay, sent_bytes: int) -> None:
-    """Read a link of one's own until the relay has sent so many more bytes to everybody."""
+    """Read another link until the relay has sent `sent_bytes` more to every link."""
     with RawWebSocket(relay, "/ws/crash") as ws:
         while sent_bytes > 0:
             sent_bytes -= len(ws.frame().payload)
 
 
-def test_websocket_client_that_is_slow_is_told_where_it_was(patient: LiveRelay) -> None:
-    """A client that reads again in time finds 4008 behind its rounds, with the cursor of the last one."""
+def test_slow_websocket_client_gets_its_cursor(patient: LiveRelay) -> None:
+    """A client that reads again in time finds 4008 after its rounds, with the cursor of the last one."""
     with RawWebSocket(patient, "/ws/crash", receive_buffer=SMALL_BUFFER) as ws:
         read_until(patient, 15 << 20)
-        places = []
+        sequences = []
         while True:
             opcode, payload = ws.frame()
             if opcode == CLOSE:
                 break
             if opcode == TEXT:
-                places.append(sequence(json.loads(payload)))
+                sequences.append(sequence(json.loads(payload)))
 
     reason = json.loads(payload[2:])
     assert int.from_bytes(payload[:2], "big") == 4008
     assert reason["reason"] == "slow"
-    assert sequence(reason) == places[-1]
-    assert places == list(range(places[0], places[0] + len(places)))
+    assert sequence(reason) == sequences[-1]
+    assert sequences == list(range(sequences[0], sequences[0] + len(sequences)))
 
 
 def test_websocket_client_that_never_reads_is_cut(impatient: LiveRelay) -> None:
-    """A client that does not read its goodbye either is cut."""
+    """A client that does not read its disconnect either is cut."""
     with RawWebSocket(impatient, "/ws/crash", receive_buffer=SMALL_BUFFER) as ws:
         impatient.wait_for(SLOW_ENDED)
         read_until(impatient, 2 << 20)
@@ -78,11 +78,11 @@ def test_event_stream_that_is_never_read_is_cut(impatient: LiveRelay) -> None:
         impatient.wait_for(SLOW_ENDED)
         read_until(impatient, 2 << 20)
 
-        assert not read_to_the_end(stream).endswith(b"0\r\n\r\n")
+        assert not read_to_end(stream).endswith(b"0\r\n\r\n")
 
 
-def read_to_the_end(stream: socket.socket) -> bytes:
-    """Read until the relay's end of the connection; return the last bytes. Raises TimeoutError when no end comes."""
+def read_to_end(stream: socket.socket) -> bytes:
+    """Read until the relay ends the connection; return the last bytes. Raises TimeoutError when it does not end."""
     last = b""
     try:
         while data := stream.recv(1 << 16):
@@ -93,7 +93,7 @@ def read_to_the_end(stream: socket.socket) -> bytes:
 
 
 def test_memory_held_for_clients_that_never_read(impatient: LiveRelay) -> None:
-    """Twenty clients that never read cost their limit each for a moment, and nothing once they are cut."""
+    """Twenty clients that never read cost their limit each for a moment, and nothing after they are cut."""
     before = impatient.resident_bytes
     with ExitStack() as stack:
         for _ in range(10):
@@ -107,7 +107,7 @@ def test_memory_held_for_clients_that_never_read(impatient: LiveRelay) -> None:
 
 
 async def test_ten_bad_clients_and_the_eleventh(impatient: LiveRelay) -> None:
-    """Ten clients that are slow, dead or hostile do not delay the eleventh: it gets each round, in order, at once."""
+    """Ten clients that are slow, dead or hostile do not delay another one: it gets each round, in order, at once."""
     for _ in range(ATTEMPTS):
         with ExitStack() as stack:
             token = websockets.Subprotocol(await asyncio.to_thread(impatient.token))
@@ -115,45 +115,45 @@ async def test_ten_bad_clients_and_the_eleventh(impatient: LiveRelay) -> None:
                 asyncio.timeout(60),
                 websockets.connect(f"{impatient.ws_url}/ws/crash", subprotocols=[token], max_size=None) as ws,
             ):
-                places, alone_s = await delays_of(ws, 40)
+                sequences, alone_s = await delays_of(ws, 40)
                 came = asyncio.create_task(asyncio.to_thread(ten_bad_clients, stack, impatient))
                 later, beside_s = await delays_until(ws, came)
-                # The slow ones are over their limits by then.
+                # Long enough for the slow ones to exceed their limits.
                 last, delays_s = await delays_of(ws, 8 * (1 << 20) // FLOOD_ROUND_BYTES)
-        places += later + last
+        sequences += later + last
         beside_s += delays_s
-        assert places == list(range(places[0], places[0] + len(places)))
+        assert sequences == list(range(sequences[0], sequences[0] + len(sequences)))
         assert max(beside_s) < 2
-        if is_prompt(beside_s[:40], alone_s) and is_prompt(beside_s[40:], alone_s):  # until they are cut, and after
+        if is_prompt(beside_s[:40], alone_s) and is_prompt(beside_s[40:], alone_s):  # before they are cut, and after
             return
     raise AssertionError(f"delays in s alone: {sorted(alone_s)}; beside bad clients: {sorted(beside_s)}")
 
 
 async def delays_of(ws: websockets.ClientConnection, count: int) -> tuple[list[int], list[float]]:
-    """Read so many rounds; return their places, and how old each was in seconds."""
-    places: list[int] = []
+    """Read `count` rounds; return their sequences, and how old each was in seconds."""
+    sequences: list[int] = []
     delays_s: list[float] = []
-    while len(places) < count:
+    while len(sequences) < count:
         round_ = checked(await ws.recv())
         delays_s.append(time.time() - round_["timestamp"] / 1000)
-        places.append(sequence(round_))
-    return places, delays_s
+        sequences.append(sequence(round_))
+    return sequences, delays_s
 
 
 async def delays_until(ws: websockets.ClientConnection, done: "asyncio.Task[None]") -> tuple[list[int], list[float]]:
-    """The same for as long as something else takes."""
-    places: list[int] = []
+    """Read rounds until a task is done; return the same."""
+    sequences: list[int] = []
     delays_s: list[float] = []
     while not done.done():
-        place, delay_s = await delays_of(ws, 1)
-        places += place
+        found, delay_s = await delays_of(ws, 1)
+        sequences += found
         delays_s += delay_s
     await done
-    return places, delays_s
+    return sequences, delays_s
 
 
 def ten_bad_clients(stack: ExitStack, relay: LiveRelay) -> None:
-    """Connect ten clients that each misbehave in a way of their own."""
+    """Connect ten clients that each misbehave in another way."""
 
     def websocket(receive_buffer: int | None = None) -> RawWebSocket:
         return stack.enter_context(RawWebSocket(relay, "/ws/crash", receive_buffer=receive_buffer))
@@ -165,20 +165,20 @@ def ten_bad_clients(stack: ExitStack, relay: LiveRelay) -> None:
     websocket(receive_buffer=SMALL_BUFFER)  # 2: and another
     stack.enter_context(unread_event_stream(relay))  # 3: the same over SSE
     websocket().send(TEXT, b'{"action":', fin=False)  # 4: begins a message and never ends it
-    pinging = websocket(receive_buffer=SMALL_BUFFER)  # 5: asks and asks and never reads the answers
+    pinging = websocket(receive_buffer=SMALL_BUFFER)  # 5: pings and never reads the answers
     for _ in range(90):
         pinging.send(PING, b"x" * 125)
     websocket().socket.sendall(b"\x81")  # 6: half a frame header
-    plain()  # 7: connects and says nothing
+    plain()  # 7: connects and sends nothing
     plain().sendall(b"GET /sse/crash HTTP/1.1\r\nHost: x\r\nX-Slow: ")  # 8: a request that never ends
     plain().sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 100)  # 9: TLS where there is none
     plain().sendall(
         b"POST /api/auth/token HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n"
-    )  # 10: a body to come
+    )  # 10: an unfinished body
 
 
 def unread_event_stream(relay: LiveRelay) -> socket.socket:
-    """Ask for an event stream and read nothing of it."""
+    """Request an event stream and read nothing of it."""
     stream = socket.socket()
     stream.settimeout(30)
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)

@@ -1,4 +1,4 @@
-"""Programs and packages that tests need and that are not ours: found, installed once, or the named reason of a skip."""
+"""Third-party programs and packages that tests need: found, installed once, or a skip with the reason."""
 
 import fcntl
 import hashlib
@@ -49,14 +49,14 @@ def _install(command: list[str], folder: Path) -> None:
     except subprocess.TimeoutExpired:
         pytest.skip(f"{what} got no answer in {_INSTALL_S:.0f} s")
     if done.returncode:
-        # npm and go both name the cause first.
+        # npm and go both print the cause first.
         reason = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()[0]
         pytest.skip(f"{what} failed: {reason}")
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keep other test processes from installing into the same folder meanwhile."""
+    """Keep other test processes from installing into the same folder at the same time."""
     locks = ROOT / ".cache"
     locks.mkdir(exist_ok=True)
     handle = os.open(

@@ -1,4 +1,4 @@
-"""A relay in this process, on a port of its own, with the demo's key; and rounds to put into its log."""
+"""A relay in this process, on its own port and with the demo key; and rounds to store in its log."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -40,7 +40,7 @@ def make_round(game: str, number: int, *, extras: str = '{"point":"2.50"}') -> R
 def start_relay(nats: NatsServer) -> StartRelay:
     """Start a relay: ``async with start_relay(links={...}) as url``. Arguments are sections of the settings.
 
-    `nats_url` leads it to NATS by another way; without `ready` it is handed over before it takes clients.
+    `nats_url` is another address of NATS; without `ready` the relay is yielded before it is ready.
     """
 
     @asynccontextmanager
@@ -96,7 +96,7 @@ async def client() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 async def wait_ready(url: str, *, within_s: float = 20) -> None:
-    """Wait until the relay says that clients are welcome."""
+    """Wait until the relay is ready."""
     async with aiohttp.ClientSession() as session:
 
         async def is_ready() -> bool:
@@ -115,7 +115,7 @@ async def token_of(client: aiohttp.ClientSession, url: str, key: str = DEMO_KEY)
 
 
 async def metric(client: aiohttp.ClientSession, url: str, name: str) -> float:
-    """Read one of the relay's numbers."""
+    """Read a metric of the relay."""
     async with client.get(f"{url}/metrics") as response:
         for line in (await response.text()).splitlines():
             if line.startswith(f"{name} "):
@@ -126,9 +126,9 @@ async def metric(client: aiohttp.ClientSession, url: str, name: str) -> float:
 async def metric_becomes(
     client: aiohttp.ClientSession, url: str, name: str, value: float, *, within_s: float = 20
 ) -> None:
-    """Wait until one of the relay's numbers is `value`."""
+    """Wait until a metric of the relay is `value`."""
 
-    async def is_so() -> bool:
+    async def has_value() -> bool:
         return await metric(client, url, name) == value
 
-    await until(is_so, within_s=within_s)
+    await until(has_value, within_s=within_s)

@@ -1,4 +1,4 @@
-"""An event stream read block by block, as a relay writes it."""
+"""Read an event stream block by block, as a relay writes it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -30,7 +30,7 @@ class Block:
 
     @property
     def round(self) -> dict[str, Any]:
-        """The round in its data, members in the order they came."""
+        """The round in its data; members are in the order on the wire."""
         round_: dict[str, Any] = msgspec.json.decode(dict(self.fields)["data"])
         return round_
 
@@ -47,7 +47,7 @@ class EventStream:
         return block
 
     async def block_or_end(self) -> Block | None:
-        """Read the next block; None when the stream has ended as it should, its last chunk whole."""
+        """Read the next block; None when the stream ended correctly, with a complete last chunk."""
         async with asyncio.timeout(DEADLINE_S):
             text = (await self._response.content.readuntil(b"\n\n")).decode()
         if not text:
@@ -56,7 +56,7 @@ class EventStream:
         return Block([(name, value.removeprefix(" ")) for name, _, value in fields])
 
     async def round_block(self) -> Block:
-        """Skip comments and `retry` up to the next block with data."""
+        """Skip comments and `retry`; return the next block with data."""
         while "data" not in (block := await self.block()).names:
             pass
         return block
@@ -67,7 +67,7 @@ class EventStream:
 
 @asynccontextmanager
 async def stream(client: aiohttp.ClientSession, url: str, **request: Any) -> AsyncIterator[EventStream]:
-    """Open a stream, with the demo's key unless `request` has headers; read it up to the comment that it is live."""
+    """Open a stream, with the demo key unless `request` has headers; read it up to the comment that it is live."""
     request.setdefault("headers", KEY_HEADER)
     async with client.get(url, **request) as response:
         assert response.status == 200, await response.text()

@@ -1,4 +1,4 @@
-"""HTTP spoken byte by byte: for requests that proper clients refuse to send, and answers that they would hide."""
+"""HTTP as bytes: for requests that proper clients refuse to send, and details of answers that they hide."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,8 +11,8 @@ import msgspec
 DEADLINE_S = 20.0
 
 
-class Answer(NamedTuple):
-    """A whole answer as it came: header names in lower case, the body as it was sent, chunks and all."""
+class RawAnswer(NamedTuple):
+    """A whole answer as received: header names in lower case; the body with its chunk headers."""
 
     status: int
     headers: dict[str, str]
@@ -40,7 +40,7 @@ class Connection:
             return await self.reader.readuntil(end)
 
     async def rest(self) -> bytes:
-        """Read until the relay ends the connection, in whatever way."""
+        """Read until the connection ends, in any way."""
         data = b""
         async with asyncio.timeout(DEADLINE_S):
             try:
@@ -53,7 +53,7 @@ class Connection:
 
 @asynccontextmanager
 async def connection(url: str) -> AsyncIterator[Connection]:
-    """Connect to the relay at `url`; cut the connection at the end of the block."""
+    """Connect to the relay at `url`; abort the connection at the end of the block."""
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=1 << 20)
     try:
@@ -62,24 +62,24 @@ async def connection(url: str) -> AsyncIterator[Connection]:
         writer.transport.abort()
 
 
-async def exchange(url: str, *lines: str | bytes, body: bytes = b"") -> Answer:
-    """Send a request as it stands, headers `Host` and `Connection: close` added; read the answer to its end."""
+async def exchange(url: str, *lines: str | bytes, body: bytes = b"") -> RawAnswer:
+    """Send a request unchanged, with the headers `Host` and `Connection: close` added; read the answer to its end."""
     encoded = [line if isinstance(line, bytes) else line.encode() for line in lines]
     async with connection(url) as link:
         await link.send(b"\r\n".join([*encoded, b"Host: x", b"Connection: close", b"", b""]) + body)
         return parse(await link.rest())
 
 
-def parse(data: bytes) -> Answer:
-    """Take one answer apart."""
+def parse(data: bytes) -> RawAnswer:
+    """Parse one answer."""
     head, _, body = data.partition(b"\r\n\r\n")
     first, *fields = head.decode("latin-1").split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (field.partition(":") for field in fields)}
-    return Answer(int(first.split()[1]), headers, body)
+    return RawAnswer(int(first.split()[1]), headers, body)
 
 
 def unchunked(body: bytes) -> tuple[bytes, bool]:
-    """Undo ``Transfer-Encoding: chunked`` (RFC 9112 section 7.1); return the content and whether it has its end."""
+    """Decode ``Transfer-Encoding: chunked`` (RFC 9112 section 7.1); return the content and whether it is complete."""
     content, rest = b"", body
     while True:
         size_line, end_of_line, rest = rest.partition(b"\r\n")

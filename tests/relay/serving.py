@@ -1,4 +1,4 @@
-"""``stream-relay serve`` as an operator runs it: a process of its own, with a key and a token secret of its own."""
+"""``stream-relay serve`` as an operator runs it: a process with its own key and token secret."""
 
 import asyncio
 import os
@@ -42,11 +42,11 @@ class Serving:
 
     @property
     def printed(self) -> list[str]:
-        """All it has printed; complete once it has ended."""
+        """All lines it has printed; complete after it has ended."""
         return self._program.printed
 
     async def listening(self) -> None:
-        """Wait until it listens, and learn where."""
+        """Wait until it listens; set `url`."""
         [found] = await asyncio.to_thread(self._program.wait_for, r"(?=.*relay_listening).*(http://127\.0\.0\.1:\d+)")
         self.url = found[1]
 
@@ -62,7 +62,7 @@ class Serving:
         return await asyncio.to_thread(self._program.wait, within_s=within_s)
 
     def stop(self) -> int:
-        """End it as Ctrl-C does, by force if need be."""
+        """End it as Ctrl-C does, and by force after a deadline."""
         return self._program.stop()
 
 
@@ -75,9 +75,9 @@ async def serving(
     settings: Mapping[str, str] | None = None,
     **more: str,
 ) -> AsyncIterator[Serving]:
-    """Run a relay process with settings (``RELAY_...``); without `ready` it is handed over once it listens.
+    """Run a relay process with settings (``RELAY_...``); without `ready` it is yielded when it listens.
 
-    `ulimit` has the arguments of the shell's command, for limits of its own.
+    `ulimit`: arguments of the shell command, for other limits of the process.
     """
     relay = Serving(nats_url, {**(settings or {}), **more}, ulimit=ulimit)
     try:

@@ -28,21 +28,21 @@ _ANSWERS: Final[dict[str, type[Message]]] = {
 }
 
 WAIT_S: Final = 20.0
-"""A deadline that only ends a test that would never end."""
+"""A deadline, so that a failing test ends."""
 
 Call = Any
 
 
-class Refused(NamedTuple):
-    """What a call ended with."""
+class CallStatus(NamedTuple):
+    """The status that a call ended with."""
 
     code: StatusCode
-    sentence: str
+    message: str
     trailers: dict[str, str]
 
 
 class Caller:
-    """A channel and the metadata of a key. Entered for as long as it is used."""
+    """A channel, and the metadata of a key. An async context manager."""
 
     def __init__(
         self, address: str, key: str | None, credentials: grpc.ChannelCredentials | None = None, **options: Any
@@ -63,7 +63,7 @@ class Caller:
         await self.channel.close()
 
     async def ask(self, request: Message, *, timeout_s: float = WAIT_S) -> Any:
-        """Call a method that has one answer."""
+        """Call a unary method."""
         method = METHODS[type(request)]
         call = self.channel.unary_unary(
             f"/{SERVICE}/{method}",
@@ -73,7 +73,7 @@ class Caller:
         return await call(request, metadata=self.metadata, timeout=timeout_s)
 
     def call(self, request: Message, *, timeout_s: float = WAIT_S) -> Call:
-        """Begin a call that streams; the caller ends it."""
+        """Begin a streaming call; the caller ends it."""
         method = METHODS[type(request)]
         return self.channel.unary_stream(
             f"/{SERVICE}/{method}",
@@ -83,7 +83,7 @@ class Caller:
 
     @asynccontextmanager
     async def stream(self, request: Message) -> AsyncIterator[Call]:
-        """Stream for as long as the block lasts. When it begins, the relay follows the log for this stream."""
+        """Stream while the block runs. When it begins, the relay follows the log for this stream."""
         call = self.call(request)
         try:
             await call.initial_metadata()
@@ -91,8 +91,8 @@ class Caller:
         finally:
             call.cancel()
 
-    async def refusal(self, request: Message, *, timeout_s: float = WAIT_S) -> Refused:
-        """Make a call that is to fail; return what it fails with."""
+    async def failure(self, request: Message, *, timeout_s: float = WAIT_S) -> CallStatus:
+        """Make a call that is expected to fail; return its status."""
         try:
             if METHODS[type(request)].startswith(("Stream", "Replay")):
                 async for _ in self.call(request, timeout_s=timeout_s):
@@ -100,13 +100,13 @@ class Caller:
             else:
                 await self.ask(request, timeout_s=timeout_s)
         except aio.AioRpcError as error:
-            return refused(error)
+            return status_of(error)
         raise AssertionError("the call was not refused")
 
 
-def refused(error: aio.AioRpcError) -> Refused:
-    """Take apart what grpcio raises."""
-    return Refused(error.code(), error.details() or "", text_of(error.trailing_metadata()))
+def status_of(error: aio.AioRpcError) -> CallStatus:
+    """Return the status of an error of grpcio."""
+    return CallStatus(error.code(), error.details() or "", text_of(error.trailing_metadata()))
 
 
 def text_of(metadata: Any) -> dict[str, str]:
@@ -114,16 +114,16 @@ def text_of(metadata: Any) -> dict[str, str]:
 
 
 async def read(call: Call, count: int) -> list[Any]:
-    """Read so many messages of a stream."""
+    """Read `count` messages of a stream."""
     return [await call.read() for _ in range(count)]
 
 
-async def ending(call: Call) -> tuple[list[Any], Refused | None]:
-    """Read a stream to its end; return its messages and, unless it ended well, what it ended with."""
+async def read_to_end(call: Call) -> tuple[list[Any], CallStatus | None]:
+    """Read a stream to its end; return its messages and its status, None for OK."""
     messages: list[Any] = []
     try:
         while (message := await call.read()) is not aio.EOF:
             messages.append(message)
     except aio.AioRpcError as error:
-        return messages, refused(error)
+        return messages, status_of(error)
     return messages, None

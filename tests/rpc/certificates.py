@@ -1,4 +1,4 @@
-"""Certificates for tests, made by openssl: an authority, and what it signs for this machine or for a client."""
+"""Certificates for tests, made by openssl: an authority, and certificates for this machine or for a client."""
 
 import subprocess
 from pathlib import Path
@@ -8,7 +8,7 @@ from tests.clients.tools import tool
 
 
 class Authority:
-    """A certificate authority with its files in a folder of its own."""
+    """A certificate authority, with its files in its own folder."""
 
     def __init__(self, folder: Path, name: str) -> None:
         folder.mkdir()
@@ -40,7 +40,7 @@ class Pair:
         self.key = key
 
     def replace_by(self, other: Self) -> None:
-        """Put another pair in these files' place, as a renewal does."""
+        """Replace these files by another pair, as a renewal does."""
         self.key.write_bytes(other.key.read_bytes())
         self.certificate.write_bytes(other.certificate.read_bytes())
 

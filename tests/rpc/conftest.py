@@ -1,4 +1,4 @@
-"""A relay in this process with a gRPC port of its own, rounds to put into its log, and grpcio to call it."""
+"""A relay in this process with its own gRPC port, rounds to store in its log, and grpcio to call it."""
 
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -30,12 +30,12 @@ PUBLIC_KEY: Final = "pk_live_" + "e" * 64
 StartRelay = Callable[..., Any]
 Publish = Callable[..., Awaitable[list[int]]]
 Rebuild = Callable[[], Awaitable[None]]
-Outliving = Callable[["Relay"], Caller]
+Outliving = Callable[["GrpcRelay"], Caller]
 
 
 @dataclass(frozen=True, slots=True)
-class Relay:
-    """Where a running relay is."""
+class GrpcRelay:
+    """The addresses of a running relay."""
 
     url: str
     grpc_port: int
@@ -45,7 +45,7 @@ class Relay:
         return f"127.0.0.1:{self.grpc_port}"
 
     def proxy(self, method: str) -> str:
-        """The URL of a method behind the proxy."""
+        """The URL of a method on the proxy."""
         return f"{self.url}/api/grpc/datastream.DataStream/{method}"
 
     def caller(self, key: str | None = DEMO_KEY) -> Caller:
@@ -53,7 +53,7 @@ class Relay:
         return Caller(self.address, key)
 
     async def metric(self, name: str) -> float:
-        """Read one of the relay's numbers."""
+        """Read a metric of the relay."""
         async with aiohttp.ClientSession() as http, http.get(f"{self.url}/metrics") as response:
             for line in (await response.text()).splitlines():
                 if line.startswith(f"{name} "):
@@ -61,12 +61,12 @@ class Relay:
         raise AssertionError(f"no metric {name}")
 
     async def metric_becomes(self, name: str, value: float, *, within_s: float = READY_S) -> None:
-        """Wait until one of the relay's numbers is `value`."""
+        """Wait until a metric of the relay is `value`."""
 
-        async def is_so() -> bool:
+        async def has_value() -> bool:
             return await self.metric(name) == value
 
-        await until(is_so, within_s=within_s)
+        await until(has_value, within_s=within_s)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def start_relay(nats: NatsServer) -> StartRelay:
     """Start a relay: ``async with start_relay(links={...}) as relay``. Arguments are sections of the settings."""
 
     @asynccontextmanager
-    async def start(*, keys: KeyStore | None = None, ready: bool = True, **sections: Any) -> AsyncIterator[Relay]:
+    async def start(*, keys: KeyStore | None = None, ready: bool = True, **sections: Any) -> AsyncIterator[GrpcRelay]:
         sections = {
             "http": HttpSettings(host="127.0.0.1", port=0),
             "drain": {"grace_s": 1, "margin_s": 1},
@@ -85,31 +85,31 @@ def start_relay(nats: NatsServer) -> StartRelay:
         async with running_relay(settings, keys or KeyStore.demo(), TokenSigner.ephemeral()) as at:
             if ready:
                 await wait_ready(at.url)
-            yield Relay(at.url, at.grpc_port)
+            yield GrpcRelay(at.url, at.grpc_port)
 
     return start
 
 
 @pytest.fixture
-async def relay(start_relay: StartRelay) -> AsyncIterator[Relay]:
+async def relay(start_relay: StartRelay) -> AsyncIterator[GrpcRelay]:
     """A running relay."""
     async with start_relay() as running:
         yield running
 
 
 @pytest.fixture
-async def caller(relay: Relay) -> AsyncIterator[Caller]:
-    """grpcio on the running relay, with the demo's key."""
+async def caller(relay: GrpcRelay) -> AsyncIterator[Caller]:
+    """grpcio, with a key."""
     async with relay.caller() as calling:
         yield calling
 
 
 @pytest.fixture
 async def outliving() -> AsyncIterator[Outliving]:
-    """Make callers that live longer than the relay they call."""
+    """Make callers that outlive the relay that they call."""
     async with AsyncExitStack() as stack:
 
-        def make(relay: Relay) -> Caller:
+        def make(relay: GrpcRelay) -> Caller:
             calling = relay.caller()
             stack.push_async_callback(calling.channel.close)
             return calling
@@ -136,7 +136,7 @@ async def publish(nats: NatsServer) -> AsyncIterator[Publish]:
 
 @pytest.fixture
 def rebuild(nats: NatsServer) -> Rebuild:
-    """Lose the log and make it anew: ``await rebuild()``; what is published afterwards is in the new one."""
+    """Delete the log and create an empty one: ``await rebuild()``."""
 
     async def again() -> None:
         settings = LogSettings(url=nats.url)
@@ -148,7 +148,7 @@ def rebuild(nats: NatsServer) -> Rebuild:
 
 
 def keys() -> KeyStore:
-    """A key for dice only, and one for a page of example.com."""
+    """A key for dice only, and a public key for pages of example.com."""
     return KeyStore.load(
         file_text=f"""
         [keys.dice]

@@ -1,4 +1,4 @@
-"""What the proxy reads and writes, taken apart: envelopes, and the ends of streams."""
+"""Parse what the proxy writes: envelopes, and the ends of streams."""
 
 import asyncio
 import json
@@ -8,7 +8,7 @@ import aiohttp
 from google.protobuf.message import Message
 from grpc import StatusCode
 
-from tests.rpc.caller import Refused
+from tests.rpc.caller import CallStatus
 
 
 def envelope(message: Message | bytes, flags: int = 0) -> bytes:
@@ -24,7 +24,7 @@ async def element(response: aiohttp.ClientResponse) -> tuple[int, bytes]:
 
 
 def elements(data: bytes) -> list[tuple[int, bytes]]:
-    """Take a whole stream apart."""
+    """Parse a whole stream into its elements."""
     found = []
     while data:
         flags, size = struct.unpack_from("!BI", data)
@@ -33,11 +33,11 @@ def elements(data: bytes) -> list[tuple[int, bytes]]:
     return found
 
 
-def end_of(data: bytes) -> Refused | None:
-    """Read the last envelope of a Connect stream as what grpcio would raise; None: it ended well."""
+def end_status(data: bytes) -> CallStatus | None:
+    """Read the last envelope of a Connect stream as a status; None for OK."""
     end = json.loads(data)
     trailers = {name: values[0] for name, values in end["metadata"].items()}
     if "error" not in end:
         return None
     code = end["error"]["code"].replace("canceled", "cancelled").upper()
-    return Refused(StatusCode[code], end["error"].get("message", ""), trailers)
+    return CallStatus(StatusCode[code], end["error"].get("message", ""), trailers)

@@ -1,4 +1,4 @@
-"""Clients that others wrote, as programs: how each is started, and what it printed."""
+"""Third-party clients, as programs: how each is started, and what it printed."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from auth.keys import DEMO_KEY
 from rounds import datastream_pb2 as pb
 from tests.clients.program import Program
 from tests.clients.tools import ROOT, node_packages, tool
-from tests.rpc.conftest import Relay
+from tests.rpc.conftest import GrpcRelay
 
 NODE: Final = Path(__file__).parent / "node"
 PROTO_FILE: Final = ROOT / "proto" / "datastream.proto"
@@ -37,30 +37,30 @@ STREAMING: Final = tuple(way for way in WAYS if way != "grpc-web binary")
 """Those that hand on messages before the end of a stream: grpc-web does so as text only."""
 
 
-class End(NamedTuple):
-    """What a call ended with, its code by the one name that all libraries understand."""
+class CallEnd(NamedTuple):
+    """The status of a call; its code by the one name that all libraries understand."""
 
     code: str
-    sentence: str
+    message: str
     trailers: Mapping[str, str]
 
 
-class Call:
-    """A script that calls one method; its messages come as it prints them."""
+class ScriptCall:
+    """A script that calls one method; its messages, as it prints them."""
 
     def __init__(self, program: Program) -> None:
         self._program = program
 
     async def messages(self, count: int) -> list[dict[str, Any]]:
-        """Wait for so many messages more."""
+        """Wait for `count` more messages."""
         return [json.loads(line)["message"] for line in await self._lines('^{"event":"message"', count)]
 
-    async def end(self) -> End:
+    async def end(self) -> CallEnd:
         """Wait for the end of the call."""
         facts = json.loads((await self._lines('^{"event":"end"', 1))[0])
         # grpc-js says NOT_FOUND, connect NotFound.
         code = facts["code"].replace("_", "").lower()
-        return End(code, facts["sentence"], {name.lower(): value for name, value in facts["trailers"].items()})
+        return CallEnd(code, facts["sentence"], {name.lower(): value for name, value in facts["trailers"].items()})
 
     async def _lines(self, pattern: str, count: int) -> list[str]:
         found = await asyncio.to_thread(self._program.wait_for, pattern, count=count)
@@ -69,9 +69,9 @@ class Call:
 
 @asynccontextmanager
 async def calling(
-    way: str, relay: Relay, method: str, request: Mapping[str, Any], *, key: str = DEMO_KEY, folder: Path
-) -> AsyncIterator[Call]:
-    """Call a method in one of `WAYS` for as long as the block lasts."""
+    way: str, relay: GrpcRelay, method: str, request: Mapping[str, Any], *, key: str = DEMO_KEY, folder: Path
+) -> AsyncIterator[ScriptCall]:
+    """Call a method in one of `WAYS` while the block runs."""
     await asyncio.to_thread(node_packages, NODE)
     script, _, variant = way.partition(" ")
     descriptors = folder / "datastream.binpb"
@@ -83,12 +83,12 @@ async def calling(
         url = f"http://{relay.address}" if variant == "node-grpc" else f"{relay.url}/api/grpc"
         arguments = [variant, url, key, str(descriptors), *asked]
     async with running([tool("node"), f"{script}.js", *arguments], folder=NODE) as program:
-        yield Call(program)
+        yield ScriptCall(program)
 
 
 @asynccontextmanager
 async def running(command: list[str], *, folder: Path = ROOT) -> AsyncIterator[Program]:
-    """Run a program for as long as the block lasts."""
+    """Run a program while the block runs."""
     program = await asyncio.to_thread(Program, command, cwd=folder)
     try:
         yield program
@@ -97,19 +97,19 @@ async def running(command: list[str], *, folder: Path = ROOT) -> AsyncIterator[P
 
 
 def buf() -> str:
-    """The path of buf; skip the test when npm cannot bring it."""
+    """The path of buf; skip the test when npm cannot install it."""
     node_packages(NODE)
     return str(NODE / "node_modules" / ".bin" / "buf")
 
 
 def grpcurl() -> str:
-    """The path of grpcurl, from the system or where ``go install`` was told to put it; skip the test without it."""
+    """The path of grpcurl, from the system or from ``go install``; skip the test without it."""
     ours = ROOT / ".cache" / "bin" / "grpcurl"
     return str(ours) if os.access(ours, os.X_OK) else tool("grpcurl")
 
 
 def descriptor_set() -> bytes:
-    """The schema as clients without generated code load it."""
+    """The schema, for clients without generated code."""
     files = []
     for descriptor in (timestamp_pb2.DESCRIPTOR, pb.DESCRIPTOR):
         file = FileDescriptorProto()

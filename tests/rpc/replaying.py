@@ -1,4 +1,4 @@
-"""A bulk replay whose client reads when the test says so, over gRPC or through the proxy."""
+"""A bulk replay that its client reads step by step, over gRPC or through the proxy."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -11,23 +11,23 @@ from grpc import StatusCode, aio
 
 from auth.keys import DEMO_KEY
 from rounds import datastream_pb2 as pb
-from tests.rpc.caller import Call, Caller, Refused, refused
-from tests.rpc.conftest import Relay
-from tests.rpc.envelopes import element, end_of, envelope
+from tests.rpc.caller import Call, Caller, CallStatus, status_of
+from tests.rpc.conftest import GrpcRelay
+from tests.rpc.envelopes import element, end_status, envelope
 
 TRANSPORTS: Final = ("grpc", "proxy")
 READ_S: Final = 30.0
 
 
 class Replaying(ABC):
-    """A replay under way."""
+    """A running replay."""
 
     @abstractmethod
-    async def batch(self) -> pb.RoundBatch | Refused:
-        """Read the next batch, or how it ended."""
+    async def batch(self) -> pb.RoundBatch | CallStatus:
+        """Read the next batch, or the status."""
 
-    async def rest(self) -> tuple[list[pb.RoundBatch], Refused]:
-        """Read the replay to its end."""
+    async def rest(self) -> tuple[list[pb.RoundBatch], CallStatus]:
+        """Read it to its end."""
         batches = []
         async with asyncio.timeout(READ_S):
             while isinstance(read := await self.batch(), pb.RoundBatch):
@@ -35,36 +35,36 @@ class Replaying(ABC):
         return batches, read
 
 
-_WELL: Final = Refused(StatusCode.OK, "", {})
+_OK: Final = CallStatus(StatusCode.OK, "", {})
 
 
 class _Grpc(Replaying):
     def __init__(self, call: Call) -> None:
         self._call = call
 
-    async def batch(self) -> pb.RoundBatch | Refused:
+    async def batch(self) -> pb.RoundBatch | CallStatus:
         try:
             read = await self._call.read()
         except aio.AioRpcError as error:
-            return refused(error)
-        return _WELL if read is aio.EOF else read
+            return status_of(error)
+        return _OK if read is aio.EOF else read
 
 
 class _Proxy(Replaying):
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
 
-    async def batch(self) -> pb.RoundBatch | Refused:
+    async def batch(self) -> pb.RoundBatch | CallStatus:
         flags, data = await element(self._response)
         if flags == 0:
             return pb.RoundBatch.FromString(data)
         assert await self._response.content.read() == b"", "something follows the end"
-        return end_of(data) or _WELL
+        return end_status(data) or _OK
 
 
 @asynccontextmanager
-async def replaying(transport: str, relay: Relay, request: pb.ReplayRequest) -> AsyncIterator[Replaying]:
-    """Run a replay while the block runs. Little of it is buffered for a client that does not read."""
+async def replaying(transport: str, relay: GrpcRelay, request: pb.ReplayRequest) -> AsyncIterator[Replaying]:
+    """Run a replay while the block runs. A client that does not read gets little of it."""
     if transport == "grpc":
         small: dict[str, Any] = {"http2.bdp_probe": 0}
         async with Caller(relay.address, DEMO_KEY, **small) as calling:

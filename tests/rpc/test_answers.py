@@ -1,4 +1,4 @@
-"""Calls with one answer: the newest round, pages of the past, the games."""
+"""Unary calls: the newest round, pages of history, the games."""
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -21,7 +21,7 @@ async def test_latest_round_of_a_game(caller: Caller, publish: Publish) -> None:
     assert round_.cursor
 
 
-async def test_history_pages_to_the_very_end(caller: Caller, publish: Publish) -> None:
+async def test_history_pages_to_the_oldest_round(caller: Caller, publish: Publish) -> None:
     """Newest first, page by page with `next_before`, until it is empty."""
     await publish("crash", *range(1, 8))
     await publish("dice", 100)
@@ -36,8 +36,8 @@ async def test_history_pages_to_the_very_end(caller: Caller, publish: Publish) -
     assert seen == [7, 6, 5, 4, 3, 2, 1]
 
 
-async def test_history_has_what_matches_only(caller: Caller, publish: Publish) -> None:
-    """The filter of streams holds for the past too."""
+async def test_history_has_only_matching_rounds(caller: Caller, publish: Publish) -> None:
+    """The filter of streams applies to history too."""
     for number, point in enumerate(["1.99", "2", "3.00", "3.01"], 1):
         await publish("crash", number, extras=f'{{"point":"{point}"}}')
     await publish("crash", 5, extras="{}")
@@ -48,7 +48,7 @@ async def test_history_has_what_matches_only(caller: Caller, publish: Publish) -
 
 
 async def test_history_after_a_cursor(caller: Caller, publish: Publish) -> None:
-    """Only what is later, and whether all of that is still there."""
+    """Only later rounds, and whether all of them still exist."""
     await publish("crash", 1, 2, 3)
     newest = await caller.ask(pb.GetHistoryRequest(limit=2))
 
@@ -59,8 +59,8 @@ async def test_history_after_a_cursor(caller: Caller, publish: Publish) -> None:
 
 
 @pytest.mark.parametrize("seconds", [253402300799, 10**12, 2**62, 2**63 - 1], ids=["year_9999", "later", "far", "last"])
-async def test_time_that_means_never(caller: Caller, publish: Publish, seconds: int) -> None:
-    """Up to it is all there is; from it on there is nothing."""
+async def test_latest_possible_time(caller: Caller, publish: Publish, seconds: int) -> None:
+    """Up to it are all rounds; from it on there is none."""
     await publish("crash", 1, 2)
     never = Timestamp(seconds=seconds)
 
@@ -77,8 +77,8 @@ async def test_time_that_means_never(caller: Caller, publish: Publish, seconds: 
     assert told["complete"] == "true"
 
 
-async def test_time_that_means_always(caller: Caller, publish: Publish) -> None:
-    """A time long before there were rounds is as good as 1970."""
+async def test_time_before_1970(caller: Caller, publish: Publish) -> None:
+    """It is the same as 1970."""
     await publish("crash", 1)
     page = await caller.ask(pb.GetHistoryRequest(from_time=Timestamp(seconds=-(2**62))))
 
@@ -86,7 +86,7 @@ async def test_time_that_means_always(caller: Caller, publish: Publish) -> None:
 
 
 async def test_history_of_long_rounds(caller: Caller, publish: Publish) -> None:
-    """A page ends before it is more than a client takes by default (4 MB), and the next one goes on there."""
+    """A page ends before it exceeds the default message size of clients (4 MB), and the next one continues it."""
     await publish("crash", *range(1, 301), extras='{"ballast":"' + "x" * 40_000 + '"}')
     seen: list[int] = []
     before, sizes = "", []
@@ -102,7 +102,7 @@ async def test_history_of_long_rounds(caller: Caller, publish: Publish) -> None:
 
 
 async def test_games_and_their_newest_rounds(caller: Caller, publish: Publish) -> None:
-    """In the order of the catalogue; a game without a round says so by leaving it out."""
+    """In the order of the catalogue; a game without a round has no such fields."""
     await publish("crash", 7)
 
     answer = await caller.ask(pb.ListGamesRequest())

@@ -1,4 +1,4 @@
-"""Clients that we did not write, in every language and protocol, against a running relay."""
+"""Third-party clients, in several languages and protocols, against a running relay."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from auth.keys import DEMO_KEY
 from rounds import datastream_pb2 as pb
 from tests.clients.program import Program
 from tests.rpc.caller import SERVICE
-from tests.rpc.conftest import Publish, Relay, StartRelay
+from tests.rpc.conftest import GrpcRelay, Publish, StartRelay
 from tests.rpc.foreign import PROTO_FILE, STREAMING, WAYS, buf, calling, grpcurl, running
 
 pytestmark = pytest.mark.service
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.service
 
 
 @pytest.mark.parametrize("way", STREAMING)
-async def test_library_streams_what_matches(relay: Relay, publish: Publish, tmp_path: Path, way: str) -> None:
+async def test_library_streams_what_matches(relay: GrpcRelay, publish: Publish, tmp_path: Path, way: str) -> None:
     """Rounds that match, from history to live, as the library's own objects."""
     await publish("crash", 1, 2, 3)
     wanted = {"game_slug": "crash", "filter": {"min_point": 2}, "start": {"last": 3}}
@@ -40,8 +40,8 @@ async def test_library_streams_what_matches(relay: Relay, publish: Publish, tmp_
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_library_asks_for_the_newest_round(relay: Relay, publish: Publish, tmp_path: Path, way: str) -> None:
-    """One answer."""
+async def test_library_calls_a_unary_method(relay: GrpcRelay, publish: Publish, tmp_path: Path, way: str) -> None:
+    """The newest round."""
     await publish("crash", 67890)
     async with calling(way, relay, "GetLatest", {"game_slug": "crash"}, folder=tmp_path) as call:
         [round_] = await call.messages(1)
@@ -52,21 +52,21 @@ async def test_library_asks_for_the_newest_round(relay: Relay, publish: Publish,
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_library_is_refused(relay: Relay, tmp_path: Path, way: str) -> None:
-    """It sees the status and the sentence, of calls and of streams."""
+async def test_library_is_refused(relay: GrpcRelay, tmp_path: Path, way: str) -> None:
+    """It gets the code and the message, of unary calls and of streams."""
     async with calling(way, relay, "GetLatest", {"game_slug": "nope"}, folder=tmp_path) as call:
         missing = await call.end()
     async with calling(way, relay, "StreamAll", {}, key="sk_live_nobody", folder=tmp_path) as call:
         stranger = await call.end()
 
     assert missing.code == "notfound"
-    assert "'nope'" in missing.sentence
+    assert "'nope'" in missing.message
     assert stranger.code == "unauthenticated"
 
 
 @pytest.mark.parametrize("way", STREAMING)
 async def test_library_sees_a_drain(start_relay: StartRelay, publish: Publish, tmp_path: Path, way: str) -> None:
-    """The end says how long to wait and where to go on."""
+    """The status has the retry delay and the resume cursor."""
     async with AsyncExitStack() as stack:
         async with start_relay() as relay:
             await publish("crash", 1)
@@ -83,8 +83,8 @@ async def test_library_sees_a_drain(start_relay: StartRelay, publish: Publish, t
 # --- grpclib -------------------------------------------------------------------------------------------------------
 
 
-async def test_grpclib(relay: Relay, publish: Publish) -> None:
-    """A gRPC of Python's own, on another HTTP/2."""
+async def test_grpclib(relay: GrpcRelay, publish: Publish) -> None:
+    """A gRPC implementation in Python, with another HTTP/2 library."""
     await publish("crash", 7)
     channel = Channel("127.0.0.1", relay.grpc_port)
     try:
@@ -112,8 +112,8 @@ async def test_grpclib(relay: Relay, publish: Publish) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["connect", "grpcweb", "grpc"])
-async def test_buf_curl(relay: Relay, publish: Publish, protocol: str) -> None:
-    """`buf curl` speaks all three; the service describes itself to it."""
+async def test_buf_curl(relay: GrpcRelay, publish: Publish, protocol: str) -> None:
+    """`buf curl` uses all three protocols, and reflection."""
     await publish("crash", 1, 2)
     command = [buf(), "curl", "--protocol", protocol, "--header", f"X-API-Key: {DEMO_KEY}"]
     if protocol == "grpc":
@@ -134,8 +134,8 @@ async def test_buf_curl(relay: Relay, publish: Publish, protocol: str) -> None:
     assert "not_found" in refusal
 
 
-async def test_grpcurl_by_reflection(relay: Relay, publish: Publish) -> None:
-    """No file of the schema is needed."""
+async def test_grpcurl_by_reflection(relay: GrpcRelay, publish: Publish) -> None:
+    """It needs no file of the schema."""
     await publish("crash", 1, 2)
     command = [grpcurl(), "-plaintext", "-H", f"x-api-key: {DEMO_KEY}"]
     async with running([*command, relay.address, "list", SERVICE]) as listed:

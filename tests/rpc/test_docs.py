@@ -1,4 +1,4 @@
-"""Every command of docs/grpc.md, and those of the README for gRPC, as a reader pastes them."""
+"""Every command of docs/grpc.md, and those of the README for gRPC, run as written."""
 
 import asyncio
 import os
@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 from tests.clients.tools import ROOT, tool
-from tests.rpc.conftest import Publish, Relay
+from tests.rpc.conftest import GrpcRelay, Publish
 from tests.rpc.foreign import buf, grpcurl, running
 
 pytestmark = pytest.mark.service
@@ -26,8 +26,8 @@ _PASTED: Final = [(_FIRST, command) for command in _COMMANDS] + [(_KEY, line) fo
 
 
 @pytest.mark.parametrize(("before", "command"), _PASTED, ids=[command.split()[0] for _, command in _PASTED])
-async def test_command_shows_rounds(relay: Relay, publish: Publish, before: str, command: str) -> None:
-    """It prints a round of the game that it names."""
+async def test_command_shows_rounds(relay: GrpcRelay, publish: Publish, before: str, command: str) -> None:
+    """It prints a round of its game."""
     await publish("crash", 67890)
     command = command.replace("http://127.0.0.1:8080", relay.url).replace("127.0.0.1:50051", relay.address)
     name = command.split()[0]

@@ -1,4 +1,4 @@
-"""Clients that follow a relay over gRPC through its end, as ours do: ``tail --via grpc`` and the samples."""
+"""Clients that reconnect over gRPC when their relay ends: ``tail --via grpc`` and the samples."""
 
 import asyncio
 import socket
@@ -11,7 +11,7 @@ import pytest
 from auth.keys import DEMO_KEY
 from relay.commands.client.follow import OPEN, Interrupted, Target, follow
 from relay.commands.client.grpc import read_grpc
-from tests.rpc.conftest import Publish, Relay, StartRelay
+from tests.rpc.conftest import GrpcRelay, Publish, StartRelay
 from tests.samples.program_samples import start
 
 pytestmark = pytest.mark.service
@@ -21,7 +21,7 @@ UNWANTED, WANTED = '{"point":"1.50"}', '{"point":"7.00"}'
 
 
 def reading(target: Target, parameters: Mapping[str, str] = EVERYTHING) -> "aclosing[Any]":
-    """One stream, closed with the block."""
+    """One stream, closed at the end of the block."""
     messages: Any = read_grpc(None, target, parameters)
     return aclosing(messages)
 
@@ -36,7 +36,7 @@ def free_port(host: str = "127.0.0.1") -> int:
 async def test_sample_whose_relay_ends_before_a_round_matches(
     start_relay: StartRelay, publish: Publish, language: str
 ) -> None:
-    """It goes on where the relay said that it was: what came while there was no relay is printed."""
+    """It resumes after the cursor of the relay: rounds stored while there was no relay are printed."""
     port = free_port()
     environment = {"GRPC_URL": f"127.0.0.1:{port}", "API_KEY": DEMO_KEY, "GAME": "crash", "MIN_POINT": "5"}
     async with start_relay(grpc={"port": port}, links={"retry_ms": 100}) as relay:
@@ -60,7 +60,7 @@ async def test_sample_whose_relay_ends_before_a_round_matches(
 
 
 async def test_tail_whose_relay_ends_before_a_round_matches(start_relay: StartRelay, publish: Publish) -> None:
-    """The same of our own client."""
+    """The same for our own client."""
     port = free_port()
     target = Target(f"grpc://127.0.0.1:{port}", DEMO_KEY, "crash")
     said: list[str] = []
@@ -82,8 +82,8 @@ async def test_tail_whose_relay_ends_before_a_round_matches(start_relay: StartRe
     assert any("draining" in sentence for sentence in said)
 
 
-async def test_place_that_a_stream_of_tail_begins_with(relay: Relay, publish: Publish) -> None:
-    """A live stream has one before it has a round, so that one that breaks off loses nothing either."""
+async def test_tail_has_a_cursor_before_its_first_round(relay: GrpcRelay, publish: Publish) -> None:
+    """So that a stream that breaks before its first round loses none."""
     await publish("crash", 1)
     target = Target(f"grpc://{relay.address}", DEMO_KEY, "crash")
     async with reading(target) as messages:
@@ -96,8 +96,8 @@ async def test_place_that_a_stream_of_tail_begins_with(relay: Relay, publish: Pu
     assert b'"round_id":1' in first
 
 
-async def test_tail_waits_as_long_as_it_is_told(start_relay: StartRelay) -> None:
-    """A full relay says how long."""
+async def test_tail_waits_for_the_retry_delay(start_relay: StartRelay) -> None:
+    """That of a full relay."""
     async with start_relay(links={"max_links": 1, "retry_ms": 5000}) as relay:
         target = Target(f"grpc://{relay.address}", DEMO_KEY, "crash")
         async with reading(target) as messages:
@@ -111,7 +111,7 @@ async def test_tail_waits_as_long_as_it_is_told(start_relay: StartRelay) -> None
 
 
 async def test_tail_over_ipv6(start_relay: StartRelay, publish: Publish) -> None:
-    """The brackets of the URL are those of the address."""
+    """The brackets of the URL belong to the address."""
     try:
         port = free_port("::1")
     except OSError:

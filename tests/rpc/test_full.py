@@ -1,4 +1,4 @@
-"""A full relay, from all sides at once: each protocol is sent away in its own manner, and any place is given again."""
+"""A full relay: each protocol is refused in its own way, and permits are freed for any protocol."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,10 +16,10 @@ from relay import serve
 from relay.admission import capacity
 from relay.admission.capacity import Capacity
 from rounds import datastream_pb2 as pb
-from tests.rpc.caller import METHODS, ending
+from tests.rpc.caller import METHODS, read_to_end
 from tests.rpc.certificates import Authority
-from tests.rpc.conftest import Publish, Relay, StartRelay
-from tests.rpc.envelopes import elements, end_of, envelope
+from tests.rpc.conftest import GrpcRelay, Publish, StartRelay
+from tests.rpc.envelopes import elements, end_status, envelope
 
 pytestmark = pytest.mark.service
 
@@ -32,7 +32,7 @@ FIT: Final = 2
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A relay has room for two gRPC streams, or three streams of the proxy, or ten of the others."""
+    """A relay with capacity for two gRPC streams, or three streams of the proxy, or ten others."""
     monkeypatch.setattr(serve, "capacity_of", lambda *_, **__: TEN)
 
 
@@ -42,20 +42,20 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-async def open_sse(relay: Relay, http: aiohttp.ClientSession, stack: AsyncExitStack) -> Any:
+async def open_sse(relay: GrpcRelay, http: aiohttp.ClientSession, stack: AsyncExitStack) -> Any:
     return await stack.enter_async_context(http.get(f"{relay.url}/sse/crash"))
 
 
-async def open_websocket(relay: Relay, http: aiohttp.ClientSession, stack: AsyncExitStack) -> Any:
+async def open_websocket(relay: GrpcRelay, http: aiohttp.ClientSession, stack: AsyncExitStack) -> Any:
     return await stack.enter_async_context(http.ws_connect(f"{relay.url}/ws/crash"))
 
 
-async def open_proxy(relay: Relay, http: aiohttp.ClientSession, stack: AsyncExitStack) -> Any:
+async def open_proxy(relay: GrpcRelay, http: aiohttp.ClientSession, stack: AsyncExitStack) -> Any:
     request = http.post(relay.proxy("StreamAll"), headers=CONNECT, data=envelope(b"{}"))
     return await stack.enter_async_context(request)
 
 
-async def open_grpc(relay: Relay, _: aiohttp.ClientSession, stack: AsyncExitStack) -> Any:
+async def open_grpc(relay: GrpcRelay, _: aiohttp.ClientSession, stack: AsyncExitStack) -> Any:
     calling = await stack.enter_async_context(relay.caller())
     return await stack.enter_async_context(calling.stream(pb.StreamAllRequest()))
 
@@ -70,15 +70,15 @@ OPEN: Final[dict[str, Open]] = {
 each_protocol = pytest.mark.parametrize("opened", OPEN.values(), ids=OPEN)
 
 
-async def readiness(relay: Relay, http: aiohttp.ClientSession) -> tuple[int, str | None]:
+async def readiness(relay: GrpcRelay, http: aiohttp.ClientSession) -> tuple[int, str | None]:
     async with http.get(f"{relay.url}/readyz") as probe:
         return probe.status, (await probe.json()).get("reason")
 
 
-async def test_full_relay_sends_each_protocol_away_in_its_manner(
+async def test_full_relay_refuses_each_protocol_in_its_own_way(
     start_relay: StartRelay, http: aiohttp.ClientSession
 ) -> None:
-    """One gRPC stream and one of the proxy leave no room for another: all others are told to come back; REST is not."""
+    """One gRPC stream and one of the proxy fill it: all other links get a retry delay; REST still answers."""
     async with start_relay(links={"retry_ms": 700}) as relay, AsyncExitStack() as stack:
         await open_grpc(relay, http, stack)
         ready_before = await readiness(relay, http)
@@ -91,8 +91,8 @@ async def test_full_relay_sends_each_protocol_away_in_its_manner(
         async with http.post(relay.proxy("StreamAll"), headers=CONNECT, data=envelope(b"{}")) as refused:
             [(_, end)] = elements(await refused.read())
         async with relay.caller() as calling:
-            refusal = await calling.refusal(pb.StreamAllRequest())
-            replay = await calling.refusal(pb.ReplayRequest())
+            refusal = await calling.failure(pb.StreamAllRequest())
+            replay = await calling.failure(pb.ReplayRequest())
             answer = await calling.ask(pb.ListGamesRequest())
         async with http.get(f"{relay.url}/api/games") as rest:
             games = await rest.json()
@@ -102,7 +102,7 @@ async def test_full_relay_sends_each_protocol_away_in_its_manner(
     assert (sse.status, sse.content_type, retry) == (200, "text/event-stream", "retry")
     reason = msgspec.json.decode(close.extra or "")
     assert (close.type, close.data, reason["reason"]) == (aiohttp.WSMsgType.CLOSE, 1013, "capacity")
-    proxied = end_of(end)
+    proxied = end_status(end)
     assert proxied is not None
     assert proxied.code is refusal.code is replay.code is StatusCode.RESOURCE_EXHAUSTED
     trailers = [each.trailers["retry-after-ms"] for each in (proxied, refusal, replay)]
@@ -112,8 +112,8 @@ async def test_full_relay_sends_each_protocol_away_in_its_manner(
     assert links == [2, 2, 0]
 
 
-async def test_mixture_is_full_when_its_memory_is(start_relay: StartRelay, http: aiohttp.ClientSession) -> None:
-    """Six event streams leave no room for a gRPC stream; when one of them has left, there is."""
+async def test_capacity_is_shared_by_all_protocols(start_relay: StartRelay, http: aiohttp.ClientSession) -> None:
+    """Six event streams leave no capacity for a gRPC stream; after one of them has left, there is enough."""
     async with start_relay() as relay, AsyncExitStack() as stack:
         for _ in range(5):
             await open_sse(relay, http, stack)
@@ -130,17 +130,17 @@ async def test_mixture_is_full_when_its_memory_is(start_relay: StartRelay, http:
     assert links == 6
 
 
-# --- places are given back -----------------------------------------------------------------------------------------
+# --- permits are freed ----------------------------------------------------------------------------------------------
 
 
-async def is_empty(relay: Relay) -> None:
-    """Wait until nobody is here; then all of the capacity is there again, and nothing more."""
+async def is_empty(relay: GrpcRelay) -> None:
+    """Wait until no link is open; then check that all of the capacity is free."""
     await relay.metric_becomes("relay_links", 0)
     assert await relay.metric("relay_links_max") == FIT
 
 
-async def heard_end(link: Any) -> None:
-    """Read what a link is sent, to its end."""
+async def read_link(link: Any) -> None:
+    """Read a link to its end."""
     async with asyncio.timeout(DEADLINE_S):
         if isinstance(link, aiohttp.ClientWebSocketResponse):
             async for _ in link:
@@ -148,14 +148,14 @@ async def heard_end(link: Any) -> None:
         elif isinstance(link, aiohttp.ClientResponse):
             await link.read()
         else:
-            await ending(link)
+            await read_to_end(link)
 
 
 @each_protocol
-async def test_client_that_leaves_gives_its_place_back(
+async def test_client_that_leaves_frees_its_permit(
     start_relay: StartRelay, http: aiohttp.ClientSession, opened: Open
 ) -> None:
-    """All that it took."""
+    """All of its cost."""
     async with start_relay() as relay:
         async with AsyncExitStack() as stack:
             await opened(relay, http, stack)
@@ -164,21 +164,21 @@ async def test_client_that_leaves_gives_its_place_back(
 
 
 @each_protocol
-async def test_link_that_we_end_gives_its_place_back(
+async def test_link_that_we_end_frees_its_permit(
     start_relay: StartRelay, http: aiohttp.ClientSession, opened: Open
 ) -> None:
-    """By its age, here; all of our own ends are one."""
+    """By its age, here; all reasons end a link in the same way."""
     async with start_relay(links={"max_age_s": 1, "heartbeat_s": 0.1}) as relay, AsyncExitStack() as stack:
-        await heard_end(await opened(relay, http, stack))
+        await read_link(await opened(relay, http, stack))
         await is_empty(relay)
         assert await relay.metric('relay_links_closed_total{reason="max_age"}') == 1
 
 
 @each_protocol
-async def test_link_that_is_cut_gives_its_place_back(
+async def test_aborted_link_frees_its_permit(
     start_relay: StartRelay, http: aiohttp.ClientSession, publish: Publish, opened: Open
 ) -> None:
-    """A client that does not read is ended as slow, and cut when it does not read that either."""
+    """A client that does not read is ended as slow, and aborted when it does not read the end either."""
     async with (
         start_relay(links={"unsent_bytes": 16 << 10, "linger_s": 0.1}) as relay,
         AsyncExitStack() as stack,
@@ -193,10 +193,10 @@ async def test_link_that_is_cut_gives_its_place_back(
         await is_empty(relay)
 
 
-async def test_stream_that_is_over_keeps_no_place(
+async def test_stream_that_has_reached_its_end_takes_no_permit(
     start_relay: StartRelay, http: aiohttp.ClientSession, publish: Publish
 ) -> None:
-    """An EventSource that comes back to a stream which has ended is told to stay away, and nothing is kept for it."""
+    """An EventSource that reconnects to it gets 204."""
     await publish("crash", 1)
     async with start_relay() as relay:
         async with http.get(f"{relay.url}/api/latest/crash") as answer:
@@ -209,18 +209,18 @@ async def test_stream_that_is_over_keeps_no_place(
     assert status == 204
 
 
-async def test_call_for_a_game_that_there_is_not_keeps_no_place(relay: Relay, http: aiohttp.ClientSession) -> None:
-    """A request is found to be wrong when it has its place already: over gRPC and the proxy, for every kind of call."""
+async def test_call_for_an_unknown_game_frees_its_permit(relay: GrpcRelay, http: aiohttp.ClientSession) -> None:
+    """The request is checked after the permit was taken: over gRPC and the proxy, for every kind of call."""
     requests = (pb.StreamByGameRequest(game_slug="nope"), pb.ReplayRequest(game_slugs=["nope"]))
     codes = []
     async with relay.caller() as calling:
         for request in requests:
-            codes.append((await calling.refusal(request)).code)
+            codes.append((await calling.failure(request)).code)
             proto = {"Content-Type": "application/connect+proto"}
             url = relay.proxy(METHODS[type(request)])
             async with http.post(url, headers=proto, data=envelope(request)) as response:
                 [(_, end)] = elements(await response.read())
-            refusal = end_of(end)
+            refusal = end_status(end)
             assert refusal is not None
             codes.append(refusal.code)
     await is_empty(relay)
@@ -235,7 +235,7 @@ async def test_call_for_a_game_that_there_is_not_keeps_no_place(relay: Relay, ht
 async def test_memory_of_the_container_decides(
     start_relay: StartRelay, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, http: aiohttp.ClientSession, tls: bool
 ) -> None:
-    """An empty relay tells how many of the dearest links fit, those of gRPC, fewer over TLS; then of what is here."""
+    """An empty relay reports how many of the most expensive links fit: gRPC, fewer over TLS; then of the open ones."""
     limit = tmp_path / "memory.max"
     limit.write_text(f"{512 << 20}\n")
     monkeypatch.setattr(capacity, "_CGROUP_FILES", (str(limit),))

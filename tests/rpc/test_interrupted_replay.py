@@ -48,7 +48,7 @@ async def logged(logs: Logs, event: str) -> None:
 async def test_log_that_is_unavailable_for_a_while(
     start_relay: StartRelay, publish: Publish, nats: NatsServer, transport: str
 ) -> None:
-    """A replay waits for the log as streams do: every round comes once and in order, and it ends with OK."""
+    """A replay waits for the log as streams do: every round once and in order, and OK."""
     await publish("crash", *range(1, MANY + 1), **LONG)
     async with start_relay() as relay, replaying(transport, relay, pb.ReplayRequest()) as replay:
         first = await first_of(replay)
@@ -66,7 +66,7 @@ async def test_log_that_is_unavailable_for_a_while(
 async def test_log_that_stays_unavailable(
     start_relay: StartRelay, publish: Publish, nats: NatsServer, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After `PATIENCE_S` the call ends with a resume cursor and a retry delay; with them, no round is lost."""
+    """After `PATIENCE_S` the client gets a retry delay and a resume cursor; with it, no round is lost."""
     monkeypatch.setattr(bulk, "PATIENCE_S", 0.5)
     await publish("crash", *range(1, MANY + 1), **LONG)
     async with start_relay() as relay:
@@ -82,7 +82,7 @@ async def test_log_that_stays_unavailable(
             later, well = await replay.rest()
 
     assert end.code is StatusCode.UNAVAILABLE
-    assert "log_unavailable" in end.sentence
+    assert "log_unavailable" in end.message
     assert int(end.trailers["retry-after-ms"]) >= 0
     assert (
         end.trailers["resume-cursor"]
@@ -96,7 +96,7 @@ async def test_log_that_stays_unavailable(
 async def test_log_that_is_rebuilt(
     start_relay: StartRelay, publish: Publish, rebuild: Rebuild, transport: str, count: int
 ) -> None:
-    """OUT_OF_RANGE says that the rest is gone; its resume cursor brings all of the new log."""
+    """OUT_OF_RANGE: the remaining rounds are gone; with its resume cursor all of the new log is replayed."""
     await publish("crash", *range(1, MANY + 1), **LONG)
     async with start_relay() as relay:
         async with replaying(transport, relay, pb.ReplayRequest()) as replay:
@@ -113,7 +113,7 @@ async def test_log_that_is_rebuilt(
     assert [round_.round_id for round_ in old] == list(range(1, len(old) + 1))
     assert len({round_.cursor.partition("-")[0] for round_ in old}) == 1
     assert end.code is StatusCode.OUT_OF_RANGE
-    assert "rebuilt" in end.sentence
+    assert "rebuilt" in end.message
     assert end.trailers["first-cursor"] == new[0].rounds[0].cursor
     assert ids(*new) == list(range(1, count + 1))
     assert well.code is StatusCode.OK
@@ -122,7 +122,7 @@ async def test_log_that_is_rebuilt(
 async def test_log_that_loses_its_tail(
     start_relay: StartRelay, publish: Publish, nats: NatsServer, transport: str
 ) -> None:
-    """OUT_OF_RANGE says that the log ends before the cursor now; its resume cursor brings the new rounds."""
+    """OUT_OF_RANGE: the log now ends before the cursor; with its resume cursor new rounds are replayed."""
     await publish("crash", *range(1, 21), **LONG)
     await nats.stop()
     shutil.copytree(nats.store / "jetstream", nats.store / "copy")
@@ -143,16 +143,16 @@ async def test_log_that_loses_its_tail(
 
     assert ids(first, *rest) == list(range(1, len(ids(first, *rest)) + 1))
     assert end.code is StatusCode.OUT_OF_RANGE
-    assert "ahead" in end.sentence
+    assert "ahead" in end.message
     assert end.trailers["resume-cursor"].endswith("-20")
     assert ids(*new) == [1, 2, 3]
     assert well.code is StatusCode.OK
 
 
-async def test_internal_error_midway(
+async def test_bug_during_a_replay(
     start_relay: StartRelay, publish: Publish, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """INTERNAL ends the stream with a cursor, and the error is logged; a call with that cursor loses no round."""
+    """INTERNAL, logged, with a resume cursor; a client that uses it loses no round."""
     await publish("crash", *range(1, MANY + 1), **LONG)
     async with start_relay() as relay:
         async with replaying(transport, relay, pb.ReplayRequest()) as replay:
@@ -176,7 +176,7 @@ async def _failing(*_: object, **__: object) -> None:
 async def test_drain_while_the_log_is_unavailable(
     start_relay: StartRelay, publish: Publish, nats: NatsServer, transport: str
 ) -> None:
-    """A replay that waits for the log is ended at once, with its cursor."""
+    """A waiting replay is ended at once, with its cursor."""
     await publish("crash", *range(1, MANY + 1), **LONG)
     async with start_relay(drain={"grace_s": 20, "margin_s": 20}) as relay:
         stack = replaying(transport, relay, pb.ReplayRequest())
@@ -190,5 +190,5 @@ async def test_drain_while_the_log_is_unavailable(
     await stack.__aexit__(None, None, None)
 
     assert end.code is StatusCode.UNAVAILABLE
-    assert "draining" in end.sentence
+    assert "draining" in end.message
     assert end.trailers["resume-cursor"].endswith(f"-{len(ids(first, *rest))}")

@@ -1,4 +1,4 @@
-"""HTTP/2 pings, seen from a client that is nothing but frames: what the relay sends, and what it allows."""
+"""HTTP/2 pings, from a client that handles frames: what the relay sends, and what it allows."""
 
 import asyncio
 import time
@@ -9,7 +9,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 
 from auth.keys import DEMO_KEY
-from tests.rpc.conftest import Relay, StartRelay
+from tests.rpc.conftest import GrpcRelay, StartRelay
 
 pytestmark = pytest.mark.service
 
@@ -64,27 +64,27 @@ class Frames:
         self._writer.write(len(payload).to_bytes(3) + bytes((kind, flags)) + bytes(4) + payload)
 
 
-async def connected(relay: Relay) -> Frames:
+async def connected(relay: GrpcRelay) -> Frames:
     frames = Frames(*await asyncio.open_connection("127.0.0.1", relay.grpc_port))
     frames.begin()
     await frames.until(_HEADERS)
     return frames
 
 
-async def relay_pings(relay: Relay) -> float:
-    """Return after how many seconds of silence the relay has pinged."""
+async def relay_pings(relay: GrpcRelay) -> float:
+    """Return after how many seconds without data the relay has sent a ping."""
     frames, began = await connected(relay), time.monotonic()
     await frames.until(_PING)
     frames.close()
     return time.monotonic() - began
 
 
-async def pinging(relay: Relay, every_s: float) -> bytes:
-    """Ping some times at an interval; return why the relay ended that, or nothing when it did not."""
+async def pinging(relay: GrpcRelay, every_s: float) -> bytes:
+    """Send pings at an interval; return the reason why the relay ended the connection, or None."""
     frames = await connected(relay)
     ended = asyncio.create_task(frames.until(_GOAWAY))
     for _ in range(_PINGS):
-        await asyncio.wait((ended,), timeout=every_s)  # the interval is what is tested
+        await asyncio.wait((ended,), timeout=every_s)  # the interval is under test
         if ended.done():
             break
         frames.ping()
@@ -96,7 +96,7 @@ async def pinging(relay: Relay, every_s: float) -> bytes:
 
 
 async def test_pings_both_ways(start_relay: StartRelay) -> None:
-    """The relay pings a silent connection; clients may ping every 5 s, and those who do it more often are told."""
+    """The relay pings an idle connection; clients may ping every 5 s, and get GOAWAY for more frequent pings."""
     async with start_relay(grpc={"keepalive_s": 10}) as relay:
         pinged_s, allowed, too_often = await asyncio.gather(
             relay_pings(relay), pinging(relay, _ALLOWED_S), pinging(relay, _OFTEN_S)
@@ -108,9 +108,9 @@ async def test_pings_both_ways(start_relay: StartRelay) -> None:
 
 
 async def test_dead_client_is_noticed(start_relay: StartRelay) -> None:
-    """A client that does not answer pings is given up, and its place is free."""
+    """A client that does not answer pings is ended, and its permit is free."""
     async with start_relay(grpc={"keepalive_s": 10, "keepalive_timeout_s": 1}) as relay:
         frames = await connected(relay)
         await relay.metric_becomes("relay_links", 1)
-        await relay.metric_becomes("relay_links", 0, within_s=40)  # nobody reads, so nobody answers
+        await relay.metric_becomes("relay_links", 0, within_s=40)  # without a reader there are no answers
         frames.close()

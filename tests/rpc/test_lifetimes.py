@@ -1,4 +1,4 @@
-"""How streams end: by drain, by age, by a client that stops reading or leaves; and that nothing is left of them."""
+"""How streams end: by drain, by age, by a client that stops reading or leaves; nothing of them remains."""
 
 import asyncio
 import gc
@@ -9,8 +9,8 @@ from grpc import StatusCode, aio
 
 from auth.keys import DEMO_KEY
 from rounds import datastream_pb2 as pb
-from tests.rpc.caller import Caller, Refused, ending, refused
-from tests.rpc.conftest import Outliving, Publish, Relay, StartRelay
+from tests.rpc.caller import Caller, CallStatus, read_to_end, status_of
+from tests.rpc.conftest import GrpcRelay, Outliving, Publish, StartRelay
 from tests.waiting import until
 
 pytestmark = pytest.mark.service
@@ -18,16 +18,16 @@ pytestmark = pytest.mark.service
 MANY: Final = 1000
 
 
-async def test_drain_ends_a_stream_with_its_place(
+async def test_drain_ends_a_stream_with_its_cursor(
     start_relay: StartRelay, publish: Publish, outliving: Outliving
 ) -> None:
-    """UNAVAILABLE, with a delay of the client's own and the cursor to go on from."""
+    """UNAVAILABLE, with a delay for this client and the resume cursor."""
     async with start_relay() as relay:
         call = outliving(relay).call(pb.StreamAllRequest())
         await call.initial_metadata()
         await publish("crash", 1)
         round_ = await call.read()
-    rest, end = await ending(call)
+    rest, end = await read_to_end(call)
 
     assert rest == []
     assert end is not None
@@ -36,10 +36,10 @@ async def test_drain_ends_a_stream_with_its_place(
     assert end.trailers["resume-cursor"] == round_.cursor
 
 
-async def test_client_that_follows_drains_misses_nothing(
+async def test_client_that_reconnects_after_drains_misses_nothing(
     start_relay: StartRelay, publish: Publish, outliving: Outliving
 ) -> None:
-    """From relay to relay with the cursor of each goodbye: every round once, whatever was published meanwhile."""
+    """From relay to relay with the cursor of each disconnect: every round once, also those published in between."""
     seen: list[int] = []
     place = ""
     number = 0
@@ -50,13 +50,13 @@ async def test_client_that_follows_drains_misses_nothing(
             for _ in range(20):
                 number += 1
                 await publish("crash", number)
-        messages, end = await ending(call)
+        messages, end = await read_to_end(call)
         assert end is not None
         assert end.code is StatusCode.UNAVAILABLE
         seen += [round_.round_id for round_ in messages]
         place = end.trailers["resume-cursor"]
         number += 1
-        await publish("crash", number)  # while no relay is there
+        await publish("crash", number)  # while there is no relay
     async with start_relay() as relay:
         call = outliving(relay).call(pb.StreamAllRequest(after=place))
         while seen[-1] != number:
@@ -67,11 +67,11 @@ async def test_client_that_follows_drains_misses_nothing(
 
 
 async def test_draining_relay_takes_no_new_stream(start_relay: StartRelay, outliving: Outliving) -> None:
-    """While streams are being ended, new ones are sent elsewhere, with a delay."""
+    """While streams are being ended, new ones are refused, with a delay."""
 
-    async def knock(relay: Relay) -> Refused:
+    async def knock(relay: GrpcRelay) -> CallStatus:
         await relay.metric_becomes("relay_ready", 0)
-        refusal = await calling.refusal(pb.StreamAllRequest())
+        refusal = await calling.failure(pb.StreamAllRequest())
         for call in calls:
             call.cancel()
         return refusal
@@ -85,23 +85,23 @@ async def test_draining_relay_takes_no_new_stream(start_relay: StartRelay, outli
     refusal = await knocking
 
     assert refusal.code is StatusCode.UNAVAILABLE
-    assert "draining" in refusal.sentence
+    assert "draining" in refusal.message
     assert int(refusal.trailers["retry-after-ms"]) > 0
 
 
 async def test_stream_that_has_reached_its_age(start_relay: StartRelay) -> None:
-    """It ends as by a drain, before any proxy on the way would cut it."""
+    """It ends as by a drain, before a proxy would cut it."""
     async with start_relay(links={"max_age_s": 1, "heartbeat_s": 0.1}) as relay, relay.caller() as calling:
-        _, end = await ending(calling.call(pb.StreamAllRequest()))
+        _, end = await read_to_end(calling.call(pb.StreamAllRequest()))
 
     assert end is not None
     assert end.code is StatusCode.UNAVAILABLE
-    assert "max_age" in end.sentence
+    assert "max_age" in end.message
     assert end.trailers.keys() >= {"retry-after-ms", "resume-cursor"}
 
 
 async def test_client_that_stops_reading(start_relay: StartRelay, publish: Publish) -> None:
-    """What waits for it is bounded; it is ended as slow with its place, and a reading client does not notice."""
+    """Unsent bytes are bounded; it is ended as slow with its cursor, and another client does not notice."""
     async with (
         start_relay(links={"unsent_bytes": 64 << 10, "linger_s": 60}) as relay,
         relay.caller() as reader,
@@ -117,19 +117,19 @@ async def test_client_that_stops_reading(start_relay: StartRelay, publish: Publi
             await publish("crash", sent, extras=ballast)
             assert (await reading.read()).round_id == sent
             assert sent < 200, "nothing bounds what waits for a client"
-        messages, end = await ending(unread)
+        messages, end = await read_to_end(unread)
 
         assert end is not None
         assert end.code is StatusCode.UNAVAILABLE
-        assert "slow" in end.sentence
+        assert "slow" in end.message
         assert end.trailers["resume-cursor"] == messages[-1].cursor
         assert [message.round_id for message in messages] == list(range(1, len(messages) + 1))
         await relay.metric_becomes("relay_links", 1)
 
 
-async def test_client_that_does_not_read_its_end_is_cut(start_relay: StartRelay, publish: Publish) -> None:
-    """Its place is free after the time to linger. When it reads again it learns that it was cut, and misses nothing."""
-    small: dict[str, Any] = {"http2.bdp_probe": 0}  # or all of it would be on its way to the client
+async def test_client_that_does_not_read_its_end_is_aborted(start_relay: StartRelay, publish: Publish) -> None:
+    """Its permit is free after `linger_s`. When it reads again it gets the status, and can resume without loss."""
+    small: dict[str, Any] = {"http2.bdp_probe": 0}  # otherwise all of it would fit into the buffers
     async with (
         start_relay(links={"unsent_bytes": 64 << 10, "linger_s": 0.1}) as relay,
         Caller(relay.address, DEMO_KEY, **small) as sleeper,
@@ -143,20 +143,20 @@ async def test_client_that_does_not_read_its_end_is_cut(start_relay: StartRelay,
         sent += 1
         await publish("crash", sent)
         await relay.metric_becomes("relay_links", 0)
-        messages, end = await ending(unread)
+        messages, end = await read_to_end(unread)
         async with sleeper.stream(pb.StreamAllRequest(after=messages[-1].cursor)) as again:
             rest = [await again.read() for _ in range(sent - len(messages))]
 
     assert end is not None
     assert end.code is StatusCode.UNAVAILABLE
-    assert "slow" in end.sentence
+    assert "slow" in end.message
     assert "resume-cursor" not in end.trailers
     assert len(messages) < sent
     assert [message.round_id for message in [*messages, *rest]] == list(range(1, sent + 1))
 
 
 async def test_replay_whose_client_does_not_read_its_end(start_relay: StartRelay, publish: Publish) -> None:
-    """It learns of the end when it reads again, with a place behind which nothing was lost."""
+    """It gets the status when it reads again, with a cursor after which no round was lost."""
     count = 200
     await publish("crash", *range(1, count + 1), extras='{"ballast":"' + "x" * 50_000 + '"}')
     small: dict[str, Any] = {"http2.bdp_probe": 0}
@@ -167,22 +167,22 @@ async def test_replay_whose_client_does_not_read_its_end(start_relay: StartRelay
         call = sleeper.call(pb.ReplayRequest())
         first = await call.read()
         await relay.metric_becomes("relay_links", 0)
-        batches, end = await ending(call)
+        batches, end = await read_to_end(call)
     assert end is not None
     async with start_relay() as relay, relay.caller() as calling:
-        later, _ = await ending(calling.call(pb.ReplayRequest(after=end.trailers["resume-cursor"])))
+        later, _ = await read_to_end(calling.call(pb.ReplayRequest(after=end.trailers["resume-cursor"])))
 
     assert end.code is StatusCode.UNAVAILABLE
-    assert "max_age" in end.sentence
+    assert "max_age" in end.message
     numbers = [round_.round_id for batch in [first, *batches, *later] for round_ in batch.rounds]
     assert numbers == list(range(1, count + 1))
     assert later
 
 
-async def test_thousand_streams_that_are_opened_and_cancelled(relay: Relay) -> None:
-    """Nothing is left of them: no place taken, no link followed, no task."""
+async def test_thousand_streams_that_are_opened_and_cancelled(relay: GrpcRelay) -> None:
+    """Nothing of them remains: no permit, no subscription, no task."""
     async with relay.caller() as calling:
-        await calling.refusal(pb.GetLatestRequest(game_slug="nope"))  # the connection is up
+        await calling.failure(pb.GetLatestRequest(game_slug="nope"))  # the connection is up
         before = len(asyncio.all_tasks())
         for _ in range(MANY // 100):
             calls = [calling.call(pb.StreamAllRequest()) for _ in range(100)]
@@ -197,8 +197,8 @@ async def test_thousand_streams_that_are_opened_and_cancelled(relay: Relay) -> N
         await until(lambda: len(asyncio.all_tasks()) <= before)
 
 
-async def test_streams_that_are_cancelled_before_they_begin(relay: Relay) -> None:
-    """A client may change its mind at any moment."""
+async def test_streams_that_are_cancelled_before_they_begin(relay: GrpcRelay) -> None:
+    """A client may cancel at any moment."""
     async with relay.caller() as calling:
         for number in range(200):
             call = calling.call(pb.StreamAllRequest(start=pb.Start(last=1 + number % 3)))
@@ -212,8 +212,8 @@ async def test_streams_that_are_cancelled_before_they_begin(relay: Relay) -> Non
     assert answer.games
 
 
-async def test_call_to_a_relay_that_is_gone(start_relay: StartRelay) -> None:
-    """What remains of a connection to a stopped relay fails at once."""
+async def test_call_to_a_stopped_relay(start_relay: StartRelay) -> None:
+    """It fails at once on the old connection."""
     async with start_relay() as relay:
         address = relay.address
     async with Caller(address, None, enable_retries=0) as calling:
@@ -221,4 +221,4 @@ async def test_call_to_a_relay_that_is_gone(start_relay: StartRelay) -> None:
         with pytest.raises(aio.AioRpcError) as failed:
             await call.read()
 
-    assert refused(failed.value).code in (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED)
+    assert status_of(failed.value).code in (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED)

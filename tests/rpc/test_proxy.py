@@ -1,4 +1,4 @@
-"""The service over plain HTTP, as it stands on the wire: Connect and gRPC-Web, byte for byte."""
+"""The service over plain HTTP, as bytes on the wire: Connect and gRPC-Web."""
 
 import asyncio
 import base64
@@ -16,7 +16,7 @@ from yarl import URL
 from auth.keys import DEMO_KEY
 from rounds import datastream_pb2 as pb
 from tests.nats import NatsServer
-from tests.rpc.conftest import PUBLIC_KEY, Outliving, Publish, Relay, StartRelay, keys
+from tests.rpc.conftest import PUBLIC_KEY, GrpcRelay, Outliving, Publish, StartRelay, keys
 from tests.rpc.envelopes import element, elements, envelope
 from tests.waiting import until
 
@@ -41,11 +41,11 @@ def trailers(data: bytes) -> dict[str, str]:
     return dict(line.split(": ", 1) for line in data.decode().splitlines())
 
 
-# --- Connect, one answer -------------------------------------------------------------------------------------------
+# --- Connect, unary calls ------------------------------------------------------------------------------------------
 
 
-async def test_json_by_post(relay: Relay, http: aiohttp.ClientSession, publish: Publish) -> None:
-    """A line of curl is enough. Names are those of the contract; 64-bit numbers are strings, as protobuf has it."""
+async def test_json_by_post(relay: GrpcRelay, http: aiohttp.ClientSession, publish: Publish) -> None:
+    """A line of curl is enough. Names are those of the contract; 64-bit numbers are strings, as in protobuf JSON."""
     await publish("crash", 67890)
     async with http.post(relay.proxy("GetLatest"), headers=JSON, data='{"game_slug":"crash"}') as response:
         answer = await response.json()
@@ -63,8 +63,8 @@ async def test_json_by_post(relay: Relay, http: aiohttp.ClientSession, publish: 
     }
 
 
-async def test_protobuf_by_post(relay: Relay, http: aiohttp.ClientSession, publish: Publish) -> None:
-    """The same as protobuf, packed by the client or not."""
+async def test_protobuf_by_post(relay: GrpcRelay, http: aiohttp.ClientSession, publish: Publish) -> None:
+    """The same as protobuf, compressed by the client or not."""
     await publish("crash", 7)
     data = pb.GetLatestRequest(game_slug="crash").SerializeToString()
     async with http.post(relay.proxy("GetLatest"), headers=PROTO, data=data) as response:
@@ -78,8 +78,8 @@ async def test_protobuf_by_post(relay: Relay, http: aiohttp.ClientSession, publi
 
 
 @pytest.mark.parametrize("encoding", ["json", "proto"])
-async def test_get(relay: Relay, http: aiohttp.ClientSession, publish: Publish, encoding: str) -> None:
-    """A call without side effects by GET, its message in the query, in base64 when it says so."""
+async def test_get(relay: GrpcRelay, http: aiohttp.ClientSession, publish: Publish, encoding: str) -> None:
+    """A call without side effects by GET: its message is in the query, in base64 when `base64=1`."""
     await publish("crash", 7)
     request = pb.GetLatestRequest(game_slug="crash").SerializeToString()
     query = {"connect": "v1", "encoding": encoding, "message": '{"game_slug":"crash"}'}
@@ -92,8 +92,8 @@ async def test_get(relay: Relay, http: aiohttp.ClientSession, publish: Publish, 
     assert (json.loads(body)["round_id"] == "7") if encoding == "json" else (pb.Round.FromString(body).round_id == 7)
 
 
-async def test_long_answer_is_compressed(relay: Relay, http: aiohttp.ClientSession, publish: Publish) -> None:
-    """When the client takes it and it is worth it."""
+async def test_long_answer_is_compressed(relay: GrpcRelay, http: aiohttp.ClientSession, publish: Publish) -> None:
+    """When the client accepts it and the answer is large enough."""
     await publish("crash", *range(1, 101))
     async with http.post(relay.proxy("GetHistory"), headers=JSON | {"Accept-Encoding": "gzip"}, data="{}") as response:
         answer = await response.json()
@@ -126,9 +126,9 @@ async def test_long_answer_is_compressed(relay: Relay, http: aiohttp.ClientSessi
     ],
 )
 async def test_error_of_a_call(
-    relay: Relay, http: aiohttp.ClientSession, method: str, body: str, status: int, code: str, word: str
+    relay: GrpcRelay, http: aiohttp.ClientSession, method: str, body: str, status: int, code: str, word: str
 ) -> None:
-    """Connect's own codes, a sentence, and the stable word of the HTTP API as a detail."""
+    """Connect's own codes, a message, and the stable code of the HTTP API as a detail."""
     async with http.post(
         relay.proxy(method), headers=JSON, data=io.BytesIO(body.encode(errors="surrogateescape"))
     ) as response:
@@ -145,16 +145,16 @@ async def test_error_of_a_call(
     assert base64.b64decode(detail["value"] + "==")
 
 
-async def test_malformed_protobuf(relay: Relay, http: aiohttp.ClientSession) -> None:
-    """The error is JSON, whatever the request was in."""
+async def test_malformed_protobuf(relay: GrpcRelay, http: aiohttp.ClientSession) -> None:
+    """The error is JSON in any dialect."""
     async with http.post(relay.proxy("GetLatest"), headers=PROTO, data=b"\xff\xff") as response:
         error = await response.json()
 
     assert (response.status, error["code"]) == (400, "invalid_argument")
 
 
-async def test_request_that_unpacks_to_gigabytes(relay: Relay, http: aiohttp.ClientSession) -> None:
-    """A bomb is refused where it passes the limit, not when it is unpacked."""
+async def test_request_that_decompresses_to_gigabytes(relay: GrpcRelay, http: aiohttp.ClientSession) -> None:
+    """It is refused at the limit, not after decompression."""
     bomb = gzip.compress(b"\0" * (50 << 20))
     headers = PROTO | {"Content-Encoding": "gzip"}
     async with http.post(relay.proxy("GetLatest"), headers=headers, data=bomb) as response:
@@ -167,8 +167,8 @@ async def test_request_that_unpacks_to_gigabytes(relay: Relay, http: aiohttp.Cli
     assert "more than" in error["message"]
 
 
-async def test_longest_request_is_the_operators_choice(start_relay: StartRelay) -> None:
-    """One setting bounds messages over gRPC and through the proxy, and both say the same of a longer one."""
+async def test_largest_request_is_a_setting(start_relay: StartRelay) -> None:
+    """One setting bounds messages over gRPC and through the proxy; both refuse with the same status."""
     fits, long = "x" * 90_000, "x" * 110_000
     sections: dict[str, Any] = {"grpc": {"request_bytes": 100_000}}
     codes = {}
@@ -179,7 +179,7 @@ async def test_longest_request_is_the_operators_choice(start_relay: StartRelay) 
     ):
         for name in (fits, long):
             request = pb.GetLatestRequest(game_slug=name)
-            over_grpc = (await calling.refusal(request)).code.name.lower()
+            over_grpc = (await calling.failure(request)).code.name.lower()
             async with http.post(relay.proxy("GetLatest"), headers=PROTO, data=request.SerializeToString()) as answer:
                 by_connect = (await answer.json())["code"]
             text = base64.b64encode(envelope(request))
@@ -203,10 +203,10 @@ async def test_longest_request_is_the_operators_choice(start_relay: StartRelay) 
         ({"Connect-Timeout-Ms": "0"}, "deadline_exceeded"),
     ],
 )
-async def test_header_that_is_wrong(
-    relay: Relay, http: aiohttp.ClientSession, headers: dict[str, str], code: str
+async def test_invalid_header(
+    relay: GrpcRelay, http: aiohttp.ClientSession, headers: dict[str, str], code: str
 ) -> None:
-    """One sentence names it."""
+    """The error names it."""
     async with http.post(relay.proxy("ListGames"), headers=JSON | headers, data="{}") as response:
         error = await response.json()
 
@@ -226,9 +226,9 @@ async def test_header_that_is_wrong(
     ],
 )
 async def test_body_of_another_type(
-    relay: Relay, http: aiohttp.ClientSession, method: str, content_type: str, understood: str
+    relay: GrpcRelay, http: aiohttp.ClientSession, method: str, content_type: str, understood: str
 ) -> None:
-    """415, as Connect has it, with its error body; the sentence and a header name what is understood."""
+    """415, as Connect requires, with its error body; the message and a header name the supported types."""
     async with http.post(relay.proxy(method), headers={"Content-Type": content_type}, data="{}") as response:
         error = await response.json()
 
@@ -241,8 +241,8 @@ async def test_body_of_another_type(
     assert content_type not in response.headers["Accept-Post"].split(", ")
 
 
-async def test_get_in_another_encoding(relay: Relay, http: aiohttp.ClientSession) -> None:
-    """415 again: the encoding is what a GET has for a content type."""
+async def test_get_in_another_encoding(relay: GrpcRelay, http: aiohttp.ClientSession) -> None:
+    """415 again: the encoding of a GET is its content type."""
     async with http.get(relay.proxy("ListGames"), params={"encoding": "xml", "message": "{}"}) as response:
         error = await response.json()
 
@@ -250,8 +250,8 @@ async def test_get_in_another_encoding(relay: Relay, http: aiohttp.ClientSession
     assert error["message"] == "encoding=xml is not supported here; send encoding=json, encoding=proto"
 
 
-async def test_get_with_a_parameter_twice(relay: Relay, http: aiohttp.ClientSession) -> None:
-    """Which of two messages is meant is not ours to guess. What is not Connect's is passed over, as it demands."""
+async def test_get_with_a_parameter_twice(relay: GrpcRelay, http: aiohttp.ClientSession) -> None:
+    """The request is ambiguous. Parameters that are not of Connect are ignored, as it requires."""
     twice = [("encoding", "json"), ("message", "{}"), ("message", '{"game_slug":"crash"}')]
     async with http.get(relay.proxy("ListGames"), params=twice) as response:
         error = await response.json()
@@ -262,8 +262,8 @@ async def test_get_with_a_parameter_twice(relay: Relay, http: aiohttp.ClientSess
     assert error["message"] == "message is given more than once; it takes one value"
 
 
-async def test_preflight_of_a_browser(relay: Relay, http: aiohttp.ClientSession) -> None:
-    """A page of any origin may ask; its key and origin decide. It may read what tells it how to go on."""
+async def test_preflight_of_a_browser(relay: GrpcRelay, http: aiohttp.ClientSession) -> None:
+    """A page of any origin may send requests; key and origin decide. It may read the headers that it acts on."""
     asked = {"Origin": "https://example.com", "Access-Control-Request-Method": "POST"}
     async with http.options(relay.proxy("StreamAll"), headers=asked) as response:
         allowed = response.headers["Access-Control-Allow-Headers"].lower()
@@ -281,7 +281,7 @@ async def test_preflight_of_a_browser(relay: Relay, http: aiohttp.ClientSession)
 
 @pytest.mark.parametrize("method", ["ListGames", "StreamAll"])
 async def test_page_of_an_allowed_origin(start_relay: StartRelay, method: str) -> None:
-    """Its answer is for its own origin; a page of another one can read why it was refused, and so can stop."""
+    """Its answer is readable by its own origin only; a page of another origin can read its refusal."""
     found = {}
     async with start_relay(keys=keys()) as relay, aiohttp.ClientSession(headers={"X-API-Key": PUBLIC_KEY}) as http:
         for origin in ("https://example.com", "https://other.example"):
@@ -301,8 +301,8 @@ async def test_page_of_an_allowed_origin(start_relay: StartRelay, method: str) -
 # --- Connect, streams ----------------------------------------------------------------------------------------------
 
 
-async def test_json_stream(relay: Relay, http: aiohttp.ClientSession, publish: Publish) -> None:
-    """Rounds come one by one as they happen, each in an envelope; the headers at once."""
+async def test_json_stream(relay: GrpcRelay, http: aiohttp.ClientSession, publish: Publish) -> None:
+    """Headers are sent at once, and each round in its own envelope when it is published."""
     request = envelope(b'{"game_slug":"crash","filter":{"min_point":2}}')
     async with http.post(relay.proxy("StreamByGame"), headers=CONNECT_JSON, data=request) as response:
         await publish("crash", 1, extras='{"point":"1.5"}')
@@ -314,10 +314,8 @@ async def test_json_stream(relay: Relay, http: aiohttp.ClientSession, publish: P
     assert json.loads(data)["round_id"] == "2"
 
 
-async def test_protobuf_stream_that_goes_on_after_a_cursor(
-    relay: Relay, http: aiohttp.ClientSession, publish: Publish
-) -> None:
-    """The hello is in the response's headers, where initial metadata are."""
+async def test_protobuf_stream_after_a_cursor(relay: GrpcRelay, http: aiohttp.ClientSession, publish: Publish) -> None:
+    """The hello is in the response's headers: initial metadata."""
     await publish("crash", 1, 2, 3)
     begin = pb.StreamAllRequest(start=pb.Start(last=3))
     async with http.post(relay.proxy("StreamAll"), headers=CONNECT_PROTO, data=envelope(begin)) as response:
@@ -333,9 +331,9 @@ async def test_protobuf_stream_that_goes_on_after_a_cursor(
 
 
 async def test_stream_after_a_cursor_of_another_log(
-    relay: Relay, http: aiohttp.ClientSession, publish: Publish
+    relay: GrpcRelay, http: aiohttp.ClientSession, publish: Publish
 ) -> None:
-    """The end says that rounds are gone and where to go on; nothing else is in the stream."""
+    """The end says that rounds are gone and where to resume; the stream has no other element."""
     await publish("crash", 1)
     request = envelope(b'{"after":"k3f9a2-7"}')
     async with http.post(relay.proxy("StreamAll"), headers=CONNECT_JSON, data=request) as response:
@@ -348,7 +346,7 @@ async def test_stream_after_a_cursor_of_another_log(
     assert end["metadata"]["resume-cursor"][0].endswith("-0")
 
 
-async def test_gap_that_a_client_allows(relay: Relay, http: aiohttp.ClientSession, publish: Publish) -> None:
+async def test_gap_that_a_client_allows(relay: GrpcRelay, http: aiohttp.ClientSession, publish: Publish) -> None:
     """It is a message in the stream, as over gRPC."""
     await publish("crash", 1)
     request = envelope(b'{"start":{"after":"k3f9a2-7","allow_gap":true}}')
@@ -359,8 +357,8 @@ async def test_gap_that_a_client_allows(relay: Relay, http: aiohttp.ClientSessio
     assert round_["round_id"] == "1"
 
 
-async def test_stream_with_a_deadline(relay: Relay, http: aiohttp.ClientSession) -> None:
-    """It ends by itself, and says why."""
+async def test_stream_with_a_deadline(relay: GrpcRelay, http: aiohttp.ClientSession) -> None:
+    """It ends at its deadline, with the reason."""
     headers = CONNECT_JSON | {"Connect-Timeout-Ms": "200"}
     async with http.post(relay.proxy("StreamAll"), headers=headers, data=envelope(b"{}")) as response:
         [(flags, data)] = elements(await response.read())
@@ -381,8 +379,8 @@ async def test_stream_with_a_deadline(relay: Relay, http: aiohttp.ClientSession)
         (envelope(b'{"after":"where I was"}'), "invalid_argument"),
     ],
 )
-async def test_stream_that_is_refused(relay: Relay, http: aiohttp.ClientSession, body: bytes, code: str) -> None:
-    """A stream is refused at its end, as Connect has it, with 200."""
+async def test_stream_that_is_refused(relay: GrpcRelay, http: aiohttp.ClientSession, body: bytes, code: str) -> None:
+    """Connect puts the error of a stream into its end, with 200."""
     packed = {"Connect-Content-Encoding": "br"} if code == "unimplemented" else {"Connect-Content-Encoding": "gzip"}
     async with http.post(relay.proxy("StreamAll"), headers=CONNECT_JSON | packed, data=body) as response:
         [(flags, data)] = elements(await response.read())
@@ -391,7 +389,7 @@ async def test_stream_that_is_refused(relay: Relay, http: aiohttp.ClientSession,
     assert json.loads(data)["error"]["code"] == code
 
 
-async def test_replay_over_connect(relay: Relay, http: aiohttp.ClientSession, publish: Publish) -> None:
+async def test_replay_over_connect(relay: GrpcRelay, http: aiohttp.ClientSession, publish: Publish) -> None:
     """Batches, then an end without an error."""
     await publish("crash", *range(1, 301))
     async with http.post(relay.proxy("Replay"), headers=CONNECT_PROTO, data=envelope(b"")) as response:
@@ -404,7 +402,7 @@ async def test_replay_over_connect(relay: Relay, http: aiohttp.ClientSession, pu
 
 
 async def test_drain_ends_proxied_streams(start_relay: StartRelay, publish: Publish) -> None:
-    """The end is the same as over gRPC: unavailable, a delay, the place."""
+    """The end is the same as over gRPC: unavailable, a delay, the cursor."""
     async with aiohttp.ClientSession(headers={"X-API-Key": DEMO_KEY}) as http:
         async with start_relay() as relay:
             response = await http.post(relay.proxy("StreamAll"), headers=CONNECT_JSON, data=envelope(b"{}"))
@@ -420,7 +418,7 @@ async def test_drain_ends_proxied_streams(start_relay: StartRelay, publish: Publ
 
 
 async def test_full_relay_over_the_proxy(start_relay: StartRelay) -> None:
-    """resource_exhausted, with a delay of the client's own."""
+    """resource_exhausted, with a delay for this client."""
     async with (
         start_relay(links={"max_links": 1}) as relay,
         aiohttp.ClientSession(headers={"X-API-Key": DEMO_KEY}) as http,
@@ -435,7 +433,7 @@ async def test_full_relay_over_the_proxy(start_relay: StartRelay) -> None:
 
 
 async def test_proxy_without_the_log(start_relay: StartRelay, nats: NatsServer) -> None:
-    """503 with a delay for an answer, unavailable at the end of a stream."""
+    """503 with a delay for a unary call, unavailable at the end of a stream."""
     async with start_relay() as relay, aiohttp.ClientSession(headers={"X-API-Key": DEMO_KEY}) as http:
         await nats.kill()
         await relay.metric_becomes("relay_ready", 0)
@@ -448,15 +446,15 @@ async def test_proxy_without_the_log(start_relay: StartRelay, nats: NatsServer) 
     assert json.loads(data)["error"]["code"] == "unavailable"
 
 
-async def test_proxied_client_that_leaves(relay: Relay, http: aiohttp.ClientSession) -> None:
-    """Its place is free at once."""
+async def test_proxied_client_that_leaves(relay: GrpcRelay, http: aiohttp.ClientSession) -> None:
+    """Its permit is free at once."""
     async with http.post(relay.proxy("StreamAll"), headers=CONNECT_JSON, data=envelope(b"{}")):
         await relay.metric_becomes("relay_links", 1)
     await relay.metric_becomes("relay_links", 0)
 
 
-async def test_many_proxied_streams_that_are_left(relay: Relay, http: aiohttp.ClientSession) -> None:
-    """Nothing is left of them: no place taken, no link followed, no task."""
+async def test_many_proxied_clients_that_leave(relay: GrpcRelay, http: aiohttp.ClientSession) -> None:
+    """Nothing of them remains: no permit, no subscription, no task."""
     async with http.post(relay.proxy("ListGames"), headers=JSON, data="{}") as answer:
         await answer.read()
     before = len(asyncio.all_tasks())
@@ -472,7 +470,7 @@ async def test_many_proxied_streams_that_are_left(relay: Relay, http: aiohttp.Cl
 
 
 async def test_proxied_client_that_stops_reading(start_relay: StartRelay, publish: Publish) -> None:
-    """What waits for it is bounded; it is ended as slow with its place, and all before that place is whole."""
+    """Unsent bytes are bounded; it is ended as slow with its cursor, and no round before that cursor is missing."""
     async with start_relay(links={"unsent_bytes": 64 << 10, "linger_s": 60}) as relay:
         reader, writer = await raw_stream(relay, "1.1")
         sent = 0
@@ -490,8 +488,8 @@ async def test_proxied_client_that_stops_reading(start_relay: StartRelay, publis
     assert json.loads(end)["metadata"]["resume-cursor"] == [json.loads(rounds[-1][1])["cursor"]]
 
 
-async def test_stream_over_http_1_0(relay: Relay, publish: Publish) -> None:
-    """It is not chunked, which such a client would not understand, and ends with the connection."""
+async def test_stream_over_http_1_0(relay: GrpcRelay, publish: Publish) -> None:
+    """It is not chunked, as HTTP/1.0 has no chunks, and ends with the connection."""
     reader, writer = await raw_stream(relay, "1.0")
     await publish("crash", 1)
     flags, size = struct.unpack("!BI", await reader.readexactly(5))
@@ -503,7 +501,7 @@ async def test_stream_over_http_1_0(relay: Relay, publish: Publish) -> None:
 
 
 async def unchunked(reader: asyncio.StreamReader) -> bytes:
-    """Read a chunked body to its end, and the connection to its own."""
+    """Read a chunked body to its end, and then the connection."""
     body = b""
     while size := int(await reader.readline(), 16):
         body += (await reader.readexactly(size + 2))[:-2]
@@ -511,8 +509,8 @@ async def unchunked(reader: asyncio.StreamReader) -> bytes:
     return body
 
 
-async def raw_stream(relay: Relay, version: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Begin a stream of all games as a client does that reads little at a time; return it after the answer's head."""
+async def raw_stream(relay: GrpcRelay, version: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Begin a stream of all games with a small receive buffer; return it after the answer's head."""
     port = URL(relay.url).port
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
     body = envelope(b"{}")
@@ -532,9 +530,9 @@ async def raw_stream(relay: Relay, version: str) -> tuple[asyncio.StreamReader, 
 
 @pytest.mark.parametrize("headers", [WEB, WEB_TEXT], ids=["binary", "text"])
 async def test_grpc_web_answer(
-    relay: Relay, http: aiohttp.ClientSession, publish: Publish, headers: dict[str, str]
+    relay: GrpcRelay, http: aiohttp.ClientSession, publish: Publish, headers: dict[str, str]
 ) -> None:
-    """One message, then the status in a frame of its own; all of it in base64 as text."""
+    """One message, then the status in its own frame; as text, all of it in base64."""
     await publish("crash", 7)
     body = envelope(pb.GetLatestRequest(game_slug="crash"))
     body = base64.b64encode(body) if headers is WEB_TEXT else body
@@ -547,8 +545,8 @@ async def test_grpc_web_answer(
     assert (end_flags, trailers(end)["grpc-status"]) == (0x80, "0")
 
 
-async def test_grpc_web_stream(relay: Relay, http: aiohttp.ClientSession, publish: Publish) -> None:
-    """Rounds as they happen."""
+async def test_grpc_web_stream(relay: GrpcRelay, http: aiohttp.ClientSession, publish: Publish) -> None:
+    """Rounds as they are published."""
     request = envelope(pb.StreamByGameRequest(game_slug="crash"))
     async with http.post(relay.proxy("StreamByGame"), headers=WEB, data=request) as response:
         await publish("crash", 1)
@@ -557,8 +555,8 @@ async def test_grpc_web_stream(relay: Relay, http: aiohttp.ClientSession, publis
     assert (flags, pb.Round.FromString(data).round_id) == (0, 1)
 
 
-async def test_grpc_web_refusal(relay: Relay, http: aiohttp.ClientSession) -> None:
-    """HTTP 200, a status of gRPC's numbers, and a sentence that is percent-encoded."""
+async def test_grpc_web_refusal(relay: GrpcRelay, http: aiohttp.ClientSession) -> None:
+    """HTTP 200, a numeric gRPC status, and a percent-encoded message."""
     request = envelope(pb.GetLatestRequest(game_slug="nöpe"))
     async with http.post(relay.proxy("GetLatest"), headers=WEB, data=request) as response:
         [(flags, data)] = elements(await response.read())
@@ -568,8 +566,8 @@ async def test_grpc_web_refusal(relay: Relay, http: aiohttp.ClientSession) -> No
     assert "n%C3%B6pe" in end["grpc-message"]
 
 
-async def test_grpc_web_timeout(relay: Relay, http: aiohttp.ClientSession) -> None:
-    """gRPC's own way to write a deadline."""
+async def test_grpc_web_timeout(relay: GrpcRelay, http: aiohttp.ClientSession) -> None:
+    """gRPC's own format of a timeout."""
     request = envelope(pb.StreamAllRequest())
     headers = WEB | {"Grpc-Timeout": "200m"}
     async with http.post(relay.proxy("StreamAll"), headers=headers, data=request) as response:
@@ -579,17 +577,17 @@ async def test_grpc_web_timeout(relay: Relay, http: aiohttp.ClientSession) -> No
 
 
 def _plain(text: bytes) -> bytes:
-    """Decode base64 that was written in pieces, each with its padding."""
+    """Decode base64 that was encoded in pieces, each with its padding."""
     pieces, plain = text.replace(b"=", b"=\n").replace(b"=\n=\n", b"==\n").split(b"\n"), b""
     for piece in pieces:
         plain += base64.b64decode(piece)
     return plain
 
 
-async def test_same_place_whatever_the_way(
-    relay: Relay, http: aiohttp.ClientSession, publish: Publish, outliving: Outliving
+async def test_cursor_is_valid_over_proxy_and_grpc(
+    relay: GrpcRelay, http: aiohttp.ClientSession, publish: Publish, outliving: Outliving
 ) -> None:
-    """A cursor from the proxy goes on over gRPC."""
+    """A cursor from the proxy resumes over gRPC."""
     await publish("crash", 1, 2)
     async with http.post(relay.proxy("GetHistory"), headers=JSON, data='{"game_slug":"crash"}') as response:
         oldest = (await response.json())["rounds"][-1]

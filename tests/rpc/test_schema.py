@@ -1,4 +1,4 @@
-"""The schema: linted, compatible with what clients have, and all generated code made from it as it is now."""
+"""The schema: linted, compatible with published clients, and the source of all generated code."""
 
 import ast
 import os
@@ -32,7 +32,7 @@ def test_schema_is_clean() -> None:
 
 @pytest.mark.service
 def test_schema_breaks_no_client(tmp_path: Path) -> None:
-    """Whoever has the published schema goes on working; and the check does find what would break them."""
+    """It is compatible with the published schema; and the check finds incompatible changes."""
     kept = _buf("breaking", _PROTO, "--against", _PUBLISHED)
     shutil.copy(_PROTO / "buf.yaml", tmp_path)
     changed = PROTO_FILE.read_text("utf-8").replace("string game_slug = 2;", "string game_slug = 12;", 1)
@@ -64,7 +64,7 @@ def test_generated_python_is_current(tmp_path: Path) -> None:
 
 
 def test_generated_go_is_current() -> None:
-    """The schema inside the Go sample's code is that of the service."""
+    """The schema in the Go sample's code is that of the service."""
     source = (ROOT / "samples/grpc/go/datastream/datastream.pb.go").read_text("utf-8")
     literal = re.search(r'_rawDesc = "" \+\n((?:\t"(?:[^"\\]|\\.)*"(?: \+)?\n)+)', source)
     assert literal is not None
@@ -100,7 +100,7 @@ def test_generated_go_service_is_current() -> None:
 
 
 def test_generated_go_is_what_its_readme_makes(tmp_path: Path) -> None:
-    """The command in the sample's README would change nothing; it needs Go's plugins, as they are installed there."""
+    """The command in the sample's README would change nothing; it needs Go's plugins."""
     ours = ROOT / ".cache" / "bin"
     for plugin in ("protoc-gen-go", "protoc-gen-go-grpc"):
         if shutil.which(plugin, path=f"{ours}{os.pathsep}{os.environ['PATH']}") is None:
@@ -121,7 +121,7 @@ def test_generated_go_is_what_its_readme_makes(tmp_path: Path) -> None:
 
 
 def _bytes(line: str) -> bytes:
-    """Read a line's Go string literal; its escapes are Python's, but for characters beyond ASCII."""
+    """Parse a line's Go string literal; its escapes are those of Python, except for non-ASCII characters."""
     text = re.sub(r"\\u([0-9a-f]{4})", lambda match: _escaped(chr(int(match[1], 16))), line.strip(" \t+"))
     value = ast.literal_eval("b" + re.sub(r"[^\x00-\x7f]", lambda match: _escaped(match[0]), text))
     assert isinstance(value, bytes)

@@ -13,9 +13,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from relay.errors import StartError
 from rounds import datastream_pb2 as pb
 from tests.nats import NatsServer
-from tests.rpc.caller import SERVICE, WAIT_S, Caller, ending
+from tests.rpc.caller import SERVICE, WAIT_S, Caller, read_to_end
 from tests.rpc.certificates import Authority, Pair
-from tests.rpc.conftest import Outliving, Relay, StartRelay
+from tests.rpc.conftest import GrpcRelay, Outliving, StartRelay
 
 pytestmark = pytest.mark.service
 
@@ -24,7 +24,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 @pytest.fixture
-async def channel(relay: Relay) -> AsyncIterator[aio.Channel]:
+async def channel(relay: GrpcRelay) -> AsyncIterator[aio.Channel]:
     async with aio.insecure_channel(relay.address) as open_channel:
         yield open_channel
 
@@ -34,7 +34,7 @@ async def channel(relay: Relay) -> AsyncIterator[aio.Channel]:
 
 @pytest.mark.parametrize("service", ["", SERVICE])
 async def test_health_follows_readiness(channel: aio.Channel, nats: NatsServer, service: str) -> None:
-    """A watcher sees the log go and come back. It needs no key: a platform asks before anyone has one."""
+    """A watcher sees the log become unavailable and available again. It needs no key: platforms send none."""
     stub = health_pb2_grpc.HealthStub(channel)
     watch = stub.Watch(health_pb2.HealthCheckRequest(service=service), timeout=60)
     while (await watch.read()).status != SERVING:
@@ -51,7 +51,7 @@ async def test_health_follows_readiness(channel: aio.Channel, nats: NatsServer, 
 
 @pytest.mark.parametrize("service", ["", SERVICE])
 async def test_health_before_the_first_readiness(start_relay: StartRelay, nats: NatsServer, service: str) -> None:
-    """A relay that has never reached its log has never said that it serves."""
+    """A relay that has never reached its log is NOT_SERVING."""
     await nats.kill()
     async with start_relay(ready=False) as relay, aio.insecure_channel(relay.address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
@@ -69,8 +69,8 @@ async def test_health_before_the_first_readiness(start_relay: StartRelay, nats: 
     assert all_.statuses[service].status == SERVING
 
 
-async def test_health_of_a_service_that_there_is_not(channel: aio.Channel) -> None:
-    """NOT_FOUND, as the health protocol has it."""
+async def test_health_of_an_unknown_service(channel: aio.Channel) -> None:
+    """NOT_FOUND, as in the health protocol."""
     with pytest.raises(aio.AioRpcError) as failed:
         await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service="nope"), timeout=WAIT_S)
 
@@ -81,7 +81,7 @@ async def test_health_of_a_service_that_there_is_not(channel: aio.Channel) -> No
 
 
 async def test_reflection_lists_and_describes_the_service(channel: aio.Channel) -> None:
-    """What grpcurl and its like ask for, without a key."""
+    """The requests of grpcurl and similar tools, without a key."""
     request = reflection_pb2.ServerReflectionRequest
     stub = reflection_pb2_grpc.ServerReflectionStub(channel)
     asked = iter([request(list_services=""), request(file_containing_symbol=SERVICE)])
@@ -107,7 +107,7 @@ def files(pair: Pair, client_ca: Path | None = None) -> dict[str, object]:
 
 
 def trusting(authority: Authority, pair: Pair | None = None) -> grpc.ChannelCredentials:
-    """A client that trusts an authority and, with a pair, shows who it is."""
+    """A client that trusts an authority and, with `pair`, presents a certificate."""
     if pair is None:
         return grpc.ssl_channel_credentials(authority.certificate.read_bytes())
     return grpc.ssl_channel_credentials(
@@ -115,8 +115,8 @@ def trusting(authority: Authority, pair: Pair | None = None) -> grpc.ChannelCred
     )
 
 
-async def serves(relay: Relay, credentials: grpc.ChannelCredentials | None) -> bool:
-    """Whether a new connection gets through."""
+async def serves(relay: GrpcRelay, credentials: grpc.ChannelCredentials | None) -> bool:
+    """Whether a new connection succeeds."""
     key = relay.caller().metadata[0][1]
     async with Caller(relay.address, key, credentials, use_local_subchannel_pool=1) as calling:
         try:
@@ -128,14 +128,14 @@ async def serves(relay: Relay, credentials: grpc.ChannelCredentials | None) -> b
 
 
 async def test_tls(start_relay: StartRelay, authority: Authority) -> None:
-    """With a certificate the port speaks TLS, and only TLS."""
+    """With a certificate the port accepts TLS only."""
     async with start_relay(grpc=files(authority.sign("relay"))) as relay:
         assert await serves(relay, trusting(authority))
         assert not await serves(relay, None)
 
 
 async def test_mutual_tls(start_relay: StartRelay, authority: Authority, tmp_path: Path) -> None:
-    """With a client authority, a client without a certificate of that authority does not get in."""
+    """With a client authority, a client without a certificate of that authority is refused."""
     stranger = Authority(tmp_path / "stranger", "someone else")
     async with start_relay(grpc=files(authority.sign("relay"), authority.certificate)) as relay:
         assert await serves(relay, trusting(authority, authority.sign("client")))
@@ -144,7 +144,7 @@ async def test_mutual_tls(start_relay: StartRelay, authority: Authority, tmp_pat
 
 
 async def test_client_authority_that_is_replaced(start_relay: StartRelay, authority: Authority, tmp_path: Path) -> None:
-    """Clients of the new one come in from the next handshake on, and those of the old one do not."""
+    """From the next handshake on, clients of the new authority are accepted and those of the old one are not."""
     fresh = Authority(tmp_path / "fresh", "the next authority")
     clients = tmp_path / "clients.pem"
     clients.write_bytes(authority.certificate.read_bytes())
@@ -158,7 +158,7 @@ async def test_client_authority_that_is_replaced(start_relay: StartRelay, author
 
 
 async def test_renewed_certificate(start_relay: StartRelay, authority: Authority, tmp_path: Path) -> None:
-    """Files that are replaced count from the next handshake on; open streams live on."""
+    """Replaced files are used from the next handshake on; open streams continue."""
     other = Authority(tmp_path / "other", "another authority")
     pair = other.sign("relay")
     async with start_relay(grpc=files(pair)) as relay:
@@ -174,7 +174,7 @@ async def test_renewed_certificate(start_relay: StartRelay, authority: Authority
 
 
 async def test_broken_renewal(start_relay: StartRelay, authority: Authority) -> None:
-    """A certificate that goes missing or is half written changes nothing: the last good one serves on."""
+    """After a certificate is removed or half written, the last valid one is still used."""
     pair = authority.sign("breaks")
     async with start_relay(grpc=files(pair)) as relay:
         pair.key.write_text("half a k")
@@ -183,8 +183,8 @@ async def test_broken_renewal(start_relay: StartRelay, authority: Authority) -> 
         assert await serves(relay, trusting(authority))
 
 
-async def test_certificate_that_cannot_be_used(start_relay: StartRelay, authority: Authority, tmp_path: Path) -> None:
-    """One sentence that names the file, before anything listens."""
+async def test_invalid_certificate(start_relay: StartRelay, authority: Authority, tmp_path: Path) -> None:
+    """The error names the file, before the relay listens."""
     broken = tmp_path / "broken.pem"
     broken.write_text("no certificate")
     for pair in (Pair(tmp_path / "none.pem", tmp_path / "none.key"), Pair(broken, broken)):
@@ -198,8 +198,8 @@ async def test_certificate_that_cannot_be_used(start_relay: StartRelay, authorit
 # --- port ----------------------------------------------------------------------------------------------------------
 
 
-async def test_port_that_is_taken(start_relay: StartRelay, relay: Relay) -> None:
-    """A second relay on the same port does not start, and says which setting to change."""
+async def test_port_in_use(start_relay: StartRelay, relay: GrpcRelay) -> None:
+    """A second relay on the same port does not start; the error names the setting."""
     with pytest.raises(ExceptionGroup) as failed:
         async with start_relay(grpc={"port": relay.grpc_port}):
             pass
@@ -208,14 +208,14 @@ async def test_port_that_is_taken(start_relay: StartRelay, relay: Relay) -> None
 
 
 async def test_relay_that_stops_while_health_is_watched(start_relay: StartRelay, outliving: Outliving) -> None:
-    """A watcher does not hold a relay up, and learns that it goes."""
+    """A watcher does not delay the stop, and gets NOT_SERVING."""
     async with start_relay() as relay:
         watch = health_pb2_grpc.HealthStub(outliving(relay).channel).Watch(
             health_pb2.HealthCheckRequest(), timeout=WAIT_S
         )
         while (await watch.read()).status != SERVING:
             pass
-    last, end = await ending(watch)
+    last, end = await read_to_end(watch)
 
     assert last[-1].status == NOT_SERVING
     assert end is not None

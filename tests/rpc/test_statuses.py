@@ -1,4 +1,4 @@
-"""Calls that are refused: which status, which sentence, what the client should do next."""
+"""Calls that fail: their code, message, and trailing metadata."""
 
 import asyncio
 from typing import Any, Final
@@ -14,8 +14,8 @@ from relay.history.query import Answer
 from relay.rpc import methods
 from rounds import datastream_pb2 as pb
 from tests.nats import NatsServer
-from tests.rpc.caller import SERVICE, Caller, refused
-from tests.rpc.conftest import DICE_KEY, PUBLIC_KEY, Publish, Relay, StartRelay, keys
+from tests.rpc.caller import SERVICE, Caller, status_of
+from tests.rpc.conftest import DICE_KEY, PUBLIC_KEY, GrpcRelay, Publish, StartRelay, keys
 
 pytestmark = pytest.mark.service
 
@@ -39,18 +39,18 @@ def name_of(request: Message) -> str:
 
 @pytest.mark.parametrize("request_", ONE_OF_EACH, ids=name_of)
 @pytest.mark.parametrize("key", [None, "sk_live_" + "1" * 64, "nonsense"], ids=["no_key", "wrong_key", "no_key_at_all"])
-async def test_call_without_a_good_key(relay: Relay, request_: Message, key: str | None) -> None:
-    """UNAUTHENTICATED from every method, and the key is not said back."""
+async def test_call_without_a_valid_key(relay: GrpcRelay, request_: Message, key: str | None) -> None:
+    """UNAUTHENTICATED from every method; the message does not repeat the key."""
     async with relay.caller(key) as calling:
-        refusal = await calling.refusal(request_)
+        refusal = await calling.failure(request_)
 
     assert refusal.code is StatusCode.UNAUTHENTICATED
-    assert refusal.sentence
-    assert key is None or key not in refusal.sentence
+    assert refusal.message
+    assert key is None or key not in refusal.message
 
 
-async def test_key_in_authorization(relay: Relay) -> None:
-    """`authorization: Bearer <key>` is as good as `x-api-key`."""
+async def test_key_in_authorization(relay: GrpcRelay) -> None:
+    """`authorization: Bearer <key>` is the same as `x-api-key`."""
     async with relay.caller(None) as calling:
         calling.metadata = [("authorization", f"Bearer {DEMO_KEY}")]
         answer = await calling.ask(pb.ListGamesRequest())
@@ -58,11 +58,11 @@ async def test_key_in_authorization(relay: Relay) -> None:
     assert "crash" in {game.slug for game in answer.games}
 
 
-async def test_two_different_keys(relay: Relay) -> None:
-    """It is not guessed which one is meant."""
+async def test_two_different_keys(relay: GrpcRelay) -> None:
+    """The request is ambiguous."""
     async with relay.caller() as calling:
         calling.metadata.append(("authorization", f"Bearer {DICE_KEY}"))
-        refusal = await calling.refusal(pb.ListGamesRequest())
+        refusal = await calling.failure(pb.ListGamesRequest())
 
     assert refusal.code is StatusCode.INVALID_ARGUMENT
 
@@ -79,15 +79,15 @@ async def test_two_different_keys(relay: Relay) -> None:
     ids=name_of,
 )
 async def test_key_for_another_game(start_relay: StartRelay, request_: Message) -> None:
-    """PERMISSION_DENIED when the key does not cover what was named."""
+    """PERMISSION_DENIED when the key does not cover a game of the request."""
     async with start_relay(keys=keys()) as relay, relay.caller(DICE_KEY) as calling:
-        refusal = await calling.refusal(request_)
+        refusal = await calling.failure(request_)
 
     assert refusal.code is StatusCode.PERMISSION_DENIED
 
 
 async def test_key_for_one_game_sees_that_one(start_relay: StartRelay, publish: Publish) -> None:
-    """All games are all that the key covers: in streams, in the list, and in the past."""
+    """All games are those of the key: in streams, in the list, and in history."""
     async with start_relay(keys=keys()) as relay, relay.caller(DICE_KEY) as calling:
         async with calling.stream(pb.StreamAllRequest()) as call:
             await publish("crash", 1)
@@ -101,10 +101,10 @@ async def test_key_for_one_game_sees_that_one(start_relay: StartRelay, publish: 
     assert [found.game_slug for found in past.rounds] == ["dice"]
 
 
-async def test_public_key_from_nowhere(start_relay: StartRelay) -> None:
-    """A page's key works with its origin only."""
+async def test_public_key_without_an_origin(start_relay: StartRelay) -> None:
+    """A page's key is valid with its origin only."""
     async with start_relay(keys=keys()) as relay, relay.caller(PUBLIC_KEY) as calling:
-        refusal = await calling.refusal(pb.ListGamesRequest())
+        refusal = await calling.failure(pb.ListGamesRequest())
         calling.metadata.append(("origin", "https://example.com"))
         answer = await calling.ask(pb.ListGamesRequest())
 
@@ -152,18 +152,18 @@ WRONG: Final[list[tuple[Message, StatusCode, str]]] = [
 ]
 
 
-async def test_every_request_that_is_wrong(caller: Caller) -> None:
-    """The status says whose fault it is; the sentence names the value."""
+async def test_invalid_requests(caller: Caller) -> None:
+    """The code is that of a client error; the message names the value."""
     for request, code, said in WRONG:
-        refusal = await caller.refusal(request)
+        refusal = await caller.failure(request)
 
         assert refusal.code is code, f"{request}: {refusal}"
-        assert said in refusal.sentence, f"{request}: {refusal}"
+        assert said in refusal.message, f"{request}: {refusal}"
         assert ("first-cursor" in refusal.trailers) is (code is StatusCode.OUT_OF_RANGE), f"{request}: {refusal}"
 
 
-async def test_request_that_is_no_protobuf(relay: Relay) -> None:
-    """INVALID_ARGUMENT names the message that was expected."""
+async def test_request_that_is_no_protobuf(relay: GrpcRelay) -> None:
+    """INVALID_ARGUMENT names the expected message."""
     async with relay.caller() as calling:
         call: Any = calling.channel.unary_unary(f"/{SERVICE}/GetLatest")
         with pytest.raises(aio.AioRpcError) as failed:
@@ -173,8 +173,8 @@ async def test_request_that_is_no_protobuf(relay: Relay) -> None:
     assert failed.value.details() == "the request is no datastream.GetLatestRequest message"
 
 
-async def test_stranger_is_not_told_what_is_well_formed(relay: Relay) -> None:
-    """The key comes first, whatever else is wrong."""
+async def test_key_is_checked_before_the_request(relay: GrpcRelay) -> None:
+    """Whatever else is wrong, the answer is UNAUTHENTICATED."""
     async with relay.caller(None) as calling:
         call: Any = calling.channel.unary_unary(f"/{SERVICE}/GetLatest")
         with pytest.raises(aio.AioRpcError) as failed:
@@ -183,38 +183,38 @@ async def test_stranger_is_not_told_what_is_well_formed(relay: Relay) -> None:
     assert failed.value.code() is StatusCode.UNAUTHENTICATED
 
 
-async def test_request_of_ten_megabytes(relay: Relay) -> None:
-    """It is refused before it is read whole, and the connection serves on."""
+async def test_request_of_ten_megabytes(relay: GrpcRelay) -> None:
+    """It is refused before it was read to its end, and the connection still works."""
     async with relay.caller() as calling:
-        refusal = await calling.refusal(pb.GetLatestRequest(game_slug="x" * (10 << 20)))
+        refusal = await calling.failure(pb.GetLatestRequest(game_slug="x" * (10 << 20)))
         answer = await calling.ask(pb.ListGamesRequest())
 
     assert refusal.code is StatusCode.RESOURCE_EXHAUSTED
     assert answer.games
 
 
-async def test_method_that_there_is_not(relay: Relay) -> None:
+async def test_unknown_method(relay: GrpcRelay) -> None:
     """UNIMPLEMENTED."""
     async with relay.caller() as calling:
         call: Any = calling.channel.unary_unary(f"/{SERVICE}/Nope")
         with pytest.raises(aio.AioRpcError) as failed:
             await call(b"", metadata=calling.metadata)
 
-    assert refused(failed.value).code is StatusCode.UNIMPLEMENTED
+    assert status_of(failed.value).code is StatusCode.UNIMPLEMENTED
 
 
-# --- the relay's own state -----------------------------------------------------------------------------------------
+# --- state of the relay --------------------------------------------------------------------------------------------
 
 
 async def test_full_relay(start_relay: StartRelay) -> None:
-    """RESOURCE_EXHAUSTED with a delay of the client's own; answers are still given."""
+    """RESOURCE_EXHAUSTED with a delay for this client; unary calls are still answered."""
     async with (
         start_relay(links={"max_links": 1}) as relay,
         relay.caller() as calling,
         calling.stream(pb.StreamAllRequest()),
     ):
-        refusal = await calling.refusal(pb.StreamAllRequest())
-        replay = await calling.refusal(pb.ReplayRequest())
+        refusal = await calling.failure(pb.StreamAllRequest())
+        replay = await calling.failure(pb.ReplayRequest())
         answer = await calling.ask(pb.ListGamesRequest())
 
     assert refusal.code is replay.code is StatusCode.RESOURCE_EXHAUSTED
@@ -223,7 +223,7 @@ async def test_full_relay(start_relay: StartRelay) -> None:
 
 
 async def test_too_many_calls_at_a_time(start_relay: StartRelay, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Answers are bounded as streams are, over gRPC and the proxy together: RESOURCE_EXHAUSTED with a delay."""
+    """Unary calls are bounded, over gRPC and the proxy together: RESOURCE_EXHAUSTED with a delay."""
     waiting = asyncio.Event()
     asked = asyncio.Queue[None]()
 
@@ -241,7 +241,7 @@ async def test_too_many_calls_at_a_time(start_relay: StartRelay, monkeypatch: py
         held = [asyncio.create_task(calling.ask(pb.GetHistoryRequest())) for _ in range(2)]
         for _ in held:
             await asked.get()
-        refusal = await calling.refusal(pb.ListGamesRequest())
+        refusal = await calling.failure(pb.ListGamesRequest())
         async with http.post(relay.proxy("ListGames"), json={}) as response:
             proxied = response.status, (await response.json())["code"]
         async with calling.stream(pb.StreamAllRequest()):
@@ -257,21 +257,21 @@ async def test_too_many_calls_at_a_time(start_relay: StartRelay, monkeypatch: py
 
 
 async def test_relay_without_its_log(start_relay: StartRelay, nats: NatsServer) -> None:
-    """UNAVAILABLE and a delay, from streams and answers alike."""
+    """UNAVAILABLE and a delay, from streams and unary calls."""
     async with start_relay() as relay, relay.caller() as calling:
         await nats.kill()
         await relay.metric_becomes("relay_ready", 0)
         for request in ONE_OF_EACH:
-            refusal = await calling.refusal(request)
+            refusal = await calling.failure(request)
 
             assert refusal.code is StatusCode.UNAVAILABLE, refusal
             assert int(refusal.trailers["retry-after-ms"]) >= 1000
 
 
-async def test_deadline_of_a_stream(relay: Relay) -> None:
-    """A stream ends when its client's deadline passes, and its place is free again."""
+async def test_deadline_of_a_stream(relay: GrpcRelay) -> None:
+    """A stream ends at the deadline of its client, and its permit is free."""
     async with relay.caller() as calling:
-        refusal = await calling.refusal(pb.StreamAllRequest(), timeout_s=0.3)
+        refusal = await calling.failure(pb.StreamAllRequest(), timeout_s=0.3)
         await relay.metric_becomes("relay_links", 0)
 
     assert refusal.code is StatusCode.DEADLINE_EXCEEDED

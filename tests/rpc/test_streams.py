@@ -1,4 +1,4 @@
-"""Streams of rounds over gRPC, as grpcio sees them: live, filtered, resumed, bounded."""
+"""Streams of rounds over gRPC, with grpcio: live, filtered, resumed, bounded."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode
 
 from rounds import datastream_pb2 as pb
-from tests.rpc.caller import Caller, ending, read, text_of
-from tests.rpc.conftest import Publish, Relay
+from tests.rpc.caller import Caller, read, read_to_end, text_of
+from tests.rpc.conftest import GrpcRelay, Publish
 
 pytestmark = pytest.mark.service
 
@@ -21,8 +21,8 @@ def ids(messages: list[Any]) -> list[int]:
     return [message.round_id for message in messages]
 
 
-async def test_round_carries_all_that_other_protocols_do(caller: Caller, publish: Publish) -> None:
-    """The given fields, the cursor, and the moment as a real timestamp, to the nanosecond."""
+async def test_round_has_all_fields_of_other_protocols(caller: Caller, publish: Publish) -> None:
+    """The given fields, the cursor, and the time as a timestamp in nanoseconds."""
     async with caller.stream(pb.StreamByGameRequest(game_slug="crash")) as call:
         [sequence] = await publish("crash", 67890)
         round_ = await call.read()
@@ -51,7 +51,7 @@ async def test_round_carries_all_that_other_protocols_do(caller: Caller, publish
 async def test_several_games_on_one_stream(
     caller: Caller, publish: Publish, request_: Message, expected: list[str]
 ) -> None:
-    """By type or all: their rounds and no other, in the order of the log."""
+    """By type or all: only their rounds, in the order of the log."""
     async with caller.stream(request_) as call:
         for number, game in enumerate(["crash", "dice", "double"], 1):
             await publish(game, number)
@@ -60,7 +60,7 @@ async def test_several_games_on_one_stream(
     assert seen == expected
 
 
-async def test_filtered_stream_has_what_matches_only(caller: Caller, publish: Publish) -> None:
+async def test_filtered_stream_has_only_matching_rounds(caller: Caller, publish: Publish) -> None:
     """Bounds are inclusive, live as in history, and a round without the field does not match."""
     await publish("crash", 1, extras='{"point":"1.99"}')
     await publish("crash", 2, extras='{"point":"2"}')
@@ -77,8 +77,8 @@ async def test_filtered_stream_has_what_matches_only(caller: Caller, publish: Pu
     assert seen == [2, 3, 6]
 
 
-async def test_criteria_of_a_filter_all_hold(caller: Caller, publish: Publish) -> None:
-    """Within a list one match is enough; between criteria, all must hold."""
+async def test_all_criteria_of_a_filter_must_match(caller: Caller, publish: Publish) -> None:
+    """One match is enough within a list; all criteria must match."""
     wanted = pb.Filter(trends=["up", "down"], min_point=2)
     async with caller.stream(pb.StreamAllRequest(filter=wanted)) as call:
         for number, extras in enumerate(
@@ -95,8 +95,8 @@ async def test_criteria_of_a_filter_all_hold(caller: Caller, publish: Publish) -
     assert seen == [3]
 
 
-async def test_stream_goes_on_after_a_cursor(caller: Caller, publish: Publish) -> None:
-    """Every later round once and in order, from history to live; the metadata says that it is whole."""
+async def test_stream_after_a_cursor(caller: Caller, publish: Publish) -> None:
+    """Every later round once and in order, from history to live; the metadata says that it is complete."""
     await publish("crash", *range(1, 6))
     async with caller.stream(pb.StreamByGameRequest(game_slug="crash", start=pb.Start(last=5))) as first:
         third = (await read(first, 3))[-1]
@@ -115,8 +115,8 @@ async def test_stream_goes_on_after_a_cursor(caller: Caller, publish: Publish) -
     }
 
 
-async def test_live_stream_has_a_place_before_its_first_round(caller: Caller, publish: Publish) -> None:
-    """It is told where it begins and nothing else: who loses it before a round has matched misses none."""
+async def test_live_stream_has_a_cursor_before_its_first_round(caller: Caller, publish: Publish) -> None:
+    """Initial metadata has it: a client that disconnects before a round matches can resume without loss."""
     await publish("crash", 1)
     async with caller.stream(pb.StreamAllRequest(filter=pb.Filter(min_point=100))) as call:
         told = text_of(await call.initial_metadata())
@@ -130,8 +130,8 @@ async def test_live_stream_has_a_place_before_its_first_round(caller: Caller, pu
     assert seen == [2, 3]
 
 
-async def test_client_that_looks_back_without_a_cursor_is_told_nothing(caller: Caller, publish: Publish) -> None:
-    """Its first rounds say where it is."""
+async def test_stream_from_the_past_without_a_cursor_has_no_metadata(caller: Caller, publish: Publish) -> None:
+    """Its first rounds have cursors."""
     await publish("crash", 1)
     async with caller.stream(pb.StreamAllRequest(start=pb.Start(last=1))) as call:
         told = text_of(await call.initial_metadata())
@@ -140,16 +140,16 @@ async def test_client_that_looks_back_without_a_cursor_is_told_nothing(caller: C
 
 
 async def test_cursor_of_another_log(caller: Caller, publish: Publish) -> None:
-    """OUT_OF_RANGE says that rounds are gone, what is first, and where to go on to have all that there is."""
+    """OUT_OF_RANGE: rounds are gone; it has the first cursor, and the one to resume with to get all rounds."""
     await publish("crash", 1, 2)
     call = caller.call(pb.StreamAllRequest(after="k3f9a2-1042"))
-    messages, end = await ending(call)
+    messages, end = await read_to_end(call)
     told = text_of(await call.initial_metadata())
 
     assert messages == []
     assert end is not None
     assert end.code is StatusCode.OUT_OF_RANGE
-    assert "k3f9a2-1042" in end.sentence
+    assert "k3f9a2-1042" in end.message
     assert told["complete"] == "false"
     assert end.trailers["first-cursor"] == told["first-cursor"]
     async with caller.stream(pb.StreamAllRequest(after=end.trailers["resume-cursor"])) as again:
@@ -158,12 +158,12 @@ async def test_cursor_of_another_log(caller: Caller, publish: Publish) -> None:
     assert seen[0].cursor == end.trailers["first-cursor"]
 
 
-async def test_cursor_ahead_of_the_log(caller: Caller, publish: Publish) -> None:
-    """The log has lost its tail: the client is told, and goes on with the next round there is."""
+async def test_cursor_after_the_end_of_the_log(caller: Caller, publish: Publish) -> None:
+    """The log has lost its tail: OUT_OF_RANGE, and the resume cursor continues with new rounds."""
     await publish("crash", 1)
     async with caller.stream(pb.StreamAllRequest(start=pb.Start(last=1))) as call:
         epoch = (await call.read()).cursor.partition("-")[0]
-    _, end = await ending(caller.call(pb.StreamAllRequest(after=f"{epoch}-900")))
+    _, end = await read_to_end(caller.call(pb.StreamAllRequest(after=f"{epoch}-900")))
     assert end is not None
     async with caller.stream(pb.StreamAllRequest(after=end.trailers["resume-cursor"])) as again:
         await publish("crash", 2)
@@ -173,8 +173,8 @@ async def test_cursor_ahead_of_the_log(caller: Caller, publish: Publish) -> None
     assert seen == [2]
 
 
-async def test_client_that_allows_gaps_is_told_within_the_stream(caller: Caller, publish: Publish) -> None:
-    """With `allow_gap` the gap is a message in its place, and all that there is follows it."""
+async def test_gap_of_a_client_that_allows_gaps(caller: Caller, publish: Publish) -> None:
+    """With `allow_gap` the gap is a message in the stream, and all existing rounds follow it."""
     await publish("crash", 1)
     async with caller.stream(pb.StreamAllRequest(start=pb.Start(after="k3f9a2-1042", allow_gap=True))) as call:
         gap, round_ = await read(call, 2)
@@ -190,14 +190,14 @@ async def test_stream_between_two_times(caller: Caller, publish: Publish) -> Non
     for number in range(1, 6):
         await publish("crash", number, timestamp=NOW_MS + 1000 * number)
     start = pb.Start(from_time=Timestamp(seconds=NOW_MS // 1000 + 2), to_time=Timestamp(seconds=NOW_MS // 1000 + 4))
-    messages, end = await ending(caller.call(pb.StreamByGameRequest(game_slug="crash", start=start)))
+    messages, end = await read_to_end(caller.call(pb.StreamByGameRequest(game_slug="crash", start=start)))
 
     assert end is None
     assert ids(messages) == [2, 3, 4]
 
 
-async def test_same_rounds_over_grpc_and_sse(relay: Relay, caller: Caller, publish: Publish) -> None:
-    """One log, one cursor: a stream goes on where another protocol stopped."""
+async def test_same_rounds_over_grpc_and_sse(relay: GrpcRelay, caller: Caller, publish: Publish) -> None:
+    """One log, one cursor: a stream resumes with the cursor of another protocol."""
     await publish("crash", 1, 2)
     async with (
         aiohttp.ClientSession(headers=dict(caller.metadata)) as http,

@@ -1,4 +1,4 @@
-"""Rounds put together by hand, against the code that protobuf generates."""
+"""Rounds serialized by `relay.rpc.wire`, compared with the code that protobuf generates."""
 
 import json
 import re
@@ -24,7 +24,7 @@ _EXTRAS: Final = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
 
 @st.composite
 def rounds(draw: st.DrawFn) -> Round:
-    """Any round that the domain takes."""
+    """Any valid round."""
     moment = draw(st.datetimes(min_value=datetime(1, 1, 1), max_value=datetime(9999, 12, 31)))  # noqa: DTZ001
     return Round(
         round_id=draw(st.integers(0, 2**63 - 1)),
@@ -37,7 +37,7 @@ def rounds(draw: st.DrawFn) -> Round:
 
 
 def generated(round_: Round, cursor: str) -> pb.Round:
-    """The same round by the way that protobuf offers."""
+    """The same round in generated code."""
     whole, _, fraction = round_.finished_at[:-1].partition(".")
     since = datetime.fromisoformat(whole).replace(tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)
     return pb.Round(
@@ -49,13 +49,13 @@ def generated(round_: Round, cursor: str) -> pb.Round:
 
 @given(rounds(), st.from_regex(r"\A[a-z0-9]{1,16}-[1-9][0-9]{0,19}\Z"))
 def test_any_round_is_serialized_as_generated_code_does(round_: Round, cursor: str) -> None:
-    """Byte for byte, whatever the values: zeros are left out, times before 1970 are negative."""
+    """Byte for byte, for all values: zeros are omitted, times before 1970 are negative."""
     assert round_bytes(round_, cursor) == generated(round_, cursor).SerializeToString(deterministic=True)
 
 
 @given(st.lists(rounds(), max_size=5))
-def test_batch_is_its_entries_one_after_another(batch: list[Round]) -> None:
-    """Nothing but the entries is needed to make a message of several rounds."""
+def test_batch_is_a_sequence_of_entries(batch: list[Round]) -> None:
+    """Joined entries are a message of several rounds."""
     whole = pb.RoundBatch(rounds=[generated(round_, "k3f9a2-1") for round_ in batch])
 
     assert pb.RoundBatch.FromString(b"".join(batch_entry(round_, "k3f9a2-1") for round_ in batch)) == whole
@@ -63,7 +63,7 @@ def test_batch_is_its_entries_one_after_another(batch: list[Round]) -> None:
 
 
 def expect_same(data: bytes, epoch: str = "k3f9a2", sequence: int = 1042) -> None:
-    """Expect the same bytes of both ways, or the same sentence; also the second time, when the parts are known."""
+    """Expect the same bytes, or the same error, of both functions; also the second time, from the caches."""
     entry = LogEntry(sequence, "crash", data)
     for write, long_way in ((stored_entries, batch_entry), (stored_json, round_json)):
         try:
@@ -77,8 +77,8 @@ def expect_same(data: bytes, epoch: str = "k3f9a2", sequence: int = 1042) -> Non
 
 
 @given(rounds(), st.from_regex(r"\A[a-z0-9]{1,16}\Z"), st.integers(1, 2**64 - 1))
-def test_any_round_of_the_log_is_written_as_if_it_had_been_parsed(round_: Round, epoch: str, sequence: int) -> None:
-    """The short way is no other."""
+def test_any_stored_round_is_written_as_if_parsed(round_: Round, epoch: str, sequence: int) -> None:
+    """The fast path and the general one give the same bytes."""
     expect_same(round_.to_json(), epoch, sequence)
 
 
@@ -110,8 +110,8 @@ def test_any_round_of_the_log_is_written_as_if_it_had_been_parsed(round_: Round,
     ],
     ids=str,
 )
-def test_unusual_round_of_the_log_is_written_or_refused_as_ever(other: dict[str, object]) -> None:
-    """Each in one thing only, beside which all is as usual."""
+def test_unusual_stored_round_is_written_or_refused_as_if_parsed(other: dict[str, object]) -> None:
+    """Each is unusual in one field."""
     usual = {
         "round_id": 1 << 14,
         "game_slug": "crash",
@@ -125,13 +125,13 @@ def test_unusual_round_of_the_log_is_written_or_refused_as_ever(other: dict[str,
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"\xff", b'{"round_id":1', b"[" * 100_000])
-def test_what_is_no_round_at_all_is_refused_as_ever(data: bytes) -> None:
-    """Somebody else may write to a round's subject."""
+def test_entry_that_is_no_round_is_refused(data: bytes) -> None:
+    """Other programs may publish to the subject of a round."""
     expect_same(data)
 
 
 @given(rounds())
-def test_any_round_is_json_as_generated_code_has_it(round_: Round) -> None:
+def test_any_round_is_the_json_of_generated_code(round_: Round) -> None:
     """Member by member: text for 64-bit numbers, no zeros, a time with 0, 3, 6 or 9 digits."""
     made = json_format.MessageToJson(generated(round_, "k3f9a2-1"), preserving_proto_field_name=True)
 
@@ -140,15 +140,15 @@ def test_any_round_is_json_as_generated_code_has_it(round_: Round) -> None:
 
 @given(st.integers(0, 2**64 - 1))
 def test_number_of_any_size_is_read_back(number: int) -> None:
-    """A varint holds all of 64 bits."""
+    """A varint holds 64 bits."""
     message = pb.Start.FromString(b"\x18" + varint(number & 0xFFFFFFFF))
 
     assert message.last == number & 0xFFFFFFFF
     assert len(varint(number)) == max(1, -(-number.bit_length() // 7))
 
 
-def test_nanoseconds_survive() -> None:
-    """The timestamp says all that the text says."""
+def test_nanoseconds_are_kept() -> None:
+    """The timestamp equals the text."""
     round_ = SimpleNamespace(
         round_id=1,
         game_slug="crash",

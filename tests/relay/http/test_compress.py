@@ -1,4 +1,4 @@
-"""Which coding an answer gets: what ``Accept-Encoding`` says, judged against RFC 9110 section 12.5.3."""
+"""Choice of a content coding: the result for ``Accept-Encoding`` is checked against RFC 9110 section 12.5.3."""
 
 import gzip
 
@@ -19,8 +19,8 @@ weights = st.integers(0, 1000).map(lambda thousandths: f"{thousandths / 1000:.3f
 
 
 @st.composite
-def wishes(draw: st.DrawFn) -> tuple[str, dict[str, float]]:
-    """A well-formed header, written in any of the ways there are, and what it means."""
+def accept_encodings(draw: st.DrawFn) -> tuple[str, dict[str, float]]:
+    """A well-formed header, and the weights that it means."""
     meant = draw(st.dictionaries(codings, st.none() | weights, max_size=5))
     elements = []
     for coding, weight in meant.items():
@@ -32,17 +32,17 @@ def wishes(draw: st.DrawFn) -> tuple[str, dict[str, float]]:
     return ",".join(elements), {coding: float(weight or 1) for coding, weight in meant.items()}
 
 
-@given(wishes())
-def test_a_well_formed_wish_is_read_as_it_is_meant(wish: tuple[str, dict[str, float]]) -> None:
+@given(accept_encodings())
+def test_well_formed_header_is_read(wish: tuple[str, dict[str, float]]) -> None:
     """Case, blanks and empty elements do not matter."""
     header, meant = wish
 
     assert read_weights(header) == meant
 
 
-@given(wishes())
-def test_no_coding_is_used_that_is_unwanted(wish: tuple[str, dict[str, float]]) -> None:
-    """Whatever is sent can be undone, and its coding was named, or covered by ``*``, with a weight above 0."""
+@given(accept_encodings())
+def test_only_accepted_codings_are_used(wish: tuple[str, dict[str, float]]) -> None:
+    """The body can be decoded, and its coding has a weight above 0, by name or by ``*``."""
     header, meant = wish
 
     body, coding = compressed(BODY, header)
@@ -55,8 +55,8 @@ def test_no_coding_is_used_that_is_unwanted(wish: tuple[str, dict[str, float]]) 
         assert len(body) < len(BODY)
 
 
-@given(wishes())
-def test_a_wanted_coding_is_used(wish: tuple[str, dict[str, float]]) -> None:
+@given(accept_encodings())
+def test_accepted_coding_is_used(wish: tuple[str, dict[str, float]]) -> None:
     """The one with the greater weight; br when they are equal."""
     header, meant = wish
 
@@ -68,8 +68,8 @@ def test_a_wanted_coding_is_used(wish: tuple[str, dict[str, float]]) -> None:
 
 
 @given(st.text(max_size=60))
-def test_nonsense_never_fails(header: str) -> None:
-    """Whatever a client sends as its wish, it gets an answer that it can read."""
+def test_any_header_gets_a_readable_answer(header: str) -> None:
+    """No header raises an error."""
     body, coding = compressed(BODY, header)
 
     assert (coding is None) == (body == BODY)
@@ -78,17 +78,17 @@ def test_nonsense_never_fails(header: str) -> None:
 @pytest.mark.parametrize(
     "header", ["gzip;q=2", "gzip;q=-1", "gzip;q=", "gzip;level=9", "gzipped", ";q=1", "gzip;q=0.0001"]
 )
-def test_a_malformed_element_counts_for_nothing(header: str) -> None:
-    """A client that cannot say what it wants gets plain bytes, which everybody can read."""
+def test_malformed_element_is_ignored(header: str) -> None:
+    """A client with a malformed header gets an uncompressed body."""
     assert compressed(BODY, header) == (BODY, None)
 
 
-def test_a_small_body_stays_as_it_is() -> None:
-    """Under a kilobyte there is nothing to win."""
+def test_small_body_is_not_compressed() -> None:
+    """Below a kilobyte, compression saves nothing."""
     assert compressed(BODY[:1023], "gzip") == (BODY[:1023], None)
     assert compressed(BODY[:1024], "gzip")[1] == "gzip"
 
 
-def test_the_same_body_is_always_the_same_bytes() -> None:
-    """No time of the day in it: caches and tests may compare."""
+def test_same_body_gives_same_bytes() -> None:
+    """The gzip header has no time."""
     assert compressed(BODY, "gzip") == compressed(BODY, "gzip")

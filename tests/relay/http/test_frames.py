@@ -1,4 +1,4 @@
-"""Reading a client's frames: whole messages, in bounds, and the close code of each fault."""
+"""Reading a client's frames: whole messages, size limits, and the close code of each error."""
 
 import subprocess
 import sys
@@ -26,8 +26,8 @@ def reader(*, max_size: int = 4096, deflate: bool = False) -> FrameReader:
 
 
 @given(messages=st.lists(texts, max_size=6), cut=st.integers(1, 40), deflate=st.booleans())
-def test_messages_arrive_whole_however_they_are_cut(messages: list[bytes], cut: int, deflate: bool) -> None:
-    """TCP knows no frames."""
+def test_messages_are_whole_in_pieces_of_any_size(messages: list[bytes], cut: int, deflate: bool) -> None:
+    """TCP does not preserve frame boundaries."""
     wire = b"".join(sent(Opcode.TEXT, data, deflate=deflate) for data in messages)
     frames = reader(deflate=deflate)
 
@@ -51,7 +51,7 @@ def test_fragments_are_one_message_and_control_frames_may_come_between(parts: li
 
 @given(st.binary(max_size=200), st.booleans())
 def test_any_bytes_are_messages_or_one_error(data: bytes, deflate: bool) -> None:
-    """Nothing else gets out, whatever comes in."""
+    """Any input yields messages, or raises `FrameError`."""
     try:
         kinds = {type(message) for message in reader(deflate=deflate).feed(data)}
         code = 0
@@ -68,22 +68,22 @@ def test_any_bytes_are_messages_or_one_error(data: bytes, deflate: bool) -> None
         (b"\x81\x01a", 1002),  # not masked
         (sent(Opcode.CONT, b"a"), 1002),
         (sent(Opcode.TEXT, b"a", fin=False) + sent(Opcode.TEXT, b"b"), 1002),
-        (b"\x83\x80\x00\x00\x00\x00", 1002),  # no such opcode
-        (b"\xa1\x80\x00\x00\x00\x00", 1002),  # a bit that means nothing
-        (b"\xc1\x80\x00\x00\x00\x00", 1002),  # compressed, and nobody agreed on that
-        (b"\x09\x80\x00\x00\x00\x00", 1002),  # a ping in fragments
-        (b"\x89\xfe\x00\x7e\x00\x00\x00\x00" + b"a" * 126, 1002),  # a long ping
+        (b"\x83\x80\x00\x00\x00\x00", 1002),  # unknown opcode
+        (b"\xa1\x80\x00\x00\x00\x00", 1002),  # reserved bit
+        (b"\xc1\x80\x00\x00\x00\x00", 1002),  # compressed without negotiation
+        (b"\x09\x80\x00\x00\x00\x00", 1002),  # fragmented ping
+        (b"\x89\xfe\x00\x7e\x00\x00\x00\x00" + b"a" * 126, 1002),  # ping over 125 bytes
         (sent(Opcode.TEXT, b"\xff"), 1007),
         (sent(Opcode.CLOSE, b"\x03\xe8\xff"), 1007),
         (sent(Opcode.CLOSE, b"\x03"), 1002),
-        (sent(Opcode.CLOSE, b"\x03\xed"), 1002),  # 1005 is never sent
+        (sent(Opcode.CLOSE, b"\x03\xed"), 1002),  # 1005 must not be sent
         (sent(Opcode.TEXT, b"a" * 4097), 1009),
         (b"\x81\xff" + (1 << 62).to_bytes(8), 1009),  # said, not sent
         (sent(Opcode.TEXT, b"a" * 4000, fin=False) + sent(Opcode.CONT, b"a" * 97), 1009),
     ],
-    ids=lambda value: str(value) if isinstance(value, int) else "wire",  # masks are random, names must not be
+    ids=lambda value: str(value) if isinstance(value, int) else "wire",  # fixed ids: masks are random
 )
-def test_broken_protocol_is_named_by_its_code(wire: bytes, code: int) -> None:
+def test_protocol_violation_has_its_close_code(wire: bytes, code: int) -> None:
     """RFC 6455 section 7.4.1."""
     with pytest.raises(FrameError) as caught:
         list(reader().feed(wire))
@@ -93,7 +93,7 @@ def test_broken_protocol_is_named_by_its_code(wire: bytes, code: int) -> None:
 
 
 def test_message_of_the_largest_size_is_read() -> None:
-    """The limit is the last size that is allowed."""
+    """The limit is the largest allowed size."""
     assert list(reader(max_size=4096).feed(sent(Opcode.TEXT, b"a" * 4096))) == [Message(Opcode.TEXT, b"a" * 4096)]
 
 
@@ -147,7 +147,7 @@ def test_bit_of_compression_is_refused_on_a_later_fragment() -> None:
 
 
 def test_close_frame_after_a_fault_is_read() -> None:
-    """A client answers our close frame with its own; bytes from before the fault must not shift it."""
+    """A client answers our close frame with its own; bytes from before the error must not shift it."""
     frames = reader(deflate=True)
     for fault in (b"\x81\x01a", sent(Opcode.TEXT, b"a", fin=False) + sent(Opcode.TEXT, b"b"), b"\x83\x80mask"):
         with pytest.raises(FrameError):
@@ -158,7 +158,7 @@ def test_close_frame_after_a_fault_is_read() -> None:
 
 
 def test_frames_are_parsed_only_when_they_are_asked_for() -> None:
-    """A caller that refuses a client stops asking, and the rest of what was sent costs nothing."""
+    """A caller that refuses a client stops iterating, and the remaining bytes are not parsed."""
     messages = reader().feed(sent(Opcode.PING, b"") + b"\x81\x01a")
 
     assert next(messages) == Message(Opcode.PING, b"")
@@ -176,14 +176,14 @@ def test_nothing_is_kept_between_messages() -> None:
     }
 
 
-def test_small_message_that_unpacks_to_a_large_one_is_too_large() -> None:
-    """A compression bomb is not unpacked further than the limit."""
+def test_small_message_that_inflates_to_a_large_one_is_too_large() -> None:
+    """A compression bomb is not inflated above the limit."""
     with pytest.raises(FrameError, match="more than 4096"):
         list(reader(deflate=True).feed(sent(Opcode.TEXT, b"a" * 10_000_000, deflate=True)))
 
 
 def test_message_that_is_not_deflated_is_refused() -> None:
-    """The bit says compressed, the bytes do not."""
+    """Its compression bit is set, but its bytes are not deflated."""
     with pytest.raises(zlib.error):
         zlib.decompressobj(wbits=-15).decompress(b"\xff\xff\xff")
     wire = bytearray(sent(Opcode.TEXT, b"\xff\xff\xff"))
@@ -196,7 +196,7 @@ def test_message_that_is_not_deflated_is_refused() -> None:
 
 
 def test_websockets_is_not_loaded_at_start() -> None:
-    """The first link loads it: a start imports nothing that only its links need."""
+    """The first link loads it: the start imports only what it needs."""
     program = "import sys, relay.serve; print([name for name in sys.modules if name.startswith('websockets')])"
 
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout.strip() == b"[]"

@@ -1,4 +1,4 @@
-"""The opening handshake: the RFC's own example, and what is agreed on about compression."""
+"""The opening handshake: the RFC's own example, and the negotiation of compression."""
 
 import pytest
 from multidict import CIMultiDict
@@ -19,7 +19,7 @@ def request(**headers: str) -> CIMultiDict[str]:
     return CIMultiDict(given | {name.replace("_", "-"): value for name, value in headers.items()})
 
 
-def test_example_of_the_rfc_is_answered_as_there() -> None:
+def test_example_of_the_rfc() -> None:
     """RFC 6455 section 1.3."""
     answer = shake_hands(request(), subprotocol="datastream.v1")
 
@@ -37,7 +37,7 @@ def test_example_of_the_rfc_is_answered_as_there() -> None:
         ("permessage-deflate; client_max_window_bits=8", 15),
         ("permessage-deflate; server_max_window_bits=10; server_no_context_takeover", 10),
         ('permessage-deflate; server_max_window_bits="12"', 12),
-        ("permessage-deflate; server_max_window_bits=8, permessage-deflate", 15),  # the second can be kept
+        ("permessage-deflate; server_max_window_bits=8, permessage-deflate", 15),  # the second is acceptable
         ("permessage-deflate; server_max_window_bits=8", 0),
         ("permessage-deflate; server_max_window_bits=16", 0),
         ("permessage-deflate; server_max_window_bits", 0),
@@ -48,8 +48,8 @@ def test_example_of_the_rfc_is_answered_as_there() -> None:
         ("", 0),
     ],
 )
-def test_first_offer_that_can_be_kept_is_accepted(offers: str, window_bits: int) -> None:
-    """RFC 7692 section 5: an offer that is not understood is declined, and the next one looked at."""
+def test_first_acceptable_offer_is_accepted(offers: str, window_bits: int) -> None:
+    """RFC 7692 section 5: an unacceptable offer is declined, and the next one is considered."""
     answer = shake_hands(request(Sec_WebSocket_Extensions=offers), subprotocol=None)
 
     assert answer.window_bits == window_bits
@@ -69,8 +69,8 @@ def test_first_offer_that_can_be_kept_is_accepted(offers: str, window_bits: int)
         {"Connection": "keep-alive"},
     ],
 )
-def test_malformed_handshake_is_refused_in_a_sentence(headers: dict[str, str]) -> None:
-    """The sentence names the header."""
+def test_error_of_a_malformed_handshake_names_the_header(headers: dict[str, str]) -> None:
+    """One sentence."""
     with pytest.raises(BadRequest, match=next(iter(headers)).replace("_", "-")):
         shake_hands(request(**headers), subprotocol=None)
 
@@ -93,7 +93,7 @@ def test_connection_may_come_in_several_lines() -> None:
     ],
 )
 def test_offers_may_come_in_several_lines(lines: list[str], window_bits: int) -> None:
-    """RFC 6455 section 9.1: as if they were one list."""
+    """RFC 6455 section 9.1: several lines are one list."""
     headers = request()
     for line in lines:
         headers.add("Sec-WebSocket-Extensions", line)
@@ -101,8 +101,8 @@ def test_offers_may_come_in_several_lines(lines: list[str], window_bits: int) ->
     assert shake_hands(headers, subprotocol=None).window_bits == window_bits
 
 
-def test_request_without_upgrade_and_another_version_are_told_to_upgrade() -> None:
-    """426 says which version there is."""
+def test_missing_upgrade_and_other_versions_get_426() -> None:
+    """426 names the supported version."""
     with pytest.raises(NeedsUpgrade):
         check_upgrade({})
     with pytest.raises(NeedsUpgrade):

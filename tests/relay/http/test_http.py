@@ -1,4 +1,4 @@
-"""Everything about HTTP that is the same for all paths: errors, CORS, probes, tokens, and hostile requests."""
+"""HTTP behaviour common to all paths: errors, CORS, probes, tokens, and hostile requests."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from urllib.parse import quote
@@ -11,7 +11,7 @@ from auth.tokens import TokenSigner
 from roundlog.settings import LogSettings
 from tests.nats import NatsServer, nats_client
 from tests.relay.conftest import Publish, StartRelay
-from tests.relay.raw_http import Answer, connection, exchange
+from tests.relay.raw_http import RawAnswer, connection, exchange
 from tests.relay.serving import serving
 
 pytestmark = pytest.mark.service
@@ -20,8 +20,8 @@ KEY = f"X-API-Key: {DEMO_KEY}"
 PREFLIGHT = ("Origin: https://page.example", "Access-Control-Request-Method: GET")
 
 
-def assert_is_error(answer: Answer, status: int, code: str) -> None:
-    """The one form of every error: a sentence, ``success`` and a stable word, in this order."""
+def assert_is_error(answer: RawAnswer, status: int, code: str) -> None:
+    """Every error has this form: a sentence, ``success`` and a stable code, in this order."""
     assert answer.status == status, answer
     assert answer.headers["content-type"] == "application/json; charset=utf-8"
     assert list(answer.json) == ["error", "success", "code"]
@@ -33,8 +33,8 @@ def assert_is_error(answer: Answer, status: int, code: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/nope", "/ws/crash/x", "/sse/type/", "/api/auth", "/%2e%2e/etc/passwd"])
-async def test_nothing_there(relay: str, path: str) -> None:
-    """404 like every other error, and where to look."""
+async def test_unknown_path(relay: str, path: str) -> None:
+    """404 with the error body, which names /docs."""
     answer = await exchange(relay, f"GET {path} HTTP/1.1")
 
     assert_is_error(answer, 404, "not_found")
@@ -51,7 +51,7 @@ async def test_nothing_there(relay: str, path: str) -> None:
         ("POST", "/healthz", "GET,HEAD"),
     ],
 )
-async def test_wrong_method_is_told_the_right_one(relay: str, method: str, path: str, allowed: str) -> None:
+async def test_wrong_method(relay: str, method: str, path: str, allowed: str) -> None:
     """405 with `Allow` (RFC 9110 section 15.5.6)."""
     answer = await exchange(relay, f"{method} {path} HTTP/1.1", KEY)
 
@@ -65,7 +65,7 @@ async def test_wrong_method_is_told_the_right_one(relay: str, method: str, path:
     "header", ["X-Other: x", f"X-API-Key: sk_live_{'1' * 64}", "X-API-Key: x", "Authorization: Bearer x"]
 )
 async def test_wrong_or_missing_credential(relay: str, request_line: str, header: str) -> None:
-    """401 names the scheme (RFC 9110 section 11.6.1) and does not repeat what was sent."""
+    """401 names the scheme (RFC 9110 section 11.6.1) and does not repeat the credential."""
     answer = await exchange(relay, request_line, header, "Content-Length: 0")
 
     assert_is_error(answer, 401, "invalid_credential")
@@ -74,14 +74,14 @@ async def test_wrong_or_missing_credential(relay: str, request_line: str, header
 
 
 async def test_two_different_credentials(relay: str) -> None:
-    """Which one is meant is not ours to guess."""
+    """400: the request is ambiguous."""
     answer = await exchange(relay, f"GET /sse/crash?api_key=sk_live_{'1' * 64} HTTP/1.1", KEY)
 
     assert_is_error(answer, 400, "ambiguous_credential")
 
 
 async def test_game_that_the_key_does_not_cover(start_relay: StartRelay, some_games: KeyStore) -> None:
-    """403 says which games there are for this key; asking for all of a kind gives those."""
+    """403 names the games of this key; a request for all games of a type gets those."""
     async with start_relay(keys=some_games) as url:
         for path in ("/sse/dice", "/sse?games=crash,dice", "/sse/type/color"):
             assert_is_error(await exchange(url, f"GET {path} HTTP/1.1", KEY), 403, "not_allowed")
@@ -99,7 +99,7 @@ def some_games() -> KeyStore:
 
 
 async def test_public_key_needs_an_origin_of_its_own(start_relay: StartRelay, own_origin: KeyStore) -> None:
-    """A browser's key works from its pages and from nowhere else."""
+    """A browser's key is valid from its own pages only."""
     key = f"X-API-Key: {DEMO_PUBLIC_KEY}"
     async with start_relay(keys=own_origin) as url:
         ask = ("POST /api/auth/token HTTP/1.1", key, "Content-Length: 0")
@@ -139,8 +139,8 @@ def own_origin() -> KeyStore:
     ],
     ids=["no_request", "version", "header", "nul", "negative_length", "smuggling", "long_header", "long_line"],
 )
-async def test_what_is_no_http_is_answered_in_the_one_form_too(relay: str, lines: list[str]) -> None:
-    """400, without a stack trace or a word on what we run on."""
+async def test_bytes_that_are_not_http_get_the_error_body(relay: str, lines: list[str]) -> None:
+    """400, without a traceback or the names of libraries."""
     answer = await exchange(relay, *lines, KEY)
 
     assert_is_error(answer, 400, "bad_request")
@@ -148,8 +148,8 @@ async def test_what_is_no_http_is_answered_in_the_one_form_too(relay: str, lines
     assert "aiohttp" not in answer.headers.get("server", "").lower()
 
 
-async def test_connection_that_asks_for_nothing_is_closed(start_relay: StartRelay, publish: Publish) -> None:
-    """Silent, or slow to finish its first request: it does not hold a connection for ever. An open stream stays."""
+async def test_connection_without_a_request_is_closed(start_relay: StartRelay, publish: Publish) -> None:
+    """Silent, or slow to finish its first request: it is closed after `request_s`. An open stream stays."""
     async with (
         start_relay(http={"host": "127.0.0.1", "port": 0, "request_s": 0.3}) as url,
         connection(url) as stream,
@@ -163,8 +163,8 @@ async def test_connection_that_asks_for_nothing_is_closed(start_relay: StartRela
         await stream.until(b"data: ")
 
 
-async def test_relay_serves_on_after_malformed_requests(relay: str) -> None:
-    """What one client sends concerns that client."""
+async def test_malformed_requests_affect_no_other_client(relay: str) -> None:
+    """Each ends its own connection only."""
     for _ in range(20):
         await exchange(relay, "nonsense")
 
@@ -175,7 +175,7 @@ async def test_relay_serves_on_after_malformed_requests(relay: str) -> None:
 
 
 async def test_token_answer_holds_strings_only(relay: str) -> None:
-    """Given clients decode it into a map of strings; nobody may keep it."""
+    """Given clients decode it into a map of strings; no cache may keep it."""
     answer = await exchange(relay, "POST /api/auth/token HTTP/1.1", KEY, "Content-Length: 0")
 
     assert answer.status == 200
@@ -185,15 +185,15 @@ async def test_token_answer_holds_strings_only(relay: str) -> None:
 
 
 async def test_token_body_is_not_read(relay: str) -> None:
-    """A client that posts JSON, or anything, is served: there is nothing to say in a body."""
+    """A client that posts JSON or other bytes gets a token."""
     body = b'{"key":"x"}'
     answer = await exchange(relay, "POST /api/auth/token HTTP/1.1", KEY, f"Content-Length: {len(body)}", body=body)
 
     assert answer.status == 200
 
 
-async def test_key_in_the_url_buys_no_token(relay: str) -> None:
-    """URLs end up in logs and histories; only an EventSource has no other place."""
+async def test_key_in_the_url_gets_no_token(relay: str) -> None:
+    """URLs are logged; only an EventSource cannot set headers."""
     answer = await exchange(relay, f"POST /api/auth/token?api_key={DEMO_KEY} HTTP/1.1", "Content-Length: 0")
 
     assert_is_error(answer, 401, "invalid_credential")
@@ -201,8 +201,8 @@ async def test_key_in_the_url_buys_no_token(relay: str) -> None:
     assert DEMO_KEY.encode() not in answer.body
 
 
-async def test_misspelt_parameter_streams_nothing(relay: str) -> None:
-    """400 with the parameters there are: `?minpoint=2` must not stream everything."""
+async def test_misspelt_parameter_is_refused(relay: str) -> None:
+    """400 with the known parameters: `?minpoint=2` must not stream everything."""
     answer = await exchange(relay, "GET /sse/crash?minpoint=2 HTTP/1.1", KEY)
 
     assert_is_error(answer, 400, "bad_request")
@@ -219,8 +219,8 @@ async def test_misspelt_parameter_streams_nothing(relay: str) -> None:
         (f"GET /sse/crash?api_key={DEMO_KEY}&api_key={DEMO_KEY}", "api_key"),
     ],
 )
-async def test_parameter_given_twice_streams_nothing(relay: str, request_line: str, name: str) -> None:
-    """400, where one of the two would have been passed over without a word."""
+async def test_parameter_given_twice_is_refused(relay: str, request_line: str, name: str) -> None:
+    """400, instead of ignoring one of the two."""
     answer = await exchange(relay, f"{request_line} HTTP/1.1", KEY)
 
     assert_is_error(answer, 400, "bad_request")
@@ -228,7 +228,7 @@ async def test_parameter_given_twice_streams_nothing(relay: str, request_line: s
 
 
 async def test_token_with_a_parameter_is_refused(relay: str) -> None:
-    """A token is not made for some games, say, by naming them in the URL."""
+    """A token cannot be limited to games by naming them in the URL."""
     answer = await exchange(relay, "POST /api/auth/token?games=crash HTTP/1.1", "Content-Length: 0", KEY)
 
     assert_is_error(answer, 400, "bad_request")
@@ -237,7 +237,7 @@ async def test_token_with_a_parameter_is_refused(relay: str) -> None:
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"])
 async def test_probes_and_pages_take_any_query(relay: str, path: str) -> None:
-    """What a platform or a scraper adds must not turn a probe red, nor a link into an error."""
+    """Parameters that platforms or scrapers add must not fail a probe or a page."""
     assert (await exchange(relay, f"GET {path}?x=1&x=2 HTTP/1.1")).status == 200
 
 
@@ -245,8 +245,8 @@ async def test_probes_and_pages_take_any_query(relay: str, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/api/auth/token", "/sse/crash", "/nope"])
-async def test_preflight_is_answered_everywhere(relay: str, path: str) -> None:
-    """A preflight carries no key, so it is the same wherever it goes."""
+async def test_preflight_is_answered_on_every_path(relay: str, path: str) -> None:
+    """A preflight has no key, so its answer is the same on every path."""
     answer = await exchange(relay, f"OPTIONS {path} HTTP/1.1", *PREFLIGHT)
 
     assert answer.status == 204
@@ -266,8 +266,8 @@ async def test_pages_of_other_origins_read_answers_and_errors(relay: str) -> Non
 # --- probes ------------------------------------------------------------------------------------------------------
 
 
-async def test_probes_of_a_relay_that_is_well(relay: str) -> None:
-    """Alive and ready, for whoever asks, and never from a cache."""
+async def test_probes_of_a_ready_relay(relay: str) -> None:
+    """Alive and ready, without a key, and never from a cache."""
     alive, ready = await exchange(relay, "GET /healthz HTTP/1.1"), await exchange(relay, "GET /readyz HTTP/1.1")
 
     assert (alive.status, ready.status, ready.json) == (200, 200, {"status": "ready"})
@@ -290,8 +290,8 @@ OURS = ("$JS.API.DIRECT.GET.ROUNDS", "$JS.API.STREAM.INFO.ROUNDS", "_INBOX.")
 
 
 @pytest.fixture
-async def overheard(nats: NatsServer) -> AsyncIterator[Callable[[], Awaitable[list[str]]]]:
-    """Call it for every subject that anything was published to since the test began."""
+async def published_subjects(nats: NatsServer) -> AsyncIterator[Callable[[], Awaitable[list[str]]]]:
+    """Record every subject that is published to during the test."""
     subjects: list[str] = []
 
     async def hear(message: Msg) -> None:
@@ -310,9 +310,9 @@ async def overheard(nats: NatsServer) -> AsyncIterator[Callable[[], Awaitable[li
 
 @pytest.mark.parametrize("name", SLUGS)
 async def test_hostile_slug_is_refused_and_never_reaches_nats(
-    relay: str, overheard: Callable[[], Awaitable[list[str]]], name: str
+    relay: str, published_subjects: Callable[[], Awaitable[list[str]]], name: str
 ) -> None:
-    """Whatever a client says, it becomes no subject, and the answer is that there is no such game."""
+    """Client input never becomes a subject; the answer is that there is no such game."""
     slug = quote(SLUGS[name], safe="")
     paths = [f"/sse/{slug}", f"/sse/type/{slug}", f"/sse?games={slug}", f"/sse?games=crash,{slug}"]
     paths += [path.replace("/sse", "/ws", 1) for path in paths]
@@ -323,21 +323,21 @@ async def test_hostile_slug_is_refused_and_never_reaches_nats(
         assert answer.status in (400, 404), path
         assert answer.json["success"] is False
 
-    assert [subject for subject in await overheard() if not subject.startswith(OURS)] == []
+    assert [subject for subject in await published_subjects() if not subject.startswith(OURS)] == []
 
 
 # --- secrets -----------------------------------------------------------------------------------------------------
 
 
 async def test_no_key_or_token_reaches_a_log(nats: NatsServer) -> None:
-    """Sent in every place, right and wrong, whole and mutilated, at debug level: none of it is written."""
+    """Valid and invalid secrets, in every position, at debug level: none of them is logged."""
     async with serving(nats.url, RELAY_LOG_LEVEL="debug", RELAY_LOG_FORMAT="json") as relay:
         token, _ = TokenSigner.parse(relay.token_secrets).issue(Key("k", "private"))
         altered, other_key = f"{token[:-6]}AAAAAA", f"sk_live_{'5' * 64}"
         secrets = [relay.key, token, altered, other_key]
         for secret in secrets:
             for path in ("/sse/crash", "/ws/crash", "/api/auth/token", "/nope", f"/sse/{secret}", f"/{secret}"):
-                for lines in places(path, secret):
+                for lines in secret_positions(path, secret):
                     async with connection(relay.url) as link:
                         await link.send("\r\n".join([*lines, "Host: x", "", ""]).encode())
                         await link.until(b"\r\n")
@@ -348,8 +348,8 @@ async def test_no_key_or_token_reaches_a_log(nats: NatsServer) -> None:
         assert secret[8:40] not in printed, "not even a part of it"
 
 
-def places(path: str, secret: str) -> Iterator[list[str]]:
-    """Requests that carry a secret where it belongs and where it does not."""
+def secret_positions(path: str, secret: str) -> Iterator[list[str]]:
+    """Requests with a secret in every position, allowed or not."""
     end = "HTTP/1.0"
     upgrade = [
         "Upgrade: websocket",

@@ -1,4 +1,4 @@
-"""The description of the HTTP paths, held against the routes, the code's own parameter names, and real answers."""
+"""The OpenAPI document, compared with the routes, the code's parameter names, and real answers."""
 
 import re
 from types import SimpleNamespace
@@ -32,12 +32,12 @@ def check(answer: object, schema: dict[str, Any]) -> None:
 
 
 def test_document_is_openapi() -> None:
-    """Judged by a validator that we did not write."""
+    """Checked by a third-party validator."""
     validate(document())
 
 
 def test_every_route_is_described_and_nothing_else() -> None:
-    """What is described is there; what is there is described."""
+    """Every route has a description, and every described path has a route."""
     nothing: Any = None  # routes can be listed without anything behind them
     registry: Any = SimpleNamespace(obstacle=None)
     app = build_app(routes_of(registry, nothing, nothing, nothing), home="<p>")
@@ -53,7 +53,7 @@ def test_every_route_is_described_and_nothing_else() -> None:
 
 
 def test_parameters_of_the_code_are_described() -> None:
-    """A parameter that streams or history understand cannot be forgotten here."""
+    """Every parameter that streams and history read has a description."""
     for path in ("/ws/{game}", "/sse/type/{type}"):
         names = {parameter["name"] for parameter in document()["paths"][path]["get"]["parameters"]}
         assert names >= {*START_PARAMETERS, *FILTER_PARAMETERS}, path
@@ -72,8 +72,8 @@ def test_parameters_of_the_code_are_described() -> None:
         ("/api/history/{game}", HISTORY_PARAMETERS),
     ],
 )
-def test_no_parameter_that_is_described_is_refused(path: str, allowed: tuple[str, ...]) -> None:
-    """Unknown parameters are 400, and so nothing may be described that is not taken."""
+def test_described_parameters_are_accepted(path: str, allowed: tuple[str, ...]) -> None:
+    """Unknown parameters are 400, so a described parameter must be one that the path reads."""
     parameters = document()["paths"][path]["get"]["parameters"]
     described = {parameter["name"] for parameter in parameters if parameter["in"] == "query"}
 
@@ -82,7 +82,7 @@ def test_no_parameter_that_is_described_is_refused(path: str, allowed: tuple[str
 
 @pytest.mark.service
 async def test_answers_are_as_described(relay: str, publish: Publish, client: aiohttp.ClientSession) -> None:
-    """Real answers against the schemas, an error among them."""
+    """Real answers, and an error, are valid against their schemas."""
     await publish("crash", 1, 2)
 
     for path, real in (
@@ -106,7 +106,7 @@ async def test_answers_are_as_described(relay: str, publish: Publish, client: ai
 
 @pytest.mark.service
 async def test_headers_are_as_described(relay: str, publish: Publish, client: aiohttp.ClientSession) -> None:
-    """What is described comes, on GET and on HEAD; and what comes for a client to act upon is described."""
+    """Described headers are sent, on GET and HEAD; headers that clients act on are described."""
     await publish("crash", 1, 2, 3)
     usual = {"content-type", "content-length", "content-encoding", "date", "server", "cache-control", "vary"}
     etag = ""
@@ -130,10 +130,8 @@ async def test_headers_are_as_described(relay: str, publish: Publish, client: ai
 
 
 @pytest.mark.service
-async def test_statuses_beside_the_usual_are_as_described(
-    relay: str, publish: Publish, client: aiohttp.ClientSession
-) -> None:
-    """The end of an event stream that is over, by the header that is described for it."""
+async def test_other_statuses_are_as_described(relay: str, publish: Publish, client: aiohttp.ClientSession) -> None:
+    """An event stream that has reached its end answers 204 to the described header."""
     await publish("crash", 1)
     async with client.get(f"{relay}/api/latest/crash", headers=KEY_HEADER) as response:
         cursor = (await response.json())["cursor"]
@@ -147,8 +145,8 @@ async def test_statuses_beside_the_usual_are_as_described(
 
 
 @pytest.mark.service
-async def test_page_needs_nothing_from_elsewhere(relay: str, client: aiohttp.ClientSession) -> None:
-    """No CDN: the page works on an island."""
+async def test_page_loads_nothing_from_other_hosts(relay: str, client: aiohttp.ClientSession) -> None:
+    """No CDN: the page works without internet access."""
     async with client.get(f"{relay}/docs") as response:
         page = await response.text()
 

@@ -1,4 +1,4 @@
-"""``/api/games``, ``/api/latest`` and ``/api/history`` as any HTTP client meets them."""
+"""``/api/games``, ``/api/latest`` and ``/api/history`` over HTTP."""
 
 import asyncio
 import gzip
@@ -27,22 +27,22 @@ COUNT = 700
 """Rounds of each of two games: more than a page of the log, of which the relay remembers only the last few."""
 
 
-class Relay(NamedTuple):
+class RestRelay(NamedTuple):
     """A running relay and its log."""
 
     url: str
     log: LogWriter
 
-    async def get(self, path: str, headers: Mapping[str, str] = KEY_HEADER, *, method: str = "GET") -> "Answer":
-        """Ask without the client's own wish for compression, and without its undoing it."""
+    async def get(self, path: str, headers: Mapping[str, str] = KEY_HEADER, *, method: str = "GET") -> "RestAnswer":
+        """Send a request without the default `Accept-Encoding` of the client and without decompression."""
         async with (
             aiohttp.ClientSession(auto_decompress=False, skip_auto_headers=["Accept-Encoding"]) as session,
             session.request(method, URL(f"{self.url}{path}", encoded=True), headers=headers) as response,
         ):
-            return Answer(response.status, response.headers, await response.read(), _next_of(response))
+            return RestAnswer(response.status, response.headers, await response.read(), _next_of(response))
 
     async def pages(self, path: str) -> list[list[dict[str, Any]]]:
-        """Follow ``Link`` to the very end."""
+        """Follow ``Link`` to the last page."""
         pages = []
         following: str | None = path
         while following is not None:
@@ -53,7 +53,7 @@ class Relay(NamedTuple):
         return pages
 
 
-class Answer(NamedTuple):
+class RestAnswer(NamedTuple):
     """A whole answer."""
 
     status: int
@@ -79,14 +79,14 @@ async def log(nats: NatsServer) -> AsyncIterator[LogWriter]:
 
 
 @pytest.fixture
-async def relay(log: LogWriter, start_relay: StartRelay) -> AsyncIterator[Relay]:
-    """A relay that remembers 20 rounds of a game."""
+async def relay(log: LogWriter, start_relay: StartRelay) -> AsyncIterator[RestRelay]:
+    """A relay that keeps 20 rounds of a game in memory."""
     async with start_relay(replay={"ring_rounds": 20}) as url:
-        yield Relay(url, log)
+        yield RestRelay(url, log)
 
 
 @pytest.fixture
-async def full(relay: Relay) -> Relay:
+async def full(relay: RestRelay) -> RestRelay:
     """The same with `COUNT` rounds of ``crash`` and ``dice`` in turn; every seventh has the point 7.00."""
     rounds = []
     for number in range(1, COUNT + 1):
@@ -101,14 +101,14 @@ def ids(rounds: list[dict[str, Any]]) -> list[int]:
 
 
 def at(number: int) -> str:
-    """The time of round `number`, fit for a query."""
+    """The time of round `number`, as a query parameter."""
     return utc_text(TEN_O_CLOCK_MS + number * 1000)
 
 
 # --- paging ---------------------------------------------------------------------------------------------------------
 
 
-async def test_history_without_parameters_is_the_newest_five_hundred_newest_first(full: Relay) -> None:
+async def test_history_without_parameters_is_the_newest_five_hundred_newest_first(full: RestRelay) -> None:
     """A bare array; the six given fields first and in order, then the cursor."""
     answer = await full.get("/api/history/crash")
 
@@ -126,24 +126,24 @@ async def test_history_without_parameters_is_the_newest_five_hundred_newest_firs
 
 
 @pytest.mark.parametrize("limit", [1000, 230, 7])
-async def test_link_leads_to_the_very_end_with_each_round_once(full: Relay, limit: int) -> None:
-    """From memory into the log and on to the oldest round: newest first, none twice, none left out."""
+async def test_link_leads_to_the_oldest_round_with_each_round_once(full: RestRelay, limit: int) -> None:
+    """Pages come from memory, then from the log: newest first, without duplicates or gaps."""
     pages = await full.pages(f"/api/history/crash?limit={limit}")
 
     assert [number for page in pages for number in ids(page)] == list(range(COUNT, 0, -1))
     assert all(len(page) == limit for page in pages[:-2])
 
 
-async def test_link_keeps_filters_and_times_on_every_page(full: Relay) -> None:
-    """The next page is of the same question."""
+async def test_link_keeps_filters_and_times_on_every_page(full: RestRelay) -> None:
+    """The next page has the same query."""
     pages = await full.pages(f"/api/history/crash?limit=10&min_point=7&from={at(100)}&to={at(600)}")
 
     assert [number for page in pages for number in ids(page)] == list(range(595, 104, -7))
     assert len(pages) > 5
 
 
-async def test_history_of_a_type_and_of_everything_mixes_games_in_log_order(full: Relay) -> None:
-    """Sequences fall, over all games, to the first round of the log."""
+async def test_history_of_a_type_and_of_everything_mixes_games_in_log_order(full: RestRelay) -> None:
+    """Sequences descend, over all games, to the first round of the log."""
     for path in ("/api/history/type/multiplier", "/api/history", "/api/history?games=dice,crash"):
         pages = await full.pages(f"{path}{'&' if '?' in path else '?'}limit=333")
 
@@ -151,8 +151,8 @@ async def test_history_of_a_type_and_of_everything_mixes_games_in_log_order(full
         assert sequences == list(range(2 * COUNT, 0, -1)), path
 
 
-async def test_after_and_before_are_exclusive(full: Relay) -> None:
-    """What lies between two cursors, without those two."""
+async def test_after_and_before_are_exclusive(full: RestRelay) -> None:
+    """The rounds between two cursors, without those of the cursors."""
     by_id = {round_["round_id"]: round_["cursor"] for page in await full.pages("/api/history/crash") for round_ in page}
 
     answer = await full.get(f"/api/history/crash?after={by_id[300]}&before={by_id[310]}")
@@ -162,8 +162,8 @@ async def test_after_and_before_are_exclusive(full: Relay) -> None:
     assert "X-History-Complete" not in answer.headers
 
 
-async def test_from_and_to_are_inclusive(full: Relay) -> None:
-    """A round of exactly that millisecond belongs to the range, at both ends."""
+async def test_from_and_to_are_inclusive(full: RestRelay) -> None:
+    """A round of exactly that millisecond is included, at both ends."""
     assert ids((await full.get(f"/api/history/crash?from={at(300)}&to={at(305)}")).json) == [
         305,
         304,
@@ -180,15 +180,15 @@ async def test_from_and_to_are_inclusive(full: Relay) -> None:
     assert ids(answer.json) == [301]
 
 
-async def test_a_range_without_rounds_is_an_empty_array(full: Relay) -> None:
-    """Nothing there is an answer, and has no next page."""
+async def test_range_without_rounds_is_an_empty_array(full: RestRelay) -> None:
+    """It is no error, and has no next page."""
     answer = await full.get("/api/history/crash?from=2020-01-01T00:00:00Z&to=2020-01-02T00:00:00Z")
 
     assert (answer.status, answer.json, answer.next) == (200, [], None)
 
 
-async def test_rounds_that_come_between_two_pages_change_nothing_on_the_second(full: Relay) -> None:
-    """Pages hang on a place in the log, not on a number of rounds from its end."""
+async def test_rounds_published_between_two_pages_do_not_change_the_second(full: RestRelay) -> None:
+    """Pages are relative to a sequence of the log, not to its end."""
     first = await full.get("/api/history/crash?limit=50")
     await full.log.store(*(make_round("crash", number) for number in range(COUNT + 1, COUNT + 6)))
     assert first.next is not None
@@ -198,8 +198,8 @@ async def test_rounds_that_come_between_two_pages_change_nothing_on_the_second(f
     assert ids(second.json) == list(range(COUNT - 50, COUNT - 100, -1))
 
 
-async def test_history_after_a_cursor_whose_rounds_were_purged_says_that_it_is_not_complete(full: Relay) -> None:
-    """What is left is answered, and a header says that there was more."""
+async def test_history_after_a_cursor_whose_rounds_were_purged_says_that_it_is_not_complete(full: RestRelay) -> None:
+    """The remaining rounds are answered, and a header says that older ones have expired."""
     await full.log.purge_up_to(2 * COUNT - 200)
 
     answer = await full.get(f"/api/history/crash?after={full.log.cursor(10)}&limit=1000")
@@ -208,8 +208,8 @@ async def test_history_after_a_cursor_whose_rounds_were_purged_says_that_it_is_n
     assert answer.headers["X-History-Complete"] == "false"
 
 
-async def test_rare_rounds_of_long_ago_are_found_without_reading_everything_at_once(relay: Relay) -> None:
-    """One game by its subject, at once; of several every request looks at so much, and ``Link`` goes on."""
+async def test_rare_old_rounds_are_found_in_bounded_steps(relay: RestRelay) -> None:
+    """One game is read by its subject; for several, each request reads a bounded range and ``Link`` continues it."""
     rare = [make_round("dice", 1), make_round("plinko", 1), make_round("dice", 2)]
     await relay.log.store_many([*rare, *(make_round("crash", number) for number in range(1, 30_001))])
 
@@ -261,8 +261,8 @@ async def test_rare_rounds_of_long_ago_are_found_without_reading_everything_at_o
         ("colors=red&colors=", "invalid_filter", "colors 'red,'"),
     ],
 )
-async def test_a_bad_value_is_refused_by_name(relay: Relay, query: str, code: str, names: str) -> None:
-    """400, and one sentence that names the parameter, its value and what is allowed."""
+async def test_invalid_value_is_refused(relay: RestRelay, query: str, code: str, names: str) -> None:
+    """400, and one sentence with the parameter, its value and what is allowed."""
     answer = await relay.get(f"/api/history/crash?{query}")
 
     assert (answer.status, answer.json["code"], answer.json["success"]) == (400, code, False)
@@ -271,8 +271,8 @@ async def test_a_bad_value_is_refused_by_name(relay: Relay, query: str, code: st
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("path", ["/api/games", "/api/latest/crash"])
-async def test_a_path_that_takes_no_parameter_refuses_any(relay: Relay, path: str, method: str) -> None:
-    """`/api/games?type=color` would answer another question; what tools add asks for nothing."""
+async def test_path_without_parameters_refuses_unknown_ones(relay: RestRelay, path: str, method: str) -> None:
+    """`/api/games?type=color` is refused; parameters that tools add are ignored."""
     await relay.log.store(make_round("crash", 1))
 
     answer = await relay.get(f"{path}?type=color", method=method)
@@ -284,7 +284,7 @@ async def test_a_path_that_takes_no_parameter_refuses_any(relay: Relay, path: st
         assert answer.json["error"] == "unknown query parameter 'type'; this path takes none"
 
 
-async def test_lists_in_pieces_are_one_list_on_every_page(full: Relay) -> None:
+async def test_repeated_lists_are_joined_on_every_page(full: RestRelay) -> None:
     """``games=crash&games=dice`` is ``games=crash,dice``, and `Link` keeps it."""
     pages = await full.pages("/api/history?games=crash&games=dice&limit=1000")
 
@@ -293,8 +293,8 @@ async def test_lists_in_pieces_are_one_list_on_every_page(full: Relay) -> None:
 
 
 @pytest.mark.parametrize("name", ["before", "after"])
-async def test_a_cursor_of_another_log_is_lost(relay: Relay, name: str) -> None:
-    """404, and never an answer from a place that means something else here."""
+async def test_cursor_of_another_log_is_lost(relay: RestRelay, name: str) -> None:
+    """404: its sequence has another meaning in this log."""
     await relay.log.store(make_round("crash", 1))
 
     answer = await relay.get(f"/api/history/crash?{name}=other-1")
@@ -302,8 +302,8 @@ async def test_a_cursor_of_another_log_is_lost(relay: Relay, name: str) -> None:
     assert (answer.status, answer.json["code"]) == (404, "cursor_lost")
 
 
-async def test_a_cursor_beyond_the_end_of_the_log_is_lost(relay: Relay) -> None:
-    """The log lost its tail: what came after that cursor cannot be told."""
+async def test_cursor_after_the_end_of_the_log_is_lost(relay: RestRelay) -> None:
+    """The log lost its tail: the rounds after that cursor are unknown."""
     await relay.log.store(make_round("crash", 1))
 
     answer = await relay.get(f"/api/history/crash?after={relay.log.cursor(2**64 - 1)}")
@@ -325,26 +325,26 @@ async def test_a_cursor_beyond_the_end_of_the_log_is_lost(relay: Relay) -> None:
         ("/api/latest/crash%2A", "unknown_game"),
     ],
 )
-async def test_what_is_not_there_is_404(relay: Relay, path: str, code: str) -> None:
-    """Unknown games and types, and a game that has no round yet, each under its own code."""
+async def test_unknown_games_and_types_are_404(relay: RestRelay, path: str, code: str) -> None:
+    """So is a game without a round; each has its own code."""
     answer = await relay.get(path)
 
     assert (answer.status, answer.json["code"]) == (404, code)
 
 
 @pytest.mark.parametrize("path", ["/api/games", "/api/latest/crash", "/api/history", "/api/history/crash"])
-async def test_nobody_reads_without_a_key(relay: Relay, path: str) -> None:
+async def test_every_path_requires_a_key(relay: RestRelay, path: str) -> None:
     """401; a key in the query is for event streams only."""
     for headers, where in (({}, path), ({"X-API-Key": "nonsense"}, path), ({}, f"{path}?api_key={'0' * 64}")):
         assert (await relay.get(where, headers)).status == 401
 
 
-async def test_a_key_of_some_games_reads_those_only(log: LogWriter, start_relay: StartRelay) -> None:
-    """403 for a game that was named; left out where all were asked for."""
+async def test_key_of_some_games_reads_only_those(log: LogWriter, start_relay: StartRelay) -> None:
+    """403 for another game by name; other games are omitted from requests for all."""
     secret, stored = generate("private")
     await log.store(make_round("crash", 1), make_round("dice", 1))
     async with start_relay(keys=KeyStore.load(text=f"k={stored} games=dice")) as url:
-        relay, headers = Relay(url, log), {"X-API-Key": secret}
+        relay, headers = RestRelay(url, log), {"X-API-Key": secret}
 
         for path in (
             "/api/latest/crash",
@@ -359,7 +359,7 @@ async def test_a_key_of_some_games_reads_those_only(log: LogWriter, start_relay:
             assert [round_["game_slug"] for round_ in (await relay.get(path, headers)).json] == ["dice"], path
 
 
-async def test_other_methods_are_refused_with_those_there_are(relay: Relay) -> None:
+async def test_other_methods_are_refused(relay: RestRelay) -> None:
     """405 with ``Allow``."""
     for method in ("POST", "PUT", "DELETE"):
         answer = await relay.get("/api/history/crash", method=method)
@@ -382,9 +382,9 @@ async def test_other_methods_are_refused_with_those_there_are(relay: Relay) -> N
     ],
 )
 async def test_latest_adds_the_main_figure_of_each_type(
-    relay: Relay, game: str, kind: str, extras: str, value: str | None
+    relay: RestRelay, game: str, kind: str, extras: str, value: str | None
 ) -> None:
-    """``value`` is a string beside the round's own fields, or null where there is none."""
+    """``value`` is a string after the fields of the round, or null when there is none."""
     round_ = Round.make(
         round_id=5, game_slug=game, game_type=kind, finished_at=at(0), extras=extras, timestamp=TEN_O_CLOCK_MS
     )
@@ -399,16 +399,16 @@ async def test_latest_adds_the_main_figure_of_each_type(
     }
 
 
-async def test_latest_is_the_newest_of_the_moment(relay: Relay) -> None:
-    """A round that was stored is the answer to whoever asks next."""
+async def test_latest_is_the_newest_stored_round(relay: RestRelay) -> None:
+    """Every request after a round was stored gets that round."""
     for number in range(1, 4):
         await relay.log.store(make_round("crash", number))
         await _seen(relay, "crash", number)
         assert (await relay.get("/api/latest/crash")).json["round_id"] == number
 
 
-async def test_games_lists_each_with_its_newest_round(relay: Relay) -> None:
-    """Games without a round are there too, with nulls."""
+async def test_games_lists_each_with_its_newest_round(relay: RestRelay) -> None:
+    """Games without a round are listed with nulls."""
     await relay.log.store(make_round("crash", 7))
     await _seen(relay, "crash", 7)
 
@@ -425,8 +425,8 @@ async def test_games_lists_each_with_its_newest_round(relay: Relay) -> None:
     assert (games["double"]["last_round"], games["double"]["last_update"]) == (None, None)
 
 
-async def test_a_known_tag_is_answered_304_until_there_is_a_newer_round(relay: Relay) -> None:
-    """``If-None-Match`` in every form that RFC 9110 has for it."""
+async def test_known_etag_is_answered_304_until_there_is_a_newer_round(relay: RestRelay) -> None:
+    """``If-None-Match`` in every form of RFC 9110."""
     await relay.log.store(make_round("crash", 1))
     first = await relay.get("/api/latest/crash")
     etag = first.headers["ETag"]
@@ -444,15 +444,15 @@ async def test_a_known_tag_is_answered_304_until_there_is_a_newer_round(relay: R
     assert answer.headers["ETag"] != etag
 
 
-async def test_a_known_tag_opens_nothing_without_a_key(relay: Relay) -> None:
-    """Credentials come before conditions."""
+async def test_known_etag_still_requires_a_key(relay: RestRelay) -> None:
+    """Credentials are checked before conditions."""
     await relay.log.store(make_round("crash", 1))
 
     assert (await relay.get("/api/latest/crash", {"If-None-Match": "*"})).status == 401
 
 
 @pytest.mark.parametrize("path", ["/api/games", "/api/latest/crash", "/api/history/crash", "/api/history?limit=1"])
-async def test_head_has_the_headers_of_get_and_no_body(full: Relay, path: str) -> None:
+async def test_head_has_the_headers_of_get_and_no_body(full: RestRelay, path: str) -> None:
     """``Content-Length``, ``ETag`` and ``Link`` included."""
     got, headed = await full.get(path), await full.get(path, method="HEAD")
 
@@ -479,10 +479,8 @@ async def test_head_has_the_headers_of_get_and_no_body(full: Relay, path: str) -
         ("deflate, zstd", None),
     ],
 )
-async def test_an_answer_is_compressed_as_asked_for_and_only_then(
-    full: Relay, accepted: str | None, used: str | None
-) -> None:
-    """The same rounds under every coding; ``Vary`` tells caches."""
+async def test_answer_is_compressed_only_as_accepted(full: RestRelay, accepted: str | None, used: str | None) -> None:
+    """The same rounds in every coding; ``Vary`` names the headers that choose the answer."""
     plain = await full.get("/api/history/crash")
 
     answer = await full.get(
@@ -495,8 +493,8 @@ async def test_an_answer_is_compressed_as_asked_for_and_only_then(
     assert "Accept-Encoding" in answer.headers["Vary"]
 
 
-async def test_a_small_answer_is_not_worth_compressing(relay: Relay) -> None:
-    """Under a kilobyte it would only grow."""
+async def test_small_answer_is_not_compressed(relay: RestRelay) -> None:
+    """Below a kilobyte it would only grow."""
     await relay.log.store(make_round("crash", 1))
 
     assert (
@@ -508,8 +506,8 @@ async def test_a_small_answer_is_not_worth_compressing(relay: Relay) -> None:
 # --- the log is away -------------------------------------------------------------------------------------------------
 
 
-async def test_without_the_log_what_memory_holds_is_answered_and_the_rest_is_503(full: Relay, nats: NatsServer) -> None:
-    """Never a hang: memory answers for itself, the rest says when to come back."""
+async def test_without_the_log_memory_answers_and_the_rest_is_503(full: RestRelay, nats: NatsServer) -> None:
+    """No request hangs: rounds in memory are answered, other requests get a retry delay."""
     await full.get("/api/latest/crash")
     await nats.kill()
 
@@ -522,19 +520,19 @@ async def test_without_the_log_what_memory_holds_is_answered_and_the_rest_is_503
     await nats.start()
 
 
-async def test_a_relay_that_never_reached_the_log_says_so_at_once(
+async def test_relay_that_never_reached_the_log_answers_503_at_once(
     start_relay: StartRelay, log: LogWriter, client: aiohttp.ClientSession
 ) -> None:
-    """503 on every path that reads rounds."""
+    """On every path that reads rounds."""
     async with start_relay(nats_url="nats://127.0.0.1:9", ready=False) as url:
-        relay = Relay(url, log)
+        relay = RestRelay(url, log)
         for path in ("/api/games", "/api/latest/crash", "/api/history", "/api/history/crash"):
             answer = await relay.get(path)
             assert (answer.status, answer.json["code"], answer.headers["Retry-After"]) == (503, "log_unavailable", "1")
 
 
-async def test_a_frozen_log_ends_in_503(full: Relay, nats: NatsServer) -> None:
-    """Connections stay open and nothing answers: the wait has a deadline."""
+async def test_frozen_log_ends_in_503(full: RestRelay, nats: NatsServer) -> None:
+    """Connections to it stay open and it does not answer: the wait has a deadline."""
     await full.get("/api/latest/crash")
     begun = time.monotonic()
     nats.freeze()
@@ -547,8 +545,10 @@ async def test_a_frozen_log_ends_in_503(full: Relay, nats: NatsServer) -> None:
     assert time.monotonic() - begun < 30  # many wait no longer than one
 
 
-async def test_nobody_queues_for_a_frozen_log(full: Relay, nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two read at a time; who does not get a turn is told as soon as those two are."""
+async def test_requests_do_not_queue_for_a_frozen_log(
+    full: RestRelay, nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two read at a time; requests without a turn fail at the same time as those two."""
     monkeypatch.setattr("relay.history.pages.TURN_S", 0.5)
     deep = f"/api/history/crash?limit=10&before={full.log.cursor(700)}"
     await full.get(deep)
@@ -563,7 +563,7 @@ async def test_nobody_queues_for_a_frozen_log(full: Relay, nats: NatsServer, mon
     assert time.monotonic() - begun < 15  # in a queue it would take 20 s
 
 
-async def _seen(relay: Relay, game: str, number: int) -> None:
-    """Wait until the relay has round `number` of a game, as whoever asks again and again would."""
+async def _seen(relay: RestRelay, game: str, number: int) -> None:
+    """Wait until the relay has round `number` of a game; asks repeatedly."""
     while (await relay.get(f"/api/latest/{game}")).json.get("round_id") != number:
         pass

@@ -1,4 +1,4 @@
-"""Rounds over Server-Sent Events: what stands on the wire, from the first byte to the last."""
+"""Rounds over Server-Sent Events: the bytes on the wire, from the first to the last."""
 
 import sys
 
@@ -16,7 +16,7 @@ ASK = f"GET /sse/crash HTTP/1.1\r\nHost: x\r\nX-API-Key: {DEMO_KEY}\r\n\r\n".enc
 
 
 async def test_first_bytes_come_at_once(relay: str) -> None:
-    """`retry` and a comment follow the headers before any round does, so that proxies pass the headers on."""
+    """`retry` and a comment follow the headers before any round, so that proxies pass the headers on."""
     async with connection(relay) as link:
         await link.send(ASK)
         answer = parse(await link.until(b"\r\n\r\n"))
@@ -28,7 +28,7 @@ async def test_first_bytes_come_at_once(relay: str) -> None:
 
 
 async def test_round_is_a_block_of_id_and_data(relay: str, client: aiohttp.ClientSession, publish: Publish) -> None:
-    """No event name, so `onmessage` sees it; the id is the round's cursor; the six given fields come first."""
+    """No event name, so `onmessage` receives it; the id is the cursor of the round; the six given fields come first."""
     async with stream(client, f"{relay}/sse/crash") as events:
         [sequence] = await publish("crash", 67890)
         block = await events.round_block()
@@ -51,7 +51,7 @@ async def test_round_is_a_block_of_id_and_data(relay: str, client: aiohttp.Clien
 async def test_several_games_on_one_stream(
     relay: str, client: aiohttp.ClientSession, publish: Publish, path: str, expected: list[str]
 ) -> None:
-    """By type, by list, or all: their rounds and no other, in the order of the log."""
+    """By type, by list, or all: only their rounds, in the order of the log."""
     async with stream(client, f"{relay}{path}") as events:
         for number, game in enumerate(["crash", "dice", "double"], 1):
             await publish(game, number)
@@ -60,7 +60,7 @@ async def test_several_games_on_one_stream(
     assert seen == expected
 
 
-async def test_filtered_stream_has_what_matches_only(
+async def test_filtered_stream_has_only_matching_rounds(
     relay: str, client: aiohttp.ClientSession, publish: Publish
 ) -> None:
     """Bounds are inclusive, and a round without the field does not match."""
@@ -74,8 +74,8 @@ async def test_filtered_stream_has_what_matches_only(
     assert seen == [2, 3, 6]
 
 
-async def test_silent_stream_carries_comments(start_relay: StartRelay, client: aiohttp.ClientSession) -> None:
-    """Nothing to say is said regularly, so that no proxy takes the stream for dead."""
+async def test_idle_stream_has_regular_comments(start_relay: StartRelay, client: aiohttp.ClientSession) -> None:
+    """They keep proxies from closing an idle stream."""
     async with (
         start_relay(links={"heartbeat_s": 0.1}) as url,
         stream(client, f"{url}/sse/crash") as events,
@@ -86,7 +86,7 @@ async def test_silent_stream_carries_comments(start_relay: StartRelay, client: a
 
 
 @pytest.mark.parametrize("place", ["header", "bearer", "api_key", "token"])
-async def test_credential_is_taken_from_each_promised_place(
+async def test_credential_is_read_from_each_documented_place(
     relay: str, client: aiohttp.ClientSession, publish: Publish, place: str
 ) -> None:
     """A key in two headers or the query, a token in the query."""
@@ -103,7 +103,7 @@ async def test_credential_is_taken_from_each_promised_place(
 
 
 async def test_client_of_http_1_0_is_sent_no_chunks(relay: str, publish: Publish) -> None:
-    """HTTP/1.0 has no chunked encoding: such a client reads plain bytes up to the end of the connection."""
+    """HTTP/1.0 has no chunked encoding: such a client reads plain bytes to the end of the connection."""
     async with connection(relay) as link:
         await link.send(ASK.replace(b"HTTP/1.1", b"HTTP/1.0"))
         answer = parse(await link.until(b"\r\n\r\n"))
@@ -116,10 +116,8 @@ async def test_client_of_http_1_0_is_sent_no_chunks(relay: str, publish: Publish
     assert block.startswith(b"id: ")
 
 
-async def test_full_relay_sends_event_sources_away_politely(
-    start_relay: StartRelay, client: aiohttp.ClientSession
-) -> None:
-    """An EventSource gives up for good on 503: it is answered 200, told when to come back, and let go."""
+async def test_full_relay_answers_200_with_retry(start_relay: StartRelay, client: aiohttp.ClientSession) -> None:
+    """An EventSource does not reconnect after 503: it gets 200, a retry delay, and the end of the stream."""
     async with start_relay(links={"max_links": 1, "retry_ms": 700}) as url, stream(client, f"{url}/sse/crash"):
         async with client.get(f"{url}/sse/crash", headers=KEY_HEADER) as response:
             text = await response.text()
@@ -132,10 +130,10 @@ async def test_full_relay_sends_event_sources_away_politely(
     assert (probe.status, readiness["reason"]) == (503, "capacity")
 
 
-async def test_wrong_credential_and_unknown_game_are_told_by_status_even_when_full(
+async def test_full_relay_answers_wrong_requests_with_an_error_status(
     start_relay: StartRelay, client: aiohttp.ClientSession
 ) -> None:
-    """Statuses at which an EventSource gives up are for clients that are wrong, whatever state the relay is in."""
+    """An EventSource does not reconnect after an error status: it is for requests that can never succeed."""
     async with start_relay(links={"max_links": 1}) as url, stream(client, f"{url}/sse/crash"):
         statuses = []
         for path, headers in (("/sse/crash", {}), ("/sse/no-such-game", KEY_HEADER)):
@@ -145,8 +143,8 @@ async def test_wrong_credential_and_unknown_game_are_told_by_status_even_when_fu
     assert statuses == [(401, False), (404, False)]
 
 
-async def test_stream_that_we_end_is_whole(start_relay: StartRelay) -> None:
-    """An ended stream closes its last chunk and says when to come back: proxies and clients see no error."""
+async def test_stream_that_we_end_is_complete(start_relay: StartRelay) -> None:
+    """It ends with `retry` and its last chunk: proxies and clients see no error."""
     async with start_relay(links={"max_age_s": 1, "heartbeat_s": 0.1}) as url:
         answer = await exchange(url, "GET /sse/crash HTTP/1.1", f"X-API-Key: {DEMO_KEY}")
 
@@ -156,8 +154,8 @@ async def test_stream_that_we_end_is_whole(start_relay: StartRelay) -> None:
     assert content.rstrip().rpartition(b"\n")[2].startswith(b"retry: ")
 
 
-async def test_client_that_leaves_frees_its_place(start_relay: StartRelay, client: aiohttp.ClientSession) -> None:
-    """A broken connection is noticed without a round to write, and its place given to the next."""
+async def test_client_that_leaves_frees_its_permit(start_relay: StartRelay, client: aiohttp.ClientSession) -> None:
+    """A broken connection is noticed without a write, and its permit is given to the next client."""
     async with start_relay(links={"max_links": 2}) as url:
         async with connection(url) as first, connection(url) as second:
             for link in (first, second):
@@ -176,7 +174,7 @@ async def opened(link: Connection) -> None:
 async def test_stream_of_a_client_that_does_not_read_is_cut(
     start_relay: StartRelay, client: aiohttp.ClientSession, publish: Publish
 ) -> None:
-    """What waits for one client is bounded: beyond it the stream is ended as slow, and a reading one goes on."""
+    """Unsent bytes are bounded: above the limit the stream is ended as slow, and other streams continue."""
     async with (
         start_relay(links={"unsent_bytes": 16 << 10, "linger_s": 0.1}) as url,
         stream(client, f"{url}/sse/crash") as reading,
@@ -196,10 +194,10 @@ async def test_stream_of_a_client_that_does_not_read_is_cut(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere connections may not inherit what bounds the kernel")
-async def test_kernel_takes_little_for_a_client_that_does_not_read(
+async def test_kernel_buffer_of_a_slow_reader_is_bounded(
     start_relay: StartRelay, client: aiohttp.ClientSession, publish: Publish
 ) -> None:
-    """It is known as slow some hundred KB after the relay's own limit; by itself the kernel would take 4 MB first."""
+    """The client is slow some hundred KB after the relay's own limit; by default the kernel would buffer 4 MB first."""
     async with start_relay(links={"unsent_bytes": 16 << 10, "linger_s": 0.1}) as url, connection(url) as unread:
         await opened(unread)
         unread.writer.transport.pause_reading()  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Rounds over WebSocket: handshake, frames, client messages and close codes, as the contract has them."""
+"""Rounds over WebSocket: handshake, frames, client messages and close codes, as in the contract."""
 
 import asyncio
 import base64
@@ -19,7 +19,7 @@ from auth.keys import DEMO_KEY, KeyStore
 from auth.tokens import LIFE_S, TokenSigner
 from tests.clients.promptness import ATTEMPTS, is_prompt
 from tests.relay.conftest import KEY_HEADER, Publish, StartRelay, metric, metric_becomes, token_of
-from tests.relay.raw_http import Answer, Connection, connection, exchange
+from tests.relay.raw_http import Connection, RawAnswer, connection, exchange
 
 pytestmark = pytest.mark.service
 
@@ -46,14 +46,14 @@ async def link(client: aiohttp.ClientSession, url: str, path: str, **options: An
 
 
 async def received(ws: WebSocket) -> Any:
-    """Read the next message, which is JSON in a text frame."""
+    """Read the next message: JSON in a text frame."""
     message = await ws.receive(DEADLINE_S)
     assert message.type is aiohttp.WSMsgType.TEXT, message
     return msgspec.json.decode(message.data)
 
 
 async def closed(ws: WebSocket) -> tuple[int, dict[str, Any]]:
-    """Read up to the close frame; return its code and its reason, which is JSON of at most 123 bytes."""
+    """Read up to the close frame; return its code and its reason: JSON of at most 123 bytes."""
     while (message := await ws.receive(DEADLINE_S)).type is not aiohttp.WSMsgType.CLOSE:
         assert message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.PING), message
     reason = message.extra or ""
@@ -64,8 +64,8 @@ async def closed(ws: WebSocket) -> tuple[int, dict[str, Any]]:
 # --- the handshake -----------------------------------------------------------------------------------------------
 
 
-async def test_token_is_selected_back(relay: str, client: aiohttp.ClientSession) -> None:
-    """Browsers and the Node client fail a handshake whose offered subprotocol is not selected."""
+async def test_token_is_selected_as_subprotocol(relay: str, client: aiohttp.ClientSession) -> None:
+    """Browsers and the Node client fail a handshake that selects none of their subprotocols."""
     token = await token_of(client, relay)
     async with client.ws_connect(f"{relay}/ws/crash", protocols=[token]) as ws:
         assert ws.protocol == token
@@ -73,7 +73,7 @@ async def test_token_is_selected_back(relay: str, client: aiohttp.ClientSession)
 
 @pytest.mark.parametrize("order", [1, -1])
 async def test_named_protocol_is_selected_when_offered(relay: str, client: aiohttp.ClientSession, order: int) -> None:
-    """Offered beside `datastream.v1`, in either order, the token does not travel back."""
+    """With `datastream.v1` offered, in either order, the answer does not contain the token."""
     offered = [await token_of(client, relay), "datastream.v1"][::order]
     async with client.ws_connect(f"{relay}/ws/crash", protocols=offered) as ws:
         assert ws.protocol == "datastream.v1"
@@ -86,7 +86,7 @@ async def test_key_in_a_header_opens_a_link_without_subprotocol(relay: str, clie
 
 
 def claims(**changes: object) -> dict[str, object]:
-    """What a good token says, but for `changes`."""
+    """The claims of a valid token, with `changes`."""
     now = int(time.time())
     whole: dict[str, object] = {
         "iss": "stream-relay", "aud": "stream", "sub": "demo", "kind": "private", "games": None, "origins": [],
@@ -115,12 +115,12 @@ BAD_TOKENS: dict[str, Callable[[], str]] = {
 }
 
 
-async def shake_hands(url: str, path: str, *headers: str) -> Answer:
+async def shake_hands(url: str, path: str, *headers: str) -> RawAnswer:
     return await exchange(url, f"GET {path} HTTP/1.1", *HANDSHAKE, *headers)
 
 
-async def test_bad_tokens_never_open_a_socket(start_relay: StartRelay) -> None:
-    """Each is answered 401 with the error body, which does not repeat it; a good one made the same way opens."""
+async def test_invalid_tokens_are_refused(start_relay: StartRelay) -> None:
+    """401 with the error body, which does not repeat the token; a valid one made the same way opens a link."""
     async with start_relay(signer=TokenSigner({"t": SECRET})) as url:
         for name, make in BAD_TOKENS.items():
             token = make()
@@ -142,9 +142,9 @@ def opening(token: str, path: str = "/ws/crash") -> bytes:
 async def test_link_outlives_its_token(
     start_relay: StartRelay, client: aiohttp.ClientSession, publish: Publish
 ) -> None:
-    """The token opens the door and says nothing about how long an open link may live."""
+    """A token expires for handshakes only; it does not bound the age of a link."""
     async with start_relay(signer=TokenSigner({"t": SECRET})) as url:
-        now = int(time.time())  # only now: a relay may take longer to start than this token lives
+        now = int(time.time())  # now: a relay may take longer to start than this token is valid
         token = signed(claims(iat=now - LIFE_S + 2, exp=now + 2))
         async with client.ws_connect(f"{url}/ws/crash", protocols=[token]) as ws:
             while await opens(url, token):
@@ -175,22 +175,22 @@ async def opens(url: str, token: str) -> bool:
         ("/ws/crash?after=a-1&after=a-1", 400, "bad_request"),
     ],
 )
-async def test_what_there_is_not_is_refused_before_the_handshake(relay: str, path: str, status: int, code: str) -> None:
+async def test_wrong_requests_are_refused_before_the_handshake(relay: str, path: str, status: int, code: str) -> None:
     """A status and the error body, never an open socket."""
     answer = await shake_hands(relay, path, f"X-API-Key: {DEMO_KEY}")
 
     assert (answer.status, answer.json["code"], answer.json["success"]) == (status, code, False)
 
 
-async def test_plain_http_is_told_to_upgrade(relay: str) -> None:
+async def test_plain_http_gets_426(relay: str) -> None:
     """426 names the protocol (RFC 9110 section 15.5.22)."""
     answer = await exchange(relay, "GET /ws/crash HTTP/1.1", f"X-API-Key: {DEMO_KEY}")
 
     assert (answer.status, answer.headers["upgrade"], answer.json["code"]) == (426, "websocket", "upgrade_required")
 
 
-async def test_handshake_without_a_key_of_its_own_is_malformed(relay: str) -> None:
-    """A broken handshake gets the error body like everything else."""
+async def test_handshake_without_sec_websocket_key_is_malformed(relay: str) -> None:
+    """400 with the error body."""
     answer = await exchange(relay, "GET /ws/crash HTTP/1.1", *HANDSHAKE[:2], f"X-API-Key: {DEMO_KEY}")
 
     assert (answer.status, answer.json["success"]) == (400, False)
@@ -202,7 +202,7 @@ async def test_handshake_without_a_key_of_its_own_is_malformed(relay: str) -> No
 async def test_every_message_is_a_round_with_the_given_fields_first(
     relay: str, client: aiohttp.ClientSession, publish: Publish
 ) -> None:
-    """A client that knows nothing of ours works: six given fields in the given order, and nothing but rounds."""
+    """Clients without our extensions work: six given fields in the given order, and only rounds."""
     async with link(client, relay, "/ws/crash") as ws:
         await publish("crash", 1, 2**63 - 1)
         first, second = await received(ws), await received(ws)
@@ -224,10 +224,10 @@ async def test_every_message_is_a_round_with_the_given_fields_first(
         ("/ws/type/multiplier?max_point=2.50", ["crash", "dice"]),
     ],
 )
-async def test_link_has_the_rounds_it_asked_for(
+async def test_link_has_the_requested_rounds(
     relay: str, client: aiohttp.ClientSession, publish: Publish, path: str, expected: list[str]
 ) -> None:
-    """One game, a type, several, all, or what matches; in the order of the log."""
+    """One game, a type, several, all, or a filter; in the order of the log."""
     async with link(client, relay, path) as ws:
         for number, game in enumerate(["crash", "dice", "double"], 1):
             await publish(game, number)
@@ -245,7 +245,7 @@ async def test_link_has_the_rounds_it_asked_for(
 async def inflating(
     client: aiohttp.ClientSession, url: str, **deflate: Any
 ) -> AsyncIterator[websockets.ClientConnection]:
-    """Open a WebSocket of another library, which inflates with exactly the window that was agreed on."""
+    """Open a WebSocket of another library, which inflates with exactly the negotiated window."""
     token = websockets.Subprotocol(await token_of(client, url))
     offer = ClientPerMessageDeflateFactory(**deflate)
     async with (
@@ -261,7 +261,7 @@ async def inflating(
 async def test_compressed_link_of_each_window_size(
     relay: str, client: aiohttp.ClientSession, publish: Publish, bits: int
 ) -> None:
-    """What the client can inflate is what it gets, however small its window."""
+    """Frames are compressed for the window of the client, however small."""
     ballast = "".join(f"{number:04x}" for number in range(3000))
     async with inflating(client, relay, server_max_window_bits=bits, client_max_window_bits=True) as ws:
         await publish("crash", *range(1, 21), extras=msgspec.json.encode({"ballast": ballast}).decode())
@@ -277,7 +277,7 @@ async def test_compressed_link_of_each_window_size(
 async def test_compressed_link_with_and_without_context_takeover(
     relay: str, client: aiohttp.ClientSession, publish: Publish, takeover: bool
 ) -> None:
-    """Shared frames depend on no earlier one: either kind of inflater reads them, and is read."""
+    """Shared frames do not depend on earlier ones: clients read them in both modes, and are read."""
     options = {"server_no_context_takeover": not takeover, "client_no_context_takeover": not takeover}
     async with inflating(client, relay, **options) as ws:
         await publish("crash", 1, 2, 3)
@@ -293,8 +293,8 @@ async def test_compressed_link_with_and_without_context_takeover(
 # --- client messages ---------------------------------------------------------------------------------------------
 
 
-async def test_link_changes_what_it_follows(relay: str, client: aiohttp.ClientSession, publish: Publish) -> None:
-    """`subscribe` adds, `unsubscribe` takes away, each is answered with what is in force, from the next round on."""
+async def test_link_changes_its_subscription(relay: str, client: aiohttp.ClientSession, publish: Publish) -> None:
+    """`subscribe` adds, `unsubscribe` removes; the answer has the subscription from the next round on."""
     async with link(client, relay, "/ws/crash") as ws:
         await ws.send_json({"action": "subscribe", "games": ["dice", "double"]})
         assert await received(ws) == {"event": "subscribed", "games": ["crash", "dice", "double"]}
@@ -309,7 +309,7 @@ async def test_link_changes_what_it_follows(relay: str, client: aiohttp.ClientSe
 
 
 async def test_ping_is_answered(relay: str, client: aiohttp.ClientSession) -> None:
-    """In JSON for browsers, which cannot send ping frames; those are answered with what they carried."""
+    """In JSON for browsers, which cannot send ping frames; ping frames get a pong with their payload."""
     async with link(client, relay, "/ws/crash", autoping=False) as ws:
         await ws.send_json({"action": "ping"})
         assert await received(ws) == {"event": "pong"}
@@ -334,10 +334,8 @@ BAD_MESSAGES: dict[str, str | bytes] = {
 
 
 @pytest.mark.parametrize("name", BAD_MESSAGES)
-async def test_message_that_is_wrong_ends_its_link_with_the_reason(
-    relay: str, client: aiohttp.ClientSession, name: str
-) -> None:
-    """1008, and JSON that says what is wrong."""
+async def test_invalid_message_ends_its_link(relay: str, client: aiohttp.ClientSession, name: str) -> None:
+    """1008, and a reason in JSON."""
     message = BAD_MESSAGES[name]
     async with link(client, relay, "/ws/crash") as ws:
         await (ws.send_str(message) if isinstance(message, str) else ws.send_bytes(message))
@@ -363,10 +361,10 @@ async def test_message_that_is_wrong_ends_its_link_with_the_reason(
         ('{"action":"subscribe"}', "games must be a list of slugs to subscribe"),
     ],
 )
-async def test_refusal_of_a_message_is_a_whole_sentence_of_ours(
+async def test_error_of_a_message_is_a_whole_sentence(
     relay: str, client: aiohttp.ClientSession, text: str, sentence: str
 ) -> None:
-    """It says what is allowed, not where a parser stumbled, and fits into a close reason uncut."""
+    """It says what is allowed, not where the parser failed, and is not truncated in the close reason."""
     async with link(client, relay, "/ws/crash") as ws:
         await ws.send_str(text)
         code, reason = await closed(ws)
@@ -377,7 +375,7 @@ async def test_refusal_of_a_message_is_a_whole_sentence_of_ours(
 async def test_more_than_a_hundred_messages_between_heartbeats_end_the_link(
     relay: str, client: aiohttp.ClientSession
 ) -> None:
-    """A hundred are answered; the next one is too many."""
+    """A hundred are answered; the next one ends the link."""
     async with link(client, relay, "/ws/crash") as ws:
         for _ in range(100):
             await ws.send_str('{"action":"ping"}')
@@ -391,7 +389,7 @@ async def test_more_than_a_hundred_messages_between_heartbeats_end_the_link(
 
 
 async def test_message_over_the_limit_is_too_large(start_relay: StartRelay, client: aiohttp.ClientSession) -> None:
-    """1009, at the size that the operator set."""
+    """1009, at the configured size."""
     async with start_relay(links={"message_bytes": 128}) as url, link(client, url, "/ws/crash") as ws:
         await ws.send_str('{"action":"ping"}'.ljust(128))
         assert await received(ws) == {"event": "pong"}
@@ -404,8 +402,8 @@ async def test_message_over_the_limit_is_too_large(start_relay: StartRelay, clie
 # --- ends --------------------------------------------------------------------------------------------------------
 
 
-async def test_full_relay_says_when_to_come_back(start_relay: StartRelay, client: aiohttp.ClientSession) -> None:
-    """1013 with a delay of the client's own; a place that becomes free is given again."""
+async def test_full_relay_closes_with_a_delay(start_relay: StartRelay, client: aiohttp.ClientSession) -> None:
+    """1013 with a delay for this client; a freed permit is given to the next one."""
     async with start_relay(links={"max_links": 1, "retry_ms": 100}) as url:
         async with link(client, url, "/ws/crash"), link(client, url, "/ws/crash") as refused:
             code, reason = await closed(refused)
@@ -418,10 +416,10 @@ async def test_full_relay_says_when_to_come_back(start_relay: StartRelay, client
     assert 100 <= reason["retry_ms"] <= 300
 
 
-async def test_old_link_is_sent_to_reconnect(
+async def test_link_over_its_age_is_ended(
     start_relay: StartRelay, client: aiohttp.ClientSession, publish: Publish
 ) -> None:
-    """1012 with the cursor of the last round it was sent."""
+    """1012 with the cursor of the last round that was sent."""
     async with (
         start_relay(links={"max_age_s": 1, "heartbeat_s": 0.1, "retry_ms": 50}) as url,
         link(client, url, "/ws/crash") as ws,
@@ -434,8 +432,8 @@ async def test_old_link_is_sent_to_reconnect(
     assert 0 <= reason["retry_ms"] <= 50
 
 
-async def test_client_that_answers_no_ping_is_given_up(start_relay: StartRelay, client: aiohttp.ClientSession) -> None:
-    """Two pings without an answer, and the link ends; one that answers stays."""
+async def test_client_that_answers_no_ping_is_ended(start_relay: StartRelay, client: aiohttp.ClientSession) -> None:
+    """After two pings without an answer; a client that answers stays."""
     async with (
         start_relay(links={"heartbeat_s": 0.1}) as url,
         link(client, url, "/ws/crash") as alive,
@@ -450,8 +448,8 @@ async def test_client_that_answers_no_ping_is_given_up(start_relay: StartRelay, 
     assert (code, reason["reason"]) == (1011, "unresponsive")
 
 
-async def test_client_that_never_closes_back_is_cut(start_relay: StartRelay, client: aiohttp.ClientSession) -> None:
-    """A closed link waits for the client's own close frame no longer than it may linger."""
+async def test_client_that_sends_no_close_frame_is_cut(start_relay: StartRelay, client: aiohttp.ClientSession) -> None:
+    """A closed link waits at most `linger_s` for the close frame of the client."""
     async with start_relay(links={"max_age_s": 1, "heartbeat_s": 1, "linger_s": 0.1}) as url, connection(url) as raw:
         await raw.send(opening(await token_of(client, url)))
         data = await raw.rest()
@@ -466,7 +464,7 @@ async def test_client_that_never_closes_back_is_cut(start_relay: StartRelay, cli
 async def test_eleventh_client_is_not_delayed_by_ten_bad_ones(
     start_relay: StartRelay, client: aiohttp.ClientSession, publish: Publish
 ) -> None:
-    """Half-open, never reading, garbage and endless handshakes beside it: it has each round as fast as without them."""
+    """Half-open, not reading, garbage, unfinished handshakes: another client gets rounds as fast as without them."""
     for _ in range(ATTEMPTS):
         alone_s, beside_s = await delays_alone_and_beside_bad_ones(start_relay, client, publish)
         assert max(beside_s) < 2
@@ -478,7 +476,7 @@ async def test_eleventh_client_is_not_delayed_by_ten_bad_ones(
 async def delays_alone_and_beside_bad_ones(
     start_relay: StartRelay, client: aiohttp.ClientSession, publish: Publish
 ) -> tuple[list[float], list[float]]:
-    """Say how long each round took to a client, from its publication, before and after ten bad ones have come."""
+    """Return how long each round took to a client, from its publication, before and after ten bad ones connect."""
     ballast = msgspec.json.encode({"point": "2.50", "ballast": "x" * 100_000}).decode()
     numbers = itertools.count(1)
     async with start_relay(links={"unsent_bytes": 8 << 20, "linger_s": 0.1}) as url, AsyncExitStack() as stack:
@@ -490,15 +488,15 @@ async def delays_alone_and_beside_bad_ones(
             assert (await received(good))["round_id"] == number
             return time.monotonic() - began
 
-        await delay_s()  # the first of all pays for what is set up then
+        await delay_s()  # the first round includes one-time setup
         alone_s = [await delay_s() for _ in range(40)]
         for misbehave in BAD_CLIENTS:
             bad = await stack.enter_async_context(connection(url))
             await misbehave(bad, await token_of(client, url))
-        for _ in range(30):  # what the kernel takes for those who read nothing: from then on it all waits in the relay
+        for _ in range(30):  # fills the kernel buffers of clients that do not read: later bytes wait in the relay
             await delay_s()
         beside_s = [await delay_s() for _ in range(40)]
-        # Four of the ten had a link that reads nothing; each of them is ended, and all of their memory let go.
+        # Four of the ten had a link and do not read; each of them is ended, and its memory freed.
         async with asyncio.timeout(DEADLINE_S):
             while await metric(client, url, "relay_links_slow_total") < 4:
                 beside_s.append(await delay_s())
@@ -520,8 +518,8 @@ async def never_read_events(bad: Connection, token: str) -> None:
     bad.writer.transport.pause_reading()  # type: ignore[attr-defined]
 
 
-async def say_nothing(bad: Connection, token: str) -> None:
-    """Connect, and that is all."""
+async def connect_only(bad: Connection, token: str) -> None:
+    """Connect, and send nothing."""
 
 
 async def begin_a_handshake(bad: Connection, token: str) -> None:
@@ -552,9 +550,9 @@ BAD_CLIENTS: Final[list[Misbehave]] = [
     never_read_events,
     begin_a_message,
     send_garbage_frames,
-    say_nothing,
+    connect_only,
     begin_a_handshake,
     begin_a_header,
     send_garbage,
-    say_nothing,
+    connect_only,
 ]
