@@ -16,7 +16,7 @@ from relay.live.hub import Subscription
 from rounds import Catalogue
 
 
-class Asked(NamedTuple):
+class CheckedRequest(NamedTuple):
     """A checked request."""
 
     grant: Grant
@@ -39,7 +39,9 @@ def grant_of(request: web.Request, admission: Admission) -> Grant:
     return admission.grant(presented_key(request), origin=request.headers.get("Origin"))
 
 
-def asked(request: web.Request, grant: Grant, catalogue: Catalogue, parameters: tuple[str, ...]) -> Asked:
+def check_request(
+    request: web.Request, grant: Grant, catalogue: Catalogue, parameters: tuple[str, ...]
+) -> CheckedRequest:
     """Read the parameters of a request: `parameters`, and ``games`` where the path has no game or type.
 
     Raises:
@@ -48,4 +50,4 @@ def asked(request: web.Request, grant: Grant, catalogue: Catalogue, parameters: 
     """
     names = parameters if request.match_info else ("games", *parameters)
     query = read_query(request.query.items(), names, path=request.match_info)
-    return Asked(grant, requested(catalogue, grant.games, request.match_info, query), query)
+    return CheckedRequest(grant, requested(catalogue, grant.games, request.match_info, query), query)

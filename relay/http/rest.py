@@ -18,7 +18,7 @@ from relay.history.query import DEFAULT_LIMIT, MAX_LIMIT, Query, look_back
 from relay.history.start import parse_int, parse_time
 from relay.http.compress import compressed
 from relay.http.parameters import read_query
-from relay.http.request import asked, grant_of
+from relay.http.request import check_request, grant_of
 from relay.links.registry import LinkRegistry
 from relay.live.item import Item
 from rounds import Catalogue, Cursor
@@ -84,7 +84,7 @@ class Rest:
 
     async def history(self, request: web.Request) -> web.Response:
         """Answer past rounds, newest first, as an array; ``Link: rel="next"`` leads to the next page."""
-        _, subscription, query = asked(request, self._grant(request), self._catalogue, HISTORY_PARAMETERS)
+        _, subscription, query = check_request(request, self._grant(request), self._catalogue, HISTORY_PARAMETERS)
         wanted = Query(
             subscription,
             limit=DEFAULT_LIMIT if "limit" not in query else parse_int(query, "limit", at_least=1, at_most=MAX_LIMIT),

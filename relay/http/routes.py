@@ -20,7 +20,7 @@ from relay.history.start import Start
 from relay.http import sse
 from relay.http.cors import cors_headers
 from relay.http.parameters import read_query
-from relay.http.request import Asked, asked, presented_key
+from relay.http.request import CheckedRequest, check_request, presented_key
 from relay.http.takeover import TakenOver, give_to, head, take_over
 from relay.http.websocket.handshake import check_upgrade, shake_hands
 from relay.links.registry import LinkRegistry
@@ -145,8 +145,8 @@ class Routes:
         except LogError:
             return False  # the stream itself waits for the log; after an error an EventSource would not reconnect
 
-    def _admit(self, request: web.Request, found: Presented | None, parameters: tuple[str, ...]) -> Asked:
+    def _admit(self, request: web.Request, found: Presented | None, parameters: tuple[str, ...]) -> CheckedRequest:
         """Check the credential and the request before anything is allocated."""
         presented = required(found, request.query, tokens=True)
         grant = self._registry.admission.grant(presented, origin=request.headers.get("Origin"))
-        return asked(request, grant, self._catalogue, parameters)
+        return check_request(request, grant, self._catalogue, parameters)

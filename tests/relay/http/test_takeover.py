@@ -8,11 +8,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from relay.errors import StartError
+from relay.http.application import build_app
 from relay.http.takeover import TakenOver, check_aiohttp, take_over
 from tests.relay.conftest import StartRelay
 from tests.relay.raw_http import connection
@@ -95,6 +97,16 @@ async def test_relay_does_not_start_on_an_aiohttp_that_lacks_a_part(
     with pytest.raises(StartError, match="lacks RequestHandler"):
         async with start_relay():
             pass
+
+
+async def test_application_requires_its_own_protocol() -> None:
+    """Another protocol would close every connection after `request_s`: each request fails instead."""
+    async with (
+        TestServer(build_app([], home="<p>")) as server,
+        aiohttp.ClientSession() as client,
+        client.get(server.make_url("/")) as response,
+    ):
+        assert response.status == 500
 
 
 async def test_aiohttp_neither_closes_nor_answers_a_taken_connection() -> None:
