@@ -26,7 +26,7 @@ _ROUND_FIELDS: Final[Json] = {
     "finished_at": {**_TIME, "description": "RFC 3339 in UTC."},
     "extras": {**_TEXT, "description": "A JSON document as text; the numbers in it are strings."},
     "timestamp": {"type": "integer", "format": "int64", "description": "When the round was committed, Unix ms."},
-    "cursor": {**_TEXT, "description": "The place of the round in the log: send it as `after` to continue from here."},
+    "cursor": {**_TEXT, "description": "The position of the round in the log: send it as `after` to resume here."},
 }
 
 _SCHEMAS: Final[Json] = {

@@ -1,4 +1,4 @@
-"""Sinks of the gRPC service: queues that take the place of a transport, with the interface that the hub writes to."""
+"""Sinks of the gRPC service: queues with the interface of a transport, to which the hub writes."""
 
 import asyncio
 from collections import deque

@@ -165,5 +165,5 @@ def test_other_links_are_not_affected(relay: LiveRelay) -> None:
                 bad.closed()
         frames = [good.frame() for _ in range(20)]
 
-    places = [sequence(checked(payload)) for opcode, payload in frames if opcode == TEXT]
-    assert places == list(range(places[0], places[0] + len(places)))
+    sequences = [sequence(checked(payload)) for opcode, payload in frames if opcode == TEXT]
+    assert sequences == list(range(sequences[0], sequences[0] + len(sequences)))

@@ -69,12 +69,12 @@ async def test_latest_possible_time(caller: Caller, publish: Publish, seconds: i
     async with caller.stream(pb.StreamAllRequest(start=pb.Start(last=2, to_time=never))) as call:
         seen = [(await call.read()).round_id for _ in range(2)]
     async with caller.stream(pb.StreamAllRequest(start=pb.Start(from_time=never))) as call:
-        told = text_of(await call.initial_metadata())
+        metadata = text_of(await call.initial_metadata())
 
     assert [round_.round_id for round_ in until.rounds] == [2, 1]
     assert list(since.rounds) == []
     assert seen == [1, 2]
-    assert told["complete"] == "true"
+    assert metadata["complete"] == "true"
 
 
 async def test_time_before_1970(caller: Caller, publish: Publish) -> None:

@@ -41,11 +41,11 @@ async def test_client_that_reconnects_after_drains_misses_nothing(
 ) -> None:
     """From relay to relay with the cursor of each disconnect: every round once, also those published in between."""
     seen: list[int] = []
-    place = ""
+    cursor = ""
     number = 0
     for _ in range(4):
         async with start_relay(links={"retry_ms": 10}) as relay:
-            call = outliving(relay).call(pb.StreamAllRequest(after=place))
+            call = outliving(relay).call(pb.StreamAllRequest(after=cursor))
             await call.initial_metadata()
             for _ in range(20):
                 number += 1
@@ -54,11 +54,11 @@ async def test_client_that_reconnects_after_drains_misses_nothing(
         assert end is not None
         assert end.code is StatusCode.UNAVAILABLE
         seen += [round_.round_id for round_ in messages]
-        place = end.trailers["resume-cursor"]
+        cursor = end.trailers["resume-cursor"]
         number += 1
         await publish("crash", number)  # while there is no relay
     async with start_relay() as relay:
-        call = outliving(relay).call(pb.StreamAllRequest(after=place))
+        call = outliving(relay).call(pb.StreamAllRequest(after=cursor))
         while seen[-1] != number:
             seen.append((await call.read()).round_id)
         call.cancel()

@@ -19,7 +19,7 @@ from tests.rpc.foreign import PROTO_FILE, buf
 
 _PROTO: Final = PROTO_FILE.parent
 _PUBLISHED: Final = _PROTO / "published.binpb"
-"""The schema that clients have. Written anew with each release: see proto/README.md."""
+"""The schema that clients have. Replaced at each release: see proto/README.md."""
 
 
 @pytest.mark.service

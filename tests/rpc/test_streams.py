@@ -102,13 +102,13 @@ async def test_stream_after_a_cursor(caller: Caller, publish: Publish) -> None:
         third = (await read(first, 3))[-1]
     request = pb.StreamByGameRequest(game_slug="crash", after=third.cursor)
     async with caller.stream(request) as call:
-        told = text_of(await call.initial_metadata())
+        metadata = text_of(await call.initial_metadata())
         await publish("crash", 6)
         seen = ids(await read(call, 3))
 
     epoch = third.cursor.partition("-")[0]
     assert seen == [4, 5, 6]
-    assert {name: told[name] for name in ("complete", "first-cursor", "head-cursor")} == {
+    assert {name: metadata[name] for name in ("complete", "first-cursor", "head-cursor")} == {
         "complete": "true",
         "first-cursor": f"{epoch}-1",
         "head-cursor": f"{epoch}-5",
@@ -119,14 +119,14 @@ async def test_live_stream_has_a_cursor_before_its_first_round(caller: Caller, p
     """Initial metadata has it: a client that disconnects before a round matches can resume without loss."""
     await publish("crash", 1)
     async with caller.stream(pb.StreamAllRequest(filter=pb.Filter(min_point=100))) as call:
-        told = text_of(await call.initial_metadata())
+        metadata = text_of(await call.initial_metadata())
         await publish("crash", 2, extras='{"point":"1.00"}')
         await publish("crash", 3, extras='{"point":"200.00"}')
         assert ids(await read(call, 1)) == [3]
-    async with caller.stream(pb.StreamAllRequest(after=told["head-cursor"])) as again:
+    async with caller.stream(pb.StreamAllRequest(after=metadata["head-cursor"])) as again:
         seen = ids(await read(again, 2))
 
-    assert not told.keys() & {"complete", "first-cursor"}
+    assert not metadata.keys() & {"complete", "first-cursor"}
     assert seen == [2, 3]
 
 
@@ -134,9 +134,9 @@ async def test_stream_from_the_past_without_a_cursor_has_no_metadata(caller: Cal
     """Its first rounds have cursors."""
     await publish("crash", 1)
     async with caller.stream(pb.StreamAllRequest(start=pb.Start(last=1))) as call:
-        told = text_of(await call.initial_metadata())
+        metadata = text_of(await call.initial_metadata())
 
-    assert not told.keys() & {"complete", "first-cursor", "head-cursor"}
+    assert not metadata.keys() & {"complete", "first-cursor", "head-cursor"}
 
 
 async def test_cursor_of_another_log(caller: Caller, publish: Publish) -> None:
@@ -144,14 +144,14 @@ async def test_cursor_of_another_log(caller: Caller, publish: Publish) -> None:
     await publish("crash", 1, 2)
     call = caller.call(pb.StreamAllRequest(after="k3f9a2-1042"))
     messages, end = await read_to_end(call)
-    told = text_of(await call.initial_metadata())
+    metadata = text_of(await call.initial_metadata())
 
     assert messages == []
     assert end is not None
     assert end.code is StatusCode.OUT_OF_RANGE
     assert "k3f9a2-1042" in end.message
-    assert told["complete"] == "false"
-    assert end.trailers["first-cursor"] == told["first-cursor"]
+    assert metadata["complete"] == "false"
+    assert end.trailers["first-cursor"] == metadata["first-cursor"]
     async with caller.stream(pb.StreamAllRequest(after=end.trailers["resume-cursor"])) as again:
         seen = await read(again, 2)
     assert ids(seen) == [1, 2]
