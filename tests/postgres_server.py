@@ -234,7 +234,7 @@ class PostgresServer:
         ready.set()
 
     async def _end(self, signals: list[signal.Signals]) -> None:
-        process, reader, self._process, self._reader = self._process, self._reader, None, None
+        process, reader = self._process, self._reader
         if process is None:
             return
         if process.returncode is None:
@@ -243,6 +243,7 @@ class PostgresServer:
         await process.wait()
         if reader is not None:
             await reader
+        self._process = self._reader = None  # not earlier: if this wait is cancelled, `kill` still finds the process
 
 
 def _template(version: int, programs: Path, account: str | None) -> Path:

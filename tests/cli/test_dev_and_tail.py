@@ -1,5 +1,6 @@
 """``dev`` as a new user runs it, and ``tail`` against it."""
 
+import asyncio
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 import pytest
 import requests
@@ -21,6 +23,10 @@ from auth.keys import DEMO_KEY
 from rounds import Catalogue
 from tests.cli.command import COMMAND, assert_one_line, run, started
 from tests.clients.program import Program, clean_environment
+from tests.waiting import until
+
+_STOP_S: Final = 8.0
+"""More than a busy machine needs, and less than the 10 s that ``serve`` gives its links by default."""
 
 pytestmark = pytest.mark.service
 
@@ -50,7 +56,8 @@ def test_every_game_delivers_within_seconds(demo: str) -> None:
                 seen.add(json.loads(line[6:])["game_slug"])
             if seen == set(games):
                 break
-    assert time.monotonic() - began < 5
+    # At the demo's speed a game pauses for 3 s at most (tests/backends/file/test_recording.py); as recorded, for 30 s.
+    assert time.monotonic() - began < 15
 
 
 @pytest.mark.parametrize("via", ["ws", "sse"])
@@ -96,8 +103,8 @@ def test_tail_is_stopped_by_ctrl_c(demo: str) -> None:
     """It stops quickly, with the status that shells expect."""
     with started("tail", "--url", demo) as program:
         program.wait_for(r"^\{")
-        assert ended_after_s(program, signal.SIGINT) < 2
-        assert program.stop() == 130
+        os.kill(program.pid, signal.SIGINT)
+        assert program.wait(within_s=_STOP_S) == 130
         assert not any("Traceback" in line for line in program.printed)
 
 
@@ -114,8 +121,8 @@ def test_dev_prints_commands_that_work() -> None:
                     other.wait_for(r'^\{"round_id":')
             children = children_of(program.pid)
             assert children
-            assert ended_after_s(program, signal.SIGINT) < 2
-        assert program.stop() == 0
+            os.kill(program.pid, signal.SIGINT)
+            assert program.wait(within_s=_STOP_S) == 0
     assert up[1] in curl[1]
     assert [re.findall(r"--via (\w+)", tail[1]) for tail in tails] == [[], ["sse"], ["grpc"]]
     assert not any(Path(f"/proc/{child}").exists() for child in children)
@@ -137,8 +144,7 @@ def test_ctrl_c_while_dev_starts_is_quiet() -> None:
     """Ctrl-C before the relay is up prints nothing, leaves nothing behind, and is not an error."""
     for _ in range(5):
         with started("dev", "--port", "0") as program:
-            while not (children := children_of(program.pid)):
-                pass
+            children = wait_for_children(program)
             os.kill(program.pid, signal.SIGINT)
             code = program.wait(within_s=10)
         if not any("is up" in line for line in program.printed):
@@ -260,8 +266,7 @@ def test_make_run_is_quiet_when_it_is_stopped_early() -> None:
         with Program(
             command, cwd=Path(__file__).parents[2], env={"RELAY_HTTP_PORT": "0", "RELAY_GRPC_PORT": "0"}
         ) as program:
-            while not (grandchildren := [pid for child in children_of(program.pid) for pid in children_of(int(child))]):
-                pass
+            grandchildren = wait_for_children(program, generation=2)
             os.killpg(program.pid, signal.SIGINT)
             program.wait(within_s=10)
         if not any("is up" in line for line in program.printed):
@@ -271,12 +276,16 @@ def test_make_run_is_quiet_when_it_is_stopped_early() -> None:
     assert not any(Path(f"/proc/{pid}").exists() for pid in grandchildren)
 
 
-def ended_after_s(program: Program, number: signal.Signals) -> float:
-    """Send a signal and wait for the end; return how long that took."""
-    began = time.monotonic()
-    os.kill(program.pid, number)
-    program.wait(within_s=10)
-    return time.monotonic() - began
+def wait_for_children(program: Program, *, generation: int = 1) -> list[str]:
+    """Wait until a program has started children; with `generation` 2, until these have."""
+
+    def found() -> list[str]:
+        pids = [str(program.pid)]
+        for _ in range(generation):
+            pids = [child for pid in pids for child in children_of(int(pid))]
+        return pids
+
+    return asyncio.run(until(found))
 
 
 def children_of(pid: int) -> list[str]:

@@ -3,11 +3,10 @@
 import asyncio
 import os
 import shutil
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from nats.aio.client import Client
@@ -28,6 +27,10 @@ from tests.postgres_server import PostgresServer
 from tests.waiting import until
 
 pytestmark = pytest.mark.service
+
+_PROMPT_S: Final = 10.0
+"""More than a busy machine needs, and less than `sender_timeout_s` (15 s), after which the server ends a connection
+that is silent."""
 
 
 @asynccontextmanager
@@ -77,9 +80,8 @@ async def test_fast_shutdown_does_not_wait_for_an_idle_reader(any_postgres: Post
     async with reading(make_backend(server)) as reader:
         await server.insert_rounds(1, 10)
         await reader.seen(10)
-        began = time.monotonic()
-        await server.stop("fast")
-        assert time.monotonic() - began < 1
+        async with asyncio.timeout(_PROMPT_S):
+            await server.stop("fast")
 
         await server.start()
         await server.insert_rounds(11, 20)
@@ -94,9 +96,8 @@ async def test_fast_shutdown_does_not_wait_for_rounds_that_cannot_be_stored(any_
     async with reading(make_backend(server), confirm=False) as reader:
         await server.insert_rounds(1, 10)
         await reader.seen(10)
-        began = time.monotonic()
-        await server.stop("fast")
-        assert time.monotonic() - began < 1
+        async with asyncio.timeout(_PROMPT_S):
+            await server.stop("fast")
 
         await server.start()
         await server.insert_rounds(11, 20)
@@ -116,9 +117,8 @@ async def test_fast_shutdown_does_not_wait_for_a_reader_that_is_full(postgres: P
             await postgres.insert_rounds(1, 50_000)
             await reader.seen(1)
             await events.seen("stream_left")
-            began = time.monotonic()
-            await postgres.stop("fast")
-            assert time.monotonic() - began < 1
+            async with asyncio.timeout(_PROMPT_S):
+                await postgres.stop("fast")
 
             await postgres.start()
             reader.take_again()
@@ -451,7 +451,7 @@ async def reader_first(one: IngestProcess, other: IngestProcess) -> tuple[Ingest
 
 
 async def test_hot_standby_takes_over_when_the_first_is_killed(postgres: PostgresServer, nats: NatsServer) -> None:
-    """The second process delivers within a second of the kill, without a gap or a repetition."""
+    """The second process delivers as soon as the slot is free, without a gap or a repetition."""
     await postgres.make_rounds_table()
     async with ingesting(postgres, nats) as first, ingesting(postgres, nats) as second:
         holder, standby = await reader_first(first, second)
@@ -459,9 +459,8 @@ async def test_hot_standby_takes_over_when_the_first_is_killed(postgres: Postgre
         await stored_ids(nats, 10)
         await postgres.insert_rounds(11, 20)
         await holder.kill()
-        killed = time.monotonic()
-        await standby.said("stream_started")
-        assert time.monotonic() - killed < 0.9
+        async with asyncio.timeout(_PROMPT_S):
+            await standby.said("stream_started")
         await postgres.insert_rounds(21, 30)
         assert await stored_ids(nats, 30) == list(range(1, 31))
 
