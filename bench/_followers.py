@@ -21,15 +21,15 @@ from rounds.subjects import LIVE_SUBJECTS, LIVE_TEMPLATE, LOG_SUBJECTS
 
 STREAM: Final = "ROUNDS"
 MANY: Final = 512 * 1024
-"""A pending limit that is not reached unless a measurement wants it to be: the default of nats-py."""
+"""The default pending limit of nats-py; only the measurement of overflow sets a smaller one."""
 
 OnRound = Callable[[int, float], None]
 Follow = Callable[[Client, OnRound, int], Awaitable[None]]
-"""``follow(nc, on_round, pending_limit)`` returns when the server knows the subscription."""
+"""``follow(nc, on_round, pending_limit)`` returns when the subscription is active in the server."""
 
 
 async def republish(nc: Client, on_round: OnRound, pending_limit: int) -> None:
-    """One plain subscription to what the stream republishes; keeps nothing in the server."""
+    """One plain subscription to what the stream republishes; no state in the server."""
 
     async def take(message: Msg) -> None:
         headers = message.headers
@@ -100,7 +100,7 @@ class Repaired:
                 async with asyncio.timeout(self._poll_s):
                     await self._wake.wait()
             except TimeoutError:
-                pass  # time to look for a lost tail
+                pass  # time to check for a lost tail
             self._wake.clear()
             with suppress(NatsError, TimeoutError):  # the connection is down; `wake` comes with the next one
                 while self._nc.is_connected and await self._read_page():
@@ -134,7 +134,7 @@ class Repaired:
             await ended.wait()
         await subscription.unsubscribe()
         for sequence in sequences:
-            if sequence > self._head:  # the subscription may have been faster by now
+            if sequence > self._head:  # the subscription may have delivered it by now
                 self._hand_on(sequence)
         return bool(sequences)
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Final, Self
 
 _START_S: Final = 10.0
-_LOOK_AGAIN_S: Final = 0.002
+_POLL_S: Final = 0.002
 
 
 class NatsServer:
-    """One nats-server with JetStream in file storage: started when entered, gone with its files when left."""
+    """One nats-server with JetStream in file storage: started on entry; on exit killed, and its files are removed."""
 
     def __init__(self) -> None:
         self._store = Path(tempfile.mkdtemp(prefix="stream-relay-bench-"))
@@ -38,27 +38,27 @@ class NatsServer:
         return self._process.pid
 
     def start(self) -> None:
-        """Start on the same port and store as ever; return when it greets clients."""
+        """Start on the same port and store each time; return when it accepts clients."""
         program = Path(sys.executable).with_name("nats-server")
         command = [str(program) if program.exists() else "nats-server", "-a", "127.0.0.1", "-p", str(self.port)]
         command += ["-js", "-sd", str(self._store / "jetstream"), "-l", str(self._store / "log")]
         self._process = subprocess.Popen(command)
         deadline = time.monotonic() + _START_S
-        while not self._greets():
+        while not self._accepts():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(
                     f"nats-server did not start: {(self._store / 'log').read_text('utf-8', 'replace')[-500:]}"
                 )
-            time.sleep(_LOOK_AGAIN_S)
+            time.sleep(_POLL_S)
 
     def kill(self) -> None:
-        """End it with SIGKILL: no goodbye to clients, nothing flushed."""
+        """End it with SIGKILL: it closes no connection and flushes nothing."""
         if self._process is not None:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
             self._process = None
 
-    def _greets(self) -> bool:
+    def _accepts(self) -> bool:
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
                 return connection.recv(5) == b"INFO "

@@ -1,4 +1,4 @@
-"""A real PostgreSQL for one benchmark: its own port and data, gone at the end."""
+"""A real PostgreSQL for one benchmark, with its own port and data, which are removed at the end."""
 
 import asyncio
 import threading
@@ -36,7 +36,7 @@ class Postgres:
         self._thread.start()
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do something with the server, on its loop."""
+        """Run a coroutine of the server on its loop."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     async def discard(self) -> None:
@@ -60,7 +60,7 @@ async def running() -> AsyncIterator[Postgres]:
 
 
 async def fill(server: PostgresServer, count: int, per_transaction: int, first: int = 1) -> None:
-    """Commit `count` rounds, so many in each transaction, all of them on the server's side."""
+    """Commit `count` rounds, `per_transaction` in each transaction, in a loop inside the server."""
     if per_transaction >= count:
         await server.execute(FILL.format(first=first, last=first + count - 1))
         return

@@ -1,6 +1,6 @@
-"""What Linux knows about a process: CPU used, memory held, the core it may run on.
+"""What Linux reports about a process: CPU used, memory held, the core it may run on.
 
-Reads ``/proc`` directly, so that looking costs the observed process nothing. Linux only, as the relay's containers are.
+Reads ``/proc`` directly, which costs the observed process nothing. Linux only, as the relay's containers are.
 """
 
 import os
@@ -29,7 +29,7 @@ def rss_bytes(pid: int) -> int:
 
 @contextmanager
 def on_core(core: int) -> Iterator[None]:
-    """Keep this process, and every child started in the block, on one core; where there is one only, that one."""
+    """Keep this process, and every child started in the block, on one core; on a machine with one core, that one."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {_CORES[core % len(_CORES)]})
     try:

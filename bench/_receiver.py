@@ -1,4 +1,4 @@
-"""A process that only follows the log, so that its CPU can be told from the publisher's and the server's."""
+"""A process that only follows the log, so that its CPU is measured apart from the publisher's and the server's."""
 
 import asyncio
 import multiprocessing
@@ -18,7 +18,7 @@ _QUIET_S = 10.0
 
 
 class Received(NamedTuple):
-    """What the process saw of the rounds it was told to expect."""
+    """What the process received of the rounds it expected."""
 
     cpu_s: float
     arrivals: list[tuple[int, float]]
@@ -34,7 +34,7 @@ class Receiver:
         """Connections that follow; fewer than asked for when the server refused more."""
 
     def expect(self, count: int) -> None:
-        """Start counting anew: `count` rounds will come, over all connections together."""
+        """Reset the count; `count` rounds will come, over all connections together."""
         self._pipe.send(count)
         self._pipe.recv()
 
@@ -80,7 +80,7 @@ async def _follow(url: str, way: str, connections: int, pipe: Connection) -> Non
         nc = await nats.connect(url)
         try:
             await WAYS[way](nc, on_round, MANY)
-        except NatsError:  # the server takes no more of this kind: the caller sees how many it took
+        except NatsError:  # the server refuses more of this kind; the caller reads the number it accepted
             await nc.close()
             break
         following += 1
@@ -94,5 +94,5 @@ async def _follow(url: str, way: str, connections: int, pipe: Connection) -> Non
             async with asyncio.timeout(_QUIET_S):
                 await complete.wait()
         except TimeoutError:
-            pass  # fewer came: the caller sees it
+            pass  # fewer came; the caller reads the number
         pipe.send(Received(time.process_time() - before_s, list(arrivals)))

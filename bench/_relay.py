@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Final
 
 _READY_S: Final = 15.0
-_LOOK_AGAIN_S: Final = 0.002
+_POLL_S: Final = 0.002
 _STOP_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class RelayProcess:
-    """Where a running relay is, and how to get in."""
+    """The address of a running relay, and a key for it."""
 
     pid: int
     port: int
@@ -45,7 +45,7 @@ class RelayProcess:
 
 @contextmanager
 def relay(nats_url: str, **settings: str) -> Iterator[RelayProcess]:
-    """Run a relay until the block ends; `settings` are environment variables on top of what it needs to run."""
+    """Run a relay until the block ends; `settings` are environment variables, added to those it needs to run."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     key = f"sk_live_{secrets.token_hex(32)}"
@@ -83,7 +83,7 @@ def relay(nats_url: str, **settings: str) -> Iterator[RelayProcess]:
 
 
 def _ready(process: subprocess.Popen[bytes], port: int, deadline: float) -> bool:
-    """Ask until the relay says that it is ready; False when it ends first, or time does."""
+    """Poll until the relay is ready; False when it ends, or the deadline passes, before that."""
     while process.poll() is None and time.monotonic() < deadline:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
         try:
@@ -94,5 +94,5 @@ def _ready(process: subprocess.Popen[bytes], port: int, deadline: float) -> bool
             pass  # not listening yet
         finally:
             connection.close()
-        time.sleep(_LOOK_AGAIN_S)
+        time.sleep(_POLL_S)
     return False

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` (0 to 1) of all are not above; `values` may be in any order."""
+    """Return the smallest of `values` with at least `share` (0 to 1) of them at or below it; any order."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, max(0, -(-int(share * 1e6) * len(ordered) // 10**6) - 1))]
 
@@ -28,7 +28,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def machine() -> str:
-    """Name the machine as far as it matters for figures: cores, processor, Python."""
+    """Name what figures depend on: cores, processor, Python."""
     model = "unknown processor"
     for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
         if line.startswith("model name"):

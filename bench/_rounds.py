@@ -28,7 +28,7 @@ def endless(*, first_id: int = 1) -> Iterator[Round]:
 
 
 def _extras(type_: str, round_id: int) -> str:
-    """Make up what such a game came to, as spread as in play, so that caches find no more than they would there."""
+    """Make up a result of a game; results vary as in play, so that caches hit no more often than there."""
     chance = (round_id * 2654435761 % 2**32 + 1) / 2**32
     point = f"{max(1.0, 0.97 / chance):.2f}"
     if type_ == "color":

@@ -1,7 +1,7 @@
 """``python -m bench.capture``: rows committed in a real PostgreSQL until they are acked by a real JetStream.
 
 Every run has servers of its own. The rows are committed before it starts (speed, memory) or at a steady rate (latency),
-and it ends with the last ack. What came of it is in docs/postgres-replication.md.
+and it ends with the last ack. Results and conclusions: docs/postgres-replication.md.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ _SPAN_S: Final = 10
 
 
 class Probe:
-    """A backend that notes when each round is confirmed, and sets `done` when the last one is."""
+    """A backend that records when each round is confirmed, and sets `done` after the last one."""
 
     def __init__(self, server: PostgresServer, count: int) -> None:
         options = {"dsn": server.dsn(), "slot": "bench", "publication": "bench"}
@@ -107,7 +107,7 @@ async def memory() -> None:
 
 
 async def latency() -> None:
-    """From the commit, by the server's clock, to the ack that lets its place be confirmed."""
+    """From the commit, by the server's clock, to the ack after which its offset is confirmed."""
     async with running() as postgres:
         probe = Probe(postgres.server, _RATE * _SPAN_S)
         with NatsServer() as nats:
@@ -125,7 +125,7 @@ async def latency() -> None:
 
 
 def _latencies_ms(probe: Probe, committed: dict[int, int]) -> list[float]:
-    """A confirmation covers every round before it, so each round counts to the first that is not below it."""
+    """A confirmation covers every round up to its offset, so each round belongs to the first at or above its own."""
     confirmations = sorted(probe.confirmed_us.items())
     found, at = [], 0
     for offset, round_id in sorted(probe.ids.items()):

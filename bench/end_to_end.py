@@ -1,7 +1,7 @@
 """``python -m bench.end_to_end``: from the COMMIT of an INSERT to a WebSocket client, through everything.
 
 PostgreSQL, ``stream-relay ingest``, nats-server, ``stream-relay serve`` and the client are processes of their own
-on one machine, whose clock they share: the server notes when it committed, the client when it has read.
+on one machine, whose clock they share: the server records when it committed, the client when it has read.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from bench._report import heading, percentile, table
 _RATES: Final = (100, 500)
 _SPAN_S: Final = 10
 _WARM_UP_S: Final = 3
-"""At the beginning nothing counts: ingest is still starting, and every process runs for the first time."""
+"""Not measured: ingest is still starting, and every process runs its code for the first time."""
 _DEADLINE_S: Final = 60
 
 

@@ -1,7 +1,7 @@
 """``python -m bench.ingest``: rounds into a real JetStream, with ids and acks: our publisher beside nats-py's.
 
-Every way publishes the same rounds with the same ids to a server of its own, file storage, and ends with the last ack.
-What came of it is in docs/adr/0003-own-publish-pipeline.md.
+Every way publishes the same rounds with the same ids to a server of its own, with file storage, until the last ack.
+Results and conclusions: docs/adr/0003-own-publish-pipeline.md.
 """
 
 import asyncio
@@ -104,7 +104,7 @@ async def publish_async(url: str) -> None:
 
 
 async def publish_with_one_inbox(url: str) -> None:
-    """What the public API allows at best: `publish` with a reply subject each, acks counted by one subscription."""
+    """The best that the public API allows: `publish` with a reply subject each, acks counted by one subscription."""
     nc = await nats.connect(url)
     acked = 0
     room = asyncio.Event()
@@ -145,7 +145,7 @@ async def publish(url: str, batches: Batches, settings: PublisherSettings | None
 
 
 async def made(count: int, *, on_batch: Callable[[int], None] = lambda _: None) -> Batches:
-    """Rounds as a source that costs next to nothing would yield them."""
+    """Yield rounds as a source does that costs almost nothing."""
     rounds = endless()
     for start in range(0, count, _BATCH):
         on_batch(start)
@@ -153,7 +153,7 @@ async def made(count: int, *, on_batch: Callable[[int], None] = lambda _: None) 
 
 
 async def from_file(url: str, path: Path) -> None:
-    """The whole of ingest: the backend ``file`` reads, parses and checks a recording at full speed."""
+    """All of ingest: the backend ``file`` reads, parses and checks a recording at full speed."""
     context = BackendContext(Catalogue.load())
     backend = make_backend("file", {"path": str(path), "speed": "max"}, context)
     await run_ingest(backend, LogSettings(url=url), name="file")

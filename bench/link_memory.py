@@ -1,8 +1,8 @@
 """``python -m bench.link_memory [KIND ...]``: the memory that a relay needs for a link, of each kind.
 
 The table in `relay/admission/capacity.py` is from here. Each kind has a relay of its own, whose first links are not
-counted: they bring in what all share. Growth is that of the process; what the kernel keeps for a connection comes on
-top.
+counted, since they load what all links share. Growth is that of the process; the kernel's memory for a connection is
+added to it.
 """
 
 import asyncio
@@ -42,13 +42,13 @@ _BROWSER: Final = (
     "\r\nAccept-Language: de-DE,de;q=0.9,en-US;q=0.8,en;q=0.7\r\nAccept-Encoding: gzip, deflate, br, zstd\r\n"
     "Origin: https://www.example.com\r\nReferer: https://www.example.com/live\r\nSec-Fetch-Mode: cors\r\n"
 )
-"""What a browser sends along, and a relay may keep."""
+"""Headers of a browser, which a relay may keep in memory."""
 _SLABS: Final = ("TCP", "sock_inode_cache", "filp", "dentry", "eventpoll_epi", "eventpoll_pwq")
 """What Linux allocates for a connection that is accepted and watched, one of each."""
 
 
 class Clients:
-    """Links of one kind, from their clients' side. They read what comes, and nothing more."""
+    """Clients of one kind of link. They read what comes and do not parse it."""
 
     def __init__(self, at: RelayProcess, grpc_port: int, certificate: bytes | None) -> None:
         """`certificate` is the gRPC port's, when it speaks TLS."""
@@ -68,7 +68,7 @@ class Clients:
         await self.settled()
 
     async def settled(self) -> None:
-        """Wait until nothing but heartbeats comes."""
+        """Wait until only heartbeats come."""
         before = -_HEARTBEATS_BYTES
         while self.received - before >= _HEARTBEATS_BYTES:
             before = self.received
@@ -126,7 +126,7 @@ class Clients:
         self._reading.append(asyncio.create_task(read()))
 
     def _channel(self) -> aio.Channel:
-        options = [("grpc.use_local_subchannel_pool", 1)]  # or all channels share one connection
+        options = [("grpc.use_local_subchannel_pool", 1)]  # otherwise all channels share one connection
         if self._certificate is None:
             return aio.insecure_channel(self._target, options)
         return aio.secure_channel(self._target, ssl_channel_credentials(self._certificate), options)
@@ -156,7 +156,7 @@ async def measure(kind: str, nats: NatsServer) -> list[str]:
 
 @contextmanager
 def _settings(kind: str) -> Iterator[tuple[dict[str, str], bytes | None]]:
-    """Return a relay's settings and its certificate, which is in files for as long as the block runs."""
+    """Return a relay's settings and its certificate, whose files exist for as long as the block runs."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     settings = {"RELAY_GRPC_PORT": str(port), "RELAY_LINKS_HEARTBEAT_S": str(_HEARTBEAT_S)}
@@ -173,7 +173,7 @@ def _settings(kind: str) -> Iterator[tuple[dict[str, str], bytes | None]]:
 
 
 def socket_bytes() -> int:
-    """What the kernel allocates for one accepted connection, buffers aside; 0 to whom it does not tell (root only)."""
+    """What the kernel allocates for one accepted connection, buffers aside; 0 if not readable (root only)."""
     try:
         lines = Path("/proc/slabinfo").read_text("ascii").splitlines()
     except OSError:

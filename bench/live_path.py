@@ -1,6 +1,6 @@
 """``python -m bench.live_path``: two ways for relays to follow the log live, measured against a real nats-server.
 
-The stream's `republish` with plain core subscriptions, and the ordered consumers of nats-py. What came of it is in
+The stream's `republish` with plain core subscriptions, and the ordered consumers of nats-py. Results and conclusions:
 docs/adr/0002-republish-for-live.md.
 """
 
@@ -61,7 +61,7 @@ async def steady() -> None:
             await make_stream(nc, republished=False)
             before_s = cpu_s(server.pid)
             await publish(nc, rate=rate, count=count)
-            rows.append(["nobody follows", f"{rate}/s", "", "", "", _us(cpu_s(server.pid) - before_s, count)])
+            rows.append(["no follower", f"{rate}/s", "", "", "", _us(cpu_s(server.pid) - before_s, count)])
             await nc.close()
         for way in WAYS:
             with NatsServer() as server:
@@ -147,7 +147,7 @@ async def crowd() -> None:
 
 
 async def order() -> None:
-    """Does one wildcard subscription see the stream's sequences without a hole, whoever publishes?"""
+    """Check that one wildcard subscription receives the sequences of concurrent publishers without a hole."""
     each = 2000
     slugs = sorted(Catalogue.load().slugs)
     total = each * len(slugs)
@@ -190,7 +190,7 @@ def _of_one_game(count: int) -> list[bytes]:
 
 
 class Faults:
-    """What a follower made of a fault: compared with the log, and with its own sequences."""
+    """What a follower received through a fault, compared with the log and with its own sequences."""
 
     def __init__(self) -> None:
         self.seen: list[int] = []
@@ -205,7 +205,7 @@ class Faults:
         self.errors += 1
 
     async def until(self, sequence: int, patience_s: float) -> float | None:
-        """Seconds until `sequence`, or one after it, has come; None when patience ends first."""
+        """Seconds until `sequence`, or one after it, has come; None after `patience_s`."""
         started = time.monotonic()
         try:
             async with asyncio.timeout(patience_s):
@@ -217,7 +217,7 @@ class Faults:
         return time.monotonic() - started
 
     async def until_complete(self, count: int, patience_s: float) -> float | None:
-        """Seconds until `count` different rounds have come; None when patience ends first."""
+        """Seconds until `count` different rounds have come; None after `patience_s`."""
         started = time.monotonic()
         try:
             async with asyncio.timeout(patience_s):
@@ -235,7 +235,7 @@ class Faults:
 
 
 async def overflow() -> None:
-    """A burst that overruns the client's own queue: what is dropped, who notices, what comes back."""
+    """A burst that overflows the client's queue: what is dropped, what is reported, what is recovered."""
     rows = []
     ways: list[tuple[str, Follow | None]] = [("republish, repaired from the log", None), *list(WAYS.items())[1:2]]
     for name, follow in ways:
@@ -255,15 +255,15 @@ async def overflow() -> None:
             for subject, data in burst[:_AFTER]:
                 await publisher.publish(subject, data)
             await publisher.flush()
-            whole_s = await faults.until_complete(_BURST + _AFTER, 15)
-            took = "never" if whole_s is None else f"{1000 * (time.monotonic() - started):.0f} ms"
+            complete_s = await faults.until_complete(_BURST + _AFTER, 15)
+            took = "never" if complete_s is None else f"{1000 * (time.monotonic() - started):.0f} ms"
             rows.append([name, *faults.verdict(_BURST + _AFTER), f"{faults.errors} errors", took])
             await _stop(repair, nc, publisher)
-    table(["", "received", "doubled", "out of order", "reported by nats-py", "whole after"], rows)
+    table(["", "received", "doubled", "out of order", "reported by nats-py", "complete after"], rows)
 
 
 async def crash() -> None:
-    """The server dies and comes back with its store: how long until rounds flow, and are they whole?"""
+    """The server is killed and restarted on its store: how long until rounds arrive, and do all arrive."""
     rows = []
     ways: list[tuple[str, Follow | None]] = [
         ("republish, repaired from the log", None),
@@ -285,11 +285,11 @@ async def crash() -> None:
             flowing_s = await faults.until(lost_after + 1, _PATIENCE_S)
             await publishing
             stored = (await publisher.jetstream().stream_info("ROUNDS")).state.messages
-            whole_s = await faults.until_complete(stored, _PATIENCE_S)
+            complete_s = await faults.until_complete(stored, _PATIENCE_S)
             flow = "never" if flowing_s is None else f"{flowing_s:.2f} s"
-            rows.append([name, flow, *faults.verdict(stored), "yes" if whole_s is not None else "no"])
+            rows.append([name, flow, *faults.verdict(stored), "yes" if complete_s is not None else "no"])
             await _stop(repair, nc, publisher)
-    header = ["", "first round after the server is ready", "received", "doubled", "out of order", "whole at last"]
+    header = ["", "first round after the server is ready", "received", "doubled", "out of order", "complete in the end"]
     table(header, rows)
 
 
@@ -323,7 +323,7 @@ async def _stop(repair: asyncio.Task[None] | None, *connections: Client) -> None
 
 
 async def _publish_until_acked(nc: Client, count: int, *, rate: int) -> None:
-    """Publish round after round, each until its ack is there: what an ingest does, at its simplest."""
+    """Publish round after round, each until it is acknowledged: what ingest does, at its simplest."""
     js = nc.jetstream()
     for round_, _ in zip(endless(), range(count), strict=False):
         while True:

@@ -1,6 +1,6 @@
 """``python -m bench.start``: from starting ``stream-relay serve`` to its first 200 of ``/readyz``, NATS running.
 
-What a serverless platform waits for when it adds an instance. When it is too much, what is imported is printed by cost.
+What a serverless platform waits for when it adds an instance. Above the target, the most expensive imports are printed.
 """
 
 import re
@@ -24,7 +24,7 @@ def main() -> None:
     seconds = []
     with NatsServer() as nats:
         with relay(nats.url):
-            pass  # makes the stream, and brings the files into memory
+            pass  # creates the stream, and loads the files into the page cache
         for _ in range(_RUNS):
             with relay(nats.url) as process:
                 seconds.append(process.ready_s)
@@ -34,15 +34,15 @@ def main() -> None:
         [["stream-relay serve", f"**{median:.2f} s**", f"{min(seconds):.2f} s", f"{max(seconds):.2f} s", "< 0.8 s"]],
     )
     if median >= _TARGET_S:
-        table(["own time of the dearest imports", "ms"], dearest_imports("relay.serve"))
+        table(["own time of the most expensive imports", "ms"], expensive_imports("relay.serve"))
 
 
-def dearest_imports(module: str) -> list[list[str]]:
-    """Import a module in a fresh Python and return the modules that took most of their own time, with milliseconds."""
-    told = subprocess.run(
+def expensive_imports(module: str) -> list[list[str]]:
+    """Import a module in a fresh Python and return the modules with the most time of their own, in milliseconds."""
+    printed = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", f"import {module}"], capture_output=True, text=True, check=True
     ).stderr
-    costs = [(int(match[1]), match[3]) for match in _IMPORT_LINE.finditer(told)]
+    costs = [(int(match[1]), match[3]) for match in _IMPORT_LINE.finditer(printed)]
     return [[name, f"{cost_us / 1000:.1f}"] for cost_us, name in sorted(costs, reverse=True)[:_SHOWN]]
 
 

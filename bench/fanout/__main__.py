@@ -1,7 +1,7 @@
-"""``python -m bench.fanout [LINKS ...]``: how much of what the machine can do does a relay do?
+"""``python -m bench.fanout [LINKS ...]``: a relay beside the most that the machine can do.
 
-The relay has one core to itself; clients, publisher and nats-server share the other. CPU is what the kernel has booked
-on the relay's process, so that time waiting for clients counts for nothing.
+The relay has one core to itself; clients, publisher and nats-server share the other. CPU is the CPU
+time of the relay's process, so that waiting for clients does not count.
 """
 
 import itertools
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 _LINKS: Final = (500, 5000)
 _ALLOWED: Final = range(100, 9001)
-"""With fewer, a turn's CPU drowns in the 10 ms steps; with more, both fleets do not fit into 20,000 open files."""
+"""With fewer, a turn takes too little CPU to measure in steps of 10 ms; with more, both fleets need over 20,000 open
+files."""
 _DELIVERIES: Final = 400_000
 """Of each kind: enough CPU for its 10 ms steps to be below 1 %."""
 _BURST: Final = 100
@@ -37,7 +38,7 @@ _BURSTS: Final = 3
 _SLICES: Final = 8
 """The relay and the bare loop take turns this often."""
 _LONGEST_SLICE: Final = 200
-"""Rounds in a turn: while the bare loop has its, nobody answers the relay's pings."""
+"""Rounds in a turn: during the turn of the bare loop, no client answers the relay's pings."""
 _IDLE_S: Final = 45.0
 _IDLE_FROM: Final = 5000
 _RELAY_CORE: Final = 0
@@ -140,7 +141,7 @@ def measure(nats: NatsServer, wire: Wire, count: int) -> Result:
         warm = Fleet(wire)
         warm.connect(process.port, 1, lambda: wire.request(process.token()))
         rounds.send(1)
-        warm.receive(1)  # by now everything is loaded that a link needs
+        warm.receive(1)  # by now everything that a link needs is loaded
         warm.close()
         rss_before, cpu_before = rss_bytes(process.pid), cpu_s(process.pid)
         rounds.published.clear()
@@ -183,7 +184,7 @@ def _compete(
     times: int,
     at_once: int,
 ) -> tuple[Speed, Speed]:
-    """Let the relay and the bare loop write the very same bytes by turns, so that what disturbs one disturbs both."""
+    """Have the relay and the bare loop write the same bytes in turns, so that what disturbs one disturbs both."""
     relayed, looped = Speed(process.pid, fleet), Speed(writer.pid, bare)
     for _ in range(_SLICES):
         first = len(fleet.ends)
@@ -224,7 +225,7 @@ def _idle(fleet: Fleet, process: RelayProcess) -> float:
 def _counts(arguments: list[str]) -> list[int]:
     for text in arguments:
         if not text.isdecimal() or int(text) not in _ALLOWED:
-            raise SystemExit(f"{text!r} is no number of links; use {_ALLOWED.start} to {_ALLOWED.stop - 1}")
+            raise SystemExit(f"{text!r} is not a number of links; use {_ALLOWED.start} to {_ALLOWED.stop - 1}")
     return [int(text) for text in arguments] or list(_LINKS)
 
 

@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 
 
 class Ceiling:
-    """The handle of such a process, which listens on `port` for a number of connections told beforehand."""
+    """The handle of such a process, which listens on `port` for the number of connections given."""
 
     def __init__(self, pid: int, port: int, pipe: Connection) -> None:
         self.pid, self.port, self._pipe = pid, port, pipe

@@ -1,8 +1,8 @@
-"""Thousands of links in one process that cost it little: raw sockets, one epoll, no object per message.
+"""Thousands of links in one process, for little CPU: raw sockets, one epoll, no object per message.
 
-All links want the same rounds, so all must get the same bytes. The first to get a message extends the `reference`;
-everybody else's bytes are compared with it, in place. `Fleet.check` then proves the reference itself, message by
-message.
+All links subscribe to the same rounds, so all must get the same bytes. The first to get a message extends the
+`reference`; the bytes of the others are compared with it, in place. `Fleet.check` then checks the reference itself,
+message by message.
 """
 
 import itertools
@@ -34,7 +34,7 @@ class Fleet:
         self.heartbeats = 0
         self._sockets: dict[int, socket.socket] = {}
         self._position: list[int] = []  # by file descriptor: bytes of the reference that the link has
-        self._tails: dict[int, bytes] = {}  # a message's beginning that is nobody's yet
+        self._tails: dict[int, bytes] = {}  # the beginning of a message that is not complete yet
         self._epoll = select.epoll()
 
     def __len__(self) -> int:
@@ -49,7 +49,7 @@ class Fleet:
     # --- handshakes ----------------------------------------------------------------------------------------------
 
     def connect(self, port: int, count: int, request: Callable[[], bytes]) -> None:
-        """Open `count` more links; `request` is asked once for every few of them, so that tokens stay fresh."""
+        """Open `count` more links; `request` is called once for every few of them, so that tokens stay fresh."""
         while count > 0:
             greeting = request()
             some = [socket.create_connection(("127.0.0.1", port), _PATIENCE_S) for _ in range(min(count, _AT_ONCE))]
@@ -88,7 +88,7 @@ class Fleet:
         deadline = time.monotonic() + _PATIENCE_S
         while waiting:
             events = self._epoll.poll(_PATIENCE_S)
-            # Not only when nothing comes: heartbeats always do.
+            # The deadline counts also when something comes, since heartbeats always do.
             if not events or time.monotonic() > deadline:
                 raise BadWire(f"{waiting} of {len(self)} links did not get message {messages} within {_PATIENCE_S} s")
             for number, _ in events:
@@ -146,7 +146,7 @@ class Fleet:
         self._position[number] = position
         return position
 
-    # --- proof ---------------------------------------------------------------------------------------------------
+    # --- checks --------------------------------------------------------------------------------------------------
 
     def pieces(self, first: int, at_once: int) -> list[bytes]:
         """The reference from message number `first` (from 0) on, cut after every `at_once` messages."""
@@ -154,10 +154,10 @@ class Fleet:
         return [bytes(self.reference[start:end]) for start, end in itertools.pairwise(edges)]
 
     def check(self, published: Sequence[Round]) -> int:
-        """Prove that every link has every published round once and in order, and nothing else; return the bytes.
+        """Check that every link has every published round once and in order, and nothing else; return the bytes.
 
         Raises:
-            BadWire: Anything is missing, doubled, swapped, changed, or not counted on by one.
+            BadWire: A round is missing, doubled, swapped or changed, or its sequence does not follow the one before.
         """
         behind = [number for number in self._sockets if self._position[number] != len(self.reference)]
         if behind or self._tails:
@@ -172,5 +172,5 @@ class Fleet:
             if got != {name: getattr(round_, name) for name in round_.__struct_fields__}:
                 raise BadWire(f"published {round_}, received {got}")
         if len(sequences) > 1:
-            raise BadWire("cursors do not count on by one")
+            raise BadWire("cursors are not consecutive")
         return len(self.reference) * len(self)

@@ -1,4 +1,4 @@
-"""Publish rounds to NATS without an event loop: one socket, and the few words of the protocol that it takes."""
+"""Publish rounds to NATS without an event loop: one socket, and the few commands of the protocol that it needs."""
 
 import socket
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class Publisher:
         self._sock.close()
 
     def publish(self, rounds: Sequence[Round]) -> None:
-        """Hand rounds to the server in one write, back to back."""
+        """Send rounds to the server in one write."""
         self._answer_pings()
         parts = []
         for round_ in rounds:

@@ -1,6 +1,6 @@
 """How links look on the wire, from the client's side: pure functions over bytes.
 
-Written from the RFCs and the contract, not from the relay's code, so that it can prove the relay right.
+Written from the RFCs and the contract, not from the relay's code, so that it checks the relay independently.
 """
 
 import json
@@ -16,7 +16,7 @@ class Wire(Protocol):
 
     name: str
     heartbeat: bytes
-    """What the relay may send between messages; it is no message."""
+    """What the relay may send between messages; not a message itself."""
     answer: bytes
     """What the client sends back to a heartbeat."""
 
@@ -37,7 +37,7 @@ class Wire(Protocol):
         ...
 
     def round_of(self, message: bytes) -> dict[str, Any]:
-        """The round in one whole message; raise `BadWire` when it is none."""
+        """The round in one whole message; raise `BadWire` if there is none."""
         ...
 
 

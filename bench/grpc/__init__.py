@@ -1,1 +1,1 @@
-"""How much of what grpc.aio can do does a relay do?"""
+"""gRPC: a relay beside the most that grpc.aio can do. ``python -m bench.grpc``."""

@@ -1,7 +1,7 @@
 """``python -m bench.grpc [streams] [lift] [latency] [replay]``: a relay over gRPC, beside its ceilings.
 
-The relay has one core to itself; clients, publisher and nats-server share the other. CPU is what the kernel has booked
-on the relay's process, so that time waiting for clients counts for nothing.
+The relay has one core to itself; clients, publisher and nats-server share the other. CPU is the CPU
+time of the relay's process, so that waiting for clients does not count.
 """
 
 import itertools
@@ -47,7 +47,7 @@ _CLIENT_CORE: Final = 1
 
 
 def main(wanted: list[str]) -> None:
-    """Run the parts that are wanted, or all, and print their tables."""
+    """Run the parts that `wanted` names, or all, and print their tables."""
     with on_core(_CLIENT_CORE), NatsServer() as server:
         port = _free_port()
         with on_core(_RELAY_CORE):
@@ -75,7 +75,7 @@ def main(wanted: list[str]) -> None:
 
 
 def following(at: RelayProcess, port: int, publisher: Publisher) -> float:
-    """Seconds of CPU that one round costs a relay which follows the log and has nobody to write it to."""
+    """Return the CPU seconds that one round costs a relay that follows the log and writes it to no client."""
     nothing = pb.StreamAllRequest(filter=pb.Filter(min_point=1e9)).SerializeToString()
     one = pb.StreamByGameRequest(game_slug="pipa-brazil").SerializeToString()
     with (
@@ -208,7 +208,7 @@ def latency(at: RelayProcess, port: int, publisher: Publisher) -> None:
 
 
 def replay(server: NatsServer, at: RelayProcess, port: int, publisher: Publisher) -> None:
-    """The whole log as one client gets it, beside the log reader alone, which throws away what it reads."""
+    """The whole log as one client gets it, beside the log reader alone, which discards what it reads."""
     rounds = endless(first_id=10**6)
     for _ in range(_REPLAYED // 1000):
         publisher.publish(list(itertools.islice(rounds, 1000)))
@@ -217,7 +217,7 @@ def replay(server: NatsServer, at: RelayProcess, port: int, publisher: Publisher
     alone: dict[str, list[Read]] = {name: [] for name in pages}
     took_s: dict[str, list[float]] = {name: [] for name in ways}
     used_s: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(_RUNS):  # in turns, so that a noisy moment of the machine meets all of them
+    for _ in range(_RUNS):  # in turns, so that what disturbs the machine disturbs all of them
         for name, page in pages.items():
             with on_core(_RELAY_CORE):
                 alone[name].append(read_alone(server.url, page=page))

@@ -21,7 +21,7 @@ class Bare:
         self.pid, self.port, self._pipe = pid, port, pipe
 
     def write(self, times: int) -> None:
-        """Have the messages yielded so many times over on every stream; does not wait for it."""
+        """Have the messages yielded `times` times on every stream; does not wait for it."""
         self._pipe.send(times)
 
 

@@ -1,4 +1,4 @@
-"""The log reader alone, in a process of its own: reads the whole log as a replay does, and throws it away."""
+"""The log reader alone, in a process of its own: reads the whole log as a replay does, and discards it."""
 
 import asyncio
 import multiprocessing

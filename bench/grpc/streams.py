@@ -1,7 +1,7 @@
-"""gRPC streams in one process that cost it little: raw sockets, one epoll, and the few words of HTTP/2 that it takes.
+"""gRPC streams in one process, for little CPU: raw sockets, one epoll, and the few frames of HTTP/2 that they need.
 
 Each stream has a connection of its own, as clients do. Messages are counted, not parsed: only the five bytes before
-each are looked at.
+each are read.
 """
 
 import select
@@ -25,7 +25,7 @@ _PATIENCE_S: Final = 60.0
 
 
 class _Connection:
-    """A connection with one stream on it, and what has come of that."""
+    """A connection with one stream on it, and counts of what it received."""
 
     __slots__ = ("_buffer", "answered", "ended", "messages", "received", "sock")
 
@@ -145,7 +145,7 @@ class _ProxyStream(_Connection):
 
 
 class Streams:
-    """Many of them. Entered for as long as they are open."""
+    """Many streams, open until the block ends."""
 
     def __init__(self, port: int, count: int, *, path: str, key: str, request: bytes, proxy: bool = False) -> None:
         """Open `count` streams over HTTP/2, or as plain HTTP requests of the `proxy`."""
@@ -182,7 +182,7 @@ class Streams:
         return self._read_until(lambda stream: stream.ended)
 
     def opened(self) -> None:
-        """Read until every stream has been answered: then the server has begun to follow what it will send."""
+        """Read until every stream has been answered: by then the server follows what it will send."""
         self._read_until(lambda stream: stream.answered)
 
     def _read_until(self, is_done: Callable[[_Connection], bool]) -> float:

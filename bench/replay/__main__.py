@@ -1,4 +1,4 @@
-"""``python -m bench.replay [ROUNDS]``: history at full speed, and what live links, reconnects and REST feel of it.
+"""``python -m bench.replay [ROUNDS]``: history at full speed, and its effect on live links, reconnects and REST.
 
 The relay has one core for itself; clients and nats-server share the other.
 """
@@ -38,7 +38,9 @@ def _count(arguments: list[str]) -> int:
         return _ROUNDS
     [text] = arguments[:1]
     if len(arguments) > 1 or not text.isdecimal() or int(text) not in _ALLOWED:
-        raise SystemExit(f"{' '.join(arguments)!r} is no number of rounds; use {_ALLOWED.start} to {_ALLOWED.stop - 1}")
+        raise SystemExit(
+            f"{' '.join(arguments)!r} is not a number of rounds; use {_ALLOWED.start} to {_ALLOWED.stop - 1}"
+        )
     return int(text)
 
 

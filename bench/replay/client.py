@@ -1,4 +1,4 @@
-"""A client that replays and checks every byte, for next to no CPU: a raw socket and one comparison per read."""
+"""A client that replays and checks every byte, for little CPU: a raw socket and one comparison per read."""
 
 import socket
 import time
@@ -11,7 +11,7 @@ _PATIENCE_S: Final = 30.0
 
 
 def greeting(wire: Wire, token: str, after: str) -> bytes:
-    """The handshake that asks for all games from a cursor on."""
+    """The handshake that asks for all games after a cursor."""
     path, _, rest = wire.request(token).partition(b" HTTP/1.1")
     return b"%b%bafter=%b HTTP/1.1%b" % (path, b"&" if b"?" in path else b"?", after.encode(), rest)
 
@@ -23,7 +23,7 @@ def opening_end(wire: Wire, received: bytes) -> int | None:
 
 
 class ReplayClient:
-    """One link that replays from a cursor on."""
+    """One link that replays after a cursor."""
 
     def __init__(self, wire: Wire, port: int, token: str, after: str) -> None:
         self._wire = wire
@@ -37,7 +37,7 @@ class ReplayClient:
         return self._sock.fileno()
 
     def discard(self) -> bool:
-        """Read what there is and forget it; False when the relay has ended the link."""
+        """Read what there is and discard it; False when the relay has ended the link."""
         return bool(self._sock.recv(_READ_BYTES))
 
     def receive(self, expected: bytes) -> float:

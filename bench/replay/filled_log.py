@@ -21,7 +21,7 @@ _STORED_S: Final = 60.0
 
 
 class FilledLog:
-    """The log of one nats-server, which nobody else writes to: sequence n holds round n of `endless`."""
+    """The log of one nats-server, which nothing else writes to: sequence n holds round n of `endless`."""
 
     def __init__(self, nats: NatsServer) -> None:
         self._url = nats.url
@@ -37,7 +37,7 @@ class FilledLog:
         self.wait_stored()
 
     def publish(self, count: int) -> None:
-        """Hand `count` more rounds to the server; does not wait."""
+        """Publish `count` more rounds; does not wait until they are stored."""
         self._publisher.publish(list(itertools.islice(self._rounds, count)))
         self.count += count
 

@@ -1,4 +1,4 @@
-"""What live links feel of replays: how long a round takes to the last of many links, without replays and among them."""
+"""The effect of replays on live links: how long a round takes to the last of many links, without and during replays."""
 
 import multiprocessing
 import os
@@ -69,7 +69,7 @@ def _waits(log: FilledLog, fleet: Fleet) -> list[float]:
 
 @contextmanager
 def _replays(log: FilledLog, process: RelayProcess) -> Iterator[None]:
-    """Keep replays of the whole log going for as long as the block runs, read by a process of their own."""
+    """Replay the whole log again and again while the block runs, to readers in a process of their own."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     arguments = (process.port, process.token(), log.cursor(0), theirs)
@@ -85,7 +85,7 @@ def _replays(log: FilledLog, process: RelayProcess) -> Iterator[None]:
 
 
 def _replay(port: int, token: str, after: str, pipe: Connection) -> None:
-    os.nice(_NICE)  # what readers need must not be taken from those whose waits are measured
+    os.nice(_NICE)  # so that readers take no CPU from the links that are measured
     poll = select.epoll()
     clients: dict[int, ReplayClient] = {}
 

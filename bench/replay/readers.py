@@ -1,6 +1,6 @@
-"""Ways to read a stream from its beginning, without a relay around them: what a replay could be made of.
+"""Ways to read a stream from its beginning, without a relay: what a replay could use.
 
-Each runs in a process of its own and returns seconds for a number of rounds; all of them look at every sequence.
+Each runs in a process of its own and returns seconds for a number of rounds; all of them check every sequence.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ class _Counter:
 
 
 async def log_reader(url: str, count: int) -> None:
-    """The relay's own: batched direct get, past nats-py's way with messages."""
+    """The relay's own: batched direct get, without the message objects of nats-py."""
     counter = _Counter(count)
     async with LogReader(LogSettings(url=url)) as reader:
         last = 0
@@ -83,7 +83,7 @@ async def batched_direct_get(url: str, count: int) -> None:
 
 
 async def direct_get(url: str, count: int) -> None:
-    """One request and answer per round, as nats-py has it."""
+    """One request and answer per round, as nats-py offers it."""
     counter = _Counter(count)
     nc = await nats.connect(url)
     stream = nc.jetstream()
@@ -145,7 +145,7 @@ WAYS: Final[Mapping[str, tuple[Read, float]]] = {
     "nats-py, pull consumer, `fetch`": (fetched, 0.1),
     "nats-py, one direct get per round": (direct_get, 0.005),
 }
-"""Each way, and what share of the log it is given to read."""
+"""Each way, and the share of the log that it reads."""
 
 
 def measure(way: str, url: str, count: int) -> tuple[float, float]:

@@ -64,7 +64,7 @@ def _replay(wire: Wire, log: FilledLog, process: RelayProcess, expected: bytes) 
 
 
 class _Peak:
-    """Watches by how much a process grows while the block runs."""
+    """Measures by how much a process grows while the block runs."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid

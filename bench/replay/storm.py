@@ -1,4 +1,4 @@
-"""Many clients that come back at the same moment with the cursors they had: seconds until all are live again."""
+"""Many clients that reconnect at the same moment with the cursors they had: seconds until all are live again."""
 
 import errno
 import select
@@ -30,7 +30,7 @@ _COUNTERS: Final = {
 
 
 def run(nats: NatsServer, log: FilledLog, *, relay_core: int, client_core: int) -> None:
-    """Print how long it takes with a relay that was there all the time, and with one that has just started."""
+    """Print how long it takes with a relay that ran before, and with one that has just started."""
     rows = []
     for wire in WIRES:
         for is_warm in (True, False):
@@ -42,13 +42,13 @@ def run(nats: NatsServer, log: FilledLog, *, relay_core: int, client_core: int) 
                     result = _storm(wire, log, process)
                 best = result if best is None else min(best, result)
             assert best is not None
-            rows.append([f"{wire.name}, relay {'that was there' if is_warm else 'just started'}", *best[1]])
+            rows.append([f"{wire.name}, relay {'that ran before' if is_warm else 'just started'}", *best[1]])
     header = [f"{_CLIENTS} clients, {_BEHIND} rounds behind", "all live again", "relay's CPU", "from memory"]
     table([*header, "from the log", "NATS reads"], rows)
 
 
 def _fill_memory(log: FilledLog, process: RelayProcess) -> None:
-    """Let the relay see as many rounds as clients will be behind."""
+    """Publish as many rounds as clients will be behind, so that the relay has them in memory."""
     wire = WIRES[0]
     watcher = Fleet(wire)
     watcher.connect(process.port, 1, lambda: wire.request(process.token()))
@@ -112,7 +112,7 @@ def _receive(wire: Wire, sockets: list[socket.socket], request: bytes, tail: byt
             if not data:
                 raise BadWire(f"the relay ended a link: {bytes(received[number][-300:])!r}")
             received[number] += data
-            # No round holds the bytes of a heartbeat.
+            # No round contains the bytes of a heartbeat.
             if received[number].replace(wire.heartbeat, b"").endswith(tail):
                 waiting -= 1
                 poll.unregister(number)
