@@ -1,4 +1,4 @@
-"""`.ci/release` refuses a release that does not agree with itself, and compares what it built with what is in git."""
+"""`.ci/release` refuses an inconsistent release, and compares what it built with what is in git."""
 
 import re
 import shutil
@@ -31,7 +31,7 @@ Some words.
 
 
 def load() -> ModuleType:
-    """Import the script, which has no name that an import statement could have."""
+    """Import the script, whose name does not fit an import statement."""
     loader = SourceFileLoader("release", str(_ROOT / ".ci/release"))
     spec = spec_from_loader("release", loader)
     assert spec is not None
@@ -44,7 +44,7 @@ release = load()
 
 
 def refusal(text: str, version: str, tag: str | None) -> str:
-    """The sentence with which a changelog is refused."""
+    """Return the error for a changelog."""
     with pytest.raises(release.ReleaseError) as refused:
         release.changelog_section(text, version, tag=tag)
     return str(refused.value)
@@ -74,7 +74,7 @@ def test_tag_of_another_version_is_refused() -> None:
 
 @pytest.mark.parametrize("text", [_CHANGELOG, "# Changelog\n", _CHANGELOG.replace("[0.2.0] -", "0.2.0")])
 def test_changelog_of_another_version_is_refused(text: str) -> None:
-    """The first section counts, and its heading has the one form."""
+    """The first section counts, and its heading has one form."""
     assert "begin it with '## [0.1.0] - Unreleased', or with the date of the release" in refusal(text, "0.1.0", None)
 
 
@@ -83,7 +83,7 @@ def test_changelog_of_another_version_is_refused(text: str) -> None:
     [("Unreleased", None, False), ("Unreleased", "v0.2.0", True), ("soon", None, True), ("2026-02-30", None, True)],
 )
 def test_release_needs_its_date(date: str, tag: str | None, refused: bool) -> None:
-    """A tagged version has a date; the next one says Unreleased until then."""
+    """A tagged version has a date; without a tag it may say Unreleased."""
     text = _CHANGELOG.replace("2026-02-03", date)
     if refused:
         assert refusal(text, "0.2.0", tag) == (
@@ -96,12 +96,12 @@ def test_release_needs_its_date(date: str, tag: str | None, refused: bool) -> No
 def test_empty_section_is_refused() -> None:
     text = "## [0.2.0] - Unreleased\n\n## [0.1.0] - 2026-01-02\n\n- The first one.\n"
 
-    assert refusal(text, "0.2.0", None) == "CHANGELOG.md says nothing under version 0.2.0: write what a user has now"
+    assert refusal(text, "0.2.0", None) == "CHANGELOG.md has no text under version 0.2.0: write what is new for users"
 
 
 @pytest.mark.service
 def test_fault_is_one_sentence_and_status_1(tmp_path: Path) -> None:
-    """Before anything is built: the tag, the version and the changelog are read first."""
+    """The tag, the version and the changelog are read before anything is built."""
     (tmp_path / ".ci").mkdir()
     for name in (".ci/release", "pyproject.toml", "CHANGELOG.md"):
         shutil.copy(_ROOT / name, tmp_path / name)
@@ -126,7 +126,7 @@ def test_fault_is_one_sentence_and_status_1(tmp_path: Path) -> None:
 def test_wheel_with_other_files_than_our_packages_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, added: list[str], removed: list[str], fault: str
 ) -> None:
-    """Files of the packages as they are in git, what is put in from elsewhere, and the metadata: no more, no less."""
+    """A wheel has the files of the packages in git, those added from elsewhere, and the metadata, and no others."""
     tracked = ["src/stream/__init__.py", "src/stream/data.sql"]
     monkeypatch.setattr(release, "git", lambda *_: tracked)
     target = {"packages": ["src/stream"], "force-include": {"samples/page.html": "stream/page.html"}}
@@ -147,7 +147,7 @@ def wheel_of(file: Path, names: set[str]) -> Path:
 
 
 def test_steps_of_the_image_without_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the first stage, in order, in a folder in place of the file system; the second stage is another image."""
+    """The steps of the first stage run in order, in a folder instead of the file system; later stages do not."""
     (tmp_path / "infra").mkdir()
     (tmp_path / "code/inner").mkdir(parents=True)
     (tmp_path / "code/inner/a.py").write_text("a")
@@ -186,7 +186,7 @@ def test_publishing_needs_the_files_that_were_checked(tmp_path: Path, monkeypatc
 
 
 def test_actions_of_the_workflows_are_pinned() -> None:
-    """By commit, with the version beside it: a tag can be moved."""
+    """By commit, with the version as a comment, since a tag can be moved."""
     for workflow in (_ROOT / ".github/workflows").iterdir():
         used = re.findall(r"uses: (.*)", workflow.read_text())
         assert used, workflow
