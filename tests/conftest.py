@@ -15,7 +15,7 @@ load_profiles()
 
 @pytest.fixture
 async def nats(tmp_path: Path) -> AsyncIterator[NatsServer]:
-    """A running nats-server with JetStream, this test's own; stopped at the end whatever state it is in."""
+    """A running nats-server with JetStream for this test; stopped at the end in any state."""
     store = tmp_path / "nats"
     store.mkdir()
     server = NatsServer(store)

@@ -1,4 +1,4 @@
-"""A real nats-server for one test: its own port and store, killable and startable again on both."""
+"""A real nats-server for one test, with its own port and store, which it keeps over kills and restarts."""
 
 import asyncio
 import re
@@ -20,7 +20,7 @@ _START_S: Final = 20.0
 
 
 class NatsServer:
-    """A nats-server process. Starts on a port of the system's choice and keeps it, and its store, over restarts."""
+    """A nats-server process. The system chooses its port; restarts keep the port and the store."""
 
     def __init__(self, store: Path, *arguments: str, jetstream: bool = True, config: str = "") -> None:
         """Prepare a server.
@@ -75,20 +75,20 @@ class NatsServer:
         self._reader = asyncio.create_task(self._discard(self._process), name="nats-server-log")
 
     async def stop(self) -> None:
-        """End it in good order; nothing happens when it is not running."""
+        """Stop it with SIGTERM; do nothing when it is not running."""
         await self._end(signal.SIGTERM)
 
     async def kill(self) -> None:
-        """End it as a crash would (SIGKILL)."""
+        """Kill it, as a crash does (SIGKILL)."""
         await self._end(signal.SIGKILL)
 
     def freeze(self) -> None:
-        """Stop it from running while its connections stay open (SIGSTOP)."""
+        """Freeze it while its connections stay open (SIGSTOP)."""
         assert self._process is not None
         freeze(self._process.pid)
 
     def thaw(self) -> None:
-        """Let a frozen server go on."""
+        """Resume a frozen server."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
@@ -116,7 +116,7 @@ class NatsServer:
 
     @staticmethod
     async def _discard(process: asyncio.subprocess.Process) -> None:
-        """Keep the pipe empty, so that the server never blocks on its log."""
+        """Read the pipe, so that the server never blocks on its log."""
         assert process.stderr is not None
         while await process.stderr.read(1 << 16):
             pass

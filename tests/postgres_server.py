@@ -1,4 +1,4 @@
-"""A real PostgreSQL for one test: its own cluster and port, killable, freezable, and startable again on both.
+"""A real PostgreSQL for one test: its own cluster and port, which it keeps over kills and restarts.
 
 A cluster is a copy of a template that initdb made once per version and machine, so that one costs well under a second.
 """
@@ -47,10 +47,10 @@ CREATE TABLE {table} (
 
 
 class PostgresServer:
-    """A PostgreSQL process and its data. Starts on a port of the system's choice and keeps it over restarts."""
+    """A PostgreSQL process and its data. The system chooses its port; restarts keep it."""
 
     def __init__(self, version: int = 18, settings: Mapping[str, str] | None = None) -> None:
-        """Prepare a cluster; `settings` win over those that suit most tests.
+        """Prepare a cluster; `settings` override the defaults for tests.
 
         Raises:
             LookupError: This machine has no PostgreSQL of that version.
@@ -61,7 +61,7 @@ class PostgresServer:
         self.version = version
         self.port = 0
         self.log: list[str] = []
-        """What the server said, line by line."""
+        """The lines of the server's log."""
         self._account = server_account()
         self._settings = {**_SETTINGS, **(settings or {})}
         self._programs = programs
@@ -72,7 +72,7 @@ class PostgresServer:
         self._frozen: list[int] = []
 
     def dsn(self, database: str = "postgres", user: str = "postgres") -> str:
-        """Name a database of this server as drivers and psql take it. Every user is trusted."""
+        """Return the DSN of a database of this server for drivers and psql. Every user is trusted."""
         return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
 
     @property
@@ -81,10 +81,10 @@ class PostgresServer:
         assert self._process is not None
         return self._process.pid
 
-    # --- life and death -----------------------------------------------------------------------------------------
+    # --- start and stop -----------------------------------------------------------------------------------------
 
     async def start(self, **settings: str) -> None:
-        """Start it and wait until it takes connections. After an end of any kind: same port, same data.
+        """Start it and wait until it accepts connections; again on the same port and data.
 
         `settings` hold from now on.
         """
@@ -101,7 +101,7 @@ class PostgresServer:
         raise AssertionError("PostgreSQL did not start:\n" + "\n".join(self.log[-30:]))
 
     async def stop(self, mode: Literal["smart", "fast", "immediate"] = "fast") -> None:
-        """End it as ``pg_ctl stop -m mode`` does; nothing happens when it is not running."""
+        """Stop it as ``pg_ctl stop -m mode`` does; do nothing when it is not running."""
         await self._end([_SIGNALS[mode]])
 
     async def restart(self, mode: Literal["smart", "fast", "immediate"] = "fast", **settings: str) -> None:
@@ -110,7 +110,7 @@ class PostgresServer:
         await self.start(**settings)
 
     async def kill(self) -> None:
-        """End every process of it at once (SIGKILL), as a power failure would."""
+        """Kill all its processes at once (SIGKILL), as a power failure does."""
         if self._process is not None and self._process.returncode is None:
             self.freeze()  # so that the postmaster does not react to its children's deaths
             for pid in self._frozen:
@@ -119,7 +119,7 @@ class PostgresServer:
         await self._end([])
 
     def freeze(self) -> None:
-        """Stop every process of it while its connections stay open (SIGSTOP)."""
+        """Freeze all its processes while its connections stay open (SIGSTOP)."""
         freeze(self.pid)
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
         self._frozen = [self.pid, *map(int, children.split())]
@@ -128,24 +128,24 @@ class PostgresServer:
                 freeze(pid)
 
     def thaw(self) -> None:
-        """Let a frozen server go on."""
+        """Resume a frozen server."""
         frozen, self._frozen = self._frozen, []
         for pid in reversed(frozen):
             _signal(pid, signal.SIGCONT)
 
     async def discard(self) -> None:
-        """End it and remove its data."""
+        """Kill it and remove its data."""
         await self.kill()
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     # --- work ---------------------------------------------------------------------------------------------------
 
     async def connect(self, database: str = "postgres", user: str = "postgres") -> "asyncpg.Connection[Any]":
-        """Open a connection; closing it is the caller's."""
+        """Open a connection, which the caller closes."""
         return await asyncpg.connect(self.dsn(database, user), timeout=_START_S)
 
     async def execute(self, sql: str, *arguments: object, database: str = "postgres", user: str = "postgres") -> None:
-        """Run SQL over a connection of its own; several statements where there are no arguments."""
+        """Run SQL over a new connection; several statements are possible without arguments."""
         connection = await self.connect(database, user)
         try:
             await connection.execute(sql, *arguments)
@@ -153,7 +153,7 @@ class PostgresServer:
             await connection.close()
 
     async def fetch(self, sql: str, *arguments: object, database: str = "postgres") -> list[asyncpg.Record]:
-        """Run one query over a connection of its own."""
+        """Run one query over a new connection."""
         connection = await self.connect(database)
         try:
             return await connection.fetch(sql, *arguments)
@@ -225,7 +225,7 @@ class PostgresServer:
         return False
 
     async def _read_log(self, process: asyncio.subprocess.Process, ready: asyncio.Event) -> None:
-        """Keep what the server says, and tell when it is ready or has ended."""
+        """Store the lines of the server's log; set `ready` when it is ready or has ended."""
         assert process.stderr is not None
         async for line in process.stderr:
             self.log.append(line.decode(errors="replace").rstrip())
@@ -247,7 +247,7 @@ class PostgresServer:
 
 
 def _template(version: int, programs: Path, account: str | None) -> Path:
-    """Return a cluster that initdb made; made once, whichever of several test processes comes first."""
+    """Return a cluster that initdb created, once for all test processes."""
     owner = account or str(os.getuid())
     folder = Path(tempfile.gettempdir()) / f"stream-relay-templates-{owner}"
     folder.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""The settings of all property tests, in one place: tests set `max_examples` and what makes them different, no more.
+"""The settings of all property tests, in one place; tests set `max_examples` and only what makes them different.
 
 Owns two profiles of hypothesis. ``suite`` is loaded by `tests/conftest.py`. It runs the same examples on every machine
 and never fails for slowness. ``search`` looks for new examples and remembers those that failed; choose it with
@@ -23,7 +23,7 @@ def load_profiles() -> None:
         deadline=None,  # the first example of a run builds hypothesis' character tables, for seconds on a busy machine
         suppress_health_check=[HealthCheck.too_slow],  # likewise
         derandomize=True,
-        database=None,  # of no use to examples that are always the same
+        database=None,  # not needed, since the examples are always the same
         print_blob=True,
     )
     settings.register_profile(

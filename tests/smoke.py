@@ -1,10 +1,10 @@
-"""Start ``stream-relay dev``, read a round by each protocol, and stop it: is an installation whole?
+"""Start ``stream-relay dev``, read a round by each protocol, and stop it, to check an installation.
 
     python -m tests.smoke [COMMAND [DEV-ARGUMENT ...]]
 
-COMMAND is the ``stream-relay`` to try, by default the one beside this interpreter; the arguments are for its ``dev``.
+COMMAND is the ``stream-relay`` to run, by default the one beside this interpreter; the arguments are for its ``dev``.
 The exit code is 0 when all of it worked. Not a test of the suite: `.ci/versions` runs it, and it needs nothing but
-Python, so that it can try an installed wheel.
+Python, so that it can check an installed wheel.
 """
 
 import http.client
@@ -27,7 +27,7 @@ _STOP_S: Final = 15.0
 
 
 def main(arguments: list[str]) -> int:
-    """Try one installation; return the exit code, and print what was tried or the first thing that failed."""
+    """Check one installation; return the exit code, and print what works or the first failure."""
     command = arguments[0] if arguments else str(Path(sys.executable).with_name("stream-relay"))
     try:
         with tempfile.TemporaryDirectory() as elsewhere:  # so that no package of the source tree is imported
@@ -67,7 +67,7 @@ def _try(command: str, arguments: list[str], folder: Path) -> None:
 
 
 def _read_event(url: str, key: str) -> str:
-    """Wait for the first round of any game over SSE, as bytes: without a client library or code of ours."""
+    """Wait for the first round of any game over SSE; reads bytes, without a client library or our code."""
     connection = http.client.HTTPConnection(str(urlsplit(url).netloc), timeout=_ROUND_S)
     try:
         connection.request("GET", "/sse", headers={"X-API-Key": key})
@@ -82,7 +82,7 @@ def _read_event(url: str, key: str) -> str:
 
 
 def _name(data: str | bytes) -> str:
-    """Name a round; raise KeyError or ValueError when it is none."""
+    """Return the name of a round; raise KeyError or ValueError for anything else."""
     round_ = json.loads(data)
     return f"{round_['game_slug']} {round_['round_id']}"
 

@@ -1,4 +1,4 @@
-"""What holds for all tests: one profile of hypothesis, no waits on time, programs that start as in a terminal."""
+"""Rules for all tests: one profile of hypothesis, no waits on time, programs that start as in a terminal."""
 
 import ast
 import asyncio
@@ -20,7 +20,7 @@ IGNORED = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM)
 
 
 def calls(name: str) -> Iterator[tuple[str, ast.Call]]:
-    """Find the calls of a function, by whatever path, in all tests: where each is, and the call."""
+    """Yield the calls of a function, by any import, in all tests: the place of each, and the call."""
     for path in sorted(TESTS.rglob("*.py")):
         text = path.read_text("utf-8")
         for node in ast.walk(ast.parse(text)) if f"{name}(" in text else ():
@@ -43,7 +43,7 @@ def test_only_the_profile_decides_what_is_the_same_for_all_property_tests() -> N
 
 
 def test_no_test_sleeps_to_synchronise() -> None:
-    """A duration that is the situation itself has a name, and its reason there; all else waits for what it needs."""
+    """A duration that is part of the situation is a named constant with a reason; all other waits are on events."""
     sleeps = {place: ast.unparse(call.args[0]) for place, call in calls("sleep")}
 
     assert len(sleeps) > 3, "none found"
@@ -61,7 +61,7 @@ subprocess.run(["grep", "-E", "Sig(Ign|Blk)", "/proc/self/status"], check=True)
 @pytest.mark.service
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows what a process ignores")
 def test_programs_start_as_in_a_terminal_when_the_tests_run_in_the_background() -> None:
-    """What was ignored or blocked when we were started is neither for a program that we start."""
+    """Signals that were ignored or blocked at our start are not for the programs that we start."""
     ignoring = f"""
 import os, signal, sys
 for number in {[int(number) for number in IGNORED]}:
@@ -75,12 +75,12 @@ os.execv(sys.executable, [sys.executable, "-c", sys.argv[1]])
     )  # fmt: skip
 
     blocked, ignored = (int(line.split()[1], 16) for line in done.stdout.splitlines())
-    ours = sum(1 << (number - 1) for number in (*IGNORED, signal.SIGUSR1))  # the C library keeps some for itself
+    ours = sum(1 << (number - 1) for number in (*IGNORED, signal.SIGUSR1))  # the C library reserves some others
     assert (blocked & ours, ignored & ours) == (0, 0)
 
 
 def test_signal_that_was_ignored_still_does_nothing_to_the_tests() -> None:
-    """A run under nohup outlives its terminal."""
+    """A run under nohup continues after its terminal is closed."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         keep_ignored_signals_from_children()
@@ -90,7 +90,7 @@ def test_signal_that_was_ignored_still_does_nothing_to_the_tests() -> None:
 
 
 async def test_until_returns_the_first_true_answer() -> None:
-    """Of a function as of a coroutine function."""
+    """For a function and for a coroutine function."""
     answers = iter([0, "", "yes", "later"])
 
     async def ask() -> object:

@@ -1,4 +1,4 @@
-"""Wait for what announces nothing: a probe, a metric, a counter, a row. Where there is an event, wait for the event."""
+"""Wait for what has no event: a probe, a metric, a counter, a row. Where there is an event, wait for the event."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -18,10 +18,10 @@ async def until(holds: Callable[[], Awaitable[T | None]], *, within_s: float = W
 @overload
 async def until(holds: Callable[[], T | None], *, within_s: float = WAIT_S) -> T: ...
 async def until(holds: Callable[[], Any], *, within_s: float = WAIT_S) -> Any:
-    """Ask `holds`, a function or a coroutine function, until its answer is true; return that answer.
+    """Call `holds`, a function or a coroutine function, until its result is true; return that result.
 
     Raises:
-        TimeoutError: It was not true within `within_s` seconds. The text shows the last answer.
+        TimeoutError: It was not true within `within_s` seconds. The text shows the last result.
     """
     answer = None
     try:

@@ -1,4 +1,4 @@
-"""Which room may import which, and which room alone imports a vendor's library. The table is docs/architecture.md's."""
+"""Which room may import which, and which room alone imports a vendor's library, as in docs/architecture.md."""
 
 import tomllib
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ ARROWS: Final = {
     "relay.serve": ("auth", "backends", "relay", "roundlog", "rounds"),
     "stream_relay": ("backends", "relay.cli", "rounds"),
 }
-"""What each room may import of ours, beside itself. The longest name that fits a module counts."""
+"""Our rooms that each room may import, besides itself. For a module, the longest matching name counts."""
 
 LAYERS: Final = {
     "relay": (
@@ -58,7 +58,7 @@ VENDORS: Final = {
     "prometheus_client": ("relay.http", "backends.ingest.metrics"),
     "zstandard": ("backends.file", "backends.recordings", "relay.commands.client"),
 }
-"""A vendor's library stands behind an interface of ours: these alone import it."""
+"""The only rooms that import a vendor's library; the others use our interface to it."""
 
 
 def room_of(module: str) -> str:
@@ -66,7 +66,7 @@ def room_of(module: str) -> str:
 
 
 def ours(module: str) -> Iterator[str]:
-    """Yield what a module imports of ours."""
+    """Yield our modules that a module imports."""
     known = modules()
     for name in imports(known[module]):
         if name in known:
@@ -75,7 +75,7 @@ def ours(module: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("module", modules())
 def test_arrows_point_one_way(module: str) -> None:
-    """A room imports only what the table allows it."""
+    """A room imports only what the table allows."""
     room = room_of(module)
     allowed = (room, *ARROWS[room])
 
@@ -86,7 +86,7 @@ def test_arrows_point_one_way(module: str) -> None:
 
 @pytest.mark.parametrize("package", LAYERS)
 def test_nothing_imports_upwards(package: str) -> None:
-    """The rooms of a package stand in layers, so that there is no circle."""
+    """The rooms of a package are layers, so that there is no circle."""
     level = {f"{package}.{room}": number for number, rooms in enumerate(LAYERS[package]) for room in rooms}
     inside = [module for module in modules() if is_in(module, package) and module != package]
     assert {".".join(module.split(".")[:2]) for module in inside} == set(level), "every room has a layer"
@@ -101,7 +101,7 @@ def test_nothing_imports_upwards(package: str) -> None:
 
 @pytest.mark.parametrize("vendor", VENDORS)
 def test_vendor_is_imported_in_one_place(vendor: str) -> None:
-    """Whoever replaces a library finds all of its uses in one room; and the table has no room that does not use it."""
+    """All uses of a library are in one room, and the table has no room that does not use it."""
     importers = {module for module, path in modules().items() if any(is_in(name, vendor) for name in imports(path))}
 
     strangers = {module for module in importers if not any(is_in(module, room) for room in VENDORS[vendor])}
@@ -112,7 +112,7 @@ def test_vendor_is_imported_in_one_place(vendor: str) -> None:
 
 
 def test_no_room_is_crowded() -> None:
-    """A folder with more than 14 modules is divided, not extended."""
+    """A folder has at most 14 modules."""
     sizes: dict[str, int] = {}
     for path in modules().values():
         sizes[str(path.parent)] = sizes.get(str(path.parent), 0) + 1
@@ -121,6 +121,6 @@ def test_no_room_is_crowded() -> None:
 
 
 def test_packages_are_those_of_the_wheel() -> None:
-    """A package that is not listed here would be held to nothing."""
+    """A package that is not listed here would not be checked."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     assert sorted(settings["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]) == sorted(PACKAGES)

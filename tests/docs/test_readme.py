@@ -1,4 +1,4 @@
-"""Everything that the README shows to be pasted, pasted."""
+"""Run every command and program of the README."""
 
 import asyncio
 import os
@@ -33,13 +33,13 @@ CREATE TABLE rounds (
 
 
 def shell(holding: str) -> str:
-    """The one block of shell commands that holds a text."""
+    """Return the one block of shell commands that contains a text."""
     [block] = [block for block in _SHELL if holding in block]
     return block
 
 
-def test_no_block_is_left_untried() -> None:
-    """Whoever adds one to the README finds here that it needs a test."""
+def test_every_block_is_tested() -> None:
+    """A new block needs a test."""
     held = ("make run", "curl -N", "tail crash", "grpcurl", "stream-relay serve", "make check")  # grpcurl: tests/rpc
     tried = [shell(holding) for holding in held]
 
@@ -47,15 +47,15 @@ def test_no_block_is_left_untried() -> None:
     assert len(blocks(_TEXT, "python")) == len(blocks(_TEXT, "sql")) == 1
 
 
-def test_what_is_to_be_made_can_be_made() -> None:
-    """The targets exist; other tests run what they run."""
+def test_make_targets_exist() -> None:
+    """The targets exist; other tests run their commands."""
     for target in ("run", "run-postgres", "check", "test"):
         assert f"make {target}" in _TEXT
         assert f"\n{target}:" in (ROOT / "Makefile").read_text("utf-8")
 
 
-def test_extra_that_is_to_be_installed_exists() -> None:
-    """pip only warns of one that does not."""
+def test_extra_exists() -> None:
+    """pip only warns of an unknown extra."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
     assert 'pip install ".[postgres]"' in shell("stream-relay serve")
@@ -64,7 +64,7 @@ def test_extra_that_is_to_be_installed_exists() -> None:
 
 @pytest.mark.service
 def test_curl_shows_a_round_as_it_is_shown(demo: LiveRelay) -> None:
-    """Only the address is another one. The block that follows in the README is what it prints."""
+    """Only the address differs. It prints the block that follows in the README."""
     tool("curl")
     [shown] = [block for block in blocks(_TEXT, "") if block.startswith("id: ")]
     with Program(["bash", "-c", shell("curl -N").replace(_HERE, demo.url)]) as program:
@@ -76,7 +76,7 @@ def test_curl_shows_a_round_as_it_is_shown(demo: LiveRelay) -> None:
 
 @pytest.mark.service
 def test_python_program_prints_rounds(demo: LiveRelay) -> None:
-    """With nothing but the two packages that the README names."""
+    """With only the two packages that the README names."""
     [code] = blocks(_TEXT, "python")
     assert _HERE in code
     with Program([sys.executable, "-c", code.replace(_HERE, demo.url)]) as program:
@@ -85,7 +85,7 @@ def test_python_program_prints_rounds(demo: LiveRelay) -> None:
 
 @pytest.mark.service
 def test_tail_prints_rounds(demo: LiveRelay) -> None:
-    """From the folder of the repository, as the path in it says."""
+    """From the repository's folder, as its path requires."""
     command = shell("tail crash").replace(".venv/bin/stream-relay", str(_BIN / "stream-relay"))
     with Program(["bash", "-c", command], env=demo.environment) as program:
         program.wait_for(r'^\{"round_id":', count=2)
@@ -107,7 +107,7 @@ async def postgres() -> AsyncIterator[PostgresServer]:
 
 @pytest.mark.service
 async def test_deployment_brings_a_row_to_a_client(nats: NatsServer, postgres: PostgresServer) -> None:
-    """Line by line as it stands: set up, check, ingest, a key, a relay; then the README's INSERT reaches a client."""
+    """Each line as it is: set-up, check, ingest, a key, a relay; then the README's INSERT reaches a client."""
     [insert] = blocks(_TEXT, "sql")
     with Program(["bash", "-c", deployment(nats, postgres)], env=_ENVIRONMENT) as program:
         [key] = await asyncio.to_thread(program.wait_for, r"^key (sk_live_\w+)$")
@@ -137,7 +137,7 @@ _ENVIRONMENT: Final = {
 
 
 def deployment(nats: NatsServer, postgres: PostgresServer) -> str:
-    """The README's commands in one shell, with addresses and the new key put in where a reader puts in theirs."""
+    """Return the README's commands as one script, with the addresses and the key of this test."""
     script = shell("stream-relay serve")
     for written, meant in (
         ('pip install ".[postgres]"', "set -e #"),

@@ -1,4 +1,4 @@
-"""All of it together: a file, ingest, NATS, a relay and its clients, each in a process of its own, and NATS killed."""
+"""A file, ingest, NATS, a relay and its clients together, each in its own process, while NATS is killed."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ COUNT: Final = 1_200
 """Rounds of each of two games."""
 EVERY_MS: Final = 5
 KILLED_AT: Final = (300, 700)
-"""At which round of a game NATS is killed."""
+"""Rounds of a game after which NATS is killed."""
 FIRST_ID: Final = round_at(0).round_id
 
 
@@ -40,7 +40,7 @@ class Client:
         self._reading = asyncio.create_task(self._read(read))
 
     async def seen(self, count: int) -> None:
-        """Wait until so many rounds have come; fail when the link ends before."""
+        """Wait until `count` rounds have come; fail when the link ends before."""
         async with asyncio.timeout(60), self._more:
             await self._more.wait_for(lambda: len(self.ids) >= count or self._reading.done())
         assert len(self.ids) >= count, f"the link ended after {len(self.ids)} rounds"
@@ -100,7 +100,7 @@ async def calls(relay: Serving, opened: Callable[[], None]) -> AsyncIterator[int
 
 
 async def attached(relay: Serving, protocol: Callable[[Serving, Callable[[], None]], AsyncIterator[int]]) -> Client:
-    """Open a link and wait until it is."""
+    """Open a link and wait until it is open."""
     opened = asyncio.Event()
     client = Client(protocol(relay, opened.set))
     async with asyncio.timeout(20):
@@ -109,7 +109,7 @@ async def attached(relay: Serving, protocol: Callable[[Serving, Callable[[], Non
 
 
 async def not_ready(relay: Serving) -> None:
-    """Wait until the relay has noticed that its log is away."""
+    """Wait until the relay reports that its log is unavailable."""
     async with aiohttp.ClientSession() as http:
 
         async def is_not_ready() -> bool:
@@ -127,7 +127,7 @@ def recording(path: Path) -> Path:
 
 
 async def test_killed_nats_costs_no_client_a_round_or_its_link(nats: NatsServer, tmp_path: Path) -> None:
-    """kill -9, twice, while rounds flow: every client gets every round, once and in order, on the link that it had."""
+    """NATS is killed twice with SIGKILL: every client gets every round, once and in order, on the same link."""
     ingest = {
         "RELAY_NATS_URL": nats.url,
         "RELAY_BACKEND_PATH": str(recording(tmp_path / "a.jsonl")),

@@ -1,4 +1,4 @@
-"""What writers of backends import, and what happens where somebody's folder has the name of one of ours."""
+"""The public names for writers of backends, and the error when another folder has the name of one of our packages."""
 
 import os
 import subprocess
@@ -14,39 +14,39 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments: str, path: Path) -> subprocess.CompletedProcess[str]:
-    """Run Python in the folder `path`, which stands before everything that is installed."""
+    """Run Python in the folder `path`, which precedes installed packages on ``sys.path``."""
     environment = {**os.environ, "PYTHONPATH": f"{path}{os.pathsep}{ROOT}"}
     return subprocess.run([sys.executable, *arguments], cwd=path, capture_output=True, text=True, env=environment)
 
 
 @pytest.mark.parametrize("name", stream_relay.__all__)
 def test_every_public_name_is_there(name: str) -> None:
-    """A name that is listed loads, and is the one that our own code uses."""
+    """A listed name loads, and is the object that our own code uses."""
     assert getattr(stream_relay, name).__name__ == name
 
 
 def test_unknown_name_lists_the_public_ones() -> None:
-    """What is not public is not found by accident."""
+    """A name that is not public raises AttributeError."""
     with pytest.raises(AttributeError, match=r"no attribute 'Hub'; public names: Backend, BackendContext, "):
-        stream_relay.Hub  # noqa: B018 - asking is the test
+        stream_relay.Hub  # noqa: B018 - the access is the test
 
 
 def test_importing_the_face_loads_none_of_the_rooms(tmp_path: Path) -> None:
-    """A backend's package costs nothing where another backend is chosen."""
+    """The package of a backend that is not chosen costs almost nothing."""
     result = run("-c", f"import sys, stream_relay; print(sorted(sys.modules.keys() & set({ROOMS})))", path=tmp_path)
 
     assert result.stdout == "[]\n"
 
 
 def test_rooms_of_this_checkout_are_ours() -> None:
-    """Nothing is said where nothing is wrong."""
+    """There is no error for this checkout."""
     assert shadowed() is None
 
 
 @pytest.mark.parametrize("room", ROOMS)
 @pytest.mark.parametrize("form", ["package", "module"])
 def test_command_names_the_folder_that_hides_a_room(tmp_path: Path, room: str, form: str) -> None:
-    """One sentence and status 1, whichever room it is; a traceback from the middle of an import says nothing."""
+    """One sentence and status 1 for each room, instead of a traceback from an import."""
     hiding = tmp_path / room / "__init__.py" if form == "package" else tmp_path / f"{room}.py"
     hiding.parent.mkdir(exist_ok=True)
     hiding.touch()
@@ -64,7 +64,7 @@ def test_command_names_the_folder_that_hides_a_room(tmp_path: Path, room: str, f
 
 
 def test_import_of_a_public_name_says_which_folder_hides_a_room(tmp_path: Path) -> None:
-    """A writer of a backend, whose own tests have a folder ``auth``, is told the same."""
+    """A writer of a backend whose tests have a folder ``auth`` gets the same error."""
     (tmp_path / "auth").mkdir()
     (tmp_path / "auth" / "__init__.py").touch()
 
@@ -74,7 +74,7 @@ def test_import_of_a_public_name_says_which_folder_hides_a_room(tmp_path: Path) 
 
 
 def test_folder_without_init_hides_nothing(tmp_path: Path) -> None:
-    """Python prefers a package over a bare folder, wherever they stand."""
+    """Python prefers a package over a folder without ``__init__.py``, in any order."""
     (tmp_path / "auth").mkdir()
 
     assert run("-c", "from stream_relay import Round", path=tmp_path).returncode == 0

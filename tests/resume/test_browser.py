@@ -43,7 +43,7 @@ async def test_eventsource_of_a_browser_resumes_through_a_restart(
         await asyncio.to_thread(browser.status, "^connected")
         await log.store(make_round("crash", 1), make_round("crash", 2))
         assert await shown(2) == [1, 2]
-    await asyncio.to_thread(browser.status, "coming back")
+    await asyncio.to_thread(browser.status, "reconnecting")
     await log.store(make_round("crash", 3), make_round("crash", 4))
     async with start_relay(port=port):
         assert await shown(4) == [1, 2, 3, 4]

@@ -1,4 +1,4 @@
-"""What reads untrusted text, by property: filters and what they look at, slugs and subjects, the catalogue."""
+"""Properties of what reads untrusted text: filters and the extras they match, slugs and subjects, the catalogue."""
 
 import json
 import re
@@ -44,7 +44,7 @@ def one_line(error: Exception) -> bool:
 
 
 def done(call: Callable[[], T], refusal: type[Exception]) -> T | Exception:
-    """What a call returns, or the error that it may refuse with."""
+    """Return what a call returns, or the error that it may raise."""
     try:
         return call()
     except refusal as error:
@@ -61,7 +61,7 @@ def done(call: Callable[[], T], refusal: type[Exception]) -> T | Exception:
 @example({"min_point": "\N{ARABIC-INDIC DIGIT ONE}"})
 @example({"min_point": "2", "max_point": "1"})
 def test_any_parameters_are_a_filter_or_one_sentence(parameters: dict[str, str]) -> None:
-    """And a filter can be shared: it is equal to what the same parameters give again."""
+    """The same parameters give an equal filter, so that links can share it."""
     found = done(lambda: Filter.parse(parameters), InvalidFilter)
 
     if isinstance(found, Exception):
@@ -77,7 +77,7 @@ def test_any_parameters_are_a_filter_or_one_sentence(parameters: dict[str, str])
 @example('{"point":"1e' + "9" * 30 + '"}')
 @example("[" * 100_000)
 def test_any_extras_have_facts(extras: str) -> None:
-    """Whatever a game puts there, no round is in the way of another; what can be compared is finite."""
+    """No extras of a round stop the rounds after it; numbers that filters compare are finite."""
     facts = Facts.of(extras)
 
     assert facts.point is None or facts.point.is_finite()
@@ -88,7 +88,7 @@ def test_any_extras_have_facts(extras: str) -> None:
 def test_bounds_are_inclusive_and_exact(
     point: Decimal, low: Decimal | None, high: Decimal | None, as_text: bool
 ) -> None:
-    """Compared as decimals, whether extras hold the number as text, which is usual, or as a number."""
+    """Points are compared as decimals, whether the extras hold text, which is usual, or a number."""
     if low is not None and high is not None and low > high:
         low, high = high, low
     given_bounds = {
@@ -103,7 +103,7 @@ def test_bounds_are_inclusive_and_exact(
 
 @given(st.sets(words.filter(bool), max_size=3), st.sets(words.filter(bool), max_size=3), numbers | st.none(), documents)
 def test_criteria_are_joined_by_and(colors: set[str], trends: set[str], low: Decimal | None, document: Any) -> None:
-    """A filter of several lets through what each of them alone does, and nothing else."""
+    """A filter of several criteria matches what each of them matches alone, and nothing else."""
     parts = [Filter.build(colors=colors), Filter.build(trends=trends)]
     bound = None if low is None else f"{low:f}"
     parts.append(Filter.build(min_point=bound))
@@ -114,8 +114,8 @@ def test_criteria_are_joined_by_and(colors: set[str], trends: set[str], low: Dec
 
 
 @given(st.sets(words.filter(bool), min_size=1), st.text(max_size=10))
-def test_color_matches_as_it_is_spelt(colors: set[str], color: str) -> None:
-    """No case is folded and nothing is trimmed in a round."""
+def test_color_matches_exactly(colors: set[str], color: str) -> None:
+    """Case and white space of a round's color count."""
     found = Filter.parse({"colors": ", ".join(colors)})
 
     assert found.matches(Facts.of(msgspec.json.encode({"color": color}).decode())) is (color in colors)
@@ -130,7 +130,7 @@ def test_color_matches_as_it_is_spelt(colors: set[str], color: str) -> None:
 @example("a.b")
 @example("")
 def test_only_a_slug_becomes_a_subject(text: str) -> None:
-    """One token, without wildcards or spaces; anything else is one sentence and reaches no subject."""
+    """A subject has one token for the slug, without wildcards or spaces; any other text is refused in one sentence."""
     if is_slug(text):
         assert re.fullmatch("[a-z0-9][a-z0-9-]{0,63}", text, re.ASCII)
         assert log_subject(text) == f"rounds.{text}"
@@ -144,7 +144,7 @@ def test_only_a_slug_becomes_a_subject(text: str) -> None:
 
 @given(slugs, slugs, st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1))
 def test_different_rounds_have_different_ids(one: str, other: str, first: int, second: int) -> None:
-    """An id that two rounds shared would lose one of them. It stands in a header: no line breaks."""
+    """Of two rounds with one id, the log would drop one. The id is sent in a header, so it has no line breaks."""
     same = (one, first) == (other, second)
 
     assert (dedup_id(one, first) == dedup_id(other, second)) is same
@@ -175,7 +175,7 @@ overlays = st.fixed_dictionaries(
 
 
 def toml(overlay: dict[str, dict[str, dict[str, Any]]]) -> str:
-    """Write TOML: its quoted keys and strings are JSON's, but for one control character."""
+    """Write TOML, whose quoted keys and strings are those of JSON, except for one control character."""
 
     def text(value: object) -> str:
         return json.dumps(value).replace("\x7f", "\\u007f")
@@ -188,8 +188,8 @@ def toml(overlay: dict[str, dict[str, dict[str, Any]]]) -> str:
 
 
 @given(overlays)
-def test_catalogue_is_whole_or_one_sentence(overlay: dict[str, dict[str, dict[str, Any]]]) -> None:
-    """Every game has a slug and a type that can stand in a path, and is found by both; the bundled ones stay."""
+def test_catalogue_is_complete_or_one_sentence(overlay: dict[str, dict[str, dict[str, Any]]]) -> None:
+    """Every game has a slug and a type that fit into a path, and is found by both; bundled games stay."""
     catalogue = done(lambda: Catalogue.load(toml(overlay)), InvalidCatalogue)
     if isinstance(catalogue, Exception):
         assert one_line(catalogue)
@@ -213,7 +213,7 @@ def test_catalogue_is_whole_or_one_sentence(overlay: dict[str, dict[str, dict[st
 @example("a = " + "[" * 100_000)
 @example("[types.\x00]")
 def test_any_file_is_a_catalogue_or_one_sentence(text: str) -> None:
-    """An operator may name the wrong file."""
+    """An operator may configure the wrong file."""
     found = done(lambda: Catalogue.load(text), InvalidCatalogue)
 
     assert not isinstance(found, Exception) or one_line(found)
@@ -221,7 +221,7 @@ def test_any_file_is_a_catalogue_or_one_sentence(text: str) -> None:
 
 @given(st.text(max_size=100))
 def test_what_is_not_in_the_catalogue_is_one_sentence(name: str) -> None:
-    """However long and whatever it holds; the sentence goes to clients."""
+    """For names of any length and content; the sentence is sent to clients."""
     catalogue = Catalogue.load()
     for found in (
         done(lambda: catalogue.game(name), UnknownGame),

@@ -44,19 +44,19 @@ def test_contract_example_is_written_byte_for_byte_in_contract_order() -> None:
 
 @given(rounds)
 def test_any_round_survives_its_json_form(round_: Round) -> None:
-    """Reading what was written gives the same round, whatever text its extras hold."""
+    """Reading what was written gives the same round, for any text in its extras."""
     assert Round.parse(round_.to_json()) == round_
 
 
 @given(rounds)
 def test_json_form_is_one_line(round_: Round) -> None:
-    """No raw line break, so that one SSE data line and one JSONL line hold a round."""
+    """There is no raw line break, so that one SSE data line, or one JSONL line, holds a round."""
     assert not {b"\n", b"\r"} & {bytes([byte]) for byte in round_.to_json()}
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_round_or_refused_in_one_sentence(data: bytes) -> None:
-    """Whatever arrives, the answer is a round or `InvalidRound`; no other error gets out."""
+    """The result is a round or `InvalidRound`; no other error is raised."""
     try:
         sentence = Round.parse(data).game_slug
     except InvalidRound as error:
@@ -101,7 +101,7 @@ def test_any_bytes_are_a_round_or_refused_in_one_sentence(data: bytes) -> None:
     ],
 )
 def test_value_outside_the_contract_is_refused_by_parse_and_make_alike(field: str, value: object) -> None:
-    """The sentence names the field, so that who wrote it can find it."""
+    """The sentence names the field."""
     bad = GOOD | {field: value}
 
     with pytest.raises(InvalidRound, match=field):
@@ -138,8 +138,8 @@ def test_extras_objects_become_text_with_numbers_as_strings() -> None:
 
 
 @pytest.mark.parametrize("value", [[1], "text", 7, None, {"x": object}, {"x": "\ud800"}])
-def test_extras_that_are_no_json_object_are_refused(value: object) -> None:
-    """What cannot be told to a client is an `InvalidRound`, not a crash."""
+def test_extras_that_are_not_a_json_object_are_refused(value: object) -> None:
+    """They raise `InvalidRound` and no other error."""
     if value == {"x": object}:
         assert stringify_extras(value)  # anything else is shown as its text
         return
@@ -151,5 +151,5 @@ def test_extras_that_are_no_json_object_are_refused(value: object) -> None:
     ("moment_ms", "text"), [(0, "1970-01-01T00:00:00Z"), (1737194400123, "2025-01-18T10:00:00.123Z")]
 )
 def test_times_are_written_in_utc_with_z(moment_ms: int, text: str) -> None:
-    """Milliseconds appear only when there are some."""
+    """Milliseconds are written only if they are not zero."""
     assert utc_text(moment_ms) == text

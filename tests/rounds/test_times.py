@@ -1,4 +1,4 @@
-"""Times of rounds: what is one, and when it is, as the standard library has it."""
+"""Times of rounds are accepted and converted as the standard library does it."""
 
 import re
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ SHAPE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-
 
 @given(st.datetimes(timezones=st.just(UTC)), st.text("0123456789", max_size=9))
 def test_every_moment_is_read_as_the_standard_library_reads_it(moment: datetime, fraction: str) -> None:
-    """From year 1 to 9999, with any number of digits behind the second."""
+    """From year 1 to 9999, with any number of digits after the second."""
     text = (
         moment.strftime("%Y").rjust(4, "0")
         + moment.strftime("-%m-%dT%H:%M:%S")
@@ -33,8 +33,8 @@ def test_every_moment_is_read_as_the_standard_library_reads_it(moment: datetime,
         st.from_regex(r"\A2026-0[0-9]-3[0-9]T2[0-9]:[5-6][0-9]:[5-6][0-9](\.[0-9]{0,10})?(Z|z|\+00:00)\Z"),
     )
 )
-def test_whatever_the_text_it_is_a_time_only_if_the_standard_library_and_the_shape_say_so(text: str) -> None:
-    """One lenient digit would let a round in that no client can read."""
+def test_any_text_is_a_time_only_if_the_standard_library_and_the_pattern_accept_it(text: str) -> None:
+    """A more lenient check would accept rounds that clients cannot read."""
     expected = False
     if SHAPE.fullmatch(text):
         try:
@@ -46,15 +46,15 @@ def test_whatever_the_text_it_is_a_time_only_if_the_standard_library_and_the_sha
 
 
 @pytest.mark.parametrize("text", ["", "2026-02-30T10:00:30Z", "2026-01-18 10:00:30Z"])
-def test_what_is_of_no_minute_has_no_unix_time(text: str) -> None:
-    """A wrong answer here would be a wrong timestamp for every gRPC client."""
+def test_text_that_is_not_a_time_has_no_unix_time(text: str) -> None:
+    """An error here would be a wrong timestamp for every gRPC client."""
     with pytest.raises(ValueError, match="is not RFC 3339"):
         unix_s(text)
 
 
 @given(st.integers(0, 253_402_300_799_999))
 def test_written_moment_is_read_back(moment_ms: int) -> None:
-    """To the millisecond, up to the end of year 9999."""
+    """Exact to the millisecond, up to the end of year 9999."""
     text = utc_text(moment_ms)
     assert is_utc_time(text)
     assert 1000 * unix_s(text) + nanos(text) // 1_000_000 == moment_ms

@@ -28,13 +28,13 @@ cursors = st.builds(Cursor, st.from_regex(r"\A[a-z0-9]{1,16}\Z"), st.integers(0,
 
 @given(cursors)
 def test_cursor_survives_its_text(cursor: Cursor) -> None:
-    """Reading back what was written gives the same place."""
+    """Reading back what was written gives the same cursor."""
     assert Cursor.parse(str(cursor)) == cursor
 
 
 @given(cursors)
 def test_cursor_is_safe_as_last_event_id(cursor: Cursor) -> None:
-    """Letters, digits and '-' under 64 bytes: anything else makes browsers preflight reconnects."""
+    """It has letters, digits and '-' only, and under 64 bytes; others make browsers preflight reconnects."""
     text = str(cursor)
 
     assert len(text) < 64
@@ -63,7 +63,7 @@ def test_cursor_is_safe_as_last_event_id(cursor: Cursor) -> None:
     ],
 )
 def test_malformed_cursor_is_refused_in_a_short_sentence(text: str) -> None:
-    """Strict: no zeros in front, no other digits, no white space, nothing above 2^64-1."""
+    """Leading zeros, digits of other scripts, white space and numbers above 2^64-1 are refused."""
     with pytest.raises(InvalidCursor) as caught:
         Cursor.parse(text)
 
@@ -71,7 +71,7 @@ def test_malformed_cursor_is_refused_in_a_short_sentence(text: str) -> None:
 
 
 def test_two_logs_have_two_epochs() -> None:
-    """A rebuilt stream has another creation time, so its cursors are foreign to the old one's."""
+    """A rebuilt stream has another creation time, so cursors of the old stream have another epoch."""
     assert epoch_of(1_764_000_000_000) == "midc1z40"
     assert epoch_of(1_764_000_000_001) != epoch_of(1_764_000_000_000)
     assert epoch_of(0) == "0"
@@ -79,7 +79,7 @@ def test_two_logs_have_two_epochs() -> None:
 
 @pytest.mark.parametrize("slug", ["", ".", "*", ">", "a.b", "a b", "a\n", "crásh", "Crash", "-a", "a" * 65, None, 7])
 def test_hostile_slug_never_becomes_a_subject(slug: str) -> None:
-    """NATS would accept a publish to a wildcard or a deeper subject, so we must not."""
+    """NATS accepts a publish to a wildcard or a deeper subject, so the slug is checked before."""
     with pytest.raises(InvalidSlug) as caught:
         log_subject(slug)
     with pytest.raises(InvalidSlug):
@@ -88,7 +88,7 @@ def test_hostile_slug_never_becomes_a_subject(slug: str) -> None:
 
 
 def test_names_in_nats() -> None:
-    """One subject per game, one id per round."""
+    """There is one subject per game and one id per round."""
     assert log_subject("crash") == "rounds.crash"
     assert live_subject("motograu-v2") == "live.rounds.motograu-v2"
     assert dedup_id("crash", 7) == "crash:7"
@@ -154,13 +154,13 @@ def test_filter_semantics(parameters: dict[str, str], extras: str, matches: bool
     ],
 )
 def test_unusable_filter_is_refused_by_name(parameters: dict[str, str]) -> None:
-    """The sentence names the parameter, so that nobody gets everything because of a typing slip."""
+    """The sentence names the parameter. A typing mistake does not turn the filter off."""
     with pytest.raises(InvalidFilter, match=next(iter(parameters))):
         Filter.parse(parameters)
 
 
 def test_equal_filters_are_one_value() -> None:
-    """The hub runs a filter once however many clients wrote it differently."""
+    """The hub runs a filter once for all clients that wrote it in different ways."""
     assert Filter.parse({"min_point": "2.50", "colors": "red,black"}) == Filter(
         Decimal("2.5"), None, frozenset({"black", "red"})
     )
@@ -182,7 +182,7 @@ def test_bundled_catalogue_has_the_given_games() -> None:
 
 
 def test_operator_adds_changes_and_removes_games() -> None:
-    """The operator's file is laid over the bundled one, member by member."""
+    """The operator's file overrides the bundled one, member by member."""
     catalogue = Catalogue.load(
         """
         [types.dice-pair]
@@ -219,12 +219,12 @@ def test_operator_adds_changes_and_removes_games() -> None:
     ],
 )
 def test_unusable_games_file_names_the_entry(overlay: str, named: str) -> None:
-    """A mistake in the operator's file is told at start in one sentence, never ignored."""
+    """A mistake in the operator's file stops the start with one sentence."""
     with pytest.raises(InvalidCatalogue, match=named):
         Catalogue.load(overlay)
 
 
 def test_unknown_type_lists_the_known_ones() -> None:
-    """The sentence helps who mistyped."""
+    """The sentence lists the types to choose from."""
     with pytest.raises(UnknownType, match="color, multiplier, slots, trending"):
         Catalogue.load().of_type("colour")

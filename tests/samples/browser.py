@@ -71,7 +71,7 @@ class Browser:
         return self._post("/execute/async", {"script": wrapped, "args": []})
 
     def clear(self) -> None:
-        """Forget the rounds shown so far."""
+        """Remove the rounds shown so far."""
         self._post("/execute/sync", {"script": "document.querySelector('ol').replaceChildren()", "args": []})
 
     def close(self) -> None:

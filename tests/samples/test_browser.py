@@ -69,7 +69,7 @@ def test_page_continues_after_a_restart_of_the_relay(
     browser.rounds(1)
 
     own_relay.stop()
-    browser.status("coming back")
+    browser.status("reconnecting")
     browser.clear()
     own_relay.restart()
 

@@ -43,9 +43,9 @@ def test_sample_filters(relay: GrpcRelay, name: str) -> None:
     """Rounds below MIN_POINT are not sent; all others are printed."""
     with start(name, relay.environment | {"MIN_POINT": "2.5"}) as sample:
         printed = [int(line[1]) for line in sample.wait_for(LINE.format(game="crash"), count=10, within_s=90)]
-    there_are = relay.rounds("crash")
+    stored = relay.rounds("crash")
 
-    between = there_are[there_are.index(printed[0]) : there_are.index(printed[-1]) + 1]
+    between = stored[stored.index(printed[0]) : stored.index(printed[-1]) + 1]
     assert set(printed) < set(between)
 
 
