@@ -112,7 +112,8 @@ class PostgresServer:
     async def kill(self) -> None:
         """Kill all its processes at once (SIGKILL), as a power failure does."""
         if self._process is not None and self._process.returncode is None:
-            self.freeze()  # so that the postmaster does not react to its children's deaths
+            with suppress(ProcessLookupError):  # it has just ended
+                self.freeze()  # so that the postmaster does not react to its children's deaths
             for pid in self._frozen:
                 _signal(pid, signal.SIGKILL)
             self._frozen = []
