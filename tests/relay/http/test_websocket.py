@@ -467,8 +467,7 @@ async def test_eleventh_client_is_not_delayed_by_ten_bad_ones(
     """Half-open, not reading, garbage, unfinished handshakes: another client gets rounds as fast as without them."""
     for _ in range(ATTEMPTS):
         alone_s, beside_s = await delays_alone_and_beside_bad_ones(start_relay, client, publish)
-        assert max(beside_s) < 2
-        if is_prompt(beside_s, alone_s):
+        if max(beside_s) < 2 and is_prompt(beside_s, alone_s):
             return
     raise AssertionError(f"delays in s alone: {sorted(alone_s)}; beside bad clients: {sorted(beside_s)}")
 
