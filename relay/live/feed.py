@@ -231,7 +231,7 @@ class Feed:
 
     async def _catch_up(self, connection: Connection, sequencer: Sequencer) -> None:
         first, tail = await self._reader.first(), await self._reader.last()
-        if (self._is_doubtful or tail < sequencer.head) and await self._has_begun_anew(connection, sequencer):
+        if (self._is_doubtful or tail < sequencer.head) and await self._was_reset(connection, sequencer):
             return
         tail = max(tail, sequencer.known)  # the replica that answered may be behind
         self._hub.first = tail + 1 if first is None else first
@@ -245,13 +245,13 @@ class Feed:
                 log.info("feed_repaired", rounds=len(page.entries), head=sequencer.head)
                 self._hub.publish(ready)
 
-    async def _has_begun_anew(self, connection: Connection, sequencer: Sequencer) -> bool:
-        """Ask what log this is and where it ends, since it seems to end before what we have seen, or may be another.
+    async def _was_reset(self, connection: Connection, sequencer: Sequencer) -> bool:
+        """Check whether the log was rebuilt or lost its tail; if so, restart from its present state and return True.
 
-        When it was made anew or has lost its tail, begin with what it is now and return True. Only the leader's word
-        counts: a replica may be behind.
+        Called when the log seems to end before what was seen of it, or may be another one. Only the leader is asked,
+        since a replica may be behind.
         """
-        seen, doubts = sequencer.head, self._suspected_resets
+        seen, suspected = sequencer.head, self._suspected_resets
         info = await open_log(connection, self._settings)
         if info.epoch == self._epoch and info.last < seen and info.replicas > 1:
             await asyncio.sleep(_SURE_S)
@@ -268,9 +268,9 @@ class Feed:
                 return True
             self._begin(info, head=end, newest=newest)
         else:
-            self._verified_resets = doubts
+            self._verified_resets = suspected
             return False
-        self._verified_resets = doubts
+        self._verified_resets = suspected
         self._wake.set()
         return True
 
