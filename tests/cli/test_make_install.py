@@ -22,11 +22,11 @@ case "$*" in
   -c*) echo "$PWD/site" ;;
   *" -r "*)
     echo $$ > pip.pid
-    echo "Collecting one==1.0 (from -r requirements-dev.lock (line 1))"; read step < go
+    echo "Collecting one==1.0 (from -r requirements-dev.lock (line 1))"; read step < go.1
     if [ -e broken ]; then echo "ERROR: no such package"; echo "more of pip"; exit 1; fi
     for name in two three four; do echo "Collecting $name==1.0"; done
     mkdir site/one.dist-info site/two.dist-info
-    echo "Installing collected packages: one, two, three, four"; read step < go ;;
+    echo "Installing collected packages: one, two, three, four"; read step < go.2 ;;
 esac
 """
 
@@ -46,6 +46,7 @@ class Install:
         )
         self._printed = printed or self._make.stdout
         self._seen = b""
+        self._step = 0
 
     def __enter__(self) -> Self:
         return self
@@ -64,8 +65,9 @@ class Install:
             self._seen += more
 
     def next_step(self) -> None:
-        """Let pip do its next step."""
-        (self.folder / "go").write_bytes(b"\n")
+        """Let pip do its next step. Each has a pipe of its own: a step that ends late must not start the next one."""
+        self._step += 1
+        (self.folder / f"go.{self._step}").write_bytes(b"\n")
 
     def interrupt(self) -> None:
         """Press Ctrl-C: the signal goes to make and to all that it started."""
@@ -88,7 +90,8 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / ".venv/bin/python").write_text(_PYTHON)
     (tmp_path / ".venv/bin/python").chmod(0o755)
     (tmp_path / "site/pip.dist-info").mkdir(parents=True)
-    os.mkfifo(tmp_path / "go")
+    os.mkfifo(tmp_path / "go.1")
+    os.mkfifo(tmp_path / "go.2")
     return tmp_path
 
 
