@@ -12,8 +12,8 @@ GROUP: Final = "stream_relay.backends"
 
 _BUILT_IN: Final[Mapping[str, str]] = {
     "file": "backends.file:FileReplay",
-    "postgres-notify": "backends.postgres.notify.backend:PostgresNotify",
-    "postgres-replication": "backends.postgres.replication.backend:PostgresReplication",
+    "postgres-notify": "backends.postgres.notify.postgres_notify:PostgresNotify",
+    "postgres-replication": "backends.postgres.replication.postgres_replication:PostgresReplication",
 }
 
 

@@ -16,16 +16,16 @@ import structlog
 import uvloop
 
 from backends.contract import BackendContext, Captured
-from backends.ingest.run import run_ingest
-from backends.postgres.replication.backend import PostgresReplication
+from backends.ingest.run_ingest import run_ingest
 from backends.postgres.replication.capture import WalItem, WalOffset
+from backends.postgres.replication.postgres_replication import PostgresReplication
 from bench._capture_peers import compare
 from bench._nats import NatsServer
 from bench._postgres import commit_at, commit_times_us, fill, running
 from bench._process import rss_bytes
 from bench._report import heading, percentile, table
 from roundlog.client.connection import connect
-from roundlog.settings import LogSettings
+from roundlog.log_settings import LogSettings
 from roundlog.stream import open_log
 from rounds import Catalogue
 from tests.postgres_server import PostgresServer

@@ -20,16 +20,16 @@ import uvloop
 from nats.aio.msg import Msg
 
 from backends.contract import BackendContext, Captured, Rejected
-from backends.ingest.run import run_ingest
+from backends.ingest.run_ingest import run_ingest
 from backends.publish.publisher import Publisher
-from backends.publish.settings import PublisherSettings
+from backends.publish.publisher_settings import PublisherSettings
 from backends.registry import make_backend
 from bench._nats import NatsServer
 from bench._process import cpu_s, rss_bytes
 from bench._report import heading, table
 from bench._rounds import endless
 from roundlog.client.connection import connect
-from roundlog.settings import LogSettings
+from roundlog.log_settings import LogSettings
 from roundlog.stream import open_log
 from rounds import Catalogue, dedup_id, log_subject
 

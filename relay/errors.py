@@ -25,7 +25,7 @@ from typing import Final, NamedTuple
 from auth.credentials import AmbiguousCredential, NotAllowedOrigin
 from auth.keys import InvalidCredential
 from auth.tokens import InvalidToken
-from roundlog.errors import LogUnavailable
+from roundlog.log_errors import LogUnavailable
 from rounds import Cursor, InvalidCursor, InvalidFilter, UnknownGame, UnknownType
 
 

@@ -19,7 +19,7 @@ from relay.admission.capacity import PROTOCOLS, capacity_of
 from relay.admission.gate import Admission
 from relay.admission.open_files import allow_links
 from relay.config.catalogue import load_catalogue
-from relay.config.credentials import check_games, load_credentials
+from relay.config.key_files import check_games, load_credentials
 from relay.config.sections import HttpSettings
 from relay.config.settings import Settings
 from relay.errors import StartError
@@ -32,7 +32,7 @@ from relay.http.protocol import protocol_factory
 from relay.http.rest import Rest
 from relay.http.routes import Routes
 from relay.http.takeover import check_aiohttp
-from relay.links.registry import LinkRegistry
+from relay.links.link_registry import LinkRegistry
 from relay.live.ending import Ender, ReconnectDelays
 from relay.live.feed import Feed
 from relay.live.heartbeat import Heartbeats

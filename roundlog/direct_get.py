@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple, Self
 
-from roundlog.client.codes import Status
-from roundlog.errors import LogUnavailable
+from roundlog.client.codes import NatsStatus
+from roundlog.log_errors import LogUnavailable
 
 _STATUS: Final = re.compile(rb"NATS/1\.0 ([0-9]{3})([^\r]*)")
 _PENDING: Final = re.compile(rb"\r\nNats-Num-Pending: ([0-9]+)")
@@ -49,6 +49,6 @@ class AnswerEnd(NamedTuple):
     @property
     def error(self) -> LogUnavailable | None:
         """The error that it reports; None: the answer is complete, and empty when nothing matched."""
-        if self.status in (Status.END_OF_BATCH, Status.NOT_FOUND):
+        if self.status in (NatsStatus.END_OF_BATCH, NatsStatus.NOT_FOUND):
             return None
         return LogUnavailable(f"the log answered '{self.status} {self.description}'")

@@ -12,11 +12,11 @@ import msgspec
 from nats.aio.msg import Msg
 
 from roundlog.client.api import ApiError, decoded
-from roundlog.client.codes import Status
+from roundlog.client.codes import NatsStatus
 from roundlog.client.connection import Connection
 from roundlog.client.faults import translated
 from roundlog.client.nats_internals import abort, attach, has_writer, writer_of
-from roundlog.errors import LogUnavailable
+from roundlog.log_errors import LogUnavailable
 from roundlog.tail import OFFSET_HEADER
 
 HEADER_ROOM: Final = 512
@@ -43,7 +43,7 @@ class ErrorAck(NamedTuple):
     """An error ack: this round is not stored."""
 
     number: int
-    code: int  # an `ErrorCode`, or a `Status` when the answer has no such code; 0: the answer is no ack
+    code: int  # an `ErrorCode`, or a `NatsStatus` when the answer has no such code; 0: the answer is no ack
     reason: str
 
 
@@ -164,7 +164,7 @@ def answered(message: Msg, on_acks: Callable[[Acks], None], on_error_ack: Callab
     headers = message.headers or {}
     status = headers.get("Status")
     if status is not None:  # 503: nothing listens; 429: more than the server buffers for the stream
-        unavailable = int(status) == Status.UNAVAILABLE
+        unavailable = int(status) == NatsStatus.UNAVAILABLE
         reason = "no stream takes rounds now" if unavailable else headers.get("Description", "")
         on_error_ack(ErrorAck(number, int(status), reason))
         return

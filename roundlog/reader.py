@@ -12,16 +12,16 @@ from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 
-from roundlog.client.codes import Status
+from roundlog.client.codes import NatsStatus
 from roundlog.client.connection import Connection, connect
 from roundlog.client.faults import translated
 from roundlog.client.nats_internals import attach
 from roundlog.direct_get import AnswerEnd, direct_get_subject
 from roundlog.entry import LogEntry
-from roundlog.errors import LogUnavailable
 from roundlog.leader import ask_leader
+from roundlog.log_errors import LogUnavailable
+from roundlog.log_settings import LogSettings
 from roundlog.parser import RoundFrames
-from roundlog.settings import LogSettings
 from rounds.subjects import LOG_SUBJECTS, log_subject
 from rounds.times import utc_text
 
@@ -137,7 +137,7 @@ class LogReader:
         reply = await ask_leader(await self._connected(), self._settings.stream, request)
         if reply.message is not None:
             return LogEntry(reply.message.seq, reply.message.subject.rpartition(".")[2], reply.message.data)
-        if reply.error.code == Status.NOT_FOUND:
+        if reply.error.code == NatsStatus.NOT_FOUND:
             return None
         raise LogUnavailable(f"the log's leader answered {reply.error.description!r}")
 

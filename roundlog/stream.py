@@ -1,7 +1,7 @@
 """The streams: created when missing, checked when present, never changed.
 
 Owns the settings of the one JetStream stream that holds every round, the log. Knows nothing of what publishers and
-relays do with it. Settings and errors are in `roundlog.settings` and `roundlog.errors`.
+relays do with it. Settings and errors are in `roundlog.log_settings` and `roundlog.log_errors`.
 """
 
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ from typing import Any, Final
 import msgspec
 
 from roundlog.client.api import ApiError, ask_api
-from roundlog.client.codes import ErrorCode, Status
+from roundlog.client.codes import ErrorCode, NatsStatus
 from roundlog.client.connection import Connection
-from roundlog.errors import Difference, LogError, LogMismatch, LogUnavailable, LogUnsuitable, NoResponders
-from roundlog.settings import LogSettings
+from roundlog.log_errors import Difference, LogError, LogMismatch, LogUnavailable, LogUnsuitable, NoResponders
+from roundlog.log_settings import LogSettings
 from rounds.cursor import epoch_of
 from rounds.subjects import LIVE_TEMPLATE, LOG_SUBJECTS
 
@@ -171,5 +171,5 @@ def _no_jetstream(shown_url: str) -> LogUnsuitable:
 def _stream_error(name: str, error: ApiError, shown_url: str) -> LogError:
     if error.err_code in _NO_JETSTREAM:
         return _no_jetstream(shown_url)
-    kind = LogUnavailable if error.code == Status.UNAVAILABLE else LogUnsuitable
+    kind = LogUnavailable if error.code == NatsStatus.UNAVAILABLE else LogUnsuitable
     return kind(f"stream {name!r} cannot be opened: {error.description}")

@@ -12,7 +12,7 @@ from typing import Final
 from nats.aio.client import Client
 
 from roundlog.client.connection import connect
-from roundlog.settings import LogSettings
+from roundlog.log_settings import LogSettings
 from tests.signals import freeze
 
 _LISTENING: Final = re.compile(rb"Listening for client connections on 127\.0\.0\.1:([0-9]+)")

@@ -4,6 +4,6 @@ For users: docs/file-replay.md. `backend` composes the other modules. Of those, 
 `recording.sources`, `recording.rejects`, `checkpoint`, `stored_before` and `progress` do I/O.
 """
 
-from backends.file.backend import FileReplay
+from backends.file.file_replay import FileReplay
 
 __all__ = ["FileReplay"]

@@ -15,7 +15,7 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from backends.contract import SourceError
-from backends.file.offset import FileOffset, Pass
+from backends.file.file_offset import FileOffset, Pass
 from backends.file.recording.sources import Recording
 from rounds.round import Int63
 

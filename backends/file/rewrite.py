@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from backends.contract import SourceError
-from backends.file.offset import FileOffset
+from backends.file.file_offset import FileOffset
 from rounds import Round
 from rounds.times import utc_text
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import structlog
 
 from backends.contract import KeptOffset, OffsetTaken, SourceError, SourceOffsets
-from backends.file.offset import FileOffset
+from backends.file.file_offset import FileOffset
 from backends.file.recording.sources import Recording
 
 log = structlog.get_logger()

@@ -3,14 +3,14 @@
 from collections.abc import Callable
 
 from backends.contract import BackendContext
-from backends.ingest.run import run_ingest
-from backends.ingest.settings import IngestSections
-from backends.postgres.admin import admin_of
-from backends.postgres.backfill import Range, TableBackfill
+from backends.ingest.ingest_settings import IngestSections
+from backends.ingest.run_ingest import run_ingest
 from backends.postgres.replication.offset_check import accept_slot_after
 from backends.postgres.replication.slot import ReplicationOptions
+from backends.postgres.source_admin import admin_of
+from backends.postgres.table_backfill import Range, TableBackfill
 from backends.publish.acks import Stats
-from backends.publish.rejects import RejectsStream
+from backends.publish.rejects_stream import RejectsStream
 
 
 class Backfill:

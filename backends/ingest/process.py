@@ -9,13 +9,13 @@ import structlog
 
 from backends.backlog import BacklogWatch
 from backends.contract import Backend, BackendContext, BackendError
+from backends.ingest.ingest_metrics import IngestMetrics
+from backends.ingest.ingest_settings import IngestSections
 from backends.ingest.instrumented import Instrumented
-from backends.ingest.metrics import IngestMetrics
 from backends.ingest.recovery import recover
-from backends.ingest.run import run_ingest
-from backends.ingest.settings import IngestSections
+from backends.ingest.run_ingest import run_ingest
 from backends.publish.acks import Stats
-from backends.publish.rejects import RejectsStream
+from backends.publish.rejects_stream import RejectsStream
 from roundlog.tasks import cancel_and_wait
 
 log = structlog.get_logger()

@@ -14,12 +14,12 @@ from typing import Any, Final
 import structlog
 
 from backends.contract import Backend, BackendContext, BackendError, Captured, Rejected
-from backends.ingest.run import run_ingest
-from backends.ingest.settings import IngestSections
+from backends.ingest.ingest_settings import IngestSections
+from backends.ingest.run_ingest import run_ingest
 from backends.publish.publisher import Rejects
 from backends.registry import make_backend
 from roundlog.client.connection import connect
-from roundlog.settings import LogSettings
+from roundlog.log_settings import LogSettings
 from roundlog.stream import open_log
 from roundlog.tail import newest_ids
 from rounds import Round
@@ -49,9 +49,9 @@ async def recover(
     state = str(getattr(error, "state", ""))
     if settings.backend.name != "postgres-replication" or state not in _FILLED_IN or not _may_recover(options):
         return None
-    from backends.postgres.admin import ReplicationAdmin
-    from backends.postgres.backfill import TableBackfill
     from backends.postgres.replication.offset_check import accept_slot_after
+    from backends.postgres.source_admin import ReplicationAdmin
+    from backends.postgres.table_backfill import TableBackfill
 
     admin = ReplicationAdmin(options)
     scope = await RecoveryScope.of_log(settings.nats)

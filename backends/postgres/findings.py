@@ -12,8 +12,8 @@ from typing import Final
 import asyncpg
 
 from backends.contract import SourceError
-from backends.postgres.connection import Connection, ConnectionLost, open_connection
-from backends.postgres.options import PostgresOptions
+from backends.postgres.database import Connection, ConnectionLost, open_connection
+from backends.postgres.postgres_options import PostgresOptions
 from backends.postgres.statements import one_line
 
 SETUP_COMMAND: Final = "stream-relay backend setup"

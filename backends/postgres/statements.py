@@ -9,7 +9,7 @@ from functools import cache
 from importlib import resources
 from typing import Final
 
-from backends.postgres.options import quote_identifier, quote_literal
+from backends.postgres.postgres_options import quote_identifier, quote_literal
 
 _COMMENT: Final = re.compile(r"^--.*\n", re.MULTILINE)
 _VARIABLE: Final = re.compile(r""":'(?P<literal>\w+)'|:"(?P<identifier>\w+)\"""")

@@ -6,11 +6,11 @@ Owns whether a column can order the rows. Which rows are read, and when, is up t
 from typing import TYPE_CHECKING, Any, Final
 
 from backends.contract import SourceError
-from backends.postgres.options import PostgresOptions
+from backends.postgres.postgres_options import PostgresOptions
 from backends.postgres.statements import statement
 
 if TYPE_CHECKING:
-    from backends.postgres.connection import Connection
+    from backends.postgres.database import Connection
 
 OLDEST_VERSION: Final = 140000
 """The oldest ``server_version_num`` that both backends can read: PostgreSQL 14."""

@@ -15,11 +15,11 @@ import structlog
 from backends.contract import Rejected
 from backends.publish.acks import Entry, Lag, Stats, Window
 from backends.publish.order import Chain, Lanes
-from backends.publish.settings import PublisherSettings
+from backends.publish.publisher_settings import PublisherSettings
 from roundlog.backoff import Backoff
-from roundlog.client.codes import ErrorCode, Status
+from roundlog.client.codes import ErrorCode, NatsStatus
 from roundlog.client.connection import Connection
-from roundlog.errors import LogUnavailable
+from roundlog.log_errors import LogUnavailable
 from roundlog.publish import HEADER_ROOM, Acks, ErrorAck, Publish, PublishConnection, open_publish_connection
 from roundlog.stream import LogInfo
 from roundlog.tasks import raise_if_cancelled
@@ -216,7 +216,7 @@ class Pipeline(Generic[P]):
             await self._reject_entry(number, f"the stream refuses it: {reason}")
         elif code == ErrorCode.WRONG_LAST_MSG_ID:
             self._chain.broken(self._now())
-        elif code == Status.UNAVAILABLE:
+        elif code == NatsStatus.UNAVAILABLE:
             raise LogUnavailable(reason)
         else:
             if self._now() >= self._log_errors_at:  # an overloaded server sends many a second

@@ -15,14 +15,14 @@ import structlog
 
 from backends.contract import Captured, HasOffsets, Rejected
 from backends.publish.acks import Entry, Stats
-from backends.publish.offsets import LogOffsets
+from backends.publish.log_offsets import LogOffsets
 from backends.publish.pipeline import RAW_BYTES, Pipeline, Rejects
-from backends.publish.settings import PublisherSettings
+from backends.publish.publisher_settings import PublisherSettings
 from roundlog.backoff import Backoff
 from roundlog.client.connection import Connection, connect
-from roundlog.errors import LogUnavailable
+from roundlog.log_errors import LogUnavailable
+from roundlog.log_settings import LogSettings
 from roundlog.publish import offset_header
-from roundlog.settings import LogSettings
 from roundlog.stream import LogInfo, open_log
 from roundlog.tail import first_since, stored_ids
 from roundlog.tasks import cancel_and_wait, raise_if_cancelled

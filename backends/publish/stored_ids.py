@@ -10,7 +10,7 @@ from typing import Final, Self
 
 from backends.contract import SourceError
 from roundlog.client.connection import Connection, connect
-from roundlog.settings import LogSettings
+from roundlog.log_settings import LogSettings
 from roundlog.stream import open_log
 from roundlog.tail import stored_ids
 from rounds import Round, dedup_id

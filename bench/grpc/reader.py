@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 
 import uvloop
 
+from roundlog.log_settings import LogSettings
 from roundlog.reader import LogReader
-from roundlog.settings import LogSettings
 
 _PATIENCE_S: Final = 120.0
 

@@ -11,7 +11,7 @@ from bench._rounds import endless
 from bench.fanout.publisher import Publisher
 from bench.fanout.wire import Wire
 from roundlog.client.connection import connect
-from roundlog.settings import LogSettings
+from roundlog.log_settings import LogSettings
 from roundlog.stream import LogInfo, open_log
 from rounds import Cursor, Round, log_subject
 from rounds.round import with_cursor

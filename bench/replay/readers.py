@@ -18,8 +18,8 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from bench._followers import STREAM
 from relay.history.pages import PAGE
+from roundlog.log_settings import LogSettings
 from roundlog.reader import LogReader
-from roundlog.settings import LogSettings
 from rounds.subjects import LOG_SUBJECTS
 
 _PENDING_MSGS: Final = 1 << 20

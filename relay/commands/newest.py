@@ -6,9 +6,9 @@ import msgspec
 
 from roundlog.client.codes import ErrorCode
 from roundlog.client.connection import connect
-from roundlog.errors import LogError
 from roundlog.leader import ask_leader
-from roundlog.settings import LogSettings
+from roundlog.log_errors import LogError
+from roundlog.log_settings import LogSettings
 from rounds.subjects import LOG_SUBJECTS
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from relay.commands import backend as backend_commands
+from relay.commands import backend_commands
 from relay.commands.client import commands as client_commands
 from relay.commands.run import fail
 from relay.commands.run import run as run_command
@@ -97,7 +97,7 @@ def ingest(
     option: Annotated[list[str] | None, typer.Option("--option", "-o", help="A backend option, NAME=VALUE.")] = None,
 ) -> None:
     """Run a backend: capture rounds from their source and publish them to the log."""
-    from relay.commands.ingest import ingest as run
+    from relay.commands.ingest_command import ingest as run
 
     run_command(run(_settings(backend_commands.chosen(backend, option))))
 

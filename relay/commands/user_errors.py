@@ -4,7 +4,7 @@ from auth.keys import InvalidKeys
 from backends.contract import BackendError
 from relay.commands.client.follow import Refused
 from relay.errors import StartError
-from roundlog.errors import LogError
+from roundlog.log_errors import LogError
 
 _USER_ERRORS = (StartError, LogError, BackendError, InvalidKeys, Refused)
 

@@ -22,9 +22,9 @@ from pydantic_settings import (
 )
 
 from auth.redact import MASK, redact
-from backends.ingest.settings import IngestSettings
-from backends.publish.settings import PublisherSettings
-from backends.settings import BackendSettings
+from backends.backend_settings import BackendSettings
+from backends.ingest.ingest_settings import IngestSettings
+from backends.publish.publisher_settings import PublisherSettings
 from relay.config.sections import (
     AuthSettings,
     DrainSettings,
@@ -34,7 +34,7 @@ from relay.config.sections import (
     LoggingSettings,
     ReplaySettings,
 )
-from roundlog.settings import LogSettings
+from roundlog.log_settings import LogSettings
 
 ENV_PREFIX = "RELAY_"
 

@@ -11,10 +11,10 @@ from typing import Any, Final, NamedTuple
 
 import asyncpg
 
+from backends.backend_settings import BackendSettings
 from backends.contract import BackendContext, Captured
 from backends.postgres.statements import statement
 from backends.registry import make_backend
-from backends.settings import BackendSettings
 from relay.demo.embedded_postgres import postgres_server
 from relay.demo.postgres_programs import find_programs
 

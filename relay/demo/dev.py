@@ -15,18 +15,18 @@ from rich.console import Console
 
 from auth.keys import DEMO_KEY, KeyStore
 from auth.tokens import TokenSigner
+from backends.backend_settings import BackendSettings
 from backends.contract import BackendContext
-from backends.ingest.run import run_ingest
+from backends.ingest.run_ingest import run_ingest
 from backends.recordings import bundled
 from backends.registry import make_backend
-from backends.settings import BackendSettings
 from relay.config.catalogue import load_catalogue
 from relay.config.sections import DrainSettings
 from relay.config.settings import Settings
 from relay.demo.embedded_nats import nats_server
 from relay.serve import Addresses, running_relay
 from relay.signals import stop_requested
-from roundlog.settings import CONNECTION_FIELDS
+from roundlog.log_settings import CONNECTION_FIELDS
 from roundlog.tasks import cancel_and_wait, raise_if_cancelled
 
 _DEMO_BACKEND: Final = {"loop": True, "shift_to_now": True, "speed": 10}

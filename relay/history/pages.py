@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from relay.history.budget import FEW, Budget
 from relay.history.stretch import Stretch, limit_of_all, stretch_of
 from relay.live.hub import Generation, Hub
-from roundlog.errors import LogUnavailable
+from roundlog.log_errors import LogUnavailable
 from roundlog.reader import LogReader
 
 PAGE: Final = 500

@@ -40,7 +40,7 @@ class Query:
     until_ms: int | None = None  # inclusive
 
 
-class Answer(NamedTuple):
+class HistoryPage(NamedTuple):
     """Rounds, newest first, and where the next page begins."""
 
     items: list[Item]
@@ -48,7 +48,7 @@ class Answer(NamedTuple):
     complete: bool  # False: rounds after `Query.after` are gone, or those from `Query.since_ms` on may be
 
 
-async def look_back(history: History, query: Query) -> Answer:
+async def look_back(history: History, query: Query) -> HistoryPage:
     """Answer a query about the past.
 
     Raises:
@@ -62,14 +62,14 @@ async def look_back(history: History, query: Query) -> Answer:
             continue
 
 
-async def _look_back(history: History, query: Query) -> Answer:
+async def _look_back(history: History, query: Query) -> HistoryPage:
     if query.after is None and query.since_ms is None and query.until_ms is None:
         items = _from_memory(history, query)
         if items is None:
             await history.reach_back(max(0, history.hub.head.sequence - NEAR), query.wanted.games)
             items = _from_memory(history, query)
         if items is not None:
-            return Answer(items, history.hub.bounds.at(items[-1].sequence), True)
+            return HistoryPage(items, history.hub.bounds.at(items[-1].sequence), True)
     generation = history.hub.generation
     bounds = await _bounds(history, query)
     floor, complete = await _floor(history, query, bounds)
@@ -81,11 +81,11 @@ async def _look_back(history: History, query: Query) -> Answer:
             if _matches(item, query):
                 items.append(item)
                 if len(items) == query.limit:
-                    return Answer(items, bounds.at(item.sequence), complete)
+                    return HistoryPage(items, bounds.at(item.sequence), complete)
         read += window.read
         if read >= _MOST_READ:
-            return Answer(items, bounds.at(window.begin), complete)
-    return Answer(items, None, complete)
+            return HistoryPage(items, bounds.at(window.begin), complete)
+    return HistoryPage(items, None, complete)
 
 
 def _from_memory(history: History, query: Query) -> list[Item] | None:

@@ -28,7 +28,7 @@ from relay.live.bounds import Gap
 from relay.live.hub import Subscription
 from relay.live.link import Link
 from roundlog.backoff import Backoff
-from roundlog.errors import LogError
+from roundlog.log_errors import LogError
 from rounds import Cursor
 
 log = structlog.get_logger()

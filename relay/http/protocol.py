@@ -30,7 +30,7 @@ class HttpProtocol(web.RequestHandler):
             loop=asyncio.get_running_loop(),
             access_log=None,  # type: ignore[arg-type]  # aiohttp's value for off
             keepalive_timeout=_KEEPALIVE_S,
-            auto_decompress=False,  # `relay.rpc.connect.request` decompresses bodies, with its own limit and errors
+            auto_decompress=False,  # the proxy decompresses bodies, with its own limit and errors
         )
         self._request_s = request_s
         self._deadline: asyncio.TimerHandle | None = None

@@ -19,7 +19,7 @@ from relay.history.start import parse_int, parse_time
 from relay.http.compress import compressed
 from relay.http.parameters import read_query
 from relay.http.request import check_request, grant_of
-from relay.links.registry import LinkRegistry
+from relay.links.link_registry import LinkRegistry
 from relay.live.item import Item
 from rounds import Catalogue, Cursor
 from rounds.filter import PARAMETERS as FILTER_PARAMETERS
@@ -47,7 +47,7 @@ class Rest:
         ]
 
     async def games(self, request: web.Request) -> web.Response:
-        """Answer every game of the credential, with its newest round."""
+        """Answer with every game of the credential, with its newest round."""
         allowed = self._grant(request).games
         read_query(request.query.items(), ())
         async with self._registry.feed.listening():
@@ -70,7 +70,7 @@ class Rest:
         return _answer(request, msgspec.json.encode(rows))
 
     async def latest(self, request: web.Request) -> web.Response:
-        """Answer the newest round of a game, with its main figure as ``value``."""
+        """Answer with the newest round of a game, with its main figure as ``value``."""
         slug = request.match_info["game"]
         allowed = self._grant(request).games
         read_query(request.query.items(), ())
@@ -83,7 +83,7 @@ class Rest:
         return _answer(request, _with_value(item, self._catalogue.game(slug).value), {"ETag": etag})
 
     async def history(self, request: web.Request) -> web.Response:
-        """Answer past rounds, newest first, as an array; ``Link: rel="next"`` leads to the next page."""
+        """Answer with past rounds, newest first, as an array; ``Link: rel="next"`` leads to the next page."""
         _, subscription, query = check_request(request, self._grant(request), self._catalogue, HISTORY_PARAMETERS)
         wanted = Query(
             subscription,

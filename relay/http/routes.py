@@ -23,12 +23,12 @@ from relay.http.parameters import read_query
 from relay.http.request import CheckedRequest, check_request, presented_key
 from relay.http.takeover import TakenOver, give_to, head, take_over
 from relay.http.websocket.handshake import check_upgrade, shake_hands
-from relay.links.registry import LinkRegistry
+from relay.links.link_registry import LinkRegistry
 from relay.links.session import Session
 from relay.links.stream_link import StreamLink
 from relay.live.encode import SSE_COMMENT
 from relay.live.hub import Subscription
-from roundlog.errors import LogError
+from roundlog.log_errors import LogError
 from rounds import Catalogue
 from rounds.filter import PARAMETERS as FILTER_PARAMETERS
 
@@ -66,7 +66,9 @@ class Routes:
         grant, subscription, query = self._admit(request, presented, WS_PARAMETERS)
         start = Start.parse(query)
         handshake = shake_hands(request.headers, subprotocol=None if presented is None else presented.subprotocol)
-        from relay.http.websocket.link import WebSocketLink  # loads `websockets`, which the start does not need
+        from relay.http.websocket.websocket_link import (
+            WebSocketLink,  # loads `websockets`, which the start does not need
+        )
 
         settings = self._registry.settings
         refusal = await self._take_permit("websocket")

@@ -19,10 +19,10 @@ from relay.live.sequencer import Sequencer
 from roundlog.backoff import Backoff
 from roundlog.client.connection import Connection, connect
 from roundlog.entry import LogEntry
-from roundlog.errors import LogError, LogUnavailable
 from roundlog.live import LiveSubscription
+from roundlog.log_errors import LogError, LogUnavailable
+from roundlog.log_settings import LogSettings
 from roundlog.reader import LogReader
-from roundlog.settings import LogSettings
 from roundlog.stream import LogInfo, open_log
 from roundlog.tasks import raise_if_cancelled
 

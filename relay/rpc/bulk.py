@@ -22,10 +22,10 @@ from relay.live.bounds import Gap
 from relay.live.hub import Subscription
 from relay.live.item import Item
 from relay.live.link import CloseReason
-from relay.rpc.link import RpcLink
+from relay.rpc.rpc_link import RpcLink
 from roundlog.backoff import Backoff
 from roundlog.entry import LogEntry
-from roundlog.errors import LogError
+from roundlog.log_errors import LogError
 from rounds import Cursor, Filter, InvalidRound
 
 log = structlog.get_logger()

@@ -16,11 +16,11 @@ from relay.errors import BadRequest, TooManyCalls
 from relay.history.history import History
 from relay.history.query import DEFAULT_LIMIT, MAX_LIMIT, Query, look_back
 from relay.history.start import Start
-from relay.links.registry import LinkRegistry
+from relay.links.link_registry import LinkRegistry
 from relay.live.hub import Subscription
 from relay.rpc.bulk import BulkReplay, Write
 from relay.rpc.convert import read_cursor, read_filter, read_start, read_times, round_message
-from relay.rpc.link import RpcLink
+from relay.rpc.rpc_link import RpcLink
 from relay.rpc.wire import round_bytes
 from rounds import Catalogue
 from rounds import datastream_pb2 as pb

@@ -18,12 +18,12 @@ from multidict import CIMultiDict
 from auth.credentials import find_key
 from auth.tokens import Grant
 from relay.history.history import History
-from relay.links.registry import LinkRegistry
+from relay.links.link_registry import LinkRegistry
 from relay.links.session import Session
 from relay.live.link import CloseReason
 from relay.rpc.convert import parse_message
-from relay.rpc.link import GrpcLink
 from relay.rpc.methods import SERVICE, STREAMS, UNARY, Methods
+from relay.rpc.rpc_link import GrpcLink
 from relay.rpc.status import INTERNAL, Status, metadata_of, status_of
 from relay.rpc.wire import stored_entries
 from relay.rpc.write_hint import buffer_next_write

@@ -10,7 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from roundlog.client.connection import Connection
-from roundlog.errors import LogUnavailable
+from roundlog.log_errors import LogUnavailable
 
 T = TypeVar("T")
 

@@ -28,7 +28,7 @@ class ErrorCode(IntEnum):
     """The server runs without JetStream."""
 
 
-class Status(IntEnum):
+class NatsStatus(IntEnum):
     """The status in the header of a message, or ``code`` of a JetStream API error."""
 
     END_OF_BATCH = 204

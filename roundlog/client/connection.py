@@ -17,8 +17,8 @@ from nats.aio.msg import Msg
 from pydantic import SecretStr
 
 from roundlog.client.faults import NATS_ERRORS, connect_error, sentence, translated
-from roundlog.errors import LogRefused
-from roundlog.settings import LogSettings
+from roundlog.log_errors import LogRefused
+from roundlog.log_settings import LogSettings
 
 if TYPE_CHECKING:
     from nats.aio.subscription import Subscription

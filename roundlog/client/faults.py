@@ -11,7 +11,7 @@ from typing import Final
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 
-from roundlog.errors import LogError, LogRefused, LogUnavailable, NoResponders
+from roundlog.log_errors import LogError, LogRefused, LogUnavailable, NoResponders
 
 NATS_ERRORS: Final = (NatsError, OSError, TimeoutError)
 """What nats-py raises when a server does not answer, or refuses. Anything else is a defect of the caller."""

@@ -1,5 +1,6 @@
 """Which room may import which, and which room alone imports a vendor's library, as in docs/architecture.md."""
 
+import ast
 import tomllib
 from collections.abc import Iterator
 from typing import Final
@@ -39,7 +40,7 @@ LAYERS: Final = {
         {"cli"},
     ),
     "backends": (
-        {"contract", "settings"},
+        {"backend_settings", "contract"},
         {"backlog", "registry", "recordings"},
         {"publish"},
         {"file", "postgres"},
@@ -55,7 +56,7 @@ VENDORS: Final = {
     "jwt": ("auth.tokens",),
     "nats": ("roundlog",),
     "psycopg": ("backends.postgres",),
-    "prometheus_client": ("relay.http", "backends.ingest.metrics"),
+    "prometheus_client": ("relay.http", "backends.ingest.ingest_metrics"),
     "zstandard": ("backends.file", "backends.recordings", "relay.commands.client"),
 }
 """The only rooms that import a vendor's library; the others use our interface to it."""
@@ -118,6 +119,22 @@ def test_no_room_is_crowded() -> None:
         sizes[str(path.parent)] = sizes.get(str(path.parent), 0) + 1
 
     assert {folder: size for folder, size in sizes.items() if size > 14} == {}
+
+
+def test_names_of_modules_are_unique() -> None:
+    """A name that is searched for, in an editor or a traceback, is one file."""
+    names = [path.name for path in modules().values() if path.name != "__init__.py"]
+
+    assert sorted(names) == sorted(set(names))
+
+
+def test_names_of_public_classes_are_unique() -> None:
+    """One word means one thing."""
+    trees = [ast.parse(path.read_text("utf-8")) for path in modules().values()]
+    names = [node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)]
+    public = [name for name in names if not name.startswith("_")]
+
+    assert sorted(public) == sorted(set(public))
 
 
 def test_packages_are_those_of_the_wheel() -> None:

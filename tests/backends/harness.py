@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from backends.contract import Captured, Rejected
-from roundlog.settings import LogSettings
+from roundlog.log_settings import LogSettings
 from rounds import Round
 from tests.nats import NatsServer, nats_client
 

@@ -3,9 +3,9 @@
 import pytest
 
 from backends.contract import BackendError
-from backends.postgres.admin import admin_of
+from backends.postgres.source_admin import admin_of
 from backends.registry import known_backends
-from relay.commands.backend import BACKENDS_WITH_ADMIN
+from relay.commands.backend_commands import BACKENDS_WITH_ADMIN
 from tests.cli.command import assert_one_line, run
 
 pytestmark = pytest.mark.service
@@ -36,7 +36,7 @@ def test_unknown_backend_lists_the_known_ones(command: str) -> None:
 
 
 def test_commands_are_for_every_backend_with_an_admin() -> None:
-    """The commands accept every backend of the table in `backends.postgres.admin`."""
+    """The commands accept every backend of the table in `backends.postgres.source_admin`."""
     with_admin = []
     for name in known_backends():
         try:

@@ -25,7 +25,7 @@ from auth.tokens import TokenSigner
 from relay.config.sections import DrainSettings, GrpcSettings, HttpSettings, ReplaySettings
 from relay.config.settings import Settings
 from relay.serve import Addresses, running_relay
-from roundlog.settings import LogSettings
+from roundlog.log_settings import LogSettings
 from rounds import Round
 from rounds.times import utc_text
 from tests.backends.file.replaying import played, replay, rounds_of

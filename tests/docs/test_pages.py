@@ -16,7 +16,7 @@ from relay.http import application as app
 from relay.http.monitoring.metrics import Metrics
 from relay.http.rest import HISTORY_PARAMETERS
 from relay.http.websocket import frames
-from relay.http.websocket.link import CLOSE_CODES
+from relay.http.websocket.websocket_link import CLOSE_CODES
 from relay.links.messages import Action, ClientMessage
 from relay.live.link import CloseReason, Disconnect
 from relay.rpc.status import status_of, status_of_disconnect

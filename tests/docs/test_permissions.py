@@ -11,9 +11,9 @@ from structlog.testing import capture_logs
 from auth.keys import DEMO_KEY
 from backends.contract import BackendContext
 from backends.file import FileReplay
-from backends.ingest.run import run_ingest
-from backends.publish.rejects import RejectsStream
-from roundlog.settings import LogSettings
+from backends.ingest.run_ingest import run_ingest
+from backends.publish.rejects_stream import RejectsStream
+from roundlog.log_settings import LogSettings
 from rounds import Catalogue
 from tests.backends.file.replaying import jsonl, round_at
 from tests.docs.pages import blocks, text_of

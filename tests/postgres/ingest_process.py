@@ -12,10 +12,10 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from backends.ingest.run import run_ingest
-from backends.postgres.replication.backend import PostgresReplication
-from backends.publish.settings import PublisherSettings
-from roundlog.settings import LogSettings
+from backends.ingest.run_ingest import run_ingest
+from backends.postgres.replication.postgres_replication import PostgresReplication
+from backends.publish.publisher_settings import PublisherSettings
+from roundlog.log_settings import LogSettings
 from tests.nats import NatsServer
 from tests.postgres.reading import CONTEXT
 from tests.postgres_server import PostgresServer

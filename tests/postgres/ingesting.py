@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from backends.contract import Backend, BackendContext, Captured, Rejected
-from backends.postgres.notify.backend import PostgresNotify
+from backends.postgres.notify.postgres_notify import PostgresNotify
 from backends.postgres.statements import statement
 from roundlog.tasks import cancel_and_wait
 from rounds import Catalogue

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from backends.contract import BackendContext, Captured, Rejected
-from backends.postgres.replication.backend import PostgresReplication
+from backends.postgres.replication.postgres_replication import PostgresReplication
 from roundlog.tasks import cancel_and_wait
 from rounds import Catalogue, Round
 from tests.postgres_server import PostgresServer

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
+from backends.backend_settings import BackendSettings
 from backends.contract import Backend, SourceError
-from backends.ingest.run import run_ingest
-from backends.postgres.backfill import Range, TableBackfill
-from backends.postgres.notify.options import NotifyOptions
-from backends.publish.settings import PublisherSettings
-from backends.settings import BackendSettings
-from relay.commands.backfill import backfill
+from backends.ingest.run_ingest import run_ingest
+from backends.postgres.notify.notify_options import NotifyOptions
+from backends.postgres.table_backfill import Range, TableBackfill
+from backends.publish.publisher_settings import PublisherSettings
+from relay.commands.backfill_command import backfill
 from relay.config.settings import Settings
-from roundlog.settings import LogSettings
+from roundlog.log_settings import LogSettings
 from roundlog.tasks import cancel_and_wait
 from tests.backends.harness import stored
 from tests.cli.command import COMMAND

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.contract import Captured, Rejected
-from backends.postgres.options import PostgresOptions
+from backends.postgres.postgres_options import PostgresOptions
 from backends.postgres.replication.capture import Capture, ColumnMissing, TableRenamed, WalItem, WalOffset
 from backends.postgres.replication.protocol.pgoutput import InvalidMessage
 from rounds import Catalogue

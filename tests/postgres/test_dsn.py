@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.contract import InvalidOptions, SourceError
-from backends.postgres.admin import admin_of
 from backends.postgres.dsn import Dsn, UnsupportedParameter
-from backends.postgres.options import PostgresOptions
-from backends.postgres.replication.protocol.connection import ReplicationConnection
+from backends.postgres.postgres_options import PostgresOptions
+from backends.postgres.replication.protocol.replication_connection import ReplicationConnection
+from backends.postgres.source_admin import admin_of
 from tests.postgres.ingesting import notify_backend, reading, set_up_notify
 from tests.postgres.reading import make_backend
 from tests.postgres.reading import reading as replication_reading

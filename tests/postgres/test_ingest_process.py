@@ -10,21 +10,21 @@ from typing import Any
 import aiohttp
 import pytest
 
+from backends.backend_settings import BackendSettings
 from backends.backlog import BacklogWatch
 from backends.contract import Backend
+from backends.ingest.ingest_metrics import IngestMetrics
+from backends.ingest.ingest_settings import IngestSettings
 from backends.ingest.instrumented import Instrumented
-from backends.ingest.metrics import IngestMetrics
 from backends.ingest.process import watched_ingest
-from backends.ingest.settings import IngestSettings
-from backends.postgres.replication.backend import PostgresReplication
+from backends.postgres.replication.postgres_replication import PostgresReplication
 from backends.postgres.replication.slot import SlotState
 from backends.publish.acks import Stats
-from backends.publish.settings import PublisherSettings
-from backends.settings import BackendSettings
-from relay.commands.ingest import exposing
+from backends.publish.publisher_settings import PublisherSettings
+from relay.commands.ingest_command import exposing
 from relay.config.settings import Settings
 from relay.errors import StartError
-from roundlog.settings import LogSettings
+from roundlog.log_settings import LogSettings
 from tests.backends.harness import stored
 from tests.backends.publish.test_rejects import kept
 from tests.nats import NatsServer
@@ -141,7 +141,7 @@ async def test_rounds_held_back_by_confirm_lag_are_acked_and_the_process_is_read
     postgres: PostgresServer, nats: NatsServer, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rounds whose confirmation is held back are stored: they do not count as unacked, late or stuck."""
-    monkeypatch.setattr("backends.ingest.metrics._STUCK_S", 0.5)
+    monkeypatch.setattr("backends.ingest.ingest_metrics._STUCK_S", 0.5)
     await postgres.make_rounds_table()
     async with watched(postgres, nats, unused_tcp_port, confirm_lag_s=600) as (backend, client):
         await postgres.insert_rounds(1, 100)

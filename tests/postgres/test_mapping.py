@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from backends.contract import InvalidOptions
 from backends.postgres.mapping import FIELDS, RAW_BYTES, RowMapper
-from backends.postgres.options import PostgresOptions
+from backends.postgres.postgres_options import PostgresOptions
 from backends.postgres.replication.slot import ReplicationOptions
 from backends.postgres.statements import statement
 from rounds import Catalogue, InvalidRound, Round

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import pytest
 
 from backends.contract import Captured, InvalidOptions, Rejected, SourceError
-from backends.postgres.notify.backend import PostgresNotify
+from backends.postgres.notify.postgres_notify import PostgresNotify
 from tests.postgres.ingesting import CONTEXT, notify_backend, reading, set_up_notify
 from tests.postgres_server import PostgresServer
 from tests.waiting import until

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from backends.contract import SourceError
-from backends.postgres.admin import admin_of
+from backends.postgres.source_admin import admin_of
 from tests.backends.harness import Wire
 from tests.postgres.ingesting import notify_backend, reading, set_up_notify
 from tests.postgres.pooler import PROGRAM, pooler_before

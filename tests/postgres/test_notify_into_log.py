@@ -13,10 +13,10 @@ import msgspec
 import pytest
 
 from backends.contract import Backend
-from backends.ingest.run import run_ingest
-from backends.postgres.replication.backend import PostgresReplication
-from backends.publish.settings import PublisherSettings
-from roundlog.settings import LogSettings
+from backends.ingest.run_ingest import run_ingest
+from backends.postgres.replication.postgres_replication import PostgresReplication
+from backends.publish.publisher_settings import PublisherSettings
+from roundlog.log_settings import LogSettings
 from roundlog.tasks import cancel_and_wait
 from tests.backends.harness import captured_events, stored
 from tests.nats import NatsServer, nats_client

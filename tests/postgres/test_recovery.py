@@ -7,14 +7,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from backends.backend_settings import BackendSettings
 from backends.ingest.process import watched_ingest
-from backends.postgres.backfill import TableBackfill
 from backends.postgres.replication.slot import SlotLost
+from backends.postgres.table_backfill import TableBackfill
 from backends.registry import make_backend
-from backends.settings import BackendSettings
-from relay.commands.backfill import backfill
+from relay.commands.backfill_command import backfill
 from relay.config.settings import Settings
-from roundlog.settings import LogSettings
+from roundlog.log_settings import LogSettings
 from tests.backends.harness import stored
 from tests.nats import NatsServer, nats_client
 from tests.postgres.ingesting import CONTEXT

@@ -13,11 +13,11 @@ from nats.aio.client import Client
 from nats.js.errors import NotFoundError
 
 from backends.contract import SourceError
-from backends.ingest.run import run_ingest
-from backends.postgres.replication.backend import PostgresReplication
+from backends.ingest.run_ingest import run_ingest
+from backends.postgres.replication.postgres_replication import PostgresReplication
 from backends.publish.publisher import Publisher
-from backends.publish.settings import PublisherSettings
-from roundlog.settings import LogSettings
+from backends.publish.publisher_settings import PublisherSettings
+from roundlog.log_settings import LogSettings
 from roundlog.tasks import cancel_and_wait
 from tests.backends.harness import DeadLetters, Source, Wire, captured_events, make_round, stored
 from tests.nats import NatsServer, nats_client

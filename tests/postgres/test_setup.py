@@ -5,7 +5,7 @@ import re
 import pytest
 
 from backends.contract import InvalidOptions, SourceError
-from backends.postgres.admin import Verdict, admin_of, run_sql
+from backends.postgres.source_admin import Verdict, admin_of, run_sql
 from tests.postgres.ingesting import notify_backend, reading
 from tests.postgres.reading import make_backend
 from tests.postgres.reading import reading as replication_reading

@@ -5,10 +5,10 @@ import asyncio
 import pytest
 
 from backends.postgres.replication.capture import Capture
-from backends.postgres.replication.protocol.connection import ReplicationConnection, StreamLost
+from backends.postgres.replication.protocol.replication_connection import ReplicationConnection, StreamLost
+from backends.postgres.replication.replication_stream import ReplicationStream
 from backends.postgres.replication.slot import ReplicationOptions, Slot
 from backends.postgres.replication.slot_offset import SlotOffset
-from backends.postgres.replication.stream import ReplicationStream
 from rounds import Catalogue
 from tests.postgres import wal_frames as frames
 

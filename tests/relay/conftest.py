@@ -13,7 +13,7 @@ from relay.config.sections import HttpSettings
 from relay.config.settings import Settings
 from relay.serve import running_relay
 from roundlog.client.connection import connect
-from roundlog.settings import LogSettings
+from roundlog.log_settings import LogSettings
 from roundlog.stream import open_log
 from rounds import Round, log_subject
 from tests.nats import NatsServer

@@ -11,7 +11,7 @@ from auth.tokens import TokenSigner
 from relay.config.sections import HttpSettings
 from relay.config.settings import Settings
 from relay.serve import running_relay
-from roundlog.settings import LogSettings
+from roundlog.log_settings import LogSettings
 from tests.nats import NatsServer
 from tests.relay.conftest import wait_ready
 from tests.resume.log_writer import LogWriter

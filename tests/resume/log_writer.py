@@ -7,8 +7,8 @@ from typing import Any, Final, Self
 import msgspec
 
 from roundlog.client.connection import Connection, connect
-from roundlog.errors import LogUnsuitable
-from roundlog.settings import LogSettings
+from roundlog.log_errors import LogUnsuitable
+from roundlog.log_settings import LogSettings
 from roundlog.stream import LogInfo, open_log
 from rounds import Cursor, Round, log_subject
 from rounds.times import utc_text

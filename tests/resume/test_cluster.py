@@ -8,9 +8,9 @@ from contextlib import suppress
 import pytest
 
 from roundlog.client.connection import connect
-from roundlog.errors import LogUnavailable, LogUnsuitable
+from roundlog.log_errors import LogUnavailable, LogUnsuitable
+from roundlog.log_settings import LogSettings
 from roundlog.reader import LogReader, Page
-from roundlog.settings import LogSettings
 from roundlog.stream import open_log
 from tests.backends.publish.test_cluster import cluster as cluster
 from tests.backends.publish.test_cluster import leader_of

@@ -18,8 +18,8 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
+from roundlog.log_settings import LogSettings
 from roundlog.reader import LogReader, Page
-from roundlog.settings import LogSettings
 from rounds import Cursor
 from rounds.times import utc_text
 from tests.nats import NatsServer

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from roundlog.settings import LogSettings
+from roundlog.log_settings import LogSettings
 from roundlog.tasks import cancel_and_wait
 from tests.nats import NatsServer
 from tests.resume.conftest import StartRelay, running

@@ -11,8 +11,8 @@ import aiohttp
 import pytest
 
 from auth.keys import DEMO_KEY
+from roundlog.log_settings import LogSettings
 from roundlog.reader import LogReader
-from roundlog.settings import LogSettings
 from rounds import Round
 from tests.nats import NatsServer
 from tests.resume.conftest import StartRelay

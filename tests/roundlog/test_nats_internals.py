@@ -13,16 +13,16 @@ from nats.protocol.parser import Parser
 from structlog.testing import capture_logs
 
 from backends.publish.publisher import Publisher
-from backends.publish.settings import PublisherSettings
+from backends.publish.publisher_settings import PublisherSettings
 from roundlog.client import nats_internals
 from roundlog.client.connection import connect
 from roundlog.client.nats_internals import TRIED, attach, has_writer
 from roundlog.entry import LogEntry
 from roundlog.live import LiveSubscription
+from roundlog.log_settings import LogSettings
 from roundlog.parser import RoundFrames
 from roundlog.publish import Acks, ErrorAck, Publish, offset_header, open_publish_connection
 from roundlog.reader import LogReader
-from roundlog.settings import LogSettings
 from roundlog.stream import open_log
 from roundlog.tail import stored_pages
 from tests.backends.harness import DeadLetters, Source

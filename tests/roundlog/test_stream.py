@@ -11,10 +11,10 @@ import pytest
 from pydantic import ValidationError
 
 from backends.publish.publisher import Publisher
-from backends.publish.settings import PublisherSettings
+from backends.publish.publisher_settings import PublisherSettings
 from roundlog.client.connection import connect
-from roundlog.errors import Difference, LogMismatch, LogRefused, LogUnavailable, LogUnsuitable
-from roundlog.settings import LogSettings
+from roundlog.log_errors import Difference, LogMismatch, LogRefused, LogUnavailable, LogUnsuitable
+from roundlog.log_settings import LogSettings
 from roundlog.stream import LogInfo, open_log
 from rounds import Cursor
 from tests.backends.harness import DeadLetters, Source

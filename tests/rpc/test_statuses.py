@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode, aio
 
 from auth.keys import DEMO_KEY
-from relay.history.query import Answer
+from relay.history.query import HistoryPage
 from relay.rpc import methods
 from rounds import datastream_pb2 as pb
 from tests.nats import NatsServer
@@ -227,10 +227,10 @@ async def test_too_many_calls_at_a_time(start_relay: StartRelay, monkeypatch: py
     waiting = asyncio.Event()
     asked = asyncio.Queue[None]()
 
-    async def look_back(*_: object) -> Answer:
+    async def look_back(*_: object) -> HistoryPage:
         asked.put_nowait(None)
         await waiting.wait()
-        return Answer([], None, True)
+        return HistoryPage([], None, True)
 
     monkeypatch.setattr(methods, "look_back", look_back)
     async with (

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from backends.contract import Captured, Rejected
-from backends.file.offset import FileOffset
+from backends.file.file_offset import FileOffset
 from backends.file.recording.formats import Parser
 from backends.file.recording.lines import RAW_BYTES, TooLong
 from rounds import Catalogue, InvalidRound, Round, UnknownGame

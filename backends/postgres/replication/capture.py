@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from backends.contract import Captured, Rejected, SourceError
 from backends.postgres.mapping import Row, RowMapper
-from backends.postgres.options import PostgresOptions
+from backends.postgres.postgres_options import PostgresOptions
 from backends.postgres.replication.protocol.pgoutput import (
     Begin,
     Commit,

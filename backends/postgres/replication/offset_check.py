@@ -14,11 +14,11 @@ import structlog
 
 from backends.contract import KeptOffset, OffsetTaken, SourceOffsets
 from backends.postgres.replication.capture import WalOffset
-from backends.postgres.replication.protocol.connection import ReplicationConnection, StreamLost
+from backends.postgres.replication.protocol.replication_connection import ReplicationConnection, StreamLost
 from backends.postgres.replication.protocol.wal import format_lsn
 from backends.postgres.replication.slot import BACKFILL, ReplicationOptions, Slot, SlotLost, SlotState, check_slot
-from backends.publish.offsets import LogOffsets
-from roundlog.settings import LogSettings
+from backends.publish.log_offsets import LogOffsets
+from roundlog.log_settings import LogSettings
 
 log = structlog.get_logger()
 

@@ -12,9 +12,9 @@ from typing import Final
 import structlog
 
 from backends.contract import OffsetTaken
-from backends.postgres.replication.protocol.connection import ReplicationConnection, StreamLost
+from backends.postgres.replication.protocol.replication_connection import ReplicationConnection, StreamLost
 from backends.postgres.replication.slot import ReplicationOptions, check_publication
-from roundlog.errors import LogError
+from roundlog.log_errors import LogError
 
 log = structlog.get_logger()
 

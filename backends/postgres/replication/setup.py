@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 import structlog
 
 from backends.contract import SourceError
-from backends.postgres.options import quote_identifier
+from backends.postgres.postgres_options import quote_identifier
 from backends.postgres.replication.capture import columns_of
-from backends.postgres.replication.protocol.connection import (
+from backends.postgres.replication.protocol.replication_connection import (
     NoAnswer,
     Record,
     ReplicationConnection,

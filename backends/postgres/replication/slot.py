@@ -10,8 +10,8 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from backends.contract import SourceError
-from backends.postgres.options import Identifier, PostgresOptions, quote_identifier
-from backends.postgres.replication.protocol.connection import Record, ReplicationConnection
+from backends.postgres.postgres_options import Identifier, PostgresOptions, quote_identifier
+from backends.postgres.replication.protocol.replication_connection import Record, ReplicationConnection
 from backends.postgres.replication.protocol.wal import parse_lsn
 from backends.postgres.statements import one_line, statement
 

@@ -10,7 +10,7 @@ import structlog
 from backends.contract import SourceOffsets
 from backends.postgres.replication.capture import Capture, WalOffset
 from backends.postgres.replication.offset_check import OffsetCheck
-from backends.postgres.replication.protocol.connection import Record
+from backends.postgres.replication.protocol.replication_connection import Record
 from backends.postgres.replication.protocol.wal import format_lsn, parse_lsn
 from backends.postgres.replication.slot import ReplicationOptions, Slot, SlotLost, SlotState
 

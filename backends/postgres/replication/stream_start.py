@@ -1,7 +1,7 @@
 """Begin streams of a slot: connect, wait while another process reads it, and start at our offset.
 
 Owns how a stream begins, and what the error of the last one says about the slot. Knows nothing of what is read or
-reported in it: see `backends.postgres.replication.stream`.
+reported in it: see `backends.postgres.replication.replication_stream`.
 """
 
 import asyncio
@@ -11,9 +11,9 @@ from typing import Final
 
 import structlog
 
-from backends.postgres.options import quote_identifier, quote_literal
+from backends.postgres.postgres_options import quote_identifier, quote_literal
 from backends.postgres.replication.capture import Capture
-from backends.postgres.replication.protocol.connection import ReplicationConnection, ServerError
+from backends.postgres.replication.protocol.replication_connection import ReplicationConnection, ServerError
 from backends.postgres.replication.protocol.wal import format_lsn
 from backends.postgres.replication.slot import (
     PUBLICATION_SKIPPED,

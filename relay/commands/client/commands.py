@@ -75,7 +75,7 @@ def replay(
     where: Where = None,
 ) -> None:
     """Print past rounds, then live rounds; with --to, stop at that time."""
-    from relay.commands.client.progress import time_progress
+    from relay.commands.client.progress_bars import time_progress
 
     given = {"from": from_, "to": to, "after": after, "last": last, "speed": speed}
     if all(value is None for value in given.values()):
@@ -168,7 +168,7 @@ async def _print(rounds: Any, count: int | None, bar: AbstractContextManager[OnR
 
 async def _print_history(target: Any, parameters: Mapping[str, str], limit: int, form: str) -> None:
     from relay.commands.client.follow import history as pages
-    from relay.commands.client.progress import count_progress
+    from relay.commands.client.progress_bars import count_progress
 
     with count_progress(f"history of {target.game or 'all games'}", total=limit, shown=limit > 1000) as advance:
         rows = []
@@ -219,7 +219,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
 
 async def _export(file: Path, target: Any, parameters: Mapping[str, str]) -> None:
     from relay.commands.client.follow import follow
-    from relay.commands.client.progress import time_progress
+    from relay.commands.client.progress_bars import time_progress
     from relay.commands.client.recording import recording
 
     gaps: list[str] = []

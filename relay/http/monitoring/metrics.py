@@ -10,7 +10,7 @@ from aiohttp import web
 
 from relay.history.history import History
 from relay.http.monitoring.exposition import exposition
-from relay.links.registry import LinkRegistry
+from relay.links.link_registry import LinkRegistry
 from relay.live.link import CloseReason
 
 if TYPE_CHECKING:

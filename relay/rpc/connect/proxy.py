@@ -23,12 +23,12 @@ from relay.history.history import History
 from relay.http.compress import compressed
 from relay.http.cors import restrict_origin
 from relay.http.request import grant_of
-from relay.links.registry import LinkRegistry
+from relay.links.link_registry import LinkRegistry
 from relay.links.session import Session
 from relay.live.link import CloseReason
 from relay.rpc.connect.dialect import CONNECT_JSON, Dialect, accepted, error_of, http_status_of
-from relay.rpc.connect.link import ProxyLink
-from relay.rpc.connect.request import dialect_of, message_of, timeout_s
+from relay.rpc.connect.proxy_link import ProxyLink
+from relay.rpc.connect.proxy_request import dialect_of, message_of, timeout_s
 from relay.rpc.methods import SERVICE, STREAMS, UNARY, Methods
 from relay.rpc.status import DEADLINE, INTERNAL, Metadata, Status, metadata_of, status_of
 from rounds import Catalogue

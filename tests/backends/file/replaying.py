@@ -7,7 +7,7 @@ from typing import Any
 
 from backends.contract import BackendContext, Captured, Rejected, SourceError
 from backends.file import FileReplay
-from backends.file.offset import FileOffset
+from backends.file.file_offset import FileOffset
 from rounds import Catalogue, Round
 from rounds.times import utc_text
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from backends.file import FileReplay
-from backends.file.options import FileOptions
+from backends.file.file_options import FileOptions
 from backends.file.recording.formats import FORMATS, parser_for
 from relay.config.settings import load
 from rounds import Round

@@ -9,10 +9,10 @@ from structlog.testing import capture_logs
 
 from backends.contract import SourceError
 from backends.file import FileReplay
-from backends.file.offset import FileOffset
-from backends.ingest.run import run_ingest
-from backends.publish.settings import PublisherSettings
-from roundlog.settings import LogSettings
+from backends.file.file_offset import FileOffset
+from backends.ingest.run_ingest import run_ingest
+from backends.publish.publisher_settings import PublisherSettings
+from roundlog.log_settings import LogSettings
 from rounds import Round
 from tests.backends.file.replaying import CONTEXT, jsonl, replay, rounds, write
 from tests.nats import NatsServer, nats_client

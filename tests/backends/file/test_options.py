@@ -8,7 +8,7 @@ import pytest
 
 from backends.contract import BackendContext, InvalidOptions
 from backends.file import FileReplay
-from backends.file.options import FileOptions
+from backends.file.file_options import FileOptions
 from backends.file.recording.formats import FORMATS
 from rounds import Catalogue
 

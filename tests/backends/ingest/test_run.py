@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from backends.contract import BackendContext, Captured, Rejected, SourceError
-from backends.ingest.run import run_ingest
-from backends.publish.settings import PublisherSettings
-from roundlog.settings import LogSettings
+from backends.ingest.run_ingest import run_ingest
+from backends.publish.publisher_settings import PublisherSettings
+from roundlog.log_settings import LogSettings
 from rounds import Catalogue
 from tests.backends.harness import DeadLetters, Source, assert_log_is, captured_events, make_round, stored
 from tests.backends.own_backend import Lines

@@ -11,8 +11,8 @@ import pytest
 from nats.errors import Error as NatsError
 
 from backends.publish.publisher import Publisher
-from backends.publish.settings import PublisherSettings
-from roundlog.settings import LogSettings
+from backends.publish.publisher_settings import PublisherSettings
+from roundlog.log_settings import LogSettings
 from tests.backends.harness import DeadLetters, Source, assert_log_is, make_round, stored
 from tests.nats import NatsServer, nats_client
 

@@ -6,9 +6,9 @@ import pytest
 
 from backends.publish.acks import Entry
 from backends.publish.pipeline import Pipeline
-from backends.publish.settings import PublisherSettings
+from backends.publish.publisher_settings import PublisherSettings
 from roundlog.client.connection import connect
-from roundlog.settings import LogSettings
+from roundlog.log_settings import LogSettings
 from roundlog.stream import open_log
 from rounds import dedup_id
 from tests.backends.harness import DeadLetters, assert_log_is, make_round, stored

@@ -11,10 +11,10 @@ import pytest
 import roundlog.tail
 from backends.contract import Captured, Rejected, SourceError
 from backends.publish.publisher import Publisher
-from backends.publish.settings import PublisherSettings
+from backends.publish.publisher_settings import PublisherSettings
 from roundlog.client.connection import connect
-from roundlog.errors import LogMismatch
-from roundlog.settings import LogSettings
+from roundlog.log_errors import LogMismatch
+from roundlog.log_settings import LogSettings
 from roundlog.stream import open_log
 from rounds import Round
 from tests.backends.harness import DeadLetters, Source, Wire, assert_log_is, make_round, stored

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from backends.contract import Rejected
-from backends.publish.rejects import STREAM, RejectsStream
-from roundlog.settings import LogSettings
+from backends.publish.rejects_stream import STREAM, RejectsStream
+from roundlog.log_settings import LogSettings
 from tests.nats import NatsServer, nats_client
 
 pytestmark = pytest.mark.service

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.publish.publisher import Publisher
-from backends.publish.settings import PublisherSettings
+from backends.publish.publisher_settings import PublisherSettings
 from backends.publish.stored_ids import Digests, KnownRounds, TooManyRounds
-from roundlog.settings import LogSettings
+from roundlog.log_settings import LogSettings
 from tests.backends.harness import DeadLetters, Source, make_round
 from tests.nats import NatsServer
 

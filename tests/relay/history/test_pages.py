@@ -6,7 +6,7 @@ import pytest
 
 from relay.history.budget import FEW
 from relay.history.pages import PAGE, LogChanged, Pages
-from roundlog.errors import LogUnavailable
+from roundlog.log_errors import LogUnavailable
 from tests.resume.replay_rig import Rig, turns
 
 GAMES = frozenset({"crash", "dice"})

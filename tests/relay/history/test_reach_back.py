@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from relay.live.item import Item
 from relay.live.ring import Ring
 from roundlog.entry import LogEntry
-from roundlog.settings import LogSettings
+from roundlog.log_settings import LogSettings
 from tests.nats import NatsServer
 from tests.relay.conftest import KEY_HEADER, StartRelay, metric
 from tests.resume.log_writer import LogWriter, make_round

@@ -8,7 +8,7 @@ from nats.aio.msg import Msg
 
 from auth.keys import DEMO_KEY, DEMO_PUBLIC_KEY, Key, KeyStore
 from auth.tokens import TokenSigner
-from roundlog.settings import LogSettings
+from roundlog.log_settings import LogSettings
 from tests.nats import NatsServer, nats_client
 from tests.relay.conftest import Publish, StartRelay
 from tests.relay.raw_http import RawAnswer, connection, exchange

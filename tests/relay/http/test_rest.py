@@ -14,7 +14,7 @@ import pytest
 from yarl import URL
 
 from auth.keys import KeyStore, generate
-from roundlog.settings import LogSettings
+from roundlog.log_settings import LogSettings
 from rounds import Round
 from rounds.times import utc_text
 from tests.nats import NatsServer

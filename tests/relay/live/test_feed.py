@@ -16,8 +16,8 @@ from nats.js.errors import Error as JetStreamError
 from relay.live.feed import Feed
 from roundlog.client.connection import connect
 from roundlog.entry import LogEntry
+from roundlog.log_settings import LogSettings
 from roundlog.reader import LogReader
-from roundlog.settings import LogSettings
 from roundlog.stream import open_log
 from rounds import log_subject
 from tests.nats import NatsServer, nats_client

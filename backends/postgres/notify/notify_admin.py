@@ -6,10 +6,10 @@ from typing import Final, Self
 
 from backends.backlog import Backlog
 from backends.contract import InvalidOptions, SourceError
-from backends.postgres.connection import ConnectionLost, ask
+from backends.postgres.database import ConnectionLost, ask
 from backends.postgres.findings import SETUP_COMMAND, Finding, Verdict, connected, reader_name, run_sql
-from backends.postgres.notify.options import NotifyOptions, faults_of, read_source, warnings_of
-from backends.postgres.notify.session import NotifySession
+from backends.postgres.notify.notify_options import NotifyOptions, faults_of, read_source, warnings_of
+from backends.postgres.notify.notify_session import NotifySession
 from backends.postgres.statements import statement
 
 _COUNTED: Final = 100_000
@@ -17,7 +17,7 @@ _COUNTED: Final = 100_000
 
 
 class NotifyAdmin:
-    """The source admin of `postgres-notify`. Implements `backends.postgres.admin.SourceAdmin`."""
+    """The source admin of `postgres-notify`. Implements `backends.postgres.source_admin.SourceAdmin`."""
 
     def __init__(self, options: Mapping[str, object]) -> None:
         self.options = NotifyOptions.read(options)

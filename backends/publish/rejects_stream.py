@@ -17,9 +17,9 @@ import structlog
 from backends.contract import Rejected
 from roundlog.backoff import Backoff
 from roundlog.client.connection import Connection, connect
-from roundlog.errors import LogUnavailable, LogUnsuitable, NoResponders
+from roundlog.log_errors import LogUnavailable, LogUnsuitable, NoResponders
+from roundlog.log_settings import LogSettings
 from roundlog.publish import store
-from roundlog.settings import LogSettings
 from roundlog.stream import NANO, ensure_stream
 
 log = structlog.get_logger()

@@ -13,7 +13,7 @@ from relay.live.hub import Hub
 from relay.live.link import Disconnect, LinkEnder
 from relay.rpc.connect.dialect import Dialect, EnvelopedRound
 from relay.rpc.convert import gap_message
-from relay.rpc.link import RpcLink
+from relay.rpc.rpc_link import RpcLink
 from relay.rpc.sink import BufferSink
 from relay.rpc.status import status_of_disconnect
 

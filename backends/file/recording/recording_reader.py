@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 
 from backends.contract import SourceError
-from backends.file.offset import FileOffset
+from backends.file.file_offset import FileOffset
 from backends.file.recording.formats import FORMATS, Format, InvalidHeader, parser_for
 from backends.file.recording.interpret import Interpreter, Item, RecordingSelection
 from backends.file.recording.lines import LineCutter
-from backends.file.recording.rejects import RejectsFile
+from backends.file.recording.rejects_file import RejectsFile
 from backends.file.recording.sources import Recording, RecordingStream, open_recording, open_stdin
 
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import Field
 
-from backends.postgres.options import Identifier, PostgresOptions, quote_identifier, quote_literal
+from backends.postgres.postgres_options import Identifier, PostgresOptions, quote_identifier, quote_literal
 from backends.postgres.statements import statement
 from backends.postgres.table import OLDEST_VERSION, has_unique_order, read_table
 
 if TYPE_CHECKING:
-    from backends.postgres.connection import Connection
+    from backends.postgres.database import Connection
 
 _SETUP: Final = "run as the owner of the table: stream-relay backend setup --backend postgres-notify"
 

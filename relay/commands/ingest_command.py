@@ -5,9 +5,9 @@ import sys
 from contextlib import AbstractAsyncContextManager
 
 from backends.contract import BackendContext
-from backends.ingest.metrics import IngestMetrics
+from backends.ingest.ingest_metrics import IngestMetrics
+from backends.ingest.ingest_settings import IngestSettings
 from backends.ingest.process import Expose, watched_ingest
-from backends.ingest.settings import IngestSettings
 from backends.registry import make_backend
 from relay.config.catalogue import load_catalogue
 from relay.config.settings import Settings

@@ -7,7 +7,7 @@ import asyncio
 
 import structlog
 
-from backends.postgres.replication.protocol.connection import ReplicationConnection, StreamLost
+from backends.postgres.replication.protocol.replication_connection import ReplicationConnection, StreamLost
 from backends.postgres.replication.slot import ReplicationOptions
 from backends.postgres.statements import statement
 

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 import structlog
 
 from backends.contract import OffsetTaken, SourceOffsets
-from backends.postgres.notify.options import NotifyOptions
+from backends.postgres.notify.notify_options import NotifyOptions
 
 if TYPE_CHECKING:
-    from backends.postgres.notify.session import NotifySession
+    from backends.postgres.notify.notify_session import NotifySession
 
 log = structlog.get_logger()
 

@@ -15,7 +15,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import DiagnosticField, ExecStatus
 
 from backends.postgres.mapping import SESSION
-from backends.postgres.options import PostgresOptions
+from backends.postgres.postgres_options import PostgresOptions
 
 _FRAMES: Final = 1000
 _BYTES: Final = 256 << 10

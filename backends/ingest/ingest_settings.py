@@ -4,9 +4,9 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from backends.publish.settings import PublisherSettings
-from backends.settings import BackendSettings
-from roundlog.settings import LogSettings
+from backends.backend_settings import BackendSettings
+from backends.publish.publisher_settings import PublisherSettings
+from roundlog.log_settings import LogSettings
 
 
 class IngestSettings(BaseModel):

@@ -13,15 +13,15 @@ from typing import Any, Final, NamedTuple
 import structlog
 
 from backends.contract import BackendContext, Captured, Rejected, SourceError
-from backends.postgres.connection import ConnectionLost, ask, open_connection
+from backends.postgres.database import ConnectionLost, ask, open_connection
 from backends.postgres.mapping import MAX_ROUND_ID, RowMapper, item_of
-from backends.postgres.options import PostgresOptions
+from backends.postgres.postgres_options import PostgresOptions
 from backends.postgres.statements import statement
 from backends.postgres.table import game_type_column, page_statement, read_table
 from backends.publish.stored_ids import KnownRounds
 from roundlog.backoff import Backoff
-from roundlog.errors import LogUnavailable
-from roundlog.settings import LogSettings
+from roundlog.log_errors import LogUnavailable
+from roundlog.log_settings import LogSettings
 
 log = structlog.get_logger()
 

@@ -11,11 +11,11 @@ import asyncpg
 
 from backends.backlog import Backlog
 from backends.contract import SourceError
-from backends.postgres.connection import Connection, ask
+from backends.postgres.database import Connection, ask
 from backends.postgres.findings import SETUP_COMMAND, STATEMENT_S, Finding, Verdict, connected, reader_name, run_sql
-from backends.postgres.options import quote_identifier
+from backends.postgres.postgres_options import quote_identifier
 from backends.postgres.replication.capture import ColumnMissing, columns_of
-from backends.postgres.replication.protocol.connection import ReplicationConnection, StreamLost
+from backends.postgres.replication.protocol.replication_connection import ReplicationConnection, StreamLost
 from backends.postgres.replication.slot import BACKFILL, PUBLICATION_SKIPPED, UNDEFINED, ReplicationOptions, SlotState
 from backends.postgres.statements import statement
 from backends.postgres.table import OLDEST_VERSION, has_unique_order, read_table
@@ -33,7 +33,7 @@ class _Fault(NamedTuple):
 
 
 class ReplicationAdmin:
-    """The source admin of `postgres-replication`. Implements `backends.postgres.admin.SourceAdmin`."""
+    """The source admin of `postgres-replication`. Implements `backends.postgres.source_admin.SourceAdmin`."""
 
     def __init__(self, options: Mapping[str, object]) -> None:
         self.options = ReplicationOptions.read(options)

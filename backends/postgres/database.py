@@ -1,7 +1,7 @@
 """Connect to PostgreSQL with asyncpg, and turn its errors into ours.
 
 Owns how rows, set-up and status are queried. Replication streams use psycopg instead: see
-`backends.postgres.replication.protocol.connection`.
+`backends.postgres.replication.protocol.replication_connection`.
 """
 
 from collections.abc import Awaitable
@@ -12,7 +12,7 @@ import asyncpg
 from backends.contract import SourceError
 from backends.postgres.dsn import UnsupportedParameter
 from backends.postgres.mapping import SESSION
-from backends.postgres.options import PostgresOptions
+from backends.postgres.postgres_options import PostgresOptions
 
 _KEEPALIVE: Final = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
 """The server drops the session of a vanished client within half a minute, and releases its locks."""

@@ -10,9 +10,9 @@ from typing import Final, Protocol, Self
 from backends.backlog import HasBacklog
 from backends.contract import InvalidOptions
 from backends.postgres.findings import Finding, Verdict, run_sql
-from backends.postgres.notify.admin import NotifyAdmin
-from backends.postgres.options import PostgresOptions, missing_dsn
-from backends.postgres.replication.admin import ReplicationAdmin
+from backends.postgres.notify.notify_admin import NotifyAdmin
+from backends.postgres.postgres_options import PostgresOptions, missing_dsn
+from backends.postgres.replication.replication_admin import ReplicationAdmin
 from backends.registry import UnknownBackend, known_backends
 
 __all__ = [

@@ -16,13 +16,13 @@ import structlog
 
 from backends.backlog import Backlog
 from backends.contract import BackendContext, Captured, Rejected, SourceError, SourceOffsets
-from backends.postgres.connection import ConnectionLost
+from backends.postgres.database import ConnectionLost
 from backends.postgres.mapping import RowMapper, item_of
-from backends.postgres.notify.admin import NotifyAdmin
 from backends.postgres.notify.frontier import Frontier
-from backends.postgres.notify.offsets import NotifyOffsets
-from backends.postgres.notify.options import NotifyOptions
-from backends.postgres.notify.session import NotifySession
+from backends.postgres.notify.notify_admin import NotifyAdmin
+from backends.postgres.notify.notify_offsets import NotifyOffsets
+from backends.postgres.notify.notify_options import NotifyOptions
+from backends.postgres.notify.notify_session import NotifySession
 from backends.postgres.notify.table_offset import NotifyOffset, TableOffset
 from roundlog.backoff import Backoff
 

@@ -1,7 +1,7 @@
 """Links of the gRPC service: events become metadata, a disconnect becomes a status.
 
 Owns what the streams of gRPC and of the HTTP proxy have in common, and `GrpcLink`, which passes messages to its
-handler through a sink. Does not know calls. Links of the HTTP proxy are in `relay.rpc.connect.link`.
+handler through a sink. Does not know calls. Links of the HTTP proxy are in `relay.rpc.connect.proxy_link`.
 """
 
 import asyncio

@@ -17,14 +17,14 @@ import msgspec
 import structlog
 
 from backends.contract import KeptOffset, OffsetTaken
-from backends.publish.settings import PublisherSettings
+from backends.publish.publisher_settings import PublisherSettings
 from roundlog.backoff import Backoff
 from roundlog.client.codes import ErrorCode
 from roundlog.client.connection import Connection, connect
-from roundlog.errors import LogUnavailable, LogUnsuitable, NoResponders
 from roundlog.leader import ask_leader
+from roundlog.log_errors import LogUnavailable, LogUnsuitable, NoResponders
+from roundlog.log_settings import LogSettings
 from roundlog.publish import store
-from roundlog.settings import LogSettings
 from roundlog.stream import LogInfo, ensure_stream, open_log
 from roundlog.tail import newest_ids, stored_pages
 

@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 
 from backends.postgres.replication.capture import Capture, WalItem
-from backends.postgres.replication.protocol.connection import ReplicationConnection, StreamLost
+from backends.postgres.replication.protocol.replication_connection import ReplicationConnection, StreamLost
 from backends.postgres.replication.protocol.wal import status_update
 from backends.postgres.replication.publication_watch import advance_past_empty_wal
 from backends.postgres.replication.slot import ReplicationOptions

@@ -14,12 +14,12 @@ import structlog
 
 from backends.contract import BackendContext, Captured, Rejected, SourceError, SourceOffsets
 from backends.file.checkpoint import Checkpoint
-from backends.file.offset import FileOffset
-from backends.file.options import FileOptions
+from backends.file.file_offset import FileOffset
+from backends.file.file_options import FileOptions
 from backends.file.pacing import Clock, RecordingPace, SystemClock
 from backends.file.recording.interpret import Item, RecordingSelection
-from backends.file.recording.reader import Reader
-from backends.file.recording.rejects import RejectsFile
+from backends.file.recording.recording_reader import Reader
+from backends.file.recording.rejects_file import RejectsFile
 from backends.file.recording.sources import Recording, find
 from backends.file.rewrite import Rewrite, make_rewrite
 from backends.file.stored_before import StoredBefore

@@ -13,9 +13,9 @@ from typing import Any, Final, Self
 import asyncpg
 
 from backends.contract import SourceError
-from backends.postgres.connection import Connection, ConnectionLost, ask, open_connection, pooler_sentence
+from backends.postgres.database import Connection, ConnectionLost, ask, open_connection, pooler_sentence
 from backends.postgres.notify.frontier import Span
-from backends.postgres.notify.options import NotifyOptions, faults_of, read_source, warnings_of
+from backends.postgres.notify.notify_options import NotifyOptions, faults_of, read_source, warnings_of
 from backends.postgres.statements import statement
 from backends.postgres.table import game_type_column, scan_statement
 

@@ -16,15 +16,15 @@ import structlog
 
 from backends.backlog import Backlog
 from backends.contract import BackendContext, OffsetTaken, SourceError, SourceOffsets
-from backends.postgres.replication.admin import ReplicationAdmin
 from backends.postgres.replication.capture import Capture, TableRenamed, WalItem, WalOffset
-from backends.postgres.replication.heartbeat import write_heartbeats
-from backends.postgres.replication.protocol.connection import StreamLost
 from backends.postgres.replication.protocol.pgoutput import InvalidMessage
+from backends.postgres.replication.protocol.replication_connection import StreamLost
+from backends.postgres.replication.replication_admin import ReplicationAdmin
+from backends.postgres.replication.replication_stream import ReplicationStream
 from backends.postgres.replication.setup import ensure_slot
 from backends.postgres.replication.slot import ReplicationOptions, SlotLost, SlotState
+from backends.postgres.replication.slot_heartbeat import write_heartbeats
 from backends.postgres.replication.slot_offset import SlotOffset
-from backends.postgres.replication.stream import ReplicationStream
 from backends.postgres.replication.stream_start import StreamStart
 from roundlog.backoff import Backoff
 from roundlog.tasks import cancel_and_wait

@@ -26,7 +26,7 @@ from relay.live.feed import Feed
 from relay.live.heartbeat import Heartbeats
 from relay.live.hub import Hub
 from relay.live.link import CloseReason, Link
-from roundlog.errors import LogError
+from roundlog.log_errors import LogError
 
 log = structlog.get_logger()
 

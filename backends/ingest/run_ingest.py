@@ -11,8 +11,8 @@ from backends.contract import Backend, HasOffsets, Rejected
 from backends.ingest.instrumented import Instrumented
 from backends.publish.acks import Stats
 from backends.publish.publisher import Publisher, Rejects
-from backends.publish.settings import PublisherSettings
-from roundlog.settings import LogSettings
+from backends.publish.publisher_settings import PublisherSettings
+from roundlog.log_settings import LogSettings
 
 log = structlog.get_logger()
 

@@ -16,7 +16,7 @@ Dsn = Annotated[str | None, typer.Option(help="DSN of a role that may do it, suc
 Print = Annotated[bool, typer.Option("--print", help="Print the SQL for a DBA, and run nothing.")]
 
 BACKENDS_WITH_ADMIN: Final = ("postgres-notify", "postgres-replication")
-"""The backends that have a source admin; see `backends.postgres.admin`."""
+"""The backends that have a source admin; see `backends.postgres.source_admin`."""
 
 _load: Callable[[dict[str, Any]], Any]
 
@@ -82,7 +82,7 @@ def teardown(
         return
 
     async def work() -> None:
-        from backends.postgres.admin import run_sql
+        from backends.postgres.source_admin import run_sql
 
         await run_sql(admin.options, admin.teardown_sql())
         typer.echo(f"{admin.options.shown_dsn}: the set-up of {admin.options.table} is removed")
@@ -93,7 +93,7 @@ def teardown(
 @backend_app.command()
 def check(backend: Backend = None, option: Options = None) -> None:
     """Check everything that the backend needs; each failure says what to run. Exit code 1 on failure."""
-    from backends.postgres.admin import Verdict
+    from backends.postgres.source_admin import Verdict
 
     admin = _admin_for("has nothing to check", backend, option)
     failures = 0
@@ -136,7 +136,7 @@ def backfill(
     rate: Annotated[float, typer.Option("--rate", min=0, help="Rounds per second at most; 0: no limit.")] = 0,
 ) -> None:
     """Publish rounds of the table that the log lacks. To continue a stopped backfill, run it again."""
-    from relay.commands.backfill import backfill as work
+    from relay.commands.backfill_command import backfill as work
 
     settings = _load(chosen(backend, option))
     _check_has_admin(settings.backend.name, "has no table to backfill from; stream-relay ingest reads all it has")
@@ -150,7 +150,7 @@ def _admin_for(lack: str, backend: str | None, option: list[str] | None, dsn: st
     settings = _load(chosen(backend, option)).backend
     _check_has_admin(settings.name, lack)
     try:
-        from backends.postgres.admin import admin_of
+        from backends.postgres.source_admin import admin_of
 
         # The DBA's DSN is used also if the settings have none.
         given = settings.options if dsn is None else {"dsn": dsn, **settings.options}
