@@ -2,7 +2,7 @@
 
 from auth.keys import InvalidKeys
 from backends.contract import BackendError
-from relay.commands.client.follow import Refused
+from relay.commands.client.target import Refused
 from relay.errors import StartError
 from roundlog.log_errors import LogError
 

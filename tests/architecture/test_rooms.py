@@ -100,6 +100,16 @@ def test_nothing_imports_upwards(package: str) -> None:
                 assert level[other] < level[room], f"{module} imports {name}, which is not below it"
 
 
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Each module can be read after those that it imports; an import inside a function counts too."""
+    left = {module: {name for name in ours(module) if name != module} for module in modules()}
+    while free := [module for module, names in left.items() if not names & left.keys()]:
+        for module in free:
+            del left[module]
+
+    assert left == {}
+
+
 @pytest.mark.parametrize("vendor", VENDORS)
 def test_vendor_is_imported_in_one_place(vendor: str) -> None:
     """All uses of a library are in one room, and the table has no room that does not use it."""

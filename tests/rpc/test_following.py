@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from auth.keys import DEMO_KEY
-from relay.commands.client.follow import OPEN, Interrupted, Target, follow
+from relay.commands.client.follow import follow
 from relay.commands.client.grpc import read_grpc
+from relay.commands.client.target import OPEN, Interrupted, Target
 from tests.rpc.conftest import GrpcRelay, Publish, StartRelay
 from tests.samples.program_samples import start
 

@@ -5,14 +5,13 @@ Uses only what every client has: a key, and the cursor of the last round to reco
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Literal
-from urllib.parse import quote
 
 import aiohttp
 import msgspec
 
 from relay.commands.client.outage import Outage
+from relay.commands.client.target import OPEN, Ended, Interrupted, Refused, Target, Unreachable
 from roundlog.backoff import Backoff
 
 Via = Literal["ws", "sse", "grpc"]
@@ -21,33 +20,6 @@ _FATAL_STATUS: Final = (400, 401, 403, 404, 426)
 _FATAL_CLOSE: Final = (1007, 1008, 1009, 4001)
 _COMPLETED: Final = 1000
 _WAITS_S: Final = (0.5, 10.0)
-
-OPEN: Final = b'{"event":"open"}'
-"""An event that readers yield when the relay has accepted the stream."""
-
-
-class Refused(Exception):
-    """The relay refused the request, and a retry would not help; ``str()`` is the relay's sentence."""
-
-
-class Unreachable(ConnectionError):
-    """No relay answers at the address; `question` asks the user whether one is running there."""
-
-    def __init__(self, address: str, question: str) -> None:
-        super().__init__(f"nothing answers at {address}")
-        self.question = question
-
-
-class Interrupted(ConnectionError):
-    """The relay ended the stream; it may have given the cursor to resume from and the delay before that."""
-
-    def __init__(self, sentence: str, *, cursor: str | None, wait_s: float | None) -> None:
-        super().__init__(sentence)
-        self.cursor, self.wait_s = cursor, wait_s
-
-
-class Ended(Exception):
-    """The stream has reached the requested end."""
 
 
 class _Message(msgspec.Struct):
@@ -58,22 +30,6 @@ class _Message(msgspec.Struct):
     reason: str | None = None
     begin: str | None = msgspec.field(default=None, name="from")
     end: str | None = msgspec.field(default=None, name="to")
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """The address of a relay, the key, and the requested game."""
-
-    url: str  # without a slash at the end
-    key: str
-    game: str | None  # None: all games
-
-    def path(self, prefix: str) -> str:
-        return f"{self.url}{prefix}" + ("" if self.game is None else f"/{quote(self.game, safe='')}")
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {"X-API-Key": self.key}
 
 
 async def follow(

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import grpc
 from grpc import StatusCode, aio
 
-from relay.commands.client.follow import OPEN, Ended, Interrupted, Refused, Target, Unreachable
+from relay.commands.client.target import OPEN, Ended, Interrupted, Refused, Target, Unreachable
 from relay.errors import BadRequest
 from relay.history.start import Start, parse_time
 from relay.rpc.methods import SERVICE
