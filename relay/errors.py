@@ -15,10 +15,13 @@ RelayError
 ├── Unavailable          this instance is full or draining; the client reconnects later
 │   └── TooManyCalls     this instance has too many concurrent calls
 └── StartError           the process cannot start; one sentence for the operator
+    └── PortUnavailable  a port cannot be listened on
+    └── PortUnavailable  a port cannot be listened on
 
 The table also has the errors of `rounds`, `auth` and `roundlog` that a client can get.
 """
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
@@ -126,6 +129,20 @@ class TooManyCalls(Unavailable):
 
 class StartError(RelayError):
     """The process cannot start; the text says what to change."""
+
+
+class PortUnavailable(StartError):
+    """A port cannot be listened on."""
+
+    def __init__(self, address: str, error: OSError, *, setting: str) -> None:
+        super().__init__(address, error, setting)
+        self.address, self.error, self.setting = address, error, setting
+
+    def __str__(self) -> str:
+        # Python and asyncio add the address to the system's text. Errors of name resolution have negative numbers.
+        number = self.error.errno or 0
+        reason = os.strerror(number) if number > 0 else self.error.strerror or str(self.error)
+        return f"cannot listen on {self.address}: {reason}; choose another port with {self.setting}"
 
 
 class Refusal(NamedTuple):

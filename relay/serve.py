@@ -22,7 +22,7 @@ from relay.config.catalogue import load_catalogue
 from relay.config.key_files import check_games, load_credentials
 from relay.config.sections import HttpSettings
 from relay.config.settings import Settings
-from relay.errors import StartError
+from relay.errors import PortUnavailable
 from relay.history.history import History
 from relay.http.application import build_app
 from relay.http.monitoring.metrics import Metrics
@@ -176,10 +176,7 @@ def _bind(settings: HttpSettings) -> socket.socket:
         )[0]
         listener = socket.create_server(address[:2], family=family, backlog=_BACKLOG)
     except OSError as error:
-        raise StartError(
-            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; "
-            "choose another port with RELAY_HTTP_PORT"
-        ) from error
+        raise PortUnavailable(f"{settings.host}:{settings.port}", error, setting="RELAY_HTTP_PORT") from error
     listener.setblocking(False)
     for name, value in _SOCKET_OPTIONS.items():  # inherited by every accepted connection
         if (option := getattr(socket, name, None)) is not None:

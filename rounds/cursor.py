@@ -1,4 +1,4 @@
-"""Cursors: a client's place in the log, and the only code that writes or reads their text form."""
+"""Cursors: how far a client has come in the log. The only code that writes or reads their text form."""
 
 import re
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class InvalidCursor(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A client's place in the log. Clients store it and send it back; they never compute with it."""
+    """How far a client has come in the log. Clients store it and send it back; they never compute with it."""
 
     epoch: str  # changes when the log has been lost or rebuilt
     sequence: int  # grows with each round of any game; comparable only within one epoch

@@ -119,7 +119,7 @@ class Instrumented(Generic[P]):
 
 
 class _NumberedOffsets(Generic[P]):
-    """A backend's offsets for positions with numbers."""
+    """Adapts a backend's `HasOffsets` to `Numbered` offsets."""
 
     def __init__(self, backend: HasOffsets[P]) -> None:
         self._backend = backend
@@ -133,7 +133,7 @@ class _NumberedOffsets(Generic[P]):
 
 
 class _PlainOffsets(Generic[P]):
-    """What the log remembers, for a backend whose positions have been numbered."""
+    """Adapts the `SourceOffsets` of `Numbered` offsets to the backend's own offsets."""
 
     def __init__(self, offsets: SourceOffsets[Numbered[P]]) -> None:
         self._offsets = offsets

@@ -86,7 +86,7 @@ class Dsn:
         """Parse a URL.
 
         Raises:
-            ValueError: It is not one, or has a parameter that libpq does not know. The text contains no values.
+            ValueError: The text is not a URL, or has a parameter unknown to libpq. The message has no values.
         """
         try:
             parts = urlsplit(text)

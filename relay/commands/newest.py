@@ -24,10 +24,10 @@ async def newest_round(settings: LogSettings) -> str:
         async with connect(settings, name="status") as connection:
             reply = await ask_leader(connection, settings.stream, {"last_by_subj": LOG_SUBJECTS})
     except LogError as error:
-        return f"cannot be told: {error}"
+        return f"unknown: {error}"
     if reply.message is not None:
         newest = msgspec.json.decode(reply.message.data, type=_Round)
         return f"{newest.game_slug} {newest.round_id}, {time.time() - newest.timestamp / 1000:.1f} s ago"
     if reply.error.err_code != ErrorCode.MESSAGE_NOT_FOUND:
-        return f"cannot be told: {reply.error.description}"
+        return f"unknown: {reply.error.description}"
     return "no rounds yet"

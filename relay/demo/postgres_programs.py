@@ -76,7 +76,7 @@ def reachable_programs(programs: Path, folder: Path) -> Path:
     if os.geteuid() != 0:
         return programs
     folder.chmod(0o755)
-    if all(_is_open(place) for place in (programs, *programs.parents)):
+    if all(_is_open(folder) for folder in (programs, *programs.parents)):
         return programs
     install, package = programs.parent, programs.parent.parent
     copied = shutil.copytree(install, folder / package.name / install.name, symlinks=True)
@@ -86,5 +86,5 @@ def reachable_programs(programs: Path, folder: Path) -> Path:
     return copied / programs.name
 
 
-def _is_open(place: Path) -> bool:
-    return place.stat().st_mode & _READ_ALL == _READ_ALL
+def _is_open(folder: Path) -> bool:
+    return folder.stat().st_mode & _READ_ALL == _READ_ALL

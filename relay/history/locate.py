@@ -35,7 +35,7 @@ def locate_in_memory(walk: Walk, hub: Hub, start: Start, games: frozenset[str]) 
 
 
 async def locate_in_log(walk: Walk, history: History, start: Start, games: frozenset[str]) -> tuple[Bounds, Gap | None]:
-    """Begin a walk at the place that `start` means in the log; return what the log holds, and what is gone.
+    """Begin a walk at the position that `start` means in the log; return what the log holds, and what is gone.
 
     Raises:
         LogChanged: The log was rebuilt, or lost its tail, meanwhile.

@@ -181,7 +181,7 @@ class Pages:
             self._ahead = _Ahead(generation, position, games, page, share)
 
     def release(self) -> None:
-        """Hold the page that was read no more. Unless the client stalled meanwhile, the next one is larger."""
+        """Release the current page. Unless the client stalled meanwhile, the next page is larger."""
         if not self._has_shrunk:
             self._limit = min(self._most, self._limit * 2)
         self._give_back()

@@ -214,7 +214,7 @@ class Replay:
         if await self._is_at_end():
             self._finish(self)
             return True
-        await self._hub.wait_beyond(walk.position, within_s=SETTLE_S)
+        await self._hub.wait_past(walk.position, within_s=SETTLE_S)
         return False
 
     async def _is_at_end(self) -> bool:

@@ -30,10 +30,10 @@ class State(Enum):
 class PageVerdict(Enum):
     """What a page means to a walk."""
 
-    ROUNDS = "rounds"  # it leads on
+    ROUNDS = "rounds"  # progress
     GAP = "gap"  # rounds before it are gone
     ALL_GONE = "all_gone"  # it has no round at all: either all are gone, or the log is another one, not noticed yet
-    NOTHING = "nothing"  # it does not lead on: this relay knows less of the log than the walk's end requires
+    NOTHING = "nothing"  # no progress: this relay has not yet seen the log up to the walk's end
 
 
 class Resumption(NamedTuple):
@@ -151,10 +151,10 @@ class Walk:
         return min([self._counted_to, *(stretch.covered_to for stretch in stretches)])
 
     def follow(self, generation: Generation, bounds: Bounds, ends: Sequence[int]) -> Gap | None:
-        """Go on in another generation of the log; return what is gone of the one before.
+        """Continue in a new generation of the log; return the gap left by the previous one.
 
         Args:
-            generation: That of now.
+            generation: The present one.
             bounds: What the log holds now.
             ends: Where the log ended after each loss of its tail, oldest first.
         """

@@ -95,7 +95,7 @@ def _retry_headers(error: Exception, status: int) -> dict[str, str] | None:
 
 def _sentence(request: web.Request, error: web.HTTPException) -> str:
     if error.status == 404:
-        return f"nothing is at {request.path[:100]!r}; what there is is shown at /docs"
+        return f"there is no path {request.path[:100]!r}; /docs lists all paths"
     if isinstance(error, web.HTTPMethodNotAllowed):
         return f"{error.method} is not allowed here; allowed: {', '.join(sorted(error.allowed_methods))}"
     return (error.text or error.reason or "bad request").strip()

@@ -66,9 +66,8 @@ class Routes:
         grant, subscription, query = self._admit(request, presented, WS_PARAMETERS)
         start = Start.parse(query)
         handshake = shake_hands(request.headers, subprotocol=None if presented is None else presented.subprotocol)
-        from relay.http.websocket.websocket_link import (
-            WebSocketLink,  # loads `websockets`, which the start does not need
-        )
+        # Loads `websockets`, which the start does not need.
+        from relay.http.websocket.websocket_link import WebSocketLink
 
         settings = self._registry.settings
         refusal = await self._take_permit("websocket")

@@ -45,7 +45,7 @@ _AFTER_END: Final[Mapping[CloseReason, _Spread]] = {
 }
 """The delay after the end of an open link."""
 _AFTER_REFUSAL: Final = _LATER
-"""The delay of a client that gets no link, or no answer: this relay has to get better first."""
+"""The delay of a client that gets no link, or no answer: this relay must recover first."""
 
 
 class ReconnectDelays:

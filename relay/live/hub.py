@@ -159,7 +159,7 @@ class Hub:
             if link.receives_events:
                 link.send_event(gap.event())
 
-    async def wait_beyond(self, sequence: int, *, within_s: float) -> None:
+    async def wait_past(self, sequence: int, *, within_s: float) -> None:
         """Wait until a round after `sequence` was published, or until `within_s` is over."""
         deadline = asyncio.get_running_loop().time() + within_s
         try:

@@ -75,9 +75,8 @@ def status_of_gap(gap: Mapping[str, object], bounds: Bounds) -> Status:
     """Return the status of a stream that misses rounds, from the gap event of the other protocols."""
     resume, first = Cursor.parse(str(gap["to"])), bounds.at(bounds.first)
     if gap["reason"] == GapReason.AHEAD:
-        resume = Cursor.parse(
-            str(gap["from"])
-        )  # the log lost its tail: new rounds get sequences after the start of the gap
+        # The log lost its tail: new rounds get sequences after the start of the gap.
+        resume = Cursor.parse(str(gap["from"]))
     else:
         first = replace(resume, sequence=resume.sequence + 1)
     message = (

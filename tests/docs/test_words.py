@@ -9,9 +9,11 @@ from tests.clients.tools import ROOT
 from tests.docs.pages import README, text_of
 
 _UNUSED: Final = ("anew", "goodbye", "let go", "whoever")
-_ROOMS: Final = ("auth", "backends", "relay", "roundlog", "rounds")
+_ROOMS: Final = ("auth", "backends", "relay", "roundlog", "rounds", "stream_relay")
 _FILES: Final = (
     README,
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
     *sorted((ROOT / "docs").rglob("*.md")),
     *(path for room in _ROOMS for path in sorted((ROOT / room).rglob("*.py"))),
 )

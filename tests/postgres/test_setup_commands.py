@@ -52,7 +52,7 @@ async def test_commands_from_setup_to_teardown_print_results_and_exit_codes(
     state = "not set up" if backend == "postgres-notify" else "missing"
     assert (code, said.splitlines()[0].split(maxsplit=1)) == (0, ["state:", state])
     assert f"stream-relay backend setup --backend {backend}" in said.splitlines()[1]
-    assert "newest in the log:  cannot be told: stream not found" in said
+    assert "newest in the log:  unknown: stream not found" in said
     code, said = await run("backend", "setup", **settings)
     assert (code, said.strip().endswith("public.rounds is set up")) == (0, True)
     code, _ = await run("backend", "check", **settings)
@@ -115,7 +115,7 @@ async def test_status_is_shown_while_the_log_is_unreachable(postgres: PostgresSe
         RELAY_NATS_URL=f"nats://127.0.0.1:{unused_tcp_port}",
     )  # fmt: skip
     assert (code, "state:              missing" in said) == (0, True)
-    assert "newest in the log:  cannot be told: NATS" in said
+    assert "newest in the log:  unknown: NATS" in said
 
 
 async def test_ingest_without_a_dsn_says_how_to_set_it() -> None:

@@ -90,6 +90,6 @@ class TableOffset:
     def lowest(self) -> int:
         """The id up to which nothing needs to be scanned again once `safe` is kept; `MIN_ID`: as before.
 
-        Once `safe` has passed the rows that a first start skipped, they need not be told apart from new ones.
+        Once `safe` has passed the rows that a first start skipped, they need not be distinguished from new rows.
         """
         return self._began_at if self._began_at is not None and self.safe >= self._began_at else MIN_ID

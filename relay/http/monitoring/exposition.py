@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import web
 
-from relay.errors import StartError
+from relay.errors import PortUnavailable
 from relay.http.monitoring.probes import Probes
 
 if TYPE_CHECKING:
@@ -64,9 +64,7 @@ async def serving_probes(
         try:
             await web.TCPSite(runner, host, port).start()
         except OSError as error:
-            raise StartError(
-                f"cannot listen on {host}:{port}: {error.strerror or error}; choose another port with {setting}"
-            ) from error
+            raise PortUnavailable(f"{host}:{port}", error, setting=setting) from error
         yield int(runner.addresses[0][1])
     finally:
         await runner.cleanup()

@@ -56,7 +56,7 @@ async def test_items_pass_as_they_are_and_positions_come_back_to_the_backend() -
 
 
 async def test_closing_the_reader_closes_that_of_the_backend() -> None:
-    """Whoever stops reading lets the source go at once."""
+    """When the caller stops reading, the source is closed at once."""
     source = Source()
     stream = Instrumented(source).read()
     await anext(stream)
