@@ -1,6 +1,7 @@
 """What the source admins of both Postgres backends share: findings, a connection, and running SQL statements.
 
-Knows no backend. Which statements run, and what is a fault, is decided in `notify.admin` and `replication.admin`.
+Knows no backend. Which statements run, and what is a fault, is decided in `notify.notify_admin` and
+`replication.replication_admin`.
 """
 
 from collections.abc import AsyncIterator

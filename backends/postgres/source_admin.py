@@ -1,7 +1,7 @@
 """Set up, check, inspect and remove the source of a Postgres backend.
 
-Owns what can be done with a source, and the table of backends that can do it. How is in the `admin` module of each
-backend. Reads no rounds.
+Owns what can be done with a source, and the table of backends that can do it. How it is done is decided in
+`notify.notify_admin` and `replication.replication_admin`. Reads no rounds.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,8 +1,8 @@
 """The backend `postgres-replication`: rounds from the write-ahead log, milliseconds after their commit.
 
 Owns the backend contract, the state for metrics, and reconnecting after every loss. How a stream begins is in
-`stream_start`, its status messages and its end in `stream`, where it continues in `slot_offset`. How it behaves, and
-why: docs/postgres-replication.md
+`stream_start`, its status messages and its end in `replication_stream`, where it continues in `slot_offset`. How it
+behaves, and why: docs/postgres-replication.md
 """
 
 import asyncio

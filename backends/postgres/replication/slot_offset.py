@@ -1,8 +1,8 @@
 """Track the offset in one slot: where a stream of it begins, and up to where the server may remove WAL.
 
 Owns the rule that an offset is in the log before it is reported to the server, and what happens when the slot was moved
-or the server's history changed. Knows nothing of connections: `stream` reports to the server. What the offset of a
-round means is in `capture`. Why: docs/adr/0011-the-log-is-the-checkpoint.md
+or the server's history changed. Knows nothing of connections: `replication_stream` reports to the server. What the
+offset of a round means is in `capture`. Why: docs/adr/0011-the-log-is-the-checkpoint.md
 """
 
 import structlog
