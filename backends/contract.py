@@ -1,4 +1,4 @@
-"""The contract between a source of rounds and the publisher. One could write a backend from this page alone.
+"""The contract between a source of rounds and the publisher. How to write a backend: docs/backends.md
 
 A backend only reads: it yields what its source holds and takes confirmations. Everything else (de-duplication,
 pipelining, retries, the log) is done once, for all backends, by `backends.publish`.

@@ -1,19 +1,25 @@
 """Ingest runs a backend into the log, logs events, and ends quickly when cancelled."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from backends.contract import BackendContext, Captured, Rejected, SourceError
+import stream_relay
+from backends.backlog import HasBacklog
+from backends.contract import BackendContext, Captured, HasOffsets, Rejected, SourceError, SourceOffsets
+from backends.ingest.instrumented import HasStatus
 from backends.ingest.run_ingest import run_ingest
 from backends.publish.publisher_settings import PublisherSettings
 from roundlog.log_settings import LogSettings
-from rounds import Catalogue
+from rounds import Catalogue, Round
 from tests.backends.harness import DeadLetters, Source, assert_log_is, captured_events, make_round, stored
 from tests.backends.own_backend import Lines
+from tests.docs.pages import blocks
 from tests.nats import NatsServer
 
 pytestmark = pytest.mark.service
@@ -66,6 +72,37 @@ def test_documentation_shows_the_example_as_it_runs() -> None:
     """docs/backends.md cannot drift from the code."""
     example = (Path(__file__).parents[1] / "own_backend.py").read_text()
     assert example.split('"""', 2)[2].strip() in (DOCS / "backends.md").read_text()
+
+
+def test_documented_making_of_a_round_runs() -> None:
+    """The example of `Round.make` gives a round of the catalogue, with the extras that its comment shows."""
+    page = (DOCS / "backends.md").read_text("utf-8")
+    [example] = [block for block in blocks(page, "python") if "Round.make(" in block]
+    names: dict[str, Any] = {}
+    exec(example, names)  # noqa: S102 - the example is our own
+
+    made = names["round_"]
+    assert made == Round.parse(made.to_json())
+    assert made.game_type == Catalogue.load().game(made.game_slug).type
+    assert f"numbers as strings: {made.extras}\n" in example
+    assert 0 < made.timestamp - made.finished.timestamp() * 1000 < 1000
+    assert all(f"    {field}=" in example for field in Round.__struct_fields__)
+
+
+@pytest.mark.parametrize("name", stream_relay.__all__)
+def test_every_public_name_is_documented(name: str) -> None:
+    """A writer of a backend finds each name of the public face on the page."""
+    assert re.search(rf"\b{name}\b", (DOCS / "backends.md").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("protocol", [HasStatus, HasBacklog, HasOffsets, SourceOffsets])
+def test_every_member_of_an_optional_protocol_is_documented(protocol: type) -> None:
+    """Its tables name all methods and properties."""
+    page = (DOCS / "backends.md").read_text("utf-8")
+    members = [name for name in vars(protocol) if not name.startswith("_")]
+
+    assert members
+    assert all(re.search(rf"`{name}\b", page) for name in members)
 
 
 async def test_run_logs_events_with_counts(nats: NatsServer) -> None:
