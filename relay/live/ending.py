@@ -94,6 +94,17 @@ class Ender:
             self.ended[reason] += 1
             self._disconnect(link, reason, self.delays.after_end(reason))
 
+    def cut(self, link: Link, reason: CloseReason) -> None:
+        """End a link that may lack rounds. Nothing is written: its cursor would be wrong, and the client has its own.
+
+        The connection is cut at once, also when the link has been ended already; the first reason stands.
+        """
+        if link.ended is None:
+            self.ended[reason] += 1
+            link.ended = Disconnect(reason, None, self.delays.after_end(reason))
+        self._hub.remove(link)
+        link.transport.abort()
+
     def refuse(self, link: Link, refusal: Unavailable) -> None:
         """End a link that was opened only to write why its client is refused."""
         self._disconnect(link, CloseReason(refusal.reason), refusal.retry_ms)

@@ -238,7 +238,7 @@ class Hub:
         except Exception:
             log.exception("rounds_failed", rounds=len(pending), links=len(links))
             for link in links:
-                self._cut(link)
+                link.cut(CloseReason.FAILED)
             return
         self.stats.deliveries += len(pending) * len(links)
         for link in links:
@@ -249,9 +249,4 @@ class Hub:
                     link.end(CloseReason.SLOW)
             except Exception:
                 log.exception("link_failed", link=link.id)
-                self._cut(link)
-
-    def _cut(self, link: Link) -> None:
-        """Cut a link that may lack rounds. A disconnect would have a wrong cursor; the client has its own."""
-        self.remove(link)
-        link.transport.abort()
+                link.cut(CloseReason.FAILED)

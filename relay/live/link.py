@@ -69,6 +69,9 @@ class LinkEnder(Protocol):
     def end(self, link: "Link", reason: CloseReason) -> None:
         """End an open link; do nothing when it has been ended."""
 
+    def cut(self, link: "Link", reason: CloseReason) -> None:
+        """End a link without a disconnect, and cut its connection at once."""
+
 
 class Link(ABC):
     """A subscriber's connection. The hub writes to `transport` directly and never awaits anything of a link."""
@@ -133,3 +136,7 @@ class Link(ABC):
     def end(self, reason: CloseReason) -> None:
         """End the link as `relay.live.ending.Ender` does; do nothing when it has been ended."""
         self._ender.end(self, reason)
+
+    def cut(self, reason: CloseReason) -> None:
+        """Cut the link as `relay.live.ending.Ender` does: for a link whose cursor may be wrong."""
+        self._ender.cut(self, reason)

@@ -35,6 +35,9 @@ class NeverEnded:
     def end(self, link: Link, reason: CloseReason) -> None:
         raise AssertionError(f"link {link.id} was ended: {reason}")
 
+    def cut(self, link: Link, reason: CloseReason) -> None:
+        raise AssertionError(f"link {link.id} was cut: {reason}")
+
 
 async def takes_everything() -> None:
     """A recorder is never full."""

@@ -92,6 +92,31 @@ async def test_link_is_ended_once(hub: Hub, ender: Ender) -> None:
     assert dict(ender.ended) == {CloseReason.SLOW: 1}
 
 
+async def test_cut_link_gets_no_disconnect(hub: Hub, ender: Ender) -> None:
+    """It may lack rounds before its cursor: the end is counted, without a cursor, and the connection is cut at once."""
+    link = subscribed(hub, ender)
+
+    link.cut(CloseReason.FAILED)
+
+    assert link.disconnects == []
+    assert link.ended == Disconnect(CloseReason.FAILED, None, 0)
+    assert link.recorder.aborted.is_set()
+    assert len(hub) == 0
+    assert dict(ender.ended) == {CloseReason.FAILED: 1}
+
+
+async def test_cut_of_an_ended_link_keeps_its_reason(hub: Hub, ender: Ender) -> None:
+    """The end is counted once, and the connection is cut without waiting for the client."""
+    link = subscribed(hub, ender)
+
+    link.end(CloseReason.SLOW)
+    link.cut(CloseReason.FAILED)
+
+    assert link.ended == Disconnect(CloseReason.SLOW, "k1-7", 0)
+    assert link.recorder.aborted.is_set()
+    assert dict(ender.ended) == {CloseReason.SLOW: 1}
+
+
 async def test_link_without_a_subscription_is_ended_without_a_cursor(ender: Ender) -> None:
     """The client repeats its request: the cursor of the log's head would skip what it asked for."""
     link = RecordingLink(ender=ender)

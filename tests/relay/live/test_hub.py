@@ -190,7 +190,8 @@ async def test_round_that_fails_affects_no_other(hub: Hub) -> None:
 
 async def test_link_that_fails_is_cut_and_others_are_not(hub: Hub) -> None:
     """It gets no disconnect: the cursor would be after rounds that it lacks. The client has its own."""
-    bad, good = RecordingLink(), RecordingLink()
+    ender = Ender(hub, ReconnectDelays(0), linger_s=60)
+    bad, good = RecordingLink(ender=ender), RecordingLink()
     hub.add(bad, subscription("crash"))
     hub.add(good, subscription("crash"))
 
@@ -205,8 +206,33 @@ async def test_link_that_fails_is_cut_and_others_are_not(hub: Hub) -> None:
 
     assert bad.recorder.aborted.is_set()
     assert bad.disconnects == []
+    assert bad.ended == Disconnect(CloseReason.FAILED, None, 0)
+    assert dict(ender.ended) == {CloseReason.FAILED: 1}
     assert len(hub) == 1
     assert good.recorder.writes == [frame(json_of(entry(1))), frame(json_of(entry(2)))]
+
+
+class UnjoinableForm(WebSocketText):
+    """Renders rounds and cannot join them."""
+
+    def join(self, parts: list[bytes]) -> bytes:
+        raise RuntimeError("broken")
+
+
+async def test_links_whose_rounds_cannot_be_joined_are_cut(hub: Hub) -> None:
+    """All links of that form and subscription lack the rounds; the reason is ours, not the client's."""
+    ender, form = Ender(hub, ReconnectDelays(0), linger_s=60), UnjoinableForm()
+    bad, good = [RecordingLink(form, ender=ender) for _ in range(2)], RecordingLink()
+    for link in (*bad, good):
+        hub.add(link, subscription("crash"))
+
+    hub.publish([entry(1)])
+    await turn()
+
+    assert [link.ended for link in bad] == [Disconnect(CloseReason.FAILED, None, 0)] * 2
+    assert all(link.recorder.aborted.is_set() for link in bad)
+    assert dict(ender.ended) == {CloseReason.FAILED: 2}
+    assert good.recorder.writes == [frame(json_of(entry(1)))]
 
 
 async def test_unexpected_error_does_not_stop_the_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
