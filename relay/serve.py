@@ -32,6 +32,7 @@ from relay.http.protocol import protocol_factory
 from relay.http.rest import Rest
 from relay.http.routes import Routes
 from relay.http.takeover import check_aiohttp
+from relay.http.websocket.websockets_check import check_websockets_after
 from relay.links.link_registry import LinkRegistry
 from relay.live.ending import Ender, ReconnectDelays
 from relay.live.feed import Feed
@@ -95,7 +96,8 @@ async def running_relay(
         home: HTML to show at ``/``; None for no such page.
 
     Raises:
-        StartError: A setting, a file, a port or a library is not as required; ``str()`` says which.
+        StartError: A setting, a file, a port or a library is not as required; ``str()`` says which. In a group when
+            the relay was ready: the library `websockets` is checked after that.
     """
     check_aiohttp()
     catalogue = load_catalogue(settings.games_file)
@@ -120,6 +122,7 @@ async def running_relay(
         running = [
             tasks.create_task(feed.run(), name="feed"),
             tasks.create_task(heartbeats.run(), name="heartbeats"),
+            tasks.create_task(check_websockets_after(feed.reached), name="check-websockets"),
         ]
         try:
             async with (

@@ -6,16 +6,15 @@ not know what links write. Why: docs/adr/0010-links-leave-aiohttp.md
 
 import asyncio
 import inspect
-import re
 from collections.abc import Iterator, Mapping
 from email.utils import formatdate
-from importlib.metadata import requires
 from typing import Any, Final
 
 import aiohttp
 from aiohttp import web
 
 from relay.errors import StartError
+from relay.http.tested_versions import tested_range
 from relay.links.stream_link import StreamLink
 
 _STATUS: Final = {101: "Switching Protocols", 200: "OK"}
@@ -76,7 +75,7 @@ def check_aiohttp(library: Any = web, version: str = aiohttp.__version__) -> Non
     if missing := list(_missing(library)):
         raise StartError(
             f"aiohttp {version} lacks {', '.join(missing)}, which this relay uses; "
-            f"install aiohttp {_tested_range()}, which it is tested with"
+            f"install aiohttp {tested_range('aiohttp')}, which it is tested with"
         )
 
 
@@ -91,9 +90,3 @@ def _missing(library: Any) -> Iterator[str]:
     found = getattr(getattr(library, "RequestHandler", None), "handle_error", None)
     if found is not None and tuple(inspect.signature(found).parameters) != _HANDLE_ERROR:
         yield f"RequestHandler.handle_error({', '.join(_HANDLE_ERROR[1:])})"
-
-
-def _tested_range() -> str:
-    """Return the range of the package's own requirement, such as ``<4,>=3.13``."""
-    found = [re.fullmatch(r"aiohttp\s*([^;]*[^;\s]).*", each) for each in requires("stream-relay") or ()]
-    return next(match[1] for match in found if match is not None)

@@ -196,7 +196,7 @@ def test_message_that_is_not_deflated_is_refused() -> None:
 
 
 def test_websockets_is_not_loaded_at_start() -> None:
-    """The first link loads it: the start imports only what it needs."""
+    """It is loaded when the relay is ready: the start imports only what it needs."""
     program = "import sys, relay.serve; print([name for name in sys.modules if name.startswith('websockets')])"
 
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout.strip() == b"[]"
