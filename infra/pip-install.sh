@@ -13,6 +13,7 @@ count() { # prints the number of installed packages: each has a .dist-info folde
   if [ -e "$1" ]; then echo $#; else echo 0; fi
 }
 before=$(count)
+: >"$log" # it is read below, maybe before pip has begun to write
 
 "$python" -m pip install --disable-pip-version-check --no-color --progress-bar off --require-hashes -r "$lock" \
   >"$log" 2>&1 &
