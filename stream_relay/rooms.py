@@ -21,7 +21,7 @@ def shadowed() -> str | None:
                 return f"the package {name!r} is missing in '{_HOME}'; install stream-relay again"
             return (
                 f"the package {name!r} is imported from '{found}', and stream-relay is installed in '{_HOME}'; "
-                "rename that folder, or take its parent out of PYTHONPATH"
+                "rename it, or start without its folder on the path (PYTHONPATH, or the working directory)"
             )
     return None
 

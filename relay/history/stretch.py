@@ -54,7 +54,7 @@ def stretch_of(page: Page, *, epoch: str, position: int, head: int, oldest: int 
     entries = page.entries
     last = entries[-1].sequence if entries else position
     if page.remaining:
-        entries, covered_to = _aligned(entries, position, last)
+        entries, covered_to = _aligned(entries, position, last, of_all=oldest is None)
     else:  # the log has nothing more of these games up to `head`
         covered_to = max(last, head)
     # Before the first entry, rounds of the game may have been purged; after it, none.
@@ -67,10 +67,14 @@ def stretch_of(page: Page, *, epoch: str, position: int, head: int, oldest: int 
     return Stretch(epoch, entries, covered_to, gap)
 
 
-def _aligned(entries: list[LogEntry], position: int, last: int) -> tuple[list[LogEntry], int]:
+def _aligned(entries: list[LogEntry], position: int, last: int, *, of_all: bool) -> tuple[list[LogEntry], int]:
     """Cut a page at the last end of a cell in it; return what remains, and up to which sequence it is whole."""
     end = last - last % CELL
     if end == last or end <= position or len(entries) <= _SHORT:
         return entries, last
     kept = bisect_right(entries, end, key=attrgetter("sequence"))
-    return (entries[:kept], end) if kept else (entries, last)
+    if not kept:
+        return entries, last
+    # Of all games, nothing is between the kept rounds and the next one. A page that ended in a hole, where messages
+    # were deleted, would make the next page begin in it, and report the rest of the hole as expired.
+    return entries[:kept], entries[kept].sequence - 1 if of_all else end

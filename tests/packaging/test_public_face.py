@@ -60,7 +60,7 @@ def test_command_names_the_folder_that_hides_a_room(tmp_path: Path, room: str, f
     assert line.startswith(
         f"stream-relay: the package {room!r} is imported from '{where}', and stream-relay is installed"
     )
-    assert line.endswith("rename that folder, or take its parent out of PYTHONPATH")
+    assert line.endswith("rename it, or start without its folder on the path (PYTHONPATH, or the working directory)")
 
 
 def test_import_of_a_public_name_says_which_folder_hides_a_room(tmp_path: Path) -> None:

@@ -54,6 +54,43 @@ def test_page_of_one_game_is_whole_and_drops_little(position: int, every: int, l
     assert stretch.gap is None
 
 
+@given(
+    st.integers(0, 60),
+    st.sampled_from([LIMIT, 4 * LIMIT]),
+    st.lists(st.tuples(st.integers(70, HEAD - 60), st.integers(1, 60)), max_size=12),
+)
+def test_hole_in_the_log_is_no_gap_within_a_page_of_all_games(
+    position: int, limit: int, holes: list[tuple[int, int]]
+) -> None:
+    """Messages deleted in the middle show only where the last round of a full page is right before them."""
+    deleted = {sequence for begin, size in holes for sequence in range(begin, begin + size)}
+    while position < HEAD:
+        there_are = [sequence for sequence in range(position + 1, HEAD + 1) if sequence not in deleted]
+        asked = limit_of_all(position, limit)
+        page = Page(
+            [LogEntry(sequence, "crash", b"") for sequence in there_are[:asked]], max(0, len(there_are) - asked)
+        )
+        stretch = stretch_of(page, epoch="k1", position=position, head=HEAD, oldest=None)
+
+        read = [entry.sequence for entry in stretch.entries]
+        assert read == [sequence for sequence in there_are if sequence <= stretch.covered_to], "a round was passed over"
+        if stretch.gap is not None:
+            assert position not in deleted
+            assert position + 1 in deleted
+        position = stretch.covered_to
+
+
+def test_page_that_would_end_in_a_hole_reaches_to_its_end() -> None:
+    """The next page then begins behind the hole, and reports no gap."""
+    sequences = [*range(1, 491), *range(511, 521)]
+    page = Page([LogEntry(sequence, "crash", b"") for sequence in sequences], remaining=80)
+
+    stretch = stretch_of(page, epoch="k1", position=0, head=600, oldest=None)
+
+    assert stretch.entries[-1].sequence == 490
+    assert stretch.covered_to == 510
+
+
 @pytest.mark.parametrize("every", [1, 2, 20])
 def test_usual_pages_of_one_game_are_aligned(every: int) -> None:
     """With 500 rounds to a page, games of any density end where a cell does."""
