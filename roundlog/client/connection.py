@@ -17,6 +17,7 @@ from nats.aio.msg import Msg
 from pydantic import SecretStr
 
 from roundlog.client.faults import NATS_ERRORS, connect_error, sentence, translated
+from roundlog.client.nats_internals import abort
 from roundlog.log_errors import LogRefused
 from roundlog.log_settings import LogSettings
 
@@ -208,6 +209,8 @@ async def _close(nc: Client, name: str, *, within_s: float = _CLOSE_S) -> None:
             await nc.close()
     except TimeoutError:  # the server reads nothing, or the TLS handshake was interrupted
         log.debug("nats_close_timed_out", connection=name, after_s=within_s)
+    finally:
+        abort(nc)  # a close that timed out or was cancelled leaves the socket open
 
 
 def _check_creds(path: Path) -> None:
