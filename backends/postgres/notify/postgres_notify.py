@@ -25,6 +25,7 @@ from backends.postgres.notify.notify_options import NotifyOptions
 from backends.postgres.notify.notify_session import NotifySession
 from backends.postgres.notify.table_offset import NotifyOffset, TableOffset
 from roundlog.backoff import Backoff
+from roundlog.tasks import cancel_and_wait, raise_if_cancelled
 
 log = structlog.get_logger()
 
@@ -115,9 +116,9 @@ class PostgresNotify:
                         async for items in batches:
                             yield items
                 finally:
-                    keeper.cancel()
-                    await asyncio.wait([keeper])
+                    await cancel_and_wait(keeper)
             except ConnectionLost as error:
+                raise_if_cancelled()
                 self._reconnects += 1
                 self._log.warning("source_lost", error=str(error))
                 self._state = NotifyState.CONNECTING

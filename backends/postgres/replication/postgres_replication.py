@@ -27,7 +27,7 @@ from backends.postgres.replication.slot_heartbeat import write_heartbeats
 from backends.postgres.replication.slot_offset import SlotOffset
 from backends.postgres.replication.stream_start import StreamStart
 from roundlog.backoff import Backoff
-from roundlog.tasks import cancel_and_wait
+from roundlog.tasks import cancel_and_wait, raise_if_cancelled
 
 log = structlog.get_logger()
 
@@ -102,6 +102,7 @@ class PostgresReplication:
             except InvalidMessage as error:
                 raise SourceError(f"{self._options.shown_dsn} sent an unknown message: {error}") from error
             except (StreamLost, OffsetTaken, TableRenamed) as error:
+                raise_if_cancelled()
                 if self._stream is not None and self._stream.lasted_s > self._options.retry_max_s:
                     backoff.reset()
                 await self._on_lost(error)
