@@ -6,10 +6,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from backends.contract import Backend, BackendContext, Captured, Rejected
+from backends.ingest.run_ingest import run_ingest
 from backends.postgres.notify.postgres_notify import PostgresNotify
 from backends.postgres.statements import statement
+from backends.publish.publisher_settings import PublisherSettings
+from roundlog.log_settings import LogSettings
 from roundlog.tasks import cancel_and_wait
 from rounds import Catalogue
+from tests.nats import NatsServer
 from tests.postgres_server import PostgresServer
 
 CONTEXT = BackendContext(catalogue=Catalogue.load())
@@ -64,6 +68,23 @@ async def reading(backend: Backend[Any], *, confirms: bool = True) -> AsyncItera
                 raise
         finally:
             await cancel_and_wait(task)
+        if not task.cancelled():
+            task.result()
+
+
+@asynccontextmanager
+async def ingesting(
+    backend: Backend[Any],
+    nats: NatsServer,
+    log: LogSettings | None = None,
+    settings: PublisherSettings | None = None,
+) -> AsyncIterator[asyncio.Task[Any]]:
+    """Run ingest into `nats` until the block ends; an error of it is raised there."""
+    task = asyncio.create_task(run_ingest(backend, log or LogSettings(url=nats.url), settings))
+    try:
+        yield task
+    finally:
+        await cancel_and_wait(task)
         if not task.cancelled():
             task.result()
 

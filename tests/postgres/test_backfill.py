@@ -4,8 +4,6 @@ import asyncio
 import os
 import pty
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -19,13 +17,12 @@ from backends.publish.publisher_settings import PublisherSettings
 from relay.commands.backfill_command import backfill
 from relay.config.settings import Settings
 from roundlog.log_settings import LogSettings
-from roundlog.tasks import cancel_and_wait
 from tests.backends.harness import stored
 from tests.cli.command import COMMAND
 from tests.cli.command import run as run_command
 from tests.clients.program import clean_environment
 from tests.nats import NatsServer
-from tests.postgres.ingesting import CONTEXT, WAIT_S, notify_backend, notify_options, set_up_notify
+from tests.postgres.ingesting import CONTEXT, WAIT_S, ingesting, notify_backend, notify_options, set_up_notify
 from tests.postgres.pooler import PROGRAM, pooler_before
 from tests.postgres_server import PostgresServer
 from tests.waiting import until
@@ -43,17 +40,6 @@ async def table(postgres: PostgresServer) -> PostgresServer:
 
 def backfill_of(server: PostgresServer, nats: NatsServer, **more: Any) -> TableBackfill:
     return TableBackfill(NotifyOptions.read(notify_options(server)), CONTEXT, LogSettings(url=nats.url), **more)
-
-
-@asynccontextmanager
-async def ingesting(backend: Backend[Any], nats: NatsServer) -> AsyncIterator[asyncio.Task[Any]]:
-    task = asyncio.create_task(run_ingest(backend, LogSettings(url=nats.url)))
-    try:
-        yield task
-    finally:
-        await cancel_and_wait(task)
-        if not task.cancelled():
-            task.result()
 
 
 async def ids_in(nats: NatsServer) -> list[int]:

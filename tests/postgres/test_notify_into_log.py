@@ -13,14 +13,12 @@ import msgspec
 import pytest
 
 from backends.contract import Backend
-from backends.ingest.run_ingest import run_ingest
 from backends.postgres.replication.postgres_replication import PostgresReplication
 from backends.publish.publisher_settings import PublisherSettings
 from roundlog.log_settings import LogSettings
-from roundlog.tasks import cancel_and_wait
 from tests.backends.harness import captured_events, stored
 from tests.nats import NatsServer, nats_client
-from tests.postgres.ingesting import CONTEXT, notify_backend, set_up_notify
+from tests.postgres.ingesting import CONTEXT, ingesting, notify_backend, set_up_notify
 from tests.postgres_server import PostgresServer
 from tests.waiting import until
 
@@ -43,22 +41,6 @@ async def ingest_process(postgres: PostgresServer, nats: NatsServer) -> AsyncIte
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-
-
-@asynccontextmanager
-async def ingesting(
-    backend: Backend[Any],
-    nats: NatsServer,
-    log: LogSettings | None = None,
-    settings: PublisherSettings | None = None,
-) -> AsyncIterator[None]:
-    task = asyncio.create_task(run_ingest(backend, log or LogSettings(url=nats.url), settings))
-    try:
-        yield
-    finally:
-        await cancel_and_wait(task)
-        if not task.cancelled():
-            task.result()
 
 
 async def log_holds(nats: NatsServer, count: int) -> None:
