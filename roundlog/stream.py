@@ -23,6 +23,8 @@ NANO: Final = 1_000_000_000
 """Nanoseconds of a second: durations in a stream's configuration are in nanoseconds."""
 _MIN_SERVER: Final = (2, 11)
 """The first nats-server with batched direct get, which replays and the publisher's check of the tail need."""
+FIRST_WITH_BATCHES: Final = (2, 14)
+"""The first nats-server with fast-ingest batches. Such a stream cannot be used by an older server."""
 _NO_JETSTREAM: Final = (ErrorCode.NO_JETSTREAM, ErrorCode.NO_JETSTREAM_FOR_ACCOUNT)
 
 
@@ -38,6 +40,7 @@ class LogInfo:
     max_message_bytes: int = -1  # the stream's own limit for headers and data of a round; -1: none
     replicas: int = 1
     first_at: datetime | None = None  # when the oldest round in it was stored
+    allows_batches: bool = False  # whether it takes fast-ingest batches; see `roundlog.publish.fast_batch`
 
 
 class StreamInfo(msgspec.Struct):
@@ -60,7 +63,7 @@ async def open_log(connection: Connection, settings: LogSettings) -> LogInfo:
     _check_version(connection, settings)
     wanted = _wanted(settings)
     try:
-        info = await ensure_stream(connection, wanted, create=settings.create)
+        info = await ensure_stream(connection, wanted | _at_creation(connection, settings), create=settings.create)
     except NoResponders as error:
         raise _no_jetstream(settings.shown_url) from error
     if differences := _differences(info.config, wanted):
@@ -75,6 +78,7 @@ async def open_log(connection: Connection, settings: LogSettings) -> LogInfo:
         max_message_bytes=info.config.get("max_msg_size", -1),
         replicas=info.config.get("num_replicas", 1),
         first_at=datetime.fromisoformat(state["first_ts"]) if state["first_seq"] else None,
+        allows_batches=bool(info.config.get("allow_batched")),
     )
 
 
@@ -118,6 +122,12 @@ def _wanted(settings: LogSettings) -> dict[str, Any]:
         "allow_direct": True,
         "republish": {"src": LOG_SUBJECTS, "dest": LIVE_TEMPLATE},
     }
+
+
+def _at_creation(connection: Connection, settings: LogSettings) -> dict[str, Any]:
+    """Settings that a new stream gets and that a found one need not have."""
+    version = connection.server_version
+    return {"allow_batched": True} if settings.replicas > 1 and version and version >= FIRST_WITH_BATCHES else {}
 
 
 _UNWANTED: Final[Mapping[str, object]] = {

@@ -104,6 +104,16 @@ class Window(Generic[P]):
         return bool(self._queue) or (self.lanes is not None and self.lanes.ready)
 
     @property
+    def is_idle(self) -> bool:
+        """Whether nothing is handed out that is not settled, and nothing waits in a lane; with `first_failed` None."""
+        return not self._unanswered and not (self.lanes is not None and self.lanes.ready)
+
+    @property
+    def handed_out(self) -> int:
+        """The number of the entry that `take` hands out next, in the order of the source."""
+        return self._base + len(self._sent)
+
+    @property
     def first_failed(self) -> int | None:
         """The number of the oldest entry with an error ack since the last `rewind`; None: there is none."""
         return min(self._failed, default=None)
@@ -115,15 +125,18 @@ class Window(Generic[P]):
         if entry.settled and not self._sent:
             self._advance()
 
-    def take(self, max_bytes: int) -> list[tuple[int, Entry[P]]]:
-        """Hand out the next entries to send, with their numbers: about `max_bytes`; empty when nothing is queued."""
+    def take(self, max_bytes: int, *, upto: int | None = None) -> list[tuple[int, Entry[P]]]:
+        """Hand out the next entries to send, with their numbers: about `max_bytes`; empty when nothing is queued.
+
+        `upto`: only those with a smaller number.
+        """
         taken: list[tuple[int, Entry[P]]] = []
         number = self._base + len(self._sent)
         queue, sent, lanes = self._queue, self._sent, self.lanes
         while max_bytes > 0 and lanes is not None and lanes.ready:
             taken.append(lanes.take())
             max_bytes -= taken[-1][1].size
-        while queue and max_bytes > 0:
+        while queue and max_bytes > 0 and (upto is None or number < upto):
             entry = queue.popleft()
             sent.append(entry)
             if not entry.settled and (lanes is None or lanes.enter(entry.subject, number, entry)):

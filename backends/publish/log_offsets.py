@@ -24,7 +24,7 @@ from roundlog.client.connection import Connection, connect
 from roundlog.leader import ask_leader
 from roundlog.log_errors import LogUnavailable, LogUnsuitable, NoResponders
 from roundlog.log_settings import LogSettings
-from roundlog.publish import store
+from roundlog.publish.store import store
 from roundlog.stream import LogInfo, ensure_stream, open_log
 from roundlog.tail import newest_ids, stored_pages
 

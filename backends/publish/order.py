@@ -1,9 +1,9 @@
 """How rounds of a game keep their order when a publish fails and a later one that is in flight succeeds.
 
-Pure: no I/O, no clock. Owns two ways. `Chain`, for a log of one replica: each round on the condition that the one
-before it is the newest of the log, at full speed. `Lanes`, for a log of several replicas: one round per game at a time,
-since nats-server stops a replicated stream permanently when the condition of `Chain` fails.
-Why: docs/adr/0003-own-publish-pipeline.md
+Pure: no I/O, no clock. Owns `Lanes`, one round per game at a time, and `Suspension`, when to do without a faster way.
+In a log of one replica the faster way is a condition: each round is stored only after the one before it. In a log of
+several replicas, where nats-server stops the stream permanently when such a condition fails, it is one batch at a time
+(`roundlog.publish.fast_batch`). Why: docs/adr/0003-own-publish-pipeline.md and 0025-fast-ingest-batches.md
 """
 
 from collections import deque
@@ -12,23 +12,22 @@ from typing import Final, Generic, TypeVar
 E = TypeVar("E")
 
 
-class Chain:
-    """Whether each round is published on the condition that the one before it is the newest of the log.
+class Suspension:
+    """Whether a faster way of publishing is in use, which other publishers and duplicates can disturb.
 
-    The condition fails, and stops the pipeline once, whenever another message is the newest: after a duplicate, which
-    stores nothing, or with another publisher. Each failure turns the condition off for a while, each time for longer.
+    Each disturbance costs a stop of the pipeline, and suspends the way for a while, each time for longer.
     """
 
     def __init__(self) -> None:
         self._off_until = 0.0
         self._pause_s = _SHORTEST_PAUSE_S
 
-    def holds(self, now: float) -> bool:
-        """Whether to publish on condition at `now`."""
+    def is_over(self, now: float) -> bool:
+        """Whether to publish in the faster way at `now`."""
         return now >= self._off_until
 
-    def broken(self, now: float) -> None:
-        """Record a failed condition."""
+    def disturbed(self, now: float) -> None:
+        """Record a disturbance."""
         if now > self._off_until + _LONGEST_PAUSE_S:
             self._pause_s = _SHORTEST_PAUSE_S
         self._off_until = now + self._pause_s

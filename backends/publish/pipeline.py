@@ -14,13 +14,16 @@ import structlog
 
 from backends.contract import Rejected
 from backends.publish.acks import Entry, Lag, Stats, Window
-from backends.publish.order import Chain, Lanes
+from backends.publish.order import Lanes, Suspension
 from backends.publish.publisher_settings import PublisherSettings
 from roundlog.backoff import Backoff
 from roundlog.client.codes import ErrorCode, NatsStatus
 from roundlog.client.connection import Connection
 from roundlog.log_errors import LogUnavailable
-from roundlog.publish import HEADER_ROOM, Acks, ErrorAck, Publish, PublishConnection, open_publish_connection
+from roundlog.publish.answers import Acks, ErrorAck
+from roundlog.publish.fast_batch import UNCLEAR
+from roundlog.publish.hpub import HEADER_ROOM, Publish
+from roundlog.publish.publish_connection import PublishConnection, open_publish_connection
 from roundlog.stream import LogInfo
 from roundlog.tasks import raise_if_cancelled
 
@@ -59,12 +62,14 @@ class Pipeline(Generic[P]):
         self._acked = acked
         self._rejects = rejects
         self._lag: Lag[P] = Lag(settings.confirm_lag_s)
-        self._chain = Chain()
+        self._suspension = Suspension()  # of conditions, or of batches
         self._previous: bytes | None = None  # the id sent last, for the condition of the next; None: no condition
         self._error_acks: dict[int, ErrorAck] = {}
         self._backoff = Backoff(*_ERROR_PAUSE_S)
         self._log_errors_at = 0.0
         self._progress_at = 0.0
+        self._batches = False  # whether the log takes batches
+        self._sent_before = 0  # entries with smaller numbers may have been sent, and must not be sent in a batch
         self._unacked_connections = 0  # connections in a row without any ack
         self._connection = 0
         self._wake = asyncio.Event()
@@ -88,8 +93,7 @@ class Pipeline(Generic[P]):
         self._connection += 1  # late answers of the old one are ignored
         self._unacked_connections += 1  # until the next has an ack
         self._error_acks.clear()
-        self._previous = None
-        self.window.rewind()
+        self._rewind()
         self._confirm_settled()
 
     async def reject(self, item: Rejected[P]) -> None:
@@ -106,10 +110,11 @@ class Pipeline(Generic[P]):
             LogUnavailable: The connection cannot be used any more. Call `lost`, then `run` with another.
         """
         number = self._connection
+        self._batches = info.replicas > 1 and info.allows_batches
         self.window.lanes = Lanes() if info.replicas > 1 else None
         publishing = await open_publish_connection(
             connection,
-            info.stream,
+            info,
             on_acks=partial(self._on_acks, number),
             on_error_ack=partial(self._on_error_ack, number),
         )
@@ -140,10 +145,34 @@ class Pipeline(Generic[P]):
             if not self.window.unanswered:
                 await self._handle_error_acks()
                 return
-        elif self.window.queued and not (self._unacked_connections and self.window.unanswered):
+        elif self._may_send():
             await self._send(publishing, limit)
             return
         await self._wait()
+
+    def _may_send(self) -> bool:
+        """Whether something may be sent now. Chooses between lanes and batches whenever nothing is in flight."""
+        window = self.window
+        if not window.queued:
+            return False
+        if self._batches and window.is_idle:
+            window.lanes = None if self._batch_is_next else Lanes()
+        if not window.unanswered:
+            return True
+        if self._unacked_connections:
+            return False
+        if window.lanes is None:
+            return not self._batches
+        return window.lanes.ready or not self._batch_is_next
+
+    @property
+    def _batch_is_next(self) -> bool:
+        """Whether the next entries of the queue are to be sent in a batch."""
+        return self._may_batch and self.window.handed_out >= self._sent_before
+
+    @property
+    def _may_batch(self) -> bool:
+        return self._batches and self._suspension.is_over(self._now())
 
     async def _finish(self, publishing: PublishConnection, limit: int, within_s: float | None) -> None:
         """Publish the rest of the window after the end of the source; give up after `within_s`."""
@@ -174,10 +203,12 @@ class Pipeline(Generic[P]):
             self._progress_at = self._now()
         # After a connection without an ack, one round is sent, and the rest once it is acked: an overloaded server
         # still has all that was sent before, and more would prolong the overload.
-        taken = self.window.take(1 if self._unacked_connections else _WRITE_BYTES)
+        upto = self._sent_before if self.window.lanes is not None and self._may_batch else None
+        taken = self.window.take(1 if self._unacked_connections else _WRITE_BYTES, upto=upto)
         publishes = []
         too_large = []
-        chained = self.window.lanes is None and self._chain.holds(self._now())
+        in_batch = self._batches and self.window.lanes is None
+        chained = not self._batches and self.window.lanes is None and self._suspension.is_over(self._now())
         for number, entry in taken:
             if len(entry.data) > limit:
                 too_large.append(number)
@@ -192,7 +223,10 @@ class Pipeline(Generic[P]):
         if publishes:
             try:
                 async with asyncio.timeout(self._settings.ack_timeout_s):
-                    await publishing.send(publishes)
+                    if in_batch and len(publishes) > 1:
+                        await publishing.send_batch(publishes, head=self.head)
+                    else:
+                        await publishing.send(publishes)
             except TimeoutError as error:
                 raise LogUnavailable(f"NATS took nothing for {self._settings.ack_timeout_s:g} s") from error
         for number in too_large:
@@ -211,18 +245,22 @@ class Pipeline(Generic[P]):
         if number is None:
             return
         code, reason = error_acks[number].code, error_acks[number].reason
-        self._previous = None
         if code == ErrorCode.MESSAGE_TOO_LARGE:
             await self._reject_entry(number, f"the stream refuses it: {reason}")
-        elif code == ErrorCode.WRONG_LAST_MSG_ID:
-            self._chain.broken(self._now())
-        elif code == NatsStatus.UNAVAILABLE:
-            raise LogUnavailable(reason)
+        elif code in (ErrorCode.WRONG_LAST_MSG_ID, UNCLEAR):
+            self._suspension.disturbed(self._now())
+        elif code in (NatsStatus.UNAVAILABLE, ErrorCode.BATCHES_NOT_ALLOWED):
+            raise LogUnavailable(reason)  # the next connection looks at the stream again
         else:
             if self._now() >= self._log_errors_at:  # an overloaded server sends many a second
                 self._log_errors_at = self._now() + _LOG_ERRORS_S
                 log.warning("publish_refused", code=code, reason=reason, in_flight=len(self.window))
             await asyncio.sleep(self._backoff.next_s())
+        self._rewind()
+
+    def _rewind(self) -> None:
+        self._previous = None
+        self._sent_before = self.window.handed_out
         self.window.rewind()
 
     # --- answers ------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from roundlog.backoff import Backoff
 from roundlog.client.connection import Connection, connect
 from roundlog.log_errors import LogUnavailable
 from roundlog.log_settings import LogSettings
-from roundlog.publish import offset_header
+from roundlog.publish.hpub import offset_header
 from roundlog.stream import LogInfo, open_log
 from roundlog.tail import first_since, stored_ids
 from roundlog.tasks import cancel_and_wait, raise_if_cancelled

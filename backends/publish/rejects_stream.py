@@ -19,7 +19,7 @@ from roundlog.backoff import Backoff
 from roundlog.client.connection import Connection, connect
 from roundlog.log_errors import LogUnavailable, LogUnsuitable, NoResponders
 from roundlog.log_settings import LogSettings
-from roundlog.publish import store
+from roundlog.publish.store import store
 from roundlog.stream import NANO, ensure_stream
 
 log = structlog.get_logger()

@@ -26,6 +26,10 @@ class ErrorCode(IntEnum):
     """The newest message of the subject does not have the sequence that the publish was conditional on."""
     NO_JETSTREAM = 10076
     """The server runs without JetStream."""
+    BATCHES_NOT_ALLOWED = 10205
+    """The stream does not allow fast-ingest batches (``allow_batched``)."""
+    UNKNOWN_BATCH = 10208
+    """The publish is of a batch whose first publish the server has not seen, or that has ended."""
 
 
 class NatsStatus(IntEnum):

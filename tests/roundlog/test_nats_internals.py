@@ -21,7 +21,9 @@ from roundlog.entry import LogEntry
 from roundlog.live import LiveSubscription
 from roundlog.log_settings import LogSettings
 from roundlog.parser import RoundFrames
-from roundlog.publish import Acks, ErrorAck, Publish, offset_header, open_publish_connection
+from roundlog.publish.answers import Acks, ErrorAck
+from roundlog.publish.hpub import Publish, offset_header
+from roundlog.publish.publish_connection import open_publish_connection
 from roundlog.reader import LogReader
 from roundlog.stream import open_log
 from roundlog.tail import stored_pages
@@ -229,9 +231,9 @@ async def test_publish_has_the_same_headers_either_way(nats: NatsServer, *, is_f
     settings, answers = LogSettings(url=nats.url), asyncio.Queue[Acks | ErrorAck]()
     with capture_logs() as logs:
         async with connect(settings, name="publisher") as connection:
-            await open_log(connection, settings)
+            info = await open_log(connection, settings)
             publishing = await open_publish_connection(
-                connection, settings.stream, on_acks=answers.put_nowait, on_error_ack=answers.put_nowait
+                connection, info, on_acks=answers.put_nowait, on_error_ack=answers.put_nowait
             )
             first = Publish(b"rounds.crash", 7, b"crash:1", None, offset_header(b"pg:1:A"), b"{}")
             for publish in (first, Publish(b"rounds.dice", 8, b"dice:2", b"crash:9", b"", b"{}")):

@@ -10,7 +10,8 @@ from nats.aio.msg import Msg
 from nats.protocol.parser import Parser
 
 from roundlog.client.nats_internals import ConnectionParser
-from roundlog.publish import AckFrames, Acks, ErrorAck, Publish, answered, encode, offset_header
+from roundlog.publish.answers import AckFrames, Acks, ErrorAck, answered
+from roundlog.publish.hpub import Publish, encode, offset_header
 
 INBOX = b"_INBOX.abc"
 
@@ -22,7 +23,7 @@ def test_publish_is_one_command_with_its_id_and_condition() -> None:
             Publish(b"rounds.crash", 7, b"crash:1", None, b"", b"{}"),
             Publish(b"rounds.dice", 8, b"dice:2", b"crash:1", offset_header(b"pg:1:A"), b"{...}"),
         ],
-        INBOX,
+        [INBOX + b".7", INBOX + b".8"],
     )
     first = b"NATS/1.0\r\nNats-Msg-Id:crash:1\r\n\r\n"
     second = b"NATS/1.0\r\nNats-Msg-Id:dice:2\r\nNats-Expected-Last-Msg-Id:crash:1\r\nRelay-Position:pg:1:A\r\n\r\n"

@@ -55,10 +55,12 @@ class AnyAnswers(RuleBasedStateMachine):
             self.settled.add(self.added)
         self.games.append(game)
 
-    @rule(limit=st.sampled_from([1, 600, 100_000]))
-    def take(self, limit: int) -> None:
-        for number, taken in self.window.take(limit):
+    @rule(limit=st.sampled_from([1, 600, 100_000]), upto=st.none() | st.integers(0, 40))
+    def take(self, limit: int, upto: int | None) -> None:
+        waiting = self.window.handed_out
+        for number, taken in self.window.take(limit, upto=upto):
             assert taken.offset == number
+            assert upto is None or number < max(upto, waiting)
             assert number not in self.settled | self.unanswered | self.failed
             game = self.games[number]
             same = [other for other in range(self.added) if not self.one_per_game or self.games[other] == game]
@@ -132,6 +134,17 @@ class AnyAnswers(RuleBasedStateMachine):
         assert self.window.has_room
 
 
+class Switching(AnyAnswers):
+    """The same, when the way of sending changes while nothing is in flight."""
+
+    @precondition(lambda self: self.window.is_idle and not self.failed)
+    @rule()
+    def switch(self) -> None:
+        assert not self.unanswered
+        self.one_per_game = not self.one_per_game
+        self.window.lanes = Lanes() if self.one_per_game else None
+
+
 class OnePerGame(AnyAnswers):
     """The same, for a log whose rounds are sent one per game at a time."""
 
@@ -140,6 +153,7 @@ class OnePerGame(AnyAnswers):
 
 TestAnyAnswers = AnyAnswers.TestCase
 TestOnePerGame = OnePerGame.TestCase
+TestSwitching = Switching.TestCase
 
 
 def test_one_entry_over_the_byte_limit_passes_alone() -> None:

@@ -1,24 +1,24 @@
 """Order when a publish fails: conditions that are turned off for a while, and lanes."""
 
-from backends.publish.order import Chain, Lanes
+from backends.publish.order import Lanes, Suspension
 
 
 def test_chain_is_given_up_for_longer_each_time_and_forgives() -> None:
     """Another publisher on the log stops the pipeline now and then, not once per round; one message of it, once."""
-    chain = Chain()
-    assert chain.holds(0.0)
-    chain.broken(0.0)
-    assert not chain.holds(0.4)
-    assert chain.holds(0.5)
-    chain.broken(0.6)
-    assert not chain.holds(1.5)
-    assert chain.holds(1.6)
+    chain = Suspension()
+    assert chain.is_over(0.0)
+    chain.disturbed(0.0)
+    assert not chain.is_over(0.4)
+    assert chain.is_over(0.5)
+    chain.disturbed(0.6)
+    assert not chain.is_over(1.5)
+    assert chain.is_over(1.6)
     for _ in range(10):
-        chain.broken(2.0)
-    assert not chain.holds(61.9)
-    assert chain.holds(62.0)
-    chain.broken(200.0)
-    assert chain.holds(200.5)
+        chain.disturbed(2.0)
+    assert not chain.is_over(61.9)
+    assert chain.is_over(62.0)
+    chain.disturbed(200.0)
+    assert chain.is_over(200.5)
 
 
 def test_lane_lets_the_next_of_a_game_go_when_the_one_before_it_is_settled() -> None:
