@@ -83,6 +83,10 @@ class Filter:
             raise InvalidFilter(f"min_point {min_point} is above max_point {max_point}; it must not be")
         return cls(low, high, frozenset(colors) or _NONE, frozenset(trends) or _NONE)
 
+    def __hash__(self) -> int:
+        """Hash the numbers as text: clients could choose numbers that have the same hash, and slow every lookup."""
+        return hash((_hashable(self.min_point), _hashable(self.max_point), self.colors, self.trends))
+
     @property
     def is_empty(self) -> bool:
         """True when every round matches."""
@@ -138,6 +142,15 @@ def _finite(text: str) -> Decimal | None:
     except InvalidOperation:  # an exponent of more digits than anything can have
         return None
     return number if number.is_finite() else None
+
+
+def _hashable(number: Decimal | None) -> bytes | None:
+    """Return the same bytes for equal numbers; Python's hash of bytes is different in every process."""
+    if not number:
+        return None if number is None else b"0"
+    sign, digits, exponent = number.as_tuple()
+    significant = bytes(digits).rstrip(b"\0")
+    return b"%d %d %b" % (sign, int(exponent) + len(digits) - len(significant), significant)
 
 
 def _bound(name: str, text: str | None) -> Decimal | None:

@@ -7,7 +7,7 @@ order; bytes go to transports. Does not know NATS, HTTP or credentials, nor how 
 import asyncio
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, NamedTuple, Self
 
 import structlog
@@ -16,6 +16,7 @@ from relay.live.bounds import Bounds, Gap, GapReason
 from relay.live.encode import Form
 from relay.live.item import Item
 from relay.live.link import CloseReason, Link
+from relay.live.members import Members
 from relay.live.ring import Ring
 from roundlog.entry import LogEntry
 from rounds import Cursor, Filter
@@ -45,18 +46,40 @@ class Subscription(NamedTuple):
         return cls(frozenset(), Filter())
 
 
-@dataclass(slots=True)
+class _FilterInUse:
+    """A filter of at least one channel. Runs once per round, for all its channels, and is never compared by value."""
+
+    __slots__ = ("_item", "_matches", "channels", "filter")
+
+    def __init__(self, filter_: Filter) -> None:
+        self.filter = filter_
+        self.channels = 0
+        self._item: Item | None = None  # the round that it ran on last
+        self._matches = False
+
+    def matches(self, item: Item) -> bool:
+        """Whether a valid round passes."""
+        if self._item is not item:
+            self._matches = item.matches(self.filter)
+            self._item = item
+        return self._matches
+
+
 class Channel:
     """All links with the same subscription and form. The same bytes are written to them."""
 
-    subscription: Subscription
-    form: Form
-    links: set[Link] = field(default_factory=set)
-    pending: list[bytes] = field(default_factory=list)
-    filter: Filter | None = field(init=False)  # None: every round of the games matches
+    __slots__ = ("filter", "form", "key", "links", "pending", "subscription")
 
-    def __post_init__(self) -> None:
-        self.filter = None if self.subscription.filter.is_empty else self.subscription.filter
+    def __init__(self, subscription: Subscription, filter_: _FilterInUse, key: "_ChannelKey") -> None:
+        self.subscription = subscription
+        self.filter = None if subscription.filter.is_empty else filter_  # None: every round of the games matches
+        self.key = key
+        self.form = key[2]
+        self.links: Members[Link] = Members()
+        self.pending: list[bytes] = []
+
+
+_ChannelKey = tuple[frozenset[str], _FilterInUse, Form]
 
 
 @dataclass(slots=True)
@@ -86,8 +109,9 @@ class Hub:
         self.ends: list[int] = []
         """Where the log ended after each loss of its tail, oldest first."""
         self._unsent_bytes = unsent_bytes
-        self._channels: dict[tuple[Subscription, Form], Channel] = {}
-        self._by_game: dict[str, list[Channel]] = {}
+        self._channels: dict[_ChannelKey, Channel] = {}
+        self._filters: dict[Filter, _FilterInUse] = {}
+        self._by_game: dict[str, Members[Channel]] = {}
         self._channel_of: dict[Link, Channel] = {}
         self._backlog: deque[LogEntry] = deque()
         self._flush_due = False
@@ -108,11 +132,11 @@ class Hub:
         Returns `subscription`, or the equal object of other links: keep that one, so that 10,000 links share it.
         """
         self.remove(link)
-        channel = self._channels.get((subscription, link.form))
+        filter_ = self._filters.get(subscription.filter) or _FilterInUse(subscription.filter)
+        key = (subscription.games, filter_, link.form)
+        channel = self._channels.get(key)
         if channel is None:
-            channel = self._channels[subscription, link.form] = Channel(subscription, link.form)
-            for game in subscription.games:
-                self._by_game.setdefault(game, []).append(channel)
+            channel = self._open(Channel(subscription, filter_, key))
         channel.links.add(link)
         self._channel_of[link] = channel
         return channel.subscription
@@ -124,11 +148,29 @@ class Hub:
             return
         channel.links.discard(link)
         if not channel.links:
-            del self._channels[channel.subscription, channel.form]
-            for game in channel.subscription.games:
-                self._by_game[game].remove(channel)
-                if not self._by_game[game]:
-                    del self._by_game[game]
+            self._close(channel)
+
+    def _open(self, channel: Channel) -> Channel:
+        games, filter_, _ = channel.key
+        self._channels[channel.key] = channel
+        if not filter_.channels:
+            self._filters[filter_.filter] = filter_
+        filter_.channels += 1
+        for game in games:
+            self._by_game.setdefault(game, Members()).add(channel)
+        return channel
+
+    def _close(self, channel: Channel) -> None:
+        games, filter_, _ = channel.key
+        del self._channels[channel.key]
+        filter_.channels -= 1
+        if not filter_.channels:
+            del self._filters[filter_.filter]
+        for game in games:
+            channels = self._by_game[game]
+            channels.discard(channel)
+            if not channels:
+                del self._by_game[game]
 
     # --- rounds ------------------------------------------------------------------------------------------------
 
@@ -215,16 +257,9 @@ class Hub:
             self.stats.invalid += 1
             return
         self.stats.rounds += 1
-        verdicts: dict[Filter, bool] | None = None
         for channel in channels:
-            filter_ = channel.filter
-            if filter_ is not None:
-                if verdicts is None:
-                    verdicts = {}
-                if filter_ not in verdicts:
-                    verdicts[filter_] = item.matches(filter_)
-                if not verdicts[filter_]:
-                    continue
+            if channel.filter is not None and not channel.filter.matches(item):
+                continue
             if not channel.pending:
                 dirty.append(channel)
             channel.pending.append(item.rendered(channel.form))

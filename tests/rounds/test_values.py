@@ -164,7 +164,10 @@ def test_equal_filters_are_one_value() -> None:
     assert Filter.parse({"min_point": "2.50", "colors": "red,black"}) == Filter(
         Decimal("2.5"), None, frozenset({"black", "red"})
     )
-    assert hash(Filter.parse({"min_point": "2.50"})) == hash(Filter.parse({"min_point": "2.5"}))
+    for text, same in (("2.50", "2.5"), ("100", "1e2"), ("0", "-0.00"), ("-7.0", "-7"), (".1e-29", "1.0e-30")):
+        bounds = [Filter.parse({"min_point": each}) for each in (text, same)]
+        assert bounds[0] == bounds[1]
+        assert hash(bounds[0]) == hash(bounds[1])
     assert Filter.parse({}).is_empty
 
 
