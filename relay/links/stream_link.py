@@ -7,6 +7,7 @@ one object: no task, no request, no handler. Does not know how the connection ca
 import asyncio
 from collections.abc import Callable
 
+from relay.live.closed import CLOSED
 from relay.live.encode import Form
 from relay.live.link import Link, LinkEnder
 
@@ -36,6 +37,7 @@ class StreamLink(Link, asyncio.Protocol):
             waiting.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = CLOSED
         self.resume_writing()
         closed, self.on_closed = self.on_closed, None
         if closed is not None:

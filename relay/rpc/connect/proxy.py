@@ -169,7 +169,7 @@ async def _open(
     await response.prepare(request)
     if request.transport is None:
         raise ConnectionResetError("the client has left")
-    link.open(request.transport)
+    link.open(request)
 
 
 def _single(request: web.Request, dialect: Dialect, message: bytes) -> web.Response:

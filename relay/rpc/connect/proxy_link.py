@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from aiohttp import HttpVersion11, web
 
+from relay.live.closed import CLOSED
 from relay.live.encode import chunk
 from relay.live.hub import Hub
 from relay.live.link import Disconnect, LinkEnder
@@ -16,6 +17,29 @@ from relay.rpc.convert import gap_message
 from relay.rpc.rpc_link import RpcLink
 from relay.rpc.sink import BufferSink
 from relay.rpc.status import status_of_disconnect
+
+
+class _RequestTransport:
+    """The transport of a request, for as long as aiohttp has it."""
+
+    def __init__(self, request: web.Request) -> None:
+        self._request = request
+
+    @property
+    def _transport(self) -> asyncio.Transport:
+        return self._request.transport or CLOSED
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def get_write_buffer_size(self) -> int:
+        return self._transport.get_write_buffer_size()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def abort(self) -> None:
+        self._transport.abort()
 
 
 class ProxyLink(RpcLink):
@@ -38,11 +62,11 @@ class ProxyLink(RpcLink):
         form, drain = EnvelopedRound(dialect, self._chunked), request.writer.drain
         super().__init__(hub, BufferSink(), form, ender, max_age_s=max_age_s, drain=drain, allow_gap=allow_gap)
 
-    def open(self, transport: asyncio.WriteTransport) -> None:
-        """Write what was collected; from now on, write to `transport`."""
-        buffer, self.transport = self.transport, transport
+    def open(self, request: web.Request) -> None:
+        """Write what was collected; from now on, write to the connection of `request`."""
+        buffer, self.transport = self.transport, _RequestTransport(request)
         if isinstance(buffer, BufferSink) and buffer.data:
-            transport.write(bytes(buffer.data))
+            self.transport.write(bytes(buffer.data))
 
     def write(self, element: bytes) -> None:
         """Write one element of the stream."""
