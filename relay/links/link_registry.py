@@ -19,6 +19,7 @@ from relay.admission.capacity import LinkProtocol
 from relay.admission.gate import Admission
 from relay.config.sections import DrainSettings, LinkSettings
 from relay.errors import Unavailable
+from relay.links.drain_schedule import DrainSchedule
 from relay.links.session import Session
 from relay.links.stream_link import StreamLink
 from relay.live.ending import Ender
@@ -32,6 +33,9 @@ log = structlog.get_logger()
 
 _YOUNGEST_SHARE: Final = 5 / 6
 """A link ends at a random age between this share of the maximum and the maximum."""
+
+_ENDS_PER_TURN: Final = 100
+"""Links that a drain ends in one turn of the loop, when it has no time to wait between them."""
 
 
 class LinkRegistry:
@@ -140,16 +144,24 @@ class LinkRegistry:
         log.info("drain_started", links=len(links), spread_s=spread_s)
         loop = asyncio.get_running_loop()
         started = loop.time()
-        for number, link in enumerate(links):
+        least_s = min(spread_s, settings.margin_s / 2)
+        schedule = DrainSchedule(len(links), started=started, spread_s=spread_s, least_s=least_s)
+        at_once = 0
+        for link in links:
+            # Wait only when ahead of schedule: one timer serves all links.
+            wait_s = schedule.wait_s(loop.time())
             if link not in self._links:  # its client has left
                 continue
-            # Wait only when ahead of schedule: one timer serves all links.
-            ahead_s = started + spread_s * number / len(links) - loop.time()
-            if ahead_s > 0:
-                await asyncio.sleep(ahead_s)
-            link.end(CloseReason.DRAINING)
+            at_once = 0 if wait_s > 0 else at_once + 1
+            if wait_s > 0 or at_once % _ENDS_PER_TURN == 0:
+                await asyncio.sleep(max(0, wait_s))
+            if link in self._links:
+                link.end(CloseReason.DRAINING)
+        closed_by = started + settings.grace_s
+        if schedule.stalled:  # clients that were ended last have their time to read it
+            closed_by = max(closed_by, loop.time() + least_s)
         try:
-            async with asyncio.timeout_at(started + settings.grace_s):
+            async with asyncio.timeout_at(closed_by):
                 await self.admission.emptied()
         except TimeoutError:
             for link in list(self._links):

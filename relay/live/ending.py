@@ -10,9 +10,13 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+import structlog
+
 from relay.errors import Unavailable
 from relay.live.hub import Hub
 from relay.live.link import CloseReason, Disconnect, Link
+
+log = structlog.get_logger()
 
 
 class _Spread(NamedTuple):
@@ -22,30 +26,34 @@ class _Spread(NamedTuple):
     most: int
 
 
-_AT_ONCE: Final = _Spread(0, 0)
+_NONE: Final = _Spread(0, 0)
 _SOON: Final = _Spread(0, 1)
 _LATER: Final = _Spread(1, 3)
 
 _AFTER_END: Final[Mapping[CloseReason, _Spread]] = {
-    # Many links end together, and another relay may answer.
+    # The relay ends the link. Many may end together: in a drain, after a stall, when the log was rebuilt, in a burst of
+    # rounds that slow clients do not take.
     CloseReason.DRAINING: _SOON,
     CloseReason.MAX_AGE: _SOON,
     CloseReason.LOG_UNAVAILABLE: _SOON,
+    CloseReason.SLOW: _SOON,
+    CloseReason.UNRESPONSIVE: _SOON,
+    CloseReason.FAILED: _SOON,
+    CloseReason.GAP: _SOON,
     CloseReason.CAPACITY: _LATER,
-    # One link ends, and this relay answers.
-    CloseReason.SLOW: _AT_ONCE,
-    CloseReason.UNRESPONSIVE: _AT_ONCE,
-    CloseReason.FAILED: _AT_ONCE,
-    CloseReason.GAP: _AT_ONCE,
     # The client caused the end: it is not sent a delay.
-    CloseReason.CLIENT: _AT_ONCE,
-    CloseReason.BAD_MESSAGE: _AT_ONCE,
-    CloseReason.DEADLINE: _AT_ONCE,
-    CloseReason.COMPLETED: _AT_ONCE,
+    CloseReason.CLIENT: _NONE,
+    CloseReason.BAD_MESSAGE: _NONE,
+    CloseReason.DEADLINE: _NONE,
+    CloseReason.COMPLETED: _NONE,
 }
 """The delay after the end of an open link."""
 _AFTER_REFUSAL: Final = _LATER
 """The delay of a client that gets no link, or no answer: this relay must recover first."""
+
+
+_LATE_S: Final = 1.0
+"""A timer that is later than this waited for a process that stood still."""
 
 
 class ReconnectDelays:
@@ -111,8 +119,24 @@ class Ender:
 
     def _disconnect(self, link: Link, reason: CloseReason, retry_ms: int) -> None:
         self._hub.remove(link)
-        cursor = None if link.cursor is None else link.cursor()
-        link.ended = Disconnect(reason, None if cursor is None else str(cursor), retry_ms)
-        link.write_disconnect(link.ended)
+        link.ended = Disconnect(reason, None, retry_ms)  # also when the cursor fails
+        try:
+            cursor = None if link.cursor is None else link.cursor()
+            link.ended = Disconnect(reason, None if cursor is None else str(cursor), retry_ms)
+            link.write_disconnect(link.ended)
+        except Exception:  # a bug in one link; who ends several ends the others too
+            log.exception("link_failed", link=link.id)
+            link.transport.abort()
         # A client that has stopped reading would otherwise hold its buffer for ever.
-        asyncio.get_running_loop().call_later(self._linger_s, link.transport.abort)
+        self._abort_later(link, self._linger_s)
+
+    def _abort_later(self, link: Link, wait_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_later(wait_s, self._abort, link, loop.time() + wait_s)
+
+    def _abort(self, link: Link, due_at: float) -> None:
+        if asyncio.get_running_loop().time() - due_at > _LATE_S:
+            # This process stood still. What was to be written and read meanwhile comes now.
+            self._abort_later(link, min(self._linger_s, _LATE_S))
+        else:
+            link.transport.abort()

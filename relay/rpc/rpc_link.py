@@ -82,9 +82,11 @@ class RpcLink(Link):
     @property
     def status(self) -> Status | None:
         """The status of the stream; None while we have not ended it."""
+        if self.ended is None:
+            return None
         if self.gap is not None:
-            return status_of_gap(self.gap, self._hub.bounds)
-        return None if self.ended is None else status_of_disconnect(self.ended)
+            return status_of_gap(self.gap, self._hub.bounds, self.ended)
+        return status_of_disconnect(self.ended)
 
 
 class GrpcLink(RpcLink):

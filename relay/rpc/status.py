@@ -65,14 +65,15 @@ def status_of_disconnect(disconnect: Disconnect) -> Status:
     resume = () if disconnect.cursor is None else (("resume-cursor", disconnect.cursor),)
     if reason is CloseReason.DEADLINE:
         return DEADLINE._replace(trailers=resume, reason=reason)
+    trailers = (*_retry(disconnect), *resume)
     if reason is CloseReason.FAILED:
-        return INTERNAL._replace(trailers=resume, reason=reason)
+        return INTERNAL._replace(trailers=trailers, reason=reason)
     message = f"{reason}: call again after retry-after-ms" + (", with resume-cursor" if resume else "")
-    return Status(StatusCode.UNAVAILABLE, message, (("retry-after-ms", str(disconnect.retry_ms)), *resume), reason)
+    return Status(StatusCode.UNAVAILABLE, message, trailers, reason)
 
 
-def status_of_gap(gap: Mapping[str, object], bounds: Bounds) -> Status:
-    """Return the status of a stream that misses rounds, from the gap event of the other protocols."""
+def status_of_gap(gap: Mapping[str, object], bounds: Bounds, disconnect: Disconnect) -> Status:
+    """Return the status of a stream that was ended because of a gap, from the gap event of the other protocols."""
     resume, first = Cursor.parse(str(gap["to"])), bounds.at(bounds.first)
     if gap["reason"] == GapReason.AHEAD:
         # The log lost its tail: new rounds get sequences after the start of the gap.
@@ -83,8 +84,12 @@ def status_of_gap(gap: Mapping[str, object], bounds: Bounds) -> Status:
         f"rounds after {gap['from']} up to {gap['to']} are gone ({gap['reason']}); "
         "start after resume-cursor to continue without them, or set allow_gap"
     )
-    trailers = (("first-cursor", str(first)), ("resume-cursor", str(resume)))
+    trailers = (("first-cursor", str(first)), *_retry(disconnect), ("resume-cursor", str(resume)))
     return Status(StatusCode.OUT_OF_RANGE, message, trailers, CloseReason.GAP)
+
+
+def _retry(disconnect: Disconnect) -> Metadata:
+    return (("retry-after-ms", str(disconnect.retry_ms)),)
 
 
 def metadata_of(hello: Mapping[str, object]) -> Metadata:

@@ -13,6 +13,7 @@ from typing import Final
 from auth.keys import generate
 from tests.clients.program import Program
 from tests.relay.conftest import wait_ready
+from tests.signals import freeze
 
 COMMAND: Final = str(Path(sys.executable).with_name("stream-relay"))
 SETTINGS: Final = {"RELAY_HTTP_HOST": "127.0.0.1", "RELAY_HTTP_PORT": "0", "RELAY_GRPC_PORT": "0"}
@@ -38,7 +39,7 @@ class Serving:
             }
             | settings,
         )
-        self.url = ""
+        self.url, self.grpc_port = "", 0
 
     @property
     def printed(self) -> list[str]:
@@ -46,13 +47,18 @@ class Serving:
         return self._program.printed
 
     async def listening(self) -> None:
-        """Wait until it listens; set `url`."""
-        [found] = await asyncio.to_thread(self._program.wait_for, r"(?=.*relay_listening).*(http://127\.0\.0\.1:\d+)")
-        self.url = found[1]
+        """Wait until it listens; set `url` and `grpc_port`."""
+        pattern = r"(?=.*relay_listening)(?=.*grpc_port\W+(?P<port>\d+)).*(?P<url>http://127\.0\.0\.1:\d+)"
+        [found] = await asyncio.to_thread(self._program.wait_for, pattern)
+        self.url, self.grpc_port = found["url"], int(found["port"])
 
     async def logged(self, pattern: str) -> None:
         """Wait until it logs a line that matches."""
         await asyncio.to_thread(self._program.wait_for, pattern)
+
+    def freeze(self) -> None:
+        """Stop it until SIGCONT, as a suspend or a live migration does."""
+        freeze(self._program.pid)
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(self._program.pid, number)

@@ -124,7 +124,7 @@ async def test_links_of_one_form_are_handed_the_same_bytes(hub: Hub) -> None:
 
 async def test_slow_link_is_ended_with_its_cursor_and_others_are_not(hub: Hub) -> None:
     """It resumes with the cursor of its disconnect; the rounds for others do not wait for it."""
-    slow, quick = RecordingLink(ender=Ender(hub, ReconnectDelays(50), linger_s=60)), RecordingLink()
+    slow, quick = RecordingLink(ender=Ender(hub, ReconnectDelays(0), linger_s=60)), RecordingLink()
     slow.cursor = lambda: hub.head
     hub.add(slow, subscription("crash"))
     hub.add(quick, subscription("crash"))
