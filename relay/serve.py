@@ -114,7 +114,7 @@ async def running_relay(
     max_links = {protocol: capacity.fit(protocol) for protocol in PROTOCOLS}
     allow_links(max(max_links.values()))
     admission = Admission(keys, signer, capacity=capacity, delays=delays)
-    heartbeats = Heartbeats(interval_s=links.heartbeat_s)
+    heartbeats = Heartbeats(interval_s=links.heartbeat_s, on_stall=hub.expect_backlog)
     registry = LinkRegistry(hub, feed, admission, heartbeats, ender, links)
     methods = Methods(registry, history, catalogue, settings.grpc)
     app = build_app(routes_of(registry, history, catalogue, methods), home=home)

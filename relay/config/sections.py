@@ -67,7 +67,7 @@ class LinkSettings(_Section):
     unsent_bytes: int = Field(default=1 << 20, ge=16 << 10)
     """Unsent bytes of one link before it is ended as slow. The client reconnects with its cursor and loses nothing."""
     max_age_s: float = Field(default=3600, ge=1)
-    """Maximum age of a link, kept to a second. Each ends at an age between 5/6 of it and it. Cloud Run cuts at an hour."""
+    """Maximum age of a link, kept to a second. Each ends at an age from 5/6 of it on. Cloud Run cuts at an hour."""
     retry_ms: int = Field(default=2000, ge=0, le=600_000)
     """The reconnect delay that clients get, and the spread of random delays."""
     message_bytes: int = Field(default=4096, ge=128, le=1 << 20)

@@ -219,7 +219,7 @@ class Feed:
                 self._suspected_resets += 1
             before = entry.sequence
         self._newest_live = newest
-        if self._is_doubtful:
+        if self._is_doubtful or self._hub.is_behind:  # in a long backlog, they are read from the log later
             self._sequencer.on_sign(newest)
             self._wake.set()
             return
@@ -243,7 +243,10 @@ class Feed:
             if ready:
                 self.repaired += len(page.entries)
                 log.info("feed_repaired", rounds=len(page.entries), head=sequencer.head)
+                if len(page.entries) >= _PAGE:
+                    self._hub.expect_backlog(0)
                 self._hub.publish(ready)
+                await self._hub.caught_up()
 
     async def _was_reset(self, connection: Connection, sequencer: Sequencer) -> bool:
         """Check whether the log was rebuilt or lost its tail; if so, restart from its present state and return True.

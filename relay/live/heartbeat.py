@@ -46,15 +46,23 @@ class _Entry:
 class Heartbeats:
     """Calls `Link.heartbeat` once per interval and ends links that are too old or do not answer."""
 
-    def __init__(self, *, interval_s: float, clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        interval_s: float,
+        clock: Callable[[], float] | None = None,
+        on_stall: Callable[[float], None] | None = None,
+    ) -> None:
         """Start without links.
 
         Args:
             interval_s: Time between two heartbeats of a link.
             clock: Returns the time in seconds, of any start; by default that of the event loop.
+            on_stall: Called after a stall of the process, with its seconds.
         """
         self._interval_s = interval_s
         self._clock = clock or _loop_time
+        self._on_stall = on_stall
         self._tick_s = min(interval_s / _SLOTS, _TICK_S)
         self._stall_s = min(_STALL_S, interval_s * _STALL_SHARE)
         self._entries: dict[Link, _Entry] = {}
@@ -92,6 +100,8 @@ class Heartbeats:
         if (late_s := now - due_at) >= self._stall_s:
             if late_s >= _STALL_S:
                 log.warning("process_stalled", stalled_s=round(late_s, 1), links=len(self._entries))
+                if self._on_stall is not None:
+                    self._on_stall(late_s)
             due_at = self._due_at = now - self._stall_s
         served = 0
         while due_at <= now:

@@ -26,6 +26,16 @@ log = structlog.get_logger()
 _NO_EPOCH: Final = "0"
 _SLICE_BYTES: Final = 128 << 10
 """Log bytes handled per loop turn. Under load, so many bytes are one write; sockets can drain between slices."""
+_EMPTIED_S: Final = 8.0
+"""A client that takes what its link may hold unsent in this time keeps up with a backlog: 128 KB/s, by default."""
+_BACKLOG_S: Final = 120.0
+"""The longest time after a stall in which rounds may be a backlog."""
+_BACKLOG_LEAST_S: Final = 5.0
+_FEW_OF: Final = 8
+"""One link in so many is not waited for."""
+_AGAIN_S: Final = 0.02
+_BEHIND_ROUNDS: Final = 10_000
+"""A backlog of more rounds than this should not grow: the log has them."""
 
 
 class Generation(NamedTuple):
@@ -115,6 +125,9 @@ class Hub:
         self._channel_of: dict[Link, Channel] = {}
         self._backlog: deque[LogEntry] = deque()
         self._flush_due = False
+        self._congested: list[Link] = []  # which the last slice has filled to more than half of their limit
+        self._waits_until = 0.0  # loop time
+        self._backlog_until = 0.0  # loop time
         self._advanced = asyncio.Event()
 
     # --- links -------------------------------------------------------------------------------------------------
@@ -219,7 +232,7 @@ class Hub:
         self._backlog.extend(entries)
         if not self._flush_due:
             self._flush_due = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            asyncio.get_running_loop().call_soon(self._flush_when_taken)
 
     def _flush(self) -> None:
         try:
@@ -227,7 +240,41 @@ class Hub:
         finally:
             self._flush_due = bool(self._backlog)
             if self._flush_due:
-                asyncio.get_running_loop().call_soon(self._flush)
+                asyncio.get_running_loop().call_soon(self._flush_when_taken)
+
+    def expect_backlog(self, stalled_s: float) -> None:
+        """Write what was stored in the last `stalled_s` seconds, and comes now, as fast as links take it.
+
+        When many have not taken what they got, the next write waits for them, as long as a client of 128 KB/s may
+        take: they would all be ended as slow. A few that do not read are not waited for, and in live rounds nobody is.
+        """
+        self._backlog_until = asyncio.get_running_loop().time() + min(2 * stalled_s, _BACKLOG_S) + _BACKLOG_LEAST_S
+
+    def _flush_when_taken(self) -> None:
+        if self._congested and self._is_waited_for():
+            asyncio.get_running_loop().call_later(_AGAIN_S, self._flush_when_taken)
+        else:
+            self._flush()
+
+    def _is_waited_for(self) -> bool:
+        """Whether many links have not taken what was written to them, and may still do so."""
+        half = self._unsent_bytes // 2
+        self._congested = [
+            link for link in self._congested if link.ended is None and link.transport.get_write_buffer_size() > half
+        ]
+        if len(self._congested) * _FEW_OF <= len(self):
+            return False
+        return asyncio.get_running_loop().time() < min(self._waits_until, self._backlog_until)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so many rounds wait to be written that more should be read from the log later."""
+        return len(self._backlog) > _BEHIND_ROUNDS
+
+    async def caught_up(self) -> None:
+        """Wait while `is_behind`."""
+        while self.is_behind:
+            await self._advanced.wait()
 
     def _hand_on(self) -> None:
         """Write a slice of the backlog. A round or a link that fails is logged and affects no other."""
@@ -241,8 +288,11 @@ class Hub:
             except Exception:
                 log.exception("round_failed", game=entry.game, cursor=str(Cursor(epoch, sequence)))
         self.head = Cursor(epoch, sequence)
+        self._congested.clear()
         for channel in dirty:
             self._write(channel)
+        if self._congested:
+            self._waits_until = asyncio.get_running_loop().time() + _EMPTIED_S * taken / self._unsent_bytes
         # Wake all that wait for the head to move, and be ready for the next wait.
         self._advanced.set()
         self._advanced.clear()
@@ -268,6 +318,7 @@ class Hub:
         """Write the pending bytes of a channel, in one write per link."""
         pending, channel.pending = channel.pending, []
         links, limit = list(channel.links), self._unsent_bytes
+        half = limit // 2
         try:
             data = channel.form.join(pending)
         except Exception:
@@ -280,8 +331,12 @@ class Hub:
             transport = link.transport
             try:
                 transport.write(data)
-                if transport.get_write_buffer_size() > limit:
-                    link.end(CloseReason.SLOW)
+                unsent = transport.get_write_buffer_size()
+                if unsent > half:
+                    if unsent > limit:
+                        link.end(CloseReason.SLOW)
+                    else:
+                        self._congested.append(link)
             except Exception:
                 log.exception("link_failed", link=link.id)
                 link.cut(CloseReason.FAILED)

@@ -19,8 +19,8 @@ from relay.rpc.sink import BufferSink
 from relay.rpc.status import status_of_disconnect
 
 
-class _RequestTransport:
-    """The transport of a request, for as long as aiohttp has it."""
+class RequestTransport:
+    """The transport of a request; when aiohttp has lost the connection, one that does nothing."""
 
     def __init__(self, request: web.Request) -> None:
         self._request = request
@@ -64,7 +64,7 @@ class ProxyLink(RpcLink):
 
     def open(self, request: web.Request) -> None:
         """Write what was collected; from now on, write to the connection of `request`."""
-        buffer, self.transport = self.transport, _RequestTransport(request)
+        buffer, self.transport = self.transport, RequestTransport(request)
         if isinstance(buffer, BufferSink) and buffer.data:
             self.transport.write(bytes(buffer.data))
 

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable, Mapping
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import pytest
 import structlog
@@ -18,6 +18,7 @@ from relay.live.ending import Ender, ReconnectDelays
 from relay.live.hub import Hub, Subscription
 from relay.live.link import CloseReason
 from relay.live.ring import Ring
+from relay.rpc.connect.proxy_link import RequestTransport
 from rounds import Filter
 from tests.relay.live.test_hub import entry
 
@@ -127,3 +128,19 @@ def test_lost_connection_takes_everything(loop: str, kind: str, leave: str) -> N
                 failed += [(name, str(line)) for line in logs]
 
     assert not failed
+
+
+class LeftRequest:
+    """A request whose connection aiohttp has lost; the task of its handler is cancelled a turn of the loop later."""
+
+    transport = None
+
+
+def test_stream_of_the_proxy_takes_everything_when_its_connection_is_lost() -> None:
+    """The hub may write a round in between."""
+    transport = RequestTransport(cast("Any", LeftRequest()))
+
+    transport.write(b"1")
+    transport.abort()
+
+    assert (transport.get_write_buffer_size(), transport.is_closing()) == (0, True)

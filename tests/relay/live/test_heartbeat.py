@@ -99,8 +99,14 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def wheel(clock: Clock) -> Heartbeats:
-    return Heartbeats(interval_s=INTERVAL_S, clock=clock)
+def stalls() -> list[float]:
+    """The stalls that were reported, in seconds."""
+    return []
+
+
+@pytest.fixture
+def wheel(clock: Clock, stalls: list[float]) -> Heartbeats:
+    return Heartbeats(interval_s=INTERVAL_S, clock=clock, on_stall=stalls.append)
 
 
 def run(wheel: Heartbeats, clock: Clock, seconds: float, *, step_s: float = 0.05) -> None:
@@ -226,7 +232,7 @@ async def test_bug_in_one_link_ends_that_link_only(wheel: Heartbeats, clock: Clo
 
 
 @pytest.mark.parametrize("stalled_s", [2.0, INTERVAL_S, 5.3 * INTERVAL_S, 100 * INTERVAL_S])
-async def test_stall_costs_no_link(wheel: Heartbeats, clock: Clock, stalled_s: float) -> None:
+async def test_stall_costs_no_link(wheel: Heartbeats, clock: Clock, stalls: list[float], stalled_s: float) -> None:
     """One heartbeat each within the interval after it, and the usual time to answer: a relay cut all its clients."""
     links = [PingedLink(clock) for _ in range(MANY)]
     for link in links:
@@ -245,6 +251,7 @@ async def test_stall_costs_no_link(wheel: Heartbeats, clock: Clock, stalled_s: f
     assert max(Counter(beat for link in links for beat in link.beats).values()) <= MANY / 8, "not all at once"
     assert [line["event"] for line in logs] == ["process_stalled"]
     assert logs[0]["stalled_s"] == pytest.approx(stalled_s, abs=0.5)
+    assert stalls == pytest.approx([stalled_s], abs=0.5)
 
 
 async def test_client_that_does_not_answer_is_found_after_a_stall(wheel: Heartbeats, clock: Clock) -> None:
