@@ -231,3 +231,13 @@ def test_unknown_type_lists_the_known_ones() -> None:
     """The sentence lists the types to choose from."""
     with pytest.raises(UnknownType, match="color, multiplier, slots, trending"):
         Catalogue.load().of_type("colour")
+
+
+def test_list_of_a_filter_is_short() -> None:
+    """A hundred different values, in any protocol; games have a handful."""
+    values = [str(number) for number in range(100)]
+
+    assert Filter.build(colors=[*values, *values]).colors == frozenset(values)
+    for name in ("colors", "trends"):
+        with pytest.raises(InvalidFilter, match=f"{name} holds 101 values; 100 is the limit"):
+            Filter.parse({name: ",".join([*values, "red"])})

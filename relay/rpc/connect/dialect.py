@@ -29,6 +29,8 @@ from roundlog.entry import LogEntry
 _END: Final = 0x02  # Connect: the last envelope of a stream
 _TRAILERS: Final = 0x80  # gRPC-Web: the frame with the status
 COMPRESSED: Final = 0x01
+_LIST_ELEMENTS: Final = 1000
+"""The longest list in a request as JSON; no valid request has more."""
 _PYTHON: Final = re.compile(r"\b[A-Z]\w*Error: ")  # exception names, which protobuf puts into its messages
 
 _HTTP_STATUS: Final = {
@@ -67,9 +69,15 @@ def from_json(data: bytes, kind: type[Message]) -> Message:
 
 
 def _require_objects(value: object, kind: Any, name: str) -> None:
-    """Check that messages are JSON objects: protobuf reads ``[]`` as an empty message, and fails on ``7``."""
+    """Check that messages are JSON objects: protobuf reads ``[]`` as an empty message, and fails on ``7``.
+
+    And that lists are short: it takes 2 us for each element.
+    """
     if not isinstance(value, dict):
         raise BadRequest(f"{name} is {json.dumps(value)[:40]}; a {kind.name} is a JSON object, such as {{}}")
+    for member, element in value.items():
+        if isinstance(element, list) and len(element) > _LIST_ELEMENTS:
+            raise BadRequest(f"{member[:40]} has {len(element)} elements; {_LIST_ELEMENTS} is the limit")
     for field in kind.fields:
         # A Timestamp is text, and defined in another file. No request has a repeated message field.
         if field.message_type is not None and field.message_type.file.name == kind.file.name:
