@@ -7,7 +7,7 @@ keeps its window between messages (no context takeover), and requires the same o
 import base64
 import binascii
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from multidict import MultiMapping
@@ -28,8 +28,11 @@ class Handshake(NamedTuple):
 
 
 def check_upgrade(headers: Mapping[str, str]) -> None:
-    """Raise `NeedsUpgrade` when a request is no WebSocket handshake."""
-    if headers.get("Upgrade", "").strip().lower() != "websocket":
+    """Raise `NeedsUpgrade` when a request is no WebSocket handshake.
+
+    ``Upgrade`` is a list: of what a client offers, the server chooses (RFC 9110 section 7.8).
+    """
+    if "websocket" not in _lower(_elements(headers, "Upgrade")):
         raise NeedsUpgrade
 
 
@@ -40,15 +43,15 @@ def shake_hands(headers: MultiMapping[str], *, subprotocol: str | None) -> Hands
         NeedsUpgrade: Its version is not 13.
         BadRequest: It is malformed.
     """
-    version = headers.get("Sec-WebSocket-Version")
+    version = _single(headers, "Sec-WebSocket-Version")
     if version is None:
         raise BadRequest("Sec-WebSocket-Version is missing; it must be 13")
-    if version.strip() != _VERSION:
+    if version != _VERSION:
         raise NeedsUpgrade
-    connection = _listed(headers, "Connection")
-    if "upgrade" not in {token.strip().lower() for token in connection.split(",")}:
-        raise BadRequest(f"Connection {connection[:40]!r} does not say upgrade, as a handshake must")
-    key = headers.get("Sec-WebSocket-Key", "").strip()
+    connection = _elements(headers, "Connection")
+    if "upgrade" not in _lower(connection):
+        raise BadRequest(f"Connection {', '.join(connection)[:40]!r} does not say upgrade, as a handshake must")
+    key = _single(headers, "Sec-WebSocket-Key") or ""
     try:
         if len(base64.b64decode(key, validate=True)) != 16:
             raise BadRequest(f"Sec-WebSocket-Key {key[:40]!r} is not 16 bytes in base64")
@@ -63,20 +66,39 @@ def shake_hands(headers: MultiMapping[str], *, subprotocol: str | None) -> Hands
     }
     if subprotocol is not None:
         answer["Sec-WebSocket-Protocol"] = subprotocol
-    window_bits, extension = _compression(_listed(headers, "Sec-WebSocket-Extensions"))
+    window_bits, extension = _compression(_elements(headers, "Sec-WebSocket-Extensions"))
     if extension:
         answer["Sec-WebSocket-Extensions"] = extension
     return Handshake(answer, window_bits)
 
 
-def _listed(headers: MultiMapping[str], name: str) -> str:
-    """Return the value of a header that is a list; several lines are one list (RFC 9110 section 5.3)."""
-    return ",".join(headers.getall(name, ()))
+def _elements(headers: Mapping[str, str], name: str) -> list[str]:
+    """Return the elements of a header that is a list.
+
+    Several lines are one list (RFC 9110 section 5.3), and empty elements are ignored (section 5.6.1).
+    """
+    # Not `get`: it finds one line.
+    lines = ",".join(value for key, value in headers.items() if key.lower() == name.lower())
+    parts = lines.split('"')
+    parts[1::2] = [quoted.replace(",", " ") for quoted in parts[1::2]]  # no value that is valid here has a comma
+    return [element for piece in '"'.join(parts).split(",") if (element := piece.strip())]
 
 
-def _compression(offers: str) -> tuple[int, str]:
+def _lower(elements: Iterable[str]) -> set[str]:
+    return {element.lower() for element in elements}
+
+
+def _single(headers: MultiMapping[str], name: str) -> str | None:
+    """Return the value of a header that must not occur twice (RFC 6455 section 11.3); the same one twice is one."""
+    values = {value.strip() for value in headers.getall(name, ())}
+    if len(values) > 1:
+        raise BadRequest(f"{name} is given with {len(values)} different values; a handshake has one")
+    return values.pop() if values else None
+
+
+def _compression(offers: Iterable[str]) -> tuple[int, str]:
     """Accept the first acceptable offer of permessage-deflate; return the window bits and the answer to it."""
-    for offer in offers.split(","):
+    for offer in offers:
         name, *parameters = (part.strip() for part in offer.split(";"))
         if name.lower() != "permessage-deflate":
             continue

@@ -107,3 +107,43 @@ def test_missing_upgrade_and_other_versions_get_426() -> None:
         check_upgrade({})
     with pytest.raises(NeedsUpgrade):
         shake_hands(request(Sec_WebSocket_Version="8"), subprotocol=None)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [["websocket"], ["WebSocket"], ["h2c, websocket"], ["h2c", "websocket"], ["websocket", "h2c"], [" ,, websocket,"]],
+)
+def test_upgrade_is_a_list(lines: list[str]) -> None:
+    """RFC 9110 section 7.8: the client offers several protocols, and the server chooses one."""
+    headers = request()
+    for line in lines:
+        headers.add("upgrade", line)
+
+    check_upgrade(headers)
+
+
+@pytest.mark.parametrize("value", ["", ",", "h2c", "websockets", '"websocket"', "web, socket"])
+def test_other_upgrades_are_no_handshake(value: str) -> None:
+    """They get 426."""
+    with pytest.raises(NeedsUpgrade):
+        check_upgrade(request(Upgrade=value))
+
+
+@pytest.mark.parametrize("name", ["Sec-WebSocket-Key", "Sec-WebSocket-Version"])
+def test_single_header_with_two_values_is_malformed(name: str) -> None:
+    """RFC 6455 section 11.3: it must not occur twice; the same line twice says the same."""
+    headers = request()
+    headers.add(name, headers[name])
+    assert shake_hands(headers, subprotocol=None).headers
+    headers.add(name, "x")
+
+    with pytest.raises(BadRequest, match=name):
+        shake_hands(headers, subprotocol=None)
+
+
+def test_comma_in_a_quoted_string_ends_no_element() -> None:
+    """An offer is not found inside of another one's parameter."""
+    quoted = 'x; a="b, permessage-deflate, c"'
+
+    assert shake_hands(request(Sec_WebSocket_Extensions=quoted), subprotocol=None).window_bits == 0
+    assert shake_hands(request(Sec_WebSocket_Extensions=f"{quoted}, permessage-deflate"), subprotocol=None).window_bits
