@@ -161,7 +161,7 @@ async def _listening(app: web.Application, settings: HttpSettings) -> AsyncItera
     # handler_cancellation: streams of the gRPC proxy must end when their client leaves; slow answers may.
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=_CLOSING_S)
     await runner.setup()
-    factory = protocol_factory(runner, request_s=settings.request_s)
+    factory = protocol_factory(runner, request_s=settings.request_s, keepalive_s=settings.keepalive_s)
     server = await asyncio.get_running_loop().create_server(factory, sock=listener, backlog=_BACKLOG)
     try:
         host, port = listener.getsockname()[:2]
@@ -177,7 +177,9 @@ def _bind(settings: HttpSettings) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listener = socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+        # `::` stands for all addresses of both families, as it does for gRPC.
+        both = address[0] == "::" and socket.has_dualstack_ipv6()
+        listener = socket.create_server(address[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=both)
     except OSError as error:
         raise PortUnavailable(f"{settings.host}:{settings.port}", error, setting="RELAY_HTTP_PORT") from error
     listener.setblocking(False)

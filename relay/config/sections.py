@@ -16,10 +16,14 @@ class _Section(BaseModel):
 
 class HttpSettings(_Section):
     host: str = "0.0.0.0"  # noqa: S104 - in a container the platform controls access
+    """``::`` listens on all addresses of IPv6 and IPv4, for HTTP and for gRPC; ``0.0.0.0`` on those of IPv4."""
     port: int = Field(default=8080, ge=0, le=65535)
     """0 lets the system choose. When this is not set, the platform's ``PORT`` is used."""
     request_s: float = Field(default=10.0, gt=0, le=60)
     """How long a new connection may take to send the head of its first request."""
+    keepalive_s: float = Field(default=75.0, ge=1, le=7200)
+    """Idle time between two requests on a connection. Longer than the load balancer's, so that the balancer closes
+    first and no request meets a closed connection: nginx and ALB have 60 s, Google's 600 s, Envoy an hour."""
 
 
 class GrpcSettings(_Section):
@@ -72,6 +76,8 @@ class LinkSettings(_Section):
     """The reconnect delay that clients get, and the spread of random delays."""
     message_bytes: int = Field(default=4096, ge=128, le=1 << 20)
     """Maximum size of a message from a WebSocket client."""
+    frames_per_heartbeat: int = Field(default=100, ge=20, le=1_000_000)
+    """Maximum number of frames that a WebSocket client may send between two heartbeats: messages, fragments, pings."""
     linger_s: float = Field(default=5.0, ge=0.1, le=60)
     """How long a client may take to read the disconnect of its ended link."""
     max_links: int = Field(default=0, ge=0)

@@ -7,14 +7,17 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 import structlog
-from aiohttp import web
+from aiohttp import HttpVersion10, HttpVersion11, web
 
 from relay.errors import Unavailable, refusal_of
 from relay.http.cors import PREFLIGHT, cors_headers
-from relay.http.error_body import error_response, internal_error
+from relay.http.error_body import HTTP_CODES, error_response, internal_error
 from relay.http.protocol import HttpProtocol
 
 log = structlog.get_logger()
+
+_VERSIONS: Final = (HttpVersion10, HttpVersion11)
+_METHODS: Final = "GET, HEAD, OPTIONS, POST"
 
 _BODY_BYTES: Final = 64 << 10
 """The largest request body; no path needs more."""
@@ -26,8 +29,6 @@ _HEADERS: Final = {
 }
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-HTTP_CODES: Final = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
 def build_app(tables: Iterable[Iterable[web.RouteDef]], *, home: str | None) -> web.Application:
@@ -63,6 +64,9 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     if not isinstance(protocol, HttpProtocol):  # without request_arrived, it would close every connection
         raise TypeError(f"the connection is a {type(protocol).__name__}; make it with `protocol_factory`")
     protocol.request_arrived()
+    if request.version not in _VERSIONS or request.method == "CONNECT":
+        protocol.answer_is_last()
+        return _not_http1(request)
     if request.method == "OPTIONS":
         return web.Response(
             status=204, headers=PREFLIGHT
@@ -84,6 +88,13 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
             log.exception("request_failed", method=request.method, path=request.path)
             return internal_error()
         return error_response(refusal.status, refusal.code, str(error), _retry_headers(error, refusal.status))
+
+
+def _not_http1(request: web.Request) -> web.Response:
+    """Refuse what is no request of HTTP/1.0 or 1.1 to this server."""
+    if request.method == "CONNECT":
+        return error_response(405, HTTP_CODES[405], "this server is no proxy", {"Allow": _METHODS})
+    return error_response(505, HTTP_CODES[505], "this port serves HTTP/1.1 and HTTP/1.0")
 
 
 def _retry_headers(error: Exception, status: int) -> dict[str, str] | None:

@@ -1,10 +1,21 @@
 """The error body of all HTTP paths: docs/errors.md."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
+
+HTTP_CODES: Final = {
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "too_large",
+    414: "url_too_long",
+    417: "expectation_failed",
+    431: "head_too_large",
+    505: "http_version_not_supported",
+}
+"""The codes of errors of HTTP itself. Those of the relay are in `relay.errors`."""
 
 
 def error_response(status: int, code: str, sentence: str, headers: Mapping[str, str] | None = None) -> web.Response:

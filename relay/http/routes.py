@@ -61,7 +61,8 @@ class Routes:
         return web.json_response({"token": token, "expires_at": expires_at}, headers={"Cache-Control": "no-store"})
 
     async def stream_websocket(self, request: web.Request) -> web.StreamResponse:
-        check_upgrade(request.headers)
+        # RFC 9110 section 7.8: an upgrade in a request of HTTP/1.0 is ignored.
+        check_upgrade(request.headers if request.version >= HttpVersion11 else {})
         presented = find_ws_credential(request.headers, request.query)
         grant, subscription, query = self._admit(request, presented, WS_PARAMETERS)
         start = Start.parse(query)
@@ -78,6 +79,7 @@ class Routes:
             self._registry.ender,
             window_bits=handshake.window_bits,
             message_bytes=settings.message_bytes,
+            frames_per_heartbeat=settings.frames_per_heartbeat,
             max_age_s=self._registry.age_limit_s(),
         )
         give_to(link, transport)

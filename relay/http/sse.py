@@ -23,6 +23,10 @@ HEADERS: Final = {
 }
 
 
+_PROBES_S: Final = (0.0, 0.1, 1.0)
+"""When comments are written to a client that has closed its sending side; the last is after any usual round trip."""
+
+
 class SseLink(StreamLink):
     """An open event stream."""
 
@@ -32,8 +36,20 @@ class SseLink(StreamLink):
         super().__init__(transport, SseBlock(chunked), ender, max_age_s=max_age_s)
         self._chunked = chunked
 
-    def data_received(self, data: bytes) -> None:
-        """Ignore what a client sends on an event stream."""
+    def eof_received(self) -> bool:
+        """Keep the stream of a client that has closed its sending side only.
+
+        One that has left closes that side too. It answers the first comment with a reset, which the next one finds.
+        """
+        if self.ended is not None:
+            return False
+        for delay_s in _PROBES_S:
+            asyncio.get_running_loop().call_later(delay_s, self._probe)
+        return True
+
+    def _probe(self) -> None:
+        if self.ended is None and not self.transport.is_closing():
+            self.heartbeat()
 
     def write(self, block: bytes) -> None:
         """Write a block for this client alone."""

@@ -14,7 +14,9 @@ import aiohttp
 from aiohttp import web
 
 from relay.errors import StartError
+from relay.http.protocol import INTERNALS, HttpProtocol, leave
 from relay.http.tested_versions import tested_range
+from relay.links.intake import Intake
 from relay.links.stream_link import StreamLink
 
 _STATUS: Final = {101: "Switching Protocols", 200: "OK"}
@@ -24,7 +26,7 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "BaseRequest": ("protocol", "transport", "writer"),
     "AppRunner": ("server",),
 }
-"""Attributes used here and in `relay.http.protocol` that aiohttp does not document for this use."""
+"""Attributes used here and in `relay.http.protocol` that aiohttp does not document for this use, with `INTERNALS`."""
 _PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = {
     "RequestHandler": ("loop", "access_log", "keepalive_timeout", "auto_decompress"),
 }
@@ -48,16 +50,22 @@ def take_over(request: web.Request) -> asyncio.Transport:
     transport = request.transport
     if transport is None or transport.is_closing():
         raise TakenOver
-    request.protocol.transport = None  # connection_lost would close it
-    request.protocol.connection_lost(None)
+    protocol, intake = request.protocol, transport.get_protocol()
+    if isinstance(protocol, HttpProtocol) and isinstance(intake, Intake):
+        intake.put_back(protocol.tail)
+    leave(protocol)
     return transport
 
 
 def give_to(link: StreamLink, transport: asyncio.Transport) -> None:
-    """Make a link the protocol of a transport: it receives the client's bytes."""
-    transport.set_protocol(link)
-    if not transport.is_reading():
-        transport.resume_reading()
+    """Make a link the receiver of what comes from a transport.
+
+    What the client has sent after its request comes first, in a later turn, when the link is set up and has answered.
+    """
+    intake = transport.get_protocol()
+    if not isinstance(intake, Intake):
+        raise TypeError(f"the connection is read by a {type(intake).__name__}; make it with `protocol_factory`")
+    intake.hand_to(link)
 
 
 def head(status: int, headers: Mapping[str, str]) -> bytes:
@@ -87,6 +95,9 @@ def _missing(library: Any) -> Iterator[str]:
         found = getattr(library, kind, None)
         parameters = () if found is None else inspect.signature(found).parameters
         yield from (f"{kind}({name})" for name in names if name not in parameters)
-    found = getattr(getattr(library, "RequestHandler", None), "handle_error", None)
+    handler = getattr(library, "RequestHandler", None)
+    if library is web:
+        yield from (f"RequestHandler.{name}" for name in INTERNALS if not hasattr(handler, name))
+    found = getattr(handler, "handle_error", None)
     if found is not None and tuple(inspect.signature(found).parameters) != _HANDLE_ERROR:
         yield f"RequestHandler.handle_error({', '.join(_HANDLE_ERROR[1:])})"

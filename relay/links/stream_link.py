@@ -6,16 +6,20 @@ one object: no task, no request, no handler. Does not know how the connection ca
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 from relay.live.closed import CLOSED
 from relay.live.encode import Form
 from relay.live.link import Link, LinkEnder
 
+_IGNORED_BYTES: Final = 16 << 20
+"""Read and dropped of a client that is not listened to, so that it reads its close frame; then nothing is read."""
 
-class StreamLink(Link, asyncio.Protocol):
-    """A link that is the protocol of its own transport."""
 
-    __slots__ = ("_resumed", "on_closed")
+class StreamLink(Link, asyncio.BaseProtocol):
+    """A link that receives from its own transport, through `relay.links.intake`."""
+
+    __slots__ = ("_ignored", "_resumed", "is_deaf", "on_closed")
 
     transport: asyncio.Transport
 
@@ -23,9 +27,31 @@ class StreamLink(Link, asyncio.Protocol):
         super().__init__(transport, form, ender, max_age_s=max_age_s, drain=self.resumed)
         self.on_closed: Callable[[], None] | None = None
         """Called once, when the connection is closed."""
+        self.is_deaf = False
+        """True when nothing that the client sends is parsed any more."""
+        self._ignored = 0
         self._resumed: asyncio.Future[None] | None = None
 
-    # --- what the event loop calls -------------------------------------------------------------------------------
+    @property
+    def holds_reading(self) -> bool:
+        return self._ignored > _IGNORED_BYTES
+
+    def ignore(self, data: bytes) -> bool:
+        """Drop bytes; stop reading when they are too many. The end of such a connection shows at the next write."""
+        self._ignored += len(data)
+        if self.holds_reading:
+            self.transport.pause_reading()
+        return False
+
+    # --- what the event loop calls, through `Intake` --------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> bool:
+        """See `relay.links.intake.Receiver`."""
+        return self.ignore(data)
+
+    def eof_received(self) -> bool:
+        """Close the connection of a client that has closed its sending side."""
+        return False
 
     def pause_writing(self) -> None:
         if self._resumed is None:

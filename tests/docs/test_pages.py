@@ -13,6 +13,7 @@ from relay.config.sections import LinkSettings
 from relay.config.settings import Settings, variables
 from relay.errors import REFUSALS, Unavailable
 from relay.http import application as app
+from relay.http.error_body import HTTP_CODES
 from relay.http.monitoring.metrics import Metrics
 from relay.http.rest import HISTORY_PARAMETERS
 from relay.http.websocket import frames
@@ -60,7 +61,7 @@ def test_every_section_of_the_settings_is_introduced() -> None:
 def test_table_of_errors_is_that_of_the_code() -> None:
     """It has every status with its code, and no other."""
     refusals = {(refusal.status, refusal.code) for refusal in REFUSALS.values()}
-    others = {*app.HTTP_CODES.items(), (400, "bad_request"), (500, "internal")}
+    others = {*HTTP_CODES.items(), (400, "bad_request"), (500, "internal")}
     source = inspect.getsource(app) + (ROOT / "relay/http/protocol.py").read_text("utf-8")
     literal = {(500, word) for word in re.findall(r'error_response\(500, "(\w+)"', source)}
 

@@ -7,6 +7,7 @@ order of fragments, the size of a whole message, and the close code of each erro
 
 import zlib
 from collections.abc import Generator, Iterator, Sequence
+from math import inf
 from typing import Final, NamedTuple
 
 from websockets.exceptions import PayloadTooBig, ProtocolError
@@ -34,6 +35,10 @@ class FrameError(Exception):
         self.code, self.sentence = code, sentence
 
 
+class TooManyFrames(Exception):
+    """The client sent more frames than it may."""
+
+
 class FrameReader:
     """Reads the frames of one client, in pieces of any size.
 
@@ -41,10 +46,12 @@ class FrameReader:
     neither a parser nor an inflater: every idle client answers pings, so every idle link would keep them.
     """
 
-    __slots__ = ("_deflate", "_extensions", "_fragments", "_max_size", "_opcode", "_parser", "_unread")
+    __slots__ = ("_deflate", "_extensions", "_fragments", "_max_size", "_opcode", "_parser", "_unread", "frames")
 
     def __init__(self, *, max_size: int, deflate: bool) -> None:
         """`max_size`: bytes of the largest message, inflated; `deflate`: permessage-deflate was agreed on."""
+        self.frames: float = inf
+        """How many more frames of any kind may come, each fragment counted; the caller sets it, reading counts down."""
         self._max_size = max_size
         self._deflate = deflate
         self._unread = bytearray()
@@ -53,18 +60,27 @@ class FrameReader:
         self._opcode: Opcode | None = None  # of that message, when its first fragment has arrived
         self._fragments = b""
 
+    @property
+    def unread(self) -> int:
+        """Bytes that were fed and not parsed: of frames that are not whole, or that the caller has not asked for."""
+        return len(self._unread)
+
     def feed(self, data: bytes) -> Iterator[Message]:
         """Take bytes; yield the messages that they complete.
 
         Frames are parsed as the caller asks for messages: a caller that stops asking stops the work.
 
         Raises:
+            TooManyFrames: More frames came than `frames` allowed.
             FrameError: The client broke the protocol. What it has sent so far is dropped, so that the close frame that
                 it sends in answer can be read.
         """
         self._unread += data
         try:
             while (frame := self._frame()) is not None:  # each frame once: also fragments, pings and pongs
+                self.frames -= 1
+                if self.frames < 0:
+                    raise TooManyFrames
                 if (message := self._take(frame)) is not None:
                     yield message
         except FrameError:

@@ -13,7 +13,7 @@ import msgspec
 from websockets.frames import Opcode
 
 from relay.errors import BadMessage
-from relay.http.websocket.frames import FrameError, FrameReader, Message
+from relay.http.websocket.frames import FrameError, FrameReader, Message, TooManyFrames
 from relay.links.messages import Action, ClientMessage
 from relay.links.stream_link import StreamLink
 from relay.live.encode import CLOSE, PING_FRAME, PONG, WebSocketDeflate, WebSocketText, frame
@@ -33,8 +33,7 @@ CLOSE_CODES: Final = {
 }
 """The close code of each end. Frames that break the protocol have codes of their own, in `frames`."""
 
-_MESSAGES_PER_HEARTBEAT: Final = 100
-"""Client messages and pings allowed between two heartbeats. More would slow other clients down."""
+_BAD_MESSAGE: Final = CLOSE_CODES[CloseReason.BAD_MESSAGE]
 _UNANSWERED_PINGS: Final = 2
 _CLOSE_REASON_BYTES: Final = 123
 
@@ -47,7 +46,7 @@ _decode: Final = msgspec.json.Decoder(ClientMessage).decode
 class WebSocketLink(StreamLink):
     """An open WebSocket."""
 
-    __slots__ = ("_close_frame", "_fault", "_frames", "_messages", "_unanswered", "on_message")
+    __slots__ = ("_close_frame", "_fault", "_frames", "_frames_allowed", "_unanswered", "on_message")
 
     def __init__(
         self,
@@ -56,6 +55,7 @@ class WebSocketLink(StreamLink):
         *,
         window_bits: int,
         message_bytes: int,
+        frames_per_heartbeat: int,
         max_age_s: float,
     ) -> None:
         """Wrap a connection whose handshake is answered.
@@ -65,6 +65,7 @@ class WebSocketLink(StreamLink):
             ender: Ends the link.
             window_bits: Window size of the negotiated compression; 0: none.
             message_bytes: The largest message that the client may send.
+            frames_per_heartbeat: How many frames of any kind the client may send between two heartbeats.
             max_age_s: How old the link may get, in seconds.
         """
         super().__init__(transport, _form(window_bits), ender, max_age_s=max_age_s)
@@ -73,11 +74,11 @@ class WebSocketLink(StreamLink):
         self._frames = FrameReader(max_size=message_bytes, deflate=bool(window_bits))
         self._fault: tuple[int, str] | None = None  # code and sentence of the client's error
         self._close_frame = b""  # payload of the client's close frame
-        self._messages = 0
+        self._frames.frames = self._frames_allowed = frames_per_heartbeat
         self._unanswered = 0
 
     def heartbeat(self) -> bool:
-        self._messages = 0
+        self._frames.frames = self._frames_allowed
         if self._unanswered >= _UNANSWERED_PINGS:
             return False
         if self.transport.get_write_buffer_size():
@@ -89,14 +90,29 @@ class WebSocketLink(StreamLink):
     def send_event(self, event: Mapping[str, object]) -> None:
         self.transport.write(frame(msgspec.json.encode(event)))
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes) -> bool:
+        """Handle one message, or as many control frames as came before it; return whether bytes are left to parse.
+
+        One, since some messages take a millisecond: what others wait for comes in between.
+        """
+        if self.is_deaf:
+            return self.ignore(data)
         try:
             for message in self._frames.feed(data):
                 self._take(message)
+                if self.transport.is_closing():
+                    return False
+                if message.opcode is Opcode.TEXT:
+                    return self._frames.unread > 0
         except FrameError as error:
             self._refuse(error.code, error.sentence)
         except BadMessage as error:
-            self._refuse(CLOSE_CODES[CloseReason.BAD_MESSAGE], str(error))
+            self._refuse(_BAD_MESSAGE, str(error))
+            return self._frames.unread > 0  # the client's close frame may be among it
+        except TooManyFrames:
+            self._refuse(_BAD_MESSAGE, f"more than {self._frames_allowed} frames between two heartbeats")
+            self.is_deaf = True
+        return False
 
     def write_disconnect(self, disconnect: Disconnect) -> None:
         reason, code = disconnect.reason, CLOSE_CODES[disconnect.reason]
@@ -121,12 +137,10 @@ class WebSocketLink(StreamLink):
         if self.ended is not None:
             return
         if message.opcode is Opcode.PONG:
-            self._unanswered = 0
-            return
-        self._messages += 1
-        if self._messages > _MESSAGES_PER_HEARTBEAT:
-            raise BadMessage(f"more than {_MESSAGES_PER_HEARTBEAT} messages between two heartbeats")
-        if message.opcode is Opcode.PING:
+            if self._unanswered:
+                self._unanswered = 0
+                self._frames.frames += 1  # the answer to a ping costs the client nothing
+        elif message.opcode is Opcode.PING:
             self.transport.write(frame(message.data, first_byte=PONG))
         elif message.opcode is Opcode.BINARY:
             raise BadMessage("binary message; send JSON as text")
@@ -135,7 +149,7 @@ class WebSocketLink(StreamLink):
 
     def _refuse(self, code: int, sentence: str) -> None:
         if self.ended is not None:
-            self.transport.abort()  # it got its close frame and still sends what is not allowed
+            self.is_deaf = True  # it has its close frame, and sends what is not allowed
             return
         self._fault = (code, sentence)
         self.end(CloseReason.BAD_MESSAGE)

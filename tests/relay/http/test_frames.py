@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 
-from relay.http.websocket.frames import FrameError, FrameReader, Message
+from relay.http.websocket.frames import FrameError, FrameReader, Message, TooManyFrames
 
 texts = st.text(max_size=300).map(str.encode)
 
@@ -200,3 +200,47 @@ def test_websockets_is_not_loaded_at_start() -> None:
     program = "import sys, relay.serve; print([name for name in sys.modules if name.startswith('websockets')])"
 
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout.strip() == b"[]"
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        sent(Opcode.PING, b""),
+        sent(Opcode.PONG, b""),
+        sent(Opcode.TEXT, b""),
+        sent(Opcode.CONT, b"", fin=False),
+        sent(Opcode.CONT, b"x", fin=False),
+    ],
+    ids=["ping", "pong", "message", "empty_fragment", "fragment"],
+)
+@pytest.mark.parametrize("cut", [1, 7, 1 << 20])
+def test_each_frame_counts(frame: bytes, cut: int) -> None:
+    """In pieces of any size: as many as are allowed, and none of the rest is parsed."""
+    frames = reader()
+    opening = sent(Opcode.TEXT, b"", fin=False) if frame[0] & 0x0F == Opcode.CONT else b""
+    assert list(frames.feed(opening)) == []
+    frames.frames = 10
+    wire = frame * 1000
+
+    fed = 0
+
+    def feed_all() -> None:
+        nonlocal fed
+        for fed in range(0, len(wire), cut):
+            list(frames.feed(wire[fed : fed + cut]))
+
+    with pytest.raises(TooManyFrames):
+        feed_all()
+    assert frames.frames == -1
+    assert fed < 11 * len(frame)
+    assert frames.unread >= len(wire) - 11 * len(frame) if cut > len(wire) else frames.unread < cut
+
+
+def test_frames_that_the_caller_did_not_ask_for_are_unread() -> None:
+    """They are parsed when it asks again."""
+    frames, ping = reader(), sent(Opcode.PING, b"")
+
+    assert next(frames.feed(ping * 3)) == Message(Opcode.PING, b"")
+    assert frames.unread == 2 * len(ping)
+    assert list(frames.feed(b"")) == [Message(Opcode.PING, b"")] * 2
+    assert frames.unread == 0

@@ -134,10 +134,8 @@ def own_origin() -> KeyStore:
         ["GET /sse/crash HTTP/1.1", "X: a\x00b"],
         ["POST /api/auth/token HTTP/1.1", "Content-Length: -1"],
         ["POST /api/auth/token HTTP/1.1", "Content-Length: 1", "Transfer-Encoding: chunked"],
-        ["GET /sse/crash HTTP/1.1", "X: " + "x" * 20_000],
-        ["GET /" + "x" * 20_000 + " HTTP/1.1"],
     ],
-    ids=["no_request", "version", "header", "nul", "negative_length", "smuggling", "long_header", "long_line"],
+    ids=["no_request", "version", "header", "nul", "negative_length", "smuggling"],
 )
 async def test_bytes_that_are_not_http_get_the_error_body(relay: str, lines: list[str]) -> None:
     """400, without a traceback or the names of libraries."""

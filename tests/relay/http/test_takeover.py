@@ -131,3 +131,12 @@ async def test_aiohttp_neither_closes_nor_answers_a_taken_connection() -> None:
         transport.write(b"ours")
         transport.close()
         assert await raw.rest() == b"ours"
+
+
+@pytest.mark.parametrize("name", ["_message_tail", "_waiter", "finish_response"])
+def test_private_parts_that_the_protocol_uses_are_checked(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Without the check, requests would fail one by one."""
+    monkeypatch.delattr(web.RequestHandler, name)
+
+    with pytest.raises(StartError, match=rf"lacks RequestHandler\.{name}, which"):
+        check_aiohttp()

@@ -1,0 +1,191 @@
+"""What clients send: read in small pieces, and handled within a bounded share of each turn of the event loop.
+
+Owns how much of a connection is read at a time, and how long all connections together may take in one turn for what
+their clients sent. Does not know what the bytes mean: a `Receiver` handles them. Without it, uvloop reads up to 8 MB of
+one connection in one turn. Why: docs/adr/0016-a-share-of-each-turn.md
+"""
+
+import asyncio
+from collections import deque
+from time import perf_counter
+from typing import Final, Protocol
+
+_PIECE_BYTES: Final = 8 << 10
+"""Bytes read of a connection at a time. More than most requests have; their worst kind takes 1.5 ms to parse."""
+_TURN_S: Final = 0.001
+"""Time for what clients sent, per turn: short beside the time that a round takes through the relay."""
+
+_piece: Final = bytearray(_PIECE_BYTES)
+"""All connections read into it: event loops read and hand over in one step."""
+
+
+class Receiver(Protocol):
+    """Handles what one client sends."""
+
+    @property
+    def holds_reading(self) -> bool:
+        """Whether it paused the reading of its transport itself; it then resumes it itself."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
+
+    def connection_lost(self, exc: Exception | None) -> None: ...
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
+
+    def data_received(self, data: bytes) -> bool | None:
+        """Handle bytes. True: some are not handled yet; it is called again with ``b""``, in a later turn if need be."""
+
+    def eof_received(self) -> bool | None:
+        """The client has closed its sending side. True: the connection stays open."""
+
+
+class Turns:
+    """Divides the time that each turn of the loop has for what clients sent: first come, first served.
+
+    A connection that is not finished when the time is over waits behind all others that wait.
+    """
+
+    def __init__(self, *, turn_s: float = _TURN_S) -> None:
+        self._turn_s = turn_s
+        self._left_s = turn_s
+        self._next_due = False
+        self._waiting: deque[Intake] = deque()
+
+    def serve(self, intake: "Intake") -> bool:
+        """Let a connection handle what it holds, as far as this turn has time; return whether it is finished.
+
+        When it is not, its `Intake.finished` is called in the later turn in which it is.
+        """
+        self._call_next()
+        if not self._waiting and self._work(intake):
+            return True
+        self._waiting.append(intake)
+        return False
+
+    def serve_later(self, intake: "Intake") -> None:
+        """Do as `serve`, in a later turn."""
+        self._call_next()
+        self._waiting.append(intake)
+
+    def _work(self, intake: "Intake") -> bool:
+        unfinished = True
+        while unfinished and self._left_s > 0:
+            began = perf_counter()
+            try:
+                unfinished = intake.work()
+            finally:
+                self._left_s -= perf_counter() - began
+        return not unfinished
+
+    def _call_next(self) -> None:
+        if not self._next_due:
+            self._next_due = True
+            asyncio.get_running_loop().call_soon(self._next)
+
+    def _next(self) -> None:
+        self._next_due, self._left_s = False, self._turn_s
+        try:
+            while self._waiting and self._left_s > 0:
+                intake = self._waiting.popleft()
+                if self._work(intake):
+                    intake.finished()
+                else:
+                    self._waiting.append(intake)
+        finally:
+            if self._waiting:
+                self._call_next()
+
+
+class Intake(asyncio.BufferedProtocol):
+    """The protocol of a connection: it reads a piece, and gives it to the receiver when its turn has time for it.
+
+    Bounded: while a piece waits, nothing more is read.
+    """
+
+    __slots__ = ("_held", "_is_at_end", "_receiver", "_transport", "_turns", "_waits")
+
+    _transport: asyncio.Transport
+
+    def __init__(self, turns: Turns, receiver: Receiver) -> None:
+        self._turns = turns
+        self._receiver = receiver
+        self._held = b""
+        self._waits = False
+        self._is_at_end = False
+
+    def hand_to(self, receiver: Receiver) -> None:
+        """Give the connection to another receiver, with all bytes that the former one did not take."""
+        self._receiver = receiver
+        if self._waits:
+            return
+        if self._held or self._is_at_end:
+            self._waits = True
+            self._transport.pause_reading()
+            self._turns.serve_later(self)
+        elif not self._transport.is_reading():
+            self._transport.resume_reading()
+
+    def put_back(self, data: bytes) -> None:
+        """Take bytes back from a receiver that is about to be replaced: they are for the next one."""
+        self._held = data + self._held
+
+    # --- for `Turns` ---------------------------------------------------------------------------------------------
+
+    def work(self) -> bool:
+        """Give the receiver what is held; return whether it has to be called again."""
+        data, self._held = self._held, b""
+        if self._transport.is_closing():
+            return False
+        try:
+            return bool(self._receiver.data_received(data))
+        except BaseException:
+            self._transport.abort()
+            raise
+
+    def finished(self) -> None:
+        """Read on, after the wait for a turn with time."""
+        self._waits = False
+        if self._transport.is_closing():
+            return
+        if self._is_at_end:
+            self._end()
+        elif not self._receiver.holds_reading:
+            self._transport.resume_reading()
+
+    # --- what the event loop calls -------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # as of any stream
+        self._receiver.connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._receiver.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._receiver.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._receiver.resume_writing()
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return _piece
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._held += _piece[:nbytes]
+        if self._waits:
+            self._transport.pause_reading()
+        elif not self._turns.serve(self):
+            self._waits = True
+            self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        self._is_at_end = True
+        if not self._waits:
+            self._end()
+        return True
+
+    def _end(self) -> None:
+        if not self._receiver.eof_received():
+            self._transport.close()

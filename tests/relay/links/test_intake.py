@@ -1,0 +1,208 @@
+"""What clients send: pieces, turns, and connections that change their receiver."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from itertools import count, groupby
+
+import pytest
+
+from relay.links import intake
+from relay.links.intake import Intake, Turns
+from tests.relay.raw_http import Connection, connection
+from tests.waiting import until
+
+MANY: bytes = bytes(range(256)) * 4096
+"""1 MB."""
+
+
+class Recorder:
+    """A receiver that keeps what it gets."""
+
+    holds_reading = False
+
+    def __init__(self, *, keeps_open: bool = False) -> None:
+        self.received: list[bytes] = []
+        self.transport: asyncio.Transport | None = None
+        self.ended = asyncio.Event()
+        self.lost = asyncio.Event()
+        self._keeps_open = keeps_open
+        self.on_data: Callable[[bytes], bool] = lambda data: False
+
+    @property
+    def data(self) -> bytes:
+        return b"".join(self.received)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> bool:
+        self.received.append(data)
+        return self.on_data(data)
+
+    def eof_received(self) -> bool:
+        self.ended.set()
+        return self._keeps_open
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.set()
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
+
+
+@asynccontextmanager
+async def listening(turns: Turns, *receivers: Recorder) -> AsyncIterator[str]:
+    """Accept one connection for each receiver; yield the address."""
+    waiting = iter(receivers)
+    server = await asyncio.get_running_loop().create_server(lambda: Intake(turns, next(waiting)), "127.0.0.1", 0)
+    async with server:
+        try:
+            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        finally:
+            for receiver in receivers:
+                if receiver.transport is not None:
+                    receiver.transport.abort()
+            await asyncio.sleep(0)  # the transports close
+
+
+@pytest.fixture
+def dear_turns(monkeypatch: pytest.MonkeyPatch) -> Turns:
+    """Turns in which one call of any receiver takes all the time there is: simulated, so that every run is the same."""
+    clock = count()
+    monkeypatch.setattr(intake, "perf_counter", lambda: float(next(clock)))
+    return Turns(turn_s=0.5)
+
+
+async def send_all(raw: Connection, data: bytes) -> None:
+    async with asyncio.timeout(20):
+        await raw.send(data)
+
+
+async def test_much_data_comes_in_small_pieces_and_whole() -> None:
+    """A receiver is never called with more than 8 KB of one read."""
+    receiver = Recorder()
+    async with listening(Turns(), receiver) as url, connection(url) as raw:
+        await send_all(raw, MANY)
+        await until(lambda: len(receiver.data) == len(MANY))
+
+    assert receiver.data == MANY
+    assert max(map(len, receiver.received)) <= 8 << 10
+
+
+async def test_other_tasks_run_between_any_two_pieces_that_take_a_whole_turn(dear_turns: Turns) -> None:
+    """However fast a client sends: one piece for each turn of the loop."""
+    receiver, turn, turns_of_pieces = Recorder(), 0, list[int]()
+
+    def note_turn(data: bytes) -> bool:
+        turns_of_pieces.append(turn)
+        return False
+
+    receiver.on_data = note_turn
+    async with listening(dear_turns, receiver) as url, connection(url) as raw:
+        sending = asyncio.create_task(send_all(raw, MANY))
+        async with asyncio.timeout(20):
+            while len(receiver.data) < len(MANY):
+                turn += 1
+                await asyncio.sleep(0)
+        await sending
+
+    assert len(turns_of_pieces) >= 128
+    assert max(len(list(pieces)) for _, pieces in groupby(turns_of_pieces)) == 1
+
+
+async def test_connections_take_turns(dear_turns: Turns) -> None:
+    """A connection that always has more does not keep one waiting that has little."""
+    greedy, modest, order = Recorder(), Recorder(), list[str]()
+
+    def note(name: str, *, is_finished: bool) -> bool:
+        order.append(name)
+        return not is_finished
+
+    greedy.on_data = lambda data: note("greedy", is_finished=False)
+    modest.on_data = lambda data: note("modest", is_finished=True)
+    async with listening(dear_turns, greedy, modest) as url, connection(url) as first, connection(url) as second:
+        await first.send(b"x")
+        await until(lambda: len(order) > 10)
+        await second.send(b"y")
+        await until(lambda: "modest" in order)
+        at = len(order)
+        await until(lambda: len(order) > at + 10)
+
+    assert order.count("modest") == 1
+
+
+async def test_receiver_that_is_not_finished_is_called_again() -> None:
+    """With nothing new, until it is finished; then the connection is read on."""
+    receiver, calls = Recorder(), count()
+    receiver.on_data = lambda data: next(calls) < 5
+    async with listening(Turns(), receiver) as url, connection(url) as raw:
+        await raw.send(b"a")
+        await until(lambda: len(receiver.received) == 6)
+        await raw.send(b"b")
+        await until(lambda: receiver.data == b"ab")
+
+
+async def test_next_receiver_gets_what_the_former_did_not_take(dear_turns: Turns) -> None:
+    """In order: what was put back, what waited for its turn, and the end of the connection."""
+    former, following = Recorder(), Recorder()
+    async with listening(dear_turns, former) as url, connection(url) as raw:
+        await raw.send(b"head|")
+        await until(lambda: former.data == b"head|")
+        assert former.transport is not None
+        protocol = former.transport.get_protocol()
+        assert isinstance(protocol, Intake)
+        raw.writer.write(b"rest")
+        raw.writer.write_eof()
+        protocol.put_back(b"tail|")
+        protocol.hand_to(following)
+        async with asyncio.timeout(20):
+            await following.ended.wait()
+
+    assert (former.data, following.data) == (b"head|", b"tail|rest")
+
+
+@pytest.mark.parametrize("keeps_open", [True, False])
+async def test_receiver_decides_what_the_end_of_input_means(keeps_open: bool) -> None:
+    """It comes after the last bytes; the connection stays open when the receiver wants to answer."""
+    receiver = Recorder(keeps_open=keeps_open)
+    async with listening(Turns(), receiver) as url, connection(url) as raw:
+        await raw.send(b"request")
+        raw.writer.write_eof()
+        async with asyncio.timeout(20):
+            await receiver.ended.wait()
+        assert receiver.transport is not None
+        if keeps_open:
+            receiver.transport.write(b"answer")
+            receiver.transport.close()
+        assert await raw.rest() == (b"answer" if keeps_open else b"")
+
+    assert receiver.data == b"request"
+
+
+async def test_connection_of_a_receiver_that_fails_is_cut(dear_turns: Turns) -> None:
+    """In its own turn and in a later one; others are served."""
+
+    def fail(data: bytes) -> bool:
+        raise RuntimeError("a bug")
+
+    first, second, other = Recorder(), Recorder(), Recorder()
+    first.on_data = second.on_data = fail
+    reported: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context.get("exception")))
+    async with (
+        listening(dear_turns, first, second, other) as url,
+        connection(url) as one,
+        connection(url) as two,
+        connection(url) as three,
+    ):
+        for raw in (one, two, three):
+            await raw.send(b"x")
+        async with asyncio.timeout(20):
+            await first.lost.wait()
+            await second.lost.wait()
+        await until(lambda: other.data == b"x")
+
+    assert [str(error) for error in reported] == ["a bug", "a bug"]
