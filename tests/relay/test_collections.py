@@ -1,0 +1,39 @@
+"""Collections of Python's garbage collector, which stop the event loop."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from pydantic import SecretStr
+
+from auth.keys import generate
+from relay import serve as module
+from relay.config.sections import AuthSettings
+from relay.config.settings import Settings
+from relay.serve import serve
+
+
+async def test_what_is_loaded_at_the_start_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full collection of it would take 40 ms. The relay itself is simulated: it has started when it is entered."""
+    frozen = list[int]()
+
+    @asynccontextmanager
+    async def running(*_parts: object) -> AsyncIterator[None]:
+        yield
+
+    async def stop_requested() -> None:
+        frozen.append(gc.get_freeze_count())
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(module, "running_relay", running)
+    monkeypatch.setattr(module, "stop_requested", stop_requested)
+    gc.unfreeze()
+    keys = SecretStr(f"k={generate('private')[1]}")
+    try:
+        await serve(Settings(auth=AuthSettings(keys=keys, token_secrets=SecretStr("t:" + "0" * 64))))
+    finally:
+        gc.unfreeze()
+
+    assert frozen[0] > 10_000
