@@ -23,10 +23,6 @@ HEADERS: Final = {
 }
 
 
-_PROBES_S: Final = (0.0, 0.1, 1.0)
-"""When comments are written to a client that has closed its sending side; the last is after any usual round trip."""
-
-
 class SseLink(StreamLink):
     """An open event stream."""
 
@@ -37,19 +33,8 @@ class SseLink(StreamLink):
         self._chunked = chunked
 
     def eof_received(self) -> bool:
-        """Keep the stream of a client that has closed its sending side only.
-
-        One that has left closes that side too. It answers the first comment with a reset, which the next one finds.
-        """
-        if self.ended is not None:
-            return False
-        for delay_s in _PROBES_S:
-            asyncio.get_running_loop().call_later(delay_s, self._probe)
-        return True
-
-    def _probe(self) -> None:
-        if self.ended is None and not self.transport.is_closing():
-            self.heartbeat()
+        """Keep the stream of a client that has closed its sending side only; one that has left resets the comment."""
+        return self.ended is None and self.heartbeat()
 
     def write(self, block: bytes) -> None:
         """Write a block for this client alone."""

@@ -6,6 +6,8 @@ one connection in one turn. Why: docs/adr/0016-a-share-of-each-turn.md
 """
 
 import asyncio
+import socket
+import sys
 from collections import deque
 from time import perf_counter
 from typing import Final, Protocol
@@ -14,6 +16,11 @@ _PIECE_BYTES: Final = 8 << 10
 """Bytes read of a connection at a time. More than most requests have; their worst kind takes 1.5 ms to parse."""
 _TURN_S: Final = 0.001
 """Time for what clients sent, per turn: short beside the time that a round takes through the relay."""
+
+_LOOKS_S: Final = (0.1, 1.0)
+"""Time until a connection whose client has closed its sending side is looked at first, and then each time."""
+_TCP_CLOSE: Final = 7
+"""The state of a connection that was reset, in ``tcp_info`` (linux/tcp.h, net/tcp_states.h)."""
 
 _piece: Final = bytearray(_PIECE_BYTES)
 """All connections read into it: event loops read and hand over in one step."""
@@ -104,7 +111,7 @@ class Intake(asyncio.BufferedProtocol):
     Bounded: while a piece waits, nothing more is read.
     """
 
-    __slots__ = ("_held", "_is_at_end", "_receiver", "_transport", "_turns", "_waits")
+    __slots__ = ("_held", "_is_at_end", "_look", "_receiver", "_transport", "_turns", "_waits")
 
     _transport: asyncio.Transport
 
@@ -114,6 +121,7 @@ class Intake(asyncio.BufferedProtocol):
         self._held = b""
         self._waits = False
         self._is_at_end = False
+        self._look: asyncio.TimerHandle | None = None
 
     def hand_to(self, receiver: Receiver) -> None:
         """Give the connection to another receiver, with all bytes that the former one did not take."""
@@ -189,3 +197,25 @@ class Intake(asyncio.BufferedProtocol):
     def _end(self) -> None:
         if not self._receiver.eof_received():
             self._transport.close()
+        elif self._look is None:
+            self._look = asyncio.get_running_loop().call_later(_LOOKS_S[0], self._look_for_reset)
+
+    def _look_for_reset(self) -> None:
+        """Cut the connection of a client that has left.
+
+        A close of both sides looks like one of the sending side, until the client answers bytes with a reset. The loop
+        does not notice that: it does not watch the connection while nothing is read or written.
+        """
+        if self._transport.is_closing():
+            return
+        if _is_reset(self._transport):
+            self._transport.abort()
+        else:
+            self._look = asyncio.get_running_loop().call_later(_LOOKS_S[1], self._look_for_reset)
+
+
+def _is_reset(transport: asyncio.Transport) -> bool:
+    if sys.platform != "linux":
+        return False  # the next write but one finds it
+    connection = transport.get_extra_info("socket")
+    return bool(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE)

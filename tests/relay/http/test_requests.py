@@ -154,6 +154,23 @@ async def test_event_stream_whose_client_leaves_is_closed_soon(relay: str, clien
         await metric_becomes(client, relay, "relay_links", 0, within_s=5)
 
 
+async def test_stream_of_a_call_whose_client_has_left_is_closed_soon(relay: str, client: aiohttp.ClientSession) -> None:
+    """It left before the answer began, and there are no rounds: only the headers of the answer were written."""
+    message = b'{"game_slug":"crash"}'
+    body = b"\0" + len(message).to_bytes(4) + message
+    headers = (KEY, "Content-Type: application/connect+json", f"Content-Length: {len(body)}")
+    path = "/api/grpc/datastream.DataStream/StreamByGame"
+    async with connection(relay) as link:
+        link.writer.write(raw(f"POST {path} HTTP/1.1", *headers, body=body))
+        link.writer.close()
+        await link.writer.wait_closed()
+    async with connection(relay) as link:
+        link.writer.write(raw(f"POST {path} HTTP/1.1", *headers, body=body))
+        link.writer.write_eof()
+        assert b" 200 OK" in await link.until(b"\r\n\r\n")
+        await metric_becomes(client, relay, "relay_links", 1, within_s=5)  # not the one that has left
+
+
 # --- expectations, methods, targets ------------------------------------------------------------------------------
 
 
