@@ -26,6 +26,7 @@ from relay.config.settings import Settings
 from relay.errors import PortUnavailable
 from relay.history.history import History
 from relay.http.application import build_app
+from relay.http.monitoring.exposition import listening_socket
 from relay.http.monitoring.metrics import Metrics
 from relay.http.monitoring.probes import Probes
 from relay.http.openapi import Docs
@@ -177,15 +178,9 @@ async def _listening(app: web.Application, settings: HttpSettings) -> AsyncItera
 
 def _bind(settings: HttpSettings) -> socket.socket:
     try:
-        family, _, _, _, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        # `::` stands for all addresses of both families, as it does for gRPC.
-        both = address[0] == "::" and socket.has_dualstack_ipv6()
-        listener = socket.create_server(address[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=both)
+        listener = listening_socket(settings.host, settings.port, backlog=_BACKLOG)
     except OSError as error:
         raise PortUnavailable(f"{settings.host}:{settings.port}", error, setting="RELAY_HTTP_PORT") from error
-    listener.setblocking(False)
     for name, value in _SOCKET_OPTIONS.items():  # inherited by every accepted connection
         if (option := getattr(socket, name, None)) is not None:
             with suppress(OSError):  # sandboxes may not support every option

@@ -1,7 +1,9 @@
-"""Query parameters of a URL: the names that a path takes, each with one value. Pure."""
+"""Query parameters of a URL: the names that a path takes, each with one value. And headers that are lists. Pure."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final
+
+from multidict import MultiMapping
 
 from relay.errors import BadRequest
 
@@ -56,3 +58,8 @@ def single(items: Iterable[tuple[str, str]], names: Iterable[str]) -> dict[str, 
             # Without the values: they may be keys.
             raise BadRequest(f"{name} is given more than once; it takes one value")
     return given
+
+
+def listed(headers: MultiMapping[str], name: str) -> str:
+    """Return a header that is a list, empty when it is absent; several lines are one list (RFC 9110 section 5.3)."""
+    return ", ".join(headers.getall(name, ()))

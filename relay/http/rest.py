@@ -17,7 +17,7 @@ from relay.history.history import History
 from relay.history.query import DEFAULT_LIMIT, MAX_LIMIT, Query, look_back
 from relay.history.start import parse_int, parse_time
 from relay.http.compress import compressed
-from relay.http.parameters import read_query
+from relay.http.parameters import listed, read_query
 from relay.http.request import check_request, grant_of
 from relay.links.link_registry import LinkRegistry
 from relay.live.item import Item
@@ -78,7 +78,7 @@ class Rest:
         async with self._registry.feed.listening():
             item = self._history.newest(slug)
         etag = f'W/"{item.cursor}"'  # weak: it names the round, in any content coding
-        if _is_known(etag, request.headers.get("If-None-Match")):
+        if _is_known(etag, listed(request.headers, "If-None-Match")):
             return web.Response(status=304, headers={**_CACHING, "ETag": etag})
         return _answer(request, _with_value(item, self._catalogue.game(slug).value), {"ETag": etag})
 
@@ -108,7 +108,7 @@ class Rest:
 
 
 def _answer(request: web.Request, body: bytes, headers: Mapping[str, str] | None = None) -> web.Response:
-    body, encoding = compressed(body, request.headers.get("Accept-Encoding", ""))
+    body, encoding = compressed(body, listed(request.headers, "Accept-Encoding"))
     response = web.Response(body=body, headers=headers, content_type=_JSON, charset="utf-8")
     response.headers.update(_CACHING)
     if encoding is not None:
@@ -129,9 +129,7 @@ def _cursor(query: Mapping[str, str], name: str) -> Cursor | None:
     return Cursor.parse(query[name]) if name in query else None
 
 
-def _is_known(etag: str, if_none_match: str | None) -> bool:
+def _is_known(etag: str, if_none_match: str) -> bool:
     """Whether the client has this version; a weak comparison (RFC 9110 section 13.1.2)."""
-    if if_none_match is None:
-        return False
     known = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
     return known == ["*"] or etag.removeprefix("W/") in known

@@ -1,5 +1,6 @@
 """Prometheus exposition over HTTP, and a port for the probes and scrapes of a process without clients."""
 
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Protocol
@@ -8,6 +9,7 @@ from aiohttp import web
 
 from relay.errors import PortUnavailable
 from relay.http.monitoring.probes import Probes
+from relay.http.parameters import listed
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -29,8 +31,17 @@ def exposition(collector: Collector, request: web.Request) -> web.Response:
     registry = CollectorRegistry()
     registry.register(collector)
     ProcessCollector(registry=registry)
-    encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+    encode, content_type = choose_encoder(listed(request.headers, "Accept"))
     return web.Response(body=encode(registry), headers={"Content-Type": content_type})
+
+
+def listening_socket(host: str, port: int, *, backlog: int = 128) -> socket.socket:
+    """Listen on an address; on ``::`` for IPv6 and IPv4, whatever the system's default is. Raises OSError."""
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    both = address[0] == "::" and socket.has_dualstack_ipv6()
+    listener = socket.create_server(address[:2], family=family, backlog=backlog, dualstack_ipv6=both)
+    listener.setblocking(False)
+    return listener
 
 
 @asynccontextmanager
@@ -62,7 +73,7 @@ async def serving_probes(
     await runner.setup()
     try:
         try:
-            await web.TCPSite(runner, host, port).start()
+            await web.SockSite(runner, listening_socket(host, port)).start()
         except OSError as error:
             raise PortUnavailable(f"{host}:{port}", error, setting=setting) from error
         yield int(runner.addresses[0][1])

@@ -22,6 +22,7 @@ from relay.errors import REFUSALS, Unsupported, WrongMediaType
 from relay.history.history import History
 from relay.http.compress import compressed
 from relay.http.cors import restrict_origin
+from relay.http.parameters import listed
 from relay.http.request import grant_of
 from relay.links.link_registry import LinkRegistry
 from relay.links.session import Session
@@ -176,7 +177,7 @@ def _single(request: web.Request, dialect: Dialect, message: bytes) -> web.Respo
     if dialect.web:
         body = dialect.wrap(message) + dialect.end(_OK)
         return web.Response(body=body, content_type=dialect.content_type, headers=_VARY)
-    body, encoding = compressed(message, request.headers.get("Accept-Encoding", ""))
+    body, encoding = compressed(message, listed(request.headers, "Accept-Encoding"))
     headers = {"Vary": "Accept-Encoding, Origin"} | ({} if encoding is None else {"Content-Encoding": encoding})
     return web.Response(body=body, content_type=dialect.content_type, headers=headers)
 

@@ -3,13 +3,23 @@
 import asyncio
 import socket
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
 
+from auth.keys import KeyStore
+from auth.tokens import TokenSigner
+from relay.config.sections import DrainSettings, GrpcSettings, HttpSettings
+from relay.config.settings import Settings
+from relay.http.monitoring.exposition import serving_probes
+from relay.serve import running_relay
+from roundlog.log_settings import LogSettings
+from tests.nats import NatsServer
 from tests.relay.conftest import KEY_HEADER, Publish, StartRelay, metric_becomes
 from tests.relay.raw_http import DEADLINE_S, RawAnswer, connection, exchange, parse
+from tests.waiting import until
 
 pytestmark = pytest.mark.service
 
@@ -224,6 +234,26 @@ async def test_request_has_one_host(relay: str) -> None:
         assert parse(await link.rest()).status == 200
 
 
+async def test_lists_may_come_in_several_lines(relay: str, publish: Publish, client: aiohttp.ClientSession) -> None:
+    """RFC 9110 section 5.3, for every header of a request that is a list."""
+    await publish("crash", *range(1, 20))
+
+    async def is_there() -> bool:
+        return len((await exchange(relay, "GET /api/history/crash?limit=19 HTTP/1.1", KEY)).json) == 19
+
+    await until(is_there)
+    answer = await exchange(
+        relay, "GET /api/history/crash HTTP/1.1", KEY, "Accept-Encoding: identity", "Accept-Encoding: gzip"
+    )
+    assert answer.headers["content-encoding"] == "gzip"
+    etag = (await exchange(relay, "GET /api/latest/crash HTTP/1.1", KEY)).headers["etag"]
+    known = ('If-None-Match: "other"', f"If-None-Match: {etag}")
+    assert (await exchange(relay, "GET /api/latest/crash HTTP/1.1", KEY, *known)).status == 304
+    openmetrics = ("Accept: text/html", "Accept: application/openmetrics-text; version=1.0.0")
+    answer = await exchange(relay, "GET /metrics HTTP/1.1", *openmetrics)
+    assert answer.headers["content-type"].startswith("application/openmetrics-text")
+
+
 # --- handshakes --------------------------------------------------------------------------------------------------
 
 
@@ -303,17 +333,49 @@ def ipv6() -> Iterator[None]:
         pytest.skip("this system has no IPv6")
 
 
-@pytest.mark.usefixtures("ipv6")
-@pytest.mark.parametrize("host", ["::", "::1"])
-async def test_all_addresses_of_ipv6_include_those_of_ipv4(start_relay: StartRelay, host: str) -> None:
-    """`::` serves both families, as gRPC does; `::1` is one address."""
-    async with start_relay(http={"host": host, "port": 0}, grpc={"host": host, "port": 0}) as url:
-        port = urlsplit(url).port
-        served = []
-        for address in ("127.0.0.1", "[::1]"):
-            try:
-                served.append((await exchange(f"http://{address}:{port}", "GET /healthz HTTP/1.1")).status)
-            except ConnectionRefusedError:
-                served.append(0)
+async def answers_of(port: int | None) -> list[int]:
+    """Ask over IPv4 and over IPv6; 0 for an address that nobody listens on."""
+    statuses = []
+    for address in ("127.0.0.1", "[::1]"):
+        try:
+            statuses.append((await exchange(f"http://{address}:{port}", "GET /healthz HTTP/1.1")).status)
+        except ConnectionRefusedError:
+            statuses.append(0)
+    return statuses
 
-    assert served == ([200, 200] if host == "::" else [0, 200])
+
+@pytest.mark.usefixtures("ipv6")
+@pytest.mark.parametrize(("host", "answers"), [("::", [200, 200]), ("::1", [0, 200]), ("127.0.0.1", [200, 0])])
+async def test_all_addresses_of_ipv6_include_those_of_ipv4(
+    start_relay: StartRelay, host: str, answers: list[int]
+) -> None:
+    """`::` serves both families; other addresses are what they are."""
+    async with start_relay(http={"host": host, "port": 0}, grpc={"host": host, "port": 0}) as url:
+        assert await answers_of(urlsplit(url).port) == answers
+
+
+@pytest.mark.usefixtures("ipv6")
+async def test_port_of_ingest_serves_both_families_too() -> None:
+    """With the same address."""
+
+    class NoMetrics:
+        def collect(self) -> Iterator[Any]:
+            return iter(())
+
+    async with serving_probes(NoMetrics(), lambda: None, host="::", port=0, setting="RELAY_INGEST_PORT") as port:
+        assert await answers_of(port) == [200, 200]
+
+
+@pytest.mark.usefixtures("ipv6")
+async def test_grpc_serves_both_families_too(nats: NatsServer) -> None:
+    """As grpcio does by itself."""
+    settings = Settings(
+        nats=LogSettings(url=nats.url),
+        http=HttpSettings(host="::", port=0),
+        grpc=GrpcSettings(host="::", port=0),
+        drain=DrainSettings(grace_s=0, margin_s=0),
+    )
+    async with running_relay(settings, KeyStore.demo(), TokenSigner.ephemeral()) as at:
+        for address in ("127.0.0.1", "::1"):
+            _, writer = await asyncio.open_connection(address, at.grpc_port)
+            writer.transport.abort()
