@@ -64,6 +64,7 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     if not isinstance(protocol, HttpProtocol):  # without request_arrived, it would close every connection
         raise TypeError(f"the connection is a {type(protocol).__name__}; make it with `protocol_factory`")
     protocol.request_arrived()
+    await protocol.turns.wait()  # many connections may have a request at the same time
     if request.version not in _VERSIONS or request.method == "CONNECT":
         protocol.answer_is_last()
         return _not_http1(request)

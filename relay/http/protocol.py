@@ -73,13 +73,15 @@ class HttpProtocol(web.RequestHandler):
         "_line_is_over",
         "_newest_body",
         "_request_s",
+        "turns",
     )
 
-    def __init__(self, server: web.Server, *, request_s: float, keepalive_s: float) -> None:
+    def __init__(self, server: web.Server, turns: Turns, *, request_s: float, keepalive_s: float) -> None:
         """Wait for requests.
 
         Args:
             server: Handles them.
+            turns: The share of each turn of the loop that requests have.
             request_s: Seconds until a new connection must have sent the head of its first request.
             keepalive_s: Seconds that the connection may be idle between two requests.
         """
@@ -93,6 +95,7 @@ class HttpProtocol(web.RequestHandler):
             max_field_size=_LINE_BYTES,
             max_headers=_HEADERS,
         )
+        self.turns = turns
         self._request_s = request_s
         self._deadline: asyncio.TimerHandle | None = None
         self._head_bytes = 0  # read of a head that is not whole
@@ -256,7 +259,7 @@ def protocol_factory(runner: web.AppRunner, *, request_s: float, keepalive_s: fl
     if server is None:
         raise AssertionError("the runner has been set up")
     turns = Turns()
-    return lambda: Intake(turns, HttpProtocol(server, request_s=request_s, keepalive_s=keepalive_s))
+    return lambda: Intake(turns, HttpProtocol(server, turns, request_s=request_s, keepalive_s=keepalive_s))
 
 
 def _malformed(error: BaseException | None, *, in_first_line: bool) -> _Malformed:

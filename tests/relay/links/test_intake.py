@@ -206,3 +206,22 @@ async def test_connection_of_a_receiver_that_fails_is_cut(dear_turns: Turns) -> 
         await until(lambda: other.data == b"x")
 
     assert [str(error) for error in reported] == ["a bug", "a bug"]
+
+
+async def test_requests_of_many_connections_start_in_several_turns() -> None:
+    """Each is counted as 0.2 ms: at most five start in 0.9 ms, in order. Those that are cancelled do not."""
+    turns, turn, started = Turns(turn_s=0.0009), 0, list[tuple[int, int]]()
+
+    async def handle(number: int) -> None:
+        await turns.wait()
+        started.append((turn, number))
+
+    handlers = [asyncio.create_task(handle(number)) for number in range(50)]
+    await asyncio.sleep(0)
+    handlers[30].cancel()
+    while not all(handler.done() for handler in handlers):
+        turn += 1
+        await asyncio.sleep(0)
+
+    assert [number for _, number in started] == [number for number in range(50) if number != 30]
+    assert max(len(list(group)) for _, group in groupby(at for at, _ in started)) <= 5
