@@ -28,7 +28,7 @@ CRASH: Final = Subscription(frozenset({"crash"}), Filter())
 MakeLink = Callable[[asyncio.Transport, Ender], StreamLink]
 LINKS: Final[Mapping[str, MakeLink]] = {
     "websocket": lambda transport, ender: WebSocketLink(
-        transport, ender, window_bits=0, message_bytes=4096, max_age_s=60
+        transport, ender, window_bits=0, message_bytes=4096, frames_per_heartbeat=100, max_age_s=60
     ),
     "sse": lambda transport, ender: SseLink(transport, ender, chunked=True, max_age_s=60),
 }
