@@ -4,6 +4,7 @@ Owns how rows, set-up and status are queried. Replication streams use psycopg in
 `backends.postgres.replication.protocol.replication_connection`.
 """
 
+import asyncio
 from collections.abc import Awaitable
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -13,6 +14,7 @@ from backends.contract import SourceError
 from backends.postgres.dsn import UnsupportedParameter
 from backends.postgres.mapping import SESSION
 from backends.postgres.postgres_options import PostgresOptions
+from roundlog.client.library_errors import means_lost
 
 _KEEPALIVE: Final = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
 """The server drops the session of a vanished client within half a minute, and releases its locks."""
@@ -69,6 +71,32 @@ async def ask(options: PostgresOptions, answer: Awaitable[T]) -> T:
         raise _translated(options, error) from error
     except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:  # TimeoutError is an OSError
         raise ConnectionLost(str(error) or f"no answer ({type(error).__name__})") from error
+    except BaseException as error:
+        if not means_lost(error):
+            raise
+        raise ConnectionLost(str(error) or type(error).__name__) from error
+
+
+async def close_connection(connection: Connection, *, within_s: float) -> None:
+    """Close a connection, also one that is lost. If the server does not answer in time, only the socket is closed."""
+    try:
+        async with asyncio.timeout(within_s):
+            await connection.close()
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+        terminate(connection)  # TimeoutError is an OSError
+    except BaseException as error:
+        terminate(connection)
+        if not means_lost(error):
+            raise
+
+
+def terminate(connection: Connection) -> None:
+    """Close the socket of a connection at once; do nothing when it is closed."""
+    try:
+        connection.terminate()
+    except Exception as error:
+        if not (isinstance(error, (OSError, asyncpg.InterfaceError)) or means_lost(error)):
+            raise
 
 
 def pooler_sentence(options: PostgresOptions, sign: str) -> str:

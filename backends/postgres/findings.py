@@ -13,7 +13,7 @@ from typing import Final
 import asyncpg
 
 from backends.contract import SourceError
-from backends.postgres.database import Connection, ConnectionLost, open_connection
+from backends.postgres.database import Connection, ConnectionLost, close_connection, open_connection
 from backends.postgres.postgres_options import PostgresOptions
 from backends.postgres.statements import one_line
 
@@ -21,6 +21,8 @@ SETUP_COMMAND: Final = "stream-relay backend setup"
 STATEMENT_S: Final = 60.0
 """Limit of one statement of a set-up: creating a slot waits for every open transaction, and creating a trigger for the
 writers of its table."""
+
+_CLOSE_S: Final = 1.0
 
 
 class Verdict(StrEnum):
@@ -51,14 +53,7 @@ async def connected(options: PostgresOptions) -> AsyncIterator[Connection]:
     except ConnectionLost as error:
         raise SourceError(f"the connection to {options.shown_dsn} was lost: {error}") from error
     finally:
-        await _close(connection)
-
-
-async def _close(connection: Connection) -> None:
-    try:
-        await connection.close(timeout=1)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # TimeoutError is an OSError
-        connection.terminate()
+        await close_connection(connection, within_s=_CLOSE_S)
 
 
 async def run_sql(options: PostgresOptions, statements: list[str]) -> None:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import structlog
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from pydantic import SecretStr
 
+from roundlog.client.checked_client import CheckedClient as Client
 from roundlog.client.faults import NATS_ERRORS, connect_error, sentence, translated
+from roundlog.client.library_errors import means_lost
 from roundlog.client.nats_internals import abort
 from roundlog.log_errors import LogRefused
 from roundlog.log_settings import LogSettings
@@ -163,12 +164,12 @@ async def connect(
                     user_credentials=settings.creds_file,
                 )
             break
-        except asyncio.CancelledError:
-            await _close(nc, name, within_s=_CLOSE_FAILED_S)  # nats-py does not close what it has opened
-            raise
         except ModuleNotFoundError as error:
             raise LogRefused("creds_file needs the package nkeys: pip install nkeys") from error
-        except NATS_ERRORS as error:
+        except BaseException as error:
+            if not (isinstance(error, NATS_ERRORS) or means_lost(error)):
+                await _close(nc, name, within_s=_CLOSE_FAILED_S)  # nats-py does not close what it has opened
+                raise
             greeted = nc.client_id is not None
             # On a timeout the newest fault is the reason. It is read before closing, which may add others.
             cause = faults.newest or error if isinstance(error, TimeoutError) else error
@@ -209,6 +210,10 @@ async def _close(nc: Client, name: str, *, within_s: float = _CLOSE_S) -> None:
             await nc.close()
     except TimeoutError:  # the server reads nothing, or the TLS handshake was interrupted
         log.debug("nats_close_timed_out", connection=name, after_s=within_s)
+    except BaseException as error:
+        if not (isinstance(error, NATS_ERRORS) or means_lost(error)):
+            raise
+        log.debug("nats_close_failed", connection=name, error=sentence(error))  # it was lost already
     finally:
         abort(nc)  # a close that timed out or was cancelled leaves the socket open
 

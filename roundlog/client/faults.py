@@ -11,25 +11,26 @@ from typing import Final
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 
+from roundlog.client.library_errors import means_lost
 from roundlog.log_errors import LogError, LogRefused, LogUnavailable, NoResponders
 
 NATS_ERRORS: Final = (NatsError, OSError, TimeoutError)
-"""What nats-py raises when a server does not answer, or refuses. Anything else is a defect of the caller."""
+"""What nats-py raises when a server does not answer, or refuses. What else may mean so: `means_lost`."""
 
-_CONNECTED: Final[tuple[tuple[type[Exception], type[LogUnavailable]], ...]] = (
+_CONNECTED: Final[tuple[tuple[type[BaseException], type[LogUnavailable]], ...]] = (
     (NoRespondersError, NoResponders),
-    (Exception, LogUnavailable),
+    (BaseException, LogUnavailable),
 )
 """What an exception means on a connection that has been made; the first match counts."""
 
 
-def log_error(context: str, error: Exception) -> LogUnavailable:
+def log_error(context: str, error: BaseException) -> LogUnavailable:
     """Translate an exception of a request into ``<context>: <reason>``."""
     kind = next(ours for theirs, ours in _CONNECTED if isinstance(error, theirs))
     return kind(f"{context}: {sentence(error)}")
 
 
-def connect_error(shown_url: str, error: Exception) -> LogError:
+def connect_error(shown_url: str, error: BaseException) -> LogError:
     """Translate an exception of an attempt to connect."""
     reason = sentence(error)
     # nats-py has no type of its own for most of the server's refusals.
@@ -40,13 +41,17 @@ def connect_error(shown_url: str, error: Exception) -> LogError:
 
 @contextmanager
 def translated(context: str) -> Iterator[None]:
-    """Raise `LogUnavailable` (or `NoResponders`) for each of `NATS_ERRORS` in the block."""
+    """Raise `LogUnavailable` (or `NoResponders`) for each of `NATS_ERRORS` in the block, and for what `means_lost`."""
     try:
         yield
     except NATS_ERRORS as error:
         raise log_error(context, error) from error
+    except BaseException as error:
+        if not means_lost(error):
+            raise
+        raise log_error(context, error) from error
 
 
-def sentence(error: Exception) -> str:
+def sentence(error: BaseException) -> str:
     """Return the text of an exception, or its type's name when it has none."""
     return str(error).removeprefix("nats: ").strip() or type(error).__name__

@@ -1,4 +1,4 @@
-"""The private parts of nats-py that the fast paths use: the only module that touches them.
+"""The private parts of nats-py that the fast paths use: with `checked_client`, the only module that touches any.
 
 nats-py spends more time on a message than all that follows. So frames of rounds and acks are read from a connection's
 bytes before nats-py's own parser, and publishes are written to its transport. nats-py keeps signing in, TLS, pings and

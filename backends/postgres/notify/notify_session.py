@@ -13,7 +13,15 @@ from typing import Any, Final, Self
 import asyncpg
 
 from backends.contract import SourceError
-from backends.postgres.database import Connection, ConnectionLost, ask, open_connection, pooler_sentence
+from backends.postgres.database import (
+    Connection,
+    ConnectionLost,
+    ask,
+    close_connection,
+    open_connection,
+    pooler_sentence,
+    terminate,
+)
 from backends.postgres.notify.frontier import Span
 from backends.postgres.notify.notify_options import NotifyOptions, faults_of, read_source, warnings_of
 from backends.postgres.statements import statement
@@ -58,7 +66,7 @@ class NotifySession:
             await session._prepare()
         except BaseException:
             for connection in made:
-                connection.terminate()
+                terminate(connection)
             raise
         return session
 
@@ -169,11 +177,7 @@ class NotifySession:
         """Close both connections, within a second each."""
         for connection in (self._keeper, self._reader):
             connection.remove_termination_listener(self._on_terminated)
-            try:
-                async with asyncio.timeout(_CLOSE_S):
-                    await connection.close()
-            except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                connection.terminate()
+            await close_connection(connection, within_s=_CLOSE_S)
 
     # --- inside -------------------------------------------------------------------------------------------------
 

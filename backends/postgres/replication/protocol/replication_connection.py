@@ -6,8 +6,9 @@ Why so: docs/adr/0006-psycopg-copy-both.md
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Self
 
 import psycopg
@@ -16,6 +17,7 @@ from psycopg.pq import DiagnosticField, ExecStatus
 
 from backends.postgres.mapping import SESSION
 from backends.postgres.postgres_options import PostgresOptions
+from roundlog.client.library_errors import means_lost
 
 _FRAMES: Final = 1000
 _BYTES: Final = 256 << 10
@@ -50,13 +52,16 @@ class ReplicationConnection:
     def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
         self._connection = connection
         self._libpq = connection.pgconn
-        self._fd = self._libpq.socket
+        # A descriptor of our own: libpq closes its own when the connection is lost, and another connection may then get
+        # the same number while ours is still registered with the event loop.
+        self._fd = os.dup(self._libpq.socket)
         self._loop = asyncio.get_running_loop()
         self._reads = _TLS_READS if self._libpq.ssl_in_use else 1
         self._waiter: asyncio.Future[None] | None = None
         self._failure: StreamLost | None = None
         self._unsent = False
         self._ended = False
+        self._is_closed = False
         self._data_at = self._loop.time()
         self.pid = self._libpq.backend_pid
         """The process id of the server process."""
@@ -77,22 +82,23 @@ class ReplicationConnection:
         """
         dsn = options.dsn.get_secret_value()
         try:
-            given = conninfo_to_dict(dsn).get("options") or ""
-            words = [f"-c {name}={value.replace(' ', '')}" for name, value in {**SESSION, **(settings or {})}.items()]
-            async with asyncio.timeout(options.connect_timeout_s):
-                connection = await psycopg.AsyncConnection.connect(
-                    dsn,
-                    autocommit=True,
-                    options=" ".join([str(given), *words]).strip(),
-                    application_name="stream-relay",
-                    client_encoding="UTF8",
-                    replication="database" if replication else None,
-                )
+            with _loss(f"cannot connect to {options.shown_dsn}"):
+                given = conninfo_to_dict(dsn).get("options") or ""
+                words = [
+                    f"-c {name}={value.replace(' ', '')}" for name, value in {**SESSION, **(settings or {})}.items()
+                ]
+                async with asyncio.timeout(options.connect_timeout_s):
+                    connection = await psycopg.AsyncConnection.connect(
+                        dsn,
+                        autocommit=True,
+                        options=" ".join([str(given), *words]).strip(),
+                        application_name="stream-relay",
+                        client_encoding="UTF8",
+                        replication="database" if replication else None,
+                    )
+                return cls(connection)
         except TimeoutError:
             raise StreamLost(f"no answer from {options.shown_dsn} within {options.connect_timeout_s:g} s") from None
-        except psycopg.Error as error:
-            raise StreamLost(f"cannot connect to {options.shown_dsn}: {_first_line(error)}") from error
-        return cls(connection)
 
     @property
     def is_lost(self) -> bool:
@@ -141,21 +147,20 @@ class ReplicationConnection:
 
     async def _run(self, sql: str, timeout_s: float) -> Any:
         try:
-            async with asyncio.timeout(timeout_s):
-                self._libpq.send_query(sql.encode())
-                while self._libpq.flush():
-                    await self._wait(self._loop.add_writer, self._loop.remove_writer)
-                result = await self._result()
-                if result is None:
-                    raise StreamLost("the server gave no answer")
-                if result.status == ExecStatus.COPY_BOTH:
-                    return result
-                while await self._result() is not None:
-                    pass  # one statement has one result, and then None
+            with _loss():
+                async with asyncio.timeout(timeout_s):
+                    self._libpq.send_query(sql.encode())
+                    while self._libpq.flush():
+                        await self._wait(self._loop.add_writer, self._loop.remove_writer)
+                    result = await self._result()
+                    if result is None:
+                        raise StreamLost("the server gave no answer")
+                    if result.status == ExecStatus.COPY_BOTH:
+                        return result
+                    while await self._result() is not None:
+                        pass  # one statement has one result, and then None
         except TimeoutError:
             raise NoAnswer(f"no answer from the server within {timeout_s:g} s") from None
-        except psycopg.Error as error:
-            raise StreamLost(f"connection lost: {_first_line(error)}") from error
         if result.status == ExecStatus.FATAL_ERROR:
             raise _server_error(result)
         return result
@@ -177,7 +182,7 @@ class ReplicationConnection:
             ServerError: The server ended the stream.
             StreamLost: The connection broke, or `fail` was called.
         """
-        try:
+        with _loss():
             while True:
                 if self._failure is not None:
                     raise self._failure
@@ -194,8 +199,6 @@ class ReplicationConnection:
                     # the socket readable.
                     self._libpq.consume_input()
                 self._data_at = self._loop.time()
-        except psycopg.Error as error:
-            raise StreamLost(f"connection lost: {_first_line(error)}") from error
 
     def send(self, frame: bytes) -> None:
         """Send a status frame without waiting. It is dropped while the last one is unsent: the next one replaces it.
@@ -205,11 +208,9 @@ class ReplicationConnection:
         """
         if self._unsent or self._ended:
             return
-        try:
+        with _loss():
             self._libpq.put_copy_data(frame)
             self._flush()
-        except psycopg.Error as error:
-            raise StreamLost(f"connection lost: {_first_line(error)}") from error
 
     def fail(self, failure: StreamLost) -> None:
         """Make the pending `receive` raise, or the next one."""
@@ -224,27 +225,31 @@ class ReplicationConnection:
             if last is not None and not lost:
                 self.send(last)
                 await self._finish_copy()
-        except (StreamLost, psycopg.Error, TimeoutError):
+        except (StreamLost, TimeoutError):
             pass  # already lost: the server will send the unconfirmed rows again
         finally:
-            # The descriptor is reused at once: a handler that stays in the loop would break another connection.
-            self._loop.remove_reader(self._fd)
-            self._loop.remove_writer(self._fd)
-            with suppress(psycopg.Error):
-                await self._connection.close()
+            if not self._is_closed:
+                self._is_closed = True
+                # The number is reused at once: a handler that stays in the loop would break another connection.
+                self._loop.remove_reader(self._fd)
+                self._loop.remove_writer(self._fd)
+                os.close(self._fd)
+                with suppress(StreamLost), _loss():
+                    await self._connection.close()
 
     async def _finish_copy(self) -> None:
         """End the stream from our side and read to its end, since closing with unread input can discard our output."""
         if self._unsent or self._ended:
             return
-        async with asyncio.timeout(_CLOSE_S):
-            self._libpq.put_copy_end()
-            self._flush()
-            while not self._ended:
-                await self._wait(self._loop.add_reader, self._loop.remove_reader)
-                self._libpq.consume_input()
-                while self._buffered():
-                    pass
+        with _loss():
+            async with asyncio.timeout(_CLOSE_S):
+                self._libpq.put_copy_end()
+                self._flush()
+                while not self._ended:
+                    await self._wait(self._loop.add_reader, self._loop.remove_reader)
+                    self._libpq.consume_input()
+                    while self._buffered():
+                        pass
 
     def _buffered(self) -> list[bytes]:
         frames: list[bytes] = []
@@ -262,7 +267,7 @@ class ReplicationConnection:
         return frames
 
     async def _why_ended(self) -> StreamLost:
-        with suppress(psycopg.Error, TimeoutError):
+        with suppress(StreamLost, TimeoutError), _loss():
             async with asyncio.timeout(_CLOSE_S):
                 result = await self._result()
             if result is not None and result.status == ExecStatus.FATAL_ERROR:
@@ -276,9 +281,10 @@ class ReplicationConnection:
 
     def _flush_more(self) -> None:
         try:
-            self._unsent = bool(self._libpq.flush())
-        except psycopg.Error as error:
-            self.fail(StreamLost(f"connection lost: {_first_line(error)}"))
+            with _loss():
+                self._unsent = bool(self._libpq.flush())
+        except StreamLost as error:
+            self.fail(error)
             self._unsent = False
         if not self._unsent:
             self._loop.remove_writer(self._fd)
@@ -290,8 +296,27 @@ class ReplicationConnection:
         try:
             await self._waiter
         finally:
-            remove(self._fd)
+            if not self._is_closed:  # else the number may belong to another connection now
+                remove(self._fd)
             self._waiter = None
+
+
+@contextmanager
+def _loss(context: str = "connection lost") -> Iterator[None]:
+    """Raise `StreamLost` for what psycopg and the event loop raise in the block when a connection cannot be used.
+
+    A TimeoutError passes: it is the caller's own.
+    """
+    try:
+        yield
+    except TimeoutError:
+        raise
+    except (psycopg.Error, OSError) as error:
+        raise StreamLost(f"{context}: {_first_line(error)}") from error
+    except BaseException as error:
+        if not means_lost(error):
+            raise
+        raise StreamLost(f"{context}: {_first_line(error)}") from error
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:
@@ -305,6 +330,6 @@ def _server_error(result: Any) -> ServerError:
     return ServerError(state.decode(), message.decode(errors="replace"))
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
