@@ -153,7 +153,7 @@ def routes_of(
     """Yield the routes of all parts that answer on the HTTP port."""
     yield Routes(registry, history, catalogue).table()
     yield Rest(registry, history, catalogue).table()
-    yield Probes(registry.obstacle).table()
+    yield Probes(registry.obstacle, lambda: registry.detail()).table()
     yield Metrics(registry, history).table()
     yield Docs().table()
     yield Proxy(registry, history, catalogue, methods).table()

@@ -2,9 +2,9 @@
 
 LogError
 ├── LogUnavailable       no answer now; wait and try again
-│   └── NoResponders     nothing listens on the subject: no stream, or no leader now
+│   ├── NoResponders     nothing listens on the subject: no stream, or no leader now
+│   └── LogMismatch      settings of the stream break a promise; wait until an operator has edited it
 ├── LogRefused           credentials or certificates are not accepted; an operator must act
-├── LogMismatch          the stream exists with other settings; an operator must decide
 └── LogUnsuitable        this server cannot hold the log
 
 Knows nothing of nats-py, whose exceptions `roundlog.client.faults` translates.
@@ -41,8 +41,8 @@ class Difference(NamedTuple):
     wanted: object
 
 
-class LogMismatch(LogError):
-    """The stream exists with other settings. Nothing was changed."""
+class LogMismatch(LogUnavailable):
+    """Settings of the stream break a promise. Nothing was changed. It can be edited while we wait."""
 
     def __init__(self, stream: str, differences: tuple[Difference, ...]) -> None:
         super().__init__(stream, differences)
@@ -51,6 +51,6 @@ class LogMismatch(LogError):
     def __str__(self) -> str:
         each = "; ".join(f"{name} is {found!r}, wanted {wanted!r}" for name, found, wanted in self.differences)
         return (
-            f"stream {self.stream!r} exists with other settings and was not changed: {each}. "
-            "Change the stream (nats stream edit) or the RELAY_NATS_ settings"
+            f"stream {self.stream!r} has settings that break a promise and was not changed: {each}. "
+            f"Change it back (nats stream edit {self.stream})"
         )

@@ -90,6 +90,8 @@ class LogReader:
         self._inbox = ""
         self._numbers = itertools.count()
         self._pending: dict[int, _PendingPage] = {}
+        self.replicas = settings.replicas
+        """How many replicas the stream has: any of them answers, and one may be behind."""
         self.requests = 0
         """Requests sent to the log since the start of this process."""
 
@@ -115,7 +117,7 @@ class LogReader:
         """
         page = await self.page(start, limit=limit, game=game)
         end = page.entries[-1].sequence if page.entries else start - 1
-        if page.remaining or end >= known or self._settings.replicas == 1:
+        if page.remaining or end >= known or self.replicas == 1:
             return page
         entry = await self.next_of_leader(end + 1, game=game)
         return page if entry is None else Page([*page.entries, entry], remaining=1)
@@ -125,7 +127,7 @@ class LogReader:
 
         For a sequence after `last`, whose answer may come from a replica that is behind.
         """
-        if self._settings.replicas == 1:
+        if self.replicas == 1:
             return None
         entry = await self.next_of_leader(sequence)
         return None if entry is None else entry.sequence

@@ -1,4 +1,4 @@
-"""The streams: created when missing, checked when present, never changed.
+"""The streams: created when missing, compared when present, never changed.
 
 Owns the settings of the one JetStream stream that holds every round, the log. Knows nothing of what publishers and
 relays do with it. Settings and errors are in `roundlog.log_settings` and `roundlog.log_errors`.
@@ -14,13 +14,13 @@ import msgspec
 from roundlog.client.api import ApiError, ask_api
 from roundlog.client.codes import ErrorCode, NatsStatus
 from roundlog.client.connection import Connection
-from roundlog.log_errors import Difference, LogError, LogMismatch, LogUnavailable, LogUnsuitable, NoResponders
+from roundlog.log_errors import LogError, LogMismatch, LogUnavailable, LogUnsuitable, NoResponders
 from roundlog.log_settings import LogSettings
+from roundlog.promises.stream_settings import HARMLESS, NANO, NO_DIFFERENCES, Differences, compare
+from roundlog.promises.stream_watch import StreamWatch
 from rounds.cursor import epoch_of
 from rounds.subjects import LIVE_TEMPLATE, LOG_SUBJECTS
 
-NANO: Final = 1_000_000_000
-"""Nanoseconds of a second: durations in a stream's configuration are in nanoseconds."""
 _MIN_SERVER: Final = (2, 11)
 """The first nats-server with batched direct get, which replays and the publisher's check of the tail need."""
 FIRST_WITH_BATCHES: Final = (2, 14)
@@ -41,6 +41,8 @@ class LogInfo:
     replicas: int = 1
     first_at: datetime | None = None  # when the oldest round in it was stored
     allows_batches: bool = False  # whether it takes fast-ingest batches; see `roundlog.publish.fast_batch`
+    duplicate_window_s: float = 120.0  # how long the server itself knows ids
+    differences: Differences = NO_DIFFERENCES  # from the settings that are needed
 
 
 class StreamInfo(msgspec.Struct):
@@ -52,22 +54,33 @@ class StreamInfo(msgspec.Struct):
     error: ApiError | None = None
 
 
-async def open_log(connection: Connection, settings: LogSettings) -> LogInfo:
-    """Create the stream, or check that it has the configuration that `settings` describe; return its state.
+async def open_log(connection: Connection, settings: LogSettings, watch: StreamWatch | None = None) -> LogInfo:
+    """Create the stream, or check that it keeps what we promise; return its state.
+
+    Differences that break no promise are in the result, and `watch` logs them.
 
     Raises:
+        LogMismatch: Settings of the stream break a promise. It was not changed.
         LogUnavailable: No answer in time, or the stream is missing and ``create`` is off.
-        LogMismatch: The stream has other settings. It was not changed.
         LogUnsuitable: The server is too old, has no JetStream, or refuses such a stream.
     """
+    info = await read_log(connection, settings, watch)
+    if info.differences.broken:
+        raise LogMismatch(settings.stream, info.differences.broken)
+    return info
+
+
+async def read_log(connection: Connection, settings: LogSettings, watch: StreamWatch | None = None) -> LogInfo:
+    """Return the state of the stream as `open_log` does, also of one whose settings break a promise."""
     _check_version(connection, settings)
     wanted = _wanted(settings)
     try:
         info = await ensure_stream(connection, wanted | _at_creation(connection, settings), create=settings.create)
     except NoResponders as error:
         raise _no_jetstream(settings.shown_url) from error
-    if differences := _differences(info.config, wanted):
-        raise LogMismatch(settings.stream, differences)
+    differences = compare(info.config, wanted)
+    if watch is not None:
+        watch.note(settings.stream, differences)
     state = info.state
     return LogInfo(
         epoch=epoch_of(int(datetime.fromisoformat(info.created).timestamp() * 1000)),
@@ -79,7 +92,29 @@ async def open_log(connection: Connection, settings: LogSettings) -> LogInfo:
         replicas=info.config.get("num_replicas", 1),
         first_at=datetime.fromisoformat(state["first_ts"]) if state["first_seq"] else None,
         allows_batches=bool(info.config.get("allow_batched")),
+        duplicate_window_s=info.config.get("duplicate_window", 0) / NANO,
+        differences=differences,
     )
+
+
+async def check_log(connection: Connection, settings: LogSettings) -> Differences:
+    """Compare the log, which may be missing, with the settings; raise as `check_stream` does."""
+    return await check_stream(connection, _wanted(settings), harmless=HARMLESS)
+
+
+async def check_stream(connection: Connection, wanted: Mapping[str, Any], *, harmless: frozenset[str]) -> Differences:
+    """Compare the stream ``wanted["name"]``, which may be missing, with `wanted`; see `compare`.
+
+    Raises:
+        LogUnavailable: No answer in time, no leader, or the connection is lost.
+        LogUnsuitable: The server does not answer for such a stream.
+    """
+    info = await ask_api(connection, f"STREAM.INFO.{wanted['name']}", None, StreamInfo)
+    if info.error is None:
+        return compare(info.config, wanted, harmless=harmless)
+    if info.error.err_code == ErrorCode.STREAM_NOT_FOUND:
+        return Differences()
+    raise _stream_error(wanted["name"], info.error, connection.shown_url)
 
 
 async def ensure_stream(connection: Connection, config: Mapping[str, Any], *, create: bool = True) -> StreamInfo:
@@ -106,7 +141,7 @@ async def ensure_stream(connection: Connection, config: Mapping[str, Any], *, cr
 
 
 def _wanted(settings: LogSettings) -> dict[str, Any]:
-    """The settings that the guarantees need, together with `_UNWANTED`. All others belong to the operator."""
+    """The settings that we create the log with, and compare it with."""
     return {
         "name": settings.stream,
         "subjects": [LOG_SUBJECTS],
@@ -128,39 +163,6 @@ def _at_creation(connection: Connection, settings: LogSettings) -> dict[str, Any
     """Settings that a new stream gets and that a found one need not have."""
     version = connection.server_version
     return {"allow_batched": True} if settings.replicas > 1 and version and version >= FIRST_WITH_BATCHES else {}
-
-
-_UNWANTED: Final[Mapping[str, object]] = {
-    "no_ack": False,  # on: no publish is ever acknowledged
-    "sealed": False,  # on: the stream takes no rounds
-    "mirror": None,  # set: the stream takes no publishes
-    "sources": None,  # set: adds rounds whose repeats and order no publisher has checked
-    "subject_transform": None,  # set: stores a round under another game
-    "discard_new_per_subject": False,  # on: refuses rounds of a game
-    "allow_msg_counter": False,  # on: takes numbers only
-    "subject_delete_marker_ttl": 0,  # set: stores messages that are not rounds
-    "persist_mode": "default",  # "async": acks before anything is written
-}
-"""Settings that break a guarantee when they are set, and their unset values, which servers leave out."""
-
-_DURATIONS: Final = ("max_age", "duplicate_window")
-
-
-def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> tuple[Difference, ...]:
-    differences = []
-    for name, value in wanted.items():
-        actual = found.get(name)
-        if actual == value:
-            continue
-        if name in _DURATIONS:
-            differences.append(Difference(f"{name}_s", (actual or 0) / NANO, value / NANO))
-        else:
-            differences.append(Difference(name, actual, value))
-    for name, unset in _UNWANTED.items():
-        actual = found.get(name) or unset
-        if actual != unset:
-            differences.append(Difference(name, actual, unset))
-    return tuple(differences)
 
 
 def _check_version(connection: Connection, settings: LogSettings) -> None:

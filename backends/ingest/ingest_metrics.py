@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from backends.backlog import BacklogWatch
 from backends.ingest.instrumented import BOUNDS_S, Instrumented
 from backends.publish.acks import Stats
+from roundlog.promises.stream_watch import OBSTACLE, StreamWatch
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -40,14 +41,22 @@ class IngestMetrics:
         self._backlog = backlog
         self.stats: Callable[[], Stats] = Stats
         """Returns the publisher's counters; replaced when there is a publisher."""
+        self.streams = StreamWatch()
+        """What the publisher knows of the settings of its streams."""
 
     def obstacle(self) -> str | None:
-        """Return in one word why rounds do not flow; None: they flow, or would if there were any."""
+        """Return in one word why rounds do not flow as promised; None: they do, or would if there were any."""
+        if self.streams.sentence is not None:
+            return OBSTACLE
         if not self.instrumented.is_open:
             return "starting"
         if (state := self._state()) in _NOT_READY:
             return f"source_{state}"
         return "log_stuck" if state == _LEFT or self.instrumented.waiting_s > _STUCK_S else None
+
+    def detail(self) -> str | None:
+        """Return a sentence about `obstacle`, where a word is not enough."""
+        return self.streams.sentence
 
     def collect(self) -> Iterator["Metric"]:
         """Yield every metric with its current value; called by the Prometheus client."""
@@ -67,6 +76,12 @@ class IngestMetrics:
         yield Gauge(
             "ingest_ready", "1 when rounds flow, or would if there were any.", value=int(self.obstacle() is None)
         )
+        mismatch = Gauge(
+            "ingest_stream_mismatch", "1 for a setting that breaks a promise.", labels=["stream", "setting"]
+        )
+        for stream, difference in self.streams.broken():
+            mismatch.add_metric([stream, difference.name], 1)
+        yield mismatch
         reconnects = Counter("ingest_reconnects", "Reconnects.", labels=["to"])
         reconnects.add_metric(["log"], stats.reconnects)
         reconnects.add_metric(["source"], getattr(status, "reconnects", 0))

@@ -55,6 +55,7 @@ async def watched_ingest(
                     acked=metrics.instrumented.acked_to,
                     name=name,
                     watch=watch,
+                    streams=metrics.streams,
                 )
             except BackendError as error:
                 recovered = await recover(error, settings, context, rejects)

@@ -20,7 +20,7 @@ from backends.publish.publisher import Rejects
 from backends.registry import make_backend
 from roundlog.client.connection import connect
 from roundlog.log_settings import LogSettings
-from roundlog.stream import open_log
+from roundlog.stream import read_log
 from roundlog.tail import newest_ids
 from rounds import Round
 
@@ -89,7 +89,7 @@ class RecoveryScope:
             LogError: It cannot be read.
         """
         async with connect(settings, name="recovery") as nc:
-            info = await open_log(nc, settings)
+            info = await read_log(nc, settings)
             newest = await newest_ids(nc, info.stream)
         # Older rounds have expired, or were in the table before the first capture: clients must not see them as new.
         # Where commit times are not available, the round's end stands for its commit, which may be slightly later.

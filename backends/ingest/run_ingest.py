@@ -13,6 +13,7 @@ from backends.publish.acks import Stats
 from backends.publish.publisher import Publisher, Rejects
 from backends.publish.publisher_settings import PublisherSettings
 from roundlog.log_settings import LogSettings
+from roundlog.promises.stream_watch import StreamWatch
 
 log = structlog.get_logger()
 
@@ -33,6 +34,7 @@ async def run_ingest(
     acked: Callable[[Any], None] | None = None,
     name: str = "backend",
     watch: Callable[[Callable[[], Stats]], None] | None = None,
+    streams: StreamWatch | None = None,
     progress_s: float = _PROGRESS_S,
 ) -> Stats:
     """Publish what `backend` reads until it is exhausted; return the publisher's counters.
@@ -48,6 +50,7 @@ async def run_ingest(
             their confirmation.
         name: The backend's name, for log events.
         watch: Called once with a function that returns the current counters.
+        streams: Learns how the streams differ from what is needed.
         progress_s: Seconds between ``ingest_progress`` events; none is logged while nothing is read.
 
     Raises:
@@ -64,6 +67,7 @@ async def run_ingest(
         rejects=rejects,
         acked=acked,
         with_offsets=_with_offsets(backend),
+        streams=streams,
     )
     if watch is not None:
         watch(lambda: publisher.stats)

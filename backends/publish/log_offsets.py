@@ -22,10 +22,10 @@ from roundlog.backoff import Backoff
 from roundlog.client.codes import ErrorCode
 from roundlog.client.connection import Connection, connect
 from roundlog.leader import ask_leader
-from roundlog.log_errors import LogUnavailable, LogUnsuitable, NoResponders
+from roundlog.log_errors import LogError, LogUnavailable, LogUnsuitable, NoResponders
 from roundlog.log_settings import LogSettings
 from roundlog.publish.store import store
-from roundlog.stream import LogInfo, ensure_stream, open_log
+from roundlog.stream import LogInfo, ensure_stream, read_log
 from roundlog.tail import newest_ids, stored_pages
 
 log = structlog.get_logger()
@@ -33,6 +33,14 @@ log = structlog.get_logger()
 P = TypeVar("P")
 
 STREAM: Final = "POSITIONS"
+WANTED: Final[Mapping[str, Any]] = {
+    "name": STREAM,
+    "subjects": ["positions.*"],
+    "retention": "limits",
+    "storage": "file",
+    "discard": "old",
+    "max_msgs_per_subject": 1,
+}
 _PAUSE_S: Final = (0.1, 5.0)
 _STEP: Final = 10_000
 _IN_ORDER: Final = 1_000
@@ -95,7 +103,7 @@ class LogOffsets(Generic[P]):
 
     async def recall(self, source: str, comes_again: Callable[[str], bool], *, since: KeptOffset | None = None) -> None:
         async def look(connection: Connection) -> set[bytes]:
-            info = await open_log(connection, self._log_settings)
+            info = await read_log(connection, self._log_settings)
             return await self._look_back(connection, info, f"{source}:", comes_again, since)
 
         self._on_ids(await self._retried(look))
@@ -108,7 +116,7 @@ class LogOffsets(Generic[P]):
 
     async def newest(self) -> Mapping[str, int]:
         async def look(connection: Connection) -> dict[str, int]:
-            return await newest_ids(connection, (await open_log(connection, self._log_settings)).stream)
+            return await newest_ids(connection, (await read_log(connection, self._log_settings)).stream)
 
         found: dict[str, int] = await self._retried(look)
         return found
@@ -169,7 +177,7 @@ class LogOffsets(Generic[P]):
         """Store an offset unless another process has stored one since. False: it has to be tried again."""
         if source not in self._sequences:
             await self._read(connection, source)
-        info = await open_log(connection, self._log_settings)
+        info = await read_log(connection, self._log_settings)
         now_ms = int(time.time() * 1000)
         body = msgspec.json.encode(_Record(source, offset, note, info.epoch, info.last, now_ms, self._writer))
         headers = {"Nats-Expected-Last-Subject-Sequence": str(self._sequences.get(source, 0))}
@@ -194,17 +202,8 @@ class LogOffsets(Generic[P]):
         if not self._log_settings.create:
             self._cannot_keep("it does not exist, and RELAY_NATS_CREATE is off")
             return False
-        wanted = {
-            "name": STREAM,
-            "subjects": ["positions.*"],
-            "retention": "limits",
-            "storage": "file",
-            "discard": "old",
-            "max_msgs_per_subject": 1,
-            "num_replicas": self._log_settings.replicas,
-        }
         try:
-            await ensure_stream(connection, wanted)
+            await ensure_stream(connection, {**WANTED, "num_replicas": self._log_settings.replicas})
         except LogUnsuitable as error:
             self._cannot_keep(str(error))
             return False
@@ -226,7 +225,7 @@ class LogOffsets(Generic[P]):
                         connect(self._log_settings, name="offsets")
                     )
                 return await ask(self._connection)
-            except LogUnavailable as error:
+            except LogError as error:  # the process has worked, so an operator can mend it while we wait
                 if not is_logged:
                     log.warning("places_awaited", error=str(error))
                 is_logged = True

@@ -18,12 +18,15 @@ from backends.publish.acks import Entry, Stats
 from backends.publish.log_offsets import LogOffsets
 from backends.publish.pipeline import RAW_BYTES, Pipeline, Rejects
 from backends.publish.publisher_settings import PublisherSettings
+from backends.publish.stream_check import StreamCheck
 from roundlog.backoff import Backoff
 from roundlog.client.connection import Connection, connect
-from roundlog.log_errors import LogUnavailable
+from roundlog.client.nats_internals import abort
+from roundlog.log_errors import LogError, LogUnavailable
 from roundlog.log_settings import LogSettings
+from roundlog.promises.stream_watch import StreamWatch
 from roundlog.publish.hpub import offset_header
-from roundlog.stream import LogInfo, open_log
+from roundlog.stream import LogInfo
 from roundlog.tail import first_since, stored_ids
 from roundlog.tasks import cancel_and_wait, raise_if_cancelled
 from rounds import Round, dedup_id, log_subject
@@ -51,6 +54,7 @@ class Publisher(Generic[P]):
         rejects: Rejects,
         acked: Callable[[P], None] | None = None,
         with_offsets: HasOffsets[P] | None = None,
+        streams: StreamWatch | None = None,
     ) -> None:
         """Prepare a publisher.
 
@@ -61,8 +65,10 @@ class Publisher(Generic[P]):
             rejects: Takes what cannot become a round.
             acked: Called as `confirm` is, without the delay of ``confirm_lag_s``.
             with_offsets: The backend, when it has offsets; it is given those that the log holds.
+            streams: Learns how the streams differ from what is needed.
         """
         self._log_settings = log_settings
+        self._check = StreamCheck(log_settings, streams or StreamWatch())
         self._settings = settings
         self._pipeline: Pipeline[P] = Pipeline(settings, confirm=confirm, rejects=rejects, acked=acked)
         self._with_offsets = with_offsets
@@ -87,13 +93,13 @@ class Publisher(Generic[P]):
     async def run(self, batches: AsyncIterator[Sequence[Captured[P] | Rejected[P]]]) -> None:
         """Publish all of `batches`; return when they are exhausted and everything is settled and confirmed.
 
-        Waits without limit for NATS when it is unreachable. When cancelled, or when the source fails, waits at most
-        ``leave_s`` for acks of what is in flight; what is not confirmed then is redelivered by the source. With
-        ``confirm_lag_s`` the newest offsets are not confirmed at the end: those rounds are redelivered too, and
-        recognised.
+        Waits without limit for NATS when it is unreachable, and for a stream whose settings break a promise. When
+        cancelled, or when the source fails, waits at most ``leave_s`` for acks of what is in flight; what is not
+        confirmed then is redelivered by the source. With ``confirm_lag_s`` the newest offsets are not confirmed at the
+        end: those rounds are redelivered too, and recognised.
 
         Raises:
-            LogError: The log cannot be used until an operator acts (anything but `LogUnavailable`).
+            LogError: The log cannot be used at the start until an operator acts (anything but `LogUnavailable`).
             Exception: Anything that `batches`, ``confirm`` or ``rejects`` raised.
         """
         async with self._offsets:
@@ -118,13 +124,15 @@ class Publisher(Generic[P]):
                 async with connect(
                     self._log_settings, name="ingest", on_disconnected=self._on_disconnected, reconnect=False
                 ) as connection:
-                    info = await open_log(connection, self._log_settings)
+                    info = await self._check.opened(connection)
                     await self._skip_stored(connection, info)
                     self._log_restored()
                     backoff.reset()
                     start.set()
-                    return await self._pipeline.run(connection, info, reader)
-            except LogUnavailable as error:
+                    return await self._run_checked(connection, info, reader)
+            except LogError as error:
+                if not (isinstance(error, LogUnavailable) or start.is_set()):
+                    raise  # at the start an operator is there; later a process waits until the log is mended
                 self._log_lost(error)
             self._pipeline.lost()
             if reader.done() and reader.exception() is not None:
@@ -132,10 +140,29 @@ class Publisher(Generic[P]):
             await asyncio.sleep(backoff.next_s())
             self._pipeline.stats.reconnects += 1
 
+    async def _run_checked(self, connection: Connection, info: LogInfo, reader: asyncio.Task[None]) -> None:
+        """Run the pipeline until the log's settings require another connection, or none."""
+        checks = self._check.keep_checking(connection, info)
+        checking: asyncio.Task[None] = asyncio.create_task(checks, name="ingest-stream-check")
+
+        def stop(task: asyncio.Task[None]) -> None:
+            if not task.cancelled():
+                abort(connection.client)
+
+        checking.add_done_callback(stop)
+        try:
+            await self._pipeline.run(connection, info, reader)
+        except LogUnavailable as error:
+            if checking.done() and (reason := checking.exception()) is not None:
+                raise reason from error
+            raise
+        finally:
+            await cancel_and_wait(checking)
+
     async def _on_disconnected(self) -> None:
         self._pipeline.wake()
 
-    def _log_lost(self, error: LogUnavailable) -> None:
+    def _log_lost(self, error: LogError) -> None:
         if self._lost_at is None:
             self._lost_at = asyncio.get_running_loop().time()
             log.warning("log_lost", error=str(error), in_flight=len(self._pipeline.window))

@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import re
 import time
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Final, Self
 
@@ -17,15 +18,16 @@ import structlog
 from backends.contract import Rejected
 from roundlog.backoff import Backoff
 from roundlog.client.connection import Connection, connect
-from roundlog.log_errors import LogUnavailable, LogUnsuitable, NoResponders
+from roundlog.log_errors import LogError, LogUnsuitable, NoResponders
 from roundlog.log_settings import LogSettings
+from roundlog.promises.stream_settings import NANO
 from roundlog.publish.store import store
-from roundlog.stream import NANO, ensure_stream
+from roundlog.stream import ensure_stream
 
 log = structlog.get_logger()
 
 STREAM: Final = "REJECTS"
-_WANTED: Final = {
+WANTED: Final[Mapping[str, Any]] = {
     "name": STREAM,
     "subjects": ["rejects.*"],
     "retention": "limits",
@@ -57,17 +59,13 @@ class RejectsStream:
         await self._stack.aclose()
 
     async def __call__(self, item: Rejected[Any]) -> None:
-        """Log the item and store it; wait for NATS while it is unreachable.
-
-        Raises:
-            LogRefused: NATS does not accept the credentials.
-        """
+        """Log the item and store it; wait for NATS while it is unreachable, or accepts nothing."""
         log.warning("round_rejected", key=item.key, reason=item.reason, raw_bytes=len(item.raw), subject=self.subject)
         backoff = Backoff(*_PAUSE_S)
         while self._is_enabled:
             try:
                 return await self._store(item)
-            except LogUnavailable as error:
+            except LogError as error:  # the process has worked, so an operator can mend it while we wait
                 log.warning("reject_not_stored", key=item.key, error=str(error))
             await asyncio.sleep(backoff.next_s())
         return None
@@ -97,7 +95,7 @@ class RejectsStream:
     async def _has_stream(self, connection: Connection) -> bool:
         """Create the stream if it is missing; False: the server refuses it, and items are only logged from now on."""
         try:
-            await ensure_stream(connection, _WANTED)
+            await ensure_stream(connection, WANTED)
         except LogUnsuitable as error:
             self._is_enabled = False
             log.error("rejects_not_kept", stream=STREAM, error=str(error))

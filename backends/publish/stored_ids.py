@@ -11,7 +11,7 @@ from typing import Final, Self
 from backends.contract import SourceError
 from roundlog.client.connection import Connection, connect
 from roundlog.log_settings import LogSettings
-from roundlog.stream import open_log
+from roundlog.stream import read_log
 from roundlog.tail import stored_ids
 from rounds import Round, dedup_id
 
@@ -71,7 +71,7 @@ class KnownRounds:
         """
         if self._open is None:
             raise AssertionError("not entered")
-        info = await open_log(self._open, self._settings)
+        info = await read_log(self._open, self._settings)
         if info.epoch != self._epoch:
             self._epoch, self._read_to = info.epoch, 0
             self._known = Digests()

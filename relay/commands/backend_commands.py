@@ -93,14 +93,29 @@ def teardown(
 @backend_app.command()
 def check(backend: Backend = None, option: Options = None) -> None:
     """Check everything that the backend needs; each failure says what to run. Exit code 1 on failure."""
+    from backends.postgres.findings import Finding
     from backends.postgres.source_admin import Verdict
+    from relay.commands.streams import stream_differences
+    from roundlog.log_errors import LogError
 
     admin = _admin_for("has nothing to check", backend, option)
+    log_settings = _load({}).nats
     failures = 0
+
+    async def findings() -> list[Finding]:
+        try:
+            broken, harmless = await stream_differences(log_settings)
+        except LogError as error:
+            broken, harmless = [], [f"the streams were not compared: {error}"]
+        return [
+            *await admin.check(),
+            *(Finding(Verdict.FAILURE, text) for text in broken),
+            *(Finding(Verdict.WARNING, text) for text in harmless),
+        ]
 
     async def work() -> None:
         nonlocal failures
-        for finding in await admin.check():
+        for finding in await findings():
             failures += finding.verdict is Verdict.FAILURE
             typer.echo(f"{finding.verdict:8} {finding.text}")
 
@@ -113,12 +128,14 @@ def check(backend: Backend = None, option: Options = None) -> None:
 def status(backend: Backend = None, option: Options = None) -> None:
     """Show the state of capture: its reader, its last confirmed offset, the backlog, the newest round in the log."""
     from relay.commands.newest import newest_round
+    from relay.commands.streams import streams_in_words
 
     admin = _admin_for("has no state outside its process; see its port RELAY_INGEST_PORT", backend, option)
     log_settings = _load({}).nats
 
     async def work() -> None:
         fields = {**await admin.status(), "newest in the log": await newest_round(log_settings)}
+        fields["streams"] = await streams_in_words(log_settings)
         for name, value in fields.items():
             typer.echo(f"{name + ':':20}{value}")
 

@@ -36,7 +36,12 @@ def exposing(settings: IngestSettings) -> Expose:
 
     def expose(metrics: IngestMetrics) -> AbstractAsyncContextManager[int | None]:
         return serving_probes(
-            metrics, metrics.obstacle, host=settings.host, port=settings.port, setting="RELAY_INGEST_PORT"
+            metrics,
+            metrics.obstacle,
+            host=settings.host,
+            port=settings.port,
+            setting="RELAY_INGEST_PORT",
+            detail=metrics.detail,
         )
 
     return expose

@@ -74,7 +74,11 @@ _SCHEMAS: Final[Json] = {
             },
         },
     },
-    "Probes": {"type": "object", "required": ["status"], "properties": {"status": _TEXT, "reason": _TEXT}},
+    "Probes": {
+        "type": "object",
+        "required": ["status"],
+        "properties": {"status": _TEXT, "reason": _TEXT, "detail": _TEXT},
+    },
 }
 
 

@@ -28,6 +28,7 @@ from relay.live.heartbeat import Heartbeats
 from relay.live.hub import Hub
 from relay.live.link import CloseReason, Link
 from roundlog.log_errors import LogError
+from roundlog.promises.stream_watch import OBSTACLE
 
 log = structlog.get_logger()
 
@@ -58,9 +59,15 @@ class LinkRegistry:
         """Return in one word why this instance takes no new clients; None when it takes them."""
         if self.admission.draining:
             return "draining"
+        if self.feed.streams.sentence is not None:
+            return OBSTACLE
         if not self.feed.connected:
             return "log_unavailable"
         return "capacity" if self.admission.full else None
+
+    def detail(self) -> str | None:
+        """Return a sentence about `obstacle`, where a word is not enough."""
+        return self.feed.streams.sentence
 
     def age_limit_s(self) -> float:
         """Draw how old a new link may get, in seconds, so that links that open together do not end together."""

@@ -16,14 +16,15 @@ from relay.live.bounds import Bounds
 from relay.live.hub import Hub
 from relay.live.item import Item
 from relay.live.sequencer import Sequencer
-from roundlog.backoff import Backoff
+from roundlog.backoff import Backoff, jittered
 from roundlog.client.connection import Connection, connect
 from roundlog.entry import LogEntry
 from roundlog.live import LiveSubscription
 from roundlog.log_errors import LogError, LogUnavailable
 from roundlog.log_settings import LogSettings
+from roundlog.promises.stream_watch import StreamWatch
 from roundlog.reader import LogReader
-from roundlog.stream import LogInfo, open_log
+from roundlog.stream import LogInfo, open_log, read_log
 from roundlog.tasks import raise_if_cancelled
 
 log = structlog.get_logger()
@@ -36,6 +37,8 @@ _LINGER_S: Final = 5.0
 """How long the feed outlives its last listener, so that a reconnect does not start it again."""
 _SURE_S: Final = 3.0
 """How long a replicated log has to stay shorter than it was: a new leader may still be reading its tail."""
+_LOOK_S: Final = 60.0
+"""How long an edit of the stream may go unnoticed: thousands of relays ask. Missing live rounds are noticed at once."""
 _AGAIN_S: Final = 0.25
 _PAUSE_S: Final = (0.5, 5.0)
 
@@ -62,6 +65,10 @@ class Feed:
         self._verified_resets = 0  # how many of them were checked
         self.repaired = 0
         """Rounds that the live subscription missed and the log supplied."""
+        self.streams = StreamWatch()
+        """What is known of the settings of the stream."""
+        self._read_log_at = 0.0  # when its settings are looked at next
+        self._polled_live = 0  # `_newest_live` at the last comparison with the log's tail
 
     async def listen(self) -> None:
         """Follow the log until `unlisten` was called as often. From now on, the hub gets every round.
@@ -107,7 +114,7 @@ class Feed:
         """Connect to the log, however long that takes, and repair holes as they appear. Runs until cancelled.
 
         Raises:
-            LogError: The log is there but cannot be used as configured (never `LogUnavailable`).
+            LogError: The log cannot be used at the start (never `LogUnavailable`).
         """
         backoff = Backoff(*_PAUSE_S)
         while True:
@@ -118,7 +125,7 @@ class Feed:
                     on_disconnected=self._on_disconnected,
                     on_reconnected=self._on_reconnected,
                 ) as connection:
-                    await open_log(connection, self._settings)
+                    await open_log(connection, self._settings, self.streams)
                     self._live = await LiveSubscription.open(connection, self._on_live)
                     self._connection = connection
                     self._reached.set()
@@ -139,14 +146,26 @@ class Feed:
             except TimeoutError:
                 pass
             self._wake.clear()
-            if self._sequencer is None or not connection.is_connected:
+            if not connection.is_connected:
                 continue
             try:
-                await self._catch_up(connection, self._sequencer)
-            except LogUnavailable as error:
+                if asyncio.get_running_loop().time() >= self._read_log_at:
+                    await self._read_log(connection)
+                if self._sequencer is not None:
+                    await self._catch_up(connection, self._sequencer)
+            except LogError as error:  # the relay has worked, so an operator can mend the log while it waits
                 log.warning("log_read_failed", error=str(error))
                 await asyncio.sleep(_AGAIN_S)
                 self._wake.set()
+
+    async def _read_log(self, connection: Connection) -> LogInfo:
+        """Return the state of the log; note how its settings differ, which an operator may edit at any time."""
+        info = await read_log(connection, self._settings, self.streams)
+        self._reader.replicas = info.replicas
+        self._read_log_at = asyncio.get_running_loop().time() + jittered(
+            _LOOK_S if self.streams.sentence is None else _POLL_S
+        )
+        return info
 
     # --- start and stop ----------------------------------------------------------------------------------------
 
@@ -160,7 +179,7 @@ class Feed:
             await live.subscribe()
             # Its answer shows that the server has the subscription, as a flush would. But nats-py stops reading for
             # good when a flush is answered that was given up.
-            info = await open_log(connection, self._settings)
+            info = await self._read_log(connection)
             newest = [entry for entry in await self._reader.newest() if entry.sequence <= info.last]
         except LogError:
             await self._unsubscribe()
@@ -233,6 +252,10 @@ class Feed:
         first, tail = await self._reader.first(), await self._reader.last()
         if (self._is_doubtful or tail < sequencer.head) and await self._was_reset(connection, sequencer):
             return
+        if tail > sequencer.known and self._newest_live == self._polled_live and not self._is_doubtful:
+            self._read_log_at = 0.0  # stored and not republished: look at the settings in the next turn
+            self._wake.set()
+        self._polled_live = self._newest_live
         tail = max(tail, sequencer.known)  # the replica that answered may be behind
         self._hub.first = tail + 1 if first is None else first
         while sequencer.head < tail and self._sequencer is sequencer:
@@ -255,10 +278,10 @@ class Feed:
         since a replica may be behind.
         """
         seen, suspected = sequencer.head, self._suspected_resets
-        info = await open_log(connection, self._settings)
+        info = await self._read_log(connection)
         if info.epoch == self._epoch and info.last < seen and info.replicas > 1:
             await asyncio.sleep(_SURE_S)
-            info = await open_log(connection, self._settings)
+            info = await self._read_log(connection)
         if self._sequencer is not sequencer:
             return True
         if info.epoch != self._epoch:

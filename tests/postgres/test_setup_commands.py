@@ -13,6 +13,7 @@ import pytest
 
 from relay.demo.postgres_programs import command_as, find_programs, reachable_programs, server_account
 from tests.backends.publish.test_rejects import kept
+from tests.edits import edit
 from tests.nats import NatsServer
 from tests.postgres_server import PostgresServer
 
@@ -64,6 +65,16 @@ async def test_commands_from_setup_to_teardown_print_results_and_exit_codes(
     assert '"stored": 10' in said
     code, said = await run("backend", "status", **settings)
     assert re.search(r"^newest in the log:  crash 10, \d+\.\d s ago$", said, re.MULTILINE)
+    assert re.search(r"^streams: +as needed$", said, re.MULTILINE)
+    await edit(nats, {"republish": None, "max_age": 3600 * 10**9})
+    code, said = await run("backend", "status", **settings)
+    assert re.search(
+        r"^streams: .*republish is None, wanted .*; stream 'ROUNDS': max_age_s is 3600.0", said, re.MULTILINE
+    )
+    code, said = await run("backend", "check", **settings)
+    assert code == 1
+    assert re.search(r"^failure +stream 'ROUNDS' .*republish is None.*nats stream edit ROUNDS", said, re.MULTILINE)
+    assert re.search(r"^warning +stream 'ROUNDS': max_age_s is 3600.0, wanted 2592000.0", said, re.MULTILINE)
     code, _ = await run("backend", "teardown", "--yes", **settings)
     assert code == 0
     code, said = await run("backend", "check", **settings)

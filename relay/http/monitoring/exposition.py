@@ -46,7 +46,13 @@ def listening_socket(host: str, port: int, *, backlog: int = 128) -> socket.sock
 
 @asynccontextmanager
 async def serving_probes(
-    collector: Collector, obstacle: Callable[[], str | None], *, host: str, port: int | None, setting: str
+    collector: Collector,
+    obstacle: Callable[[], str | None],
+    *,
+    host: str,
+    port: int | None,
+    setting: str,
+    detail: Callable[[], str | None] = lambda: None,
 ) -> AsyncIterator[int | None]:
     """Answer ``/healthz``, ``/readyz`` and ``/metrics`` while the block runs; yield the port, None when `port` is.
 
@@ -56,6 +62,7 @@ async def serving_probes(
         host: The address to listen on.
         port: The port; 0 lets the system choose, None listens nowhere.
         setting: The variable that names the port, for the error message.
+        detail: See `Probes`.
 
     Raises:
         StartError: The port is in use or not permitted.
@@ -68,7 +75,7 @@ async def serving_probes(
         return exposition(collector, request)
 
     app = web.Application()
-    app.add_routes([*Probes(obstacle).table(), web.get("/metrics", scrape)])
+    app.add_routes([*Probes(obstacle, detail).table(), web.get("/metrics", scrape)])
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
     await runner.setup()
     try:

@@ -44,6 +44,12 @@ class Metrics:
             value=registry.admission.max_links,
         )
         yield Gauge("relay_ready", "1 when new clients are admitted.", value=int(registry.obstacle() is None))
+        mismatch = Gauge(
+            "relay_stream_mismatch", "1 for a setting that breaks a promise.", labels=["stream", "setting"]
+        )
+        for stream, difference in registry.feed.streams.broken():
+            mismatch.add_metric([stream, difference.name], 1)
+        yield mismatch
         yield Gauge("relay_head_sequence", "Sequence of the newest round in the log.", value=hub.head.sequence)
         yield Counter("relay_rounds", "Rounds published to at least one channel.", value=hub.stats.rounds)
         yield Counter("relay_deliveries", "Rounds written to links, live.", value=hub.stats.deliveries)

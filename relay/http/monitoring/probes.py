@@ -10,9 +10,15 @@ _NO_STORE = {"Cache-Control": "no-store"}
 class Probes:
     """Answers liveness and readiness probes."""
 
-    def __init__(self, obstacle: Callable[[], str | None]) -> None:
-        """`obstacle` returns in one word why the process is not ready, or None when it is."""
+    def __init__(self, obstacle: Callable[[], str | None], detail: Callable[[], str | None] = lambda: None) -> None:
+        """Prepare.
+
+        Args:
+            obstacle: Returns in one word why the process is not ready, or None when it is.
+            detail: Returns a sentence about that word for an operator, or None.
+        """
         self._obstacle = obstacle
+        self._detail = detail
 
     def table(self) -> list[web.RouteDef]:
         return [web.get("/healthz", self.alive), web.get("/readyz", self.ready)]
@@ -26,4 +32,7 @@ class Probes:
         obstacle = self._obstacle()
         if obstacle is None:
             return web.json_response({"status": "ready"}, headers=_NO_STORE)
-        return web.json_response({"status": "not_ready", "reason": obstacle}, status=503, headers=_NO_STORE)
+        body = {"status": "not_ready", "reason": obstacle}
+        if (detail := self._detail()) is not None:
+            body["detail"] = detail
+        return web.json_response(body, status=503, headers=_NO_STORE)

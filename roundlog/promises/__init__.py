@@ -1,0 +1,1 @@
+"""What the settings of a stream promise, and what a process knows of settings that were changed."""
