@@ -13,7 +13,7 @@ import structlog
 
 from backends.postgres.postgres_options import quote_identifier, quote_literal
 from backends.postgres.replication.capture import Capture
-from backends.postgres.replication.protocol.replication_connection import ReplicationConnection, ServerError
+from backends.postgres.replication.protocol.replication_connection import ReplicationConnection, ServerError, StreamLost
 from backends.postgres.replication.protocol.wal import format_lsn
 from backends.postgres.replication.slot import (
     PUBLICATION_SKIPPED,
@@ -96,10 +96,12 @@ class StreamStart:
                 " messages 'true')"
             )
             try:
-                return await link.start(command, options.connect_timeout_s)
+                await link.start(command, options.connect_timeout_s)
             except ServerError as error:
                 if error.sqlstate != _SLOT_ACTIVE:
                     raise
+            else:
+                return await self._check_unchanged(catalogue, slot)
 
     async def _free_slot(self, catalogue: ReplicationConnection) -> Slot:
         """Wait without limit until no process reads the slot: we are the hot standby."""
@@ -114,6 +116,17 @@ class StreamStart:
                 self._log.info("slot_awaited", holder=slot.active_pid)
             await asyncio.sleep(jittered(_STANDBY_POLL_S))
         return slot
+
+    async def _check_unchanged(self, catalogue: ReplicationConnection, checked: Slot) -> None:
+        """Look at the slot again now that no other process can read or drop it; raise `StreamLost` if it is another.
+
+        Between its check and the start of the stream it may have been read by another process, or dropped and
+        recreated. The server starts a recreated slot at its own offset, without the rounds before it.
+        """
+        held = await check_slot(catalogue, self._options)
+        if (held.confirmed_lsn, held.publication) != (checked.confirmed_lsn, checked.publication):
+            moved = f"from {format_lsn(checked.confirmed_lsn)} to {format_lsn(held.confirmed_lsn)}"
+            raise StreamLost(f"the slot was changed {moved} while the stream began")
 
     def _raise_slot_error(self) -> None:
         """Raise `SlotLost` if the last stream failed at the slot, although the catalogue shows no fault now.
