@@ -8,6 +8,7 @@ Errors of a backend:
 BackendError
 ├── InvalidOptions   an option is unknown, missing or wrong; raised by the constructor
 └── SourceError      the source cannot be read until an operator acts
+    └── SourceUnavailable   raised by `Backend.open`: it cannot be read now; ingest tries again
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -64,6 +65,7 @@ class Backend(Protocol[P]):
         """Connect to the source for as long as the block runs.
 
         Raises:
+            SourceUnavailable: The source cannot be reached now. Ingest calls `open` again later, until it can.
             SourceError: The source cannot be used as configured; the text says what to do.
         """
         ...
@@ -182,3 +184,7 @@ class InvalidOptions(BackendError):
 
 class SourceError(BackendError):
     """The source cannot be read until an operator acts; the text says where and what to do."""
+
+
+class SourceUnavailable(SourceError):
+    """The source cannot be reached now: refused, starting, too many connections. It may heal without an operator."""

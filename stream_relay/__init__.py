@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Rejected,
         SourceError,
         SourceOffsets,
+        SourceUnavailable,
     )
     from backends.ingest.instrumented import HasStatus
     from rounds import Catalogue, Game, InvalidRound, Round, UnknownGame, stringify_extras
@@ -47,6 +48,7 @@ __all__ = [
     "Round",
     "SourceError",
     "SourceOffsets",
+    "SourceUnavailable",
     "UnknownGame",
     "stringify_extras",
 ]

@@ -43,11 +43,14 @@ class IngestMetrics:
         """Returns the publisher's counters; replaced when there is a publisher."""
         self.streams = StreamWatch()
         """What the publisher knows of the settings of its streams."""
+        self._awaited: str | None = None
 
     def obstacle(self) -> str | None:
         """Return in one word why rounds do not flow as promised; None: they do, or would if there were any."""
         if self.streams.sentence is not None:
             return OBSTACLE
+        if self._awaited is not None:
+            return "source_connecting"
         if not self.instrumented.is_open:
             return "starting"
         if (state := self._state()) in _NOT_READY:
@@ -56,7 +59,11 @@ class IngestMetrics:
 
     def detail(self) -> str | None:
         """Return a sentence about `obstacle`, where a word is not enough."""
-        return self.streams.sentence
+        return self.streams.sentence or self._awaited
+
+    def set_awaited(self, reason: str | None) -> None:
+        """Take why the source cannot be reached at the start; None: it was reached."""
+        self._awaited = reason
 
     def collect(self) -> Iterator["Metric"]:
         """Yield every metric with its current value; called by the Prometheus client."""

@@ -56,6 +56,7 @@ async def watched_ingest(
                     name=name,
                     watch=watch,
                     streams=metrics.streams,
+                    awaited=metrics.set_awaited,
                 )
             except BackendError as error:
                 recovered = await recover(error, settings, context, rejects)

@@ -2,22 +2,25 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import structlog
 
-from backends.contract import Backend, HasOffsets, Rejected
+from backends.contract import Backend, HasOffsets, Rejected, SourceUnavailable
 from backends.ingest.instrumented import Instrumented
 from backends.publish.acks import Stats
 from backends.publish.publisher import Publisher, Rejects
 from backends.publish.publisher_settings import PublisherSettings
+from roundlog.backoff import Backoff
 from roundlog.log_settings import LogSettings
 from roundlog.promises.stream_watch import StreamWatch
 
 log = structlog.get_logger()
 
 _PROGRESS_S = 60.0
+_PAUSE_S = (0.5, 5.0)
 
 
 async def log_reject(item: Rejected[Any]) -> None:
@@ -35,6 +38,7 @@ async def run_ingest(
     name: str = "backend",
     watch: Callable[[Callable[[], Stats]], None] | None = None,
     streams: StreamWatch | None = None,
+    awaited: Callable[[str | None], None] | None = None,
     progress_s: float = _PROGRESS_S,
 ) -> Stats:
     """Publish what `backend` reads until it is exhausted; return the publisher's counters.
@@ -51,6 +55,8 @@ async def run_ingest(
         name: The backend's name, for log events.
         watch: Called once with a function that returns the current counters.
         streams: Learns how the streams differ from what is needed.
+        awaited: Called with a sentence while the source cannot be reached at the start, and then with None. Without
+            it, that is an error.
         progress_s: Seconds between ``ingest_progress`` events; none is logged while nothing is read.
 
     Raises:
@@ -73,7 +79,7 @@ async def run_ingest(
         watch(lambda: publisher.stats)
     progress = asyncio.create_task(_log_progress(publisher, bound, progress_s), name="ingest-progress")
     try:
-        async with backend.open():
+        async with _opened(backend, awaited, bound):
             bound.info("ingest_started", nats=log_settings.shown_url, stream=log_settings.stream)
             await publisher.run(backend.read())
     except asyncio.CancelledError:
@@ -91,6 +97,32 @@ async def run_ingest(
         else:
             bound.error("ingest_failed", error=str(failure), **_state_of(failure))
     return stats
+
+
+@asynccontextmanager
+async def _opened(
+    backend: Backend[Any],
+    awaited: Callable[[str | None], None] | None,
+    bound: structlog.typing.FilteringBoundLogger,
+) -> AsyncIterator[None]:
+    """Hold the backend open while the block runs; wait for its source if `awaited` is given."""
+    backoff, is_logged = Backoff(*_PAUSE_S), False
+    async with AsyncExitStack() as stack:
+        while True:
+            try:
+                await stack.enter_async_context(backend.open())
+                break
+            except SourceUnavailable as error:
+                if awaited is None:
+                    raise
+                awaited(str(error))
+                if not is_logged:
+                    is_logged = True
+                    bound.warning("source_awaited", error=str(error))
+            await asyncio.sleep(backoff.next_s())
+        if awaited is not None:
+            awaited(None)
+        yield
 
 
 def _state_of(failure: Exception) -> dict[str, str]:

@@ -69,6 +69,8 @@ async def ask(options: PostgresOptions, answer: Awaitable[T]) -> T:
         return await answer
     except asyncpg.PostgresError as error:
         raise _translated(options, error) from error
+    except asyncpg.ClientConfigurationError as error:
+        raise SourceError(f"{options.shown_dsn}: {error}") from error
     except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:  # TimeoutError is an OSError
         raise ConnectionLost(str(error) or f"no answer ({type(error).__name__})") from error
     except BaseException as error:
@@ -107,11 +109,16 @@ def pooler_sentence(options: PostgresOptions, sign: str) -> str:
     )
 
 
+def is_transient(sqlstate: str) -> bool:
+    """Say whether an error with this SQLSTATE passes without an operator."""
+    return sqlstate.startswith(_TRANSIENT)
+
+
 def _translated(options: PostgresOptions, error: asyncpg.PostgresError) -> Exception:
     code = str(error.sqlstate or "")
     sentence = str(error).splitlines()[0] if str(error) else type(error).__name__
     if code == "26000" or code == "42P05" or "startup parameter" in sentence:
         return SourceError(pooler_sentence(options, sentence))
-    if code.startswith(_TRANSIENT):
+    if is_transient(code):
         return ConnectionLost(f"{sentence} ({code})")
     return SourceError(f"{options.shown_dsn}: {sentence} ({code})")

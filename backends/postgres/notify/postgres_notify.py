@@ -15,7 +15,7 @@ from typing import Any, Final
 import structlog
 
 from backends.backlog import Backlog
-from backends.contract import BackendContext, Captured, Rejected, SourceError, SourceOffsets
+from backends.contract import BackendContext, Captured, Rejected, SourceError, SourceOffsets, SourceUnavailable
 from backends.postgres.database import ConnectionLost
 from backends.postgres.mapping import RowMapper, item_of
 from backends.postgres.notify.frontier import Frontier
@@ -89,12 +89,12 @@ class PostgresNotify:
         try:
             session = await NotifySession.connect(self._options)
         except ConnectionLost as error:
-            raise SourceError(f"{self._options.shown_dsn} cannot be reached: {error}") from error
+            raise SourceUnavailable(f"{self._options.shown_dsn} cannot be reached: {error}") from error
         try:
             if await session.offset() is None:
                 await self._make_offset(session)
         except ConnectionLost as error:
-            raise SourceError(f"the connection to {self._options.shown_dsn} was lost: {error}") from error
+            raise SourceUnavailable(f"the connection to {self._options.shown_dsn} was lost: {error}") from error
         finally:
             await session.close()
         try:

@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from backends.contract import SourceError
+from backends.contract import SourceError, SourceUnavailable
+from backends.postgres.database import ConnectionLost, close_connection, is_transient, open_connection
+from backends.postgres.dsn import UnsupportedParameter
 from backends.postgres.postgres_options import quote_identifier
 from backends.postgres.replication.capture import columns_of
 from backends.postgres.replication.protocol.replication_connection import (
@@ -36,6 +38,7 @@ from backends.postgres.table import OLDEST_VERSION
 log = structlog.get_logger()
 
 _FAILOVER_SINCE: Final = 170000
+_CLOSE_S: Final = 1.0
 _NO_ROLE: Final = re.compile(r"\bwal ?sender\b", re.IGNORECASE)
 
 
@@ -44,7 +47,8 @@ async def ensure_slot(options: ReplicationOptions) -> None:
 
     Raises:
         SlotLost: The publication or the slot cannot be used.
-        SourceError: The source cannot be used, or the server cannot be reached; the text says what to do.
+        SourceUnavailable: The server cannot be reached, or cannot answer now.
+        SourceError: The source cannot be used; the text says what to do.
     """
     try:
         link = await ReplicationConnection.connect(options)
@@ -57,7 +61,28 @@ async def ensure_slot(options: ReplicationOptions) -> None:
         finally:
             await link.close()
     except StreamLost as error:
-        raise SourceError(f"{error}{_advice(options, error)}") from error
+        advice = _advice(options, error)
+        kind = SourceUnavailable if not advice and await _may_heal(options, error) else SourceError
+        raise kind(f"{error}{advice}") from error
+
+
+async def _may_heal(options: ReplicationOptions, error: StreamLost) -> bool:
+    """Say whether the error passes without an operator.
+
+    libpq does not return the SQLSTATE of a failed attempt to connect, so asyncpg, which does, makes one too.
+    """
+    if isinstance(error, ServerError):
+        return is_transient(error.sqlstate)
+    if isinstance(error, NoAnswer):
+        return True
+    try:
+        options.target.for_asyncpg(options.connect_timeout_s)
+        await close_connection(await open_connection(options, "check"), within_s=_CLOSE_S)
+    except (ConnectionLost, UnsupportedParameter):
+        return True
+    except SourceError:
+        return False
+    return True
 
 
 async def _check_source(link: ReplicationConnection, options: ReplicationOptions) -> None:
