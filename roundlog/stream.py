@@ -25,6 +25,8 @@ _MIN_SERVER: Final = (2, 11)
 """The first nats-server with batched direct get, which replays and the publisher's check of the tail need."""
 FIRST_WITH_BATCHES: Final = (2, 14)
 """The first nats-server with fast-ingest batches. Such a stream cannot be used by an older server."""
+_NO_TIME: Final = "0001-01-01T"
+"""How a time that is not set begins: an empty stream has none."""
 _NO_JETSTREAM: Final = (ErrorCode.NO_JETSTREAM, ErrorCode.NO_JETSTREAM_FOR_ACCOUNT)
 
 
@@ -80,26 +82,26 @@ async def read_log(connection: Connection, settings: LogSettings, watch: StreamW
         raise _no_jetstream(settings.shown_url) from error
     differences = compare(info.config, wanted)
     if watch is not None:
-        watch.note(settings.stream, differences)
+        watch.note(settings.stream, differences, stopped=is_stopped(info.state))
     state = info.state
     return LogInfo(
         epoch=epoch_of(int(datetime.fromisoformat(info.created).timestamp() * 1000)),
         first=state["first_seq"] or state["last_seq"] + 1,
         last=state["last_seq"],
         stream=settings.stream,
-        last_at=datetime.fromisoformat(state["last_ts"]) if state["last_seq"] else None,
+        last_at=_time_of(state["last_ts"]),
         max_message_bytes=info.config.get("max_msg_size", -1),
         replicas=info.config.get("num_replicas", 1),
-        first_at=datetime.fromisoformat(state["first_ts"]) if state["first_seq"] else None,
         allows_batches=bool(info.config.get("allow_batched")),
+        first_at=_time_of(state["first_ts"]) if state["first_seq"] else None,
         duplicate_window_s=info.config.get("duplicate_window", 0) / NANO,
         differences=differences,
     )
 
 
-async def check_log(connection: Connection, settings: LogSettings) -> Differences:
-    """Compare the log, which may be missing, with the settings; raise as `check_stream` does."""
-    return await check_stream(connection, _wanted(settings), harmless=HARMLESS)
+async def check_log(connection: Connection, settings: LogSettings) -> tuple[Differences, bool]:
+    """Compare the log, which may be missing, with the settings, and say whether it `is_stopped`; raise as below."""
+    return await _check(connection, _wanted(settings), HARMLESS)
 
 
 async def check_stream(connection: Connection, wanted: Mapping[str, Any], *, harmless: frozenset[str]) -> Differences:
@@ -109,11 +111,17 @@ async def check_stream(connection: Connection, wanted: Mapping[str, Any], *, har
         LogUnavailable: No answer in time, no leader, or the connection is lost.
         LogUnsuitable: The server does not answer for such a stream.
     """
+    return (await _check(connection, wanted, harmless))[0]
+
+
+async def _check(
+    connection: Connection, wanted: Mapping[str, Any], harmless: frozenset[str]
+) -> tuple[Differences, bool]:
     info = await ask_api(connection, f"STREAM.INFO.{wanted['name']}", None, StreamInfo)
     if info.error is None:
-        return compare(info.config, wanted, harmless=harmless)
+        return compare(info.config, wanted, harmless=harmless), is_stopped(info.state)
     if info.error.err_code == ErrorCode.STREAM_NOT_FOUND:
-        return Differences()
+        return NO_DIFFERENCES, False
     raise _stream_error(wanted["name"], info.error, connection.shown_url)
 
 
@@ -163,6 +171,18 @@ def _at_creation(connection: Connection, settings: LogSettings) -> dict[str, Any
     """Settings that a new stream gets and that a found one need not have."""
     version = connection.server_version
     return {"allow_batched": True} if settings.replicas > 1 and version and version >= FIRST_WITH_BATCHES else {}
+
+
+def is_stopped(state: Mapping[str, Any]) -> bool:
+    """Say whether the stream stores nothing any more, because nats-server could not write to its disk.
+
+    It then answers no publish until it is restarted, and forgets the time of the newest message (nats-server 2.15).
+    """
+    return bool(state.get("messages")) and _time_of(state.get("last_ts", _NO_TIME)) is None
+
+
+def _time_of(text: str) -> datetime | None:
+    return None if text.startswith(_NO_TIME) else datetime.fromisoformat(text)
 
 
 def _check_version(connection: Connection, settings: LogSettings) -> None:

@@ -44,7 +44,7 @@ BREAKING: Final[dict[str, dict[str, Any]]] = {
 
 async def api(server: NatsServer, call: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
     async with nats_client(LogSettings(url=server.url)) as nc:
-        answer = await nc.request(f"$JS.API.{call}", msgspec.json.encode(body) if body else b"")
+        answer = await nc.request(f"$JS.API.{call}", msgspec.json.encode(body) if body else b"", timeout=20)
     decoded: dict[str, Any] = msgspec.json.decode(answer.data)
     assert "error" not in decoded, decoded
     return decoded

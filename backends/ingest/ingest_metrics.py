@@ -14,6 +14,7 @@ from roundlog.promises.stream_watch import OBSTACLE, StreamWatch
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
+_LOG_STUCK: Final = "log_stuck"
 _STUCK_S: Final = 10.0
 """When a round has waited this long for its ack, the log is considered stuck."""
 _NOT_READY: Final = (
@@ -49,17 +50,19 @@ class IngestMetrics:
         """Return in one word why rounds do not flow as promised; None: they do, or would if there were any."""
         if self.streams.sentence is not None:
             return OBSTACLE
+        if self.streams.stopped is not None:
+            return _LOG_STUCK
         if self._awaited is not None:
             return "source_connecting"
         if not self.instrumented.is_open:
             return "starting"
         if (state := self._state()) in _NOT_READY:
             return f"source_{state}"
-        return "log_stuck" if state == _LEFT or self.instrumented.waiting_s > _STUCK_S else None
+        return _LOG_STUCK if state == _LEFT or self.instrumented.waiting_s > _STUCK_S else None
 
     def detail(self) -> str | None:
         """Return a sentence about `obstacle`, where a word is not enough."""
-        return self.streams.sentence or self._awaited
+        return self.streams.sentence or self.streams.stopped or self._awaited
 
     def set_awaited(self, reason: str | None) -> None:
         """Take why the source cannot be reached at the start; None: it was reached."""

@@ -4,7 +4,7 @@ from backends.publish.stream_check import OTHER_STREAMS
 from roundlog.client.connection import connect
 from roundlog.log_errors import LogError, LogMismatch
 from roundlog.log_settings import LogSettings
-from roundlog.promises.stream_watch import in_words
+from roundlog.promises.stream_watch import in_words, stopped_sentence
 from roundlog.stream import check_log, check_stream
 
 
@@ -15,10 +15,12 @@ async def stream_differences(settings: LogSettings) -> tuple[list[str], list[str
         LogError: The streams cannot be compared.
     """
     async with connect(settings, name="status") as connection:
-        found = {settings.stream: await check_log(connection, settings)}
+        differences, stopped = await check_log(connection, settings)
+        found = {settings.stream: differences}
         for wanted, harmless in OTHER_STREAMS:
             found[wanted["name"]] = await check_stream(connection, wanted, harmless=harmless)
-    broken = [str(LogMismatch(name, one.broken)) for name, one in found.items() if one.broken]
+    broken = [stopped_sentence(settings.stream)] if stopped else []
+    broken += [str(LogMismatch(name, one.broken)) for name, one in found.items() if one.broken]
     harmless_ones = [f"stream {name!r}: {in_words(one.harmless)}" for name, one in found.items() if one.harmless]
     return broken, harmless_ones
 

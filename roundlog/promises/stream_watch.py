@@ -23,9 +23,15 @@ class StreamWatch:
 
     def __init__(self) -> None:
         self._streams: dict[str, Differences] = {}
+        self.stopped: str | None = None
+        """A sentence about the stream that stores nothing any more; None: there is none."""
 
-    def note(self, stream: str, differences: Differences) -> None:
-        """Take what a stream is like now."""
+    def note(self, stream: str, differences: Differences, *, stopped: bool | None = None) -> None:
+        """Take what a stream is like now; `stopped`: whether it stores nothing; None: not known."""
+        if stopped and self.stopped is None:
+            log.error("stream_stopped", stream=stream, hint=stopped_sentence(stream))
+        if stopped is not None:
+            self.stopped = stopped_sentence(stream) if stopped else None
         before = self._streams.get(stream, NO_DIFFERENCES)
         self._streams[stream] = differences
         if differences.harmless != before.harmless and differences.harmless:
@@ -48,6 +54,14 @@ class StreamWatch:
         for name, differences in self._streams.items():
             for difference in differences.broken:
                 yield name, difference
+
+
+def stopped_sentence(stream: str) -> str:
+    """Say what to do about a stream that stores nothing."""
+    return (
+        f"stream {stream!r} stores nothing since nats-server could not write to its disk:"
+        " free space there, then restart nats-server"
+    )
 
 
 def in_words(differences: tuple[Difference, ...]) -> str:

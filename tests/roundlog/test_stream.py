@@ -10,14 +10,20 @@ import msgspec
 import pytest
 from pydantic import ValidationError
 
+from backends.backlog import BacklogWatch
+from backends.ingest.ingest_metrics import IngestMetrics
+from backends.ingest.instrumented import Instrumented
 from backends.publish.publisher import Publisher
 from backends.publish.publisher_settings import PublisherSettings
 from roundlog.client.connection import connect
 from roundlog.log_errors import Difference, LogMismatch, LogRefused, LogUnavailable, LogUnsuitable
 from roundlog.log_settings import LogSettings
-from roundlog.stream import LogInfo, open_log
+from roundlog.promises.stream_settings import Differences
+from roundlog.promises.stream_watch import StreamWatch
+from roundlog.publish import store
+from roundlog.stream import LogInfo, is_stopped, open_log, read_log
 from rounds import Cursor
-from tests.backends.harness import DeadLetters, Source
+from tests.backends.harness import DeadLetters, Source, captured_events
 from tests.nats import NatsServer, nats_client
 
 
@@ -300,3 +306,39 @@ def test_wrong_settings_are_refused_when_built(values: dict[str, Any], sentence:
     """Settings that cannot work are an error before anything connects."""
     with pytest.raises(ValidationError, match=sentence):
         LogSettings(**values)
+
+
+def test_stream_whose_disk_was_full_is_recognised() -> None:
+    """As nats-server 2.15 describes it from the failed write to its restart: messages, and no time of the newest."""
+    full = {"messages": 27, "first_seq": 1, "last_seq": 27, "last_ts": "0001-01-01T00:00:00Z"}
+    assert is_stopped(full)
+    assert not is_stopped({**full, "last_ts": "2026-11-29T13:32:00.830494965Z"})
+    assert not is_stopped({"messages": 0, "first_seq": 28, "last_seq": 27, "last_ts": "0001-01-01T00:00:00Z"})
+    assert not is_stopped({})
+
+
+@pytest.mark.service
+async def test_purged_stream_is_not_taken_for_one_whose_disk_was_full(nats: NatsServer) -> None:
+    """It has no message, and takes the next."""
+    settings = LogSettings(url=nats.url)
+    async with connect(settings, name="test") as connection:
+        await open_log(connection, settings)
+        await store(connection, "rounds.crash", b"{}")
+        await api(nats, "STREAM.PURGE.ROUNDS")
+        watch = StreamWatch()
+        await read_log(connection, settings, watch)
+        assert watch.stopped is None
+        await store(connection, "rounds.crash", b"{}")
+        assert (await read_log(connection, settings, watch)).last_at is not None
+        assert watch.stopped is None
+
+
+def test_stopped_stream_makes_ingest_not_ready_with_what_to_do() -> None:
+    """One log line, and a sentence for the probe, until nats-server was restarted."""
+    metrics = IngestMetrics(Instrumented(object()), "test", BacklogWatch(None))  # type: ignore[arg-type]
+    with captured_events() as events:
+        for stopped in (True, True, False):
+            metrics.streams.note("ROUNDS", Differences(), stopped=stopped)
+            assert (metrics.obstacle() == "log_stuck") is stopped
+            assert ("restart nats-server" in (metrics.detail() or "")) is stopped
+    assert events.count("stream_stopped") == 1
