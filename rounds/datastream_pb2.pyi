@@ -95,7 +95,9 @@ class Gap(_message.Message):
     to_cursor: _builtins.str
     """The last cursor of the loss."""
     reason: _builtins.str
-    """`expired`: older than the log keeps rounds; `rebuilt`: the cursor is of an earlier log; `ahead`: the log lost its tail."""
+    """`expired`: older than the log keeps rounds; `rebuilt`: the cursor is of an earlier log; `ahead`: the log lost its
+    tail; `deleted`: somebody deleted them from the middle of the log.
+    """
     def __init__(
         self,
         *,

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
 
 from relay.history.budget import FEW, Budget
-from relay.history.stretch import Stretch, limit_of_all, stretch_of
+from relay.history.stretch import Stretch, has_holes, limit_of_all, stretch_of
 from relay.live.hub import Generation, Hub
 from roundlog.log_errors import LogUnavailable
 from roundlog.reader import LogReader
@@ -81,8 +81,9 @@ class PageSource:
         async with self._turn_to_read():
             page = await self._reader.page_up_to(head, position + 1, limit=limit, game=only)
             oldest = None if only is None or not finds_gaps else await self._reader.first()
+            first = await self._reader.first() if only is None and finds_gaps and has_holes(page, position) else None
         self.check(generation)
-        return stretch_of(page, epoch=generation.epoch, position=position, head=head, oldest=oldest)
+        return stretch_of(page, epoch=generation.epoch, position=position, head=head, oldest=oldest, first=first)
 
     @asynccontextmanager
     async def _turn_to_read(self) -> AsyncIterator[None]:

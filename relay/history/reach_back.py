@@ -49,7 +49,9 @@ class ReachBack:
             stretch = await self._pages.read(at, ALL_GAMES, generation=generation)
             if stretch.gap is not None:
                 start, items = stretch.gap.end.sequence, []
-            items += (item for item in stretch.items() if item.sequence <= begun_at)
+            if stretch.holes:  # memory has no gaps: a reader that began before this one gets it from the log
+                start, items = stretch.holes[-1].end.sequence, []
+            items += (item for item in stretch.items() if start < item.sequence <= begun_at)
             at = max(at + 1, stretch.covered_to)
         if (hub.generation, ring.begun_at) == (generation, begun_at) and start < begun_at:
             ring.reach_back(start, items)

@@ -179,7 +179,11 @@ class Replay:
         self._report(walk.pass_gap(stretch))
         if self._start.speed is None and stretch.covered_to < self._hub.ring.whole_from(games):
             self._pages.read_ahead(stretch.covered_to, games, walk.generation)
-        await self._writer.write_page(stretch.entries, stretch.covered_to)
+        for entries, covered_to, hole in stretch.parts():
+            await self._writer.write_page(entries, covered_to)
+            if walk.position < covered_to:
+                break  # the rest is read again
+            self._report(hole)
         self._pages.release()
 
     async def _read_by_game(self) -> None:

@@ -8,6 +8,8 @@ Why: docs/adr/0014-one-walk-through-history.md
 """
 
 from bisect import bisect_right
+from collections.abc import Iterator
+from itertools import pairwise
 from operator import attrgetter
 from typing import Final, NamedTuple
 
@@ -19,6 +21,8 @@ from rounds import Cursor
 
 CELL: Final = 50
 """Pages end at multiples of this sequence. It divides the usual limits, and costs one game 25 rounds a page or less."""
+_MOST_HOLES: Final = 8
+"""Gaps reported of one page. All rounds of a game may have been deleted, which leaves a hole at every few rounds."""
 _SHORT: Final = 9 * CELL
 """Pages up to so many rounds are not aligned: it would drop more than a tenth of their rounds, to be read again."""
 
@@ -30,6 +34,16 @@ class Stretch(NamedTuple):
     entries: list[LogEntry]
     covered_to: int
     gap: Gap | None  # what is gone of it
+    holes: tuple[Gap, ...] = ()  # what is gone between its entries
+
+    def parts(self) -> Iterator[tuple[list[LogEntry], int, Gap | None]]:
+        """Yield the entries up to each hole, up to which sequence they are whole, and the hole; then the rest."""
+        at = 0
+        for hole in self.holes:
+            end = bisect_right(self.entries, hole.begin.sequence, key=attrgetter("sequence"))
+            yield self.entries[at:end], hole.begin.sequence, hole
+            at = end
+        yield self.entries[at:], self.covered_to, None
 
     def items(self) -> list[Item]:
         """Make an item of each entry."""
@@ -41,7 +55,15 @@ def limit_of_all(position: int, limit: int) -> int:
     return limit - position % limit if limit > _SHORT else limit
 
 
-def stretch_of(page: Page, *, epoch: str, position: int, head: int, oldest: int | None) -> Stretch:
+def has_holes(page: Page, position: int) -> bool:
+    """Say whether sequences are missing in a page of all games that was read after `position`."""
+    entries = page.entries
+    return bool(entries) and entries[-1].sequence - position > len(entries)
+
+
+def stretch_of(
+    page: Page, *, epoch: str, position: int, head: int, oldest: int | None, first: int | None = None
+) -> Stretch:
     """Say what a page that was read after `position` covers, and what is gone before it.
 
     Args:
@@ -50,6 +72,7 @@ def stretch_of(page: Page, *, epoch: str, position: int, head: int, oldest: int 
         position: The sequence that was reached before.
         head: What the log was known to have reached before it was asked.
         oldest: The log's oldest round, when the page is of one game; None: of all, or gaps are not looked for.
+        first: The log's oldest round, when the page is of all games and has holes; None: it has none.
     """
     entries = page.entries
     last = entries[-1].sequence if entries else position
@@ -63,8 +86,23 @@ def stretch_of(page: Page, *, epoch: str, position: int, head: int, oldest: int 
         gone_to = min(gone_to, oldest - 1)
     gap = None
     if gone_to > position:
-        gap = Gap(Cursor(epoch, position), Cursor(epoch, gone_to), GapReason.EXPIRED)
-    return Stretch(epoch, entries, covered_to, gap)
+        is_older = first is not None and first <= position  # older rounds exist: these have not expired
+        reason = GapReason.DELETED if is_older else GapReason.EXPIRED
+        gap = Gap(Cursor(epoch, position), Cursor(epoch, gone_to), reason)
+    return Stretch(epoch, entries, covered_to, gap, () if first is None else _holes(entries, covered_to, epoch))
+
+
+def _holes(entries: list[LogEntry], covered_to: int, epoch: str) -> tuple[Gap, ...]:
+    """Return what was deleted between entries of all games, and after the last; as one gap when there are many."""
+    sequences = [*(entry.sequence for entry in entries), covered_to + 1]
+    holes = [
+        Gap(Cursor(epoch, before), Cursor(epoch, after - 1), GapReason.DELETED)
+        for before, after in pairwise(sequences)
+        if after - before > 1
+    ]
+    if len(holes) > _MOST_HOLES:
+        return (Gap(holes[0].begin, holes[-1].end, GapReason.DELETED),)
+    return tuple(holes)
 
 
 def _aligned(entries: list[LogEntry], position: int, last: int, *, of_all: bool) -> tuple[list[LogEntry], int]:

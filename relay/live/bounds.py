@@ -11,6 +11,7 @@ class GapReason(StrEnum):
 
     EXPIRED = "expired"  # older than the log keeps rounds
     REBUILT = "rebuilt"  # the cursor is of an earlier log; the log was rebuilt
+    DELETED = "deleted"  # somebody deleted them from the middle of the log
     AHEAD = "ahead"  # the cursor is after the log's end: the log lost its tail
 
 

@@ -69,6 +69,12 @@ class LogWriter:
         """Remove everything up to and including a sequence, as retention does."""
         await self._ask(f"$JS.API.STREAM.PURGE.{self.settings.stream}", msgspec.json.encode({"seq": sequence + 1}))
 
+    async def delete(self, *sequences: int) -> None:
+        """Remove single rounds, as ``nats stream rmm`` does."""
+        for sequence in sequences:
+            call = f"$JS.API.STREAM.MSG.DELETE.{self.settings.stream}"
+            await self._ask(call, msgspec.json.encode({"seq": sequence, "no_erase": True}))
+
     async def rebuild(self) -> None:
         """Delete the log, and create an empty one."""
         before, last = self.epoch, -1

@@ -44,6 +44,38 @@ async def test_cursor_right_before_the_oldest_round_misses_nothing(relay: str, l
 
 
 @PROTOCOLS
+async def test_rounds_deleted_from_the_middle_are_gaps_in_their_place(
+    relay: str, log: LogWriter, protocol: str
+) -> None:
+    """In a stream of several games every sequence is accounted for; what is missing has not expired."""
+    await log.store(*(make_round(("crash", "dice")[number % 2], number) for number in range(1, 61)))
+    await log.delete(11, 12, 30, 41, 42, 43)
+
+    async with watch(relay, "", protocol=protocol, after=log.cursor(10), games="crash,dice") as viewer:
+        await viewer.until_round(60)
+
+    def gap(begin: int, end: int) -> dict[str, str]:
+        return {"event": "gap", "from": log.cursor(begin), "to": log.cursor(end), "reason": "deleted"}
+
+    assert viewer.gaps == [gap(10, 12), gap(29, 30), gap(40, 43)]
+    ends = [sequence_of(seen["cursor"] if "cursor" in seen else seen["to"]) for seen in viewer.seen[1:]]
+    assert ends == sorted(ends)
+    assert viewer.sequences == [*range(13, 30), *range(31, 41), *range(44, 61)]
+
+
+async def test_many_deleted_rounds_are_one_gap(relay: str, log: LogWriter) -> None:
+    """All rounds of a game may be deleted, which is a hole at every few rounds: one gap, and all rounds that remain."""
+    await log.store(*(make_round(("crash", "dice")[number % 2], number) for number in range(1, 61)))
+    await log.delete(*range(2, 60, 2))
+
+    async with watch(relay, "", after=log.cursor(1), games="crash,dice") as viewer:
+        await viewer.until_round(60)
+
+    assert [gap["reason"] for gap in viewer.gaps] == ["deleted", "deleted"]
+    assert viewer.sequences == [*range(3, 61, 2), 60]
+
+
+@PROTOCOLS
 async def test_log_whose_rounds_are_all_purged(relay: str, log: LogWriter, protocol: str) -> None:
     """All earlier rounds are a gap; later rounds are sent."""
     await log.store(*(make_round("crash", number) for number in range(1, 31)))

@@ -230,7 +230,7 @@ async def _export(file: Path, target: Any, parameters: Mapping[str, str]) -> Non
     with recording(file) as write, bar as on_round:
         async with aclosing(rounds):
             async for data in rounds:
-                if written and not set(gaps) <= {"expired"}:
+                if written and not set(gaps) <= {"expired", "deleted"}:
                     break  # the log was rebuilt, and may have rounds that are written already
                 write(data)
                 written += 1

@@ -91,6 +91,24 @@ def test_page_that_would_end_in_a_hole_reaches_to_its_end() -> None:
     assert stretch.covered_to == 510
 
 
+def test_holes_of_a_page_of_all_games_are_gaps_where_they_are() -> None:
+    """Between its entries, and after the last of a page that ends in one; before it, only if older rounds exist."""
+    sequences = [*range(3, 401), *range(411, 491), *range(511, 521)]
+    page = Page([LogEntry(sequence, "crash", b"") for sequence in sequences], remaining=80)
+
+    for first, reason in ((1, "deleted"), (3, "expired")):
+        stretch = stretch_of(page, epoch="k1", position=1, head=600, oldest=None, first=first)
+        assert stretch.gap is not None
+        assert (stretch.gap.end.sequence, stretch.gap.reason) == (2, reason)
+        parts = list(stretch.parts())
+        assert [entry for entries, _, _ in parts for entry in entries] == stretch.entries
+        assert [(covered_to, hole and (hole.begin.sequence, hole.end.sequence)) for _, covered_to, hole in parts] == [
+            (400, (400, 410)),
+            (490, (490, 510)),
+            (510, None),
+        ]
+
+
 @pytest.mark.parametrize("every", [1, 2, 20])
 def test_usual_pages_of_one_game_are_aligned(every: int) -> None:
     """With 500 rounds to a page, games of any density end where a cell does."""

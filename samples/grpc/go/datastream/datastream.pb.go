@@ -152,7 +152,8 @@ type Gap struct {
 	FromCursor string `protobuf:"bytes,1,opt,name=from_cursor,json=fromCursor,proto3" json:"from_cursor,omitempty"`
 	// The last cursor of the loss.
 	ToCursor string `protobuf:"bytes,2,opt,name=to_cursor,json=toCursor,proto3" json:"to_cursor,omitempty"`
-	// `expired`: older than the log keeps rounds; `rebuilt`: the cursor is of an earlier log; `ahead`: the log lost its tail.
+	// `expired`: older than the log keeps rounds; `rebuilt`: the cursor is of an earlier log; `ahead`: the log lost its
+	// tail; `deleted`: somebody deleted them from the middle of the log.
 	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
