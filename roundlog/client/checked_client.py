@@ -57,8 +57,12 @@ class CheckedTransport(Transport):
             self._write_error = error
 
     async def read(self, buffer_size: int) -> bytes:
-        with _loss():
+        try:  # not `_loss`: this is called for every packet
             return await self.inner.read(buffer_size)
+        except _KNOWN:
+            raise
+        except Exception as error:
+            raise ConnectionError(str(error) or type(error).__name__) from error
 
     async def readline(self) -> bytes:
         with _loss():
