@@ -17,7 +17,9 @@ from roundlog.client.faults import translated
 from roundlog.client.library_errors import means_lost
 from roundlog.log_errors import LogUnavailable
 from roundlog.log_settings import LogSettings
-from roundlog.publish import Acks, ErrorAck, Publish, open_publish_connection
+from roundlog.publish.answers import Acks, ErrorAck
+from roundlog.publish.hpub import Publish
+from roundlog.publish.publish_connection import open_publish_connection
 from roundlog.reader import LogReader
 from roundlog.stream import open_log
 from tests.nats import NatsServer
@@ -178,7 +180,7 @@ async def test_publisher_and_reader_on_a_closed_transport_raise_that_the_log_is_
         settings = LogSettings(url=nats.url)
         async with connect(settings, name="test", reconnect=False) as connection:
             info = await open_log(connection, settings)
-            publishing = await open_publish_connection(connection, info.stream, on_acks=ignore, on_error_ack=ignore)
+            publishing = await open_publish_connection(connection, info, on_acks=ignore, on_error_ack=ignore)
             close_socket(connection)
             with pytest.raises(LogUnavailable):
                 await publishing.send([_PUBLISH])

@@ -20,7 +20,7 @@ from roundlog.log_errors import Difference, LogMismatch, LogRefused, LogUnavaila
 from roundlog.log_settings import LogSettings
 from roundlog.promises.stream_settings import Differences
 from roundlog.promises.stream_watch import StreamWatch
-from roundlog.publish import store
+from roundlog.publish.store import store
 from roundlog.stream import LogInfo, is_stopped, open_log, read_log
 from rounds import Cursor
 from tests.backends.harness import DeadLetters, Source, captured_events
