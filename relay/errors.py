@@ -8,7 +8,8 @@ RelayError
 │   ├── CursorLost       the log does not have this cursor
 │   ├── NoRoundYet       the game has no round in the log
 │   ├── Unsupported      the gRPC service does not have this method or compression
-│   ├── TooLarge         the request is longer than the gRPC service accepts
+│   ├── TooLarge         the request is longer than its path or the gRPC service accepts
+│   ├── SlowRequest      the body of the request has not arrived in time
 │   ├── WrongMediaType   the media type of the body is not supported
 │   ├── NeedsUpgrade     a WebSocket path was requested without a WebSocket handshake
 │   └── NotFound         the path does not exist
@@ -57,7 +58,7 @@ class Unsupported(ClientError):
 
 
 class TooLarge(ClientError):
-    """The request is longer than the gRPC service accepts."""
+    """The request is longer than its path or the gRPC service accepts."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
@@ -65,6 +66,17 @@ class TooLarge(ClientError):
 
     def __str__(self) -> str:
         return f"the request has more than {self.limit} bytes, which is the limit"
+
+
+class SlowRequest(ClientError):
+    """The body of the request has not arrived in time."""
+
+    def __init__(self, within_s: float) -> None:
+        super().__init__(within_s)
+        self.within_s = within_s
+
+    def __str__(self) -> str:
+        return f"the request's body has not arrived within {self.within_s:g} s, which is the limit"
 
 
 class WrongMediaType(ClientError):
@@ -166,6 +178,7 @@ REFUSALS: Final[Mapping[type[Exception], Refusal]] = {
     CursorLost: Refusal(404, "cursor_lost"),
     NoRoundYet: Refusal(404, "no_round_yet"),
     NotFound: Refusal(404, "not_found"),
+    SlowRequest: Refusal(408, "request_timeout"),
     TooLarge: Refusal(413, "too_large"),
     WrongMediaType: Refusal(415, "unsupported_media_type"),
     NeedsUpgrade: Refusal(426, "upgrade_required"),

@@ -18,7 +18,8 @@ from auth.keys import KeyStore
 from auth.tokens import TokenSigner
 from relay.admission.capacity import PROTOCOLS, capacity_of
 from relay.admission.gate import Admission
-from relay.admission.open_files import allow_links
+from relay.admission.open_files import shared_files
+from relay.admission.strangers import Share
 from relay.config.catalogue import load_catalogue
 from relay.config.key_files import check_games, load_credentials
 from relay.config.sections import HttpSettings
@@ -26,6 +27,8 @@ from relay.config.settings import Settings
 from relay.errors import PortUnavailable
 from relay.history.history import History
 from relay.http.application import build_app
+from relay.http.connections.guarded import ConnectionLimits
+from relay.http.connections.listener import Listener
 from relay.http.monitoring.exposition import listening_socket
 from relay.http.monitoring.metrics import Metrics
 from relay.http.monitoring.probes import Probes
@@ -56,6 +59,10 @@ _BACKLOG: Final = 4096
 """Connections that may wait to be accepted: after a deploy all clients reconnect at once."""
 _SOCKET_OPTIONS: Final = {
     "TCP_USER_TIMEOUT": 30_000,  # ms until unacknowledged bytes end a connection: SSE has no pongs
+    # Quiet streams write nothing: probes by the kernel find a peer that is gone, in 20 + 10 s with the timeout above.
+    "TCP_KEEPIDLE": 20,
+    "TCP_KEEPINTVL": 5,
+    "TCP_KEEPCNT": 3,
     # Bounds the unsent bytes in the kernel's buffer of a slow reader. The default is 4 MB, which count towards a
     # container's memory and hide a slow client. With much less, replays would stall while the loop is busy.
     "TCP_NOTSENT_LOWAT": 128 << 10,
@@ -115,9 +122,12 @@ async def running_relay(
     feed = Feed(settings.nats, hub, reader)
     history = History(hub, reader, concurrent=settings.replay.concurrent)
     capacity = capacity_of(links, grpc_tls=settings.grpc.tls_cert_file is not None)
+    files = shared_files(max(capacity.fit(protocol) for protocol in PROTOCOLS))
+    capacity = capacity.within("files", files.links, files.costs)
     max_links = {protocol: capacity.fit(protocol) for protocol in PROTOCOLS}
-    allow_links(max(max_links.values()))
-    admission = Admission(keys, signer, capacity=capacity, delays=delays)
+    strangers, guests = Share(files.strangers), Share(files.guests)
+    admission = Admission(keys, signer, capacity=capacity, delays=delays, strangers=strangers, guests=guests)
+    connections = ConnectionLimits(strangers, guests, settings.http.request_s)
     heartbeats = Heartbeats(interval_s=links.heartbeat_s, on_stall=hub.expect_backlog)
     registry = LinkRegistry(hub, feed, admission, heartbeats, ender, links)
     methods = Methods(registry, history, catalogue, settings.grpc)
@@ -130,15 +140,16 @@ async def running_relay(
         ]
         try:
             async with (
-                _listening(app, settings.http) as url,
+                _listening(app, settings.http, connections) as url,
                 listening_grpc(
                     settings.grpc,
                     DataStream(registry, history, catalogue, methods).handler(),
                     registry.obstacle,
                     max_links=max_links["grpc"],
+                    connections=files.grpc_connections,
                 ) as port,
             ):
-                log.info("relay_listening", url=url, grpc_port=port, max_links=max_links)
+                log.info("relay_listening", url=url, grpc_port=port, max_links=max_links, bound=capacity.bound)
                 try:
                     yield Addresses(url, port, feed.reached)
                 finally:
@@ -153,20 +164,20 @@ def routes_of(
     """Yield the routes of all parts that answer on the HTTP port."""
     yield Routes(registry, history, catalogue).table()
     yield Rest(registry, history, catalogue).table()
-    yield Probes(registry.obstacle, lambda: registry.detail()).table()
+    yield Probes(registry.obstacle, lambda obstacle: registry.facts(obstacle)).table()
     yield Metrics(registry, history).table()
     yield Docs().table()
     yield Proxy(registry, history, catalogue, methods).table()
 
 
 @asynccontextmanager
-async def _listening(app: web.Application, settings: HttpSettings) -> AsyncIterator[str]:
+async def _listening(app: web.Application, settings: HttpSettings, limits: ConnectionLimits) -> AsyncIterator[str]:
     listener = _bind(settings)
     # handler_cancellation: streams of the gRPC proxy must end when their client leaves; slow answers may.
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=_CLOSING_S)
     await runner.setup()
-    factory = protocol_factory(runner, request_s=settings.request_s, keepalive_s=settings.keepalive_s)
-    server = await asyncio.get_running_loop().create_server(factory, sock=listener, backlog=_BACKLOG)
+    factory = protocol_factory(runner, limits, keepalive_s=settings.keepalive_s)
+    server = Listener(listener, factory, strangers=limits.strangers)
     try:
         host, port = listener.getsockname()[:2]
         shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
@@ -181,6 +192,8 @@ def _bind(settings: HttpSettings) -> socket.socket:
         listener = listening_socket(settings.host, settings.port, backlog=_BACKLOG)
     except OSError as error:
         raise PortUnavailable(f"{settings.host}:{settings.port}", error, setting="RELAY_HTTP_PORT") from error
+    listener.setblocking(False)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _SOCKET_OPTIONS.items():  # inherited by every accepted connection
         if (option := getattr(socket, name, None)) is not None:
             with suppress(OSError):  # sandboxes may not support every option

@@ -1,17 +1,21 @@
-"""How many links fit into this instance's memory.
+"""How many links fit into this instance: the least of its memory, its open files and the setting.
 
 Owns what a link costs by its protocol, and the memory limit. Does not know how many links are open, which
-`relay.admission.gate` counts.
+`relay.admission.gate` counts, nor what else needs files, which `relay.admission.open_files` knows.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, Self, get_args
 
 from relay.config.sections import LinkSettings
 
 LinkProtocol = Literal["websocket", "sse", "proxy", "grpc"]
 PROTOCOLS: Final[tuple[LinkProtocol, ...]] = get_args(LinkProtocol)
+
+Resource = Literal["memory", "files", "setting", "process"]
+"""What bounds the number of links; ``process``: what one process can serve with any memory."""
 
 _LINK_BYTES: Final[Mapping[LinkProtocol, int]] = {
     "websocket": 3 << 10,
@@ -43,6 +47,13 @@ class Capacity(NamedTuple):
 
     total: int
     costs: Mapping[LinkProtocol, int]
+    limits: Mapping[Resource, int] = MappingProxyType({})
+    """Links of the most expensive protocol that fit into each resource alone."""
+
+    @property
+    def bound(self) -> Resource:
+        """The resource that allows the fewest links."""
+        return min(self.limits, key=self.limits.__getitem__, default="setting")
 
     @property
     def dearest(self) -> int:
@@ -53,10 +64,19 @@ class Capacity(NamedTuple):
         """Links that fit if all are of one protocol."""
         return self.total // self.costs[protocol]
 
+    def within(self, resource: Resource, total: int, costs: Mapping[LinkProtocol, int]) -> Self:
+        """Return the capacity that is also within `total` of another resource, at `costs` a link.
+
+        A link then costs the larger of its two shares, so that no mix of protocols exceeds either resource.
+        """
+        merged = {name: max(cost * total, costs[name] * self.total) for name, cost in self.costs.items()}
+        limits = {**self.limits, resource: total // max(costs.values())}
+        return type(self)(self.total * total, merged, limits)
+
     @classmethod
-    def of_links(cls, count: int) -> Self:
+    def of_links(cls, count: int, resource: Resource = "process") -> Self:
         """A capacity of `count` links of any protocol."""
-        return cls(count, dict.fromkeys(PROTOCOLS, 1))
+        return cls(count, dict.fromkeys(PROTOCOLS, 1), {resource: count})
 
     @classmethod
     def of_memory(cls, memory_bytes: int, *, unsent_bytes: int, grpc_tls: bool) -> Self:
@@ -76,17 +96,26 @@ class Capacity(NamedTuple):
         if total >= _MOST * dearest:
             return cls.of_links(_MOST)
         share = -(-total // _MOST)  # a link that costs at least this keeps the number of links below the maximum
-        return cls(total, {protocol: max(cost, share) for protocol, cost in costs.items()})
+        costs = {protocol: max(cost, share) for protocol, cost in costs.items()}
+        return cls(total, costs, {"memory": total // max(costs.values())})
 
 
 def capacity_of(links: LinkSettings, *, grpc_tls: bool) -> Capacity:
-    """Return the capacity of this instance: the links that are set, or else what its memory limit has room for."""
-    if links.max_links:
-        return Capacity.of_links(links.max_links)
+    """Return the capacity of this instance by its memory limit and the links that are set; files are not counted.
+
+    Args:
+        links: The setting, and the limit of unsent bytes.
+        grpc_tls: Whether the gRPC port uses TLS.
+    """
     memory_bytes = _memory_limit()
     if memory_bytes is None:
-        return Capacity.of_links(_MOST)
-    return Capacity.of_memory(memory_bytes, unsent_bytes=links.unsent_bytes, grpc_tls=grpc_tls)
+        return Capacity.of_links(links.max_links, "setting") if links.max_links else Capacity.of_links(_MOST)
+    capacity = Capacity.of_memory(memory_bytes, unsent_bytes=links.unsent_bytes, grpc_tls=grpc_tls)
+    if not links.max_links:
+        return capacity
+    if capacity.bound == "process":
+        return Capacity.of_links(links.max_links, "setting")
+    return capacity.within("setting", links.max_links, dict.fromkeys(PROTOCOLS, 1))
 
 
 def _memory_limit() -> int | None:

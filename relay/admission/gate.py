@@ -5,11 +5,13 @@ them a credential covers is checked with the request, in `relay.admission.reques
 """
 
 import asyncio
+from collections.abc import Mapping
 
 from auth.credentials import Presented, authorize
 from auth.keys import KeyStore
 from auth.tokens import Grant, TokenSigner
-from relay.admission.capacity import Capacity, LinkProtocol
+from relay.admission.capacity import Capacity, LinkProtocol, Resource
+from relay.admission.strangers import Share
 from relay.errors import Unavailable
 from relay.live.ending import ReconnectDelays
 
@@ -17,7 +19,26 @@ from relay.live.ending import ReconnectDelays
 class Admission:
     """Admits clients, up to the capacity of this instance, until it drains."""
 
-    def __init__(self, keys: KeyStore, signer: TokenSigner, *, capacity: Capacity, delays: ReconnectDelays) -> None:
+    def __init__(
+        self,
+        keys: KeyStore,
+        signer: TokenSigner,
+        *,
+        capacity: Capacity,
+        delays: ReconnectDelays,
+        strangers: Share | None = None,
+        guests: Share | None = None,
+    ) -> None:
+        """Admit nobody yet.
+
+        Args:
+            keys: The API keys.
+            signer: Makes and checks stream tokens.
+            capacity: How many links fit.
+            delays: Draws when refused clients may come back.
+            strangers: Connections without an accepted credential; None where no connections are counted.
+            guests: Connections with one that are no links; None likewise.
+        """
         self._keys = keys
         self._signer = signer
         self._capacity = capacity
@@ -25,6 +46,10 @@ class Admission:
         self._delays = delays
         self.links = 0
         self.draining = False
+        self.shares: Mapping[str, Share] = {
+            group: share for group, share in (("strangers", strangers), ("guests", guests)) if share is not None
+        }
+        """The connections that are no links, by group."""
         self._empty = asyncio.Event()
 
     @property
@@ -37,6 +62,16 @@ class Admission:
         """Links that fit if all cost as much as the open ones on average; without open links, the most expensive."""
         total = self._capacity.total
         return total * self.links // self._taken if self._taken else total // self._capacity.dearest
+
+    @property
+    def bound(self) -> Resource:
+        """What bounds the number of links."""
+        return self._capacity.bound
+
+    @property
+    def limits(self) -> Mapping[Resource, int]:
+        """Links of the most expensive protocol that fit into each resource alone."""
+        return self._capacity.limits
 
     async def emptied(self) -> None:
         """Wait until no link is open."""
@@ -61,11 +96,15 @@ class Admission:
     def enter(self, protocol: LinkProtocol) -> None:
         """Count one more link at its cost; raise `Unavailable` when this instance takes none."""
         if self.draining:
-            raise Unavailable("draining", self._delays.after_refusal())
+            raise self.refusal("draining")
         if self.full:
-            raise Unavailable("capacity", self._delays.after_refusal())
+            raise self.refusal("capacity")
         self.links += 1
         self._taken += self._capacity.costs[protocol]
+
+    def refusal(self, reason: str) -> Unavailable:
+        """Make the refusal of a client, with its own delay."""
+        return Unavailable(reason, self._delays.after_refusal())
 
     def leave(self, protocol: LinkProtocol) -> None:
         """Count one link less; it was counted by `enter`."""

@@ -20,7 +20,7 @@ class HttpSettings(_Section):
     port: int = Field(default=8080, ge=0, le=65535)
     """0 lets the system choose. When this is not set, the platform's ``PORT`` is used."""
     request_s: float = Field(default=10.0, gt=0, le=60)
-    """How long a new connection may take to send the head of its first request."""
+    """How long a client may take to send the head of a request, and again for its body. Clients send both at once."""
     keepalive_s: float = Field(default=75.0, ge=1, le=7200)
     """Idle time between two requests on a connection. Longer than the load balancer's, so that the balancer closes
     first and no request meets a closed connection: nginx and ALB have 60 s, Google's 600 s, Envoy an hour."""
@@ -42,6 +42,10 @@ class GrpcSettings(_Section):
     """A connection that does not answer a ping in this time is closed."""
     request_bytes: int = Field(default=64 << 10, ge=1 << 10)
     """Maximum size of a request. No valid request needs more."""
+    request_s: float = Field(default=10.0, gt=0, le=60)
+    """How long a connection may take for its handshake, and a call for its request message."""
+    idle_s: float = Field(default=120.0, ge=1, le=86_400)
+    """A connection without calls is closed after this time. Clients reconnect with their next call."""
     streams_per_connection: int = Field(default=1000, ge=1)
     """Maximum number of concurrent calls on one connection."""
     answers: int = Field(default=256, ge=1)

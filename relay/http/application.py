@@ -10,6 +10,7 @@ import structlog
 from aiohttp import HttpVersion10, HttpVersion11, web
 
 from relay.errors import Unavailable, refusal_of
+from relay.http.connections.guarded import is_unwanted
 from relay.http.cors import PREFLIGHT, cors_headers
 from relay.http.error_body import HTTP_CODES, error_response, internal_error
 from relay.http.protocol import HttpProtocol
@@ -55,6 +56,9 @@ class Home:
 async def _finish_headers(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = "stream-relay"  # without names and versions of libraries
     response.headers.update(cors_headers(request))
+    if is_unwanted(request):
+        response.headers["Connection"] = "close"
+        response.force_close()
 
 
 @web.middleware

@@ -1,8 +1,8 @@
-"""One HTTP/1.1 connection before it becomes a link: its deadlines, its limits, and its answer to malformed requests.
+"""One HTTP/1.1 connection before it becomes a link: the limits of its heads, and its answer to malformed requests.
 
 Owns what aiohttp has no options for. Bytes that are not HTTP get the contract's error body and no traceback in the log.
-A client that never finishes its first request does not keep its connection; one that has closed its sending side is
-answered. After an error the connection is read on for a while, so that the client gets the answer and not a reset.
+A client that has closed its sending side is answered. After an error the connection is read on for a while, so that the
+client gets the answer and not a reset. Deadlines and shares are in `relay.http.connections.guarded`.
 """
 
 import asyncio
@@ -14,6 +14,8 @@ import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMethod, LineTooLong
 
+from relay.admission.strangers import Share
+from relay.http.connections.guarded import ConnectionLimits, GuardedHandler
 from relay.http.error_body import HTTP_CODES, error_response, internal_error
 from relay.links.intake import Intake, Turns
 
@@ -62,33 +64,32 @@ _TOO_MANY_HEADERS: Final = _Malformed.too_large(431, f"the request has more than
 _HEAD_TOO_LARGE: Final = _Malformed.too_large(431, f"the head of the request has more than {_HEAD_BYTES} bytes")
 
 
-class HttpProtocol(web.RequestHandler):
+class HttpProtocol(GuardedHandler):
     """A connection of the HTTP server. Built by the event loop, one per accepted connection."""
 
     __slots__ = (
-        "_deadline",
         "_half_closed",
         "_head_bytes",
         "_is_last",
         "_line_is_over",
         "_newest_body",
-        "_request_s",
         "turns",
     )
 
-    def __init__(self, server: web.Server, turns: Turns, *, request_s: float, keepalive_s: float) -> None:
+    def __init__(self, server: web.Server, turns: Turns, limits: ConnectionLimits, *, keepalive_s: float) -> None:
         """Wait for requests.
 
         Args:
             server: Handles them.
             turns: The share of each turn of the loop that requests have.
-            request_s: Seconds until a new connection must have sent the head of its first request.
+            limits: What the client may hold.
             keepalive_s: Seconds that the connection may be idle between two requests.
         """
         super().__init__(
             server,
+            limits,
             loop=asyncio.get_running_loop(),
-            access_log=None,  # type: ignore[arg-type]  # aiohttp's value for off
+            access_log=None,  # aiohttp's value for off
             keepalive_timeout=keepalive_s,
             auto_decompress=False,  # the proxy decompresses bodies, with its own limit and errors
             max_line_size=_LINE_BYTES,
@@ -96,8 +97,6 @@ class HttpProtocol(web.RequestHandler):
             max_headers=_HEADERS,
         )
         self.turns = turns
-        self._request_s = request_s
-        self._deadline: asyncio.TimerHandle | None = None
         self._head_bytes = 0  # read of a head that is not whole
         self._line_is_over = False  # its first line was whole before the piece that was read last
         self._newest_body: Any = None  # of the request that was parsed last
@@ -113,26 +112,12 @@ class HttpProtocol(web.RequestHandler):
         """What the client sent after its handshake, before the answer."""
         return self._message_tail
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._deadline = asyncio.get_running_loop().call_later(self._request_s, transport.close)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self.request_arrived()
-        super().connection_lost(exc)
-
-    def request_arrived(self) -> None:
-        """Cancel the deadline: the first request has been read."""
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
     def answer_is_last(self) -> None:
         """Close the connection after the next answer, as `linger` does."""
         self._is_last = True
 
     def data_received(self, data: bytes) -> None:
-        in_head = self._is_idle
+        in_head = self._is_idle and not self.discards
         if in_head and not self._head_bytes:
             self._line_is_over = False
         super().data_received(data)
@@ -220,18 +205,25 @@ class HttpProtocol(web.RequestHandler):
 
 
 class _Lingering(asyncio.Protocol):
-    """Reads a connection whose last answer is written, until the client closes it."""
+    """Reads a connection whose last answer is written, until the client closes it. It is one of a stranger."""
 
     holds_reading = False
 
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._cut = asyncio.get_running_loop().call_later(_LINGER_S, transport.abort)
+    def __init__(self, transport: asyncio.Transport, strangers: Share, address: str) -> None:
+        loop = asyncio.get_running_loop()
+        self.address = address
+        self.idle_since = loop.time()
+        self.shed = transport.abort
+        self._cut = loop.call_later(_LINGER_S, transport.abort)
+        self._strangers = strangers
+        strangers.enter(self)
 
     def data_received(self, data: bytes) -> None:
         """Ignore what the client still sends."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cut.cancel()
+        self._strangers.leave(self)
 
 
 def leave(protocol: web.RequestHandler) -> None:
@@ -249,17 +241,17 @@ def linger(protocol: HttpProtocol, transport: asyncio.Transport) -> None:
     if transport.is_closing() or not isinstance(intake, Intake):
         return
     leave(protocol)
-    intake.hand_to(_Lingering(transport))
+    intake.hand_to(_Lingering(transport, protocol.strangers, protocol.address))
     transport.write_eof()
 
 
-def protocol_factory(runner: web.AppRunner, *, request_s: float, keepalive_s: float) -> Any:
-    """Return a protocol factory for ``loop.create_server``, of a runner that has been set up."""
+def protocol_factory(runner: web.AppRunner, limits: ConnectionLimits, *, keepalive_s: float) -> Any:
+    """Return a factory for the protocols of connections, of a runner that has been set up."""
     server = runner.server
     if server is None:
         raise AssertionError("the runner has been set up")
     turns = Turns()
-    return lambda: Intake(turns, HttpProtocol(server, turns, request_s=request_s, keepalive_s=keepalive_s))
+    return lambda: Intake(turns, HttpProtocol(server, turns, limits, keepalive_s=keepalive_s))
 
 
 def _malformed(error: BaseException | None, *, in_first_line: bool) -> _Malformed:

@@ -11,6 +11,7 @@ from auth.credentials import Presented, find_key, required
 from auth.tokens import Grant
 from relay.admission.gate import Admission
 from relay.admission.requested import requested
+from relay.http.connections.guarded import guarded
 from relay.http.parameters import read_query
 from relay.live.hub import Subscription
 from rounds import Catalogue
@@ -36,7 +37,20 @@ def presented_key(request: web.Request) -> Presented:
 
 def grant_of(request: web.Request, admission: Admission) -> Grant:
     """Return the grant of a request's API key; raise as `presented_key` and `Admission.grant` do."""
-    return admission.grant(presented_key(request), origin=request.headers.get("Origin"))
+    return granted(request, presented_key(request), admission)
+
+
+def granted(request: web.Request, presented: Presented | None, admission: Admission) -> Grant:
+    """Return the grant of a request's credential, and count its connection as that of a guest.
+
+    Raises:
+        Unavailable: As many other guests are being served.
+        InvalidCredential, InvalidToken, NotAllowedOrigin: See `Admission.grant`. The connection is that of a stranger.
+    """
+    grant = admission.grant(presented, origin=request.headers.get("Origin"))
+    if not guarded(request).credential_accepted():
+        raise admission.refusal("capacity")
+    return grant
 
 
 def check_request(

@@ -18,9 +18,10 @@ from relay.history.query import Query, is_over
 from relay.history.start import PARAMETERS as START_PARAMETERS
 from relay.history.start import Start
 from relay.http import sse
+from relay.http.connections.guarded import SMALL_BODY_BYTES, guarded, read_body
 from relay.http.cors import cors_headers
 from relay.http.parameters import read_query
-from relay.http.request import CheckedRequest, check_request, presented_key
+from relay.http.request import CheckedRequest, check_request, granted, presented_key
 from relay.http.takeover import TakenOver, give_to, head, take_over
 from relay.http.websocket.handshake import check_upgrade, shake_hands
 from relay.links.link_registry import LinkRegistry
@@ -56,6 +57,8 @@ class Routes:
     async def issue_token(self, request: web.Request) -> web.Response:
         presented = presented_key(request)
         read_query(request.query.items(), ())
+        granted(request, presented, self._registry.admission)
+        await read_body(request, SMALL_BODY_BYTES)  # ignored
         token, expires_at = self._registry.admission.token(presented, origin=request.headers.get("Origin"))
         # Strings only: given clients decode this into a map of strings.
         return web.json_response({"token": token, "expires_at": expires_at}, headers={"Cache-Control": "no-store"})
@@ -71,7 +74,7 @@ class Routes:
         from relay.http.websocket.websocket_link import WebSocketLink
 
         settings = self._registry.settings
-        refusal = await self._take_permit("websocket")
+        refusal = await self._take_permit(request, "websocket")
         with self._handing_over("websocket", refusal):
             transport = take_over(request)
         link = WebSocketLink(
@@ -98,7 +101,7 @@ class Routes:
         grant, subscription, query = self._admit(request, presented, SSE_PARAMETERS)
         last_event_id = request.headers.get("Last-Event-ID") or query.get("lastEventId")
         start = Start.parse(query, last_event_id=last_event_id)
-        refusal = await self._take_permit("sse")
+        refusal = await self._take_permit(request, "sse")
         if refusal is not None:
             return sse.refusal(refusal.retry_ms)
         with self._handing_over("sse", refusal):
@@ -116,12 +119,14 @@ class Routes:
         self._session(grant, link, "sse").start(subscription, start)
         raise TakenOver
 
-    async def _take_permit(self, protocol: LinkProtocol) -> Unavailable | None:
+    async def _take_permit(self, request: web.Request, protocol: LinkProtocol) -> Unavailable | None:
         """Take a permit for a link; return the refusal when there is none."""
+        guarded(request).may_become_link()
         try:
             await self._registry.take_permit(protocol)
         except Unavailable as refusal:
             return refusal
+        guarded(request).became_link()
         return None
 
     @contextmanager

@@ -22,15 +22,23 @@ from relay.links.stream_link import StreamLink
 _STATUS: Final = {101: "Switching Protocols", 200: "OK"}
 
 _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "RequestHandler": ("connection_made", "connection_lost", "transport", "handle_error"),
+    "RequestHandler": (
+        "connection_made",
+        "connection_lost",
+        "data_received",
+        "pause_writing",
+        "resume_writing",
+        "transport",
+        "handle_error",
+    ),
     "BaseRequest": ("protocol", "transport", "writer"),
     "AppRunner": ("server",),
 }
 """Attributes used here and in `relay.http.protocol` that aiohttp does not document for this use, with `INTERNALS`."""
 _PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = {
-    "RequestHandler": ("loop", "access_log", "keepalive_timeout", "auto_decompress"),
+    "RequestHandler": ("loop", "access_log", "keepalive_timeout", "auto_decompress", "lingering_time"),
 }
-"""Keyword arguments that `relay.http.protocol` passes."""
+"""Keyword arguments that those pass."""
 _HANDLE_ERROR: Final = ("self", "request", "status", "exc", "message")
 """All parameters of ``RequestHandler.handle_error``, which `relay.http.protocol` overrides."""
 

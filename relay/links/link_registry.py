@@ -8,7 +8,7 @@ start and end are logged and counted, a drain ends all of them. Does not know ho
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Final
@@ -65,9 +65,12 @@ class LinkRegistry:
             return "log_unavailable"
         return "capacity" if self.admission.full else None
 
-    def detail(self) -> str | None:
-        """Return a sentence about `obstacle`, where a word is not enough."""
-        return self.feed.streams.sentence
+    def facts(self, obstacle: str) -> Mapping[str, object]:
+        """Return what an operator needs to know beside an `obstacle`: how many links fit, and why; or a sentence."""
+        if obstacle == "capacity":
+            return {"links": self.admission.links, "max_links": self.admission.max_links, "bound": self.admission.bound}
+        sentence = self.feed.streams.sentence
+        return {} if sentence is None else {"detail": sentence}
 
     def age_limit_s(self) -> float:
         """Draw how old a new link may get, in seconds, so that links that open together do not end together."""

@@ -61,11 +61,23 @@ class BulkReplay:
     async def locate(self, after: Cursor | None) -> None:
         """Find where to begin, after a cursor or at the oldest round, and send how complete the answer will be.
 
+        While the log does not answer, this waits as `batches` does. It finds nothing when the link ends meanwhile.
+
         Raises:
-            LogUnavailable: The log does not answer.
+            LogUnavailable: The log has not answered for `PATIENCE_S`.
         """
-        generation = self._hub.generation
-        bounds = await self._history.bounds(after)
+        backoff, deadline = Backoff(*_PAUSE_S), asyncio.get_running_loop().time() + PATIENCE_S
+        while True:
+            generation = self._hub.generation
+            try:
+                bounds = await self._history.bounds(after)
+                break
+            except LogError as error:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                await self._pause(backoff, str(error))
+                if self._link.ended is not None:
+                    return
         gap = self._walk.begin_up_to_head(generation, bounds, after)
         self._history.stats.cold += 1
         self._link.cursor = lambda: self._walk.cursor
@@ -144,10 +156,14 @@ class BulkReplay:
             if loop.time() > began + PATIENCE_S:
                 self._link.end(CloseReason.LOG_UNAVAILABLE)
             elif not self._is_over():
-                wait_s = backoff.next_s()
-                log.warning("replay_waits", link=self._link.id, error=why, retry_s=round(wait_s, 2))
-                await self._link.wait_ended(within_s=wait_s)
+                await self._pause(backoff, why)
         return None
+
+    async def _pause(self, backoff: Backoff, why: str) -> None:
+        """Wait before the log is asked again, or until the link ends."""
+        wait_s = backoff.next_s()
+        log.warning("replay_waits", link=self._link.id, error=why, retry_s=round(wait_s, 2))
+        await self._link.wait_ended(within_s=wait_s)
 
     async def _leads_on(self, stretch: Stretch, *, is_sure: bool) -> bool:
         """Return whether a page is to be sent; report what is gone, if it `is_sure` that the log has not changed."""

@@ -60,6 +60,8 @@ class Methods:
         self._open_answers = 0
         self.request_bytes = settings.request_bytes
         """Size of the largest request message."""
+        self.request_s = settings.request_s
+        """Seconds that a client may take to send it, over gRPC."""
 
     def stream_request(self, request: Message, grant: Grant) -> StreamRequest:
         """Read a request of one of `STREAMS`; raise what `requested`, `read_filter` and `read_start` raise."""

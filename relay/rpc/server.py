@@ -1,6 +1,7 @@
 """The gRPC server: port, TLS, reflection, health, limits. Does not know rounds."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
@@ -8,11 +9,13 @@ from typing import Final
 import grpc
 import structlog
 from grpc import aio
-from grpc_reflection.v1alpha import reflection
 
 from relay.config.sections import GrpcSettings
 from relay.errors import StartError
-from relay.rpc.health import HEALTH, HealthService
+from relay.rpc.keyless.health import HEALTH, HealthService
+from relay.rpc.keyless.open_calls import OpenCalls
+from relay.rpc.keyless.readiness import Readiness
+from relay.rpc.keyless.reflection import REFLECTION, Reflection
 from relay.rpc.methods import SERVICE
 from relay.rpc.tls import credentials
 from relay.rpc.write_hint import enable_write_hint
@@ -20,14 +23,28 @@ from relay.rpc.write_hint import enable_write_hint
 log = structlog.get_logger()
 
 _OTHER_CALLS: Final = 1000
-"""Concurrent calls that admission does not count: health and reflection, which need no key, and refused calls."""
+"""Concurrent calls that neither admission nor a share counts: those that are refused, and checks of health."""
+_WATCHES: Final = 1000
+"""Concurrent watches of health. A client that watches has one for each of its connections."""
+_WATCH_S: Final = 3600.0
+"""How long a watch lasts at most: as long as a link."""
+_REFLECTIONS: Final = 50
+"""Concurrent streams of reflection, which people and tools use."""
+_REFLECTION_S: Final = 60.0
+"""How long one lasts."""
+_RETRY_MS: Final = (1000, 3000)
 _STOP_S: Final = 1.0
 """Time for open calls when the port closes: streams have ended before, and health watchers get the new status."""
 
 
 @asynccontextmanager
 async def listening_grpc(
-    settings: GrpcSettings, handler: grpc.GenericRpcHandler, obstacle: Callable[[], str | None], *, max_links: int
+    settings: GrpcSettings,
+    handler: grpc.GenericRpcHandler,
+    obstacle: Callable[[], str | None],
+    *,
+    max_links: int,
+    connections: int,
 ) -> AsyncIterator[int]:
     """Serve `handler` while the block runs; yield the port.
 
@@ -36,17 +53,25 @@ async def listening_grpc(
         handler: The service. It admits `max_links` streams; the limit on calls here is only a last resort.
         obstacle: As for ``/readyz``; health is NOT_SERVING while there is one.
         max_links: How many streams the handler admits.
+        connections: Maximum number of connections, with and without calls; the others are closed when accepted.
 
     Raises:
         StartError: The port is in use, or the TLS files are not valid.
     """
     enable_write_hint()
+    watches = OpenCalls(_WATCHES, age_s=_watch_s, retry_ms=_retry_ms)
+    reflections = OpenCalls(_REFLECTIONS, age_s=lambda: _REFLECTION_S, retry_ms=_retry_ms)
+    health = HealthService(Readiness(obstacle), watches, request_s=settings.request_s)
+    shown = Reflection((SERVICE, HEALTH, REFLECTION), reflections, request_s=settings.request_s)
     server = aio.server(
-        handlers=[handler, HealthService(obstacle).handler()],
-        maximum_concurrent_rpcs=max_links + settings.answers + _OTHER_CALLS,
+        handlers=[handler, health.handler(), shown.handler()],
+        maximum_concurrent_rpcs=max_links + settings.answers + _WATCHES + _REFLECTIONS + _OTHER_CALLS,
         options=[
             ("grpc.max_receive_message_length", settings.request_bytes),
             ("grpc.max_concurrent_streams", settings.streams_per_connection),
+            ("grpc.max_allowed_incoming_connections", connections),
+            ("grpc.server_handshake_timeout_ms", round(settings.request_s * 1000)),
+            ("grpc.max_connection_idle_ms", round(settings.idle_s * 1000)),
             ("grpc.keepalive_time_ms", round(settings.keepalive_s * 1000)),
             ("grpc.keepalive_timeout_ms", round(settings.keepalive_timeout_s * 1000)),
             # keepalive_timeout_ms covers unacknowledged bytes only: a peer whose kernel answers would have a minute.
@@ -59,7 +84,6 @@ async def listening_grpc(
             ),  # otherwise a second relay on the same port would start and get part of the clients
         ],
     )
-    reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), server)
     port = _bind(server, settings)
     await _start(server)
     try:
@@ -76,6 +100,14 @@ def _bind(server: aio.Server, settings: GrpcSettings) -> int:
         return server.add_secure_port(address, credentials(settings))
     except RuntimeError as error:
         raise StartError(f"cannot listen on {address}; choose another port with RELAY_GRPC_PORT") from error
+
+
+def _watch_s() -> float:
+    return _WATCH_S * random.uniform(5 / 6, 1)  # noqa: S311 - watches that begin together do not end together
+
+
+def _retry_ms() -> int:
+    return random.randint(*_RETRY_MS)  # noqa: S311 - spreads calls, keeps no secret
 
 
 async def _start(server: aio.Server) -> None:

@@ -23,6 +23,7 @@ from relay.links.session import Session
 from relay.live.link import CloseReason
 from relay.rpc.convert import parse_message
 from relay.rpc.methods import SERVICE, STREAMS, UNARY, Methods
+from relay.rpc.requests import only_request
 from relay.rpc.rpc_link import GrpcLink
 from relay.rpc.status import INTERNAL, Status, metadata_of, status_of
 from relay.rpc.wire import stored_entries
@@ -52,22 +53,23 @@ class DataStream:
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the handler of all methods, for a server. Requests and answers are bytes to gRPC."""
         streams: Handlers = {
-            name: grpc.unary_stream_rpc_method_handler(partial(self._call, self._stream, kind))
+            name: grpc.stream_stream_rpc_method_handler(partial(self._call, self._stream, kind))
             for name, kind in STREAMS.items()
         }
         unary: Handlers = {
-            name: grpc.unary_unary_rpc_method_handler(partial(self._call, self._answer, kind))
+            name: grpc.stream_unary_rpc_method_handler(partial(self._call, self._answer, kind))
             for name, kind in UNARY.items()
         }
         replay: Handlers = {
-            "Replay": grpc.unary_stream_rpc_method_handler(partial(self._call, self._replay, pb.ReplayRequest))
+            "Replay": grpc.stream_stream_rpc_method_handler(partial(self._call, self._replay, pb.ReplayRequest))
         }
         return grpc.method_handlers_generic_handler(SERVICE, {**streams, **unary, **replay})
 
-    async def _call(self, method: Any, kind: type[Message], data: bytes, context: "Context") -> Any:
+    async def _call(self, method: Any, kind: type[Message], _requests: object, context: "Context") -> Any:
         """Check the key, read the request and call `method`; every error becomes a status."""
         try:
-            grant = self._grant(context)  # first: without a key, no answer depends on the request
+            grant = self._grant(context)  # first: without a key, no answer depends on the request, nor waits for it
+            data = await only_request(context, within_s=self._methods.request_s)
             return await method(parse_message(data, kind), grant, context)
         except (aio.AbortError, aio.InternalError, asyncio.CancelledError):
             raise  # gRPC has the status already, or the client has left

@@ -5,6 +5,7 @@ from typing import Final
 import pytest
 
 from relay.admission.capacity import Capacity, LinkProtocol
+from relay.admission.open_files import FileShares
 from relay.config.sections import LinkSettings
 from tests.docs.pages import table, text_of
 
@@ -35,3 +36,13 @@ def test_links_that_fit(row: list[str]) -> None:
 def test_every_row_is_there() -> None:
     """The table has every protocol."""
     assert [row[0] for row in table(text_of("operations.md"), "a link of")] == list(ROWS)
+
+
+def test_shares_of_files() -> None:
+    """The numbers of the table are those that a relay computes."""
+    rows = [[int(cell.replace(",", "")) for cell in row[1:]] for row in table(text_of("operations.md"), "share")]
+    small, large = FileShares.of(560, links=50_000), FileShares.of(1 << 20, links=50_000)
+
+    assert sum(row[0] for row in rows) == 560
+    assert [row[0] for row in rows[1:]] == [small.strangers, small.guests, small.grpc_connections, small.links]
+    assert [row[1] for row in rows[1:]] == [large.strangers, large.guests, large.grpc_connections, 50_000]

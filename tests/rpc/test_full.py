@@ -15,6 +15,7 @@ from auth.keys import DEMO_KEY
 from relay import serve
 from relay.admission import capacity
 from relay.admission.capacity import Capacity
+from relay.admission.open_files import FileShares
 from rounds import datastream_pb2 as pb
 from tests.rpc.caller import METHODS, read_to_end
 from tests.rpc.certificates import Authority
@@ -240,6 +241,7 @@ async def test_memory_of_the_container_decides(
     limit.write_text(f"{512 << 20}\n")
     monkeypatch.setattr(capacity, "_CGROUP_FILES", (str(limit),))
     monkeypatch.setattr(serve, "capacity_of", capacity.capacity_of)
+    monkeypatch.setattr(serve, "shared_files", lambda links: FileShares.of(1 << 20, links=links))
     grpc: dict[str, str] = {}
     if tls:
         pair = Authority(tmp_path / "authority", "test").sign("relay")

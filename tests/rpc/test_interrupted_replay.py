@@ -11,9 +11,11 @@ from structlog.testing import capture_logs
 
 from relay.history.pages import PageSource
 from relay.rpc import bulk
+from rounds import Cursor
 from rounds import datastream_pb2 as pb
 from tests.nats import NatsServer
-from tests.rpc.conftest import Publish, Rebuild, StartRelay
+from tests.rpc.caller import CallStatus
+from tests.rpc.conftest import GrpcRelay, Publish, Rebuild, StartRelay
 from tests.rpc.replaying import TRANSPORTS, Replaying, replaying
 from tests.waiting import until
 
@@ -90,6 +92,44 @@ async def test_log_that_stays_unavailable(
     )
     assert ids(first, *rest, *later) == list(range(1, MANY + 1))
     assert well.code is StatusCode.OK
+
+
+@pytest.mark.parametrize("returns", [True, False], ids=["returns", "stays away"])
+async def test_log_that_becomes_unavailable_before_the_first_round(
+    start_relay: StartRelay,
+    publish: Publish,
+    nats: NatsServer,
+    transport: str,
+    monkeypatch: pytest.MonkeyPatch,
+    returns: bool,
+) -> None:
+    """A replay that looks for its start waits as one that runs: as long as the schema says."""
+    locate = bulk.BulkReplay.locate
+
+    async def locate_without_log(self: bulk.BulkReplay, after: Cursor | None) -> None:
+        await nats.kill()
+        await locate(self, after)
+
+    monkeypatch.setattr(bulk.BulkReplay, "locate", locate_without_log)
+    if not returns:
+        monkeypatch.setattr(bulk, "PATIENCE_S", 0.1)
+    await publish("crash", 1, 2, 3)
+    async with start_relay() as relay:
+        with capture_logs() as logs:
+            replaying_ = asyncio.create_task(whole(transport, relay))
+            await logged(logs, "replay_waits")
+        if returns:
+            await nats.start()
+        batches, end = await replaying_
+
+    assert end.code is (StatusCode.OK if returns else StatusCode.UNAVAILABLE)
+    assert ids(*batches) == ([1, 2, 3] if returns else [])
+
+
+async def whole(transport: str, relay: GrpcRelay) -> tuple[list[pb.RoundBatch], CallStatus]:
+    """Read a replay of everything."""
+    async with replaying(transport, relay, pb.ReplayRequest()) as replay:
+        return await replay.rest()
 
 
 @pytest.mark.parametrize("count", [10, MANY + 100], ids=["shorter", "longer"])

@@ -130,7 +130,9 @@ async def test_server_starts_with_a_grpcio_that_lacks_the_hint(
     handler = grpc.method_handlers_generic_handler("test.Test", {})
     with capture_logs() as logs:
         async with (
-            listening_grpc(GrpcSettings(host="127.0.0.1", port=0), handler, lambda: None, max_links=1) as port,
+            listening_grpc(
+                GrpcSettings(host="127.0.0.1", port=0), handler, lambda: None, max_links=1, connections=10
+            ) as port,
             aio.insecure_channel(f"127.0.0.1:{port}") as channel,
         ):
             answer = await health_pb2_grpc.HealthStub(channel).Check(

@@ -1,7 +1,7 @@
 """Prometheus exposition over HTTP, and a port for the probes and scrapes of a process without clients."""
 
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -62,7 +62,7 @@ async def serving_probes(
         host: The address to listen on.
         port: The port; 0 lets the system choose, None listens nowhere.
         setting: The variable that names the port, for the error message.
-        detail: See `Probes`.
+        detail: Returns a sentence about the obstacle, for an operator; None: the word is enough.
 
     Raises:
         StartError: The port is in use or not permitted.
@@ -74,8 +74,12 @@ async def serving_probes(
     async def scrape(request: web.Request) -> web.Response:
         return exposition(collector, request)
 
+    def facts(_obstacle: str) -> Mapping[str, object]:
+        sentence = detail()
+        return {} if sentence is None else {"detail": sentence}
+
     app = web.Application()
-    app.add_routes([*Probes(obstacle, detail).table(), web.get("/metrics", scrape)])
+    app.add_routes([*Probes(obstacle, facts).table(), web.get("/metrics", scrape)])
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
     await runner.setup()
     try:

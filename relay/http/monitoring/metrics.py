@@ -43,6 +43,17 @@ class Metrics:
             "Connections that fit, if all are like the open ones.",
             value=registry.admission.max_links,
         )
+        limit = Gauge("relay_links_limit", "Links of the dearest protocol that fit, by resource.", labels=["resource"])
+        for resource, count in registry.admission.limits.items():
+            limit.add_metric([resource], count)
+        yield limit
+        held = Gauge("relay_connections", "HTTP connections that are no links.", labels=["group"])
+        shed = Counter("relay_connections_shed", "HTTP connections closed for others.", labels=["group"])
+        for group, share in registry.admission.shares.items():
+            held.add_metric([group], share.count)
+            shed.add_metric([group], share.shed)
+        yield held
+        yield shed
         yield Gauge("relay_ready", "1 when new clients are admitted.", value=int(registry.obstacle() is None))
         mismatch = Gauge(
             "relay_stream_mismatch", "1 for a setting that breaks a promise.", labels=["stream", "setting"]

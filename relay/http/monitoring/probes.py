@@ -1,6 +1,6 @@
 """``/healthz`` and ``/readyz``: whether this process is alive, and whether it takes new clients."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from aiohttp import web
 
@@ -10,15 +10,19 @@ _NO_STORE = {"Cache-Control": "no-store"}
 class Probes:
     """Answers liveness and readiness probes."""
 
-    def __init__(self, obstacle: Callable[[], str | None], detail: Callable[[], str | None] = lambda: None) -> None:
-        """Prepare.
+    def __init__(
+        self,
+        obstacle: Callable[[], str | None],
+        facts: Callable[[str], Mapping[str, object]] = lambda _obstacle: {},
+    ) -> None:
+        """Prepare to answer.
 
         Args:
             obstacle: Returns in one word why the process is not ready, or None when it is.
-            detail: Returns a sentence about that word for an operator, or None.
+            facts: Returns what ``/readyz`` reports beside that word, for an operator.
         """
         self._obstacle = obstacle
-        self._detail = detail
+        self._facts = facts
 
     def table(self) -> list[web.RouteDef]:
         return [web.get("/healthz", self.alive), web.get("/readyz", self.ready)]
@@ -32,7 +36,5 @@ class Probes:
         obstacle = self._obstacle()
         if obstacle is None:
             return web.json_response({"status": "ready"}, headers=_NO_STORE)
-        body = {"status": "not_ready", "reason": obstacle}
-        if (detail := self._detail()) is not None:
-            body["detail"] = detail
+        body = {"status": "not_ready", "reason": obstacle, **self._facts(obstacle)}
         return web.json_response(body, status=503, headers=_NO_STORE)

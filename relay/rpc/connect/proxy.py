@@ -21,6 +21,7 @@ from auth.tokens import Grant
 from relay.errors import REFUSALS, Unsupported, WrongMediaType
 from relay.history.history import History
 from relay.http.compress import compressed
+from relay.http.connections.guarded import guarded
 from relay.http.cors import restrict_origin
 from relay.http.parameters import listed
 from relay.http.request import grant_of
@@ -29,7 +30,7 @@ from relay.links.session import Session
 from relay.live.link import CloseReason
 from relay.rpc.connect.dialect import CONNECT_JSON, Dialect, accepted, error_of, http_status_of
 from relay.rpc.connect.proxy_link import ProxyLink
-from relay.rpc.connect.proxy_request import dialect_of, message_of, timeout_s
+from relay.rpc.connect.proxy_request import deadline_of, dialect_of, message_of
 from relay.rpc.methods import SERVICE, STREAMS, UNARY, Methods
 from relay.rpc.status import DEADLINE, INTERNAL, Metadata, Status, metadata_of, status_of
 from rounds import Catalogue
@@ -82,17 +83,19 @@ class Proxy:
         if not dialect.web and dialect.streams == (name in UNARY):
             raise WrongMediaType(dialect.content_type, allowed=accepted(streams=name not in UNARY))
         grant = self._grant(request)
-        message = await message_of(request, dialect, kind, limit=self._methods.request_bytes)
-        if name in UNARY:
-            async with asyncio.timeout(timeout_s(request)):
+        deadline = deadline_of(request)
+        async with asyncio.timeout_at(deadline):
+            message = await message_of(request, dialect, kind, limit=self._methods.request_bytes)
+            if name in UNARY:
                 return _single(request, dialect, dialect.write(await self._methods.answer(message, grant)))
         async with self._registry.permit("proxy"):
+            guarded(request).became_link()
             if isinstance(message, pb.ReplayRequest):
-                return await self._replay(request, dialect, message, grant)
-            return await self._stream(request, dialect, message, grant)
+                return await self._replay(request, dialect, message, grant, deadline)
+            return await self._stream(request, dialect, message, grant, deadline)
 
     async def _stream(
-        self, request: web.Request, dialect: Dialect, message: Message, grant: Grant
+        self, request: web.Request, dialect: Dialect, message: Message, grant: Grant, deadline: float | None
     ) -> web.StreamResponse:
         subscription, start, allow_gap = self._methods.stream_request(message, grant)
         link = self._link(request, dialect, allow_gap=allow_gap)
@@ -100,19 +103,19 @@ class Proxy:
         with self._registry.open(link, key_id=grant.key_id, protocol="proxy"):
             async with Session(self._history, self._catalogue, grant.games, link) as session:
                 session.start(subscription, start)
-                async with self._call(request, link, response):
+                async with self._call(deadline, link, response):
                     await _open(request, response, dialect, link, await link.initial_metadata(start))
                     await link.wait_ended()
         return response
 
     async def _replay(
-        self, request: web.Request, dialect: Dialect, message: pb.ReplayRequest, grant: Grant
+        self, request: web.Request, dialect: Dialect, message: pb.ReplayRequest, grant: Grant, deadline: float | None
     ) -> web.StreamResponse:
         link = self._link(request, dialect)
         response = web.StreamResponse()
         with self._registry.open(link, key_id=grant.key_id, protocol="proxy"):
             async with (
-                self._call(request, link, response),
+                self._call(deadline, link, response),
                 aclosing(await self._methods.replay(message, grant, link, dialect.write_stored)) as batches,
             ):
                 await _open(request, response, dialect, link, metadata_of(await link.hello))
@@ -122,10 +125,10 @@ class Proxy:
         return response
 
     @asynccontextmanager
-    async def _call(self, request: web.Request, link: ProxyLink, response: web.StreamResponse) -> AsyncIterator[None]:
-        """Run the block until the call's deadline. After the response's headers were sent, an error ends the link."""
+    async def _call(self, deadline: float | None, link: ProxyLink, response: web.StreamResponse) -> AsyncIterator[None]:
+        """Run the block until `deadline` (loop time). After the headers were sent, an error ends the link."""
         try:
-            async with asyncio.timeout(timeout_s(request)):
+            async with asyncio.timeout_at(deadline):
                 yield
         except ConnectionError:
             raise  # the client has left

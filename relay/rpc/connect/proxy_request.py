@@ -1,5 +1,6 @@
 """Read an HTTP call of the service: its dialect, message and deadline."""
 
+import asyncio
 import base64
 import binascii
 import struct
@@ -10,6 +11,7 @@ from aiohttp import web
 from google.protobuf.message import Message
 
 from relay.errors import BadRequest, TooLarge, Unsupported, WrongMediaType
+from relay.http.connections.guarded import read_body
 from relay.http.parameters import single
 from relay.rpc.connect.dialect import COMPRESSED, CONNECT_JSON, CONNECT_PROTO, DIALECTS, Dialect
 
@@ -42,6 +44,7 @@ async def message_of(request: web.Request, dialect: Dialect, kind: type[Message]
 
     Raises:
         BadRequest: The message or its encoding is malformed.
+        SlowRequest: It has not arrived in time.
         TooLarge: It has more than `limit` bytes, decompressed.
         Unsupported: It is compressed in a way that is not supported.
     """
@@ -57,21 +60,21 @@ async def message_of(request: web.Request, dialect: Dialect, kind: type[Message]
 
 
 async def _body(request: web.Request, limit: int) -> bytes:
-    """Read a body; stop as soon as it is too long."""
-    if request.content_length is not None and request.content_length > limit:
-        raise TooLarge(limit)
-    body = bytearray()
+    """Read a body; stop as soon as it is too long or late."""
     try:
-        async for piece in request.content.iter_any():
-            body += piece
-            if len(body) > limit:
-                raise TooLarge(limit)
+        body = await read_body(request, limit)
     except web.RequestPayloadError as error:
         raise BadRequest("the request's body does not match its headers") from error
     return _decompressed(bytes(body), request.headers.get("Content-Encoding", "identity"), limit)
 
 
-def timeout_s(request: web.Request) -> float | None:
+def deadline_of(request: web.Request) -> float | None:
+    """Return when the call ends, in loop time, None when it has no timeout; raise `BadRequest` as `_timeout_s` does."""
+    timeout_s = _timeout_s(request)
+    return None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
+
+
+def _timeout_s(request: web.Request) -> float | None:
     """Return the timeout of a call in seconds, None when it has none; raise `BadRequest` when it is malformed."""
     text = request.headers.get("Connect-Timeout-Ms")
     if text is not None:

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relay.admission import capacity
-from relay.admission.capacity import PROTOCOLS, Capacity, capacity_of
+from relay.admission.capacity import PROTOCOLS, Capacity, LinkProtocol, capacity_of
 from relay.config.sections import LinkSettings
 
 MB: Final = 1 << 20
@@ -88,13 +90,51 @@ def test_limit_is_read_where_the_container_has_it(
     assert capacity_of(LinkSettings(), grpc_tls=False) == expected
 
 
-def test_number_that_is_set_counts_links(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An operator's setting is a number of links of any protocol, with any amount of memory."""
-    _limit(monkeypatch, tmp_path, {"memory.max": f"{512 * MB}\n"})
+@pytest.mark.parametrize("memory", [None, 8192], ids=["any", "much"])
+def test_number_that_is_set_counts_links(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, memory: int | None) -> None:
+    """An operator's setting is a number of links of any protocol, where there is memory for them."""
+    _limit(monkeypatch, tmp_path, {} if memory is None else {"memory.max": f"{memory * MB}\n"})
 
     room = capacity_of(LinkSettings(max_links=70_000), grpc_tls=True)
 
     assert {room.fit(protocol) for protocol in PROTOCOLS} == {70_000}
+    assert room.bound == "setting"
+
+
+@pytest.mark.parametrize(
+    ("max_links", "expected", "bound"),
+    [
+        (200, {"websocket": 200, "sse": 200, "proxy": 200, "grpc": 200}, "setting"),
+        (10_000, {"websocket": 10_000, "sse": 10_000, "proxy": 10_000, "grpc": 6_214}, "memory"),
+        (70_000, {"websocket": 32_768, "sse": 32_768, "proxy": 11_264, "grpc": 6_214}, "memory"),
+    ],
+)
+def test_least_of_memory_and_setting(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, max_links: int, expected: dict[LinkProtocol, int], bound: str
+) -> None:
+    """For each protocol. The one named is that which allows the fewest of the most expensive links."""
+    _limit(monkeypatch, tmp_path, {"memory.max": f"{512 * MB}\n"})
+
+    room = capacity_of(LinkSettings(max_links=max_links), grpc_tls=False)
+
+    assert {protocol: room.fit(protocol) for protocol in PROTOCOLS} == expected
+    assert (room.bound, room.limits) == (bound, {"memory": 6_214, "setting": max_links})
+
+
+@given(
+    st.integers(1, 10_000), st.integers(1, 10_000), st.lists(st.sampled_from(PROTOCOLS), max_size=60), st.integers(1, 9)
+)
+def test_no_mix_of_protocols_exceeds_either_resource(
+    first: int, second: int, links: list[LinkProtocol], dear: int
+) -> None:
+    """What fits into the merged capacity fits into each of the two."""
+    one = Capacity(first, {**dict.fromkeys(PROTOCOLS, 1), "grpc": dear})
+    costs: dict[LinkProtocol, int] = {**dict.fromkeys(PROTOCOLS, 2), "sse": 5}
+    both = one.within("files", second, costs)
+
+    if sum(both.costs[link] for link in links) <= both.total:
+        assert sum(one.costs[link] for link in links) <= one.total
+        assert sum(costs[link] for link in links) <= second
 
 
 def _limit(monkeypatch: pytest.MonkeyPatch, folder: Path, limits: dict[str, str]) -> None:

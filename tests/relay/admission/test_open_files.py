@@ -1,16 +1,20 @@
 """The limit of open files: a relay raises it as far as allowed, and starts with any limit."""
 
+import asyncio
 import resource
 from contextlib import AsyncExitStack
 
 import aiohttp
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from relay.admission import open_files
+from relay.admission.open_files import FileShares
 from tests.nats import NatsServer
 from tests.relay.conftest import metric
-from tests.relay.raw_http import connection
+from tests.relay.raw_http import connection, exchange
 from tests.relay.serving import serving
 
 INFINITY = resource.RLIM_INFINITY
@@ -92,3 +96,49 @@ async def test_relay_starts_under_a_hard_limit_that_is_too_low(nats: NatsServer)
     [line] = [line for line in relay.printed if "open_files_limit" in line]
     assert '"limit": 64' in line
     assert '"needed": 700' in line
+
+
+@given(st.integers(64, 1 << 21), st.integers(1, 100_000))
+def test_shares_are_within_the_limit(limit: int, links: int) -> None:
+    """The process itself, strangers, guests, connections to gRPC, and links of any mix that fits."""
+    files = FileShares.of(limit, links=links)
+    over_http = files.links // files.costs["sse"]
+
+    assert min(files.strangers, files.guests, files.grpc_connections, over_http) >= 1
+    assert 40 + files.strangers + files.guests + files.grpc_connections + min(over_http, links) <= limit
+    assert files.links // files.costs["grpc"] <= files.grpc_connections or files.costs["grpc"] == 1
+
+
+def test_many_files_bound_nothing() -> None:
+    """With the limit that containers usually have, each link of any protocol costs one, and all fit."""
+    files = FileShares.of(1 << 20, links=50_000)
+
+    assert set(files.costs.values()) == {1}
+    assert files.links >= 50_000
+    assert files.grpc_connections > 50_000
+
+
+@pytest.mark.service
+async def test_links_above_the_open_files_are_refused_and_probes_are_answered(
+    nats: NatsServer, client: aiohttp.ClientSession
+) -> None:
+    """With a hard limit of 200 files, all clients at once: each gets a link or the refusal, and none a reset."""
+    async with serving(nats.url, ulimit="-n 200") as relay, AsyncExitStack() as stack:
+        files = FileShares.of(200, links=50_000)
+
+        async def first_bytes() -> bytes:
+            link = await stack.enter_async_context(connection(relay.url))
+            await link.send(f"GET /sse HTTP/1.1\r\nHost: x\r\nX-API-Key: {relay.key}\r\n\r\n".encode())
+            return await link.until(b"\n\n")
+
+        answers = await asyncio.gather(*(first_bytes() for _ in range(2 * files.links)))
+        readiness = await exchange(relay.url, "GET /readyz HTTP/1.1")
+        limit = await metric(client, relay.url, 'relay_links_limit{resource="files"}')
+        links = await metric(client, relay.url, "relay_links")
+
+    assert all(b"HTTP/1.1 200 OK" in answer and b"retry: " in answer for answer in answers)
+    assert files.links - 2 <= links <= files.links
+    assert sum(b"Transfer-Encoding: chunked" in answer for answer in answers) == links
+    assert limit == files.links // 2  # of gRPC links
+    assert (readiness.status, readiness.json["reason"], readiness.json["bound"]) == (503, "capacity", "files")
+    assert readiness.json["links"] == links

@@ -21,13 +21,32 @@ from tests.relay.raw_http import connection
 
 PYPROJECT = Path(__file__).parents[3] / "pyproject.toml"
 
+PARTS = {
+    "connection_made",
+    "connection_lost",
+    "data_received",
+    "finish_response",
+    "pause_writing",
+    "resume_writing",
+    "transport",
+    "_waiter",
+}
+
 
 def handler_without(*names: str, parameters: bool = True, handle_error: Callable[..., None] | None = None) -> type:
     """A simulated request handler that lacks some parts."""
-    parts: dict[str, Any] = dict.fromkeys({"connection_made", "connection_lost", "transport"} - set(names))
+    parts: dict[str, Any] = dict.fromkeys(PARTS - set(names))
     parts["handle_error"] = handle_error or handle
 
-    def init(self: object, *, loop: Any, access_log: Any, keepalive_timeout: float, auto_decompress: bool) -> None: ...
+    def init(
+        self: object,
+        *,
+        loop: Any,
+        access_log: Any,
+        keepalive_timeout: float,
+        auto_decompress: bool,
+        lingering_time: float,
+    ) -> None: ...
     def old_init(self: object, *, loop: Any, access_log: Any) -> None: ...
 
     return type("RequestHandler", (), {**parts, "__init__": init if parameters else old_init})
@@ -61,7 +80,7 @@ def test_installed_aiohttp_has_all_parts() -> None:
         (simulated(RequestHandler=handler_without("transport")), "RequestHandler.transport"),
         (
             simulated(RequestHandler=handler_without(parameters=False)),
-            "RequestHandler(keepalive_timeout), RequestHandler(auto_decompress)",
+            "RequestHandler(keepalive_timeout), RequestHandler(auto_decompress), RequestHandler(lingering_time)",
         ),
         (simulated(AppRunner=None), "AppRunner.server"),
         (

@@ -23,6 +23,7 @@ from rounds import Filter
 from tests.relay.live.test_hub import entry
 
 LOOPS: Final = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+LINGER_S: Final = 0.001
 CRASH: Final = Subscription(frozenset({"crash"}), Filter())
 
 MakeLink = Callable[[asyncio.Transport, Ender], StreamLink]
@@ -92,7 +93,7 @@ async def ask_after_the_end(make: MakeLink, leave: Leave, step: Callable[[Stream
     loop = asyncio.get_running_loop()
     hub = Hub(Ring(rounds_per_game=10, bytes_per_game=1 << 20), unsent_bytes=1000)
     hub.begin(Bounds("k1", 1, 0))
-    ender = Ender(hub, ReconnectDelays(0), linger_s=0.001)
+    ender = Ender(hub, ReconnectDelays(0), linger_s=LINGER_S)
     made: asyncio.Future[StreamLink] = loop.create_future()
     server = await loop.create_server(lambda: _Accepted(made, make, ender), "127.0.0.1", 0)
     client = socket.create_connection(server.sockets[0].getsockname())
@@ -106,7 +107,7 @@ async def ask_after_the_end(make: MakeLink, leave: Leave, step: Callable[[Stream
         hub.publish([entry(1)])
         await asyncio.sleep(0)
         link.end(CloseReason.MAX_AGE)
-        await asyncio.sleep(0.002)  # the abort of a link whose client lingers
+        await asyncio.sleep(2 * LINGER_S)  # the abort of a link whose client lingers
     finally:
         client.close()
         server.close()

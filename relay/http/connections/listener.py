@@ -1,0 +1,99 @@
+"""Accept connections to the HTTP port: few in each turn of the event loop, and none that there is no room for.
+
+Owns when a connection is accepted. An event loop's own server accepts everything that waits, at once: a burst of
+connections then delays all links, and takes every file that the process may open. Does not know HTTP.
+"""
+
+import asyncio
+import errno
+import socket
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+import structlog
+
+from relay.admission.strangers import Share
+
+log = structlog.get_logger()
+
+_PER_TURN: Final = 64
+"""Connections accepted in one turn of the event loop: about 5 ms of work. The others wait in the kernel's backlog."""
+_PAUSE_S: Final = 0.02
+"""Time until the next attempt, when there is no room."""
+_TURNS: Final = 4
+"""Turns of the event loop in which the first bytes of a connection are read, with one to spare."""
+_NO_FILES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_REPORT_S: Final = 60.0
+"""Least time between two log lines about files."""
+
+
+class Listener:
+    """Accepts connections of one listening socket until it is closed."""
+
+    def __init__(self, listening: socket.socket, factory: Callable[[], asyncio.Protocol], *, strangers: Share) -> None:
+        """Start to accept.
+
+        Args:
+            listening: A non-blocking listening socket; closed with this listener.
+            factory: Makes the protocol of a connection, which enters `strangers` when it is made.
+            strangers: The share that new connections belong to.
+        """
+        self._socket = listening
+        self._factory = factory
+        self._strangers = strangers
+        self._loop = asyncio.get_running_loop()
+        self._starting: set[asyncio.Task[None]] = set()
+        self._resumed: asyncio.TimerHandle | None = None
+        self._report_at = 0.0
+        self._turns = deque([0.0] * _TURNS, maxlen=_TURNS)
+        """Loop times of the last turns here. A connection is only as old as the loop has had turns to read from it."""
+        self._loop.add_reader(listening, self._accept)
+
+    def close(self) -> None:
+        """Accept no more connections; do nothing when this was called before."""
+        if self._resumed is not None:
+            self._resumed.cancel()
+        if self._socket.fileno() >= 0:
+            self._loop.remove_reader(self._socket)
+            self._socket.close()
+
+    def _accept(self) -> None:
+        self._turns.append(self._loop.time())
+        for _ in range(_PER_TURN):
+            if not self._strangers.has_room(self._turns[0], coming=len(self._starting)):
+                if not self._starting:  # else there may be room in the next turn
+                    self._pause()
+                return
+            try:
+                accepted, _ = self._socket.accept()
+            except OSError as error:  # mostly EAGAIN: none is waiting; others are errors of that connection (accept(2))
+                if error.errno in _NO_FILES:
+                    self._no_files(error)
+                return
+            accepted.setblocking(False)
+            task = self._loop.create_task(self._start(accepted), name="accept")
+            self._starting.add(task)
+            task.add_done_callback(self._starting.discard)
+
+    async def _start(self, accepted: socket.socket) -> None:
+        with suppress(OSError):  # the client has left
+            await self._loop.connect_accepted_socket(self._factory, accepted)
+
+    def _no_files(self, error: OSError) -> None:
+        """Close a connection of a stranger for the one that waits, and try again soon: a level-triggered wait spins."""
+        self._strangers.shed_one()
+        now = self._loop.time()
+        if now >= self._report_at:
+            self._report_at = now + _REPORT_S
+            log.error("accept_failed", error=str(error), advice="raise the limit of open files (ulimit -n)")
+        self._pause()
+
+    def _pause(self) -> None:
+        self._loop.remove_reader(self._socket)
+        self._resumed = self._loop.call_later(_PAUSE_S, self._resume)
+
+    def _resume(self) -> None:
+        self._resumed = None
+        self._loop.add_reader(self._socket, self._accept)
