@@ -124,7 +124,10 @@ class SourceOffsets(Protocol[P_co]):
         ...
 
     async def kept(self, source: str) -> KeptOffset | None:
-        """Return the offset that was stored last; None when there is none, or when it may not be read."""
+        """Return the offset that was stored last; None when there is none, or when it may not be read.
+
+        Waits until the log also answers publishes of this process, for at most some ten seconds once it can be read.
+        """
         ...
 
     async def recall(self, source: str, comes_again: Callable[[str], bool], *, since: KeptOffset | None = None) -> None:
@@ -171,6 +174,27 @@ class HasOffsets(Protocol[P_contra]):
 
     def attach(self, offsets: SourceOffsets[P_contra]) -> None:
         """Take the log's knowledge of the source. Called once, before `Backend.open`."""
+        ...
+
+
+@runtime_checkable
+class HasStandby(Protocol):
+    """What a backend may also implement: of several processes one reads its source, and the others wait for it to end.
+
+    A process that cannot publish then lets another one read.
+    """
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process keeps others from reading now."""
+        ...
+
+    async def step_down(self) -> None:
+        """Let another process read, at once. Called within `Backend.open`, after the iterator of `read` was closed.
+
+        `read` is then called once more. It waits until no other process reads, and yields from the last offset that
+        any process has confirmed to the source. Offsets yielded before are not confirmed any more.
+        """
         ...
 
 

@@ -21,6 +21,10 @@ def direct_get_subject(stream: str) -> str:
     return f"$JS.API.DIRECT.GET.{stream}"
 
 
+class TooManyResults(LogUnavailable):
+    """The request matches more than the server answers at once. Nothing was sent."""
+
+
 class AnswerEnd(NamedTuple):
     """The message without data that ends an answer."""
 
@@ -51,4 +55,5 @@ class AnswerEnd(NamedTuple):
         """The error that it reports; None: the answer is complete, and empty when nothing matched."""
         if self.status in (NatsStatus.END_OF_BATCH, NatsStatus.NOT_FOUND):
             return None
-        return LogUnavailable(f"the log answered '{self.status} {self.description}'")
+        kind = TooManyResults if self.status == NatsStatus.TOO_MANY_RESULTS else LogUnavailable
+        return kind(f"the log answered '{self.status} {self.description}'")

@@ -14,7 +14,7 @@ from nats.aio.msg import Msg
 
 from roundlog.client.connection import Connection
 from roundlog.client.faults import translated
-from roundlog.direct_get import AnswerEnd, direct_get_subject
+from roundlog.direct_get import AnswerEnd, TooManyResults, direct_get_subject
 from rounds.subjects import LOG_SUBJECTS
 
 _ANSWER_S: Final = 10.0
@@ -88,7 +88,23 @@ async def newest_ids(connection: Connection, stream: str) -> dict[str, int]:
     return found
 
 
-async def _page(connection: Connection, stream: str, request: dict[str, Any]) -> TailPage:
+async def newest_sequences(connection: Connection, stream: str) -> dict[bytes, int] | None:
+    """Return the sequence of the newest round of each subject of the log; None: it has more subjects than one answer.
+
+    Raises:
+        LogUnavailable: No answer in time, or the connection is lost.
+    """
+    found: dict[bytes, int] = {}
+    try:
+        await _page(connection, stream, {"multi_last": [LOG_SUBJECTS], "batch": _GAMES}, found)
+    except TooManyResults:
+        return None
+    return found if len(found) < _GAMES else None
+
+
+async def _page(
+    connection: Connection, stream: str, request: dict[str, Any], by_subject: dict[bytes, int] | None = None
+) -> TailPage:
     ids: list[bytes] = []
     offsets: list[str] = []
     last = 0
@@ -102,6 +118,8 @@ async def _page(connection: Connection, stream: str, request: dict[str, Any]) ->
                 ended.set_result(end)
             return
         last = int(headers["Nats-Sequence"])
+        if by_subject is not None:
+            by_subject[headers["Nats-Subject"].encode()] = last
         if msg_id := headers.get("Nats-Msg-Id"):
             ids.append(msg_id.encode())
         if offset := headers.get(OFFSET_HEADER):

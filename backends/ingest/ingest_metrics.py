@@ -80,6 +80,8 @@ class IngestMetrics:
         yield Counter("ingest_rounds_doubled", "Rounds that were in the log already.", value=stats.duplicates)
         yield Counter("ingest_rounds_rejected", "Items of the source that cannot become a round.", value=stats.rejected)
         yield Counter("ingest_rounds_resent", "Publishes of a round after its first.", value=stats.resent)
+        help_text = "Times that this process let another one read, because it could not store rounds."
+        yield Counter("ingest_handed_over", help_text, value=stats.handed_over)
         yield Gauge(
             "ingest_rounds_unacked", "Read and not yet stored.", value=instrumented.yielded - instrumented.acked
         )

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
-from backends.contract import Backend, Captured, HasOffsets, KeptOffset, Rejected, SourceOffsets
+from backends.contract import Backend, Captured, HasOffsets, HasStandby, KeptOffset, Rejected, SourceOffsets
 
 P = TypeVar("P")
 
@@ -72,6 +72,16 @@ class Instrumented(Generic[P]):
         return _NumberedOffsets(self._backend) if isinstance(self._backend, HasOffsets) else None
 
     @property
+    def standby(self) -> HasStandby | None:
+        """The backend's leadership, with the counters reset when it is given up; None: it does not implement it."""
+        return _CountedStandby(self._backend, self.forget_waiting) if isinstance(self._backend, HasStandby) else None
+
+    def forget_waiting(self) -> None:
+        """Record that what was read and is not acknowledged was discarded."""
+        self._waiting.clear()
+        self.acked = self.yielded
+
+    @property
     def waiting_s(self) -> float:
         """Age in seconds of the oldest round that was read and is not acknowledged; 0 when there is none."""
         return time.monotonic() - self._waiting[0][1] if self._waiting else 0.0
@@ -116,6 +126,22 @@ class Instrumented(Generic[P]):
             return Captured(item.round, offset)
         self._waiting.append((self.yielded, now, 0))
         return Rejected(item.key, item.reason, item.raw, offset)
+
+
+class _CountedStandby:
+    """Adapts a backend's `HasStandby`."""
+
+    def __init__(self, backend: HasStandby, on_step_down: Callable[[], None]) -> None:
+        self._backend = backend
+        self._on_step_down = on_step_down
+
+    @property
+    def leads(self) -> bool:
+        return self._backend.leads
+
+    async def step_down(self) -> None:
+        await self._backend.step_down()
+        self._on_step_down()
 
 
 class _NumberedOffsets(Generic[P]):

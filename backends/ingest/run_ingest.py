@@ -4,14 +4,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
-from backends.contract import Backend, HasOffsets, Rejected, SourceUnavailable
+from backends.contract import Backend, HasOffsets, HasStandby, Rejected, SourceUnavailable
 from backends.ingest.instrumented import Instrumented
 from backends.publish.acks import Stats
-from backends.publish.publisher import Publisher, Rejects
+from backends.publish.publisher import HandedOver, Publisher, Rejects
 from backends.publish.publisher_settings import PublisherSettings
 from roundlog.backoff import Backoff
 from roundlog.log_settings import LogSettings
@@ -21,6 +21,8 @@ log = structlog.get_logger()
 
 _PROGRESS_S = 60.0
 _PAUSE_S = (0.5, 5.0)
+_HOLD_OFF_S: Final = (2.0, 30.0)
+"""After a process has let another one read; longer each time in a row that it stored nothing."""
 
 
 async def log_reject(item: Rejected[Any]) -> None:
@@ -66,6 +68,7 @@ async def run_ingest(
     bound = log.bind(backend=name)
     started = time.monotonic()
     outcome, failure = "exhausted", None
+    standby = _standby(backend)
     publisher: Publisher[Any] = Publisher(
         log_settings,
         settings or PublisherSettings(),
@@ -74,14 +77,16 @@ async def run_ingest(
         acked=acked,
         with_offsets=_with_offsets(backend),
         streams=streams,
+        standby=standby,
     )
+    turns = _Turns(publisher, standby, bound)
     if watch is not None:
-        watch(lambda: publisher.stats)
-    progress = asyncio.create_task(_log_progress(publisher, bound, progress_s), name="ingest-progress")
+        watch(turns.stats)
+    progress = asyncio.create_task(_log_progress(turns.stats, bound, progress_s), name="ingest-progress")
     try:
         async with _opened(backend, awaited, bound):
             bound.info("ingest_started", nats=log_settings.shown_url, stream=log_settings.stream)
-            await publisher.run(backend.read())
+            await turns.run(backend)
     except asyncio.CancelledError:
         outcome = "stopped"
         raise
@@ -90,7 +95,7 @@ async def run_ingest(
         raise
     finally:
         progress.cancel()
-        stats = publisher.stats
+        stats = turns.stats()
         bound = bound.bind(after_s=round(time.monotonic() - started, 1), **counts(stats))
         if failure is None:
             bound.info("ingest_finished", outcome=outcome)
@@ -125,6 +130,41 @@ async def _opened(
         yield
 
 
+class _Turns:
+    """The turns in which this process reads: one, unless it has to let standbys read in between."""
+
+    def __init__(
+        self, publisher: Publisher[Any], standby: HasStandby | None, bound: structlog.typing.FilteringBoundLogger
+    ) -> None:
+        self._publisher = publisher
+        self._standby = standby
+        self._log = bound
+
+    def stats(self) -> Stats:
+        """Return the counters of all turns."""
+        return self._publisher.stats
+
+    async def run(self, backend: Backend[Any]) -> None:
+        """Publish until the backend is exhausted."""
+        backoff, settled_before = Backoff(*_HOLD_OFF_S), 0
+        while True:
+            try:
+                return await self._publisher.run(backend.read())
+            except HandedOver as error:
+                if self._standby is None:
+                    raise
+                await self._standby.step_down()
+                stats = self._publisher.stats
+                self._log.warning("reading_handed_over", reason=str(error), unacked=stats.in_flight)
+                self._publisher = self._publisher.successor()
+            settled = stats.acked + stats.duplicates
+            if settled > settled_before:
+                backoff.reset()
+            settled_before = settled
+            # A standby notices within a fraction of a second that nobody reads.
+            await asyncio.sleep(backoff.next_s())
+
+
 def _state_of(failure: Exception) -> dict[str, str]:
     """Return the source's state as a log field, in the word that its status uses; nothing when it has none."""
     state = getattr(failure, "state", None)
@@ -137,18 +177,24 @@ def _with_offsets(backend: Backend[Any]) -> HasOffsets[Any] | None:
     return backend if isinstance(backend, HasOffsets) else None
 
 
+def _standby(backend: Backend[Any]) -> HasStandby | None:
+    if isinstance(backend, Instrumented):
+        return backend.standby
+    return backend if isinstance(backend, HasStandby) else None
+
+
 def counts(stats: Stats) -> dict[str, int]:
     """Return the counters as fields of a log event."""
     return {name: getattr(stats, name) for name in Stats.__dataclass_fields__}
 
 
 async def _log_progress(
-    publisher: Publisher[Any], bound: structlog.typing.FilteringBoundLogger, every_s: float
+    newest_stats: Callable[[], Stats], bound: structlog.typing.FilteringBoundLogger, every_s: float
 ) -> None:
     logged = 0
     while True:
         await asyncio.sleep(every_s)
-        stats = publisher.stats
+        stats = newest_stats()
         if stats.read != logged:
             logged = stats.read
             bound.info("ingest_progress", **counts(stats))

@@ -4,6 +4,7 @@ Pure: no I/O, no clock. Owns two guarantees: an offset is returned only when eve
 has to be sent again is sent in the order of the source.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -32,14 +33,36 @@ class Stats:
     """Connections tried after the first."""
     in_flight: int = 0
     """Rounds read and not yet settled."""
+    handed_over: int = 0
+    """How often this process let another one read, because it could not store rounds."""
 
 
 class Entry(Generic[P]):
     """One round in flight or queued, in the order of the source."""
 
-    __slots__ = ("attempts", "data", "floor", "msg_id", "offset", "offset_header", "settled", "stored", "subject")
+    __slots__ = (
+        "attempts",
+        "checked_at",
+        "data",
+        "floor",
+        "msg_id",
+        "offset",
+        "offset_header",
+        "settled",
+        "stored",
+        "subject",
+    )
 
-    def __init__(self, offset: P, subject: bytes, msg_id: bytes, data: bytes, offset_header: bytes = b"") -> None:
+    def __init__(
+        self,
+        offset: P,
+        subject: bytes,
+        msg_id: bytes,
+        data: bytes,
+        offset_header: bytes = b"",
+        floor: int = 0,
+        checked_at: float = math.inf,
+    ) -> None:
         self.offset = offset
         self.subject = subject
         self.msg_id = msg_id
@@ -50,8 +73,10 @@ class Entry(Generic[P]):
         self.settled = False
         self.stored = False
         """Whether it is in the log exactly as here, with this offset."""
-        self.floor = 0
-        """The newest known sequence of the log when this was first sent: it is stored after that or not at all."""
+        self.floor = floor
+        """A sequence of the log: this is stored after it or not at all."""
+        self.checked_at = checked_at
+        """When this was read, or was last compared with the log, in seconds of `backends.publish.clock.boot_s`."""
 
     @property
     def size(self) -> int:
@@ -97,6 +122,11 @@ class Window(Generic[P]):
     def unanswered(self) -> int:
         """How many entries have been handed out and are neither settled nor failed."""
         return self._unanswered
+
+    @property
+    def oldest(self) -> int:
+        """The number of the oldest entry that is not settled, or of the next one that is added."""
+        return self._base
 
     @property
     def queued(self) -> bool:
@@ -210,6 +240,14 @@ class Window(Generic[P]):
     def entry(self, number: int) -> Entry[P]:
         """Return the entry that was handed out under this number and is still here."""
         return self._sent[number - self._base]
+
+    def in_flight(self, number: int) -> Entry[P] | None:
+        """Return the entry with this number if it is handed out, and in flight in its lane if there are lanes."""
+        index = number - self._base
+        if not 0 <= index < len(self._sent):
+            return None
+        entry = self._sent[index]
+        return entry if self.lanes is None or self.lanes.holds(entry.subject, number) else None
 
     def refresh(self) -> None:
         """Account for entries that a caller has marked settled; only between `rewind` and `take`."""

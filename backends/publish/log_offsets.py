@@ -27,6 +27,7 @@ from roundlog.log_settings import LogSettings
 from roundlog.publish.store import store
 from roundlog.stream import LogInfo, ensure_stream, read_log
 from roundlog.tail import newest_ids, stored_pages
+from rounds.subjects import LOG_SUBJECTS
 
 log = structlog.get_logger()
 
@@ -43,6 +44,9 @@ WANTED: Final[Mapping[str, Any]] = {
 }
 _PAUSE_S: Final = (0.1, 5.0)
 _STEP: Final = 10_000
+_PUBLISH_S: Final = 2.0
+_PUBLISH_TRIES: Final = 3
+_PUBLISH_PAUSE_S: Final = 0.5
 _IN_ORDER: Final = 1_000
 _OUT_OF_ORDER: Final = 8_192
 """In a replicated log a round may be stored before up to so many that were read before it: the most in flight."""
@@ -96,6 +100,7 @@ class LogOffsets(Generic[P]):
         return self._stored()
 
     async def kept(self, source: str) -> KeptOffset | None:
+        await self._await_publishing()
         record = await self._retried(lambda connection: self._read(connection, source))
         if record is None:
             return None
@@ -120,6 +125,37 @@ class LogOffsets(Generic[P]):
 
         found: dict[str, int] = await self._retried(look)
         return found
+
+    # --- whether rounds can be published ------------------------------------------------------------------------
+
+    async def _await_publishing(self) -> None:
+        """Wait until the log answers a publish of ours: a process that cannot publish must not become the reader.
+
+        Bounded, once the log can be read, since a user may lack the right for the subject that is tried.
+        """
+        reason: str | None = None
+        for _ in range(_PUBLISH_TRIES):
+            reason = await self._retried(self._try_publish)
+            if reason is None:
+                return
+            await asyncio.sleep(_PUBLISH_PAUSE_S)
+        log.warning("publishing_not_proven", reason=reason)
+
+    async def _try_publish(self, connection: Connection) -> str | None:
+        """Publish to a game of the log in a way that is refused; return why there was no answer, None: there was."""
+        newest = await ask_leader(connection, self._log_settings.stream, {"last_by_subj": LOG_SUBJECTS})
+        if newest.message is None:
+            if newest.error.err_code in (ErrorCode.MESSAGE_NOT_FOUND, ErrorCode.STREAM_NOT_FOUND):
+                return None  # no round was ever published
+            raise LogUnavailable(f"the log cannot be read: {newest.error.description}")
+        try:
+            async with asyncio.timeout(_PUBLISH_S):
+                headers = {"Nats-Expected-Stream": f"not-{self._log_settings.stream}"}
+                reply = await store(connection, newest.message.subject, b"", headers=headers)
+        except (TimeoutError, LogUnavailable) as error:
+            return str(error) or "no answer to a publish"
+        is_refused = reply.error is not None and reply.error.err_code == ErrorCode.STREAM_NOT_MATCH
+        return None if is_refused else f"an unexpected answer to a publish: {reply}"
 
     # --- looking back -------------------------------------------------------------------------------------------
 

@@ -6,15 +6,19 @@ made.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from functools import partial
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import structlog
 
 from backends.contract import Rejected
 from backends.publish.acks import Entry, Lag, Stats, Window
-from backends.publish.order import Lanes, Suspension
+from backends.publish.clock import boot_s
+from backends.publish.lease import Lease, LeaseOver
+from backends.publish.order import Fence, Lanes, Suspension
 from backends.publish.publisher_settings import PublisherSettings
 from roundlog.backoff import Backoff
 from roundlog.client.codes import ErrorCode, NatsStatus
@@ -30,6 +34,11 @@ from roundlog.tasks import raise_if_cancelled
 log = structlog.get_logger()
 
 P = TypeVar("P")
+Compare = Callable[[bool], Awaitable[Mapping[bytes, int] | None]]
+"""Settles what the log has; returns the sequence of each subject's newest round before that, None: not known.
+
+Called with whether everything that was sent has had a clear answer, so that what is found is of another process.
+"""
 Rejects = Callable[[Rejected[Any]], Awaitable[None]]
 """Takes an item that cannot become a round. Its offset is confirmed to the source after this has returned."""
 
@@ -38,8 +47,23 @@ _WRITE_BYTES: Final = 256 << 10
 _ERROR_PAUSE_S: Final = (0.01, 2.0)
 _LOG_ERRORS_S: Final = 10.0
 _LONGEST_ACK_WAIT_S: Final = 30.0
+_MOST_SENT: Final = 3
+_CONDITIONS: Final = (
+    ErrorCode.WRONG_LAST_MSG_ID,
+    ErrorCode.WRONG_LAST_SEQUENCE,
+    ErrorCode.WRONG_LAST_SEQUENCE_IN_PROCESS,
+    UNCLEAR,
+)
 _MOST_DOUBLINGS: Final = 16
 """Enough to reach the bound from a millisecond. Without a limit, a thousand attempts would overflow."""
+
+
+class Carried(NamedTuple):
+    """What the next pipeline continues after this process let another one read."""
+
+    stats: Stats
+    unacked_connections: int
+    """Connections in a row without any ack."""
 
 
 class Pipeline(Generic[P]):
@@ -52,37 +76,68 @@ class Pipeline(Generic[P]):
         confirm: Callable[[P], None],
         rejects: Rejects,
         acked: Callable[[P], None] | None = None,
+        carried: Carried | None = None,
     ) -> None:
+        """Prepare; `carried` is of the pipeline before it, which was abandoned with all of its rounds."""
+        carried = carried or Carried(Stats(), 0)
         self.window: Window[P] = Window(max_count=settings.max_in_flight, max_bytes=settings.max_in_flight_bytes)
-        self.stats = Stats()
+        self.stats = carried.stats
         self.head = 0
-        """The newest known sequence of the log."""
+        """The newest sequence of the log in an ack."""
+        self.moved_at = boot_s()
+        """When the oldest round was settled last, or was added to an empty window, in seconds of `boot_s`."""
+        self.lease = Lease()
         self._settings = settings
         self._confirm = confirm
         self._acked = acked
         self._rejects = rejects
         self._lag: Lag[P] = Lag(settings.confirm_lag_s)
-        self._suspension = Suspension()  # of conditions, or of batches
+        self._suspension = Suspension()  # of conditions in a log of one replica, else of batches
+        self._fence: Fence | None = None  # of a replicated log
+        self._batches = False  # whether the log takes batches
+        self._sent_before = 0  # entries with smaller numbers may have been sent, and must not be sent in a batch
         self._previous: bytes | None = None  # the id sent last, for the condition of the next; None: no condition
         self._error_acks: dict[int, ErrorAck] = {}
+        self._compare: Compare | None = None
         self._backoff = Backoff(*_ERROR_PAUSE_S)
         self._log_errors_at = 0.0
         self._progress_at = 0.0
-        self._batches = False  # whether the log takes batches
-        self._sent_before = 0  # entries with smaller numbers may have been sent, and must not be sent in a batch
-        self._unacked_connections = 0  # connections in a row without any ack
+        self._unacked_connections = carried.unacked_connections
         self._connection = 0
+        self._publishing: PublishConnection | None = None
+        self._is_abandoned = False
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._now = asyncio.get_running_loop().time
 
+    @property
+    def carried(self) -> Carried:
+        """What a pipeline continues that takes over from this one."""
+        stats = replace(self.stats, handed_over=self.stats.handed_over + 1)
+        return Carried(stats, self._unacked_connections + 1)  # as for a lost connection
+
     async def add(self, entry: Entry[P]) -> None:
         """Append a round, or a settled entry; wait while the window is full."""
+        await self.room()
+        self.window.add(entry)
+
+    def begin_batch(self, now: float) -> None:
+        """Take note, before entries are added, that the oldest of them waits from `now` on."""
+        if not len(self.window):
+            self.moved_at = now
+
+    async def room(self) -> None:
+        """Wait while the window is full."""
         while not self.window.has_room:
             self._room.clear()
             self._wake.set()
             await self._room.wait()
-        self.window.add(entry)
+
+    def abandon(self) -> None:
+        """Send nothing from now on; discard what is not on the wire yet."""
+        self._is_abandoned = True
+        if self._publishing is not None:
+            self._publishing.abort()
 
     def wake(self) -> None:
         """Check for new entries, the end of the reader, and a lost connection."""
@@ -101,23 +156,45 @@ class Pipeline(Generic[P]):
         await self._rejects(item)
         self.stats.rejected += 1
 
-    async def run(self, connection: Connection, info: LogInfo, reader: asyncio.Task[None]) -> None:
+    async def run(
+        self,
+        connection: Connection,
+        info: LogInfo,
+        reader: asyncio.Task[None],
+        *,
+        newest: Mapping[bytes, int] | None = None,
+        compare: Compare | None = None,
+        compared_at: float = math.inf,
+    ) -> None:
         """Publish over this connection until `reader` has ended and everything is settled.
 
         When cancelled, or when the reader failed, waits at most ``leave_s`` for what is in flight.
+
+        Args:
+            connection: A fresh connection. What is unsettled was compared with the log since it was made.
+            info: The log.
+            reader: Adds entries until it ends.
+            newest: For a replicated log: the sequence of each subject's newest round, read before the comparison.
+            compare: Settles what the log has; called when nothing is in flight.
+            compared_at: When the comparison began.
 
         Raises:
             LogUnavailable: The connection cannot be used any more. Call `lost`, then `run` with another.
         """
         number = self._connection
+        self._fence = Fence(newest) if info.replicas > 1 else None
         self._batches = info.replicas > 1 and info.allows_batches
         self.window.lanes = Lanes() if info.replicas > 1 else None
+        self._compare = compare
+        self.lease.begin(info.duplicate_window_s, compared_at)
         publishing = await open_publish_connection(
             connection,
             info,
             on_acks=partial(self._on_acks, number),
             on_error_ack=partial(self._on_error_ack, number),
         )
+        publishing.drop_unsent(self.lease.length_s)
+        self._publishing = publishing
         limit = min(size for size in (connection.max_payload, info.max_message_bytes) if size > 0) - HEADER_ROOM
         self._progress_at = self._now()
         try:
@@ -126,12 +203,14 @@ class Pipeline(Generic[P]):
             await self._finish(publishing, limit, self._settings.leave_s if reader.exception() is not None else None)
         except asyncio.CancelledError:
             reader.cancel()
-            await self._settle(publishing)
+            if not self._is_abandoned:
+                await self._settle(publishing)
             raise
         except LogUnavailable:
             publishing.abort()
             raise
         finally:
+            self._publishing = None
             self._confirm_settled()
 
     async def _turn(self, publishing: PublishConnection, limit: int) -> None:
@@ -141,12 +220,20 @@ class Pipeline(Generic[P]):
         self._confirm_settled()
         if not publishing.is_open:
             raise LogUnavailable("the connection to NATS was lost")
+        self._check_lease([])
         if self._error_acks:
             if not self.window.unanswered:
                 await self._handle_error_acks()
                 return
+        elif late := self._late():
+            await self._send(publishing, limit, [(number, self.window.entry(number)) for number in late])
+            return
         elif self._may_send():
-            await self._send(publishing, limit)
+            upto = self._sent_before if self.window.lanes is not None and self._may_batch else None
+            # After a connection without an ack, one round is sent, and the rest once it is acked: an overloaded server
+            # still has all that was sent before, and more would prolong the overload.
+            taken = self.window.take(1 if self._unacked_connections else _WRITE_BYTES, upto=upto)
+            await self._send(publishing, limit, taken)
             return
         await self._wait()
 
@@ -198,39 +285,75 @@ class Pipeline(Generic[P]):
 
     # --- sending ------------------------------------------------------------------------------------------------
 
-    async def _send(self, publishing: PublishConnection, limit: int) -> None:
-        if not self.window.unanswered:
+    async def _send(self, publishing: PublishConnection, limit: int, taken: list[tuple[int, Entry[P]]]) -> None:
+        """Send entries that were handed out.
+
+        Raises:
+            LogUnavailable: The connection cannot be used, or another process may have stored them meanwhile.
+        """
+        if self.window.unanswered == len(taken):
             self._progress_at = self._now()
-        # After a connection without an ack, one round is sent, and the rest once it is acked: an overloaded server
-        # still has all that was sent before, and more would prolong the overload.
-        upto = self._sent_before if self.window.lanes is not None and self._may_batch else None
-        taken = self.window.take(1 if self._unacked_connections else _WRITE_BYTES, upto=upto)
-        publishes = []
-        too_large = []
-        in_batch = self._batches and self.window.lanes is None
-        chained = not self._batches and self.window.lanes is None and self._suspension.is_over(self._now())
-        for number, entry in taken:
-            if len(entry.data) > limit:
-                too_large.append(number)
-                continue
-            if entry.attempts == 1:
-                entry.floor = self.head
-            else:
-                self.stats.resent += 1
-            expected = self._previous if chained else None
-            publishes.append(Publish(entry.subject, number, entry.msg_id, expected, entry.offset_header, entry.data))
-            self._previous = entry.msg_id
+        self._check_lease(taken)
+        publishes = self._publishes([one for one in taken if len(one[1].data) <= limit])
         if publishes:
             try:
                 async with asyncio.timeout(self._settings.ack_timeout_s):
-                    if in_batch and len(publishes) > 1:
+                    if self._batches and self.window.lanes is None and len(publishes) > 1:
                         await publishing.send_batch(publishes, head=self.head)
                     else:
                         await publishing.send(publishes)
             except TimeoutError as error:
                 raise LogUnavailable(f"NATS took nothing for {self._settings.ack_timeout_s:g} s") from error
-        for number in too_large:
-            await self._reject_entry(number, f"the log takes {limit}")
+        for number, entry in taken:
+            if len(entry.data) > limit:
+                await self._reject_entry(number, f"the log takes {limit}")
+
+    def _publishes(self, taken: list[tuple[int, Entry[P]]]) -> list[Publish]:
+        """Return what is sent of entries, each with its condition."""
+        lanes, now = self.window.lanes, self._now()
+        chained = self._fence is None and self._suspension.is_over(now)
+        fenced: set[bytes] = set()
+        publishes = []
+        for number, entry in taken:
+            if entry.attempts > 1:
+                self.stats.resent += 1
+            expected = self._previous if chained else None
+            after = None
+            if self._fence is not None and entry.subject not in fenced:
+                after = self._fence.after(entry.subject)
+                fenced.add(entry.subject)  # in a batch the first of a game is the condition for the others
+            if lanes is not None:
+                lanes.sent(number, now)
+            publishes.append(
+                Publish(entry.subject, number, entry.msg_id, expected, entry.offset_header, entry.data, after)
+            )
+            self._previous = entry.msg_id
+        return publishes
+
+    def _check_lease(self, taken: list[tuple[int, Entry[P]]]) -> None:
+        # In the order of the source the first is the oldest; lanes hand out others before it.
+        checked = taken if self.window.lanes is not None else taken[:1]
+        try:
+            self.lease.check(boot_s(), [entry.checked_at for _, entry in checked])
+        except LeaseOver as error:
+            raise LogUnavailable(str(error)) from error
+
+    def _late(self) -> list[int]:
+        """Return what is to be sent again in a replicated log: a lost ack would stop its game.
+
+        Raises:
+            LogUnavailable: One was sent again several times and has no answer.
+        """
+        lanes = self.window.lanes
+        if lanes is None:
+            return []
+        late = lanes.late(self._now() - self._ack_wait_s)
+        for number in late:
+            entry = self.window.entry(number)
+            if lanes.times_sent(number) >= _MOST_SENT:
+                raise LogUnavailable(f"NATS did not answer for {entry.msg_id.decode()}, sent {_MOST_SENT} times")
+            entry.attempts += 1
+        return late
 
     async def _reject_entry(self, number: int, limit: str) -> None:
         entry = self.window.entry(number)
@@ -247,8 +370,10 @@ class Pipeline(Generic[P]):
         code, reason = error_acks[number].code, error_acks[number].reason
         if code == ErrorCode.MESSAGE_TOO_LARGE:
             await self._reject_entry(number, f"the stream refuses it: {reason}")
-        elif code in (ErrorCode.WRONG_LAST_MSG_ID, UNCLEAR):
-            self._suspension.disturbed(self._now())
+        elif code in _CONDITIONS:
+            self._rewind()
+            await self._compare_again(code)
+            return
         elif code in (NatsStatus.UNAVAILABLE, ErrorCode.BATCHES_NOT_ALLOWED):
             raise LogUnavailable(reason)  # the next connection looks at the stream again
         else:
@@ -263,20 +388,43 @@ class Pipeline(Generic[P]):
         self._sent_before = self.window.handed_out
         self.window.rewind()
 
+    async def _compare_again(self, code: int) -> None:
+        """Look what the log has: it has a round that is not ours, or one that was stored before, as a duplicate."""
+        if code in (ErrorCode.WRONG_LAST_MSG_ID, UNCLEAR):
+            self._suspension.disturbed(self._now())
+        else:
+            await asyncio.sleep(self._backoff.next_s())
+        if self._compare is not None:
+            newest = await self._compare(code != UNCLEAR)
+            if self._fence is not None:
+                self._fence = Fence(newest)
+
     # --- answers ------------------------------------------------------------------------------------------------
 
     def _on_acks(self, connection: int, acks: Acks) -> None:
         if connection != self._connection:
             return
-        self._progress_at = self._now()
+        window = self.window
+        oldest = window.oldest
         self._unacked_connections = 0
         self._backoff.reset()
         self.head = max(self.head, acks.sequence)
+        if self._fence is not None:
+            self._record_sequences(self._fence, acks)
         # Acks do not say which are duplicates, and the log may have a duplicate with another offset, or with none.
-        count = self.window.settle(acks.numbers, stored=not acks.duplicates)
+        count = window.settle(acks.numbers, stored=not acks.duplicates)
+        if window.lanes is not None or window.oldest != oldest:
+            # In a log of one replica acks come in order: while the oldest has none, others are no progress.
+            self._progress_at = self._now()
         self.stats.acked += count - acks.duplicates
         self.stats.duplicates += acks.duplicates
         self._wake.set()
+
+    def _record_sequences(self, fence: Fence, acks: Acks) -> None:
+        for number, sequence in acks.each():
+            entry = self.window.in_flight(number)
+            if entry is not None:
+                fence.stored(entry.subject, sequence)
 
     def _on_error_ack(self, connection: int, error_ack: ErrorAck) -> None:
         if connection == self._connection and self.window.fail(error_ack.number):
@@ -288,6 +436,7 @@ class Pipeline(Generic[P]):
         """Confirm the offset up to which everything is settled, and wake the reader when there is room."""
         offset = self.window.offset()
         if offset is not None:
+            self.moved_at = boot_s()
             if self._acked is not None:
                 self._acked(offset)
             self._lag.hold(offset, self._now())
@@ -311,9 +460,10 @@ class Pipeline(Generic[P]):
         Raises:
             LogUnavailable: No answer for ``ack_timeout_s``, or longer when that has happened before.
         """
-        ack_wait_s = self._ack_wait_s
+        ack_wait_s, lanes = self._ack_wait_s, self.window.lanes
         silent_at = self._progress_at + ack_wait_s if self.window.unanswered else None
-        deadlines = [at for at in (silent_at, self._lag.next_due) if at is not None]
+        late_at = None if lanes is None or lanes.longest_unanswered is None else lanes.longest_unanswered + ack_wait_s
+        deadlines = [at for at in (silent_at, late_at, self._lag.next_due) if at is not None]
         try:
             async with asyncio.timeout_at(min(deadlines, default=None)):
                 await self._wake.wait()

@@ -6,17 +6,21 @@ Why a pipeline of our own: docs/adr/0003-own-publish-pipeline.md
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from functools import partial
 from typing import Final, Generic, TypeVar
 
 import structlog
 
-from backends.contract import Captured, HasOffsets, Rejected
+from backends.contract import Captured, HasOffsets, HasStandby, Rejected
 from backends.publish.acks import Entry, Stats
+from backends.publish.clock import boot_s
+from backends.publish.comparison import Comparison
+from backends.publish.hand_over import HandedOver, why_hand_over
 from backends.publish.log_offsets import LogOffsets
-from backends.publish.pipeline import RAW_BYTES, Pipeline, Rejects
+from backends.publish.pipeline import RAW_BYTES, Carried, Pipeline, Rejects
 from backends.publish.publisher_settings import PublisherSettings
 from backends.publish.stream_check import StreamCheck
 from roundlog.backoff import Backoff
@@ -27,7 +31,7 @@ from roundlog.log_settings import LogSettings
 from roundlog.promises.stream_watch import StreamWatch
 from roundlog.publish.hpub import offset_header
 from roundlog.stream import LogInfo
-from roundlog.tail import first_since, stored_ids
+from roundlog.tail import newest_sequences
 from roundlog.tasks import cancel_and_wait, raise_if_cancelled
 from rounds import Round, dedup_id, log_subject
 
@@ -37,9 +41,9 @@ P = TypeVar("P")
 
 _SUBJECTS_KEPT: Final = 4096
 _PAUSE_S: Final = (0.1, 5.0)
-_LAG_SLACK_S: Final = 5.0
+_WATCH_S: Final = 0.25
 
-__all__ = ["Publisher", "PublisherSettings", "Rejects", "Stats"]
+__all__ = ["HandedOver", "Publisher", "PublisherSettings", "Rejects", "Stats"]
 
 
 class Publisher(Generic[P]):
@@ -55,6 +59,8 @@ class Publisher(Generic[P]):
         acked: Callable[[P], None] | None = None,
         with_offsets: HasOffsets[P] | None = None,
         streams: StreamWatch | None = None,
+        standby: HasStandby | None = None,
+        carried: Carried | None = None,
     ) -> None:
         """Prepare a publisher.
 
@@ -66,29 +72,47 @@ class Publisher(Generic[P]):
             acked: Called as `confirm` is, without the delay of ``confirm_lag_s``.
             with_offsets: The backend, when it has offsets; it is given those that the log holds.
             streams: Learns how the streams differ from what is needed.
+            standby: The backend, when other processes may read its source instead of this one.
+            carried: What is continued of the publisher before it; see `successor`.
         """
         self._log_settings = log_settings
         self._check = StreamCheck(log_settings, streams or StreamWatch())
         self._settings = settings
-        self._pipeline: Pipeline[P] = Pipeline(settings, confirm=confirm, rejects=rejects, acked=acked)
+        self._pipeline: Pipeline[P] = Pipeline(settings, confirm=confirm, rejects=rejects, acked=acked, carried=carried)
+        self._comparison: Comparison[P] = Comparison(settings, self._pipeline)
+        self._standby = standby
+        self._make = partial(
+            Publisher[P],
+            log_settings,
+            settings,
+            confirm=confirm,
+            rejects=rejects,
+            acked=acked,
+            with_offsets=with_offsets,
+            streams=streams,
+            standby=standby,
+        )
         self._with_offsets = with_offsets
         self._offsets: LogOffsets[P] = LogOffsets(
-            log_settings, settings, on_ids=self._add_known, stored=lambda: self._pipeline.window.stored
+            log_settings, settings, on_ids=self._comparison.add_known, stored=lambda: self._pipeline.window.stored
         )
         if with_offsets is not None:
             with_offsets.attach(self._offsets)
         self._offset_text: bytes | None = None  # of the last round, and its header line
         self._offset_line = b""
-        self._tail: set[bytes] = set()
-        self._known = self._tail
         self._subjects: dict[str, bytes] = {}
-        self._epoch = ""
-        self._lost_at: float | None = None
+        self._floor = 0  # of entries that are made now, and the next one too
+        self._checked_at = 0.0
+        self._lost_at: float | None = None  # the same clock
 
     @property
     def stats(self) -> Stats:
         """A copy of the current numbers."""
         return replace(self._pipeline.stats, in_flight=len(self._pipeline.window))
+
+    def successor(self) -> "Publisher[P]":
+        """Make the publisher for the next turn, after `run` has raised `HandedOver`."""
+        return self._make(carried=self._pipeline.carried)
 
     async def run(self, batches: AsyncIterator[Sequence[Captured[P] | Rejected[P]]]) -> None:
         """Publish all of `batches`; return when they are exhausted and everything is settled and confirmed.
@@ -100,6 +124,8 @@ class Publisher(Generic[P]):
 
         Raises:
             LogError: The log cannot be used at the start until an operator acts (anything but `LogUnavailable`).
+            HandedOver: Nothing could be stored for ``hand_over_s``, or another process reads the source: with `standby`
+                only. What is unsettled was discarded; the source yields it again.
             Exception: Anything that `batches`, ``confirm`` or ``rejects`` raised.
         """
         async with self._offsets:
@@ -109,11 +135,18 @@ class Publisher(Generic[P]):
         start = asyncio.Event()
         reader = asyncio.create_task(self._read(batches, start), name="ingest-reader")
         reader.add_done_callback(lambda _: self._pipeline.wake())
+        limit = asyncio.timeout(None)
+        watch = asyncio.create_task(self._watch(limit), name="ingest-watch")
         try:
-            await self._publish(reader, start)
+            async with limit:
+                await self._publish(reader, start)
             await reader  # raises its exception
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise HandedOver(watch.result()) from None
         finally:
-            await cancel_and_wait(reader)
+            await cancel_and_wait(watch, reader)
 
     async def _publish(self, reader: asyncio.Task[None], start: asyncio.Event) -> None:
         """Run the pipeline over one connection after another."""
@@ -124,12 +157,12 @@ class Publisher(Generic[P]):
                 async with connect(
                     self._log_settings, name="ingest", on_disconnected=self._on_disconnected, reconnect=False
                 ) as connection:
-                    info = await self._check.opened(connection)
-                    await self._skip_stored(connection, info)
+                    info, newest = await self._open(connection)
+                    await self._comparison.begin(connection, info)
                     self._log_restored()
                     backoff.reset()
                     start.set()
-                    return await self._run_checked(connection, info, reader)
+                    return await self._run_checked(connection, info, newest, reader)
             except LogError as error:
                 if not (isinstance(error, LogUnavailable) or start.is_set()):
                     raise  # at the start an operator is there; later a process waits until the log is mended
@@ -140,7 +173,9 @@ class Publisher(Generic[P]):
             await asyncio.sleep(backoff.next_s())
             self._pipeline.stats.reconnects += 1
 
-    async def _run_checked(self, connection: Connection, info: LogInfo, reader: asyncio.Task[None]) -> None:
+    async def _run_checked(
+        self, connection: Connection, info: LogInfo, newest: Mapping[bytes, int] | None, reader: asyncio.Task[None]
+    ) -> None:
         """Run the pipeline until the log's settings require another connection, or none."""
         checks = self._check.keep_checking(connection, info)
         checking: asyncio.Task[None] = asyncio.create_task(checks, name="ingest-stream-check")
@@ -151,7 +186,14 @@ class Publisher(Generic[P]):
 
         checking.add_done_callback(stop)
         try:
-            await self._pipeline.run(connection, info, reader)
+            await self._pipeline.run(
+                connection,
+                info,
+                reader,
+                newest=newest,
+                compare=partial(self._compare, connection),
+                compared_at=self._comparison.compared_at,
+            )
         except LogUnavailable as error:
             if checking.done() and (reason := checking.exception()) is not None:
                 raise reason from error
@@ -162,79 +204,99 @@ class Publisher(Generic[P]):
     async def _on_disconnected(self) -> None:
         self._pipeline.wake()
 
+    async def _watch(self, limit: asyncio.Timeout) -> str:
+        """Notice that this process stood still, or that it cannot publish; then end `limit`, and return why."""
+        reason = self._why_end()
+        while reason is None:
+            await asyncio.sleep(_WATCH_S)
+            reason = self._why_end()
+        self._pipeline.abandon()
+        with suppress(RuntimeError):  # it has ended meanwhile
+            limit.reschedule(asyncio.get_running_loop().time())
+        return reason
+
+    def _why_end(self) -> str | None:
+        """Return why another process should read the source, or does; None: there is no reason."""
+        pipeline, now = self._pipeline, boot_s()
+        stood_still = pipeline.lease.show_alive(now)
+        if stood_still:
+            pipeline.wake()
+        if self._standby is None:
+            return None
+        if stood_still:
+            # Another one may have read since, and what is unread in our sockets would not be known as old.
+            return f"this process stood still for {pipeline.lease.stood_still_s:.1f} s"
+        return why_hand_over(
+            self._settings.hand_over_s,
+            now,
+            lost_at=self._lost_at,
+            leads=self._standby.leads,
+            waiting_since=pipeline.moved_at if len(pipeline.window) else None,
+        )
+
     def _log_lost(self, error: LogError) -> None:
         if self._lost_at is None:
-            self._lost_at = asyncio.get_running_loop().time()
+            self._lost_at = boot_s()
             log.warning("log_lost", error=str(error), in_flight=len(self._pipeline.window))
 
     def _log_restored(self) -> None:
         if self._lost_at is not None:
-            after_s = asyncio.get_running_loop().time() - self._lost_at
+            after_s = boot_s() - self._lost_at
             log.info("log_restored", after_s=round(after_s, 1), in_flight=len(self._pipeline.window))
             self._lost_at = None
 
     # --- what the log holds already -----------------------------------------------------------------------------
 
-    async def _skip_stored(self, connection: Connection, info: LogInfo) -> None:
-        """Find what is stored already. The server itself knows ids for its duplicate window only."""
-        if info.epoch != self._epoch:
-            if self._epoch:
-                log.error("log_rebuilt", old_epoch=self._epoch, new_epoch=info.epoch, last=info.last)
-            await self._read_tail(connection, info)
-            for entry in self._pipeline.window.unsettled():
-                entry.floor = max(0, info.last - self._settings.tail_rounds)
-            self._epoch = info.epoch
-            self._pipeline.head = info.last
-        await self._settle_stored(connection, info)
-        self._pipeline.head = max(self._pipeline.head, info.last)
+    async def _open(self, connection: Connection) -> tuple[LogInfo, Mapping[bytes, int] | None]:
+        """Open the log. Return it, and the sequence of each subject's newest round if it is replicated."""
+        info = await self._check.opened(connection)
+        newest = None
+        if info.replicas > 1:
+            # What is stored after these were read is refused, and what was stored before is found by the comparison.
+            newest = await newest_sequences(connection, info.stream)
+            info = await self._check.opened(connection)
+        return info, newest
 
-    async def _read_tail(self, connection: Connection, info: LogInfo) -> None:
-        """Read the ids of the newest rounds: the source redelivers what was not confirmed before a crash."""
-        first = max(info.first, info.last - self._settings.tail_rounds + 1)
-        if self._settings.confirm_lag_s and info.last_at is not None:
-            reach = timedelta(seconds=self._settings.confirm_lag_s + _LAG_SLACK_S)
-            first = min(first, await first_since(connection, info.stream, info.last_at - reach) or first)
-        known: set[bytes] = set()
-        async for ids in stored_ids(connection, info.stream, first=first, last=info.last):
-            known.update(ids)
-        self._known = self._tail = known
-
-    def _add_known(self, known: set[bytes]) -> None:
-        """Recognise these ids too: `LogOffsets.recall` found them for rounds that the source yields again."""
-        self._known = self._tail | known
-
-    async def _settle_stored(self, connection: Connection, info: LogInfo) -> None:
-        """Find the rounds whose acks were lost with the connection."""
-        sent = {entry.msg_id: entry for entry in self._pipeline.window.unsettled() if entry.attempts}
-        if not sent:
-            return
-        first = min(entry.floor for entry in sent.values()) + 1
-        async for ids in stored_ids(connection, info.stream, first=first, last=info.last):
-            for entry in (sent[msg_id] for msg_id in ids if msg_id in sent):
-                self._pipeline.stats.acked += not entry.settled
-                entry.settled = True
-        self._pipeline.window.refresh()
+    async def _compare(self, connection: Connection, all_answered: bool) -> Mapping[bytes, int] | None:
+        """Compare again: the log refused a round since it has others, or did not answer clearly."""
+        info, newest = await self._open(connection)
+        found = await self._comparison.compare(connection, info, all_answered=all_answered)
+        if found and all_answered and self._standby is not None:
+            raise HandedOver(f"another process has stored {found} rounds that were read here")
+        return newest
 
     # --- reading ------------------------------------------------------------------------------------------------
 
     async def _read(self, batches: AsyncIterator[Sequence[Captured[P] | Rejected[P]]], start: asyncio.Event) -> None:
         """Move what the backend yields into the pipeline, as room allows."""
         pipeline, stats = self._pipeline, self._pipeline.stats
+        window = pipeline.window
         await start.wait()
         try:
             async for batch in batches:
+                read_at = boot_s()
+                pipeline.begin_batch(read_at)
+                self._begin_entries(read_at)
                 for item in batch:
+                    if not window.has_room:
+                        await pipeline.room()
+                        self._begin_entries(read_at)
                     entry = self._entry(item) if isinstance(item, Captured) else item
                     stats.read += 1
                     if isinstance(entry, Rejected):
                         await pipeline.reject(entry)
                         entry = _settled(entry.offset)
-                    await pipeline.add(entry)
+                    window.add(entry)
                 pipeline.wake()
         finally:
             close = getattr(batches, "aclose", None)
             if close is not None:
                 await close()
+
+    def _begin_entries(self, read_at: float) -> None:
+        """Prepare for entries of rounds that were read at this time. A comparison may have found them since."""
+        self._floor = self._comparison.floor()
+        self._checked_at = max(read_at, self._comparison.compared_at)
 
     def _entry(self, item: Captured[P]) -> Entry[P] | Rejected[P]:
         round_, offset = item
@@ -245,10 +307,12 @@ class Publisher(Generic[P]):
         except (ValueError, TypeError) as error:
             key = f"{round_.game_slug!s:.64}:{round_.round_id!s:.32}"
             return Rejected(key, str(error), repr(round_).encode(errors="replace")[:RAW_BYTES], offset)
-        if msg_id in self._known:
+        comparison = self._comparison
+        if msg_id in comparison.known or msg_id in comparison.met:
             self._pipeline.stats.duplicates += 1
             return _settled(offset)
-        return Entry(offset, subject, msg_id, data, b"" if self._with_offsets is None else self._line(offset))
+        line = b"" if self._with_offsets is None else self._line(offset)
+        return Entry(offset, subject, msg_id, data, line, self._floor, self._checked_at)
 
     def _line(self, offset: P) -> bytes:
         """Return the header line of an offset; the rounds of a transaction share one."""

@@ -24,6 +24,10 @@ class ErrorCode(IntEnum):
     """The newest message of the stream does not have the id that the publish was conditional on."""
     WRONG_LAST_SEQUENCE = 10071
     """The newest message of the subject does not have the sequence that the publish was conditional on."""
+    STREAM_NOT_MATCH = 10060
+    """The publish named another stream than the one that has its subject. Nothing was stored."""
+    WRONG_LAST_SEQUENCE_IN_PROCESS = 10164
+    """The same as `WRONG_LAST_SEQUENCE`, while another message of the subject is being stored."""
     NO_JETSTREAM = 10076
     """The server runs without JetStream."""
     BATCHES_NOT_ALLOWED = 10205
@@ -39,5 +43,7 @@ class NatsStatus(IntEnum):
     """A batched direct get has sent all its messages."""
     NOT_FOUND = 404
     """Nothing in the stream matches the request."""
+    TOO_MANY_RESULTS = 413
+    """A direct get matches more subjects than the server answers at once."""
     UNAVAILABLE = 503
     """Nothing listens on the subject, or the stream has no leader at the moment."""

@@ -7,6 +7,8 @@ the caller uses the public API, which is slower and delivers the same.
 Measured in docs/benchmarks.md; decided in docs/adr/0003-own-publish-pipeline.md and 0007-read-pages-past-nats-py.md
 """
 
+import socket
+import struct
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import version
@@ -133,6 +135,22 @@ def abort(client: Client) -> None:
         # A closed transport raises AttributeError (TLS in CPython up to 3.11.2) or RuntimeError (uvloop).
         with suppress(AttributeError, RuntimeError):
             writer.transport.abort()
+
+
+def drop_unsent(client: Client, after_s: float) -> None:
+    """Have the kernel drop what it has not sent when the socket is closed, and when it could not send for `after_s`.
+
+    Otherwise it sends the rest after we have closed the socket, after the process was killed, and for a quarter of an
+    hour while a network is away. https://www.man7.org/linux/man-pages/man7/tcp.7.html
+    """
+    writer = getattr(getattr(client, "_transport", None), "_io_writer", None)
+    found = None if writer is None else writer.get_extra_info("socket")
+    if found is None or found.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    with suppress(OSError):
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(after_s * 1000)))
 
 
 def _lacks(part: str) -> bool:

@@ -4,7 +4,7 @@ Owns the form of an ack. Knows nothing of what is sent again. Why: docs/adr/0003
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -22,6 +22,13 @@ class Acks(NamedTuple):
     numbers: list[int]
     duplicates: int  # so many of them were stored before
     sequence: int  # the newest sequence of the log among them
+    frames: Sequence[tuple[bytes, bytes, bytes]] = ()  # of several acks: number, sequence, anything for a duplicate
+
+    def each(self) -> Iterable[tuple[int, int]]:
+        """Iterate over the numbers and their sequences."""
+        if not self.frames:  # one ack, or that of a batch, whose rounds have consecutive sequences
+            return zip(self.numbers, range(self.sequence + 1 - len(self.numbers), self.sequence + 1), strict=True)
+        return [(int(number), int(sequence)) for number, sequence, _ in self.frames]
 
 
 class ErrorAck(NamedTuple):
@@ -81,5 +88,12 @@ class AckFrames:
         if end > at:
             found = self._ack.findall(data, at, end)
             duplicates = sum(1 for _, _, duplicate in found if duplicate)
-            self._on_acks(Acks([int(number) for number, _, _ in found], duplicates, int(found[-1][1])))
+            self._on_acks(
+                Acks(
+                    [int(number) for number, _, _ in found],
+                    duplicates,
+                    int(found[-1][1]),
+                    found if len(found) > 1 else (),
+                )
+            )
         return end

@@ -82,7 +82,7 @@ class FastBatch:
         if answer.error is not None:
             code, reason = answer.error.err_code or answer.error.code, answer.error.description
             if code == ErrorCode.UNKNOWN_BATCH:  # its first publish was dropped, and gets no answer
-                self._end(0, code, reason, on_error_ack)
+                self._end(0, UNCLEAR, reason, on_error_ack)
             else:
                 on_error_ack(ErrorAck(self._numbers[(answer.seq if answer.type else place) - 1], code, reason))
         elif not answer.type:

@@ -26,6 +26,7 @@ class Publish(NamedTuple):
     expected: bytes | None  # the id that the log's newest message must have; None: any
     offset_header: bytes  # the header line with the round's offset in its source; empty: none
     data: bytes
+    after: int | None = None  # the sequence that its subject's newest message must have, 0: it has none; None: any
 
 
 def encode(publishes: Iterable[Publish], replies: Iterable[bytes]) -> bytes:
@@ -34,7 +35,9 @@ def encode(publishes: Iterable[Publish], replies: Iterable[bytes]) -> bytes:
     https://docs.nats.io/reference/reference-protocols/nats-protocol#hpub
     """
     parts = []
-    for (subject, _, msg_id, expected, offset, data), reply in zip(publishes, replies, strict=True):
+    for (subject, _, msg_id, expected, offset, data, after), reply in zip(publishes, replies, strict=True):
+        if after is not None:
+            offset = b"Nats-Expected-Last-Subject-Sequence:%d\r\n%b" % (after, offset)
         if expected is None:
             head = b"NATS/1.0\r\nNats-Msg-Id:%b\r\n%b\r\n" % (msg_id, offset)
         else:

@@ -10,7 +10,7 @@ from nats.aio.msg import Msg
 
 from roundlog.client.connection import Connection
 from roundlog.client.faults import translated
-from roundlog.client.nats_internals import abort, attach, has_writer, writer_of
+from roundlog.client.nats_internals import abort, attach, drop_unsent, has_writer, writer_of
 from roundlog.log_errors import LogUnavailable
 from roundlog.publish.answers import AckFrames, Acks, ErrorAck, answered
 from roundlog.publish.fast_batch import FastBatch
@@ -76,11 +76,17 @@ class PublishConnection:
             headers = {"Nats-Msg-Id": publish.msg_id.decode()}
             if publish.expected is not None:
                 headers["Nats-Expected-Last-Msg-Id"] = publish.expected.decode()
+            if publish.after is not None:
+                headers["Nats-Expected-Last-Subject-Sequence"] = str(publish.after)
             if publish.offset_header:
                 headers[OFFSET_HEADER] = publish.offset_header.decode().removeprefix(f"{OFFSET_HEADER}:").strip()
             await self._connection.publish(
                 publish.subject.decode(), publish.data, reply=reply.decode(), headers=headers
             )
+
+    def drop_unsent(self, after_s: float) -> None:
+        """Let no round leave this machine later than `after_s` seconds after it was sent, or once this is closed."""
+        drop_unsent(self._client, after_s)
 
     def abort(self) -> None:
         """Close the connection without waiting for a server that reads nothing."""

@@ -112,10 +112,10 @@ class DeadLetters:
         self.items.append(item)
 
 
-async def stored(server: NatsServer) -> list[tuple[str, int]]:
-    """Read the whole log: subject and round id of each message, in log order."""
+async def stored(server: NatsServer, url: str | None = None) -> list[tuple[str, int]]:
+    """Read the whole log: subject and round id of each message, in log order; `url`: with credentials."""
     found: list[tuple[str, int]] = []
-    async with nats_client(LogSettings(url=server.url)) as nc:
+    async with nats_client(LogSettings(url=url or server.url)) as nc:
         for sequence in range(1, 1_000_000, 500):
             inbox = nc.new_inbox()
             subscription = await nc.subscribe(inbox)
@@ -144,7 +144,7 @@ def assert_log_is(found: list[tuple[str, int]], rounds: Sequence[Round]) -> None
 
 
 class Wire:
-    """A TCP proxy before a server. It can keep the server's answers to itself, and cut."""
+    """A TCP proxy before a server. It can keep the server's answers to itself, hold everything back, and cut."""
 
     def __init__(self, target: str) -> None:
         parts = urlsplit(target)
@@ -152,6 +152,8 @@ class Wire:
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._answers_flow = True
+        self._carries = asyncio.Event()
+        self._carries.set()
         self.swallowed = asyncio.Event()
         """Set when an answer was kept back."""
         self.port = 0
@@ -174,6 +176,14 @@ class Wire:
     def swallow_answers(self) -> None:
         self._answers_flow = False
 
+    def hold(self) -> None:
+        """Carry nothing in either direction, as a network that is away: what was sent waits for `release`."""
+        self._carries.clear()
+
+    def release(self) -> None:
+        """Carry everything again, what still waits first."""
+        self._carries.set()
+
     def cut(self) -> None:
         """Break every connection; new ones work."""
         self._answers_flow = True
@@ -182,6 +192,7 @@ class Wire:
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._carries.wait()
         try:
             far_reader, far_writer = await asyncio.open_connection(*self._target)
         except OSError:
@@ -197,7 +208,11 @@ class Wire:
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool) -> None:
         try:
+            await self._carries.wait()
             while data := await reader.read(1 << 16):
+                await self._carries.wait()
+                if reader.exception() is not None:
+                    break  # the sender has reset the connection: the rest does not arrive
                 if answers and not self._answers_flow:
                     self.swallowed.set()
                     continue

@@ -51,18 +51,19 @@ async def stored_ids(nats: NatsServer, count: int) -> list[int]:
     """Wait until the log holds at least `count` rounds; return all, in log order."""
     async with nats_client(LogSettings(url=nats.url)) as nc:
         live = await nc.subscribe("live.rounds.*")
-        while (missing := count - await _messages(nc)) > 0:
+        while (missing := count - await messages(nc)) > 0:
             for _ in range(missing):
                 await live.next_msg(timeout=30)
     return [number for _, number in await stored(nats)]
 
 
-async def _messages(nc: Client) -> int:
+async def messages(nc: Client) -> int:
+    """Return how many rounds the log holds."""
     try:
-        messages: int = (await nc.jetstream().stream_info("ROUNDS")).state.messages
+        count: int = (await nc.jetstream().stream_info("ROUNDS")).state.messages
     except NotFoundError:
         return 0
-    return messages
+    return count
 
 
 async def run(*command: str | Path) -> None:
@@ -359,7 +360,7 @@ async def kill_within(
     async with nats_client(LogSettings(url=nats.url)) as nc:
 
         async def holds_enough() -> bool:  # to receive each round would take longer than to store it
-            return await _messages(nc) >= held
+            return await messages(nc) >= held
 
         await until(holds_enough)
     await process.kill()

@@ -1,6 +1,7 @@
 """The private parts of nats-py: in use where they are as known, and replaced by the public API where they are not."""
 
 import asyncio
+import socket
 import tomllib
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from backends.publish.publisher import Publisher
 from backends.publish.publisher_settings import PublisherSettings
 from roundlog.client import nats_internals
 from roundlog.client.connection import connect
-from roundlog.client.nats_internals import TRIED, attach, has_writer
+from roundlog.client.nats_internals import TRIED, abort, attach, drop_unsent, has_writer
 from roundlog.entry import LogEntry
 from roundlog.live import LiveSubscription
 from roundlog.log_settings import LogSettings
@@ -249,3 +250,25 @@ async def test_publish_has_the_same_headers_either_way(nats: NatsServer, *, is_f
     assert (page.ids, page.offsets) == ([b"crash:1"], ["pg:1:A"])
     missing = [entry["missing"] for entry in logs if entry["event"] == "nats_fast_path_off"]
     assert missing == ([] if is_fast else ["a read loop that uses Client._ps", "Client._transport"])
+
+
+async def test_aborted_connection_sends_nothing_later() -> None:
+    """Without it the kernel would send what it holds for minutes, also after the process is killed."""
+    accepted = asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]]()
+    listening = await asyncio.start_server(lambda *streams: accepted.put_nowait(streams), "127.0.0.1", 0)
+    _, writer = await asyncio.open_connection("127.0.0.1", listening.sockets[0].getsockname()[1])
+    reader, answer = await accepted.get()
+    answer.transport.pause_reading()  # type: ignore[attr-defined]  # as a network that is away
+    client = cast("Client", SimpleNamespace(_transport=SimpleNamespace(_io_writer=writer)))
+
+    drop_unsent(client, 40.0)
+    sock = writer.get_extra_info("socket")
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 40_000
+    writer.write(b"x" * 10_000)
+    abort(client)
+    answer.transport.resume_reading()  # type: ignore[attr-defined]
+
+    with pytest.raises(ConnectionResetError):
+        await reader.read()
+    answer.close()
+    listening.close()

@@ -40,6 +40,10 @@ class NotifyOffsets:
             self._text = f"{self._source}:{safe}".encode()
         return self._text
 
+    async def wait_for_log(self) -> None:
+        """Wait until the log can be read and answers publishes."""
+        await self._offsets.kept(self._source)
+
     async def begin(self, session: "NotifySession", safe: int, *, is_first: bool) -> int:
         """Return the id after which to read, and recall which rows above it the log has.
 

@@ -35,6 +35,8 @@ _LOOK_BACK_S: Final = 30.0
 _KEEP_S: Final = 0.5
 _HEARTBEAT_S: Final = 2.0
 _LEAVE_S: Final = 2.0
+_LOG_S: Final = 5.0
+"""How long the lock is held while the log is not available, before anything is read."""
 _HELD_BACK: Final = "a transaction that has inserted rows stays open; see pg_stat_activity for the oldest xact_start"
 
 _Item = Captured[NotifyOffset] | Rejected[NotifyOffset]
@@ -46,6 +48,7 @@ class NotifyState(StrEnum):
     CONNECTING = "connecting"
     STANDBY = "standby"  # another process reads
     READING = "reading"
+    LEFT = "left"  # nothing could be stored; another process may read
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,10 @@ class NotifyStatus:
     safe: int
     """Every row up to this id is stored in the log."""
     reconnects: int
+
+
+class _LogAway(Exception):
+    """The log is not available to this process, so it must not keep others from reading."""
 
 
 class PostgresNotify:
@@ -117,6 +124,12 @@ class PostgresNotify:
                             yield items
                 finally:
                     await cancel_and_wait(keeper)
+            except _LogAway:
+                await self._drop()
+                self._state = NotifyState.LEFT
+                self._log.warning("reading_left", reason="the log is not available")
+                if self._offsets is not None:
+                    await self._offsets.wait_for_log()
             except ConnectionLost as error:
                 raise_if_cancelled()
                 self._reconnects += 1
@@ -142,6 +155,18 @@ class PostgresNotify:
         """Measure how many rows are above our offset. See `backends.backlog.HasBacklog`."""
         return NotifyAdmin(self._options.given).measuring()
 
+    @property
+    def leads(self) -> bool:
+        """Whether this process holds the lock of the reader. See `HasStandby`."""
+        return self._session is not None and self._state is NotifyState.READING
+
+    async def step_down(self) -> None:
+        """Release the lock of the reader; the next one begins at the stored offset. See `HasStandby`."""
+        await self._leave()
+        self._offset = TableOffset(lookback_ids=self._options.lookback_ids)
+        self._has_moved.clear()
+        self._state = NotifyState.LEFT
+
     # --- beginning ----------------------------------------------------------------------------------------------
 
     async def _begin(self, session: NotifySession) -> None:
@@ -154,6 +179,7 @@ class PostgresNotify:
             if self._state is not NotifyState.STANDBY:
                 self._state = NotifyState.STANDBY
                 self._log.info("leader_awaited", consumer=self._options.consumer)
+        await self._check_log()
         offset = await session.offset()
         if offset is None:
             raise SourceError(
@@ -173,6 +199,15 @@ class PostgresNotify:
         frontier.forget_writers()
         self._state = NotifyState.READING
         self._log.info("reading_started", after=frontier.safe, newest=frontier.top)
+
+    async def _check_log(self) -> None:
+        """Raise `_LogAway` if the log is not available: another process should have the lock."""
+        if self._offsets is not None:
+            try:
+                async with asyncio.timeout(_LOG_S):
+                    await self._offsets.wait_for_log()
+            except TimeoutError:
+                raise _LogAway from None
 
     async def _make_offset(self, session: NotifySession) -> None:
         """Store the offset of a first start."""

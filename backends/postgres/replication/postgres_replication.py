@@ -54,11 +54,8 @@ class PostgresReplication:
     def __init__(self, options: Mapping[str, object], context: BackendContext) -> None:
         self._options = ReplicationOptions.read(options)
         self._log = log.bind(**self._options.log_fields)
-        self._capture = Capture(self._options, context.catalogue)
-        self._offset = SlotOffset(self._capture, self._options)
-        self._start = StreamStart(
-            self._capture, self._offset, self._options, on_standby=partial(self._set_state, SlotState.STANDBY)
-        )
+        self._context = context
+        self._begin_capture()
         self._stream: ReplicationStream | None = None
         self._state = SlotState.CONNECTING
         self._reconnects = 0
@@ -128,6 +125,26 @@ class PostgresReplication:
     def measuring(self) -> AbstractAsyncContextManager[Callable[[], Awaitable[Backlog]]]:
         """Measure how much WAL the server keeps for us. See `backends.backlog.HasBacklog`."""
         return ReplicationAdmin(self._options.given).measuring()
+
+    # --- standbys -----------------------------------------------------------------------------------------------
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process reads the slot. See `HasStandby`."""
+        return self._stream is not None
+
+    async def step_down(self) -> None:
+        """Free the slot; the next stream begins at the slot's offset. See `HasStandby`."""
+        await self._close()
+        self._begin_capture()
+        self._set_state(SlotState.LEFT)
+
+    def _begin_capture(self) -> None:
+        self._capture = Capture(self._options, self._context.catalogue)
+        self._offset = SlotOffset(self._capture, self._options)
+        self._start = StreamStart(
+            self._capture, self._offset, self._options, on_standby=partial(self._set_state, SlotState.STANDBY)
+        )
 
     # --- one stream after another -------------------------------------------------------------------------------
 

@@ -48,6 +48,9 @@ class RecordingConnection:
         for number in numbers:
             self._on_error_ack(ErrorAck(number, code, "refused"))
 
+    def drop_unsent(self, after_s: float) -> None:
+        """No socket."""
+
     def abort(self) -> None:
         """Nothing to close."""
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from nats.errors import Error as NatsError
 
+from backends.contract import Captured
 from backends.publish.publisher import Publisher
 from backends.publish.publisher_settings import PublisherSettings
 from roundlog.client.api import ask_api
@@ -18,7 +19,10 @@ from roundlog.log_errors import LogUnavailable
 from roundlog.log_settings import LogSettings
 from roundlog.stream import StreamInfo, open_log
 from tests.backends.harness import DeadLetters, Source, assert_log_is, captured_events, make_round, stored
+from tests.backends.publish.test_publisher import duplicate_window_passed, without_probes
 from tests.nats import NatsServer, nats_client
+from tests.roundlog.nats_wire import nats_wire
+from tests.waiting import until
 
 pytestmark = [pytest.mark.service, pytest.mark.heavy, pytest.mark.timeout(180)]
 
@@ -162,3 +166,60 @@ async def test_two_publishers_on_a_replicated_log_disturb_neither_it_nor_each_ot
     resent = sum(one.resent for one in stats)
     assert 6000 - resent <= sum(one.acked for one in stats) <= 6000 + resent
     assert [one.acked + one.duplicates for one in stats] == [3000, 3000, 3000]
+    # A round whose ack was lost with a connection is found in the log, whichever of the two stored it.
+    resent = sum(one.stats.resent for one in publishers)
+    assert 6000 <= sum(one.stats.acked for one in publishers) <= 6000 + resent
+
+
+async def test_lost_ack_delays_its_own_game_alone(cluster: dict[str, NatsServer]) -> None:
+    """Acks of other games are no progress of it. It is sent again on the same connection, and order holds."""
+    source, rejects, gate = Source(0), DeadLetters(), asyncio.Event()
+    rounds = [make_round(number) for number in range(1, 2001)]
+
+    async def read() -> AsyncIterator[Sequence[Captured[int]]]:
+        for round_ in rounds:
+            yield [Captured(round_, round_.round_id)]
+            if not gate.is_set():
+                await asyncio.sleep(0)
+
+    await allow_batches(cluster, LogSettings(url=cluster["a"].url, replicas=3), allowed=False)
+    async with nats_wire(cluster["a"]) as wire:
+        wire.loses = lambda subject, body: (
+            subject.startswith(b"_INBOX.") and b'"stream":"ROUNDS"' in body and b'"seq":50}' in body and wire.lost < 1
+        )
+        settings = LogSettings(url=wire.url, replicas=3)
+        publisher: Publisher[int] = Publisher(
+            settings, PublisherSettings(ack_timeout_s=0.5), confirm=source.confirm, rejects=rejects
+        )
+        running = asyncio.create_task(publisher.run(read()))
+        await until(lambda: wire.lost == 1)
+        before = publisher.stats
+        await source.confirmed_to(100)
+        assert publisher.stats.reconnects == before.reconnects
+        gate.set()
+        await running
+
+    leader = await leader_of(list(cluster.values()))
+    assert_log_is(await stored(cluster[leader]), rounds)
+    assert publisher.stats.duplicates >= 1
+
+
+async def test_replicated_log_refuses_rounds_that_another_process_has_stored(cluster: dict[str, NatsServer]) -> None:
+    """The duplicate window is over, and no clock shows that the process was paused."""
+    slow, other, rejects = Source(600, pause_after=300), Source(600), DeadLetters()
+    settings = LogSettings(url=cluster["a"].url, replicas=3, duplicate_window_s=0.1)
+    first, second = (
+        Publisher[int](settings, PublisherSettings(), confirm=source.confirm, rejects=rejects)
+        for source in (slow, other)
+    )
+    running = asyncio.create_task(first.run(slow.read()))
+    await slow.confirmed_to(300)
+    before = first.stats.reconnects
+    await second.run(other.read())
+    await duplicate_window_passed(cluster["a"])
+    slow.resume()
+    await running
+
+    leader = await leader_of(list(cluster.values()))
+    assert_log_is(without_probes(await stored(cluster[leader])), slow.rounds)
+    assert (first.stats.reconnects, first.stats.duplicates) == (before, 300)
