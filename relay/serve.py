@@ -9,6 +9,7 @@ import gc
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Final, NamedTuple
 
 import structlog
@@ -29,7 +30,7 @@ from relay.history.history import History
 from relay.http.application import build_app
 from relay.http.connections.guarded import ConnectionLimits
 from relay.http.connections.listener import Listener
-from relay.http.monitoring.exposition import listening_socket
+from relay.http.monitoring.exposition import listening_socket, serving_probes
 from relay.http.monitoring.metrics import Metrics
 from relay.http.monitoring.probes import Probes
 from relay.http.openapi import Docs
@@ -131,8 +132,18 @@ async def running_relay(
     heartbeats = Heartbeats(interval_s=links.heartbeat_s, on_stall=hub.expect_backlog)
     registry = LinkRegistry(hub, feed, admission, heartbeats, ender, links)
     methods = Methods(registry, history, catalogue, settings.grpc)
-    app = build_app(routes_of(registry, history, catalogue, methods), home=home)
-    async with reader, asyncio.TaskGroup() as tasks:
+    app = build_app(routes_of(registry, history, catalogue, methods), home=home, refusals=registry.refusals)
+    closers: list[Callable[[], None]] = []
+    app.on_response_prepare.append(partial(_end_keep_alive, admission))
+    probing = serving_probes(
+        Metrics(registry, history).scrape,
+        registry.obstacle,
+        host=settings.http.host,
+        port=settings.http.monitor_port,
+        setting="RELAY_HTTP_MONITOR_PORT",
+        facts=registry.facts,
+    )
+    async with reader, probing as monitor_port, asyncio.TaskGroup() as tasks:
         running = [
             tasks.create_task(feed.run(), name="feed"),
             tasks.create_task(heartbeats.run(), name="heartbeats"),
@@ -140,20 +151,22 @@ async def running_relay(
         ]
         try:
             async with (
-                _listening(app, settings.http, connections) as url,
+                _listening(app, settings.http, connections, closers) as url,
                 listening_grpc(
                     settings.grpc,
                     DataStream(registry, history, catalogue, methods).handler(),
                     registry.obstacle,
                     max_links=max_links["grpc"],
                     connections=files.grpc_connections,
+                    closers=closers,
                 ) as port,
             ):
-                log.info("relay_listening", url=url, grpc_port=port, max_links=max_links, bound=capacity.bound)
+                also = {} if monitor_port is None else {"monitor_port": monitor_port}
+                log.info("relay_listening", url=url, grpc_port=port, max_links=max_links, bound=capacity.bound, **also)
                 try:
                     yield Addresses(url, port, feed.reached)
                 finally:
-                    await registry.drain(settings.drain)
+                    await registry.drain(settings.drain, close_listeners=partial(_close, closers))
         finally:  # a task group cancels its tasks only once, and would wait forever for a task that swallowed it
             await cancel_and_wait(*running)
 
@@ -170,8 +183,24 @@ def routes_of(
     yield Proxy(registry, history, catalogue, methods).table()
 
 
+async def _end_keep_alive(admission: Admission, _request: web.Request, response: web.StreamResponse) -> None:
+    """Close a connection after its answer while the relay drains: a balancer would keep it and send more requests."""
+    if admission.draining:
+        response.headers["Connection"] = "close"
+        response.force_close()
+
+
+def _close(closers: Iterable[Callable[[], None]]) -> None:
+    """Accept no more connections. Open ones stay."""
+    for close in closers:
+        close()
+    log.info("listeners_closed")
+
+
 @asynccontextmanager
-async def _listening(app: web.Application, settings: HttpSettings, limits: ConnectionLimits) -> AsyncIterator[str]:
+async def _listening(
+    app: web.Application, settings: HttpSettings, limits: ConnectionLimits, closers: list[Callable[[], None]]
+) -> AsyncIterator[str]:
     listener = _bind(settings)
     # handler_cancellation: streams of the gRPC proxy must end when their client leaves; slow answers may.
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=_CLOSING_S)
@@ -181,6 +210,7 @@ async def _listening(app: web.Application, settings: HttpSettings, limits: Conne
     try:
         host, port = listener.getsockname()[:2]
         shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+        closers.append(server.close)
         yield f"http://{shown}:{port}"
     finally:
         server.close()

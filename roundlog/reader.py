@@ -69,6 +69,7 @@ class _PendingPage:
         """Raise `error` where the page is awaited."""
         if not self.done.done():
             self.done.set_exception(error)
+            self.done.exception()  # nobody may await it any more, which asyncio would log
 
 
 class _Count(NamedTuple):
@@ -196,12 +197,13 @@ class LogReader:
         return _Count(page.entries[0].sequence if page.entries else start, page.remaining + len(page.entries))
 
     async def _get(self, request: dict[str, Any], *, single: bool = False) -> Page:
+        # First the connection: a page that is registered fails when another caller gives up connecting.
+        connection = await self._connected()
         page = _PendingPage(single=single)
         number = next(self._numbers)
         self._pending[number] = page
         self.requests += 1
         try:
-            connection = await self._connected()
             payload = msgspec.json.encode(request if single else {**request, "max_bytes": _PAGE_BYTES})
             await connection.publish(self._subject, payload, reply=f"{self._inbox}.{number}")
             with translated("the log did not answer"):

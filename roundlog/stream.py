@@ -104,6 +104,18 @@ async def check_log(connection: Connection, settings: LogSettings) -> tuple[Diff
     return await _check(connection, _wanted(settings), HARMLESS)
 
 
+async def last_sequence(connection: Connection, settings: LogSettings) -> int:
+    """Return the sequence of the newest round ever stored; 0 in a new stream. Compares and creates nothing.
+
+    Raises:
+        LogUnavailable: No answer in time, or no such stream.
+    """
+    info = await ask_api(connection, f"STREAM.INFO.{settings.stream}", None, StreamInfo)
+    if info.error is not None:
+        raise LogUnavailable(info.error.description)
+    return int(info.state["last_seq"])
+
+
 async def check_stream(connection: Connection, wanted: Mapping[str, Any], *, harmless: frozenset[str]) -> Differences:
     """Compare the stream ``wanted["name"]``, which may be missing, with `wanted`; see `compare`.
 

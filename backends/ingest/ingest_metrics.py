@@ -3,7 +3,7 @@
 Reads counters from where they are counted, at each scrape. Of a backend it knows only the words of its status.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from backends.backlog import BacklogWatch
@@ -45,6 +45,10 @@ class IngestMetrics:
         self.streams = StreamWatch()
         """What the publisher knows of the settings of its streams."""
         self._awaited: str | None = None
+        self.has_log: Callable[[], bool] = lambda: True
+        """Returns whether the log is connected; replaced as `stats` is."""
+        self.dropped_lines: Callable[[], int] = int
+        """Returns how many log lines were dropped; replaced by a process that counts them."""
 
     def obstacle(self) -> str | None:
         """Return in one word why rounds do not flow as promised; None: they do, or would if there were any."""
@@ -58,11 +62,18 @@ class IngestMetrics:
             return "starting"
         if (state := self._state()) in _NOT_READY:
             return f"source_{state}"
-        return _LOG_STUCK if state == _LEFT or self.instrumented.waiting_s > _STUCK_S else None
+        if state == _LEFT or self.instrumented.waiting_s > _STUCK_S:
+            return _LOG_STUCK
+        return None if self.has_log() else "log_unavailable"  # an idle source has no round that would wait
 
     def detail(self) -> str | None:
         """Return a sentence about `obstacle`, where a word is not enough."""
         return self.streams.sentence or self.streams.stopped or self._awaited
+
+    def facts(self, _obstacle: str) -> Mapping[str, object]:
+        """Return what ``/readyz`` reports beside an obstacle."""
+        sentence = self.detail()
+        return {} if sentence is None else {"detail": sentence}
 
     def set_awaited(self, reason: str | None) -> None:
         """Take why the source cannot be reached at the start; None: it was reached."""
@@ -107,6 +118,8 @@ class IngestMetrics:
             age = Gauge("ingest_lag_seconds", "Age of the oldest change in the backlog, to 5 s.")
             age.add_metric([], self._backlog.behind_s or 0.0)
             yield age
+        dropped = self.dropped_lines()
+        yield Counter("ingest_log_lines_dropped", "Log lines dropped, since stderr was not read.", value=dropped)
         latency = Histogram("ingest_commit_to_ack_seconds", "Time from the commit in the source to the log's ack.")
         counts = instrumented.commit_to_ack.counts
         names = [*(str(bound) for bound in BOUNDS_S), "+Inf"]

@@ -40,8 +40,8 @@ async def watched_ingest(
     backlog = BacklogWatch(backend)
     metrics = IngestMetrics(Instrumented(backend), name, backlog)
 
-    def watch(stats: Callable[[], Stats]) -> None:
-        metrics.stats = stats
+    def watch(stats: Callable[[], Stats], has_log: Callable[[], bool]) -> None:
+        metrics.stats, metrics.has_log = stats, has_log
 
     async def work_on(source: Backend[Any]) -> Stats:
         while True:

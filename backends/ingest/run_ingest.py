@@ -38,7 +38,7 @@ async def run_ingest(
     rejects: Rejects = log_reject,
     acked: Callable[[Any], None] | None = None,
     name: str = "backend",
-    watch: Callable[[Callable[[], Stats]], None] | None = None,
+    watch: Callable[[Callable[[], Stats], Callable[[], bool]], None] | None = None,
     streams: StreamWatch | None = None,
     awaited: Callable[[str | None], None] | None = None,
     progress_s: float = _PROGRESS_S,
@@ -55,7 +55,7 @@ async def run_ingest(
         acked: Called with offsets up to which the log has everything, at once even when ``confirm_lag_s`` delays
             their confirmation.
         name: The backend's name, for log events.
-        watch: Called once with a function that returns the current counters.
+        watch: Called once with two functions: one returns the current counters, one whether the log is connected.
         streams: Learns how the streams differ from what is needed.
         awaited: Called with a sentence while the source cannot be reached at the start, and then with None. Without
             it, that is an error.
@@ -81,7 +81,7 @@ async def run_ingest(
     )
     turns = _Turns(publisher, standby, bound)
     if watch is not None:
-        watch(turns.stats)
+        watch(turns.stats, turns.has_log)
     progress = asyncio.create_task(_log_progress(turns.stats, bound, progress_s), name="ingest-progress")
     try:
         async with _opened(backend, awaited, bound):
@@ -143,6 +143,10 @@ class _Turns:
     def stats(self) -> Stats:
         """Return the counters of all turns."""
         return self._publisher.stats
+
+    def has_log(self) -> bool:
+        """Whether the log is connected and takes rounds."""
+        return self._publisher.has_log
 
     async def run(self, backend: Backend[Any]) -> None:
         """Publish until the backend is exhausted."""

@@ -110,6 +110,11 @@ class Publisher(Generic[P]):
         """A copy of the current numbers."""
         return replace(self._pipeline.stats, in_flight=len(self._pipeline.window))
 
+    @property
+    def has_log(self) -> bool:
+        """Whether the log is connected and takes rounds."""
+        return self._lost_at is None and self._comparison.compared_at > 0
+
     def successor(self) -> "Publisher[P]":
         """Make the publisher for the next turn, after `run` has raised `HandedOver`."""
         return self._make(carried=self._pipeline.carried)

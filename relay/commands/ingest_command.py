@@ -10,8 +10,9 @@ from backends.ingest.ingest_settings import IngestSettings
 from backends.ingest.process import Expose, watched_ingest
 from backends.registry import make_backend
 from relay.config.catalogue import load_catalogue
+from relay.config.log_output import dropped_lines
 from relay.config.settings import Settings
-from relay.http.monitoring.exposition import serving_probes
+from relay.http.monitoring.exposition import scrape_of, serving_probes
 from relay.signals import stop_requested
 
 
@@ -35,13 +36,14 @@ def exposing(settings: IngestSettings) -> Expose:
     """Return a function that serves probes and metrics at the address in the section ``ingest``."""
 
     def expose(metrics: IngestMetrics) -> AbstractAsyncContextManager[int | None]:
+        metrics.dropped_lines = dropped_lines
         return serving_probes(
-            metrics,
+            scrape_of(metrics),
             metrics.obstacle,
             host=settings.host,
             port=settings.port,
             setting="RELAY_INGEST_PORT",
-            detail=metrics.detail,
+            facts=metrics.facts,
         )
 
     return expose

@@ -150,7 +150,7 @@ def _ports(http: int | None, grpc: int | None) -> dict[str, Any]:
 
 def _settings(overrides: dict[str, Any], *, log_level: str | None = None) -> Any:
     """Load the settings and configure logging; exit with one line per error when a setting is wrong."""
-    from relay.config.logs import configure
+    from relay.config.logs import configure, write_without_blocking
     from relay.config.settings import InvalidSettings, load
 
     try:
@@ -159,6 +159,7 @@ def _settings(overrides: dict[str, Any], *, log_level: str | None = None) -> Any
         fail(str(error))
     level = settings.log.level if log_level is None or "level" in settings.log.model_fields_set else log_level
     configure(log_format=settings.log.format, level=level)
+    write_without_blocking()
     return settings
 
 

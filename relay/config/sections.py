@@ -19,6 +19,8 @@ class HttpSettings(_Section):
     """``::`` listens on all addresses of IPv6 and IPv4, for HTTP and for gRPC; ``0.0.0.0`` on those of IPv4."""
     port: int = Field(default=8080, ge=0, le=65535)
     """0 lets the system choose. When this is not set, the platform's ``PORT`` is used."""
+    monitor_port: int | None = Field(default=None, ge=0, le=65535)
+    """Another port for probes and metrics alone; it stays open while a relay drains. Not set: there is none."""
     request_s: float = Field(default=10.0, gt=0, le=60)
     """How long a client may take to send the head of a request, and again for its body. Clients send both at once."""
     keepalive_s: float = Field(default=75.0, ge=1, le=7200)
@@ -102,6 +104,15 @@ class DrainSettings(_Section):
     """Time between SIGTERM and the platform's SIGKILL: Cloud Run 10 s, Fargate and Container Apps 30 s."""
     margin_s: float = Field(default=2.0, ge=0)
     """Part of `grace_s` that is reserved for closing the remaining links."""
+    accept_s: float | None = Field(default=None, ge=0, le=3600)
+    """How long new connections are still accepted and given a reconnect delay; then the listeners close, so that a
+    balancer sends them elsewhere. Not set: a fifth of `grace_s`, at most 2 s, in which platforms change their routes.
+    """
+
+    @property
+    def accepting_s(self) -> float:
+        """`accept_s`, or its default."""
+        return min(2.0, self.grace_s / 5) if self.accept_s is None else self.accept_s
 
 
 class LoggingSettings(_Section):

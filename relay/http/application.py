@@ -9,11 +9,14 @@ from typing import Final
 import structlog
 from aiohttp import HttpVersion10, HttpVersion11, web
 
+from relay.admission.refusals import Protocol, Refusals
 from relay.errors import Unavailable, refusal_of
+from relay.http.connections.departures import has_left
 from relay.http.connections.guarded import is_unwanted
 from relay.http.cors import PREFLIGHT, cors_headers
 from relay.http.error_body import HTTP_CODES, error_response, internal_error
 from relay.http.protocol import HttpProtocol
+from relay.http.request import caller_of
 
 log = structlog.get_logger()
 
@@ -29,12 +32,23 @@ _HEADERS: Final = {
     503: {"Retry-After": "1"},
 }
 
+_REFUSALS: Final = web.AppKey("refusals", Refusals)
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def build_app(tables: Iterable[Iterable[web.RouteDef]], *, home: str | None) -> web.Application:
-    """Build the application from the routes of its parts; `home` is the HTML at ``/``, None for no such page."""
+def build_app(
+    tables: Iterable[Iterable[web.RouteDef]], *, home: str | None, refusals: Refusals | None = None
+) -> web.Application:
+    """Build the application from the routes of its parts.
+
+    Args:
+        tables: The routes.
+        home: The HTML at ``/``; None for no such page.
+        refusals: Counts requests that are refused; None when nobody reads the counts.
+    """
     app = web.Application(middlewares=[_errors], client_max_size=_BODY_BYTES)
+    app[_REFUSALS] = Refusals() if refusals is None else refusals
     app.on_response_prepare.append(_finish_headers)
     for table in tables:
         app.add_routes(table)
@@ -85,13 +99,14 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return error_response(
             error.status, HTTP_CODES.get(error.status, "bad_request"), _sentence(request, error), headers
         )
-    except ConnectionResetError:
-        raise  # the client has left
     except Exception as error:
+        if has_left(request, error):
+            raise ConnectionResetError("the client has left") from error
         refusal = refusal_of(error)
         if refusal is None:
-            log.exception("request_failed", method=request.method, path=request.path)
+            log.exception("request_failed", method=request.method, path=request.path[:200])
             return internal_error()
+        request.app[_REFUSALS].add(error, _protocol_of(request), caller_of(request))
         return error_response(refusal.status, refusal.code, str(error), _retry_headers(error, refusal.status))
 
 
@@ -100,6 +115,11 @@ def _not_http1(request: web.Request) -> web.Response:
     if request.method == "CONNECT":
         return error_response(405, HTTP_CODES[405], "this server is no proxy", {"Allow": _METHODS})
     return error_response(505, HTTP_CODES[505], "this port serves HTTP/1.1 and HTTP/1.0")
+
+
+def _protocol_of(request: web.Request) -> Protocol:
+    first = request.path.split("/", 2)[1]
+    return "websocket" if first == "ws" else "sse" if first == "sse" else "rest"
 
 
 def _retry_headers(error: Exception, status: int) -> dict[str, str] | None:

@@ -15,6 +15,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMethod, LineTooLong
 
 from relay.admission.strangers import Share
+from relay.http.connections.departures import has_left
 from relay.http.connections.guarded import ConnectionLimits, GuardedHandler
 from relay.http.error_body import HTTP_CODES, error_response, internal_error
 from relay.links.intake import Intake, Turns
@@ -158,6 +159,9 @@ class HttpProtocol(GuardedHandler):
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
         """Answer bytes that aiohttp could not parse; logged at debug level, since any client can send such bytes."""
+        if exc is not None and has_left(request, exc):
+            log.debug("client_left", path=request.path[:200])
+            raise ConnectionResetError("the client has left") from exc  # aiohttp then ends the connection
         if status >= 500:
             log.error("request_failed", exc_info=exc)
             response = internal_error()

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from auth.credentials import Presented, find_key, required
 from auth.tokens import Grant
+from relay.admission.caller import Caller
 from relay.admission.gate import Admission
 from relay.admission.requested import requested
 from relay.http.connections.guarded import guarded
@@ -23,6 +24,11 @@ class CheckedRequest(NamedTuple):
     grant: Grant
     subscription: Subscription
     query: dict[str, str]  # the parameters of the path, each once
+
+
+def caller_of(request: web.Request) -> Caller:
+    """Return who sends a request, for log lines."""
+    return Caller.of(request.remote, request.headers.get("User-Agent"))
 
 
 def presented_key(request: web.Request) -> Presented:

@@ -21,7 +21,7 @@ from relay.http import sse
 from relay.http.connections.guarded import SMALL_BODY_BYTES, guarded, read_body
 from relay.http.cors import cors_headers
 from relay.http.parameters import read_query
-from relay.http.request import CheckedRequest, check_request, granted, presented_key
+from relay.http.request import CheckedRequest, caller_of, check_request, granted, presented_key
 from relay.http.takeover import TakenOver, give_to, head, take_over
 from relay.http.websocket.handshake import check_upgrade, shake_hands
 from relay.links.link_registry import LinkRegistry
@@ -91,7 +91,7 @@ class Routes:
             # A browser sees no status of a failed handshake: the handshake succeeds, and the close frame has the delay.
             self._registry.ender.refuse(link, refusal)
             raise TakenOver
-        session = self._session(grant, link, "websocket")
+        session = self._session(request, grant, link, "websocket", subscription)
         link.on_message = session.on_message
         session.start(subscription, start)
         raise TakenOver
@@ -116,7 +116,7 @@ class Routes:
         transport.write(head(200, headers))
         # Proxies pass the headers on with the first bytes of the body.
         link.write(sse.retry_line(self._registry.settings.retry_ms) + SSE_COMMENT)
-        self._session(grant, link, "sse").start(subscription, start)
+        self._session(request, grant, link, "sse", subscription).start(subscription, start)
         raise TakenOver
 
     async def _take_permit(self, request: web.Request, protocol: LinkProtocol) -> Unavailable | None:
@@ -125,6 +125,7 @@ class Routes:
         try:
             await self._registry.take_permit(protocol)
         except Unavailable as refusal:
+            self._registry.refusals.add(refusal, protocol, caller_of(request))
             return refusal
         guarded(request).became_link()
         return None
@@ -139,9 +140,23 @@ class Routes:
                 self._registry.release_permit(protocol)
             raise
 
-    def _session(self, grant: Grant, link: StreamLink, protocol: LinkProtocol) -> Session:
+    def _session(
+        self,
+        request: web.Request,
+        grant: Grant,
+        link: StreamLink,
+        protocol: LinkProtocol,
+        subscription: Subscription,
+    ) -> Session:
         session = Session(self._history, self._catalogue, grant.games, link)
-        self._registry.adopt(link, session, key_id=grant.key_id, protocol=protocol)
+        self._registry.adopt(
+            link,
+            session,
+            key_id=grant.key_id,
+            protocol=protocol,
+            games=subscription.games,
+            caller=caller_of(request),
+        )
         return session
 
     async def _is_over(self, subscription: Subscription, start: Start) -> bool:

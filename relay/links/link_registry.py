@@ -8,15 +8,17 @@ start and end are logged and counted, a drain ends all of them. Does not know ho
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Final
 
 import structlog
 
+from relay.admission.caller import Caller, shown_games
 from relay.admission.capacity import LinkProtocol
 from relay.admission.gate import Admission
+from relay.admission.refusals import Refusals
 from relay.config.sections import DrainSettings, LinkSettings
 from relay.errors import Unavailable
 from relay.links.drain_schedule import DrainSchedule
@@ -52,6 +54,8 @@ class LinkRegistry:
         self.settings = links
         self._heartbeats = heartbeats
         self._links: set[Link] = set()
+        self.refusals = Refusals()
+        """Clients that got no link, or no answer; counted where their protocol answers them."""
         self.closed: Counter[CloseReason] = Counter()
         """How many links have ended, by reason, since the start of this process."""
 
@@ -108,22 +112,40 @@ class LinkRegistry:
         finally:
             self.release_permit(protocol)
 
-    def adopt(self, link: StreamLink, session: Session, *, key_id: str, protocol: LinkProtocol) -> None:
+    def adopt(
+        self,
+        link: StreamLink,
+        session: Session,
+        *,
+        key_id: str,
+        protocol: LinkProtocol,
+        games: Iterable[str],
+        caller: Caller,
+    ) -> None:
         """Register a link that has its own connection until it closes; its permit is then given back."""
         link.on_closed = partial(self._closed, link, session, key_id, protocol)
-        self._opened(link, key_id, protocol)
+        self._opened(link, key_id, protocol, games, caller)
 
     @contextmanager
-    def open(self, link: Link, *, key_id: str, protocol: LinkProtocol) -> Iterator[None]:
+    def open(
+        self, link: Link, *, key_id: str, protocol: LinkProtocol, games: Iterable[str], caller: Caller
+    ) -> Iterator[None]:
         """Register a link while the block runs."""
-        self._opened(link, key_id, protocol)
+        self._opened(link, key_id, protocol, games, caller)
         try:
             yield
         finally:
             self._gone(link, key_id, protocol)
 
-    def _opened(self, link: Link, key_id: str, protocol: LinkProtocol) -> None:
-        log.info("link_opened", link=link.id, protocol=protocol, key=key_id)
+    def _opened(self, link: Link, key_id: str, protocol: LinkProtocol, games: Iterable[str], caller: Caller) -> None:
+        log.info(
+            "link_opened",
+            link=link.id,
+            protocol=protocol,
+            key=key_id,
+            games=shown_games(games),
+            **caller._asdict(),
+        )
         self._links.add(link)
         self._heartbeats.add(link)
         if self.admission.draining:  # it began during this link's handshake
@@ -142,16 +164,30 @@ class LinkRegistry:
         age_s = round(asyncio.get_running_loop().time() - link.opened_at, 1)
         log.info("link_closed", link=link.id, protocol=protocol, key=key_id, reason=reason, age_s=age_s)
 
-    async def drain(self, settings: DrainSettings) -> None:
+    async def drain(self, settings: DrainSettings, *, close_listeners: Callable[[], None]) -> None:
         """Take no new links, and end the open ones in random order, spread over the grace less its margin.
 
         Returns when every link has closed, or the grace is over.
+
+        Args:
+            settings: How long it takes.
+            close_listeners: Called when new connections are no longer accepted, if that is before the end.
         """
         self.admission.draining = True
         spread_s = max(0.0, settings.grace_s - settings.margin_s)
         links = list(self._links)
         random.shuffle(links)
         log.info("drain_started", links=len(links), spread_s=spread_s)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        closing = loop.call_at(started + settings.accepting_s, close_listeners)
+        try:
+            await self._end_all(links, settings, spread_s)
+        finally:
+            closing.cancel()
+        log.info("drain_finished", links=self.admission.links, took_s=round(loop.time() - started, 2))
+
+    async def _end_all(self, links: list[Link], settings: DrainSettings, spread_s: float) -> None:
         loop = asyncio.get_running_loop()
         started = loop.time()
         least_s = min(spread_s, settings.margin_s / 2)
@@ -176,4 +212,3 @@ class LinkRegistry:
         except TimeoutError:
             for link in list(self._links):
                 link.transport.abort()
-        log.info("drain_finished", links=self.admission.links, took_s=round(loop.time() - started, 2))

@@ -24,7 +24,7 @@ from roundlog.log_errors import LogError, LogUnavailable
 from roundlog.log_settings import LogSettings
 from roundlog.promises.stream_watch import StreamWatch
 from roundlog.reader import LogReader
-from roundlog.stream import LogInfo, open_log, read_log
+from roundlog.stream import LogInfo, last_sequence, open_log, read_log
 from roundlog.tasks import raise_if_cancelled
 
 log = structlog.get_logger()
@@ -105,6 +105,22 @@ class Feed:
     def connected(self) -> bool:
         """True while the log can be followed."""
         return self._connection is not None and self._connection.is_connected
+
+    @property
+    def is_following(self) -> bool:
+        """True while every new round comes to the hub: there are listeners, or were a moment ago."""
+        return self._sequencer is not None
+
+    async def last_stored(self, *, within_s: float) -> int | None:
+        """Ask the log for the sequence of its newest round; None when it does not answer within `within_s` seconds."""
+        connection = self._connection
+        if connection is None or not connection.is_connected:
+            return None
+        try:
+            async with asyncio.timeout(within_s):
+                return await last_sequence(connection, self._settings)
+        except (LogError, TimeoutError):
+            return None
 
     async def reached(self) -> None:
         """Wait until the log is connected for the first time."""

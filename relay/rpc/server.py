@@ -34,7 +34,9 @@ _REFLECTION_S: Final = 60.0
 """How long one lasts."""
 _RETRY_MS: Final = (1000, 3000)
 _STOP_S: Final = 1.0
-"""Time for open calls when the port closes: streams have ended before, and health watchers get the new status."""
+"""Time for open calls when the server stops: streams have ended before, and health watchers get the new status."""
+_OPEN_S: Final = 86_400.0
+"""Time for open calls after the port was closed: longer than any drain, at whose end the server stops."""
 
 
 @asynccontextmanager
@@ -45,6 +47,7 @@ async def listening_grpc(
     *,
     max_links: int,
     connections: int,
+    closers: list[Callable[[], None]] | None = None,
 ) -> AsyncIterator[int]:
     """Serve `handler` while the block runs; yield the port.
 
@@ -54,6 +57,8 @@ async def listening_grpc(
         obstacle: As for ``/readyz``; health is NOT_SERVING while there is one.
         max_links: How many streams the handler admits.
         connections: Maximum number of connections, with and without calls; the others are closed when accepted.
+        closers: Gets a function that closes the port before the end of the block: no more connections and calls are
+            accepted, and clients of open connections are asked to use others (GOAWAY); open calls stay.
 
     Raises:
         StartError: The port is in use, or the TLS files are not valid.
@@ -86,10 +91,18 @@ async def listening_grpc(
     )
     port = _bind(server, settings)
     await _start(server)
+    stopping: list[asyncio.Task[None]] = []
+
+    def close() -> None:  # a stop with a grace does this at once; what it waits for is the end of the open calls
+        stopping.append(asyncio.create_task(server.stop(grace=_OPEN_S), name="grpc-close"))
+
+    if closers is not None:
+        closers.append(close)
     try:
         yield port
     finally:
         await server.stop(grace=_STOP_S)
+        await asyncio.gather(*stopping)
 
 
 def _bind(server: aio.Server, settings: GrpcSettings) -> int:

@@ -4,7 +4,7 @@ Uses no generated servicer: a round is serialized once for all streams, and gRPC
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +17,7 @@ from multidict import CIMultiDict
 
 from auth.credentials import find_key
 from auth.tokens import Grant
+from relay.admission.caller import Caller
 from relay.history.history import History
 from relay.links.link_registry import LinkRegistry
 from relay.links.session import Session
@@ -74,6 +75,7 @@ class DataStream:
         except (aio.AbortError, aio.InternalError, asyncio.CancelledError):
             raise  # gRPC has the status already, or the client has left
         except Exception as error:
+            self._registry.refusals.add(error, "grpc", _caller_of(context))
             status = status_of(error)
             if status is None:
                 log.exception("call_failed", method=kind.DESCRIPTOR.name)
@@ -85,7 +87,7 @@ class DataStream:
     async def _stream(self, request: Message, grant: Grant, context: "Context") -> None:
         subscription, start, allow_gap = self._methods.stream_request(request, grant)
         async with (
-            self._open_link(context, grant, allow_gap=allow_gap) as link,
+            self._open_link(context, grant, subscription.games, allow_gap=allow_gap) as link,
             Session(self._history, self._catalogue, grant.games, link) as session,
         ):
             session.start(subscription, start)
@@ -94,7 +96,7 @@ class DataStream:
 
     async def _replay(self, request: pb.ReplayRequest, grant: Grant, context: "Context") -> None:
         async with (
-            self._open_link(context, grant) as link,
+            self._open_link(context, grant, request.game_slugs) as link,
             aclosing(await self._methods.replay(request, grant, link, stored_entries)) as batches,
         ):
             await context.send_initial_metadata(metadata_of(await link.hello))
@@ -102,11 +104,14 @@ class DataStream:
                 await context.write(b"".join(batch))
 
     @asynccontextmanager
-    async def _open_link(self, context: "Context", grant: Grant, *, allow_gap: bool = False) -> AsyncIterator[GrpcLink]:
+    async def _open_link(
+        self, context: "Context", grant: Grant, games: Iterable[str], *, allow_gap: bool = False
+    ) -> AsyncIterator[GrpcLink]:
         """Hold a permit and a link while the block runs; then end the call with the status of the link."""
         async with self._registry.permit("grpc"):
             link = self._link(allow_gap=allow_gap)
-            with self._registry.open(link, key_id=grant.key_id, protocol="grpc"):
+            caller = _caller_of(context)
+            with self._registry.open(link, key_id=grant.key_id, protocol="grpc", games=games, caller=caller):
                 try:
                     yield link
                 except asyncio.CancelledError:
@@ -133,6 +138,11 @@ class DataStream:
             raise AssertionError("calls run in tasks")
         registry, age_s = self._registry, self._registry.age_limit_s()
         return GrpcLink(registry.hub, task.cancel, registry.ender, max_age_s=age_s, allow_gap=allow_gap)
+
+
+def _caller_of(context: "Context") -> Caller:
+    agents = [value for key, value in context.invocation_metadata() or () if key == "user-agent"]
+    return Caller.of_peer(context.peer(), str(agents[0]) if agents else None)
 
 
 async def _end(context: "Context", link: GrpcLink) -> None:

@@ -25,7 +25,7 @@ class Serving:
     token_secrets: Final = f"t:{secrets.token_hex(32)}"
 
     def __init__(self, nats_url: str, settings: dict[str, str], *, ulimit: str | None) -> None:
-        self.key, stored = generate("private")
+        self.key, self.stored_key = generate("private")
         command = [COMMAND, "serve"]
         if ulimit is not None:
             command = ["sh", "-c", f'ulimit {ulimit} && exec "$@"', "sh", *command]
@@ -34,7 +34,7 @@ class Serving:
             env=SETTINGS
             | {
                 "RELAY_NATS_URL": nats_url,
-                "RELAY_AUTH_KEYS": f"k={stored}",
+                "RELAY_AUTH_KEYS": f"k={self.stored_key}",
                 "RELAY_AUTH_TOKEN_SECRETS": self.token_secrets,
             }
             | settings,

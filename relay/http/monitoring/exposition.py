@@ -1,7 +1,7 @@
 """Prometheus exposition over HTTP, and a port for the probes and scrapes of a process without clients."""
 
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,6 +13,9 @@ from relay.http.parameters import listed
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
+
+
+Scrape = Callable[[web.Request], Awaitable[web.Response]]
 
 
 class Collector(Protocol):
@@ -44,25 +47,34 @@ def listening_socket(host: str, port: int, *, backlog: int = 128) -> socket.sock
     return listener
 
 
+def scrape_of(collector: Collector) -> Scrape:
+    """Return a handler that answers scrapes of what `collector` yields."""
+
+    async def scrape(request: web.Request) -> web.Response:
+        return exposition(collector, request)
+
+    return scrape
+
+
 @asynccontextmanager
 async def serving_probes(
-    collector: Collector,
+    scrape: Scrape,
     obstacle: Callable[[], str | None],
     *,
     host: str,
     port: int | None,
     setting: str,
-    detail: Callable[[], str | None] = lambda: None,
+    facts: Callable[[str], Mapping[str, object]] = lambda _obstacle: {},
 ) -> AsyncIterator[int | None]:
     """Answer ``/healthz``, ``/readyz`` and ``/metrics`` while the block runs; yield the port, None when `port` is.
 
     Args:
-        collector: The metrics.
+        scrape: Answers ``/metrics``.
         obstacle: See `Probes`.
         host: The address to listen on.
         port: The port; 0 lets the system choose, None listens nowhere.
         setting: The variable that names the port, for the error message.
-        detail: Returns a sentence about the obstacle, for an operator; None: the word is enough.
+        facts: See `Probes`.
 
     Raises:
         StartError: The port is in use or not permitted.
@@ -70,13 +82,6 @@ async def serving_probes(
     if port is None:
         yield None
         return
-
-    async def scrape(request: web.Request) -> web.Response:
-        return exposition(collector, request)
-
-    def facts(_obstacle: str) -> Mapping[str, object]:
-        sentence = detail()
-        return {} if sentence is None else {"detail": sentence}
 
     app = web.Application()
     app.add_routes([*Probes(obstacle, facts).table(), web.get("/metrics", scrape)])

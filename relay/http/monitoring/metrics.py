@@ -4,14 +4,17 @@ No counter is kept twice, and the Prometheus client is not imported before the f
 """
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from relay.config.log_output import dropped_lines
 from relay.history.history import History
 from relay.http.monitoring.exposition import exposition
 from relay.links.link_registry import LinkRegistry
 from relay.live.link import CloseReason
+from relay.live.log_head import LogHead
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -23,12 +26,18 @@ class Metrics:
     def __init__(self, registry: LinkRegistry, history: History) -> None:
         self._registry = registry
         self._history = history
+        self._head: int | None = None
+
+    @cached_property
+    def _log_head(self) -> LogHead:
+        return LogHead(self._registry.feed, self._history.hub)
 
     def table(self) -> list[web.RouteDef]:
         return [web.get("/metrics", self.scrape)]
 
     async def scrape(self, request: web.Request) -> web.Response:
         """Answer in the format that the scraper accepts."""
+        self._head = await self._log_head.sequence()
         return exposition(self, request)
 
     def collect(self) -> Iterator["Metric"]:
@@ -61,7 +70,9 @@ class Metrics:
         for stream, difference in registry.feed.streams.broken():
             mismatch.add_metric([stream, difference.name], 1)
         yield mismatch
-        yield Gauge("relay_head_sequence", "Sequence of the newest round in the log.", value=hub.head.sequence)
+        # Not the last one known while the log is away: that would look as if no round was stored.
+        head = float("nan") if self._head is None else self._head
+        yield Gauge("relay_head_sequence", "Sequence of the newest round in the log.", value=head)
         yield Counter("relay_rounds", "Rounds published to at least one channel.", value=hub.stats.rounds)
         yield Counter("relay_deliveries", "Rounds written to links, live.", value=hub.stats.deliveries)
         yield Counter("relay_rounds_invalid", "Entries of the log that are no rounds.", value=hub.stats.invalid)
@@ -82,7 +93,14 @@ class Metrics:
         yield Counter("relay_rounds_replayed", "Rounds written by replays.", value=history.stats.rounds)
         yield Counter("relay_gaps", "Gaps reported to clients.", value=history.stats.gaps)
         yield Gauge("relay_ring_rounds", "Rounds kept in memory.", value=len(hub.ring))
+        yield Counter("relay_log_lines_dropped", "Log lines dropped, since stderr was not read.", value=dropped_lines())
         closed = Counter("relay_links_closed", "Links that ended, by reason.", labels=["reason"])
-        for reason, count in registry.closed.items():
-            closed.add_metric([reason], count)
+        for reason in CloseReason:  # all from the start: else the first of a kind would be no increase
+            closed.add_metric([reason], registry.closed[reason])
         yield closed
+        refused = Counter(
+            "relay_refused", "Clients that were not let in, by reason and protocol.", labels=["reason", "protocol"]
+        )
+        for (reason_text, protocol), count in registry.refusals.counts.items():
+            refused.add_metric([reason_text, protocol], count)
+        yield refused

@@ -6,8 +6,8 @@ Why not a separate proxy: docs/adr/0009-own-connect-proxy.md
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager
 from typing import Final
 
 import msgspec
@@ -21,10 +21,11 @@ from auth.tokens import Grant
 from relay.errors import REFUSALS, Unsupported, WrongMediaType
 from relay.history.history import History
 from relay.http.compress import compressed
+from relay.http.connections.departures import has_left
 from relay.http.connections.guarded import guarded
 from relay.http.cors import restrict_origin
 from relay.http.parameters import listed
-from relay.http.request import grant_of
+from relay.http.request import caller_of, grant_of
 from relay.links.link_registry import LinkRegistry
 from relay.links.session import Session
 from relay.live.link import CloseReason
@@ -62,16 +63,17 @@ class Proxy:
         try:
             dialect = dialect_of(request)
             return await self._answer(request, dialect)
-        except ConnectionResetError:
-            raise
         except WrongMediaType as error:
             return _wrong_media_type(request, error)
         except TimeoutError:
             status = DEADLINE
         except Exception as error:
+            if has_left(request, error):
+                raise
+            self._registry.refusals.add(error, "proxy", caller_of(request))
             known = status_of(error)
             if known is None:
-                log.exception("call_failed", path=request.path)
+                log.exception("call_failed", path=request.path[:200])
             status = known or INTERNAL
         return _refused(dialect, status)
 
@@ -100,10 +102,10 @@ class Proxy:
         subscription, start, allow_gap = self._methods.stream_request(message, grant)
         link = self._link(request, dialect, allow_gap=allow_gap)
         response = web.StreamResponse()
-        with self._registry.open(link, key_id=grant.key_id, protocol="proxy"):
+        with self._opened(request, link, grant, subscription.games):
             async with Session(self._history, self._catalogue, grant.games, link) as session:
                 session.start(subscription, start)
-                async with self._call(deadline, link, response):
+                async with self._call(request, deadline, link, response):
                     await _open(request, response, dialect, link, await link.initial_metadata(start))
                     await link.wait_ended()
         return response
@@ -113,9 +115,9 @@ class Proxy:
     ) -> web.StreamResponse:
         link = self._link(request, dialect)
         response = web.StreamResponse()
-        with self._registry.open(link, key_id=grant.key_id, protocol="proxy"):
+        with self._opened(request, link, grant, message.game_slugs):
             async with (
-                self._call(deadline, link, response),
+                self._call(request, deadline, link, response),
                 aclosing(await self._methods.replay(message, grant, link, dialect.write_stored)) as batches,
             ):
                 await _open(request, response, dialect, link, metadata_of(await link.hello))
@@ -124,16 +126,22 @@ class Proxy:
                     await link.drained()
         return response
 
+    def _opened(
+        self, request: web.Request, link: ProxyLink, grant: Grant, games: Iterable[str]
+    ) -> AbstractContextManager[None]:
+        caller = caller_of(request)
+        return self._registry.open(link, key_id=grant.key_id, protocol="proxy", games=games, caller=caller)
+
     @asynccontextmanager
-    async def _call(self, deadline: float | None, link: ProxyLink, response: web.StreamResponse) -> AsyncIterator[None]:
+    async def _call(
+        self, request: web.Request, deadline: float | None, link: ProxyLink, response: web.StreamResponse
+    ) -> AsyncIterator[None]:
         """Run the block until `deadline` (loop time). After the headers were sent, an error ends the link."""
         try:
             async with asyncio.timeout_at(deadline):
                 yield
-        except ConnectionError:
-            raise  # the client has left
         except Exception as error:
-            if not response.prepared:
+            if not response.prepared or has_left(request, error):
                 raise
             if isinstance(error, TimeoutError):
                 link.end(CloseReason.DEADLINE)

@@ -13,7 +13,7 @@ from auth.keys import KeyStore
 from auth.tokens import TokenSigner
 from relay.config.sections import DrainSettings, GrpcSettings, HttpSettings
 from relay.config.settings import Settings
-from relay.http.monitoring.exposition import serving_probes
+from relay.http.monitoring.exposition import scrape_of, serving_probes
 from relay.serve import running_relay
 from roundlog.log_settings import LogSettings
 from tests.nats import NatsServer
@@ -362,7 +362,9 @@ async def test_port_of_ingest_serves_both_families_too() -> None:
         def collect(self) -> Iterator[Any]:
             return iter(())
 
-    async with serving_probes(NoMetrics(), lambda: None, host="::", port=0, setting="RELAY_INGEST_PORT") as port:
+    async with serving_probes(
+        scrape_of(NoMetrics()), lambda: None, host="::", port=0, setting="RELAY_INGEST_PORT"
+    ) as port:
         assert await answers_of(port) == [200, 200]
 
 

@@ -24,6 +24,7 @@ from tests.relay.live.test_hub import entry
 
 LOOPS: Final = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 LINGER_S: Final = 0.001
+AFTER_LINGER_S: Final = 0.002
 CRASH: Final = Subscription(frozenset({"crash"}), Filter())
 
 MakeLink = Callable[[asyncio.Transport, Ender], StreamLink]
@@ -107,7 +108,7 @@ async def ask_after_the_end(make: MakeLink, leave: Leave, step: Callable[[Stream
         hub.publish([entry(1)])
         await asyncio.sleep(0)
         link.end(CloseReason.MAX_AGE)
-        await asyncio.sleep(2 * LINGER_S)  # the abort of a link whose client lingers
+        await asyncio.sleep(AFTER_LINGER_S)  # the abort of a link whose client lingers
     finally:
         client.close()
         server.close()

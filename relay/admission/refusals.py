@@ -1,0 +1,57 @@
+"""Clients that were not let in: counted by reason and protocol, and logged, few lines of a kind.
+
+Owns which errors are refusals: those about credentials, and those of an instance that takes no more. An error that a
+client can correct in its request, such as an unknown game, is none.
+"""
+
+from collections import Counter
+from typing import Final, Literal
+
+import structlog
+
+from auth.credentials import AmbiguousCredential
+from relay.admission.caller import Caller
+from relay.config.log_limits import LineLimit
+from relay.errors import Unavailable, refusal_of
+
+log = structlog.get_logger()
+
+Protocol = Literal["rest", "sse", "websocket", "proxy", "grpc"]
+PROTOCOLS: Final[tuple[Protocol, ...]] = ("rest", "sse", "websocket", "proxy", "grpc")
+REASONS: Final = (
+    "ambiguous_credential",
+    "invalid_credential",
+    "invalid_token",
+    "not_allowed",
+    "not_allowed_origin",
+    "capacity",
+    "draining",
+    "log_unavailable",
+)
+"""Reasons that have a counter from the start: where there was none before, the first refusal would be no increase."""
+_STATUSES: Final = (401, 403, 429, 503)
+_LINES: Final = 5
+"""Lines of one reason and protocol in 10 s. Each refused client may cause one."""
+
+
+class Refusals:
+    """The refusals of one relay."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, Protocol]] = Counter(
+            {(reason, protocol): 0 for reason in REASONS for protocol in PROTOCOLS}
+        )
+        """How many clients were refused, by reason and protocol, since the start of this process."""
+        self._limit = LineLimit(lines=_LINES)
+
+    def add(self, error: Exception, protocol: Protocol, caller: Caller) -> None:
+        """Count and log the error that a client gets, if it is a refusal."""
+        refusal = refusal_of(error)
+        if refusal is None or not (refusal.status in _STATUSES or isinstance(error, AmbiguousCredential)):
+            return
+        reason = error.reason if isinstance(error, Unavailable) else refusal.code
+        self.counts[reason, protocol] += 1
+        left_out = self._limit.allow((reason, protocol))
+        if left_out is not None:
+            more = {"left_out": left_out} if left_out else {}
+            log.info("client_refused", reason=reason, protocol=protocol, **caller._asdict(), **more)
