@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from auth.keys import ANY_ORIGIN, InvalidCredential, KeyStore
+from auth.keys import ANY_ORIGIN, FILE_ORIGIN, InvalidCredential, KeyStore
 from auth.tokens import Grant, TokenSigner
 
 SUBPROTOCOL: Final = "datastream.v1"
@@ -114,7 +114,7 @@ def authorize(presented: Presented | None, keys: KeyStore, signer: TokenSigner, 
     Raises:
         InvalidCredential: Nothing was presented, or the key is unknown.
         InvalidToken: See `TokenSigner.verify`.
-        NotAllowedOrigin: The key is public and `origin` is not exactly one of its allowed origins.
+        NotAllowedOrigin: The key is public and `origin` is not one of its allowed origins.
     """
     if presented is None:
         raise InvalidCredential("a credential is missing; send an API key in X-API-Key")
@@ -122,7 +122,9 @@ def authorize(presented: Presented | None, keys: KeyStore, signer: TokenSigner, 
         grant = signer.verify(presented.secret)
     else:
         grant = Grant.of(keys.authenticate(presented.secret))
-    if grant.kind == "public" and not grant.allowed_origins & {origin, ANY_ORIGIN}:
+    # Browsers send ``null`` for pages from files, and also for sandboxed frames: docs/auth.md.
+    named = FILE_ORIGIN if origin == "null" else origin
+    if grant.kind == "public" and not grant.allowed_origins & {named, ANY_ORIGIN}:
         came_from = "without an Origin header" if origin is None else f"from origin {origin[:100]!r}"
         raise NotAllowedOrigin(f"this public key may not be used {came_from}; ask its owner to allow it")
     return grant

@@ -31,9 +31,13 @@ _ID: Final = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _SLUG: Final = re.compile(r"\A[a-z0-9][a-z0-9-]{0,63}\Z")
 # As browsers send it (RFC 6454 section 6.2): lower case, ASCII, no path, no slash at the end.
 _ORIGIN: Final = re.compile(r"\A([a-z][a-z0-9+.-]*)://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?\Z")
+# Schemes of apps may have no host: file://, app://.
+_ORIGIN_OF_APP: Final = re.compile(r"\A(?!(?:https?|wss?):)[a-z][a-z0-9+.-]*://\Z")
 _DEFAULT_PORTS: Final = {("http", "80"), ("https", "443")}
 
 ANY_ORIGIN: Final = "*"
+FILE_ORIGIN: Final = "file://"
+"""Pages that were opened from a file. Browsers send this or ``null`` as their origin."""
 EXAMPLE_ORIGIN: Final = "https://app.example.com"
 
 
@@ -248,13 +252,13 @@ def _checked_hash(at: str, text: str) -> bytes:
 
 
 def _check_origin(at: str, origin: str) -> None:
-    if origin == ANY_ORIGIN:
+    if origin == ANY_ORIGIN or _ORIGIN_OF_APP.match(origin):
         return
     match = _ORIGIN.match(origin)
     if match is None:
         raise InvalidKeys(
             f"{at}: allowed_origins holds {_shown(origin)}; an origin is scheme://host[:port] in lower case, "
-            "without a path or a slash at the end, or * for any"
+            "without a path or a slash at the end, file:// for pages from files, or * for any"
         )
     if match.groups() in _DEFAULT_PORTS:
         raise InvalidKeys(f"{at}: allowed_origins holds {origin!r}; browsers omit port {match[2]}, so omit it here too")

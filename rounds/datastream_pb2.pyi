@@ -51,7 +51,9 @@ class Round(_message.Message):
     timestamp: _builtins.int
     """When the database committed the round, in Unix milliseconds: now - timestamp is the latency."""
     cursor: _builtins.str
-    """The cursor of this round: send it as `after` to get the rounds after it."""
+    """The cursor of this round: send it as `after` to get the rounds after it. In a heartbeat, which a stream with
+    `heartbeat_s` sends, only this field is set: every requested round up to it was sent.
+    """
     @_builtins.property
     def finished_time(self) -> _timestamp_pb2.Timestamp:
         """The same time as `finished_at`, as a Timestamp."""
@@ -172,6 +174,7 @@ class Start(_message.Message):
     TO_TIME_FIELD_NUMBER: _builtins.int
     SPEED_FIELD_NUMBER: _builtins.int
     ALLOW_GAP_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_S_FIELD_NUMBER: _builtins.int
     after: _builtins.str
     """The cursor of the last round that the client has."""
     last: _builtins.int
@@ -180,6 +183,10 @@ class Start(_message.Message):
     """A multiple of the original cadence; 0: as fast as the client reads."""
     allow_gap: _builtins.bool
     """Report lost rounds as a `gap` in the stream and continue, instead of ending with OUT_OF_RANGE."""
+    heartbeat_s: _builtins.int
+    """Send a heartbeat at least every so many seconds, 1 to 60; 0: none. It is a message with only `cursor`, or with no
+    field while the stream is still looking for its start. HTTP/2 pings do not cross proxies, which close quiet streams.
+    """
     @_builtins.property
     def from_time(self) -> _timestamp_pb2.Timestamp:
         """The first time, inclusive."""
@@ -197,10 +204,11 @@ class Start(_message.Message):
         to_time: _timestamp_pb2.Timestamp | None = ...,
         speed: _builtins.float = ...,
         allow_gap: _builtins.bool = ...,
+        heartbeat_s: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["from_time", b"from_time", "to_time", b"to_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "allow_gap", b"allow_gap", "from_time", b"from_time", "last", b"last", "speed", b"speed", "to_time", b"to_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "allow_gap", b"allow_gap", "from_time", b"from_time", "heartbeat_s", b"heartbeat_s", "last", b"last", "speed", b"speed", "to_time", b"to_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -284,13 +292,14 @@ Global___StreamByTypeRequest: _TypeAlias = StreamByTypeRequest  # noqa: Y015
 
 @_typing.final
 class StreamAllRequest(_message.Message):
-    """Selects the rounds of all games to stream."""
+    """Selects the rounds of all games, or of several, to stream."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FILTER_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
+    GAME_SLUGS_FIELD_NUMBER: _builtins.int
     after: _builtins.str
     """The cursor of the last round that the client has; short for `start.after`."""
     @_builtins.property
@@ -301,16 +310,21 @@ class StreamAllRequest(_message.Message):
     def start(self) -> Global___Start:
         """Where to start and end."""
 
+    @_builtins.property
+    def game_slugs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """These games; none: all that the key covers."""
+
     def __init__(
         self,
         *,
         filter: Global___Filter | None = ...,
         after: _builtins.str = ...,
         start: Global___Start | None = ...,
+        game_slugs: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "filter", b"filter", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "filter", b"filter", "game_slugs", b"game_slugs", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -76,6 +76,7 @@ class Replay:
         """Answer from memory when that is enough; return True when the link is live."""
         if self._start.last == 1 and self._is_open_ended:
             self._walk.begin(self._hub.generation, self._hub.head.sequence)
+            self._send(hello(self._hub.bounds, complete=True))
             self._writer.write(newest_of_each(self._hub, self.wanted.games))
         elif not self._locate_in_memory():
             return False
@@ -132,8 +133,7 @@ class Replay:
     def _locate_in_memory(self) -> bool:
         if not locate_in_memory(self._walk, self._hub, self._start, self.wanted.games):
             return False
-        if self._start.after is not None:
-            self._send(hello(self._hub.bounds, complete=True))
+        self._send(hello(self._hub.bounds, complete=True))
         return True
 
     async def _locate(self) -> None:

@@ -7,7 +7,7 @@ answers them. See docs/resume.md.
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final, Self
 
@@ -15,7 +15,7 @@ from relay.errors import BadRequest
 from relay.live.bounds import Bounds
 from rounds import Cursor
 
-PARAMETERS: Final = ("after", "from", "last", "to", "speed")
+PARAMETERS: Final = ("after", "from", "last", "to", "speed", "hello")
 MAX_LAST: Final = 10_000
 MIN_SPEED: Final = 0.01
 MAX_SPEED: Final = 10_000.0
@@ -45,15 +45,18 @@ class Start:
     last: int | None = None  # rounds of each game
     until_ms: int | None = None  # Unix milliseconds, inclusive; the stream ends there
     speed: float | None = None  # times the original cadence; None: as fast as the client reads
+    events: bool | None = None  # whether the client asked for events, or refused them; None: it did neither
 
     @property
     def is_live(self) -> bool:
         """True when nothing of history is asked for."""
-        return self == _LIVE
+        return replace(self, events=None) == _LIVE
 
     @property
     def receives_events(self) -> bool:
-        """True when the client asked by a cursor or a time, and so gets events that say how complete its answer is."""
+        """True when the client sent a cursor or a time, or asked for events that say how complete its answer is."""
+        if self.events is not None:
+            return self.events
         return self.after is not None or self.since_ms is not None or self.until_ms is not None
 
     @classmethod
@@ -79,7 +82,7 @@ class Start:
         last = None if "last" not in query else parse_int(query, "last", at_least=1, at_most=MAX_LAST)
         if last_event_id:
             after, since_ms, last = Cursor.parse(last_event_id), None, None
-        return cls(after, since_ms, last, until_ms, _speed(query))
+        return cls(after, since_ms, last, until_ms, _speed(query), asks_hello(query))
 
 
 _LIVE: Final = Start()
@@ -93,6 +96,11 @@ def hello(bounds: Bounds, *, complete: bool) -> dict[str, object]:
         "first": str(bounds.at(bounds.first)),
         "head": str(bounds.at(bounds.head)),
     }
+
+
+def asks_hello(query: Mapping[str, str]) -> bool | None:
+    """Read ``hello``: 1 asks for events also without a cursor or a time, 0 refuses them; None when it is not given."""
+    return parse_int(query, "hello", at_least=0, at_most=1) == 1 if "hello" in query else None
 
 
 def parse_time(query: Mapping[str, str], name: str) -> int | None:

@@ -13,7 +13,7 @@ from relay.admission.refusals import Protocol, Refusals
 from relay.errors import Unavailable, refusal_of
 from relay.http.connections.departures import has_left
 from relay.http.connections.guarded import is_unwanted
-from relay.http.cors import PREFLIGHT, cors_headers
+from relay.http.cors import cors_headers, preflight_headers
 from relay.http.error_body import HTTP_CODES, error_response, internal_error
 from relay.http.protocol import HttpProtocol
 from relay.http.request import caller_of
@@ -87,9 +87,8 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         protocol.answer_is_last()
         return _not_http1(request)
     if request.method == "OPTIONS":
-        return web.Response(
-            status=204, headers=PREFLIGHT
-        )  # a preflight has no key: its answer is the same on every path
+        # A preflight has no key: its answer is the same on every path.
+        return web.Response(status=204, headers=preflight_headers(request))
     try:
         return await handler(request)
     except web.HTTPException as error:

@@ -1,5 +1,6 @@
 """Response headers for browser pages of other origins (Fetch standard, CORS protocol)."""
 
+import re
 from typing import Final
 
 from aiohttp import web
@@ -8,15 +9,20 @@ from aiohttp import web
 _CORS: Final = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Expose-Headers": "Complete, ETag, First-Cursor, Grpc-Message, Grpc-Status, Head-Cursor, Link, "
-    "Resume-Cursor, Retry-After, Retry-After-Ms, X-History-Complete",
+    "Oldest-Cursor, Resume-Cursor, Retry-After, Retry-After-Ms, X-History-Complete",
 }
-PREFLIGHT: Final = {
+_ALLOWED_HEADERS: Final = (
+    "Authorization, Connect-Accept-Encoding, Connect-Content-Encoding, Connect-Protocol-Version, Connect-Timeout-Ms, "
+    "Content-Type, Grpc-Timeout, Last-Event-ID, X-API-Key, X-Grpc-Web, X-User-Agent"
+)
+_PREFLIGHT: Final = {
     "Access-Control-Allow-Methods": "GET, HEAD, POST, OPTIONS",
-    "Access-Control-Allow-Headers": "Authorization, Connect-Accept-Encoding, Connect-Content-Encoding, "
-    "Connect-Protocol-Version, Connect-Timeout-Ms, Content-Type, Grpc-Timeout, Last-Event-ID, X-API-Key, X-Grpc-Web, "
-    "X-User-Agent",
     "Access-Control-Max-Age": "86400",
+    "Vary": "Origin, Access-Control-Request-Headers",
 }
+_HEADER_NAMES: Final = re.compile(r"\A[A-Za-z0-9!#$%&'*+.^_`|~-]+([ \t]*,[ \t]*[A-Za-z0-9!#$%&'*+.^_`|~-]+)*\Z")
+_REQUESTED_BYTES: Final = 2048
+"""The longest list of requested headers that is allowed. Browsers and tracing libraries ask for a few names."""
 
 _RESTRICTED: Final = web.RequestKey("cors_origin_restricted", bool)
 
@@ -28,6 +34,31 @@ def restrict_origin(request: web.Request) -> None:
     network error, and retries.
     """
     request[_RESTRICTED] = True
+
+
+def preflight_headers(request: web.Request) -> dict[str, str]:
+    """Return the headers of the answer to a preflight: the headers that it asks for are allowed.
+
+    Any header is harmless here: the relay acts only on those that it documents, and those need a key. Libraries add
+    ``Cache-Control``, ``traceparent``, ``baggage`` and others by themselves.
+    """
+    requested = request.headers.get("Access-Control-Request-Headers", "").strip()
+    if len(requested) > _REQUESTED_BYTES or _HEADER_NAMES.match(requested) is None:
+        return _PREFLIGHT | {"Access-Control-Allow-Headers": _ALLOWED_HEADERS}
+    return _PREFLIGHT | {"Access-Control-Allow-Headers": f"{_ALLOWED_HEADERS}, {requested}"}
+
+
+def stream_headers(request: web.Request) -> dict[str, str]:
+    """Return the CORS headers of an event stream: a page may also open it with ``withCredentials``.
+
+    A browser then sends the cookies of its user, and requires that the answer names the origin. The relay takes no
+    cookies: a client that gets a stream has sent a key or a token in the request itself.
+    """
+    headers, origin = cors_headers(request), request.headers.get("Origin", "")
+    if not headers or not (origin.isascii() and origin.isprintable()):
+        return headers
+    named = {"Access-Control-Allow-Origin": origin, "Access-Control-Allow-Credentials": "true"}
+    return headers | named | {"Vary": "Origin"}
 
 
 def cors_headers(request: web.Request) -> dict[str, str]:

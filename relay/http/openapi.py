@@ -12,6 +12,7 @@ from aiohttp import web
 
 from relay.history.query import DEFAULT_LIMIT, MAX_LIMIT
 from relay.history.start import MAX_LAST, MAX_SPEED, MIN_SPEED
+from relay.http.sse.sse_client import ENDS, MAX_HEARTBEAT_S
 
 Json = dict[str, Any]
 
@@ -117,6 +118,11 @@ _START: Final = [
         "Replay speed as a multiple of the original one. Default: as fast as the client reads.",
         {"type": "number", "minimum": MIN_SPEED, "maximum": MAX_SPEED},
     ),
+    _query(
+        "hello",
+        "`1`: send events such as `hello` also without a cursor or a time.",
+        {"type": "integer", "minimum": 0, "maximum": 1},
+    ),
 ]
 _PAGE: Final = [
     _query("before", "Only rounds before this cursor; `Link: rel=next` contains it."),
@@ -179,12 +185,17 @@ def _readable(summary: str, answer: Json, *parameters: Json, **more: Any) -> Jso
     return {"get": get, "head": {**get, "summary": f"{summary}: headers only", "responses": bare}}
 
 
+_PLACE: Final = {"Head-Cursor": "The cursor at which a stream without a start in the past begins."}
 _SSE: Final = _answer(
     "An event stream: `id` is the cursor, `data` a round. It ends with `retry` when the client should reconnect.",
     {"type": "string"},
     "text/event-stream",
+    _PLACE,
 )
-_WS: Final[Json] = {"description": "The handshake is complete: one round per text frame."}
+_WS: Final[Json] = {
+    "description": "The handshake is complete: one round per text frame.",
+    "headers": {name: {"description": text, "schema": _TEXT} for name, text in _PLACE.items()},
+}
 _NOTHING_LEFT: Final[Json] = {
     "description": "A stream with an end (`to`) has no more rounds: an EventSource then does not reconnect."
 }
@@ -220,6 +231,16 @@ def _stream(summary: str, *parameters: Json) -> tuple[Json, Json]:
         *parameters,
         *_START,
         *_FILTERS,
+        _query(
+            "heartbeat",
+            "Seconds between comments, if less than usual.",
+            {"type": "integer", "minimum": 1, "maximum": MAX_HEARTBEAT_S},
+        ),
+        _query(
+            "end",
+            "Whether the body is complete when the stream ends; `auto`: as suits the client.",
+            {"enum": list(ENDS), "default": "auto"},
+        ),
         _query("api_key", "The key, for clients that cannot set headers."),
         _query("token", "A stream token instead of a key."),
         _header("Last-Event-ID", "The last `id`, as an EventSource sends it when it reconnects; overrides `after`."),

@@ -5,6 +5,7 @@ Owns the order of a request: credential, parameters, permit, hand-over, link. Ma
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
 
 from aiohttp import HttpVersion11, web
@@ -17,17 +18,18 @@ from relay.history.history import History
 from relay.history.query import Query, is_over
 from relay.history.start import PARAMETERS as START_PARAMETERS
 from relay.history.start import Start
-from relay.http import sse
 from relay.http.connections.guarded import SMALL_BODY_BYTES, guarded, read_body
-from relay.http.cors import cors_headers
+from relay.http.cors import stream_headers
 from relay.http.parameters import read_query
 from relay.http.request import CheckedRequest, caller_of, check_request, granted, presented_key
+from relay.http.sse.sse_client import PARAMETERS as CLIENT_PARAMETERS
+from relay.http.sse.sse_client import client_of
+from relay.http.sse.sse_link import HEADERS, SseLink, nothing_left, refuse
 from relay.http.takeover import TakenOver, give_to, head, take_over
 from relay.http.websocket.handshake import check_upgrade, shake_hands
 from relay.links.link_registry import LinkRegistry
 from relay.links.session import Session
 from relay.links.stream_link import StreamLink
-from relay.live.encode import SSE_COMMENT
 from relay.live.hub import Subscription
 from roundlog.log_errors import LogError
 from rounds import Catalogue
@@ -35,7 +37,7 @@ from rounds.filter import PARAMETERS as FILTER_PARAMETERS
 
 _STREAM_PATHS: Final = ("", "/type/{type}", "/{game}")
 WS_PARAMETERS: Final = (*START_PARAMETERS, *FILTER_PARAMETERS, "token")
-SSE_PARAMETERS: Final = (*WS_PARAMETERS, "api_key", "lastEventId")
+SSE_PARAMETERS: Final = (*WS_PARAMETERS, *CLIENT_PARAMETERS, "api_key", "lastEventId")
 """``lastEventId``: EventSource polyfills that cannot set headers send it when they reconnect."""
 
 
@@ -86,7 +88,8 @@ class Routes:
             max_age_s=self._registry.age_limit_s(),
         )
         give_to(link, transport)
-        transport.write(head(101, handshake.headers))
+        place = {"Head-Cursor": str(self._history.hub.head)} if refusal is None and start.is_live else {}
+        transport.write(head(101, handshake.headers | place))
         if refusal is not None:
             # A browser sees no status of a failed handshake: the handshake succeeds, and the close frame has the delay.
             self._registry.ender.refuse(link, refusal)
@@ -99,23 +102,27 @@ class Routes:
     async def stream_sse(self, request: web.Request) -> web.StreamResponse:
         presented = find_sse_credential(request.headers, request.query)
         grant, subscription, query = self._admit(request, presented, SSE_PARAMETERS)
+        client = client_of(request.headers, query, end=self._registry.settings.sse_end)
         last_event_id = request.headers.get("Last-Event-ID") or query.get("lastEventId")
-        start = Start.parse(query, last_event_id=last_event_id)
-        refusal = await self._take_permit(request, "sse")
-        if refusal is not None:
-            return sse.refusal(refusal.retry_ms)
-        with self._handing_over("sse", refusal):
-            if last_event_id and await self._is_over(subscription, start):
-                self._registry.release_permit("sse")
-                return sse.nothing_left()
-            transport = take_over(request)
+        start = replace(Start.parse(query, last_event_id=last_event_id), events=client.events)
         chunked = request.version >= HttpVersion11
-        link = sse.SseLink(transport, self._registry.ender, chunked=chunked, max_age_s=self._registry.age_limit_s())
+        headers = HEADERS | stream_headers(request) | ({"Transfer-Encoding": "chunked"} if chunked else {})
+        refusal = await self._take_permit(request, "sse")
+        with self._handing_over("sse", refusal):
+            if refusal is None and last_event_id and await self._is_over(subscription, start):
+                self._registry.release_permit("sse")
+                return nothing_left()
+            transport = take_over(request)
+        if refusal is not None:
+            refuse(transport, client, head(200, headers), refusal.retry_ms, chunked=chunked)
+            raise TakenOver
+        age_s = self._registry.age_limit_s()
+        link = SseLink(transport, client, self._registry.ender, chunked=chunked, max_age_s=age_s)
         give_to(link, transport)
-        headers = sse.HEADERS | cors_headers(request) | ({"Transfer-Encoding": "chunked"} if chunked else {})
-        transport.write(head(200, headers))
-        # Proxies pass the headers on with the first bytes of the body.
-        link.write(sse.retry_line(self._registry.settings.retry_ms) + SSE_COMMENT)
+        # For a client that starts with the next round, the head of the log is its place until a round comes.
+        place = self._history.hub.head if start.is_live else start.after
+        transport.write(head(200, headers | ({"Head-Cursor": str(place)} if start.is_live else {})))
+        link.begin(self._registry.settings.retry_ms, None if place is None else str(place))
         self._session(request, grant, link, "sse", subscription).start(subscription, start)
         raise TakenOver
 

@@ -147,7 +147,7 @@ class LinkRegistry:
             **caller._asdict(),
         )
         self._links.add(link)
-        self._heartbeats.add(link)
+        self._heartbeats.add(link, interval_s=link.heartbeat_s)
         if self.admission.draining:  # it began during this link's handshake
             link.end(CloseReason.DRAINING)
 

@@ -15,7 +15,7 @@ from relay.admission.requested import named_games
 from relay.errors import BadMessage, ClientError
 from relay.history.history import History
 from relay.history.replay import Replay
-from relay.history.start import Start
+from relay.history.start import Start, hello
 from relay.links.messages import ClientMessage
 from relay.live.hub import Subscription
 from relay.live.link import CloseReason, Link
@@ -68,6 +68,8 @@ class Session:
         self._link.receives_events = start.receives_events
         if start.is_live:
             self._live = self._hub.add(self._link, subscription)
+            if start.receives_events:
+                self._link.send_event(hello(self._hub.bounds, complete=True))
         else:
             self._live = subscription._replace(games=frozenset())
             self._replay(subscription.games, start)
@@ -90,7 +92,8 @@ class Session:
             BadMessage: A game is unknown or not covered by the credential, or the cursor is malformed.
         """
         if message.action == "ping":
-            self._link.send_event({"event": "pong"})
+            cursor = self.cursor() if self._link.receives_events else None
+            self._link.send_event({"event": "pong"} | ({} if cursor is None else {"cursor": str(cursor)}))
             return
         if not message.games:
             raise BadMessage(f"games must be a list of slugs to {message.action}")

@@ -17,7 +17,8 @@ PONG: Final = 0x8A  # FIN + opcode 10
 CLOSE: Final = 0x88  # FIN + opcode 8
 LAST_CHUNK: Final = b"0\r\n\r\n"
 PING_FRAME: Final = b"\x89\x00"
-SSE_COMMENT: Final = b":\n\n"
+SSE_COMMENT: Final = b":\n"
+"""A comment. A blank line after it would be an empty event to some parsers."""
 
 
 class Renderable(Protocol):

@@ -74,9 +74,9 @@ class Heartbeats:
     def add(self, link: Link, *, interval_s: float | None = None) -> None:
         """Serve a link from now on, until it is removed or has been ended.
 
-        `interval_s`: Time between its heartbeats; by default that of all.
+        `interval_s`: Time between its heartbeats, if that is shorter than the time of all.
         """
-        interval_s = interval_s or self._interval_s
+        interval_s = min(interval_s or self._interval_s, self._interval_s)
         first_s = interval_s * next(self._places) / _SLOTS
         self._entries[link] = entry = _Entry(link, interval_s, self._clock() + first_s)
         self._put(entry)

@@ -83,6 +83,7 @@ class Link(ABC):
         "ended",
         "expires_at",
         "form",
+        "heartbeat_s",
         "id",
         "opened_at",
         "receives_events",
@@ -109,6 +110,8 @@ class Link(ABC):
         self.ended: Disconnect | None = None
         self.cursor: Callable[[], Cursor | None] | None = None
         """Returns the cursor up to which everything was written; None before the link has subscribed."""
+        self.heartbeat_s: float | None = None
+        """The interval of heartbeats that its client asked for; None: the configured one."""
         self.receives_events = False
         """True when the client uses cursors: it then gets events that are not rounds."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -12,6 +13,9 @@ from relay.live.encode import Renderable
 from relay.rpc.wire import round_bytes
 from rounds import Cursor, Filter
 from rounds import datastream_pb2 as pb
+
+MAX_HEARTBEAT_S: Final = 60
+"""As for event streams. Proxies often close what is silent for a minute."""
 
 
 def parse_message(data: bytes, kind: type[Message]) -> Message:
@@ -65,6 +69,13 @@ def read_start(message: pb.Start, after: str) -> Start:
     if not MIN_SPEED <= message.speed <= MAX_SPEED:
         raise BadRequest(f"speed {message.speed:g} is not a number from {MIN_SPEED:g} to {MAX_SPEED:g}")
     return replace(start, speed=message.speed)
+
+
+def read_heartbeat(message: pb.Start) -> float | None:
+    """Read the interval of heartbeats in seconds, None for none; raise `BadRequest` when it is too long."""
+    if message.heartbeat_s > MAX_HEARTBEAT_S:
+        raise BadRequest(f"heartbeat_s {message.heartbeat_s} is not a whole number from 1 to {MAX_HEARTBEAT_S}")
+    return message.heartbeat_s or None
 
 
 def read_times(message: pb.Start | pb.GetHistoryRequest) -> tuple[int | None, int | None]:

@@ -4,7 +4,7 @@ Owns reading requests and making answers. Subscription rules, history and hub ar
 know how calls, statuses and metadata are written.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from google.protobuf.message import Message
@@ -19,7 +19,7 @@ from relay.history.start import Start
 from relay.links.link_registry import LinkRegistry
 from relay.live.hub import Subscription
 from relay.rpc.bulk import BulkReplay, Write
-from relay.rpc.convert import read_cursor, read_filter, read_start, read_times, round_message
+from relay.rpc.convert import read_cursor, read_filter, read_heartbeat, read_start, read_times, round_message
 from relay.rpc.rpc_link import RpcLink
 from relay.rpc.wire import round_bytes
 from rounds import Catalogue
@@ -47,6 +47,7 @@ class StreamRequest(NamedTuple):
     subscription: Subscription
     start: Start
     allow_gap: bool
+    heartbeat_s: float | None  # None: no heartbeats in the stream
 
 
 class Methods:
@@ -73,7 +74,10 @@ class Methods:
         elif not isinstance(request, pb.StreamAllRequest):
             raise TypeError(type(request))
         subscription = requested(self._catalogue, grant.games, path, {})._replace(filter=read_filter(request.filter))
-        return StreamRequest(subscription, read_start(request.start, request.after), request.start.allow_gap)
+        if isinstance(request, pb.StreamAllRequest):
+            subscription = self._narrowed(subscription, request.game_slugs, grant)
+        start = read_start(request.start, request.after)
+        return StreamRequest(subscription, start, request.start.allow_gap, read_heartbeat(request.start))
 
     async def answer(self, request: Message, grant: Grant) -> Message:
         """Answer a request of one of `UNARY`; raise the errors of any protocol, or `TooManyCalls`."""
@@ -99,13 +103,18 @@ class Methods:
         `stream_request` when the request is invalid.
         """
         subscription = requested(self._catalogue, grant.games, {}, {})._replace(filter=read_filter(request.filter))
-        if request.game_slugs:
-            slugs = [_required_slug("game_slugs", slug) for slug in request.game_slugs]
-            subscription = subscription._replace(games=named_games(self._catalogue, grant.games, slugs))
+        subscription = self._narrowed(subscription, request.game_slugs, grant)
         after = read_cursor(request.after)
         bulk = BulkReplay(self._history, link, subscription, write)
         await bulk.locate(after)
         return bulk.batches()
+
+    def _narrowed(self, subscription: Subscription, slugs: Iterable[str], grant: Grant) -> Subscription:
+        """Return `subscription` for the games that a request names, or unchanged when it names none."""
+        names = [_required_slug("game_slugs", slug) for slug in slugs]
+        if not names:
+            return subscription
+        return subscription._replace(games=named_games(self._catalogue, grant.games, names))
 
     def _latest(self, request: pb.GetLatestRequest, grant: Grant) -> pb.Round:
         named_games(self._catalogue, grant.games, [_required_slug("game_slug", request.game_slug)])

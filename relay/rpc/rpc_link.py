@@ -5,6 +5,7 @@ handler through a sink. Does not know calls. Links of the HTTP proxy are in `rel
 """
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from relay.rpc.convert import gap_message
 from relay.rpc.sink import MessageSink
 from relay.rpc.status import Metadata, Status, metadata_of, status_of_disconnect, status_of_gap
 from relay.rpc.wire import MessageBatch, ProtobufRound
+from rounds import datastream_pb2 as pb
 
 
 class RpcLink(Link):
@@ -53,21 +55,25 @@ class RpcLink(Link):
         return metadata_of(await self.hello) if start.receives_events else ()
 
     def heartbeat(self) -> bool:
-        return True
+        """Write a heartbeat if the client asked for it, and nothing waits for the client."""
+        if self.heartbeat_s is not None and not self.transport.get_write_buffer_size():
+            cursor = None if self.cursor is None else self.cursor()
+            self.write_message(pb.Round(cursor="" if cursor is None else str(cursor)))
+        return True  # HTTP/2 pings, or TCP_USER_TIMEOUT, find a dead peer
 
     def send_event(self, event: Mapping[str, object]) -> None:
         if event["event"] == "hello":
             if not self.hello.done():
                 self.hello.set_result(event)
         elif self._allow_gap:
-            self.write_gap(event)
+            self.write_message(gap_message(event))
         elif self.ended is None:
             self.gap = event
             self.end(CloseReason.GAP)
 
-    def write_gap(self, event: Mapping[str, object]) -> None:
-        """Write the message that reports a gap."""
-        raise AssertionError("this link does not allow gaps")
+    @abstractmethod
+    def write_message(self, message: pb.Round) -> None:
+        """Write a message that is not a round, for this client alone."""
 
     def write_disconnect(self, disconnect: Disconnect) -> None:
         if not self.hello.done():
@@ -102,9 +108,9 @@ class GrpcLink(RpcLink):
         form, drain = ProtobufRound(), self.sink.drained
         super().__init__(hub, self.sink, form, ender, max_age_s=max_age_s, drain=drain, allow_gap=allow_gap)
 
-    def write_gap(self, event: Mapping[str, object]) -> None:
-        message = gap_message(event).SerializeToString()
-        self.sink.write(MessageBatch((message,), len(message)))
+    def write_message(self, message: pb.Round) -> None:
+        data = message.SerializeToString()
+        self.sink.write(MessageBatch((data,), len(data)))
 
     def write_disconnect(self, disconnect: Disconnect) -> None:
         super().write_disconnect(disconnect)

@@ -85,9 +85,9 @@ class DataStream:
         return (await self._methods.answer(request, grant)).SerializeToString()
 
     async def _stream(self, request: Message, grant: Grant, context: "Context") -> None:
-        subscription, start, allow_gap = self._methods.stream_request(request, grant)
+        subscription, start, allow_gap, heartbeat_s = self._methods.stream_request(request, grant)
         async with (
-            self._open_link(context, grant, subscription.games, allow_gap=allow_gap) as link,
+            self._open_link(context, grant, subscription.games, allow_gap=allow_gap, heartbeat_s=heartbeat_s) as link,
             Session(self._history, self._catalogue, grant.games, link) as session,
         ):
             session.start(subscription, start)
@@ -105,11 +105,18 @@ class DataStream:
 
     @asynccontextmanager
     async def _open_link(
-        self, context: "Context", grant: Grant, games: Iterable[str], *, allow_gap: bool = False
+        self,
+        context: "Context",
+        grant: Grant,
+        games: Iterable[str],
+        *,
+        allow_gap: bool = False,
+        heartbeat_s: float | None = None,
     ) -> AsyncIterator[GrpcLink]:
         """Hold a permit and a link while the block runs; then end the call with the status of the link."""
         async with self._registry.permit("grpc"):
             link = self._link(allow_gap=allow_gap)
+            link.heartbeat_s = heartbeat_s
             caller = _caller_of(context)
             with self._registry.open(link, key_id=grant.key_id, protocol="grpc", games=games, caller=caller):
                 try:

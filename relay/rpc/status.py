@@ -94,8 +94,11 @@ def _retry(disconnect: Disconnect) -> Metadata:
 
 
 def metadata_of(hello: Mapping[str, object]) -> Metadata:
-    """Render a hello event as initial metadata: for clients that sent a cursor or a time; empty for an empty event."""
+    """Render a hello event as initial metadata: for clients that sent a cursor or a time; empty for an empty event.
+
+    No name is that of a trailer: Connect clients join the values of both, and two cursors with a comma are none.
+    """
     if not hello:
         return ()
     complete = "true" if hello["complete"] else "false"
-    return (("complete", complete), ("first-cursor", str(hello["first"])), ("head-cursor", str(hello["head"])))
+    return (("complete", complete), ("oldest-cursor", str(hello["first"])), ("head-cursor", str(hello["head"])))

@@ -180,6 +180,8 @@ def test_mistake_in_the_file_has_its_sentence(file_text: str, says: str) -> None
         "http://app.example:80",
         "https://exämple.com",
         "null",
+        "https://",
+        "file:///",
         "**",
     ],
 )
@@ -190,7 +192,17 @@ def test_origin_that_no_browser_would_send_is_refused(origin: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "origin", ["https://a.example", "http://localhost:3000", "http://[::1]:8080", "capacitor://localhost", "*"]
+    "origin",
+    [
+        "https://a.example",
+        "http://localhost:3000",
+        "http://[::1]:8080",
+        "capacitor://localhost",
+        "app://.",
+        "app://",
+        "file://",
+        "*",
+    ],
 )
 def test_origin_as_browsers_send_it_is_accepted(origin: str) -> None:
     """Scheme, host and a port that is not the default; web views of apps use other schemes."""

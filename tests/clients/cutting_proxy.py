@@ -24,14 +24,14 @@ class CuttingProxy:
         self._forwarding.add(task)
         try:
             from_relay, to_relay = await asyncio.open_connection("127.0.0.1", self._relay_port)
-            asking = asyncio.create_task(_copy(reader, to_relay), name="proxy-asking")
+            asking = asyncio.create_task(copy(reader, to_relay), name="proxy-asking")
             try:
                 await self._answer(from_relay, writer)
             finally:
                 asking.cancel()
-                await _close(to_relay)
+                await close(to_relay)
         finally:
-            await _close(writer)
+            await close(writer)
             self._forwarding.discard(task)
 
     async def _answer(self, from_relay: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -52,14 +52,14 @@ class CuttingProxy:
         await asyncio.gather(*self._forwarding, return_exceptions=True)
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with contextlib.suppress(ConnectionError):
         while data := await reader.read(1 << 16):
             writer.write(data)
             await writer.drain()
 
 
-async def _close(writer: asyncio.StreamWriter) -> None:
+async def close(writer: asyncio.StreamWriter) -> None:
     writer.close()
     with contextlib.suppress(ConnectionError):
         await writer.wait_closed()

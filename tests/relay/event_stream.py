@@ -47,13 +47,23 @@ class EventStream:
         return block
 
     async def block_or_end(self) -> Block | None:
-        """Read the next block; None when the stream ended correctly, with a complete last chunk."""
+        """Read the next block; the last one may lack its blank line. None when the stream ended correctly."""
+        fields: list[tuple[str, str]] = []
         async with asyncio.timeout(DEADLINE_S):
-            text = (await self._response.content.readuntil(b"\n\n")).decode()
-        if not text:
-            return None
-        fields = [line.partition(":") for line in text.rstrip("\n").split("\n")]
-        return Block([(name, value.removeprefix(" ")) for name, _, value in fields])
+            while line := (await self._response.content.readline()).decode():
+                if line == "\n":
+                    return Block(fields)
+                fields.append(_field(line))
+        return Block(fields) if fields else None
+
+    async def opening(self) -> list[tuple[str, str]]:
+        """Read the first lines, up to the comment that the stream is open."""
+        fields: list[tuple[str, str]] = []
+        async with asyncio.timeout(DEADLINE_S):
+            while not fields or fields[-1][0]:
+                if (line := (await self._response.content.readline()).decode()) != "\n":
+                    fields.append(_field(line))
+        return fields
 
     async def round_block(self) -> Block:
         """Skip comments and `retry`; return the next block with data."""
@@ -65,6 +75,11 @@ class EventStream:
         return (await self.round_block()).round
 
 
+def _field(line: str) -> tuple[str, str]:
+    name, _, value = line.rstrip("\n").partition(":")
+    return name, value.removeprefix(" ")
+
+
 @asynccontextmanager
 async def stream(client: aiohttp.ClientSession, url: str, **request: Any) -> AsyncIterator[EventStream]:
     """Open a stream, with the demo key unless `request` has headers; read it up to the comment that it is live."""
@@ -72,6 +87,5 @@ async def stream(client: aiohttp.ClientSession, url: str, **request: Any) -> Asy
     async with client.get(url, **request) as response:
         assert response.status == 200, await response.text()
         opened = EventStream(response)
-        while (await opened.block()).names != [""]:
-            pass
+        await opened.opening()
         yield opened

@@ -6,8 +6,12 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 
+from auth.keys import DEMO_KEY
+from tests.clients.balancer import balancer
+from tests.relay.conftest import metric_becomes
 from tests.resume.conftest import StartRelay
 from tests.resume.log_writer import LogWriter, make_round
 from tests.samples.browser import Browser, headless_browser, sample_page
@@ -49,3 +53,38 @@ async def test_eventsource_of_a_browser_resumes_through_a_restart(
         assert await shown(4) == [1, 2, 3, 4]
         await log.store(make_round("crash", 5))
         assert await shown(5) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("via", ["EventSource", "WebSocket", "fetch"])
+async def test_quiet_page_returns_with_its_place(
+    browser: Browser, page: str, log: LogWriter, start_relay: StartRelay, via: str
+) -> None:
+    """It has seen no round when its relay drains: what was stored meanwhile is sent."""
+    async with balancer() as front, aiohttp.ClientSession() as session:
+        async with start_relay() as url:
+            with front.forwarding_to(url):
+                await asyncio.to_thread(browser.open, f"{page}?base={front.url}&game=crash&via={via}")
+                await asyncio.to_thread(browser.status, "^connected")
+                await metric_becomes(session, url, "relay_links", 1)
+        await log.store(make_round("crash", 1), make_round("crash", 2))
+        async with start_relay() as url:
+            with front.forwarding_to(url):
+                lines = await asyncio.to_thread(browser.rounds, 2)
+
+    found = [match[1] for line in reversed(lines) if (match := re.search(r"Round (\d+)", line))]
+    assert found == ["1", "2"]
+
+
+async def test_eventsource_with_credentials(
+    browser: Browser, page: str, log: LogWriter, start_relay: StartRelay
+) -> None:
+    """A page of another origin may open a stream with `withCredentials`."""
+    async with start_relay() as url:
+        await asyncio.to_thread(browser.open, page)
+        source = f"new EventSource('{url}/sse/crash?api_key={DEMO_KEY}&last=1', {{withCredentials: true}})"
+        await log.store(make_round("crash", 1))
+        data = await asyncio.to_thread(
+            browser.ask, f"return new Promise((done) => {{ {source}.onmessage = ({{ data }}) => done(data) }})"
+        )
+
+    assert '"round_id":1,' in data

@@ -11,6 +11,7 @@ from grpclib import GRPCError, Status
 from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
 
 from auth.keys import DEMO_KEY
+from rounds import Cursor
 from rounds import datastream_pb2 as pb
 from tests.clients.program import Program
 from tests.rpc.caller import SERVICE
@@ -78,6 +79,24 @@ async def test_library_sees_a_drain(start_relay: StartRelay, publish: Publish, t
     assert end.code == "unavailable"
     assert int(end.trailers["retry-after-ms"]) >= 0
     assert end.trailers["resume-cursor"] == round_["cursor"]
+
+
+@pytest.mark.parametrize("way", ["connect node-connect-json", "connect node-grpc-web", "connect node-grpc"])
+async def test_library_reads_the_cursors_of_a_lost_log(
+    relay: GrpcRelay, publish: Publish, tmp_path: Path, way: str
+) -> None:
+    """Connect's library joins the values of initial metadata and trailers of one name: each cursor comes once."""
+    await publish("crash", 1)
+    async with calling(way, relay, "StreamAll", {"after": "k3f9a2-1042"}, folder=tmp_path) as call:
+        end = await call.end()
+
+    assert end.code == "outofrange"
+    cursors = {name: Cursor.parse(end.trailers[name]) for name in ("oldest-cursor", "first-cursor", "resume-cursor")}
+    assert {name: cursor.sequence for name, cursor in cursors.items()} == {
+        "oldest-cursor": 1,
+        "first-cursor": 1,
+        "resume-cursor": 0,
+    }
 
 
 # --- grpclib -------------------------------------------------------------------------------------------------------

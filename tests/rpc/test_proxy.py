@@ -327,7 +327,7 @@ async def test_protobuf_stream_after_a_cursor(relay: GrpcRelay, http: aiohttp.Cl
     assert first.round_id == 1
     assert seen == [2, 3]
     assert response.headers["complete"] == "true"
-    assert response.headers["first-cursor"] == first.cursor
+    assert response.headers["oldest-cursor"] == first.cursor
 
 
 async def test_stream_after_a_cursor_of_another_log(
@@ -344,6 +344,28 @@ async def test_stream_after_a_cursor_of_another_log(
     assert end["error"]["code"] == "out_of_range"
     assert end["metadata"]["first-cursor"][0].endswith("-1")
     assert end["metadata"]["resume-cursor"][0].endswith("-0")
+    headers = {name.lower() for name in response.headers}
+    assert not headers & end["metadata"].keys(), "Connect clients join the values of both"
+
+
+@pytest.mark.parametrize("content_type", ["application/connect+json", "application/grpc-web+proto"])
+async def test_quiet_stream_with_heartbeats(
+    start_relay: StartRelay, http: aiohttp.ClientSession, publish: Publish, content_type: str
+) -> None:
+    """A message with only a cursor keeps proxies from closing a quiet stream."""
+    await publish("dice", 1)
+    begin = pb.StreamByGameRequest(game_slug="crash", start=pb.Start(heartbeat_s=1))
+    is_json = content_type.endswith("json")
+    data = envelope(json.dumps({"game_slug": "crash", "start": {"heartbeat_s": 1}}).encode() if is_json else begin)
+    async with (
+        start_relay(links={"heartbeat_s": 0.1}) as relay,
+        http.post(relay.proxy("StreamByGame"), headers={"Content-Type": content_type}, data=data) as response,
+    ):
+        beats = [(await element(response))[1] for _ in range(2)]
+        head = response.headers["head-cursor"]
+
+    expected = json.dumps({"cursor": head}).encode() if is_json else pb.Round(cursor=head).SerializeToString()
+    assert beats == [expected] * 2
 
 
 async def test_gap_that_a_client_allows(relay: GrpcRelay, http: aiohttp.ClientSession, publish: Publish) -> None:

@@ -10,7 +10,7 @@ from grpc import StatusCode
 
 from rounds import datastream_pb2 as pb
 from tests.rpc.caller import Caller, read, read_to_end, text_of
-from tests.rpc.conftest import GrpcRelay, Publish
+from tests.rpc.conftest import GrpcRelay, Publish, StartRelay
 
 pytestmark = pytest.mark.service
 
@@ -108,9 +108,9 @@ async def test_stream_after_a_cursor(caller: Caller, publish: Publish) -> None:
 
     epoch = third.cursor.partition("-")[0]
     assert seen == [4, 5, 6]
-    assert {name: metadata[name] for name in ("complete", "first-cursor", "head-cursor")} == {
+    assert {name: metadata[name] for name in ("complete", "oldest-cursor", "head-cursor")} == {
         "complete": "true",
-        "first-cursor": f"{epoch}-1",
+        "oldest-cursor": f"{epoch}-1",
         "head-cursor": f"{epoch}-5",
     }
 
@@ -126,7 +126,7 @@ async def test_live_stream_has_a_cursor_before_its_first_round(caller: Caller, p
     async with caller.stream(pb.StreamAllRequest(after=metadata["head-cursor"])) as again:
         seen = ids(await read(again, 2))
 
-    assert not metadata.keys() & {"complete", "first-cursor"}
+    assert not metadata.keys() & {"complete", "oldest-cursor"}
     assert seen == [2, 3]
 
 
@@ -136,7 +136,7 @@ async def test_stream_from_the_past_without_a_cursor_has_no_metadata(caller: Cal
     async with caller.stream(pb.StreamAllRequest(start=pb.Start(last=1))) as call:
         metadata = text_of(await call.initial_metadata())
 
-    assert not metadata.keys() & {"complete", "first-cursor", "head-cursor"}
+    assert not metadata.keys() & {"complete", "oldest-cursor", "head-cursor"}
 
 
 async def test_cursor_of_another_log(caller: Caller, publish: Publish) -> None:
@@ -151,7 +151,8 @@ async def test_cursor_of_another_log(caller: Caller, publish: Publish) -> None:
     assert end.code is StatusCode.OUT_OF_RANGE
     assert "k3f9a2-1042" in end.message
     assert metadata["complete"] == "false"
-    assert end.trailers["first-cursor"] == metadata["first-cursor"]
+    assert end.trailers["first-cursor"] == metadata["oldest-cursor"]
+    assert not end.trailers.keys() & metadata.keys(), "Connect clients join the values of both"
     async with caller.stream(pb.StreamAllRequest(after=end.trailers["resume-cursor"])) as again:
         seen = await read(again, 2)
     assert ids(seen) == [1, 2]
@@ -208,3 +209,67 @@ async def test_same_rounds_over_grpc_and_sse(relay: GrpcRelay, caller: Caller, p
             cursor = (await response.content.readline()).decode().strip()
     async with caller.stream(pb.StreamAllRequest(after=cursor.removeprefix("id: "))) as call:
         assert ids(await read(call, 1)) == [2]
+
+
+async def test_stream_of_several_games(caller: Caller, publish: Publish) -> None:
+    """One stream has the rounds of all games that the request names, and no others."""
+    async with caller.stream(pb.StreamAllRequest(game_slugs=["crash", "dice"], start=pb.Start(last=1))) as call:
+        await call.initial_metadata()
+        for number, game in enumerate(["double", "crash", "plinko", "dice"], 1):
+            await publish(game, number)
+        seen = [(round_.game_slug, round_.round_id) for round_ in await read(call, 2)]
+
+    assert seen == [("crash", 2), ("dice", 4)]
+
+
+@pytest.mark.parametrize(
+    ("slugs", "code"), [(["crash", "nope"], StatusCode.NOT_FOUND), ([""], StatusCode.INVALID_ARGUMENT)]
+)
+async def test_stream_of_a_game_that_does_not_exist(caller: Caller, slugs: list[str], code: StatusCode) -> None:
+    """The status is that of a stream of one game."""
+    _, end = await read_to_end(caller.call(pb.StreamAllRequest(game_slugs=slugs)))
+
+    assert end is not None
+    assert end.code is code
+
+
+async def test_quiet_stream_with_heartbeats(start_relay: StartRelay, publish: Publish) -> None:
+    """Each is a message with only a cursor; it moves with rounds that do not match, and resumes without loss."""
+    async with start_relay(links={"heartbeat_s": 0.2}) as relay, relay.caller() as caller:
+        [_] = await publish("dice", 1)
+        request = pb.StreamByGameRequest(game_slug="crash", start=pb.Start(heartbeat_s=1))
+        async with caller.stream(request) as call:
+            first = await call.read()
+            [moved] = await publish("dice", 2)
+            while (last := await call.read()) == first:
+                pass
+        await publish("crash", 3)
+        async with caller.stream(pb.StreamAllRequest(after=last.cursor)) as again:
+            seen = ids(await read(again, 1))
+
+    assert first == pb.Round(cursor=first.cursor)
+    assert last == pb.Round(cursor=last.cursor)
+    assert last.cursor.endswith(f"-{moved}")
+    assert seen == [3]
+
+
+async def test_stream_has_no_heartbeats_unless_asked(start_relay: StartRelay, publish: Publish) -> None:
+    """Clients of the given fields would take one for a round."""
+    async with (
+        start_relay(links={"heartbeat_s": 0.1}) as relay,
+        relay.caller() as caller,
+        caller.stream(pb.StreamAllRequest()) as call,
+        caller.stream(pb.StreamAllRequest(start=pb.Start(heartbeat_s=1))) as beating,
+    ):
+        for _ in range(3):
+            assert (await beating.read()).cursor
+        await publish("crash", 1)
+        assert ids(await read(call, 1)) == [1]
+
+
+async def test_interval_of_heartbeats_is_bounded(caller: Caller) -> None:
+    """A longer one would not keep a proxy from closing the stream."""
+    _, end = await read_to_end(caller.call(pb.StreamAllRequest(start=pb.Start(heartbeat_s=61))))
+
+    assert end is not None
+    assert (end.code, "heartbeat_s 61" in end.message) == (StatusCode.INVALID_ARGUMENT, True)

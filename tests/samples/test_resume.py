@@ -141,3 +141,52 @@ async def test_sample_requests_the_rounds_that_it_missed(name: str) -> None:
 
     assert [match[0] for match in found] == [f"[crash] Round {number}" for number in (1, 2, 3)]
     assert relay.cursors == [None, "k3f9a2-2"]
+
+
+class DrainingRelay(CuttingRelay):
+    """Sends no round on the first connection, and closes it as a relay that drains; then sends round 3."""
+
+    def __init__(self, *, reason: str) -> None:
+        super().__init__()
+        self._reason = reason
+
+    async def websocket(self, request: web.Request) -> web.WebSocketResponse:
+        self.cursors.append(request.query.get("after"))
+        ws = web.WebSocketResponse(protocols=[request.headers["Sec-WebSocket-Protocol"]])
+        await ws.prepare(request)
+        if len(self.cursors) == 1:
+            assert request.query["hello"] == "1"
+            await ws.send_str('{"event":"hello","complete":true,"first":"k3f9a2-1","head":"k3f9a2-1"}')
+            if self._reason:
+                await ws.close(code=1012, message=self._reason.encode())
+            else:
+                assert request.transport is not None
+                request.transport.close()
+        else:
+            await ws.send_str(round_json(3))
+            await ws.receive()
+        return ws
+
+
+@pytest.mark.parametrize(
+    ("reason", "cursor"),
+    [
+        ('{"reason":"draining","retry_ms":1,"cursor":"k3f9a2-2"}', "k3f9a2-2"),
+        ('{"reason":"capacity","retry_ms":1}', "k3f9a2-1"),
+        ("gone", "k3f9a2-1"),
+        ("", "k3f9a2-1"),
+    ],
+    ids=["with_cursor", "without_cursor", "not_json", "cut"],
+)
+@pytest.mark.parametrize("name", [name for name in PROGRAMS if name.startswith("websocket/")])
+async def test_websocket_sample_that_saw_no_round_returns_with_its_place(name: str, reason: str, cursor: str) -> None:
+    """It asks for a first event, whose head is its place, and reads the cursor and the delay of the close reason."""
+    relay = DrainingRelay(reason=reason)
+    async with serving(relay) as url:
+        sample = await asyncio.to_thread(start, name, {"BASE_URL": url})
+        try:
+            await asyncio.to_thread(sample.wait_for, r"^\[crash\] Round 3$", within_s=60)
+        finally:
+            await asyncio.to_thread(sample.stop)
+
+    assert relay.cursors == [None, cursor]

@@ -20,12 +20,16 @@ _FATAL_STATUS: Final = (400, 401, 403, 404, 426)
 _FATAL_CLOSE: Final = (1007, 1008, 1009, 4001)
 _COMPLETED: Final = 1000
 _WAITS_S: Final = (0.5, 10.0)
+_BEGINNINGS: Final = {"after", "from", "last", "to", "speed"}
+_HELLO: Final = {"hello": "1"}
+"""Asks for the cursor at which a stream begins: the client can resume there before its first round."""
 
 
 class _Message(msgspec.Struct):
     """The fields of a message that the client reads: the cursor of a round, or the name and fields of an event."""
 
     cursor: str | None = None
+    head: str | None = None
     event: str | None = None
     reason: str | None = None
     begin: str | None = msgspec.field(default=None, name="from")
@@ -91,6 +95,8 @@ class _Reconnects:
         if message.event == "gap":
             self._notify(f"rounds after {message.begin} up to {message.end} are gone ({message.reason})")
             self._on_gap(str(message.reason))
+        if message.event == "hello" and not _BEGINNINGS & self.parameters.keys():
+            self._resume_after(str(message.head))  # a live stream, which begins there
         if message.cursor is not None:
             self._resume_after(message.cursor)
         return message.event is None and message.cursor is not None
@@ -170,7 +176,7 @@ async def _read_websocket(
         await _check(response)
         token = (await response.json())["token"]
     try:
-        link = session.ws_connect(target.path("/ws"), params=parameters, protocols=[token], heartbeat=30)
+        link = session.ws_connect(target.path("/ws"), params={**_HELLO, **parameters}, protocols=[token], heartbeat=30)
         async with link as ws:
             yield OPEN
             async for message in ws:
@@ -194,7 +200,7 @@ async def _read_websocket(
 async def _read_sse(
     session: aiohttp.ClientSession, target: Target, parameters: Mapping[str, str]
 ) -> AsyncIterator[bytes]:
-    async with session.get(target.path("/sse"), params=parameters, headers=target.headers) as response:
+    async with session.get(target.path("/sse"), params={**_HELLO, **parameters}, headers=target.headers) as response:
         await _check(response)
         yield OPEN
         event = b""

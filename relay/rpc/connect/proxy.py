@@ -99,8 +99,9 @@ class Proxy:
     async def _stream(
         self, request: web.Request, dialect: Dialect, message: Message, grant: Grant, deadline: float | None
     ) -> web.StreamResponse:
-        subscription, start, allow_gap = self._methods.stream_request(message, grant)
+        subscription, start, allow_gap, heartbeat_s = self._methods.stream_request(message, grant)
         link = self._link(request, dialect, allow_gap=allow_gap)
+        link.heartbeat_s = heartbeat_s
         response = web.StreamResponse()
         with self._opened(request, link, grant, subscription.games):
             async with Session(self._history, self._catalogue, grant.games, link) as session:

@@ -4,7 +4,6 @@ Owns when bytes may be written: after the response's headers. Their encoding is 
 """
 
 import asyncio
-from collections.abc import Mapping
 
 from aiohttp import HttpVersion11, web
 
@@ -13,10 +12,10 @@ from relay.live.encode import chunk
 from relay.live.hub import Hub
 from relay.live.link import Disconnect, LinkEnder
 from relay.rpc.connect.dialect import Dialect, EnvelopedRound
-from relay.rpc.convert import gap_message
 from relay.rpc.rpc_link import RpcLink
 from relay.rpc.sink import BufferSink
 from relay.rpc.status import status_of_disconnect
+from rounds import datastream_pb2 as pb
 
 
 class RequestTransport:
@@ -72,8 +71,8 @@ class ProxyLink(RpcLink):
         """Write one element of the stream."""
         self.transport.write(chunk(element) if self._chunked else element)
 
-    def write_gap(self, event: Mapping[str, object]) -> None:
-        self.write(self._dialect.wrap(self._dialect.write(gap_message(event))))
+    def write_message(self, message: pb.Round) -> None:
+        self.write(self._dialect.wrap(self._dialect.write(message)))
 
     def write_disconnect(self, disconnect: Disconnect) -> None:
         super().write_disconnect(disconnect)

@@ -24,7 +24,8 @@ func main() {
 	client := sse.NewClient(env("BASE_URL", "http://127.0.0.1:8080") + "/sse/" + env("GAME", "crash"))
 	client.Headers["X-API-Key"] = env("API_KEY", "sk_live_"+strings.Repeat("0", 64))
 	client.ResponseValidator = stopIfRefused
-	for { // the library reconnects after an error, but not after a clean end
+	client.ReconnectNotify = func(err error, _ time.Duration) { log.Printf("disconnected: %v", err) }
+	for { // the library reconnects after an error, for a quarter of an hour, but not after a complete answer
 		err := client.SubscribeRaw(func(event *sse.Event) {
 			var r round
 			if len(event.Event) > 0 || json.Unmarshal(event.Data, &r) != nil {

@@ -19,17 +19,27 @@ var (
 	baseURL = env("BASE_URL", "http://127.0.0.1:8080")
 	apiKey  = env("API_KEY", "sk_live_"+strings.Repeat("0", 64))
 	url     = strings.Replace(baseURL, "http", "ws", 1) + "/ws/" + env("GAME", "crash")
-	query   string        // resumes after the last printed round
+	query   = "?hello=1"  // the first message has the place to resume at; later the query has it
 	pause   = time.Second // before the next connection
 )
 
+// message is a round, an event about the stream itself, or the reason of a close.
+type message struct {
+	ID           int64  `json:"round_id"`
+	Game         string `json:"game_slug"`
+	RetryMS      int64  `json:"retry_ms"`
+	Cursor, Head string
+}
+
 func main() {
 	for {
-		log.Printf("disconnected: %v", follow())
-		time.Sleep(time.Duration(rand.Int63n(int64(pause)))) // random, so that clients do not all reconnect at once
-		if pause < 30*time.Second {
-			pause *= 2
+		err, end := follow(), message{RetryMS: rand.Int63n(pause.Milliseconds())} // random, against reconnects all at once
+		log.Printf("disconnected: %v", err)
+		if closed, ok := err.(*websocket.CloseError); ok && json.Unmarshal([]byte(closed.Text), &end) == nil && end.Cursor != "" {
+			query = "?after=" + end.Cursor // everything up to here was sent
 		}
+		time.Sleep(time.Duration(end.RetryMS) * time.Millisecond)
+		pause = 2 * pause % (63 * time.Second) // 1, 2, 4, 8, 16, 32, and again 1 s
 	}
 }
 
@@ -51,30 +61,24 @@ func follow() error {
 		return conn.WriteControl(websocket.PongMessage, []byte(data), time.Now().Add(10*time.Second))
 	})
 	for {
-		var round struct {
-			ID     int64  `json:"round_id"`
-			Game   string `json:"game_slug"`
-			Cursor string `json:"cursor"`
-		}
+		var round message
 		if err := conn.ReadJSON(&round); err != nil {
 			return err
 		}
-		if round.Cursor != "" { // other messages are about the stream itself
+		if round.ID != 0 {
 			fmt.Printf("[%s] Round %d\n", round.Game, round.ID)
 			query, pause = "?after="+round.Cursor, time.Second
+		} else if round.Head != "" && query == "?hello=1" {
+			query = "?after=" + round.Head
 		}
 	}
 }
 
 // newToken exchanges the key for a token, which opens connections for 30 s.
 func newToken() (string, error) {
-	request, err := http.NewRequest(http.MethodPost, baseURL+"/api/auth/token", nil)
-	if err != nil {
-		return "", err
-	}
+	request, _ := http.NewRequest(http.MethodPost, baseURL+"/api/auth/token", nil)
 	request.Header.Set("X-API-Key", apiKey)
-	client := http.Client{Timeout: 10 * time.Second}
-	response, err := client.Do(request)
+	response, err := (&http.Client{Timeout: 10 * time.Second}).Do(request)
 	if err != nil {
 		return "", err
 	}

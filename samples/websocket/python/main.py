@@ -25,24 +25,32 @@ async def new_token(session: aiohttp.ClientSession) -> str:
 
 async def main() -> None:
     url = BASE_URL.replace("http", "ws", 1) + f"/ws/{GAME}"
-    query, pause_s = "", 1.0
+    cursor, pause_s = "", 1.0
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
         while True:
+            retry_s = random.uniform(0, pause_s)  # random, so that clients do not all reconnect at once
+            pause_s = min(2 * pause_s, 30)
             try:
-                token = await new_token(session)
-                async with websockets.connect(url + query, subprotocols=[websockets.Subprotocol(token)]) as ws:
+                token = websockets.Subprotocol(await new_token(session))
+                query = f"?after={cursor}" if cursor else "?hello=1"  # the first event has the place to resume at
+                async with websockets.connect(url + query, subprotocols=[token]) as ws:
                     async for message in ws:
-                        round_ = json.loads(message)
-                        if "round_id" in round_:  # other messages are about the stream itself
-                            print(f"[{round_['game_slug']}] Round {round_['round_id']}", flush=True)
-                            query, pause_s = f"?after={round_['cursor']}", 1.0
+                        event = json.loads(message)
+                        if "round_id" in event:  # other messages are about the stream itself
+                            print(f"[{event['game_slug']}] Round {event['round_id']}", flush=True)
+                            cursor, pause_s = event["cursor"], 1.0
+                        cursor = cursor or event.get("head", "")
+            except websockets.ConnectionClosed as error:
+                print(f"disconnected: {error}", file=sys.stderr)
+                reason = json.loads(error.rcvd.reason) if error.rcvd and error.rcvd.reason.startswith("{") else {}
+                cursor = reason.get("cursor", cursor)  # everything up to here was sent
+                retry_s = reason.get("retry_ms", 1000 * retry_s) / 1000
             except websockets.InvalidStatus as error:
                 if error.response.status_code in (400, 401, 403, 404):
                     sys.exit(f"refused: {error.response.body.decode()}")
             except (aiohttp.ClientError, websockets.WebSocketException, OSError) as error:
                 print(f"disconnected: {error}", file=sys.stderr)
-            await asyncio.sleep(random.uniform(0, pause_s))  # random, so that clients do not all reconnect at once
-            pause_s = min(2 * pause_s, 30)
+            await asyncio.sleep(retry_s)
 
 
 try:

@@ -83,7 +83,7 @@ async def test_relay_takes_more_links_than_its_soft_limit(nats: NatsServer, clie
         for _ in range(100):
             link = await stack.enter_async_context(connection(relay.url))
             await link.send(f"GET /sse HTTP/1.1\r\nHost: x\r\nX-API-Key: {relay.key}\r\n\r\n".encode())
-            await link.until(b":\n\n")
+            await link.until(b":\n\r\n")
         assert await metric(client, relay.url, "relay_links") == 100
     assert not any("open_files_limit" in line for line in relay.printed)
 

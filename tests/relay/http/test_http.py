@@ -11,7 +11,7 @@ from auth.tokens import TokenSigner
 from roundlog.log_settings import LogSettings
 from tests.nats import NatsServer, nats_client
 from tests.relay.conftest import Publish, StartRelay
-from tests.relay.raw_http import RawAnswer, connection, exchange
+from tests.relay.raw_http import RawAnswer, connection, exchange, parse
 from tests.relay.serving import serving
 
 pytestmark = pytest.mark.service
@@ -251,6 +251,56 @@ async def test_preflight_is_answered_on_every_path(relay: str, path: str) -> Non
     assert answer.headers["access-control-allow-origin"] == "*"
     for name in ("X-API-Key", "Last-Event-ID", "Authorization"):
         assert name in answer.headers["access-control-allow-headers"]
+
+
+@pytest.mark.parametrize(
+    "names", ["cache-control", "traceparent,tracestate", "baggage, X-API-Key", "if-none-match", "X-Anything"]
+)
+async def test_preflight_allows_the_headers_that_it_asks_for(relay: str, names: str) -> None:
+    """Libraries add headers by themselves: npm `eventsource` 2 `Cache-Control`, tracing `traceparent` and `baggage`."""
+    answer = await exchange(
+        relay, "OPTIONS /sse/crash HTTP/1.1", *PREFLIGHT, f"Access-Control-Request-Headers: {names}"
+    )
+
+    allowed = {name.strip().lower() for name in answer.headers["access-control-allow-headers"].split(",")}
+    assert allowed >= {name.strip().lower() for name in names.split(",")} | {"x-api-key", "last-event-id"}
+    assert "Access-Control-Request-Headers" in answer.headers["vary"]
+
+
+@pytest.mark.parametrize("names", ["a b", "x,,y", "é", "x" * 3000, '"quoted"', "a;b"])
+async def test_preflight_does_not_echo_what_is_no_list_of_names(relay: str, names: str) -> None:
+    """The answer then has the headers that the relay reads."""
+    answer = await exchange(
+        relay, "OPTIONS /sse/crash HTTP/1.1", *PREFLIGHT, f"Access-Control-Request-Headers: {names}"
+    )
+
+    assert answer.status == 204
+    assert names not in answer.headers["access-control-allow-headers"]
+
+
+@pytest.mark.parametrize("origin", ["https://page.example", "null", "file://", "app://."])
+async def test_event_stream_with_credentials_names_the_origin(relay: str, origin: str) -> None:
+    """An EventSource with `withCredentials` needs its origin and `Access-Control-Allow-Credentials`."""
+    async with connection(relay) as link:
+        await link.send(
+            f"GET /sse/crash HTTP/1.1\r\nHost: x\r\nX-API-Key: {DEMO_KEY}\r\nOrigin: {origin}\r\n\r\n".encode()
+        )
+        answer = parse(await link.until(b"\r\n\r\n"))
+
+    assert answer.headers["access-control-allow-origin"] == origin
+    assert answer.headers["access-control-allow-credentials"] == "true"
+    assert answer.headers["vary"] == "Origin"
+
+
+async def test_event_stream_for_an_origin_that_is_not_ascii(relay: str) -> None:
+    """It cannot be named in a header: the stream opens, without credentials."""
+    async with connection(relay) as link:
+        await link.send(
+            f"GET /sse/crash HTTP/1.1\r\nHost: x\r\nX-API-Key: {DEMO_KEY}\r\nOrigin: https://π.example\r\n\r\n".encode()
+        )
+        answer = parse(await link.until(b"\r\n\r\n"))
+
+    assert (answer.status, answer.headers["access-control-allow-origin"]) == (200, "*")
 
 
 async def test_pages_of_other_origins_read_answers_and_errors(relay: str) -> None:

@@ -555,3 +555,36 @@ BAD_CLIENTS: Final[list[Misbehave]] = [
     send_garbage,
     connect_only,
 ]
+
+
+def masked(payload: bytes, *, first_byte: int = 0x81) -> bytes:
+    """A short frame of a client; the mask of zeros leaves the payload as it is."""
+    return bytes((first_byte, 0x80 | len(payload), 0, 0, 0, 0)) + payload
+
+
+@pytest.mark.parametrize(
+    ("bad", "code"),
+    [
+        (masked(b"", first_byte=0x83), 1002),  # an opcode that does not exist
+        (b"\x81\x02hi", 1002),  # not masked
+        (masked(b"\xff"), 1007),
+        (masked(b'{"action":"pong"}'), 1008),
+        (masked(b"\x00", first_byte=0x82), 1008),
+    ],
+)
+async def test_valid_message_in_one_segment_with_a_bad_one_is_handled(
+    start_relay: StartRelay, client: aiohttp.ClientSession, bad: bytes, code: int
+) -> None:
+    """Its answer comes before the close frame; what follows the bad one is not handled."""
+    valid = masked(b'{"action":"subscribe","games":["dice"]}')
+    async with start_relay(links={"linger_s": 0.1}) as relay, connection(relay) as link:
+        await link.send(opening(await token_of(client, relay)))
+        await link.until(b"\r\n\r\n")
+        await link.send(valid + bad + valid + masked(b"\x03\xe8", first_byte=0x88))
+        data = await link.rest()
+
+    answer = b'{"event":"subscribed","games":["crash","dice"]}'
+    assert data[2 : 2 + len(answer)] == answer
+    assert data.count(b"subscribed") == 1
+    assert data[2 + len(answer)] == 0x88
+    assert int.from_bytes(data[4 + len(answer) : 6 + len(answer)], "big") == code

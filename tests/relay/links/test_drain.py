@@ -59,11 +59,11 @@ async def disconnect_of(ws: WebSocket) -> tuple[float, int, dict[str, Any]]:
     return time.monotonic(), message.data, msgspec.json.decode(message.extra or "")
 
 
-async def end_of(events: EventStream) -> tuple[float, list[str]]:
-    """Wait for the regular end of a stream; return when it came, and its last block's lines."""
-    last: list[str] = []
+async def end_of(events: EventStream) -> tuple[float, dict[str, str]]:
+    """Wait for the regular end of a stream; return when it came, and the fields of its last block."""
+    last: dict[str, str] = {}
     while (block := await events.block_or_end()) is not None:
-        last = [f"{name}: {value}" for name, value in block.fields]
+        last = dict(block.fields)
     return time.monotonic(), last
 
 
@@ -93,9 +93,8 @@ async def test_sigterm_ends_every_link_within_the_grace(
     assert {(code, reason["reason"], reason["cursor"]) for _, code, reason in disconnects} == {
         (1012, "draining", cursor)
     }
-    delays = [reason["retry_ms"] for _, _, reason in disconnects] + [
-        int(last[0].removeprefix("retry: ")) for _, last in ends
-    ]
+    delays = [reason["retry_ms"] for _, _, reason in disconnects] + [int(last["retry"]) for _, last in ends]
+    assert {last["id"] for _, last in ends} == {cursor}
     assert all(0 <= delay <= 300 for delay in delays)
     assert len(set(delays)) > LINKS / 2
     assert (code, took_s < GRACE_S) == (0, True), took_s

@@ -10,7 +10,8 @@ import pytest
 import structlog
 import uvloop
 
-from relay.http.sse import SseLink
+from relay.http.sse.sse_client import PlaceForm, SseClient
+from relay.http.sse.sse_link import SseLink
 from relay.http.websocket.websocket_link import WebSocketLink
 from relay.links.stream_link import StreamLink
 from relay.live.bounds import Bounds
@@ -27,12 +28,14 @@ LINGER_S: Final = 0.001
 AFTER_LINGER_S: Final = 0.002
 CRASH: Final = Subscription(frozenset({"crash"}), Filter())
 
+CLIENT: Final = SseClient(PlaceForm.LINE, clean_end=True, heartbeat_s=None, events=None)
+
 MakeLink = Callable[[asyncio.Transport, Ender], StreamLink]
 LINKS: Final[Mapping[str, MakeLink]] = {
     "websocket": lambda transport, ender: WebSocketLink(
         transport, ender, window_bits=0, message_bytes=4096, frames_per_heartbeat=100, max_age_s=60
     ),
-    "sse": lambda transport, ender: SseLink(transport, ender, chunked=True, max_age_s=60),
+    "sse": lambda transport, ender: SseLink(transport, CLIENT, ender, chunked=True, max_age_s=60),
 }
 
 Leave = Callable[[StreamLink, socket.socket], None]

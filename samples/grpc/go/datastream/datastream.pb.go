@@ -42,7 +42,8 @@ type Round struct {
 	Extras string `protobuf:"bytes,5,opt,name=extras,proto3" json:"extras,omitempty"`
 	// When the database committed the round, in Unix milliseconds: now - timestamp is the latency.
 	Timestamp int64 `protobuf:"varint,6,opt,name=timestamp,proto3" json:"timestamp,omitempty"`
-	// The cursor of this round: send it as `after` to get the rounds after it.
+	// The cursor of this round: send it as `after` to get the rounds after it. In a heartbeat, which a stream with
+	// `heartbeat_s` sends, only this field is set: every requested round up to it was sent.
 	Cursor string `protobuf:"bytes,7,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	// The same time as `finished_at`, as a Timestamp.
 	FinishedTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=finished_time,json=finishedTime,proto3" json:"finished_time,omitempty"`
@@ -298,7 +299,10 @@ type Start struct {
 	// A multiple of the original cadence; 0: as fast as the client reads.
 	Speed float64 `protobuf:"fixed64,5,opt,name=speed,proto3" json:"speed,omitempty"`
 	// Report lost rounds as a `gap` in the stream and continue, instead of ending with OUT_OF_RANGE.
-	AllowGap      bool `protobuf:"varint,6,opt,name=allow_gap,json=allowGap,proto3" json:"allow_gap,omitempty"`
+	AllowGap bool `protobuf:"varint,6,opt,name=allow_gap,json=allowGap,proto3" json:"allow_gap,omitempty"`
+	// Send a heartbeat at least every so many seconds, 1 to 60; 0: none. It is a message with only `cursor`, or with no
+	// field while the stream is still looking for its start. HTTP/2 pings do not cross proxies, which close quiet streams.
+	HeartbeatS    uint32 `protobuf:"varint,7,opt,name=heartbeat_s,json=heartbeatS,proto3" json:"heartbeat_s,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -373,6 +377,13 @@ func (x *Start) GetAllowGap() bool {
 		return x.AllowGap
 	}
 	return false
+}
+
+func (x *Start) GetHeartbeatS() uint32 {
+	if x != nil {
+		return x.HeartbeatS
+	}
+	return 0
 }
 
 // Selects the rounds of one game to stream.
@@ -521,7 +532,7 @@ func (x *StreamByTypeRequest) GetStart() *Start {
 	return nil
 }
 
-// Selects the rounds of all games to stream.
+// Selects the rounds of all games, or of several, to stream.
 type StreamAllRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Selects among the rounds.
@@ -529,7 +540,9 @@ type StreamAllRequest struct {
 	// The cursor of the last round that the client has; short for `start.after`.
 	After string `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
 	// Where to start and end.
-	Start         *Start `protobuf:"bytes,3,opt,name=start,proto3" json:"start,omitempty"`
+	Start *Start `protobuf:"bytes,3,opt,name=start,proto3" json:"start,omitempty"`
+	// These games; none: all that the key covers.
+	GameSlugs     []string `protobuf:"bytes,4,rep,name=game_slugs,json=gameSlugs,proto3" json:"game_slugs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -581,6 +594,13 @@ func (x *StreamAllRequest) GetAfter() string {
 func (x *StreamAllRequest) GetStart() *Start {
 	if x != nil {
 		return x.Start
+	}
+	return nil
+}
+
+func (x *StreamAllRequest) GetGameSlugs() []string {
+	if x != nil {
+		return x.GameSlugs
 	}
 	return nil
 }
@@ -1109,14 +1129,16 @@ const file_datastream_proto_rawDesc = "" +
 	"\n" +
 	"_min_pointB\f\n" +
 	"\n" +
-	"_max_point\"\xd2\x01\n" +
+	"_max_point\"\xf3\x01\n" +
 	"\x05Start\x12\x14\n" +
 	"\x05after\x18\x01 \x01(\tR\x05after\x127\n" +
 	"\tfrom_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bfromTime\x12\x12\n" +
 	"\x04last\x18\x03 \x01(\rR\x04last\x123\n" +
 	"\ato_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x06toTime\x12\x14\n" +
 	"\x05speed\x18\x05 \x01(\x01R\x05speed\x12\x1b\n" +
-	"\tallow_gap\x18\x06 \x01(\bR\ballowGap\"\x9d\x01\n" +
+	"\tallow_gap\x18\x06 \x01(\bR\ballowGap\x12\x1f\n" +
+	"\vheartbeat_s\x18\a \x01(\rR\n" +
+	"heartbeatS\"\x9d\x01\n" +
 	"\x13StreamByGameRequest\x12\x1b\n" +
 	"\tgame_slug\x18\x01 \x01(\tR\bgameSlug\x12*\n" +
 	"\x06filter\x18\x02 \x01(\v2\x12.datastream.FilterR\x06filter\x12\x14\n" +
@@ -1126,11 +1148,13 @@ const file_datastream_proto_rawDesc = "" +
 	"\tgame_type\x18\x01 \x01(\tR\bgameType\x12*\n" +
 	"\x06filter\x18\x02 \x01(\v2\x12.datastream.FilterR\x06filter\x12\x14\n" +
 	"\x05after\x18\x03 \x01(\tR\x05after\x12'\n" +
-	"\x05start\x18\x04 \x01(\v2\x11.datastream.StartR\x05start\"}\n" +
+	"\x05start\x18\x04 \x01(\v2\x11.datastream.StartR\x05start\"\x9c\x01\n" +
 	"\x10StreamAllRequest\x12*\n" +
 	"\x06filter\x18\x01 \x01(\v2\x12.datastream.FilterR\x06filter\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\tR\x05after\x12'\n" +
-	"\x05start\x18\x03 \x01(\v2\x11.datastream.StartR\x05start\"/\n" +
+	"\x05start\x18\x03 \x01(\v2\x11.datastream.StartR\x05start\x12\x1d\n" +
+	"\n" +
+	"game_slugs\x18\x04 \x03(\tR\tgameSlugs\"/\n" +
 	"\x10GetLatestRequest\x12\x1b\n" +
 	"\tgame_slug\x18\x01 \x01(\tR\bgameSlug\"\xab\x02\n" +
 	"\x11GetHistoryRequest\x12\x1b\n" +

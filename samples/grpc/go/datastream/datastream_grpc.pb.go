@@ -40,8 +40,9 @@ const (
 // Streams and looks up finished rounds.
 //
 // Streams send the rounds after `start`, in order and once, and then live rounds. If the request has a cursor or a time,
-// the initial metadata has `complete` (true or false), `first-cursor` and `head-cursor`. A stream that starts with the
-// next round has only `head-cursor`: resume there if the stream ends before the first round.
+// the initial metadata has `complete` (true or false), `oldest-cursor` and `head-cursor`. A stream that starts with the
+// next round has only `head-cursor`: resume there if the stream ends before the first round. No name is both in the
+// initial metadata and in the trailers.
 // When the relay drains or the stream has reached its maximum age, the stream ends with UNAVAILABLE and the trailers
 // `retry-after-ms` and `resume-cursor`: wait, then call again with that cursor. It is never behind the last round sent.
 // When rounds after the cursor are gone, the stream ends with OUT_OF_RANGE and the trailers `first-cursor` (the oldest
@@ -51,7 +52,7 @@ type DataStreamClient interface {
 	StreamByGame(ctx context.Context, in *StreamByGameRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Round], error)
 	// Rounds of every game of a type, if the key covers the game.
 	StreamByType(ctx context.Context, in *StreamByTypeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Round], error)
-	// Rounds of every game that the key covers.
+	// Rounds of every game that the key covers, or of several games.
 	StreamAll(ctx context.Context, in *StreamAllRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Round], error)
 	// The newest round of a game.
 	GetLatest(ctx context.Context, in *GetLatestRequest, opts ...grpc.CallOption) (*Round, error)
@@ -186,8 +187,9 @@ type DataStream_ReplayClient = grpc.ServerStreamingClient[RoundBatch]
 // Streams and looks up finished rounds.
 //
 // Streams send the rounds after `start`, in order and once, and then live rounds. If the request has a cursor or a time,
-// the initial metadata has `complete` (true or false), `first-cursor` and `head-cursor`. A stream that starts with the
-// next round has only `head-cursor`: resume there if the stream ends before the first round.
+// the initial metadata has `complete` (true or false), `oldest-cursor` and `head-cursor`. A stream that starts with the
+// next round has only `head-cursor`: resume there if the stream ends before the first round. No name is both in the
+// initial metadata and in the trailers.
 // When the relay drains or the stream has reached its maximum age, the stream ends with UNAVAILABLE and the trailers
 // `retry-after-ms` and `resume-cursor`: wait, then call again with that cursor. It is never behind the last round sent.
 // When rounds after the cursor are gone, the stream ends with OUT_OF_RANGE and the trailers `first-cursor` (the oldest
@@ -197,7 +199,7 @@ type DataStreamServer interface {
 	StreamByGame(*StreamByGameRequest, grpc.ServerStreamingServer[Round]) error
 	// Rounds of every game of a type, if the key covers the game.
 	StreamByType(*StreamByTypeRequest, grpc.ServerStreamingServer[Round]) error
-	// Rounds of every game that the key covers.
+	// Rounds of every game that the key covers, or of several games.
 	StreamAll(*StreamAllRequest, grpc.ServerStreamingServer[Round]) error
 	// The newest round of a game.
 	GetLatest(context.Context, *GetLatestRequest) (*Round, error)

@@ -1,0 +1,1 @@
+"""Server-sent events: what is known of a client, and its links."""
