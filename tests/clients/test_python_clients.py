@@ -174,9 +174,9 @@ async def test_aiohttp_reads_the_first_bytes_of_a_stream(relay: LiveRelay) -> No
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE_S)) as session,
         session.get(f"{relay.url}/sse/crash", headers=headers) as response,
     ):
-        first = await response.content.readuntil(b"\n:\n\n")
+        first = await response.content.readuntil(b"\n:\n")
 
-    assert re.fullmatch(rb"retry: \d+\n\n?:\n\n", first)
+    assert re.fullmatch(rb"retry: \d+\n(id: [a-z0-9-]+\n)?:\n", first)
     assert response.content_type == "text/event-stream"
     assert "no-cache" in response.headers["Cache-Control"]
     assert response.headers["X-Accel-Buffering"] == "no"

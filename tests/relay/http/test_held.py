@@ -204,7 +204,7 @@ async def test_strangers_do_not_shut_the_port(
     async with start_relay() as url, AsyncExitStack() as stack:
         early = await stack.enter_async_context(connection(url))
         await early.send(head("GET /sse HTTP/1.1", KEY))
-        await early.until(b"\n\n")
+        await early.until(b":\n")
         guest = await stack.enter_async_context(connection(url))
         await guest.send(head("GET /api/games HTTP/1.1", KEY))
         await guest.until(b"]")
@@ -212,7 +212,7 @@ async def test_strangers_do_not_shut_the_port(
 
         late = await stack.enter_async_context(connection(url))
         await late.send(head("GET /sse HTTP/1.1", KEY))
-        assert (await late.until(b"\n\n")).startswith(b"HTTP/1.1 200")
+        assert (await late.until(b":\n")).startswith(b"HTTP/1.1 200")
         for path in ("/healthz", "/readyz", "/metrics"):
             async with client.get(f"{url}{path}") as answer:
                 assert answer.status == 200
@@ -238,7 +238,7 @@ async def test_strangers_that_read_no_answer_do_not_shut_the_port(
         for _ in range(few_files.strangers):
             late = await stack.enter_async_context(connection(url))
             await late.send(head("GET /sse HTTP/1.1", KEY))
-            assert (await late.until(b"\n\n")).startswith(b"HTTP/1.1 200")
+            assert (await late.until(b":\n")).startswith(b"HTTP/1.1 200")
 
 
 async def test_refused_credentials_are_strangers(

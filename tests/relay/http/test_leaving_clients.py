@@ -36,6 +36,7 @@ USUAL = {
     "link_closed",
     "stop_requested",
     "drain_started",
+    "listeners_closed",
     "drain_finished",
 }
 

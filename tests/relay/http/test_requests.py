@@ -148,7 +148,7 @@ async def test_half_closed_event_stream_goes_on(
             link.writer.write_eof()
             assert b" 200 OK" in await link.until(b"\r\n\r\n")
             for _ in range(12):  # with those that look for clients that have left
-                await link.until(b":\n\n")
+                await link.until(b":\n")
             await publish("crash", 1)
             await link.until(b'"round_id":1,')
         await metric_becomes(client, url, "relay_links", 0)
