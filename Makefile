@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 FAILED = { echo "Installing failed (is a package registry reachable?): $$(grep -E '^ERROR' $(VENV)/install.log | tail -1); all of it is in $(VENV)/install.log" >&2; exit 1; }
 # Tests with real servers mostly wait for them, so more workers than cores are useful.
 WORKERS ?= 4
-.PHONY: help run run-postgres test check check-versions format bench proto lock install clean
+.PHONY: help run run-postgres test check check-versions faults nightly format bench proto lock install clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -44,6 +44,13 @@ check: $(READY) ## Check format, lint and types, and run the unit tests; no serv
 check-versions: ## Run unit tests and a smoke run with the oldest, then the newest allowed dependencies
 	.ci/versions oldest
 	.ci/versions newest
+
+faults: $(READY) ## Break real parts and judge every delivery, 5 minutes; SEED= MINUTES= SCHEDULES= TOUR=1
+	$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) \
+	  $(if $(SCHEDULES),--schedules $(SCHEDULES)) $(if $(TOUR),--tour)
+
+nightly: $(READY) ## Run what takes an hour or more: faults, new examples of property tests, foreign clients, versions
+	.ci/nightly
 
 format: $(READY) ## Format the code
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .

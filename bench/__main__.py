@@ -4,7 +4,18 @@ import subprocess
 import sys
 from typing import Final
 
-NAMES: Final = ("start", "ingest", "replicated", "capture", "end_to_end", "fanout", "replay", "grpc", "live_path")
+NAMES: Final = (
+    "start",
+    "ingest",
+    "replicated",
+    "capture",
+    "end_to_end",
+    "fanout",
+    "replay",
+    "grpc",
+    "live_path",
+    "hostile",
+)
 
 
 def main(wanted: list[str]) -> int:

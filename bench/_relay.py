@@ -1,5 +1,6 @@
 """``stream-relay serve`` as a process of its own, on a free port, with one key."""
 
+import fcntl
 import hashlib
 import http.client
 import json
@@ -20,6 +21,7 @@ from typing import Final
 _READY_S: Final = 15.0
 _POLL_S: Final = 0.002
 _STOP_S: Final = 10.0
+_PIPE_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class RelayProcess:
     key: str
     ready_s: float
     """Seconds from starting the process to the first 200 of ``/readyz``."""
+    output: int
+    """The file descriptor to read the pipe with its output from, if it was started with one."""
 
     def token(self) -> str:
         """Get a fresh stream token; it opens any number of links for 30 s."""
@@ -44,8 +48,15 @@ class RelayProcess:
 
 
 @contextmanager
-def relay(nats_url: str, **settings: str) -> Iterator[RelayProcess]:
-    """Run a relay until the block ends; `settings` are environment variables, added to those it needs to run."""
+def relay(nats_url: str, unread: bool = False, /, *, more_keys: str = "", **settings: str) -> Iterator[RelayProcess]:
+    """Run a relay until the block ends.
+
+    Args:
+        nats_url: Its log.
+        unread: Its output goes to a pipe of the smallest size that Linux has, which the caller reads, or does not.
+        more_keys: Keys that it also accepts, in the one-line form.
+        settings: Environment variables, added to those that it needs to run.
+    """
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     key = f"sk_live_{secrets.token_hex(32)}"
@@ -57,7 +68,7 @@ def relay(nats_url: str, **settings: str) -> Iterator[RelayProcess]:
         "RELAY_HTTP_PORT": str(port),
         "RELAY_GRPC_PORT": "0",
         "RELAY_NATS_URL": nats_url,
-        "RELAY_AUTH_KEYS": f"bench=sha256:{hashlib.sha256(key.encode()).hexdigest()}",
+        "RELAY_AUTH_KEYS": f"bench=sha256:{hashlib.sha256(key.encode()).hexdigest()};{more_keys}".rstrip(";"),
         "RELAY_AUTH_TOKEN_SECRETS": f"bench:{secrets.token_hex(32)}",
         "RELAY_DRAIN_GRACE_S": "0",
         "RELAY_LOG_FORMAT": "json",
@@ -66,12 +77,16 @@ def relay(nats_url: str, **settings: str) -> Iterator[RelayProcess]:
     program = Path(sys.executable).with_name("stream-relay")
     started = time.monotonic()
     output = tempfile.TemporaryFile()  # noqa: SIM115 - closed below, after the process
-    process = subprocess.Popen([str(program), "serve"], env=environment, stdout=output, stderr=output)
+    reads, writes = os.pipe()
+    fcntl.fcntl(writes, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    log = writes if unread else output.fileno()
+    process = subprocess.Popen([str(program), "serve"], env=environment, stdout=log, stderr=log)
+    os.close(writes)
     try:
         if not _ready(process, port, started + _READY_S):
             output.seek(0)
             raise SystemExit(f"stream-relay serve did not get ready: {output.read().decode(errors='replace')[-1000:]}")
-        yield RelayProcess(process.pid, port, key, time.monotonic() - started)
+        yield RelayProcess(process.pid, port, key, time.monotonic() - started, reads)
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -80,6 +95,7 @@ def relay(nats_url: str, **settings: str) -> Iterator[RelayProcess]:
             process.kill()
             process.wait()
         output.close()
+        os.close(reads)
 
 
 def _ready(process: subprocess.Popen[bytes], port: int, deadline: float) -> bool:

@@ -48,6 +48,11 @@ class NatsServer:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def runs(self) -> bool:
+        """Whether there is a process, frozen or not."""
+        return self._process is not None and self._process.returncode is None
+
     async def start(self) -> None:
         """Start it and wait until it is ready. After a kill: on the same port and store."""
         command: list[str | Path] = [

@@ -1,0 +1,66 @@
+"""``python -m bench.hostile.attacker NAME PORT GRPC_PORT``: the process that attacks until it is killed.
+
+The key is in the environment. Prints ``attacking`` when it has begun, and then how much it has done so far.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from bench._process import allow_files
+from bench.hostile import crowds, frames, requests
+from bench.hostile.sockets import Target
+
+ATTACKS: Final[Mapping[str, tuple[str, Callable[[Target], Iterator[int]]]]] = {
+    "continuation": ("empty continuation frames", frames.continuation),
+    "pings": ("ping frames", frames.pings),
+    "pongs": ("pong frames nobody asked for", frames.pongs),
+    "empty": ("empty text frames", frames.empty_messages),
+    "json-ping": ("JSON pings", frames.ping_messages),
+    "subscribe": ("subscribe and unsubscribe", frames.subscribe),
+    "replays": ("replays by message", frames.replays),
+    "bombs": ("messages that inflate to 1 MiB", frames.bombs),
+    "pipelined": ("pipelined requests", requests.pipelined),
+    "pipelined-history": ("pipelined requests for 1,000 rounds", requests.pipelined_history),
+    "pipelined-unread": ("the same, answers never read", requests.pipelined_unread),
+    "pipelined-no-key": ("pipelined requests without a key", requests.pipelined_without_key),
+    "wrong-keys": ("wrong credentials", requests.wrong_credentials),
+    "huge-heads": ("heads of 1 MB", requests.huge_heads),
+    "long-urls": ("URLs of 1 MB", requests.long_url),
+    "slow-heads": ("300 heads byte by byte", requests.slow_heads),
+    "slow-bodies": ("300 bodies that never come", requests.slow_bodies),
+    "chunks": ("bodies in chunks of 1 byte", requests.small_chunks),
+    "watches": ("1,500 Health.Watch without a key", crowds.health_watch),
+    "prefaces": ("1,100 HTTP/2 prefaces", crowds.handshakes),
+    "idle": ("1,100 idle sockets", crowds.idle_sockets),
+    "unread-ws": ("300 WebSocket clients that never read", crowds.never_reads_ws),
+    "unread-sse": ("300 SSE clients that never read", crowds.never_reads_sse),
+    "unread-history": ("300 readers of history that never read", crowds.never_reads_history),
+    "filters": ("2,000 filters that leave newest first", crowds.filters),
+    "leave-early": ("streams reset at once", crowds.leave_early),
+    "log-pipe": ("wrong keys, and a log that nobody reads", requests.wrong_credentials),
+}
+_NICE: Final = 10
+_FILES: Final = 4096
+_SHOWN_EVERY_S: Final = 0.1
+KEY: Final = "HOSTILE_KEY"
+
+
+def main(name: str, port: int, grpc_port: int) -> None:
+    """Attack; the process that is measured has the higher priority on the core that both share."""
+    os.nice(_NICE)
+    allow_files(_FILES)
+    attack = ATTACKS[name][1](Target(port, grpc_port, os.environ[KEY]))
+    done, shown_at = next(attack), time.monotonic()  # what it needs first is there
+    print("attacking", flush=True)
+    for count in attack:
+        done += count
+        if time.monotonic() - shown_at > _SHOWN_EVERY_S:
+            shown_at = time.monotonic()
+            print(done, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,1 @@
+"""Clients of every protocol, as our pages describe them: they keep their cursor and come back with it."""

@@ -1,0 +1,73 @@
+"""The servers of NATS: one, or a cluster of three whose routes go through wires and which advertises no addresses."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+from tests.faults.disks import mount_small_disk
+from tests.faults.network import Wire
+from tests.faults.record import admin, retrying
+from tests.nats import NatsServer
+
+NAMES: Final = ("a", "b", "c")
+_DISK_MB: Final = 64
+
+MakeWire = Callable[[str, Callable[[], int]], Awaitable[Wire]]
+
+
+class Servers:
+    """Starts them; `disks` are the folders on small disks, which the caller unmounts."""
+
+    def __init__(self, folder: Path, make_wire: MakeWire, *, small_disks: bool) -> None:
+        self.disks: list[Path] = []
+        self._folder = folder
+        self._make_wire = make_wire
+        self._small_disks = small_disks
+
+    async def start(self, count: int) -> list[NatsServer]:
+        """Start one server or three; return when the log can be made."""
+        if count == 1:
+            servers = [NatsServer(self._store(NAMES[0]))]
+        else:
+            ports = dict(zip(NAMES, _free_ports(len(NAMES)), strict=True))
+            servers = [await self._member(name, ports) for name in NAMES]
+        await asyncio.gather(*(server.start() for server in servers))
+        async with admin([server.url for server in servers]) as client:  # until every server is a peer
+            probe = {"name": "PROBE", "subjects": ["probe"], "num_replicas": count}
+            await retrying(client, "STREAM.CREATE.PROBE", probe)
+            await retrying(client, "STREAM.DELETE.PROBE")
+        return servers
+
+    async def _member(self, name: str, ports: dict[str, int]) -> NatsServer:
+        routes = []
+        for other, port in ports.items():
+            if other != name:
+                wire = await self._make_wire(f"nats-{name}>nats-{other}", _constant(port))
+                routes.append(f'"nats://127.0.0.1:{wire.port}"')
+        config = (
+            f"server_name: {name}\n"
+            f'cluster {{ name: test, listen: "127.0.0.1:{ports[name]}", no_advertise: true, '
+            f"pool_size: -1, routes: [{', '.join(routes)}] }}"
+        )
+        return NatsServer(self._store(name), config=config)
+
+    def _store(self, name: str) -> Path:
+        store = self._folder / f"nats-{name}"
+        store.mkdir()
+        if self._small_disks and mount_small_disk(store, _DISK_MB):
+            self.disks.append(store)
+        return store
+
+
+def _constant(port: int) -> Callable[[], int]:
+    return lambda: port
+
+
+def _free_ports(count: int) -> list[int]:
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports: list[int] = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
