@@ -2,7 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from backends.publish.acks import Entry, Lag, Window
 from backends.publish.order import Lanes
@@ -22,12 +22,10 @@ def entry(number: int, *, game: str = "crash", settled: bool = False, data: byte
 class AnyAnswers(RuleBasedStateMachine):
     """Adds, sends, acks, errors, repeats and disconnects in any order, checked against plain sets."""
 
-    one_per_game = False
-
     def __init__(self) -> None:
         super().__init__()
         self.window: Window[int] = Window(max_count=MAX_COUNT, max_bytes=MAX_BYTES)
-        self.window.lanes = Lanes() if self.one_per_game else None
+        self.one_per_game = False
         self.games: list[str] = []  # of each entry added
         self.settled: set[int] = set()
         self.failed: set[int] = set()
@@ -90,6 +88,17 @@ class AnyAnswers(RuleBasedStateMachine):
         self.unanswered.discard(number)
         self.failed.add(number)
 
+    @initialize(one_per_game=st.booleans())
+    def begin(self, one_per_game: bool) -> None:
+        self.one_per_game = one_per_game
+        self.window.lanes = Lanes() if one_per_game else None
+
+    @precondition(lambda self: self.window.is_idle and not self.failed)
+    @rule()
+    def send_in_another_way(self) -> None:
+        assert not self.unanswered
+        self.begin(not self.one_per_game)
+
     @rule()
     def disconnect(self) -> None:
         self.window.rewind()
@@ -134,26 +143,7 @@ class AnyAnswers(RuleBasedStateMachine):
         assert self.window.has_room
 
 
-class Switching(AnyAnswers):
-    """The same, when the way of sending changes while nothing is in flight."""
-
-    @precondition(lambda self: self.window.is_idle and not self.failed)
-    @rule()
-    def switch(self) -> None:
-        assert not self.unanswered
-        self.one_per_game = not self.one_per_game
-        self.window.lanes = Lanes() if self.one_per_game else None
-
-
-class OnePerGame(AnyAnswers):
-    """The same, for a log whose rounds are sent one per game at a time."""
-
-    one_per_game = True
-
-
 TestAnyAnswers = AnyAnswers.TestCase
-TestOnePerGame = OnePerGame.TestCase
-TestSwitching = Switching.TestCase
 
 
 def test_one_entry_over_the_byte_limit_passes_alone() -> None:
