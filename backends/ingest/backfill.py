@@ -9,8 +9,8 @@ from backends.postgres.replication.offset_check import accept_slot_after
 from backends.postgres.replication.slot import ReplicationOptions
 from backends.postgres.source_admin import admin_of
 from backends.postgres.table_backfill import Range, TableBackfill
-from backends.publish.acks import Stats
 from backends.publish.rejects_stream import RejectsStream
+from backends.publish.window.acks import Stats
 
 
 class Backfill:

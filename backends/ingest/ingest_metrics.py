@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from backends.backlog import BacklogWatch
 from backends.ingest.instrumented import BOUNDS_S, Instrumented
-from backends.publish.acks import Stats
+from backends.publish.window.acks import Stats
 from roundlog.promises.stream_watch import OBSTACLE, StreamWatch
 
 if TYPE_CHECKING:

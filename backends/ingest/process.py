@@ -14,8 +14,8 @@ from backends.ingest.ingest_settings import IngestSections
 from backends.ingest.instrumented import Instrumented
 from backends.ingest.recovery import recover
 from backends.ingest.run_ingest import run_ingest
-from backends.publish.acks import Stats
 from backends.publish.rejects_stream import RejectsStream
+from backends.publish.window.acks import Stats
 from roundlog.tasks import cancel_and_wait
 
 log = structlog.get_logger()

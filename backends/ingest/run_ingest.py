@@ -10,9 +10,9 @@ import structlog
 
 from backends.contract import Backend, HasOffsets, HasStandby, Rejected, SourceUnavailable
 from backends.ingest.instrumented import Instrumented
-from backends.publish.acks import Stats
 from backends.publish.publisher import HandedOver, Publisher, Rejects
 from backends.publish.publisher_settings import PublisherSettings
+from backends.publish.window.acks import Stats
 from roundlog.backoff import Backoff
 from roundlog.log_settings import LogSettings
 from roundlog.promises.stream_watch import StreamWatch

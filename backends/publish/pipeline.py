@@ -1,8 +1,8 @@
 """Drive the window of rounds through one connection after another: send, take acks, send again, confirm.
 
-Owns when to send, when to stop, when to give up a connection and when to confirm to the source. What may be confirmed
-and what is sent again is decided in `backends.publish.acks`. Knows neither how rounds are read nor how connections are
-made.
+Owns when to send, when to stop, when to give up a connection and when to confirm to the source. What is sent next, and
+on which condition, is decided in `backends.publish.window.dispatch`; what may be confirmed and what is sent again in
+`backends.publish.window.acks`. Knows neither how rounds are read nor how connections are made.
 """
 
 import asyncio
@@ -15,18 +15,18 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 import structlog
 
 from backends.contract import Rejected
-from backends.publish.acks import Entry, Lag, Stats, Window
 from backends.publish.clock import boot_s
 from backends.publish.lease import Lease, LeaseOver
-from backends.publish.order import Fence, Lanes, Suspension
 from backends.publish.publisher_settings import PublisherSettings
+from backends.publish.window.acks import Entry, Lag, Stats, Window
+from backends.publish.window.dispatch import Dispatch
 from roundlog.backoff import Backoff
 from roundlog.client.codes import ErrorCode, NatsStatus
 from roundlog.client.connection import Connection
 from roundlog.log_errors import LogUnavailable
 from roundlog.publish.answers import Acks, ErrorAck
 from roundlog.publish.fast_batch import UNCLEAR
-from roundlog.publish.hpub import HEADER_ROOM, Publish
+from roundlog.publish.hpub import HEADER_ROOM
 from roundlog.publish.publish_connection import PublishConnection, open_publish_connection
 from roundlog.stream import LogInfo
 from roundlog.tasks import raise_if_cancelled
@@ -43,11 +43,9 @@ Rejects = Callable[[Rejected[Any]], Awaitable[None]]
 """Takes an item that cannot become a round. Its offset is confirmed to the source after this has returned."""
 
 RAW_BYTES: Final = 64 << 10
-_WRITE_BYTES: Final = 256 << 10
 _ERROR_PAUSE_S: Final = (0.01, 2.0)
 _LOG_ERRORS_S: Final = 10.0
 _LONGEST_ACK_WAIT_S: Final = 30.0
-_MOST_SENT: Final = 3
 _CONDITIONS: Final = (
     ErrorCode.WRONG_LAST_MSG_ID,
     ErrorCode.WRONG_LAST_SEQUENCE,
@@ -92,11 +90,7 @@ class Pipeline(Generic[P]):
         self._acked = acked
         self._rejects = rejects
         self._lag: Lag[P] = Lag(settings.confirm_lag_s)
-        self._suspension = Suspension()  # of conditions in a log of one replica, else of batches
-        self._fence: Fence | None = None  # of a replicated log
-        self._batches = False  # whether the log takes batches
-        self._sent_before = 0  # entries with smaller numbers may have been sent, and must not be sent in a batch
-        self._previous: bytes | None = None  # the id sent last, for the condition of the next; None: no condition
+        self._dispatch = Dispatch(self.window)
         self._error_acks: dict[int, ErrorAck] = {}
         self._compare: Compare | None = None
         self._backoff = Backoff(*_ERROR_PAUSE_S)
@@ -148,7 +142,7 @@ class Pipeline(Generic[P]):
         self._connection += 1  # late answers of the old one are ignored
         self._unacked_connections += 1  # until the next has an ack
         self._error_acks.clear()
-        self._rewind()
+        self._dispatch.rewind()
         self._confirm_settled()
 
     async def reject(self, item: Rejected[P]) -> None:
@@ -182,9 +176,7 @@ class Pipeline(Generic[P]):
             LogUnavailable: The connection cannot be used any more. Call `lost`, then `run` with another.
         """
         number = self._connection
-        self._fence = Fence(newest) if info.replicas > 1 else None
-        self._batches = info.replicas > 1 and info.allows_batches
-        self.window.lanes = Lanes() if info.replicas > 1 else None
+        self._dispatch.begin(info, newest)
         self._compare = compare
         self.lease.begin(info.duplicate_window_s, compared_at)
         publishing = await open_publish_connection(
@@ -225,41 +217,17 @@ class Pipeline(Generic[P]):
             if not self.window.unanswered:
                 await self._handle_error_acks()
                 return
-        elif late := self._late():
-            await self._send(publishing, limit, [(number, self.window.entry(number)) for number in late])
+        elif late := self._dispatch.late(self._now() - self._ack_wait_s):
+            await self._send(publishing, limit, late)
             return
-        elif self._may_send():
-            upto = self._sent_before if self.window.lanes is not None and self._may_batch else None
+        else:
             # After a connection without an ack, one round is sent, and the rest once it is acked: an overloaded server
             # still has all that was sent before, and more would prolong the overload.
-            taken = self.window.take(1 if self._unacked_connections else _WRITE_BYTES, upto=upto)
-            await self._send(publishing, limit, taken)
-            return
+            now, one_at_a_time = self._now(), self._unacked_connections > 0
+            if self._dispatch.may_send(now, one_at_a_time=one_at_a_time):
+                await self._send(publishing, limit, self._dispatch.take(now, one_at_a_time=one_at_a_time))
+                return
         await self._wait()
-
-    def _may_send(self) -> bool:
-        """Whether something may be sent now. Chooses between lanes and batches whenever nothing is in flight."""
-        window = self.window
-        if not window.queued:
-            return False
-        if self._batches and window.is_idle:
-            window.lanes = None if self._batch_is_next else Lanes()
-        if not window.unanswered:
-            return True
-        if self._unacked_connections:
-            return False
-        if window.lanes is None:
-            return not self._batches
-        return window.lanes.ready or not self._batch_is_next
-
-    @property
-    def _batch_is_next(self) -> bool:
-        """Whether the next entries of the queue are to be sent in a batch."""
-        return self._may_batch and self.window.handed_out >= self._sent_before
-
-    @property
-    def _may_batch(self) -> bool:
-        return self._batches and self._suspension.is_over(self._now())
 
     async def _finish(self, publishing: PublishConnection, limit: int, within_s: float | None) -> None:
         """Publish the rest of the window after the end of the source; give up after `within_s`."""
@@ -294,11 +262,13 @@ class Pipeline(Generic[P]):
         if self.window.unanswered == len(taken):
             self._progress_at = self._now()
         self._check_lease(taken)
-        publishes = self._publishes([one for one in taken if len(one[1].data) <= limit])
+        accepted = [one for one in taken if len(one[1].data) <= limit]
+        self.stats.resent += sum(1 for _, entry in accepted if entry.attempts > 1)
+        publishes = self._dispatch.publishes(accepted, self._now())
         if publishes:
             try:
                 async with asyncio.timeout(self._settings.ack_timeout_s):
-                    if self._batches and self.window.lanes is None and len(publishes) > 1:
+                    if self._dispatch.is_batch and len(publishes) > 1:
                         await publishing.send_batch(publishes, head=self.head)
                     else:
                         await publishing.send(publishes)
@@ -308,28 +278,6 @@ class Pipeline(Generic[P]):
             if len(entry.data) > limit:
                 await self._reject_entry(number, f"the log takes {limit}")
 
-    def _publishes(self, taken: list[tuple[int, Entry[P]]]) -> list[Publish]:
-        """Return what is sent of entries, each with its condition."""
-        lanes, now = self.window.lanes, self._now()
-        chained = self._fence is None and self._suspension.is_over(now)
-        fenced: set[bytes] = set()
-        publishes = []
-        for number, entry in taken:
-            if entry.attempts > 1:
-                self.stats.resent += 1
-            expected = self._previous if chained else None
-            after = None
-            if self._fence is not None and entry.subject not in fenced:
-                after = self._fence.after(entry.subject)
-                fenced.add(entry.subject)  # in a batch the first of a game is the condition for the others
-            if lanes is not None:
-                lanes.sent(number, now)
-            publishes.append(
-                Publish(entry.subject, number, entry.msg_id, expected, entry.offset_header, entry.data, after)
-            )
-            self._previous = entry.msg_id
-        return publishes
-
     def _check_lease(self, taken: list[tuple[int, Entry[P]]]) -> None:
         # In the order of the source the first is the oldest; lanes hand out others before it.
         checked = taken if self.window.lanes is not None else taken[:1]
@@ -337,23 +285,6 @@ class Pipeline(Generic[P]):
             self.lease.check(boot_s(), [entry.checked_at for _, entry in checked])
         except LeaseOver as error:
             raise LogUnavailable(str(error)) from error
-
-    def _late(self) -> list[int]:
-        """Return what is to be sent again in a replicated log: a lost ack would stop its game.
-
-        Raises:
-            LogUnavailable: One was sent again several times and has no answer.
-        """
-        lanes = self.window.lanes
-        if lanes is None:
-            return []
-        late = lanes.late(self._now() - self._ack_wait_s)
-        for number in late:
-            entry = self.window.entry(number)
-            if lanes.times_sent(number) >= _MOST_SENT:
-                raise LogUnavailable(f"NATS did not answer for {entry.msg_id.decode()}, sent {_MOST_SENT} times")
-            entry.attempts += 1
-        return late
 
     async def _reject_entry(self, number: int, limit: str) -> None:
         entry = self.window.entry(number)
@@ -371,7 +302,7 @@ class Pipeline(Generic[P]):
         if code == ErrorCode.MESSAGE_TOO_LARGE:
             await self._reject_entry(number, f"the stream refuses it: {reason}")
         elif code in _CONDITIONS:
-            self._rewind()
+            self._dispatch.rewind()
             await self._compare_again(code)
             return
         elif code in (NatsStatus.UNAVAILABLE, ErrorCode.BATCHES_NOT_ALLOWED):
@@ -381,23 +312,16 @@ class Pipeline(Generic[P]):
                 self._log_errors_at = self._now() + _LOG_ERRORS_S
                 log.warning("publish_refused", code=code, reason=reason, in_flight=len(self.window))
             await asyncio.sleep(self._backoff.next_s())
-        self._rewind()
-
-    def _rewind(self) -> None:
-        self._previous = None
-        self._sent_before = self.window.handed_out
-        self.window.rewind()
+        self._dispatch.rewind()
 
     async def _compare_again(self, code: int) -> None:
         """Look what the log has: it has a round that is not ours, or one that was stored before, as a duplicate."""
         if code in (ErrorCode.WRONG_LAST_MSG_ID, UNCLEAR):
-            self._suspension.disturbed(self._now())
+            self._dispatch.disturbed(self._now())
         else:
             await asyncio.sleep(self._backoff.next_s())
         if self._compare is not None:
-            newest = await self._compare(code != UNCLEAR)
-            if self._fence is not None:
-                self._fence = Fence(newest)
+            self._dispatch.compared(await self._compare(code != UNCLEAR))
 
     # --- answers ------------------------------------------------------------------------------------------------
 
@@ -409,8 +333,7 @@ class Pipeline(Generic[P]):
         self._unacked_connections = 0
         self._backoff.reset()
         self.head = max(self.head, acks.sequence)
-        if self._fence is not None:
-            self._record_sequences(self._fence, acks)
+        self._dispatch.acked(acks)
         # Acks do not say which are duplicates, and the log may have a duplicate with another offset, or with none.
         count = window.settle(acks.numbers, stored=not acks.duplicates)
         if window.lanes is not None or window.oldest != oldest:
@@ -419,12 +342,6 @@ class Pipeline(Generic[P]):
         self.stats.acked += count - acks.duplicates
         self.stats.duplicates += acks.duplicates
         self._wake.set()
-
-    def _record_sequences(self, fence: Fence, acks: Acks) -> None:
-        for number, sequence in acks.each():
-            entry = self.window.in_flight(number)
-            if entry is not None:
-                fence.stored(entry.subject, sequence)
 
     def _on_error_ack(self, connection: int, error_ack: ErrorAck) -> None:
         if connection == self._connection and self.window.fail(error_ack.number):

@@ -15,7 +15,6 @@ from typing import Final, Generic, TypeVar
 import structlog
 
 from backends.contract import Captured, HasOffsets, HasStandby, Rejected
-from backends.publish.acks import Entry, Stats
 from backends.publish.clock import boot_s
 from backends.publish.comparison import Comparison
 from backends.publish.hand_over import HandedOver, why_hand_over
@@ -23,6 +22,7 @@ from backends.publish.log_offsets import LogOffsets
 from backends.publish.pipeline import RAW_BYTES, Carried, Pipeline, Rejects
 from backends.publish.publisher_settings import PublisherSettings
 from backends.publish.stream_check import StreamCheck
+from backends.publish.window.acks import Entry, Stats
 from roundlog.backoff import Backoff
 from roundlog.client.connection import Connection, connect
 from roundlog.client.nats_internals import abort

@@ -159,11 +159,11 @@ def test_docstring_of_a_package_lists_modules_that_exist() -> None:
     ("name", "expected"),
     [
         ("relay.live.hub", True),
-        ("backends.publish.acks.Window", True),
+        ("backends.publish.window.acks.Window", True),
         ("backends.contract.Backend.read", True),
         ("stream_relay.HasOffsets", True),
         ("relay.live.no_such_module", False),
-        ("backends.publish.acks.NoSuchName", False),
+        ("backends.publish.window.acks.NoSuchName", False),
         ("backends.contract.Backend.no_such_method", False),
     ],
 )

@@ -19,8 +19,8 @@ from backends.ingest.instrumented import Instrumented
 from backends.ingest.process import watched_ingest
 from backends.postgres.replication.postgres_replication import PostgresReplication
 from backends.postgres.replication.slot import SlotState
-from backends.publish.acks import Stats
 from backends.publish.publisher_settings import PublisherSettings
+from backends.publish.window.acks import Stats
 from relay.commands.ingest_command import exposing
 from relay.config.settings import Settings
 from relay.errors import StartError

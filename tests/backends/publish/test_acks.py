@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from backends.publish.acks import Entry, Lag, Window
-from backends.publish.order import Lanes
+from backends.publish.window.acks import Entry, Lag, Window
+from backends.publish.window.order import Lanes
 
 MAX_COUNT, MAX_BYTES = 12, 4000
 

@@ -9,9 +9,9 @@ from typing import Any, cast
 import pytest
 
 from backends.publish import pipeline as pipeline_module
-from backends.publish.acks import Entry
 from backends.publish.pipeline import Pipeline
 from backends.publish.publisher_settings import PublisherSettings
+from backends.publish.window.acks import Entry
 from roundlog.client.connection import Connection
 from roundlog.publish.answers import Acks, ErrorAck
 from roundlog.publish.fast_batch import UNCLEAR

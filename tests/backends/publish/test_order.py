@@ -1,6 +1,6 @@
 """Order when a publish fails: conditions that are turned off for a while, and lanes."""
 
-from backends.publish.order import Fence, Lanes, Suspension
+from backends.publish.window.order import Fence, Lanes, Suspension
 
 
 def test_chain_is_given_up_for_longer_each_time_and_forgives() -> None:

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from backends.publish.acks import Entry
 from backends.publish.pipeline import Pipeline
 from backends.publish.publisher_settings import PublisherSettings
+from backends.publish.window.acks import Entry
 from roundlog.client.connection import connect
 from roundlog.log_settings import LogSettings
 from roundlog.stream import open_log

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from backends.publish.order import Lanes
+from backends.publish.window.order import Lanes
 
 P = TypeVar("P")
 
