@@ -43,7 +43,7 @@ class LogInfo:
     replicas: int = 1
     first_at: datetime | None = None  # when the oldest round in it was stored
     allows_batches: bool = False  # whether it takes fast-ingest batches; see `roundlog.publish.fast_batch`
-    duplicate_window_s: float = 120.0  # how long the server itself knows ids
+    duplicate_window_s: float = 120.0  # how long the server itself recognises ids
     differences: Differences = NO_DIFFERENCES  # from the settings that are needed
 
 
@@ -188,7 +188,7 @@ def _at_creation(connection: Connection, settings: LogSettings) -> dict[str, Any
 def is_stopped(state: Mapping[str, Any]) -> bool:
     """Say whether the stream stores nothing any more, because nats-server could not write to its disk.
 
-    It then answers no publish until it is restarted, and forgets the time of the newest message (nats-server 2.15).
+    It then answers no publish until it is restarted, and loses the time of the newest message (nats-server 2.15).
     """
     return bool(state.get("messages")) and _time_of(state.get("last_ts", _NO_TIME)) is None
 

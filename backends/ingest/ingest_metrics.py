@@ -91,7 +91,7 @@ class IngestMetrics:
         yield Counter("ingest_rounds_doubled", "Rounds that were in the log already.", value=stats.duplicates)
         yield Counter("ingest_rounds_rejected", "Items of the source that cannot become a round.", value=stats.rejected)
         yield Counter("ingest_rounds_resent", "Publishes of a round after its first.", value=stats.resent)
-        help_text = "Times that this process let another one read, because it could not store rounds."
+        help_text = "Times that this process handed over reading because it could not store rounds."
         yield Counter("ingest_handed_over", help_text, value=stats.handed_over)
         yield Gauge(
             "ingest_rounds_unacked", "Read and not yet stored.", value=instrumented.yielded - instrumented.acked
@@ -119,7 +119,7 @@ class IngestMetrics:
             age.add_metric([], self._backlog.behind_s or 0.0)
             yield age
         dropped = self.dropped_lines()
-        yield Counter("ingest_log_lines_dropped", "Log lines dropped, since stderr was not read.", value=dropped)
+        yield Counter("ingest_log_lines_dropped", "Log lines dropped: stderr was not read.", value=dropped)
         latency = Histogram("ingest_commit_to_ack_seconds", "Time from the commit in the source to the log's ack.")
         counts = instrumented.commit_to_ack.counts
         names = [*(str(bound) for bound in BOUNDS_S), "+Inf"]

@@ -26,5 +26,5 @@ def why_hand_over(
     if waiting_since is not None and now - waiting_since >= after_s:
         return f"nothing was stored for {now - waiting_since:.1f} s"
     if leads and lost_at is not None and now - lost_at >= after_s:
-        return f"the log was away for {now - lost_at:.1f} s"
+        return f"the log was unavailable for {now - lost_at:.1f} s"
     return None

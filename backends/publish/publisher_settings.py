@@ -24,7 +24,7 @@ class PublisherSettings(BaseModel):
     """Confirm only what was acked longer ago. nats-server acks before fsync (``sync_interval``, 2 min): where a power
     failure of all replicas must lose nothing, set this above it: the source then redelivers what was lost."""
     hand_over_s: float = Field(default=10.0, ge=0, le=3600)
-    """How long a process may fail to store what it read, or be without the log, before it lets a standby read; for
+    """How long a process may fail to store what it read, or be without the log, before it hands over to a standby; for
     backends that have standbys. 0: it never does. Above an election (2 s) and a restart of a server: a change of the
     reader takes less than a second, but every round in flight is read again."""
     leave_s: float = Field(default=1.0, ge=0)

@@ -71,7 +71,7 @@ class StreamCheck:
             if (info.replicas > 1) != (opened.replicas > 1):
                 raise LogUnavailable(f"the log has {info.replicas} replicas now, and had {opened.replicas}")
             if info.replicas > 1 and info.allows_batches and not opened.allows_batches:
-                raise LogUnavailable("the log takes batches now")
+                raise LogUnavailable("the log allows batches now")
 
     async def _check_others(self, connection: Connection) -> None:
         for wanted, harmless in OTHER_STREAMS:

@@ -31,11 +31,11 @@ _FLUSH_S: Final = 2.0
 _LOOK_S: Final = 0.002
 
 Notice = Callable[[int], str]
-"""Makes the line, without its end, that tells how many lines were dropped."""
+"""Makes the line, without its end, that says how many lines were dropped."""
 
 
 def plain_notice(dropped: int) -> str:
-    """Tell how many lines were dropped, where no log format is set."""
+    """Say how many lines were dropped, where no log format is set."""
     return f"stream-relay: {dropped} lines of output were dropped, since stderr could not be written"
 
 

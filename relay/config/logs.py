@@ -42,7 +42,7 @@ class _Stderr(io.TextIOBase):
 
 
 class _FewLines(logging.Filter):
-    """Passes few lines of one kind of a library, and none below the level that tell of clients that left."""
+    """Passes few lines of one kind of a library, and none below the level that report clients that left."""
 
     def __init__(self, level: int) -> None:
         super().__init__()

@@ -82,7 +82,7 @@ class LinkSettings(_Section):
     """The reconnect delay that clients get, and the spread of random delays."""
     sse_end: Literal["auto", "clean", "unclean"] = "auto"
     """How event streams end that their client should open again: with the last chunk, or without. auto: without it for
-    clients written in Go, of which some take a complete body for the end of their work."""
+    clients written in Go, some of which stop after a complete body."""
     message_bytes: int = Field(default=4096, ge=128, le=1 << 20)
     """Maximum size of a message from a WebSocket client."""
     frames_per_heartbeat: int = Field(default=100, ge=20, le=1_000_000)

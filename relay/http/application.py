@@ -112,7 +112,7 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 def _not_http1(request: web.Request) -> web.Response:
     """Refuse what is no request of HTTP/1.0 or 1.1 to this server."""
     if request.method == "CONNECT":
-        return error_response(405, HTTP_CODES[405], "this server is no proxy", {"Allow": _METHODS})
+        return error_response(405, HTTP_CODES[405], "this server is not a proxy", {"Allow": _METHODS})
     return error_response(505, HTTP_CODES[505], "this port serves HTTP/1.1 and HTTP/1.0")
 
 

@@ -1,7 +1,7 @@
-"""The transport of a connection that is over: it takes everything and does nothing.
+"""The transport of a lost connection: it accepts every call and does nothing.
 
-A transport of uvloop raises `RuntimeError` for most that is asked of it after its end, where asyncio's does nothing. So
-a link gets this one in its place when its connection is lost, and nobody who writes to a link has to know.
+After its end a transport of uvloop raises `RuntimeError` for most calls, where asyncio's does nothing. A link whose
+connection is lost gets this transport instead, so that code that writes to a link needs no check.
 """
 
 import asyncio

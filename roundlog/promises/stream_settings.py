@@ -20,12 +20,12 @@ HARMLESS: Final = frozenset({"max_age", "max_bytes", "max_msgs", "duplicate_wind
 
 UNWANTED: Final[Mapping[str, object]] = {
     "no_ack": False,  # on: no publish is ever acknowledged
-    "sealed": False,  # on: the stream takes nothing
-    "mirror": None,  # set: the stream takes no publishes
+    "sealed": False,  # on: the stream accepts nothing
+    "mirror": None,  # set: the stream accepts no publishes
     "sources": None,  # set: adds messages whose repeats and order no publisher has checked
     "subject_transform": None,  # set: stores a round under another game
     "discard_new_per_subject": False,  # on: refuses rounds of a game
-    "allow_msg_counter": False,  # on: takes numbers only
+    "allow_msg_counter": False,  # on: accepts numbers only
     "subject_delete_marker_ttl": 0,  # set: stores messages that are not rounds
     "persist_mode": "default",  # "async": acks before anything is written
 }

@@ -35,7 +35,7 @@ class ErrorAck(NamedTuple):
     """An error ack: this round is not stored."""
 
     number: int
-    code: int  # an `ErrorCode`, or a `NatsStatus` when the answer has no such code; 0: the answer is no ack
+    code: int  # an `ErrorCode`, or a `NatsStatus` when the answer has no such code; 0: the answer is not an ack
     reason: str
 
 
@@ -48,7 +48,7 @@ def answered(message: Msg, on_acks: Callable[[Acks], None], on_error_ack: Callab
     try:
         reply = _decode_reply(message.data)
     except msgspec.MsgspecError as error:
-        on_error_ack(ErrorAck(number, 0, f"the answer is no ack: {error}"))
+        on_error_ack(ErrorAck(number, 0, f"the answer is not an ack: {error}"))
         return
     if fault := reply.error:
         on_error_ack(ErrorAck(number, fault.err_code or fault.code, fault.description))
@@ -65,7 +65,7 @@ def status_error(message: Msg, number: int) -> ErrorAck | None:
         return None
     # 503: nothing listens; 429: more than the server buffers for the stream
     unavailable = int(status) == NatsStatus.UNAVAILABLE
-    reason = "no stream takes rounds now" if unavailable else (message.headers or {}).get("Description", "")
+    reason = "no stream stores rounds now" if unavailable else (message.headers or {}).get("Description", "")
     return ErrorAck(number, int(status), reason)
 
 

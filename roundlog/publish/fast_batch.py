@@ -77,7 +77,7 @@ class FastBatch:
         try:
             answer = _decode_answer(message.data)
         except msgspec.MsgspecError as error:
-            on_error_ack(ErrorAck(self._numbers[place - 1], 0, f"the answer is no ack: {error}"))
+            on_error_ack(ErrorAck(self._numbers[place - 1], 0, f"the answer is not an ack: {error}"))
             return
         if answer.error is not None:
             code, reason = answer.error.err_code or answer.error.code, answer.error.description

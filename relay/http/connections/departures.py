@@ -12,7 +12,7 @@ def has_left(request: web.BaseRequest, error: BaseException) -> bool:
     """Whether `error` was raised because the client of `request` has left: then it is no bug of ours.
 
     aiohttp and asyncio raise an error of the system or of aiohttp where a closed connection is used, and uvloop a
-    `RuntimeError` that only its text tells from others.
+    `RuntimeError` that only its text distinguishes from others.
     """
     if isinstance(error, RuntimeError) and _CLOSED in str(error):
         return True

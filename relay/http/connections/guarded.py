@@ -60,7 +60,7 @@ class GuardedHandler(web.RequestHandler):
 
     @property
     def discards(self) -> bool:
-        """Whether what the client sends is dropped: the rest of a body that nobody wants."""
+        """Whether what the client sends is dropped: the rest of a body that is not needed."""
         return self._discarded is not None
 
     # --- shares --------------------------------------------------------------------------------------------------

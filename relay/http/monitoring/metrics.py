@@ -52,12 +52,13 @@ class Metrics:
             "Connections that fit, if all are like the open ones.",
             value=registry.admission.max_links,
         )
-        limit = Gauge("relay_links_limit", "Links of the dearest protocol that fit, by resource.", labels=["resource"])
+        help_text = "Links of the most expensive protocol that fit, by resource."
+        limit = Gauge("relay_links_limit", help_text, labels=["resource"])
         for resource, count in registry.admission.limits.items():
             limit.add_metric([resource], count)
         yield limit
-        held = Gauge("relay_connections", "HTTP connections that are no links.", labels=["group"])
-        shed = Counter("relay_connections_shed", "HTTP connections closed for others.", labels=["group"])
+        held = Gauge("relay_connections", "HTTP connections that are not links.", labels=["group"])
+        shed = Counter("relay_connections_shed", "HTTP connections closed to make room for others.", labels=["group"])
         for group, share in registry.admission.shares.items():
             held.add_metric([group], share.count)
             shed.add_metric([group], share.shed)
@@ -93,14 +94,12 @@ class Metrics:
         yield Counter("relay_rounds_replayed", "Rounds written by replays.", value=history.stats.rounds)
         yield Counter("relay_gaps", "Gaps reported to clients.", value=history.stats.gaps)
         yield Gauge("relay_ring_rounds", "Rounds kept in memory.", value=len(hub.ring))
-        yield Counter("relay_log_lines_dropped", "Log lines dropped, since stderr was not read.", value=dropped_lines())
+        yield Counter("relay_log_lines_dropped", "Log lines dropped: stderr was not read.", value=dropped_lines())
         closed = Counter("relay_links_closed", "Links that ended, by reason.", labels=["reason"])
         for reason in CloseReason:  # all from the start: else the first of a kind would be no increase
             closed.add_metric([reason], registry.closed[reason])
         yield closed
-        refused = Counter(
-            "relay_refused", "Clients that were not let in, by reason and protocol.", labels=["reason", "protocol"]
-        )
+        refused = Counter("relay_refused", "Refused clients, by reason and protocol.", labels=["reason", "protocol"])
         for (reason_text, protocol), count in registry.refusals.counts.items():
             refused.add_metric([reason_text, protocol], count)
         yield refused

@@ -50,7 +50,7 @@ def shake_hands(headers: MultiMapping[str], *, subprotocol: str | None) -> Hands
         raise NeedsUpgrade
     connection = _elements(headers, "Connection")
     if "upgrade" not in _lower(connection):
-        raise BadRequest(f"Connection {', '.join(connection)[:40]!r} does not say upgrade, as a handshake must")
+        raise BadRequest(f"Connection {', '.join(connection)[:40]!r} has no upgrade, which a handshake needs")
     key = _single(headers, "Sec-WebSocket-Key") or ""
     try:
         if len(base64.b64decode(key, validate=True)) != 16:

@@ -14,7 +14,7 @@ def test_oldest_round_decides_and_not_how_many_wait() -> None:
 
 def test_idle_reader_without_a_log_lets_another_read() -> None:
     """The next round should find a process that can publish it."""
-    assert why_hand_over(10, 100, lost_at=90, leads=True, waiting_since=None) == "the log was away for 10.0 s"
+    assert why_hand_over(10, 100, lost_at=90, leads=True, waiting_since=None) == "the log was unavailable for 10.0 s"
     assert why_hand_over(10, 100, lost_at=91, leads=True, waiting_since=None) is None
     assert why_hand_over(10, 100, lost_at=0, leads=False, waiting_since=None) is None, "a standby has nothing to give"
 

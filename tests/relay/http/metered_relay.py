@@ -39,7 +39,7 @@ _ROUNDS: Final = 2000
 
 
 class Meter:
-    """Notes the most CPU time that its loop used between two runs of a task that wants to run each millisecond."""
+    """Notes the most CPU time that its loop used between two runs of a task that is due each millisecond."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
