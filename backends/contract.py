@@ -211,4 +211,7 @@ class SourceError(BackendError):
 
 
 class SourceUnavailable(SourceError):
-    """The source cannot be reached now: refused, starting, too many connections. It may heal without an operator."""
+    """The source cannot be used now. It may heal without an operator.
+
+    It cannot be reached (refused, starting, too many connections), or another process uses what this one needs.
+    """

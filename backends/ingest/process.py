@@ -59,7 +59,7 @@ async def watched_ingest(
                     awaited=metrics.set_awaited,
                 )
             except BackendError as error:
-                recovered = await recover(error, settings, context, rejects)
+                recovered = await recover(error, settings, context, rejects, awaited=metrics.set_awaited)
                 if recovered is None:
                     raise
                 source = recovered

@@ -4,21 +4,27 @@ Owns the order of the steps. First the new slot, so that everything committed af
 the table has and the log lacks; then the slot's position is accepted as ours, and capture continues. Nothing is
 captured before that, so rounds keep their order; a process that is killed in between finds the slot ahead of the log at
 its next start, and starts the recovery again.
+
+Several processes may recover at once. They take turns to look at the slot and to renew it, and wait while another one
+reads it, or while PostgreSQL or NATS is unavailable.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
 
-from backends.contract import Backend, BackendContext, BackendError, Captured, Rejected
+from backends.contract import Backend, BackendContext, BackendError, Captured, Rejected, SourceUnavailable
 from backends.ingest.ingest_settings import IngestSections
 from backends.ingest.run_ingest import run_ingest
 from backends.publish.publisher import Rejects
 from backends.registry import make_backend
+from roundlog.backoff import Backoff
 from roundlog.client.connection import connect
+from roundlog.log_errors import LogUnavailable
 from roundlog.log_settings import LogSettings
 from roundlog.stream import read_log
 from roundlog.tail import newest_ids
@@ -31,12 +37,28 @@ _LOOKBACK_IDS: Final = 100_000
 _RENEWED: Final = ("missing", "invalidated", "publication_missing", "publication_late", "table_not_published")
 _FILLED_IN: Final = (*_RENEWED, "moved", "publication_changed")
 _SLACK_S: Final = 60.0
+_PAUSE_S: Final = (0.1, 5.0)
+"""Between attempts. The first is short: mostly another process has just seen the same loss, and frees the slot."""
 
 
 async def recover(
-    error: BackendError, settings: IngestSections, context: BackendContext, rejects: Rejects
+    error: BackendError,
+    settings: IngestSections,
+    context: BackendContext,
+    rejects: Rejects,
+    *,
+    awaited: Callable[[str | None], None] = lambda _: None,
 ) -> Backend[Any] | None:
     """Recover from a lost slot, if that is what `error` reports and the options allow it.
+
+    Waits without limit while PostgreSQL or NATS is unavailable, and while another process reads the slot.
+
+    Args:
+        error: The error that ended ingest.
+        settings: Those of ingest.
+        context: For the backend that continues.
+        rejects: Handles rows that cannot become a round.
+        awaited: Called with a sentence while the recovery has to wait, and then with None.
 
     Returns:
         A new backend that continues; None when there is no recovery from `error`.
@@ -49,24 +71,58 @@ async def recover(
     state = str(getattr(error, "state", ""))
     if settings.backend.name != "postgres-replication" or state not in _FILLED_IN or not _may_recover(options):
         return None
+    backoff, logged = Backoff(*_PAUSE_S), ""
+    is_known_late = state == "publication_late"
+    while True:
+        try:
+            is_recovered = await _fill_in(error, state, settings, context, rejects, is_known_late=is_known_late)
+            break
+        except (SourceUnavailable, LogUnavailable) as reason:
+            awaited(str(reason))
+            if logged != str(reason):
+                logged = str(reason)
+                log.warning("recovery_awaited", state=state, error=logged)
+        # Another process may have renewed the slot meanwhile: from now on only what is found counts.
+        is_known_late = False
+        await asyncio.sleep(backoff.next_s())
+    awaited(None)
+    return make_backend(settings.backend.name, options, context) if is_recovered else None
+
+
+async def _fill_in(
+    error: BackendError,
+    state: str,
+    settings: IngestSections,
+    context: BackendContext,
+    rejects: Rejects,
+    *,
+    is_known_late: bool,
+) -> bool:
+    """Renew the slot, store the missing rounds, and accept the slot; return False when nothing can be missing.
+
+    Raises:
+        SourceUnavailable: The server is away, or another process uses the slot. Call this again later.
+        LogUnavailable: NATS is away. Call this again later.
+        BackendError, LogError: As for `recover`.
+    """
     from backends.postgres.replication.offset_check import accept_slot_after
     from backends.postgres.source_admin import ReplicationAdmin
     from backends.postgres.table_backfill import TableBackfill
 
-    admin = ReplicationAdmin(options)
+    admin = ReplicationAdmin(settings.backend.options)
     scope = await RecoveryScope.of_log(settings.nats)
     if state == "missing" and not scope.floors:
-        return None  # ingest never ran: nothing is lost, and the first start is up to the operator
+        return False  # ingest never ran: nothing is lost, and the first start is up to the operator
     log.error("slot_lost", state=state, error=str(error), action="backfill")
     if state in _RENEWED:
-        await admin.renew(always=state == "publication_late")
+        await admin.renew(always=is_known_late)
     async with accept_slot_after(admin.options, settings.nats):
         first = scope.first if await admin.has_unique_ids() else 0
         backfill = TableBackfill(admin.options, context, settings.nats, first=first)
         publish = settings.publish.holding_nothing_back()
         stats = await run_ingest(_Missing(backfill, scope), settings.nats, publish, rejects=rejects, name="recovery")
     log.warning("slot_recovered", from_id=first, stored=stats.acked, left_out=backfill.left_out)
-    return make_backend(settings.backend.name, options, context)
+    return True
 
 
 def _may_recover(options: Mapping[str, object]) -> bool:

@@ -12,15 +12,20 @@ from typing import Final
 
 import asyncpg
 
-from backends.contract import SourceError
-from backends.postgres.database import Connection, ConnectionLost, close_connection, open_connection
+from backends.contract import SourceError, SourceUnavailable
+from backends.postgres.database import Connection, ConnectionLost, close_connection, is_transient, open_connection
 from backends.postgres.postgres_options import PostgresOptions
 from backends.postgres.statements import one_line
+from roundlog.client.library_errors import means_lost
 
 SETUP_COMMAND: Final = "stream-relay backend setup"
 STATEMENT_S: Final = 60.0
 """Limit of one statement of a set-up: creating a slot waits for every open transaction, and creating a trigger for the
 writers of its table."""
+_CONTESTED: Final = ("55006", "42704", "23505")
+"""SQLSTATEs of a statement that met another process: it reads the slot, or has just dropped or created the object."""
+_CHANGED: Final = "tuple concurrently"
+"""The beginning of an internal error, never translated, when two sessions drop or change one object at once."""
 
 _CLOSE_S: Final = 1.0
 
@@ -43,35 +48,51 @@ class Finding:
 
 @asynccontextmanager
 async def connected(options: PostgresOptions) -> AsyncIterator[Connection]:
-    """Connect for as long as the block lasts; raise `SourceError` when that fails, or when the connection breaks."""
+    """Connect for as long as the block lasts; raise `SourceUnavailable` when that fails or the connection breaks."""
     try:
         connection = await open_connection(options, "admin")
     except ConnectionLost as error:
-        raise SourceError(f"{options.shown_dsn} cannot be reached: {error}") from error
+        raise SourceUnavailable(f"{options.shown_dsn} cannot be reached: {error}") from error
     try:
         yield connection
     except ConnectionLost as error:
-        raise SourceError(f"the connection to {options.shown_dsn} was lost: {error}") from error
+        raise SourceUnavailable(f"the connection to {options.shown_dsn} was lost: {error}") from error
     finally:
         await close_connection(connection, within_s=_CLOSE_S)
 
 
 async def run_sql(options: PostgresOptions, statements: list[str]) -> None:
-    """Run statements in order; objects that exist already are kept. Raise `SourceError` with the one that failed."""
+    """Run statements in order; objects that exist already are kept.
+
+    Raises:
+        SourceUnavailable: A statement met another process or an open transaction, or the connection broke.
+        SourceError: A statement was rejected; the text has it.
+    """
     async with connected(options) as connection:
         for sql in statements:
             try:
                 with suppress(asyncpg.DuplicateObjectError):
                     await connection.execute(sql, timeout=STATEMENT_S)
             except asyncpg.PostgresError as error:
-                raise SourceError(f"{error} ({error.sqlstate}) in: {one_line(sql)}") from error
+                kind = SourceUnavailable if _passes(error) else SourceError
+                raise kind(f"{error} ({error.sqlstate}) in: {one_line(sql)}") from error
             except TimeoutError:
-                raise SourceError(
+                raise SourceUnavailable(
                     f"{options.shown_dsn} did not finish within {STATEMENT_S:g} s: {one_line(sql)} It waits for "
                     "open transactions; see the oldest xact_start in pg_stat_activity"
                 ) from None
-            except (OSError, asyncpg.InterfaceError) as error:
+            except BaseException as error:
+                if not (
+                    isinstance(error, (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError))
+                    or means_lost(error)
+                ):
+                    raise
                 raise ConnectionLost(str(error) or type(error).__name__) from error
+
+
+def _passes(error: asyncpg.PostgresError) -> bool:
+    code = str(error.sqlstate or "")
+    return is_transient(code) or code in _CONTESTED or str(error).startswith(_CHANGED)
 
 
 def reader_name(pid: int | None, client: str | None, application: str | None) -> str:

@@ -12,8 +12,8 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
-from backends.contract import BackendContext, Captured, Rejected, SourceError
-from backends.postgres.database import ConnectionLost, ask, open_connection
+from backends.contract import BackendContext, Captured, Rejected, SourceError, SourceUnavailable
+from backends.postgres.database import ConnectionLost, ask, close_connection, open_connection
 from backends.postgres.mapping import MAX_ROUND_ID, RowMapper, item_of
 from backends.postgres.postgres_options import PostgresOptions
 from backends.postgres.statements import statement
@@ -29,6 +29,7 @@ _PAGE_ROWS: Final = 2000
 _PAGES_PER_S: Final = 4
 _ANSWER_S: Final = 60.0
 _PAUSE_S: Final = 0.5
+_CLOSE_S: Final = 1.0
 _AFTER_ALL_GAMES: Final = "\U0010ffff"
 """Sorts after every game slug."""
 
@@ -102,9 +103,9 @@ class TableBackfill:
                 extent: Any = await ask(options, connection.fetchrow(sql, timeout=_ANSWER_S))
                 oldest, newest = extent
             finally:
-                await connection.close()
+                await close_connection(connection, within_s=_CLOSE_S)
         except ConnectionLost as error:
-            raise SourceError(f"{options.shown_dsn} cannot be reached: {error}") from error
+            raise SourceUnavailable(f"{options.shown_dsn} cannot be reached: {error}") from error
         first = self._first if self._first is not None else oldest or 0
         last = self._last if self._last is not None else (-1 if newest is None else newest)
         self._range = Range(first, last)
@@ -168,7 +169,7 @@ class TableBackfill:
                     rows: list[Any] = await ask(self._options, page)
                     return rows
                 finally:
-                    await connection.close()
+                    await close_connection(connection, within_s=_CLOSE_S)
             except ConnectionLost as error:
                 log.warning("source_lost", error=str(error))
             await asyncio.sleep(backoff.next_s())

@@ -31,6 +31,10 @@ class IngestProcess:
         self._process = process
         self.lines: list[str] = []
 
+    @property
+    def is_running(self) -> bool:
+        return self._process.returncode is None
+
     async def said(self, event: str) -> str:
         """Wait until it has logged an event that is not in `lines` yet; return the line."""
         assert self._process.stdout is not None

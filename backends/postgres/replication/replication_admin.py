@@ -83,7 +83,8 @@ class ReplicationAdmin:
             always: Recreate them also if no fault is found.
 
         Raises:
-            SourceError: The role may not do it, or another process reads the slot.
+            SourceUnavailable: Another process reads the slot or changes it, or the server is away. Call this again.
+            SourceError: The role may not do it.
         """
         options = self.options
         async with connected(options) as connection:
@@ -180,12 +181,19 @@ class ReplicationAdmin:
             notices.append(str(notice.message))
 
         connection.add_log_listener(listen)
+        sql = statement("peek_slot", slot=options.slot, publications=quote_identifier(options.publication))
+
+        async def peek() -> bool:
+            try:
+                with suppress(TimeoutError):  # much was decoded without a fault
+                    await connection.fetchval(sql, timeout=_PEEK_S)
+            except asyncpg.PostgresError as error:
+                return error.sqlstate == UNDEFINED  # other errors say nothing: a missing right, or a new reader
+            return False
+
         try:
-            sql = statement("peek_slot", slot=options.slot, publications=quote_identifier(options.publication))
-            with suppress(TimeoutError):  # much was decoded without a fault
-                await connection.fetchval(sql, timeout=_PEEK_S)
-        except asyncpg.PostgresError as error:
-            return error.sqlstate == UNDEFINED  # other errors say nothing: a missing right, or a new reader
+            if await ask(options, peek()):
+                return True
         finally:
             connection.remove_log_listener(listen)
         return any(notice.startswith(PUBLICATION_SKIPPED) for notice in notices)

@@ -125,8 +125,8 @@ async def _create_missing(link: ReplicationConnection, options: ReplicationOptio
         StreamLost: The connection broke.
     """
     create_publication, create_slot = creation_sql(options)
+    await run_statement(link, options, "lock_setup", slot=options.slot)
     try:
-        await run_statement(link, options, "lock_setup", slot=options.slot)
         if await read_publication(link, options) is not None or await read_slot(link, options) is not None:
             return None
         await _create(link, options, create_publication)
