@@ -22,7 +22,9 @@ RelayError
 The table also has the errors of `rounds`, `auth` and `roundlog` that a client can get.
 """
 
+import errno
 import os
+import socket
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
@@ -154,7 +156,14 @@ class PortUnavailable(StartError):
         # Python and asyncio add the address to the system's text. Errors of name resolution have negative numbers.
         number = self.error.errno or 0
         reason = os.strerror(number) if number > 0 else self.error.strerror or str(self.error)
-        return f"cannot listen on {self.address}: {reason}; choose another port with {self.setting}"
+        of_host = isinstance(self.error, socket.gaierror) or number == errno.EADDRNOTAVAIL
+        advice = f"address with {_host_setting(self.setting)}" if of_host else f"port with {self.setting}"
+        return f"cannot listen on {self.address}: {reason}; choose another {advice}"
+
+
+def _host_setting(port_setting: str) -> str:
+    """Return the setting of the same section that has the address, such as ``RELAY_HTTP_HOST``."""
+    return "_".join([*port_setting.split("_")[:2], "HOST"])
 
 
 class Refusal(NamedTuple):

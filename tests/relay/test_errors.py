@@ -34,4 +34,16 @@ def test_unknown_host_keeps_the_resolvers_reason() -> None:
     """An error of name resolution has no number of the system."""
     error = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    assert "no-such-host:80: Name or service not known;" in str(PortUnavailable("no-such-host:80", error, setting="X"))
+    shown = str(PortUnavailable("no-such-host:80", error, setting="RELAY_HTTP_MONITOR_PORT"))
+    assert shown == (
+        "cannot listen on no-such-host:80: Name or service not known; choose another address with RELAY_HTTP_HOST"
+    )
+
+
+def test_address_of_another_machine_names_the_setting_of_the_address() -> None:
+    """Another port would not help."""
+    with pytest.raises(OSError) as raised:  # noqa: PT011 - its text is what differs
+        socket.create_server(("192.0.2.1", 0))  # RFC 5737: an address for documentation, on no machine
+
+    error = PortUnavailable("192.0.2.1:9100", raised.value, setting="RELAY_INGEST_PORT")
+    assert str(error).endswith("; choose another address with RELAY_INGEST_HOST")
