@@ -27,6 +27,12 @@ class HttpSettings(_Section):
     """Idle time between two requests on a connection. Longer than the load balancer's, so that the balancer closes
     first and no request meets a closed connection: nginx and ALB have 60 s, Google's 600 s, Envoy an hour."""
 
+    @model_validator(mode="after")
+    def _check_ports(self) -> Self:
+        if self.monitor_port and self.monitor_port == self.port:
+            raise ValueError(f"monitor_port and port are both {self.port}; they must differ")
+        return self
+
 
 class GrpcSettings(_Section):
     host: str = "0.0.0.0"  # noqa: S104 - as for HTTP

@@ -94,6 +94,17 @@ def test_wrong_value_is_reported_with_its_name_and_what_is_allowed(
     assert allowed in line
 
 
+def test_port_of_probes_is_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said before anything listens; 0 is another one each time."""
+    monkeypatch.setenv("RELAY_HTTP_MONITOR_PORT", "8080")
+    with pytest.raises(InvalidSettings, match=r"^RELAY_HTTP is not allowed: monitor_port and port are both 8080; .*$"):
+        load()
+
+    monkeypatch.setenv("RELAY_HTTP_PORT", "0")
+    monkeypatch.setenv("RELAY_HTTP_MONITOR_PORT", "0")
+    assert load().http.monitor_port == 0
+
+
 def test_every_wrong_setting_has_its_own_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """One error reports all wrong settings."""
     monkeypatch.setenv("RELAY_HTTP_PORT", "abc")
