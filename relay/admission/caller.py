@@ -7,6 +7,8 @@ from urllib.parse import unquote
 
 _AGENT_CHARACTERS: Final = 100
 _GAMES_CHARACTERS: Final = 100
+_IPV4_MAPPED: Final = "::ffff:"
+"""How a socket for both families writes addresses of IPv4: RFC 4291 2.5.5.2."""
 _PEER: Final = re.compile(r"ipv[46]:\[?(.*?)]?:[0-9]+")
 
 
@@ -22,7 +24,11 @@ class Caller(NamedTuple):
     def of(cls, address: str | None, user_agent: str | None) -> Self:
         """Make a caller of what a request says. Characters that are not printable are replaced."""
         agent = (user_agent or "")[:_AGENT_CHARACTERS]
-        return cls(address or "", agent if agent.isprintable() else "".join(map(_printable, agent)))
+        known = address or ""
+        return cls(
+            known.removeprefix(_IPV4_MAPPED) if "." in known else known,
+            agent if agent.isprintable() else "".join(map(_printable, agent)),
+        )
 
     @classmethod
     def of_peer(cls, peer: str, user_agent: str | None) -> Self:
