@@ -120,7 +120,7 @@ _START: Final = [
     ),
     _query(
         "hello",
-        "`1`: send events such as `hello` also without a cursor or a time.",
+        "`1`: send events such as `hello` also without a cursor or a time; `0`: send none, even with one.",
         {"type": "integer", "minimum": 0, "maximum": 1},
     ),
 ]
