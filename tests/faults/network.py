@@ -24,7 +24,7 @@ _LINGER_0: Final = struct.pack("ii", 1, 0)
 
 
 class Wire:
-    """One way from a part to another. It carries everything at once until a method changes that."""
+    """One way from a part to another. By default it carries everything at once."""
 
     def __init__(self, name: str, target: Callable[[], int]) -> None:
         """Prepare a wire to the port that `target` returns at the time of each connection."""

@@ -35,7 +35,7 @@ BUGS: Final = re.compile(
 
 
 class Part:
-    """One process. `expected_end` is set by whoever ends it, so that its end is no finding."""
+    """One process. `expected_end` is set before it is ended, so that its end is no finding."""
 
     def __init__(self, name: str, folder: Path, command: str, environment: Mapping[str, str]) -> None:
         self.name = name
