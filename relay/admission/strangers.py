@@ -1,8 +1,8 @@
 """A share of connections, or of streams, that one group of clients may hold: counted, bounded, the oldest is shed.
 
-Owns which member is shed when the share is exceeded: the oldest idle one of the address that holds the most. An address
-that holds few is so not affected by one that holds many, and no address is shut out: behind a load balancer all clients
-have the balancer's. Used for those without a credential, on both ports. Does not know protocols.
+Owns which member is shed when the share is exceeded: the oldest idle one of the address that holds the most. So an
+address that holds few is not affected by one that holds many, and no address is refused as a whole: behind a load
+balancer all clients have the balancer's. Used for those without a credential, on both ports. Does not know protocols.
 Why: docs/adr/0017-shares-of-strangers.md
 """
 
