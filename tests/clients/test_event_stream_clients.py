@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
-from tests.clients.balancer import balancer
+from tests.clients.balancer import Balancer
 from tests.clients.event_stream_clients import LIBRARIES, NODE, delivered, round_ids, start, wait_for_round
 from tests.clients.program import Program
 from tests.relay.conftest import KEY_HEADER, metric_becomes
@@ -52,7 +52,7 @@ async def test_quiet_client_returns_after_a_drain(log: LogWriter, start_relay: S
     """Clients with a place get what was stored meanwhile; the others return too, and no client sees an empty event."""
     await log.store(make_round("dice", 1))
     async with (
-        balancer() as front,
+        Balancer().listening() as front,
         aiohttp.ClientSession() as session,
         clients(dict.fromkeys(LIBRARIES, f"{front.url}/sse/crash{query}")) as running,
     ):

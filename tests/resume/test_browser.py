@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from auth.keys import DEMO_KEY
-from tests.clients.balancer import balancer
+from tests.clients.balancer import Balancer
 from tests.relay.conftest import metric_becomes
 from tests.resume.conftest import StartRelay
 from tests.resume.log_writer import LogWriter, make_round
@@ -60,7 +60,7 @@ async def test_quiet_page_returns_with_its_place(
     browser: Browser, page: str, log: LogWriter, start_relay: StartRelay, via: str
 ) -> None:
     """It has seen no round when its relay drains: what was stored meanwhile is sent."""
-    async with balancer() as front, aiohttp.ClientSession() as session:
+    async with Balancer().listening() as front, aiohttp.ClientSession() as session:
         async with start_relay() as url:
             with front.forwarding_to(url):
                 await asyncio.to_thread(browser.open, f"{page}?base={front.url}&game=crash&via={via}")

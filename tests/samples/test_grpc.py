@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.clients.cutting_proxy import cutting_proxy
+from tests.clients.cutting_proxy import CuttingProxy
 from tests.samples.grpc_relay import GrpcRelay, grpc_relay
 from tests.samples.program_samples import SAMPLES, readme_commands, start
 
@@ -81,7 +81,7 @@ def test_sample_continues_after_a_restart_of_the_relay(own_relay: GrpcRelay, nam
 @pytest.mark.parametrize("name", NAMES)
 async def test_sample_whose_connections_are_cut_misses_nothing(relay: GrpcRelay, name: str) -> None:
     """A sample whose connection is cut repeatedly prints every round once, in order."""
-    async with cutting_proxy(relay.grpc_port, carry_bytes=2500) as proxy:
+    async with CuttingProxy(relay.grpc_port, carry_bytes=2500).listening() as proxy:
         port = urlsplit(proxy.url).port
         assert port is not None
         sample = await asyncio.to_thread(start, name, relay.environment_at(port))

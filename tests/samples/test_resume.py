@@ -9,7 +9,7 @@ import pytest
 import websockets
 from aiohttp import web
 
-from tests.clients.cutting_proxy import cutting_proxy
+from tests.clients.cutting_proxy import CuttingProxy
 from tests.clients.live_relay import LiveRelay
 from tests.clients.recorded import brisk_relay
 from tests.samples.program_samples import PROGRAMS, start
@@ -29,7 +29,7 @@ async def test_sample_whose_connections_are_cut_misses_nothing(brisk: LiveRelay,
     token = websockets.Subprotocol(await asyncio.to_thread(brisk.token))
     async with (
         websockets.connect(f"{brisk.ws_url}/ws/crash", subprotocols=[token], max_queue=None) as whole,
-        cutting_proxy(brisk.port, carry_bytes=4000) as proxy,
+        CuttingProxy(brisk.port, carry_bytes=4000).listening() as proxy,
     ):
         sample = await asyncio.to_thread(start, name, {"BASE_URL": proxy.url})
         try:
