@@ -6,16 +6,11 @@ a second by the number of games. Conclusions: docs/adr/0025-fast-ingest-batches.
 
 import asyncio
 import logging
-import shutil
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import structlog
 import uvloop
@@ -30,6 +25,7 @@ from roundlog.log_errors import LogUnavailable
 from roundlog.log_settings import LogSettings
 from roundlog.stream import StreamInfo, open_log
 from rounds import Round
+from tests.nats_cluster import nats_cluster
 
 _COMMAND: Final = "python -m bench.replicated"
 _WARM: Final = 200
@@ -37,41 +33,6 @@ _ROUNDS: Final = {False: 8_000, True: 80_000}
 """How many rounds each way publishes: about as many seconds."""
 _GAMES: Final = (1, 2, 14)
 _START_S: Final = 60.0
-
-
-class Cluster:
-    """Three nats-servers with JetStream in file storage: started on entry; on exit killed, and their files removed."""
-
-    def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="stream-relay-bench-"))
-        probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(6)]
-        ports = [probe.getsockname()[1] for probe in probes]
-        for probe in probes:
-            probe.close()
-        self._clients, self._routes = ports[:3], ports[3:]
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self.url = ",".join(f"nats://127.0.0.1:{port}" for port in self._clients)
-
-    def __enter__(self) -> Self:
-        routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in self._routes)
-        for client, route in zip(self._clients, self._routes, strict=True):
-            config = self._folder / f"{client}.conf"
-            config.write_text(
-                f'server_name: "n{client}"\nlisten: "127.0.0.1:{client}"\nlog_file: "{config}.log"\n'
-                f'jetstream {{ store_dir: "{self._folder / str(client)}" }}\n'
-                f'cluster {{ name: bench, listen: "127.0.0.1:{route}", routes: [{routes}] }}\n'
-            )
-            program = Path(sys.executable).with_name("nats-server")
-            self._processes.append(
-                subprocess.Popen([str(program) if program.exists() else "nats-server", "-c", str(config)])
-            )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for process in self._processes:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 async def main() -> None:
@@ -86,25 +47,31 @@ async def main() -> None:
 
 async def measured(games: int, *, batches: bool) -> float:
     """Publish to a fresh cluster; return rounds a second."""
-    with Cluster() as cluster:
-        settings = LogSettings(url=cluster.url, replicas=3)
-        await create(settings, batches=batches)
-        count, at, started = _ROUNDS[batches], 0, 0.0
+    with tempfile.TemporaryDirectory(prefix="stream-relay-bench-") as folder:
+        async with nats_cluster(Path(folder)) as servers:
+            settings = LogSettings(url=",".join(server.url for server in servers.values()), replicas=3)
+            return await published(settings, games, batches=batches)
 
-        def confirm(offset: int) -> None:
-            nonlocal at, started
-            if not started and offset >= _WARM:
-                at, started = offset, time.perf_counter()
 
-        async def rejects(item: Rejected[Any]) -> None:
-            raise AssertionError(item.reason)
+async def published(settings: LogSettings, games: int, *, batches: bool) -> float:
+    """Publish to this cluster; return rounds a second."""
+    await create(settings, batches=batches)
+    count, at, started = _ROUNDS[batches], 0, 0.0
 
-        publisher: Publisher[int] = Publisher(settings, PublisherSettings(), confirm=confirm, rejects=rejects)
-        await publisher.run(made(count, games))
-        took = time.perf_counter() - started
-        async with connect(settings, name="bench") as connection:
-            assert (await open_log(connection, settings)).last == count
-        return (count - at) / took
+    def confirm(offset: int) -> None:
+        nonlocal at, started
+        if not started and offset >= _WARM:
+            at, started = offset, time.perf_counter()
+
+    async def rejects(item: Rejected[Any]) -> None:
+        raise AssertionError(item.reason)
+
+    publisher: Publisher[int] = Publisher(settings, PublisherSettings(), confirm=confirm, rejects=rejects)
+    await publisher.run(made(count, games))
+    took = time.perf_counter() - started
+    async with connect(settings, name="bench") as connection:
+        assert (await open_log(connection, settings)).last == count
+    return (count - at) / took
 
 
 async def create(settings: LogSettings, *, batches: bool) -> None:

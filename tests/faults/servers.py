@@ -1,7 +1,6 @@
 """The servers of NATS: one, or a cluster of three whose routes go through wires and which advertises no addresses."""
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -10,8 +9,8 @@ from tests.faults.disks import mount_small_disk
 from tests.faults.network import Wire
 from tests.faults.record import admin, retrying
 from tests.nats import NatsServer
+from tests.nats_cluster import NAMES, free_ports, member_config
 
-NAMES: Final = ("a", "b", "c")
 _DISK_MB: Final = 64
 
 MakeWire = Callable[[str, Callable[[], int]], Awaitable[Wire]]
@@ -31,7 +30,7 @@ class Servers:
         if count == 1:
             servers = [NatsServer(self._store(NAMES[0]))]
         else:
-            ports = dict(zip(NAMES, _free_ports(len(NAMES)), strict=True))
+            ports = dict(zip(NAMES, free_ports(len(NAMES)), strict=True))
             servers = [await self._member(name, ports) for name in NAMES]
         await asyncio.gather(*(server.start() for server in servers))
         async with admin([server.url for server in servers]) as client:  # until every server is a peer
@@ -41,15 +40,13 @@ class Servers:
         return servers
 
     async def _member(self, name: str, ports: dict[str, int]) -> NatsServer:
-        routes = []
-        for other, port in ports.items():
-            if other != name:
-                wire = await self._make_wire(f"nats-{name}>nats-{other}", _constant(port))
-                routes.append(f'"nats://127.0.0.1:{wire.port}"')
-        config = (
-            f"server_name: {name}\n"
-            f'cluster {{ name: test, listen: "127.0.0.1:{ports[name]}", no_advertise: true, '
-            f"pool_size: -1, routes: [{', '.join(routes)}] }}"
+        wires = [
+            await self._make_wire(f"nats-{name}>nats-{other}", _constant(port))
+            for other, port in ports.items()
+            if other != name
+        ]
+        config = member_config(
+            name, ports[name], [wire.port for wire in wires], more="no_advertise: true, pool_size: -1,"
         )
         return NatsServer(self._store(name), config=config)
 
@@ -63,11 +60,3 @@ class Servers:
 
 def _constant(port: int) -> Callable[[], int]:
     return lambda: port
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports: list[int] = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports

@@ -72,6 +72,17 @@ async def waits(backend: Any) -> None:
     await until(lambda: backend.status.state == "standby")
 
 
+@asynccontextmanager
+async def reader_and_standby(make: Callable[[], Any], url: str, standby_url: str) -> AsyncIterator[tuple[Any, Any]]:
+    """Run two processes, each with its way to NATS; the first reads."""
+    first, second = make(), make()
+    async with ingesting(first, log_at(url)):
+        await reads(first)
+        async with ingesting(second, log_at(standby_url)):
+            await waits(second)
+            yield first, second
+
+
 async def test_reader_that_cannot_reach_nats_hands_over_and_takes_over_again(
     make: Callable[[], Any], postgres: PostgresServer, nats: NatsServer
 ) -> None:
@@ -100,17 +111,13 @@ async def test_idle_reader_that_cannot_reach_nats_hands_over_before_the_next_rou
     make: Callable[[], Any], postgres: PostgresServer, nats: NatsServer
 ) -> None:
     """No round has to wait for it."""
-    first, second = make(), make()
-    async with Wire(nats.url).listening() as wire, ingesting(first, log_at(wire.url)):
-        await reads(first)
-        async with ingesting(second, log_at(nats.url)):
-            await waits(second)
-            wire.hold()
-            wire.cut()
-            await reads(second)
-            await postgres.insert_rounds(1, 10)
-            assert await stored_ids(nats, 10) == list(range(1, 11))
-            wire.release()
+    async with Wire(nats.url).listening() as wire, reader_and_standby(make, wire.url, nats.url) as (_, second):
+        wire.hold()
+        wire.cut()
+        await reads(second)
+        await postgres.insert_rounds(1, 10)
+        assert await stored_ids(nats, 10) == list(range(1, 11))
+        wire.release()
 
 
 async def test_reader_without_the_right_to_publish_hands_over(
@@ -121,15 +128,11 @@ async def test_reader_without_the_right_to_publish_hands_over(
     server = NatsServer(tmp_path, config=f"authorization {{ users: [{users}] }}")
     await server.start()
     urls = [f"nats://{user}:{user}@127.0.0.1:{server.port}" for user in "ab"]
-    first, second = make(), make()
     try:
-        async with ingesting(first, log_at(urls[0])):
-            await reads(first)
-            async with ingesting(second, log_at(urls[1])):
-                await waits(second)
-                await postgres.insert_rounds(1, 10)
-                await reads(second)
-                await waits(first)
+        async with reader_and_standby(make, *urls) as (first, second):
+            await postgres.insert_rounds(1, 10)
+            await reads(second)
+            await waits(first)
         assert [number for _, number in await stored(server, urls[1])] == list(range(1, 11))
     finally:
         await server.kill()
@@ -139,40 +142,32 @@ async def test_reader_whose_acks_are_lost_hands_over(
     make: Callable[[], Any], postgres: PostgresServer, nats: NatsServer
 ) -> None:
     """Its rounds are stored, and the standby finds them in the log."""
-    first, second = make(), make()
-    async with nats_wire(nats) as wire, ingesting(first, log_at(wire.url)):
-        await reads(first)
-        async with ingesting(second, log_at(nats.url)):
-            await waits(second)
-            wire.loses = ack_of_round
-            await postgres.insert_rounds(1, 10)
-            await reads(second)
-            wire.loses = None
-            await postgres.insert_rounds(11, 20)
-            assert await stored_ids(nats, 20) == list(range(1, 21))
+    async with nats_wire(nats) as wire, reader_and_standby(make, wire.url, nats.url) as (_, second):
+        wire.loses = ack_of_round
+        await postgres.insert_rounds(1, 10)
+        await reads(second)
+        wire.loses = None
+        await postgres.insert_rounds(11, 20)
+        assert await stored_ids(nats, 20) == list(range(1, 21))
 
 
 async def test_outage_for_all_processes_is_waited_for_without_a_reader(
     make: Callable[[], Any], postgres: PostgresServer, nats: NatsServer
 ) -> None:
     """Nobody takes over from a reader when nobody can publish; afterwards one of them reads, and nothing is doubled."""
-    first, second = make(), make()
     with captured_events() as events:
-        async with ingesting(first, log_at(nats.url)):
-            await reads(first)
-            async with ingesting(second, log_at(nats.url)):
-                await waits(second)
-                await postgres.insert_rounds(1, 10)
-                await stored_ids(nats, 10)
-                await nats.kill()
-                await postgres.insert_rounds(11, 20)
-                await events.seen("reading_handed_over")
-                connection = await postgres.connect()
-                await connection.execute("SELECT pg_sleep($1)", 6 * _HAND_OVER_S)  # the situation: a long outage
-                await connection.close()
-                await nats.start()
-                await postgres.insert_rounds(21, 30)
-                assert await stored_ids(nats, 30) == list(range(1, 31))
+        async with reader_and_standby(make, nats.url, nats.url):
+            await postgres.insert_rounds(1, 10)
+            await stored_ids(nats, 10)
+            await nats.kill()
+            await postgres.insert_rounds(11, 20)
+            await events.seen("reading_handed_over")
+            connection = await postgres.connect()
+            await connection.execute("SELECT pg_sleep($1)", 6 * _HAND_OVER_S)  # the situation: a long outage
+            await connection.close()
+            await nats.start()
+            await postgres.insert_rounds(21, 30)
+            assert await stored_ids(nats, 30) == list(range(1, 31))
     assert events.count("reading_handed_over") <= 3  # one each, and room for a slow machine
 
 

@@ -1,7 +1,6 @@
 """The publisher against a cluster of three whose leaders step down or die: nothing lost, doubled or reordered."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,38 +20,18 @@ from roundlog.stream import StreamInfo, open_log
 from tests.backends.harness import DeadLetters, Source, assert_log_is, captured_events, make_round, stored
 from tests.backends.publish.test_publisher import duplicate_window_passed, without_probes
 from tests.nats import NatsServer, nats_client
+from tests.nats_cluster import nats_cluster
 from tests.roundlog.nats_wire import nats_wire
 from tests.waiting import until
 
 pytestmark = [pytest.mark.service, pytest.mark.heavy, pytest.mark.timeout(180)]
 
-NAMES = ("a", "b", "c")
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
 
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[dict[str, NatsServer]]:
     """Three servers by name, each knowing the others."""
-    ports = free_ports(3)
-    routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports)
-    servers = {}
-    for name, port in zip(NAMES, ports, strict=True):
-        store = tmp_path / name
-        store.mkdir()
-        config = f'server_name: {name}\ncluster {{ name: test, listen: "127.0.0.1:{port}", routes: [{routes}] }}'
-        servers[name] = NatsServer(store, config=config)
-    await asyncio.gather(*(server.start() for server in servers.values()))
-    try:
+    async with nats_cluster(tmp_path) as servers:
         yield servers
-    finally:
-        await asyncio.gather(*(server.kill() for server in servers.values()))
 
 
 async def ask(server: NatsServer, call: str) -> dict[str, Any]:
