@@ -74,7 +74,6 @@ class HttpProtocol(GuardedHandler):
         "_is_last",
         "_line_is_over",
         "_newest_body",
-        "turns",
     )
 
     def __init__(self, server: web.Server, turns: Turns, limits: ConnectionLimits, *, keepalive_s: float) -> None:
@@ -89,6 +88,7 @@ class HttpProtocol(GuardedHandler):
         super().__init__(
             server,
             limits,
+            turns,
             loop=asyncio.get_running_loop(),
             access_log=None,  # aiohttp's value for off
             keepalive_timeout=keepalive_s,
@@ -97,7 +97,6 @@ class HttpProtocol(GuardedHandler):
             max_field_size=_LINE_BYTES,
             max_headers=_HEADERS,
         )
-        self.turns = turns
         self._head_bytes = 0  # read of a head that is not whole
         self._line_is_over = False  # its first line was whole before the piece that was read last
         self._newest_body: Any = None  # of the request that was parsed last

@@ -88,13 +88,17 @@ class Turns:
         self._call_next()
         self._waiting.append(work)
 
-    async def wait(self) -> None:
-        """Wait until a turn has time for the handler of a request, whose own time is unknown."""
+    async def wait(self, more_s: float = 0.0) -> None:
+        """Wait until a turn has time for the handler of a request, or for a part of it, whose own time is unknown.
+
+        `more_s`: by how many seconds it probably takes longer than most.
+        """
+        cost_s = _REQUEST_S + more_s
         if not self._waiting and self._left_s > 0:
             self._call_next()
-            self.spend(_REQUEST_S)
+            self.spend(cost_s)
             return
-        entry = _Entry(self)
+        entry = _Entry(self, cost_s)
         self.serve_later(entry)
         await entry.entered
 
@@ -132,17 +136,18 @@ class Turns:
 
 
 class _Entry:
-    """The start of a request's handler."""
+    """The start of a request's handler, or of a part of it."""
 
-    __slots__ = ("_turns", "entered")
+    __slots__ = ("_cost_s", "_turns", "entered")
 
-    def __init__(self, turns: Turns) -> None:
+    def __init__(self, turns: Turns, cost_s: float) -> None:
         self._turns = turns
+        self._cost_s = cost_s
         self.entered = asyncio.get_running_loop().create_future()
 
     def work(self) -> bool:
         if not self.entered.cancelled():
-            self._turns.spend(_REQUEST_S)
+            self._turns.spend(self._cost_s)
         return False
 
     def finished(self) -> None:

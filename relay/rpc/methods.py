@@ -16,6 +16,7 @@ from relay.errors import BadRequest, TooManyCalls
 from relay.history.history import History
 from relay.history.query import DEFAULT_LIMIT, MAX_LIMIT, Query, look_back
 from relay.history.start import Start
+from relay.links.intake import Turns
 from relay.links.link_registry import LinkRegistry
 from relay.live.hub import Subscription
 from relay.rpc.bulk import BulkReplay, Write
@@ -39,6 +40,8 @@ UNARY: Final[Mapping[str, type[Message]]] = {
 
 _PAGE_BYTES: Final = 3 << 20
 """Bytes of rounds in one answer: clients accept 4 MB by default. The next page continues after it."""
+_ROUND_S: Final = 25e-6
+"""Time that it takes to render a round of a page, in JSON by protobuf."""
 
 
 class StreamRequest(NamedTuple):
@@ -59,6 +62,7 @@ class Methods:
         self._catalogue = catalogue
         self._answers = settings.answers
         self._open_answers = 0
+        self._turns = Turns()
         self.request_bytes = settings.request_bytes
         """Size of the largest request message."""
         self.request_s = settings.request_s
@@ -137,6 +141,7 @@ class Methods:
             until_ms=until_ms,
         )
         answer = await look_back(self._history, query)
+        await self._turns.wait(len(answer.items) * _ROUND_S)  # many calls may have waited for the same rounds
         page, size = pb.GetHistoryResponse(complete=answer.complete), 0
         for item in answer.items:
             round_ = round_bytes(item.round, item.cursor)

@@ -219,6 +219,32 @@ def test_bytes_that_follow_the_request_of_an_event_stream_delay_nobody(relay: Me
     assert relay.most_cpu_s(lambda: flood(relay, client, bytes(1 << 16), 40_000_000)) < MOST_CPU_S
 
 
+CALLS: Final = {
+    "members_in_json": call(b"{" + b",".join(b'"%x":0' % number for number in range(5_900)) + b"}"),
+    "pages": call(b'{"limit":1000}'),
+    "compressed_pages": request("GET /api/history?limit=1000", b"Accept-Encoding: gzip"),
+}
+
+
+@pytest.mark.parametrize("kind", CALLS)
+def test_bodies_that_end_together_share_the_time_of_a_turn(relay: MeteredRelay, kind: str) -> None:
+    """A hundred requests that lack their last byte; then all get it: as little per turn as for few."""
+    clients = [relay.connect() for _ in range(100)]
+    for client in clients:
+        client.sendall(CALLS[kind][:-1])
+    relay.settle()
+
+    def attack() -> None:
+        for client in clients:
+            client.sendall(CALLS[kind][-1:])
+        for client in clients:
+            assert client.recv(1 << 16).startswith(b"HTTP/1.1 ")
+
+    assert relay.most_cpu_s(attack) < MOST_CPU_S
+    for client in clients:
+        client.close()
+
+
 # --- any bytes ---------------------------------------------------------------------------------------------------
 
 payloads = st.one_of(
