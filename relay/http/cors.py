@@ -5,6 +5,8 @@ from typing import Final
 
 from aiohttp import web
 
+from relay.http.parameters import listed
+
 # There are no cookies, so a browser never adds credentials: any page may send a request; key and origin decide.
 _CORS: Final = {
     "Access-Control-Allow-Origin": "*",
@@ -42,7 +44,7 @@ def preflight_headers(request: web.Request) -> dict[str, str]:
     Any header is harmless here: the relay acts only on those that it documents, and those need a key. Libraries add
     ``Cache-Control``, ``traceparent``, ``baggage`` and others by themselves.
     """
-    requested = request.headers.get("Access-Control-Request-Headers", "").strip()
+    requested = listed(request.headers, "Access-Control-Request-Headers").strip()
     if len(requested) > _REQUESTED_BYTES or _HEADER_NAMES.match(requested) is None:
         return _PREFLIGHT | {"Access-Control-Allow-Headers": _ALLOWED_HEADERS}
     return _PREFLIGHT | {"Access-Control-Allow-Headers": f"{_ALLOWED_HEADERS}, {requested}"}

@@ -9,6 +9,7 @@ def test_user_agent_is_bounded_and_printable() -> None:
     """A client chooses it: it can neither fill a line, nor end one, nor change how a terminal shows it."""
     assert Caller.of("192.0.2.1", "curl/8.1") == ("192.0.2.1", "curl/8.1")
     assert Caller.of(None, None) == ("", "")
+    assert Caller.of("::ffff:192.0.2.1", None).address == "192.0.2.1"
     assert Caller.of("::1", "a\nb\x1b[2J\u202ec\x7f").user_agent == "a?b?[2J?c?"
     assert Caller.of("::1", "x" * 100_000).user_agent == "x" * 100
 

@@ -252,6 +252,9 @@ async def test_lists_may_come_in_several_lines(relay: str, publish: Publish, cli
     openmetrics = ("Accept: text/html", "Accept: application/openmetrics-text; version=1.0.0")
     answer = await exchange(relay, "GET /metrics HTTP/1.1", *openmetrics)
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
+    asked = ("Access-Control-Request-Headers: cache-control", "Access-Control-Request-Headers: traceparent")
+    answer = await exchange(relay, "OPTIONS /sse/crash HTTP/1.1", *asked)
+    assert answer.headers["access-control-allow-headers"].endswith(", cache-control, traceparent")
 
 
 # --- handshakes --------------------------------------------------------------------------------------------------
