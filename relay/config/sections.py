@@ -115,7 +115,8 @@ class DrainSettings(_Section):
     """Part of `grace_s` that is reserved for closing the remaining links."""
     accept_s: float | None = Field(default=None, ge=0, le=3600)
     """How long new connections are still accepted and given a reconnect delay; then the listeners close, so that a
-    balancer sends them elsewhere. Not set: a fifth of `grace_s`, at most 2 s, in which platforms change their routes.
+    balancer sends them elsewhere. Not set: a fifth of `grace_s`, at most 2 s, in which platforms change their routes,
+    and a relay without links ends at once.
     """
 
     @property

@@ -9,7 +9,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Final
 
@@ -167,7 +167,7 @@ class LinkRegistry:
     async def drain(self, settings: DrainSettings, *, close_listeners: Callable[[], None]) -> None:
         """Take no new links, and end the open ones in random order, spread over the grace less its margin.
 
-        Returns when every link has closed, or the grace is over.
+        Returns when every link has closed, and not before `accept_s` if that is set; or when the grace is over.
 
         Args:
             settings: How long it takes.
@@ -180,9 +180,19 @@ class LinkRegistry:
         log.info("drain_started", links=len(links), spread_s=spread_s)
         loop = asyncio.get_running_loop()
         started = loop.time()
-        closing = loop.call_at(started + settings.accepting_s, close_listeners)
+        closed = asyncio.Event()
+
+        def close() -> None:
+            close_listeners()
+            closed.set()
+
+        closing = loop.call_at(started + settings.accepting_s, close)
         try:
             await self._end_all(links, settings, spread_s)
+            if settings.accept_s is not None:  # the platform needs this time, however few links there are
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(started + settings.grace_s):
+                        await closed.wait()
         finally:
             closing.cancel()
         log.info("drain_finished", links=self.admission.links, took_s=round(loop.time() - started, 2))

@@ -107,6 +107,19 @@ async def test_ports_close_and_open_streams_stay(
     assert sequence
 
 
+async def test_relay_without_links_accepts_for_the_time_that_is_set(
+    nats: NatsServer, many: aiohttp.ClientSession
+) -> None:
+    """A platform that still sends clients to it needs that time, however few links there are."""
+    async with serving(nats.url, settings=SLOWLY | {"RELAY_DRAIN_ACCEPT_S": "2"}) as relay:
+        relay.signal(signal.SIGTERM)
+        await relay.logged("drain_started")
+        async with stream(many, f"{relay.url}/sse/crash", headers={"X-API-Key": relay.key}) as events:
+            assert await events.block_or_end() is None
+        await relay.logged("listeners_closed")
+        await relay.logged("drain_finished")
+
+
 async def status_of(call: Any, round_id: int) -> tuple[bool, str]:
     """Read a call to its end; return whether the round came, and the status."""
     has_round = False
