@@ -1,7 +1,7 @@
 """``python -m bench.replicated``: rounds into a log of three replicas, one per game at a time and in batches.
 
 Both ways publish the same rounds with our publisher to a cluster of their own, on this machine. The table prints rounds
-a second by the number of games. Conclusions: docs/adr/0025-fast-ingest-batches.md.
+a second by the number of games. Conclusions: docs/adr/0023-fast-ingest-batches.md.
 """
 
 import asyncio

@@ -3,7 +3,7 @@
 Owns the ids known from the log's tail, and the comparison of what is unsettled with what was stored meanwhile: after
 every time without a connection, and whenever the log refuses a round because another process has stored one. The server
 itself recognises ids for its duplicate window only.
-Why: docs/adr/0022-late-rounds-are-refused.md
+Why: docs/adr/0021-late-rounds-are-refused.md
 """
 
 from datetime import timedelta

@@ -1,7 +1,7 @@
 """When a process that cannot publish lets another one read the source.
 
 Pure: no I/O; the caller gives the times, in seconds of `boot_s`. Knows nothing of what a source is: see
-`backends.contract.HasStandby`. Why: docs/adr/0022-late-rounds-are-refused.md
+`backends.contract.HasStandby`. Why: docs/adr/0021-late-rounds-are-refused.md
 """
 
 

@@ -2,7 +2,7 @@
 
 Pure: no I/O; the caller gives the times, in seconds of `boot_s`. Owns the rule that no round is sent
 later than the log is sure to recognise it, if another process has stored it since.
-Why: docs/adr/0022-late-rounds-are-refused.md
+Why: docs/adr/0021-late-rounds-are-refused.md
 """
 
 import math

@@ -4,7 +4,7 @@ Owns when a link is due. Links are spread over the interval, so that 5,000 idle 
 second and are never due together. The wheel counts the time in which this process runs: after a stall (a suspend, a
 live migration, SIGSTOP) it continues where it was, so that each link gets one heartbeat, with the usual time to answer,
 and links that have become too old end one after another. Does not know what a heartbeat looks like.
-Why: docs/adr/0021-stalls-stop-the-clock.md
+Why: docs/adr/0020-stalls-stop-the-clock.md
 """
 
 import asyncio

@@ -2,7 +2,7 @@
 
 Pure: compares configurations as the JetStream API writes them. Knows nothing of connections. A difference either breaks
 a promise, or makes the log shorter, longer or less replicated, which is up to the operator.
-Why each one: docs/adr/0023-stream-settings-that-carry-promises.md
+Why each one: docs/adr/0022-stream-settings-that-carry-promises.md
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """What one process knows of the settings of its streams, and the log lines about them.
 
 Knows nothing of how streams are asked for. A stream with a broken promise makes the process not ready; it does not end
-it: see docs/adr/0023-stream-settings-that-carry-promises.md
+it: see docs/adr/0022-stream-settings-that-carry-promises.md
 """
 
 from collections.abc import Iterator

@@ -3,7 +3,7 @@
 Owns the reply subjects of a "fast-ingest batch" of nats-server 2.14 and later, and what the answers say of each of its
 publishes. A later publish of a batch is never stored without an earlier one, whatever is dropped or elected. No I/O.
 https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-50.md#fast-ingest-batch-publishing
-Why: docs/adr/0025-fast-ingest-batches.md
+Why: docs/adr/0023-fast-ingest-batches.md
 """
 
 from collections.abc import Callable, Sequence

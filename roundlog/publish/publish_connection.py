@@ -1,7 +1,7 @@
 """A connection that publishes rounds: many in one write and many acks out of one read, or as a batch.
 
 Where nats-py lacks what the fast path needs (see `nats_internals`), publishes and acks go through its public API.
-Knows nothing of what is sent again. Why: docs/adr/0003-own-publish-pipeline.md and 0025-fast-ingest-batches.md
+Knows nothing of what is sent again. Why: docs/adr/0003-own-publish-pipeline.md and 0023-fast-ingest-batches.md
 """
 
 from collections.abc import Callable, Iterable, Sequence

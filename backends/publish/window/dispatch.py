@@ -6,7 +6,7 @@ round of each game has the condition that no other process has stored rounds of 
 
 Pure: no I/O, no clock. The rules of order are in `backends.publish.window.order`; what may be confirmed and what is
 sent again is decided in `backends.publish.window.acks`.
-Why: docs/adr/0003-own-publish-pipeline.md, 0022-late-rounds-are-refused.md and 0025-fast-ingest-batches.md
+Why: docs/adr/0003-own-publish-pipeline.md, 0021-late-rounds-are-refused.md and 0023-fast-ingest-batches.md
 """
 
 from collections.abc import Mapping

@@ -4,7 +4,7 @@ Pure: no I/O, no clock. Owns `Lanes`, one round per game at a time; `Suspension`
 `Fence`, the condition that no other process has stored rounds of a game since. The faster way is, in a log of one
 replica, a condition: each round is stored only after the one before it. In a log of several replicas, where nats-server
 stops the stream permanently when that condition fails, it is one batch at a time (`roundlog.publish.fast_batch`).
-Why: docs/adr/0003-own-publish-pipeline.md, 0022-late-rounds-are-refused.md and 0025-fast-ingest-batches.md
+Why: docs/adr/0003-own-publish-pipeline.md, 0021-late-rounds-are-refused.md and 0023-fast-ingest-batches.md
 """
 
 from collections import deque
