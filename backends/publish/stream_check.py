@@ -6,6 +6,7 @@ number of replicas for which another order of publishing is needed. Which settin
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final, NoReturn
 
 from backends.publish import log_offsets, rejects_stream
@@ -47,11 +48,11 @@ class StreamCheck:
         if not self._has_begun:
             info = await open_log(connection, self._settings, self._watch)
             self._has_begun = True
-            return info
+            return self._as_planned(info)
         info = await read_log(connection, self._settings, self._watch)
         if info.differences.losing:
             raise LogMismatch(info.stream, info.differences.losing)
-        return info
+        return self._as_planned(info)
 
     async def keep_checking(self, connection: Connection, opened: LogInfo) -> NoReturn:
         """Check all streams at intervals.
@@ -63,7 +64,7 @@ class StreamCheck:
             await self._check_others(connection)
             await asyncio.sleep(jittered(EVERY_S))
             try:
-                info = await read_log(connection, self._settings, self._watch)
+                info = self._as_planned(await read_log(connection, self._settings, self._watch))
             except (LogUnavailable, LogUnsuitable):
                 continue  # acks show whether the log works
             if info.differences.losing:
@@ -72,6 +73,13 @@ class StreamCheck:
                 raise LogUnavailable(f"the log has {info.replicas} replicas now, and had {opened.replicas}")
             if info.replicas > 1 and info.allows_batches and not opened.allows_batches:
                 raise LogUnavailable("the log allows batches now")
+
+    def _as_planned(self, info: LogInfo) -> LogInfo:
+        """Count the replicas that the settings ask for, so that a stream may be edited to have them at any time.
+
+        The condition of a log of one replica stops a replicated stream for good when it fails.
+        """
+        return replace(info, replicas=max(info.replicas, self._settings.replicas))
 
     async def _check_others(self, connection: Connection) -> None:
         for wanted, harmless in OTHER_STREAMS:

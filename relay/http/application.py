@@ -21,6 +21,8 @@ from relay.http.request import caller_of
 log = structlog.get_logger()
 
 _VERSIONS: Final = (HttpVersion10, HttpVersion11)
+_PROBES: Final = ("/healthz", "/readyz")
+"""Answered at once: behind dear requests of clients a platform would take the process for dead."""
 _METHODS: Final = "GET, HEAD, OPTIONS, POST"
 
 _BODY_BYTES: Final = 64 << 10
@@ -82,7 +84,8 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     if not isinstance(protocol, HttpProtocol):  # without request_arrived, it would close every connection
         raise TypeError(f"the connection is a {type(protocol).__name__}; make it with `protocol_factory`")
     protocol.request_arrived()
-    await protocol.turns.wait()  # many connections may have a request at the same time
+    if request.path not in _PROBES:
+        await protocol.turns.wait()  # many connections may have a request at the same time
     if request.version not in _VERSIONS or request.method == "CONNECT":
         protocol.answer_is_last()
         return _not_http1(request)

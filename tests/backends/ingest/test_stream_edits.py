@@ -19,9 +19,9 @@ from backends.publish.publisher_settings import PublisherSettings
 from backends.publish.rejects_stream import RejectsStream
 from roundlog.log_settings import LogSettings
 from roundlog.promises.stream_watch import StreamWatch
-from tests.backends.harness import Events, Source, assert_log_is, captured_events, stored
+from tests.backends.harness import DeadLetters, Events, Source, assert_log_is, captured_events, stored
 from tests.edits import BREAKING, HARMLESS, SILENT, edit
-from tests.nats import NatsServer
+from tests.nats import NatsServer, nats_client
 from tests.waiting import until
 
 pytestmark = pytest.mark.service
@@ -153,6 +153,27 @@ async def test_round_is_not_stored_under_another_game(nats: NatsServer) -> None:
             await task
 
     assert_log_is(await stored(nats), source.rounds)
+
+
+async def test_stream_that_is_to_get_replicas_gets_no_condition_that_stops_it_then(nats: NatsServer) -> None:
+    """The settings ask for replicas before the stream is edited to have them, which nobody notices at once."""
+    settings = LogSettings(url=nats.url)
+    async with publishing(nats, Source(1), StreamWatch()) as task:
+        await task
+    source, rejects = Source(300, start=2, pause_after=200), DeadLetters()
+    planned = settings.model_copy(update={"replicas": 3})
+    work = Publisher[int](planned, PublisherSettings(), confirm=source.confirm, rejects=rejects)
+    running = asyncio.create_task(work.run(source.read()))
+    await source.confirmed_to(200)
+    source.resume()
+    await running
+
+    assert work.stats.reconnects == 0
+    async with nats_client(settings) as nc:
+        for sequence in range(2, 302):
+            headers = (await nc.jetstream().get_msg("ROUNDS", sequence, direct=True)).headers or {}
+            assert "Nats-Expected-Last-Msg-Id" not in headers
+            assert "Nats-Expected-Last-Subject-Sequence" in headers
 
 
 @pytest.mark.parametrize(
