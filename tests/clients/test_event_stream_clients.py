@@ -110,7 +110,7 @@ async def test_client_waits_for_room_at_a_full_relay(log: LogWriter, start_relay
     ):
         await asyncio.to_thread(running[library].wait_for, "comes_back", count=2)
         holder.close()
-        await metric_becomes(session, url, "relay_links", 0)
+        await metric_becomes(session, url, 'relay_links_closed_total{reason="client"}', 1)
         await metric_becomes(session, url, "relay_links", 1)
         await log.store(make_round("crash", 1))
         await wait_for_round(running[library], 1)

@@ -32,6 +32,7 @@ USUAL = {
     "log_connected",
     "feed_started",
     "feed_stopped",
+    "client_refused",
     "link_opened",
     "link_closed",
     "stop_requested",
