@@ -268,12 +268,6 @@ def _malformed(error: BaseException | None, *, in_first_line: bool) -> _Malforme
         return _Malformed(501, "unsupported", f"method {method[1]} is not supported")
     if "'Host'" in text:
         return _Malformed(400, "bad_request", "a request must have one Host header")
-    if "Invalid HTTP version" in text:
-        return _Malformed(505, HTTP_CODES[505], "this port serves HTTP/1.1 and HTTP/1.0")
-    if "on PRI" in text:  # the beginning of HTTP/2 without TLS: RFC 9113 section 3.4
-        return _Malformed(400, "bad_request", "this port does not serve HTTP/2; gRPC has a port of its own")
-    if "HTTPS traffic" in text:
-        return _Malformed(400, "bad_request", "this port does not serve TLS")
     return _Malformed(400, "bad_request", "the request is not well-formed HTTP/1.1")
 
 

@@ -209,8 +209,6 @@ async def test_expectation_is_met_or_refused_with_the_error_body(relay: str) -> 
         ("GET healthz HTTP/1.1", 400, "bad_request"),
         ("GET * HTTP/1.1", 400, "bad_request"),
         ("GET /healthz HTTP/2.0", 505, "http_version_not_supported"),
-        ("GET /healthz HTTP/1.2", 505, "http_version_not_supported"),
-        ("GET /healthz HTTP/3.0", 505, "http_version_not_supported"),
         ("PRI * HTTP/2.0", 400, "bad_request"),
         ("GET http://x/nowhere HTTP/1.1", 404, "not_found"),
     ],
@@ -218,23 +216,6 @@ async def test_expectation_is_met_or_refused_with_the_error_body(relay: str) -> 
 async def test_unusual_request_lines_get_the_error_body(relay: str, line: str, status: int, code: str) -> None:
     """Never text, never silence."""
     assert_is_error(await exchange(relay, line, "Content-Length: 0"), status, code)
-
-
-@pytest.mark.parametrize(
-    ("sent", "sentence"),
-    [
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "this port does not serve HTTP/2; gRPC has a port of its own"),
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "this port does not serve TLS"),
-    ],
-)
-async def test_other_protocols_are_named(relay: str, sent: bytes, sentence: str) -> None:
-    """A client of gRPC or TLS on the HTTP port is a mistake in a configuration: its operator looks for the cause."""
-    async with connection(relay) as link:
-        await link.send(sent)
-        answer = parse(await link.rest())
-
-    assert_is_error(answer, 400, "bad_request")
-    assert answer.json["error"] == sentence
 
 
 async def test_absolute_target_is_served(relay: str) -> None:
