@@ -18,8 +18,8 @@ from relay.admission.strangers import Share
 
 log = structlog.get_logger()
 
-_PER_TURN: Final = 64
-"""Connections accepted in one turn of the event loop: about 5 ms of work. The others wait in the kernel's backlog."""
+_PER_TURN: Final = 8
+"""Connections accepted in one turn of the event loop: less than 1 ms. The others wait in the kernel's backlog."""
 _PAUSE_S: Final = 0.02
 """Time until the next attempt, when there is no room."""
 _TURNS: Final = 4
