@@ -20,7 +20,7 @@ def load_profiles() -> None:
     set_hypothesis_home_dir(_CACHE)
     settings.register_profile(
         "suite",
-        max_examples=50,  # the same in each run, so more are for `search`, and `make check` takes half a minute
+        max_examples=30,  # the same in each run, so more are for `search`, and `make check` takes half a minute
         deadline=None,  # the first example of a run builds hypothesis' character tables, for seconds on a busy machine
         suppress_health_check=[HealthCheck.too_slow],  # likewise
         derandomize=True,

@@ -116,7 +116,7 @@ class Story:
             self.client.take()
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(
     before=st.lists(st.sampled_from(GAMES), max_size=25),
     games=st.sets(st.sampled_from(GAMES), min_size=1).map(sorted),

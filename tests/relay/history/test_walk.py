@@ -169,7 +169,7 @@ happenings = st.lists(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(
     before=st.lists(st.sampled_from(GAMES), max_size=40),
     games=st.sets(st.sampled_from(GAMES), min_size=1).map(sorted),
