@@ -222,7 +222,6 @@ def _bind(settings: HttpSettings) -> socket.socket:
         listener = listening_socket(settings.host, settings.port, backlog=_BACKLOG)
     except OSError as error:
         raise PortUnavailable(f"{settings.host}:{settings.port}", error, setting="RELAY_HTTP_PORT") from error
-    listener.setblocking(False)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _SOCKET_OPTIONS.items():  # inherited by every accepted connection
         if (option := getattr(socket, name, None)) is not None:

@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 _VERSIONS: Final = (HttpVersion10, HttpVersion11)
 _PROBES: Final = ("/healthz", "/readyz")
-"""Answered at once: behind dear requests of clients a platform would take the process for dead."""
+"""Answered at once. Behind expensive requests of clients, a platform would consider the process dead."""
 _METHODS: Final = "GET, HEAD, OPTIONS, POST"
 
 _BODY_BYTES: Final = 64 << 10

@@ -149,7 +149,7 @@ class Producer:
         )
 
     async def _connect_alone(self) -> "asyncpg.Connection[Any]":
-        """Connect, and wait until no session of ours is left that may still commit: the order would not be known."""
+        """Connect, and wait until no earlier session of ours can still commit: the order would not be known."""
         connection = await self._connect()
         try:
             ours = [connection.get_server_pid(), *([self._late[0].get_server_pid()] if self._late else [])]

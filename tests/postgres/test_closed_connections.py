@@ -48,7 +48,7 @@ async def test_query_on_a_closed_transport_is_a_lost_connection(postgres: Postgr
 
 
 async def test_session_of_notify_closes_over_closed_transports(postgres: PostgresServer) -> None:
-    """The reader is left without an error, in whatever state its connections are."""
+    """Closing the reader raises no error in any state of its connections."""
     await postgres.make_rounds_table()
     await set_up_notify(postgres)
     options = NotifyOptions.read({"dsn": postgres.dsn()})

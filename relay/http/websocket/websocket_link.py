@@ -91,7 +91,7 @@ class WebSocketLink(StreamLink):
         self.transport.write(frame(msgspec.json.encode(event)))
 
     def data_received(self, data: bytes) -> bool:
-        """Handle one message, or as many control frames as came before it; return whether bytes are left to parse.
+        """Handle one message, or as many control frames as came before it; return whether bytes remain to be parsed.
 
         One, since some messages take a millisecond: what others wait for comes in between.
         """

@@ -1,6 +1,7 @@
 """Faults of the network between two parts: partitions, half-open connections, slow links, lost bytes, resets."""
 
 import asyncio
+from abc import abstractmethod
 from collections import Counter
 from contextlib import suppress
 from typing import Final
@@ -38,8 +39,9 @@ class _NetworkFault(Fault):
         for wire in self.wires:
             wire.heal()
 
+    @abstractmethod
     def hit(self, wire: Wire) -> None:
-        raise NotImplementedError
+        """Break one wire."""
 
 
 def _near(wire: Wire) -> str:

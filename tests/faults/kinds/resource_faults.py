@@ -18,7 +18,7 @@ _SPARE_FILES: Final = 2
 class FullDisk(Fault):
     """The disk of one nats-server is full. After it, the server is restarted, as docs/operations.md says.
 
-    The store is a small tmpfs, which only root may mount; elsewhere the fault is left out.
+    The store is a small tmpfs, which only root may mount; elsewhere the fault is omitted.
     """
 
     name, kind = "full-disk", "full disk"
