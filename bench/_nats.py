@@ -1,5 +1,6 @@
 """A real nats-server for one benchmark: own port, own store, killable like a crash and restartable on both."""
 
+import os
 import shutil
 import signal
 import socket
@@ -17,7 +18,9 @@ _POLL_S: Final = 0.002
 class NatsServer:
     """One nats-server with JetStream in file storage: started on entry; on exit killed, and its files are removed."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, threads: int | None = None) -> None:
+        """`threads`: how many run Go code; by default one for each core that the process may use."""
+        self._threads = threads
         self._store = Path(tempfile.mkdtemp(prefix="stream-relay-bench-"))
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port: int = probe.getsockname()[1]
@@ -42,7 +45,8 @@ class NatsServer:
         program = Path(sys.executable).with_name("nats-server")
         command = [str(program) if program.exists() else "nats-server", "-a", "127.0.0.1", "-p", str(self.port)]
         command += ["-js", "-sd", str(self._store / "jetstream"), "-l", str(self._store / "log")]
-        self._process = subprocess.Popen(command)
+        threads = {} if self._threads is None else {"GOMAXPROCS": str(self._threads)}
+        self._process = subprocess.Popen(command, env=os.environ | threads)
         deadline = time.monotonic() + _START_S
         while not self._accepts():
             if self._process.poll() is not None or time.monotonic() > deadline:

@@ -94,7 +94,7 @@ class Filter:
     @property
     def is_empty(self) -> bool:
         """True when every round matches."""
-        return self == _EVERYTHING
+        return self.min_point is None and self.max_point is None and not self.colors and not self.trends
 
     def matches(self, facts: Facts) -> bool:
         if self.min_point is not None and (facts.point is None or facts.point < self.min_point):
@@ -104,9 +104,6 @@ class Filter:
         if self.colors and facts.color not in self.colors:
             return False
         return not (self.trends and facts.trend not in self.trends)
-
-
-_EVERYTHING: Final = Filter()
 
 
 class _Extras(msgspec.Struct):

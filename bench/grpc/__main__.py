@@ -24,7 +24,7 @@ from bench.grpc.bare import SERVICE as BARE
 from bench.grpc.bare import bare
 from bench.grpc.reader import Read, read_alone
 from bench.grpc.streams import Streams
-from relay.history.pages import PAGE
+from relay.history.reading.pages import PAGE
 from relay.rpc.bulk import READ_AT_ONCE
 from relay.rpc.wire import batch_entry, round_bytes
 from rounds import Catalogue

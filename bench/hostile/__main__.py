@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from auth.keys import generate
@@ -29,6 +29,10 @@ from rounds import Round
 
 _RELAY_CORE: Final = 0
 _OTHER_CORE: Final = 1
+_NATS_THREADS: Final = 4
+"""As on a machine of four cores. With one, what the attack reads of the log is not interrupted for a live round."""
+_SWITCH_S: Final = 0.0005
+"""Time until a thread of the good client lets another one run; by default 5 ms."""
 _WARM_UP_S: Final = 2.0
 """Until everything is loaded, and the stored past is through."""
 _CALM_S: Final = 4.0
@@ -46,6 +50,7 @@ def main() -> int:
     given = parser.parse_args()
     if unknown := set(given.names) - set(ATTACKS):
         parser.error(f"unknown attack {min(unknown)!r}; there are: {', '.join(ATTACKS)}")
+    _come_first()
     heading("A good client under attack", f"python -m bench.hostile --seconds {given.seconds:g}")
     rows, worst = [], 0.0
     for name in given.names or ATTACKS:
@@ -60,11 +65,31 @@ def main() -> int:
         rows.append(_row(name, calm, attacked, ratio, done))
         print(f"{name}: {' | '.join(rows[-1][1:])}", file=sys.stderr, flush=True)
     table(
-        ["attack", "done", "p99 without", "p99", "ratio", "worst", "worst new link", "refused", "ended", "missing"],
+        [
+            "attack",
+            "done",
+            "p99 without",
+            "p99",
+            "log alone",
+            "ratio",
+            "worst",
+            "worst new link",
+            "refused",
+            "ended",
+            "missing",
+        ],
         rows,
     )
     print(f"target: ratio of p99 ≤ {_TARGET:g}; the worst is {worst:.1f}")
     return 0 if worst <= _TARGET else 1
+
+
+def _come_first() -> None:
+    """Let the good client run as soon as it can: what it waits for the core that it shares must not be measured."""
+    sys.setswitchinterval(_SWITCH_S)
+    with suppress(PermissionError):  # then the figures are a little higher
+        policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK  # not for the processes that it starts
+        os.sched_setscheduler(0, policy, os.sched_param(1))
 
 
 def _attack(name: str, seconds: float) -> tuple[Phase, Phase, int]:
@@ -73,7 +98,7 @@ def _attack(name: str, seconds: float) -> tuple[Phase, Phase, int]:
     grpc_port = _free_port()
     unread = name == "log-pipe"
     settings = {"RELAY_GRPC_HOST": "127.0.0.1", "RELAY_GRPC_PORT": str(grpc_port)}
-    with on_core(_OTHER_CORE), NatsServer() as nats:
+    with on_core(_OTHER_CORE), NatsServer(threads=_NATS_THREADS) as nats:
         with on_core(_RELAY_CORE):
             process = relay(nats.url, unread, more_keys=f"attacker={stored}", **settings)
             running = process.__enter__()
@@ -162,6 +187,7 @@ def _row(name: str, calm: Phase, attacked: Phase, ratio: float, done: int) -> li
         f"{done:,}",
         f"{1000 * _p99(calm):.1f} ms",
         f"{1000 * _p99(attacked):.1f} ms",
+        f"{1000 * percentile(attacked.log_delays_s, 0.99):.1f} ms",
         f"**{ratio:.1f}**",
         f"{1000 * max(attacked.delays_s, default=float('inf')):.0f} ms",
         f"{1000 * max(attacked.openings_s, default=float('inf')):.0f} ms",

@@ -24,6 +24,8 @@ ATTACKS: Final[Mapping[str, tuple[str, Callable[[Target], Iterator[int]]]]] = {
     "bombs": ("messages that inflate to 1 MiB", frames.bombs),
     "pipelined": ("pipelined requests", requests.pipelined),
     "pipelined-history": ("pipelined requests for 1,000 rounds", requests.pipelined_history),
+    "pipelined-pages": ("pipelined requests for 500 rounds, all different", requests.pipelined_pages),
+    "pipelined-proxy": ("pipelined calls for 1,000 rounds as JSON", requests.pipelined_proxy),
     "pipelined-unread": ("the same, answers never read", requests.pipelined_unread),
     "pipelined-no-key": ("pipelined requests without a key", requests.pipelined_without_key),
     "wrong-keys": ("wrong credentials", requests.wrong_credentials),
@@ -42,15 +44,14 @@ ATTACKS: Final[Mapping[str, tuple[str, Callable[[Target], Iterator[int]]]]] = {
     "leave-early": ("streams reset at once", crowds.leave_early),
     "log-pipe": ("wrong keys, and a log that nobody reads", requests.wrong_credentials),
 }
-_NICE: Final = 10
 _FILES: Final = 4096
 _SHOWN_EVERY_S: Final = 0.1
 KEY: Final = "HOSTILE_KEY"
 
 
 def main(name: str, port: int, grpc_port: int) -> None:
-    """Attack; the process that is measured has the higher priority on the core that both share."""
-    os.nice(_NICE)
+    """Attack, with what the processes on the same core that are measured leave of it."""
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     allow_files(_FILES)
     attack = ATTACKS[name][1](Target(port, grpc_port, os.environ[KEY]))
     done, shown_at = next(attack), time.monotonic()  # what it needs first is there

@@ -17,8 +17,10 @@ from bench.fanout.publisher import Publisher
 from bench.hostile.sockets import Target, upgrade
 from rounds import Round
 from rounds import datastream_pb2 as pb
+from rounds.subjects import LIVE_SUBJECTS
 
 _RATE: Final = 100
+_LOG: Final = "log"
 _ID: Final = re.compile(rb'"round_id":(\d+),')
 _LAST_S: Final = 30.0
 """The longest to wait for rounds after the last one was published."""
@@ -37,6 +39,8 @@ class Phase:
 
     delays_s: list[float] = field(default_factory=list)
     """From publishing a round to receiving it, of every round on every link; of those that did not come, 30 s."""
+    log_delays_s: list[float] = field(default_factory=list)
+    """From publishing a round to receiving it from nats-server: what it takes without a relay."""
     ended: int = 0
     """How often a link of the good client was ended."""
     missing: int = 0
@@ -47,13 +51,13 @@ class Phase:
 
 
 class GoodClient:
-    """Two links that stay open, over all phases."""
+    """Two links that stay open, over all phases, and a subscription to the log's live rounds."""
 
     def __init__(self, target: Target, nats_port: int) -> None:
         self._target = target
         self._publisher = Publisher(nats_port)
         self._number = 0
-        self._links = {"ws": self._open("ws"), "sse": self._open("sse")}
+        self._links = {"ws": self._open("ws"), "sse": self._open("sse"), _LOG: _subscribed(nats_port)}
 
     def measure(self, seconds: float) -> Phase:
         """Publish for so long, and wait for what was published."""
@@ -72,7 +76,7 @@ class GoodClient:
             self._number += 1
             sent[self._number] = time.monotonic()
             self._publisher.publish([_round(self._number)])
-        wanted = (self._number - first + 1) * len(self._links)
+        wanted = (self._number - first + 1) * (len(self._links) - 1)
         published = time.monotonic()
         while len(phase.delays_s) < wanted:
             time.sleep(_LOOK_S)
@@ -112,9 +116,11 @@ class GoodClient:
             for found in _ID.finditer(rest):
                 end = found.end()
                 if (at := sent.get(int(found[1]))) is not None:
-                    phase.delays_s.append(now - at)
+                    (phase.log_delays_s if name == _LOG else phase.delays_s).append(now - at)
             if b"\x89\x00" in data and name == "ws":  # a ping of the relay
                 link.sendall(bytes([0x8A, 0x80, 0, 0, 0, 0]))
+            if b"PING\r\n" in data and name == _LOG:
+                link.sendall(b"PONG\r\n")
             rest = rest[max(end, len(rest) - 40) :]
 
     def _reopen(self, name: str) -> socket.socket:
@@ -159,6 +165,16 @@ class GoodClient:
             call = stream(request, metadata=(("x-api-key", self._target.key),), timeout=NEWCOMER_S)
             call.initial_metadata()  # the relay sends it when it follows the log for this stream
             call.cancel()
+
+
+def _subscribed(nats_port: int) -> socket.socket:
+    """Subscribe to live rounds as relays do; return the connection to nats-server."""
+    connection = socket.create_connection(("127.0.0.1", nats_port))
+    connection.sendall(b'CONNECT {"verbose":false,"headers":true}\r\nSUB %b 1\r\nPING\r\n' % LIVE_SUBJECTS.encode())
+    answer = b""
+    while not answer.endswith(b"PONG\r\n"):
+        answer += connection.recv(4096)
+    return connection
 
 
 def _round(number: int) -> Round:

@@ -1,5 +1,7 @@
 """Attacks with requests: pipelined, with huge or slow heads, with bodies that never come or come byte by byte."""
 
+import http.client
+import json
 import select
 import socket
 import time
@@ -26,6 +28,25 @@ def pipelined(target: Target) -> Iterator[int]:
 
 def pipelined_history(target: Target) -> Iterator[int]:
     return _pipeline(target, target.head("GET", "/api/history/crash?limit=1000"), reads=True)
+
+
+def pipelined_pages(target: Target) -> Iterator[int]:
+    """Pages from all over the log, which no two requests share."""
+    connection = http.client.HTTPConnection("127.0.0.1", target.port)
+    connection.request("GET", "/api/history/crash?limit=1", headers={"X-API-Key": target.key})
+    answer = connection.getresponse()
+    epoch, _, head = json.loads(answer.read())[0]["cursor"].partition("-")
+    connection.close()
+    befores = range(int(head) // 2, int(head), max(1, int(head) // 2 // _PIPELINED))
+    requests = [target.head("GET", f"/api/history/crash?limit=500&before={epoch}-{at}") for at in befores]
+    return _send(target, b"".join(requests), len(requests), reads=True)
+
+
+def pipelined_proxy(target: Target) -> Iterator[int]:
+    """Pages as JSON of protobuf."""
+    body = b'{"game_slug":"crash","limit":1000}'
+    lines = ("Content-Type: application/json", f"Content-Length: {len(body)}")
+    return _pipeline(target, target.head("POST", _PROXY, *lines) + body, reads=True)
 
 
 def pipelined_unread(target: Target) -> Iterator[int]:
@@ -113,7 +134,11 @@ def small_chunks(target: Target) -> Iterator[int]:
 
 
 def _pipeline(target: Target, request: bytes, *, reads: bool) -> Iterator[int]:
-    block = request * _PIPELINED
+    return _send(target, request * _PIPELINED, _PIPELINED, reads=reads)
+
+
+def _send(target: Target, block: bytes, requests: int, *, reads: bool) -> Iterator[int]:
+    """Send a block of so many requests again and again, as fast as the relay takes it."""
     while True:
         try:
             connection = target.connect(receive_buffer=None if reads else 4096)
@@ -125,7 +150,7 @@ def _pipeline(target: Target, request: bytes, *, reads: bool) -> Iterator[int]:
                     at += connection.send(block[at:])
                 if at >= len(block):
                     at = 0
-                    yield _PIPELINED
+                    yield requests
                 if readable and not connection.recv(1 << 20):
                     raise ConnectionResetError
                 yield 0

@@ -17,7 +17,7 @@ from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from bench._followers import STREAM
-from relay.history.pages import PAGE
+from relay.history.reading.pages import PAGE
 from roundlog.log_settings import LogSettings
 from roundlog.reader import LogReader
 from rounds.subjects import LOG_SUBJECTS

@@ -6,7 +6,7 @@ Owns which games a request may name. Does not know credentials, nor where in the
 from collections.abc import Iterable, Mapping
 
 from relay.errors import BadRequest, NotAllowed
-from relay.live.hub import Subscription
+from relay.live.channels import Subscription
 from rounds import Catalogue, Filter
 
 

@@ -11,18 +11,22 @@ from typing import Final
 import structlog
 
 from relay.errors import NoRoundYet
-from relay.history.pages import PageSource
-from relay.history.reach_back import ReachBack
+from relay.history.reading.flight import Flight, Flights
+from relay.history.reading.pages import PageSource
+from relay.history.reading.reach_back import ReachBack
 from relay.history.start import OVERRUN_MS
 from relay.live.bounds import Bounds, Gap
 from relay.live.hub import Hub
 from relay.live.item import Item
+from relay.turns import Turns
 from roundlog.entry import LogEntry
 from roundlog.reader import LogReader
 from rounds import Cursor
 
 log = structlog.get_logger()
 
+_ASKING: Final = 2
+"""Questions to the log at the same time. Each answer is work for the turn in which it arrives, and for nats-server."""
 _CLOCK_SKEW_MS: Final = 2000
 """How far the clock of the log may be behind that of the source."""
 
@@ -41,14 +45,18 @@ class HistoryStats:
 class History:
     """The past of one log. One per process."""
 
-    def __init__(self, hub: Hub, reader: LogReader, *, concurrent: int) -> None:
+    def __init__(self, hub: Hub, reader: LogReader, turns: Turns, *, concurrent: int) -> None:
         """At most `concurrent` pages are read at a time; see `PageSource`."""
         self.hub = hub
+        self.turns = turns
+        """What handlers of requests wait for."""
         self.stats = HistoryStats()
         self.turn = asyncio.Lock()
         """Held for one turn of the loop by the replay that handles a slice: locks are fair, so replays take turns."""
         self.pages = PageSource(hub, reader, concurrent=concurrent)
         self._reader = reader
+        self._asking = asyncio.Semaphore(_ASKING)
+        self._flights = Flights()
         self._reach_back = ReachBack(hub, self.pages)
 
     @property
@@ -75,13 +83,20 @@ class History:
         """
         generation = self.hub.generation
         epoch = generation.epoch
-        # In this order: of a log that gets its first rounds in between, the oldest must not seem to follow the head.
-        last, first = await self._reader.last(), await self._reader.first()
+        last, first = await self._flights.join("ends", self._ends)
         head = max(last, self.hub.head.sequence, (first or 1) - 1)
         if cursor is not None and cursor.epoch == epoch and cursor.sequence > head:
-            head = await self._reader.reached(cursor.sequence) or head
+            async with self._asking:
+                head = await self._reader.reached(cursor.sequence) or head
         self.pages.check(generation)
         return Bounds(epoch, head + 1 if first is None else first, head)
+
+    async def _ends(self, flight: Flight[tuple[int, int | None]]) -> tuple[int, int | None]:
+        """Ask for the newest and the oldest sequence."""
+        async with self._asking:
+            flight.sent()
+            # In this order: of a log that gets its first rounds meanwhile, the oldest must not seem to follow the head.
+            return await self._reader.last(), await self._reader.first()
 
     async def reach_back(self, position: int, games: frozenset[str]) -> None:
         """Read into memory what came after a position of not long ago; see `ReachBack.reach`."""
@@ -92,7 +107,14 @@ class History:
 
         A round is stored after it was committed, so no round committed at or after the time comes earlier.
         """
-        sequence = await self._reader.since(max(0, since_ms - _CLOCK_SKEW_MS))
+        moment_ms = max(0, since_ms - _CLOCK_SKEW_MS)
+
+        async def ask(flight: Flight[int | None]) -> int | None:
+            async with self._asking:
+                flight.sent()
+                return await self._reader.since(moment_ms)
+
+        sequence = await self._flights.join(("since", moment_ms), ask)
         return None if sequence is None else sequence - 1
 
     async def position_past(self, until_ms: int, head: int) -> int:
@@ -106,7 +128,8 @@ class History:
             return head
         probe, high = low, head
         while low < high:
-            page = await self._reader.page(probe + 1, limit=1)
+            async with self._asking:
+                page = await self._reader.page(probe + 1, limit=1)
             if not page.entries or self._is_after(page.entries[0], until_ms + OVERRUN_MS):
                 high = probe
             else:
@@ -125,4 +148,11 @@ class History:
         """
         if before > self.hub.head.sequence and (recent := self.hub.ring.last(game, count)):
             return recent[0].sequence
-        return await self._reader.nth_last(game, count, before=before)
+
+        async def ask(flight: Flight[int | None]) -> int | None:
+            async with self._asking:
+                flight.sent()
+                end = max(before, self.hub.head.sequence + 1)  # of the last one that waits for this answer
+                return await self._reader.nth_last(game, count, before=end)
+
+        return await self._flights.join(("last", game, count), ask)

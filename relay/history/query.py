@@ -5,18 +5,20 @@ result. A request reads a bounded amount; the next one continues where it stoppe
 """
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from relay.errors import CursorLost
 from relay.history.history import History
-from relay.history.pages import PAGE, LogChanged
-from relay.history.reach_back import NEAR
+from relay.history.reading.pages import PAGE, LogChanged
+from relay.history.reading.reach_back import NEAR
+from relay.history.reading.stretch import CELL
 from relay.history.start import SETTLE_S
 from relay.history.walk import resume, resume_since
 from relay.live.bounds import Bounds, GapReason
-from relay.live.hub import Generation, Subscription
+from relay.live.channels import Subscription
+from relay.live.hub import Generation
 from relay.live.item import Item
 from rounds import Cursor
 
@@ -64,33 +66,32 @@ async def look_back(history: History, query: Query) -> HistoryPage:
 
 async def _look_back(history: History, query: Query) -> HistoryPage:
     if query.after is None and query.since_ms is None and query.until_ms is None:
-        items = _from_memory(history, query)
-        if items is None:
+        page = await _from_memory(history, query)
+        if page is None:
             await history.reach_back(max(0, history.hub.head.sequence - NEAR), query.wanted.games)
-            items = _from_memory(history, query)
-        if items is not None:
-            return HistoryPage(items, history.hub.bounds.at(items[-1].sequence), True)
+            page = await _from_memory(history, query)
+        if page is not None:
+            return page
     generation = history.hub.generation
     bounds = await _bounds(history, query)
     floor, complete = await _floor(history, query, bounds)
     ceiling = await _ceiling(history, query, bounds)
-    items = []
+    items = list[Item]()
     read = 0
     async for window in _windows(history, query, generation, floor, ceiling):
-        for item in window.items:
-            if _matches(item, query):
-                items.append(item)
-                if len(items) == query.limit:
-                    return HistoryPage(items, bounds.at(item.sequence), complete)
+        items += await _matching(history, query, window.items, limit=query.limit - len(items))
+        if len(items) == query.limit:
+            return HistoryPage(items, bounds.at(items[-1].sequence), complete)
         read += window.read
         if read >= _MOST_READ:
             return HistoryPage(items, bounds.at(window.begin), complete)
     return HistoryPage(items, None, complete)
 
 
-def _from_memory(history: History, query: Query) -> list[Item] | None:
+async def _from_memory(history: History, query: Query) -> HistoryPage | None:
     """Return a whole page from the ring; None when the ring does not hold one."""
-    head = history.hub.head
+    bounds = history.hub.bounds
+    head = bounds.at(bounds.head)
     if query.before is not None and query.before.epoch != head.epoch:
         return None
     before = head.sequence + 1 if query.before is None else query.before.sequence
@@ -98,8 +99,19 @@ def _from_memory(history: History, query: Query) -> list[Item] | None:
         return None
     limit = query.limit if query.wanted.filter.is_empty else PAGE
     recent = history.hub.ring.before(before, query.wanted.games, limit=limit)
-    items = [item for item in recent if _matches(item, query)][: query.limit]
-    return items if len(items) == query.limit else None
+    items = await _matching(history, query, recent, limit=query.limit)
+    return HistoryPage(items, bounds.at(items[-1].sequence), True) if len(items) == query.limit else None
+
+
+async def _matching(history: History, query: Query, items: Sequence[Item], *, limit: int) -> list[Item]:
+    """Return the first `limit` of `items` that a query asks for."""
+    takes_all = query.wanted.filter.is_empty and query.since_ms is None and query.until_ms is None
+    found = list[Item]()
+    async for part in history.turns.slices(items):
+        found += [item for item in part if (item.valid if takes_all else _matches(item, query))]
+        if len(found) >= limit:
+            break
+    return found[:limit]
 
 
 async def _bounds(history: History, query: Query) -> Bounds:
@@ -170,7 +182,9 @@ async def _windows(
             begin = max(floor, items[-1].sequence - 1 if len(items) == PAGE else whole_from) + 1
         else:
             # What this relay has not seen yet is read from the log; memory begins where that ends.
-            begin = max(floor + 1, ceiling - width, head + 1 if ceiling > head + 1 else 0)
+            begin = ceiling - width
+            begin -= (begin - 1) % CELL  # many ask for the newest rounds at nearly the same time: one page for all
+            begin = max(floor + 1, begin, head + 1 if ceiling > head + 1 else 0)
             expected = goal + goal // 4 if len(games) == 1 else ceiling - begin
             items, read = await _forward(history, games, generation, begin, ceiling, page=min(PAGE, expected))
             items.reverse()

@@ -19,13 +19,13 @@ import structlog
 from relay.history.history import History
 from relay.history.locate import locate_in_log, locate_in_memory, newest_of_each
 from relay.history.pace import ReplayPace
-from relay.history.pages import LogChanged, Pages
+from relay.history.reading.pages import LogChanged, Pages
 from relay.history.selection import ReplaySelection
 from relay.history.start import SETTLE_S, Start, hello
 from relay.history.walk import State, Walk
 from relay.history.writer import ReplayWriter
 from relay.live.bounds import Gap
-from relay.live.hub import Subscription
+from relay.live.channels import Subscription
 from relay.live.link import Link
 from roundlog.backoff import Backoff
 from roundlog.log_errors import LogError
@@ -179,8 +179,8 @@ class Replay:
         self._report(walk.pass_gap(stretch))
         if self._start.speed is None and stretch.covered_to < self._hub.ring.whole_from(games):
             self._pages.read_ahead(stretch.covered_to, games, walk.generation)
-        for entries, covered_to, hole in stretch.parts():
-            await self._writer.write_page(entries, covered_to)
+        for items, covered_to, hole in stretch.parts():
+            await self._writer.write_page(items, covered_to)
             if walk.position < covered_to:
                 break  # the rest is read again
             self._report(hole)
@@ -194,8 +194,8 @@ class Replay:
         walk = self._walk
         stretches = await self._pages.read_each(walk.begins(self.wanted.games), walk.generation)
         end = walk.common_end(stretches)
-        in_order = merge(*(stretch.entries for stretch in stretches), key=attrgetter("sequence"))
-        await self._writer.write_page([entry for entry in in_order if entry.sequence <= end], end)
+        in_order = merge(*(stretch.items() for stretch in stretches), key=attrgetter("sequence"))
+        await self._writer.write_page([item for item in in_order if item.sequence <= end], end)
         self._pages.release()
 
     def _write_rest(self) -> bool:

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import structlog
 
 from relay.history.start import OVERRUN_MS, Start
+from relay.live.channels import Subscription
 from relay.live.encode import Form
-from relay.live.hub import Subscription
 from relay.live.item import Item
 
 log = structlog.get_logger()

@@ -7,7 +7,7 @@ answers them. See docs/resume.md.
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, Self
 
@@ -50,7 +50,8 @@ class Start:
     @property
     def is_live(self) -> bool:
         """True when nothing of history is asked for."""
-        return replace(self, events=None) == _LIVE
+        begins = self.after is not None or self.since_ms is not None or self.last is not None
+        return not begins and self.until_ms is None and self.speed is None
 
     @property
     def receives_events(self) -> bool:
@@ -83,9 +84,6 @@ class Start:
         if last_event_id:
             after, since_ms, last = Cursor.parse(last_event_id), None, None
         return cls(after, since_ms, last, until_ms, _speed(query), asks_hello(query))
-
-
-_LIVE: Final = Start()
 
 
 def hello(bounds: Bounds, *, complete: bool) -> dict[str, object]:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
 
-from relay.history.stretch import Stretch
+from relay.history.reading.stretch import Stretch
 from relay.live.bounds import Bounds, Gap, GapReason
 from relay.live.hub import Generation
 from rounds import Cursor

@@ -9,15 +9,14 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from relay.history.budget import FEW
 from relay.history.history import History
 from relay.history.pace import ReplayPace
-from relay.history.pages import Pages
+from relay.history.reading.budget import FEW
+from relay.history.reading.pages import Pages
 from relay.history.selection import ReplaySelection
 from relay.history.walk import Walk
 from relay.live.item import Item
 from relay.live.link import Link
-from roundlog.entry import LogEntry
 
 _SLICE: Final = 125
 """Rounds handled per turn, for all replays together: about a millisecond, so that live rounds hardly notice."""
@@ -60,16 +59,15 @@ class ReplayWriter:
         if items:
             self._walk.advance(items[-1].sequence)
 
-    async def write_page(self, entries: Sequence[LogEntry], covered_to: int) -> None:
+    async def write_page(self, items: Sequence[Item], covered_to: int) -> None:
         """Write a page, slice by slice, up to where the client keeps up, or the page is still valid.
 
         What was not written is to be read again. When all was, the walk advances to `covered_to`.
         """
-        for at in range(0, len(entries), _SLICE):
+        for at in range(0, len(items), _SLICE):
             if at and not await self._keeps_up():
                 return
-            items = [Item(self._walk.generation.epoch, entry) for entry in entries[at : at + _SLICE]]
-            if not await self.write_slice(items) or self._is_over:
+            if not await self.write_slice(items[at : at + _SLICE]) or self._is_over:
                 return
         self._walk.advance(covered_to)
 

@@ -84,8 +84,13 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     if not isinstance(protocol, HttpProtocol):  # without request_arrived, it would close every connection
         raise TypeError(f"the connection is a {type(protocol).__name__}; make it with `protocol_factory`")
     protocol.request_arrived()
-    if request.path not in _PROBES:
-        await protocol.turns.wait()  # many connections may have a request at the same time
+    if request.path in _PROBES:
+        return await _answer(request, protocol, handler)
+    await protocol.turns.wait()  # many connections may have a request at the same time
+    return await protocol.turns.measured(_answer(request, protocol, handler))
+
+
+async def _answer(request: web.Request, protocol: HttpProtocol, handler: Handler) -> web.StreamResponse:
     if request.version not in _VERSIONS or request.method == "CONNECT":
         protocol.answer_is_last()
         return _not_http1(request)

@@ -1,8 +1,8 @@
 """One HTTP/1.1 connection before it becomes a link: the limits of its heads, and its answer to malformed requests.
 
 Owns what aiohttp has no options for. Bytes that are not HTTP get the contract's error body and no traceback in the log.
-A client that has closed its sending side is answered. After an error the connection is read on for a while, so that the
-client gets the answer and not a reset. Deadlines and shares are in `relay.http.connections.guarded`.
+A client that has closed its sending side is answered. Deadlines and shares are in `relay.http.connections.guarded`, the
+time after the last answer in `relay.http.connections.lingering`.
 """
 
 import asyncio
@@ -14,11 +14,12 @@ import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMethod, LineTooLong
 
-from relay.admission.strangers import Share
 from relay.http.connections.departures import has_left
-from relay.http.connections.guarded import ConnectionLimits, GuardedHandler
+from relay.http.connections.guarded import ConnectionLimits, GuardedHandler, is_unwanted
+from relay.http.connections.lingering import linger
 from relay.http.error_body import HTTP_CODES, error_response, internal_error
-from relay.links.intake import Intake, Turns
+from relay.links.intake import Intake
+from relay.turns import Turns
 
 log = structlog.get_logger()
 
@@ -27,8 +28,6 @@ _LINE_BYTES: Final = 8190
 _HEADERS: Final = 128
 _HEAD_BYTES: Final = 64 << 10
 """The largest head of a request. Those of browsers have 1 kB, with large cookies 16 kB."""
-_LINGER_S: Final = 3.0
-"""How long a connection is read on after an error, for clients that read the answer only after they have sent all."""
 
 INTERNALS: Final = (
     "_buffer_paused",
@@ -117,7 +116,7 @@ class HttpProtocol(GuardedHandler):
         self._is_last = True
 
     def data_received(self, data: bytes) -> None:
-        in_head = self._is_idle and not self.discards
+        in_head = self._is_idle
         if in_head and not self._head_bytes:
             self._line_is_over = False
         super().data_received(data)
@@ -147,10 +146,10 @@ class HttpProtocol(GuardedHandler):
         """Write an answer; those that aiohttp made itself get the error body."""
         if isinstance(resp, web.HTTPException) and resp.status >= 400:
             resp = _in_error_body(resp)
-        finished = await super().finish_response(request, resp, start_time)
+        finished = await self.turns.measured(super().finish_response(request, resp, start_time))
         if self._half_closed and not self._messages:
             self.close()
-        if self._is_last and self.transport is not None:
+        if (self._is_last or is_unwanted(request)) and self.transport is not None:
             linger(self, self.transport)
         return finished
 
@@ -207,53 +206,11 @@ class HttpProtocol(GuardedHandler):
         linger(self, transport)
 
 
-class _Lingering(asyncio.Protocol):
-    """Reads a connection whose last answer is written, until the client closes it. It is one of a stranger."""
-
-    holds_reading = False
-
-    def __init__(self, transport: asyncio.Transport, strangers: Share, address: str) -> None:
-        loop = asyncio.get_running_loop()
-        self.address = address
-        self.idle_since = loop.time()
-        self.shed = transport.abort
-        self._cut = loop.call_later(_LINGER_S, transport.abort)
-        self._strangers = strangers
-        strangers.enter(self)
-
-    def data_received(self, data: bytes) -> None:
-        """Ignore what the client still sends."""
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._cut.cancel()
-        self._strangers.leave(self)
-
-
-def leave(protocol: web.RequestHandler) -> None:
-    """End aiohttp's part in a connection, and leave its transport open."""
-    protocol.transport = None  # connection_lost would close it
-    protocol.connection_lost(None)
-
-
-def linger(protocol: HttpProtocol, transport: asyncio.Transport) -> None:
-    """Close a connection whose client may still be sending.
-
-    A close with unread bytes would reset it, and the client would lose the answer (RFC 9112 section 9.6).
-    """
-    intake = transport.get_protocol()
-    if transport.is_closing() or not isinstance(intake, Intake):
-        return
-    leave(protocol)
-    intake.hand_to(_Lingering(transport, protocol.strangers, protocol.address))
-    transport.write_eof()
-
-
-def protocol_factory(runner: web.AppRunner, limits: ConnectionLimits, *, keepalive_s: float) -> Any:
+def protocol_factory(runner: web.AppRunner, limits: ConnectionLimits, turns: Turns, *, keepalive_s: float) -> Any:
     """Return a factory for the protocols of connections, of a runner that has been set up."""
     server = runner.server
     if server is None:
         raise AssertionError("the runner has been set up")
-    turns = Turns()
     return lambda: Intake(turns, HttpProtocol(server, turns, limits, keepalive_s=keepalive_s))
 
 

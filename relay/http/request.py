@@ -14,7 +14,7 @@ from relay.admission.gate import Admission
 from relay.admission.requested import requested
 from relay.http.connections.guarded import guarded
 from relay.http.parameters import read_query
-from relay.live.hub import Subscription
+from relay.live.channels import Subscription
 from rounds import Catalogue
 
 

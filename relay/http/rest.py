@@ -27,8 +27,6 @@ from rounds.filter import PARAMETERS as FILTER_PARAMETERS
 
 HISTORY_PARAMETERS: Final = ("before", "after", "from", "to", "limit", *FILTER_PARAMETERS)
 _JSON: Final = "application/json"
-_ROUND_S: Final = 7e-6
-"""Time that it takes to compress a round of a page."""
 _CACHING: Final = {"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding, Authorization, X-API-Key"}
 
 
@@ -70,7 +68,7 @@ class Rest:
                         "last_update": None if round_ is None else round_.finished_at,
                     }
                 )
-        return _answer(request, msgspec.json.encode(rows))
+        return await _answer(request, msgspec.json.encode(rows))
 
     async def latest(self, request: web.Request) -> web.Response:
         """Answer with the newest round of a game, with its main figure as ``value``."""
@@ -83,7 +81,7 @@ class Rest:
         etag = f'W/"{item.cursor}"'  # weak: it names the round, in any content coding
         if _is_known(etag, listed(request.headers, "If-None-Match")):
             return web.Response(status=304, headers={**_CACHING, "ETag": etag})
-        return _answer(request, _with_value(item, self._catalogue.game(slug).value), {"ETag": etag})
+        return await _answer(request, _with_value(item, self._catalogue.game(slug).value), {"ETag": etag})
 
     async def history(self, request: web.Request) -> web.Response:
         """Answer with past rounds, newest first, as an array; ``Link: rel="next"`` leads to the next page."""
@@ -104,15 +102,16 @@ class Rest:
         if answer.next_before is not None:
             next_page = request.rel_url.update_query(before=str(answer.next_before))
             headers["Link"] = f'<{next_page}>; rel="next"'
-        await guarded(request).turns.wait(len(answer.items) * _ROUND_S)
-        return _answer(request, b"[%b]" % b",".join([item.json for item in answer.items]), headers)
+        turns = guarded(request).turns
+        rendered = [item.json async for items in turns.slices(answer.items) for item in items]
+        return await _answer(request, b"[%b]" % b",".join(rendered), headers)
 
     def _grant(self, request: web.Request) -> Grant:
         return grant_of(request, self._registry.admission)
 
 
-def _answer(request: web.Request, body: bytes, headers: Mapping[str, str] | None = None) -> web.Response:
-    body, encoding = compressed(body, listed(request.headers, "Accept-Encoding"))
+async def _answer(request: web.Request, body: bytes, headers: Mapping[str, str] | None = None) -> web.Response:
+    body, encoding = await compressed(body, listed(request.headers, "Accept-Encoding"), guarded(request).turns)
     response = web.Response(body=body, headers=headers, content_type=_JSON, charset="utf-8")
     response.headers.update(_CACHING)
     if encoding is not None:

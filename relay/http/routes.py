@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from aiohttp import HttpVersion11, web
+from multidict import CIMultiDict
 
 from auth.credentials import Presented, find_sse_credential, find_ws_credential, required
 from auth.tokens import Grant
@@ -30,7 +31,7 @@ from relay.http.websocket.handshake import check_upgrade, shake_hands
 from relay.links.link_registry import LinkRegistry
 from relay.links.session import Session
 from relay.links.stream_link import StreamLink
-from relay.live.hub import Subscription
+from relay.live.channels import Subscription
 from roundlog.log_errors import LogError
 from rounds import Catalogue
 from rounds.filter import PARAMETERS as FILTER_PARAMETERS
@@ -67,7 +68,7 @@ class Routes:
 
     async def stream_websocket(self, request: web.Request) -> web.StreamResponse:
         # RFC 9110 section 7.8: an upgrade in a request of HTTP/1.0 is ignored.
-        check_upgrade(request.headers if request.version >= HttpVersion11 else {})
+        check_upgrade(request.headers if request.version >= HttpVersion11 else CIMultiDict())
         presented = find_ws_credential(request.headers, request.query)
         grant, subscription, query = self._admit(request, presented, WS_PARAMETERS)
         start = Start.parse(query)

@@ -14,7 +14,8 @@ import aiohttp
 from aiohttp import web
 
 from relay.errors import StartError
-from relay.http.protocol import INTERNALS, HttpProtocol, leave
+from relay.http.connections.lingering import leave
+from relay.http.protocol import INTERNALS, HttpProtocol
 from relay.http.tested_versions import tested_range
 from relay.links.intake import Intake
 from relay.links.stream_link import StreamLink

@@ -25,7 +25,7 @@ from relay.links.drain_schedule import DrainSchedule
 from relay.links.session import Session
 from relay.links.stream_link import StreamLink
 from relay.live.ending import Ender
-from relay.live.feed import Feed
+from relay.live.following.feed import Feed
 from relay.live.heartbeat import Heartbeats
 from relay.live.hub import Hub
 from relay.live.link import CloseReason, Link

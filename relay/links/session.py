@@ -17,7 +17,7 @@ from relay.history.history import History
 from relay.history.replay import Replay
 from relay.history.start import Start, hello
 from relay.links.messages import ClientMessage
-from relay.live.hub import Subscription
+from relay.live.channels import Subscription
 from relay.live.link import CloseReason, Link
 from rounds import Catalogue, Cursor, InvalidCursor, UnknownGame
 

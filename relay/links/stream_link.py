@@ -26,7 +26,7 @@ class StreamLink(Link, asyncio.BaseProtocol):
     def __init__(self, transport: asyncio.Transport, form: Form, ender: LinkEnder, *, max_age_s: float) -> None:
         super().__init__(transport, form, ender, max_age_s=max_age_s, drain=self.resumed)
         self.on_closed: Callable[[], None] | None = None
-        """Called once, when the connection is closed."""
+        """Called once, soon after the connection was closed."""
         self.is_deaf = False
         """True when nothing that the client sends is parsed any more."""
         self._ignored = 0
@@ -62,12 +62,14 @@ class StreamLink(Link, asyncio.BaseProtocol):
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(  # type: ignore[override]  # called by `Intake`
+        self, exc: Exception | None
+    ) -> Callable[[], None] | None:
+        """Drop what is written from now on. The rest, `on_closed`, is work for a later turn: many may leave at once."""
         self.transport = CLOSED
         self.resume_writing()
         closed, self.on_closed = self.on_closed, None
-        if closed is not None:
-            closed()
+        return closed
 
     async def resumed(self) -> None:
         """Wait while the transport has paused writing."""

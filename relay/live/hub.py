@@ -1,25 +1,24 @@
 """Write every round of the log to every link that is subscribed to it: encode once, write to many, wait for none.
 
-Owns which link is subscribed to what, and the order in which rounds are written. Rounds come from the feed in log
+Owns the order in which rounds are written; `relay.live.channels` which links get them. Rounds come from the feed in log
 order; bytes go to transports. Does not know NATS, HTTP or credentials, nor how a link is ended. Awaits nothing.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple
 
 import structlog
 
 from relay.live.bounds import Bounds, Gap, GapReason
-from relay.live.encode import Form
+from relay.live.channels import Channel, Channels, Subscription
 from relay.live.item import Item
 from relay.live.link import CloseReason, Link
-from relay.live.members import Members
 from relay.live.ring import Ring
 from roundlog.entry import LogEntry
-from rounds import Cursor, Filter
+from rounds import Cursor
 
 log = structlog.get_logger()
 
@@ -43,53 +42,6 @@ class Generation(NamedTuple):
 
     epoch: str
     losses: int  # how often the log is known to have lost its tail
-
-
-class Subscription(NamedTuple):
-    """What a link subscribed to: rounds of these games that match this filter."""
-
-    games: frozenset[str]
-    filter: Filter
-
-    @classmethod
-    def nothing(cls) -> Self:
-        return cls(frozenset(), Filter())
-
-
-class _FilterInUse:
-    """A filter of at least one channel. Runs once per round, for all its channels, and is never compared by value."""
-
-    __slots__ = ("_item", "_matches", "channels", "filter")
-
-    def __init__(self, filter_: Filter) -> None:
-        self.filter = filter_
-        self.channels = 0
-        self._item: Item | None = None  # the round that it ran on last
-        self._matches = False
-
-    def matches(self, item: Item) -> bool:
-        """Whether a valid round passes."""
-        if self._item is not item:
-            self._matches = item.matches(self.filter)
-            self._item = item
-        return self._matches
-
-
-class Channel:
-    """All links with the same subscription and form. The same bytes are written to them."""
-
-    __slots__ = ("filter", "form", "key", "links", "pending", "subscription")
-
-    def __init__(self, subscription: Subscription, filter_: _FilterInUse, key: "_ChannelKey") -> None:
-        self.subscription = subscription
-        self.filter = None if subscription.filter.is_empty else filter_  # None: every round of the games matches
-        self.key = key
-        self.form = key[2]
-        self.links: Members[Link] = Members()
-        self.pending: list[bytes] = []
-
-
-_ChannelKey = tuple[frozenset[str], _FilterInUse, Form]
 
 
 @dataclass(slots=True)
@@ -119,10 +71,7 @@ class Hub:
         self.ends: list[int] = []
         """Where the log ended after each loss of its tail, oldest first."""
         self._unsent_bytes = unsent_bytes
-        self._channels: dict[_ChannelKey, Channel] = {}
-        self._filters: dict[Filter, _FilterInUse] = {}
-        self._by_game: dict[str, Members[Channel]] = {}
-        self._channel_of: dict[Link, Channel] = {}
+        self._channels = Channels()
         self._backlog: deque[LogEntry] = deque()
         self._flush_due = False
         self._congested: list[Link] = []  # which the last slice has filled to more than half of their limit
@@ -133,57 +82,22 @@ class Hub:
     # --- links -------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return len(self._channel_of)
+        return len(self._channels)
 
     @property
     def links(self) -> Iterable[Link]:
-        return tuple(self._channel_of)
+        return self._channels.links
 
     def add(self, link: Link, subscription: Subscription) -> Subscription:
         """Subscribe a link, or replace its subscription, from the next round on.
 
         Returns `subscription`, or the equal object of other links: keep that one, so that 10,000 links share it.
         """
-        self.remove(link)
-        filter_ = self._filters.get(subscription.filter) or _FilterInUse(subscription.filter)
-        key = (subscription.games, filter_, link.form)
-        channel = self._channels.get(key)
-        if channel is None:
-            channel = self._open(Channel(subscription, filter_, key))
-        channel.links.add(link)
-        self._channel_of[link] = channel
-        return channel.subscription
+        return self._channels.add(link, subscription)
 
     def remove(self, link: Link) -> None:
         """Unsubscribe a link; ignore a link that is not subscribed."""
-        channel = self._channel_of.pop(link, None)
-        if channel is None:
-            return
-        channel.links.discard(link)
-        if not channel.links:
-            self._close(channel)
-
-    def _open(self, channel: Channel) -> Channel:
-        games, filter_, _ = channel.key
-        self._channels[channel.key] = channel
-        if not filter_.channels:
-            self._filters[filter_.filter] = filter_
-        filter_.channels += 1
-        for game in games:
-            self._by_game.setdefault(game, Members()).add(channel)
-        return channel
-
-    def _close(self, channel: Channel) -> None:
-        games, filter_, _ = channel.key
-        del self._channels[channel.key]
-        filter_.channels -= 1
-        if not filter_.channels:
-            del self._filters[filter_.filter]
-        for game in games:
-            channels = self._by_game[game]
-            channels.discard(channel)
-            if not channels:
-                del self._by_game[game]
+        self._channels.remove(link)
 
     # --- rounds ------------------------------------------------------------------------------------------------
 
@@ -225,22 +139,30 @@ class Hub:
             pass
 
     def publish(self, entries: Iterable[LogEntry]) -> None:
-        """Take rounds in log order. They are written in the next loop turn, those of one turn in one write per link.
+        """Take rounds in log order, and write them in one write per link.
 
-        A long backlog is written in slices, one per turn, so that sockets drain in between.
+        The first ones in a turn of the loop are written at once; what else comes in that turn follows in the next one,
+        together. A long backlog is written in slices, one per turn, so that sockets drain in between.
         """
         self._backlog.extend(entries)
         if not self._flush_due:
             self._flush_due = True
-            asyncio.get_running_loop().call_soon(self._flush_when_taken)
+            self._flush_when_taken()
 
     def _flush(self) -> None:
+        loop = asyncio.get_running_loop()
         try:
             self._hand_on()
+        except Exception as error:  # noqa: BLE001 - reported; it is no fault of the caller, which reads the log
+            loop.call_exception_handler({"message": "rounds were not written", "exception": error})
         finally:
-            self._flush_due = bool(self._backlog)
-            if self._flush_due:
-                asyncio.get_running_loop().call_soon(self._flush_when_taken)
+            loop.call_soon(self._flush_rest)
+
+    def _flush_rest(self) -> None:
+        if self._backlog:
+            self._flush_when_taken()
+        else:
+            self._flush_due = False
 
     def expect_backlog(self, stalled_s: float) -> None:
         """Write what was stored in the last `stalled_s` seconds, and comes now, as fast as links take it.
@@ -277,42 +199,52 @@ class Hub:
             await self._advanced.wait()
 
     def _hand_on(self) -> None:
-        """Write a slice of the backlog. A round or a link that fails is logged and affects no other."""
-        dirty: list[Channel] = []
-        epoch, sequence, backlog, taken = self.head.epoch, self.head.sequence, self._backlog, 0
-        while backlog and taken < _SLICE_BYTES:
-            entry = backlog.popleft()
-            taken, sequence = taken + len(entry.data), entry.sequence
-            try:
-                self._route(Item(epoch, entry), dirty)
-            except Exception:
-                log.exception("round_failed", game=entry.game, cursor=str(Cursor(epoch, sequence)))
-        self.head = Cursor(epoch, sequence)
+        """Write a slice of the backlog. A round or a link that fails is logged and affects no other.
+
+        First to the links that get every round. Each of the others may have a filter of its own: they delay each other.
+        """
+        taken, items = self._take()
+        channels = self._channels
         self._congested.clear()
-        for channel in dirty:
-            self._write(channel)
+        for channels_of, takes in ((channels.plain, _takes_all), (channels.filtered, _takes_matching)):
+            dirty: list[Channel] = []
+            for item in items:
+                try:
+                    for channel in takes(channels_of(item.game), item):
+                        if not channel.pending:
+                            dirty.append(channel)
+                        channel.pending.append(item.rendered(channel.form))
+                except Exception:
+                    log.exception("round_failed", game=item.game, cursor=item.cursor)
+            for channel in dirty:
+                self._write(channel)
         if self._congested:
             self._waits_until = asyncio.get_running_loop().time() + _EMPTIED_S * taken / self._unsent_bytes
         # Wake all that wait for the head to move, and be ready for the next wait.
         self._advanced.set()
         self._advanced.clear()
 
-    def _route(self, item: Item, dirty: list[Channel]) -> None:
-        """Put one round into the ring, and into the pending bytes of each channel that it matches."""
-        self.ring.append(item)
-        channels = self._by_game.get(item.game)
-        if channels is None:
-            return
-        if not item.valid:
-            self.stats.invalid += 1
-            return
-        self.stats.rounds += 1
-        for channel in channels:
-            if channel.filter is not None and not channel.filter.matches(item):
-                continue
-            if not channel.pending:
-                dirty.append(channel)
-            channel.pending.append(item.rendered(channel.form))
+    def _take(self) -> tuple[int, list[Item]]:
+        """Put a slice of the backlog into the ring; return its bytes, and those of its rounds that any link may get."""
+        items = list[Item]()
+        epoch, sequence, backlog, taken = self.head.epoch, self.head.sequence, self._backlog, 0
+        while backlog and taken < _SLICE_BYTES:
+            entry = backlog.popleft()
+            taken, sequence = taken + len(entry.data), entry.sequence
+            item = Item(epoch, entry)
+            try:
+                self.ring.append(item)
+                if not self._channels.has(item.game):
+                    continue
+                if item.valid:
+                    self.stats.rounds += 1
+                    items.append(item)
+                else:
+                    self.stats.invalid += 1
+            except Exception:
+                log.exception("round_failed", game=item.game, cursor=item.cursor)
+        self.head = Cursor(epoch, sequence)
+        return taken, items
 
     def _write(self, channel: Channel) -> None:
         """Write the pending bytes of a channel, in one write per link."""
@@ -340,3 +272,13 @@ class Hub:
             except Exception:
                 log.exception("link_failed", link=link.id)
                 link.cut(CloseReason.FAILED)
+
+
+def _takes_all(channels: Iterable[Channel], _item: Item) -> Iterable[Channel]:
+    return channels
+
+
+def _takes_matching(channels: Iterable[Channel], item: Item) -> Iterator[Channel]:
+    for channel in channels:
+        if channel.filter is None or channel.filter.matches(item.facts):
+            yield channel

@@ -58,11 +58,14 @@ class Item:
 
     def matches(self, filter_: Filter) -> bool:
         """Whether a valid item passes a filter."""
-        if filter_.is_empty:
-            return True
+        return filter_.is_empty or filter_.matches(self.facts)
+
+    @property
+    def facts(self) -> Facts:
+        """What filters look at; only of a `valid` item."""
         if self._facts is None:
             self._facts = Facts.of(self.round.extras)
-        return filter_.matches(self._facts)
+        return self._facts
 
     def rendered(self, form: Form) -> bytes:
         """The item in one wire form; only of a `valid` item. All callers get the same object."""

@@ -2,9 +2,9 @@
 
 Owns what the method ``Replay`` yields, and that it ends: at the head of the log as it was at the call, where rounds are
 gone, or where the log stays unavailable. How the log is read and what is a gap are shared with the replays of streams
-(`relay.history.pages`, `relay.history.walk`). The writing is not shared: there, rounds become items, which the ring and
-live links use too, and the replay leads to the live stream. Here no other link asks for these rounds, so that each is
-read and written once, without an item, at half the cost (docs/benchmarks.md).
+(`relay.history.reading.pages`, `relay.history.walk`). The writing is not shared: there, rounds become items, which the
+ring and live links use too, and the replay leads to the live stream. Here no other link asks for these rounds, so that
+each is read and written once, without an item, at half the cost (docs/benchmarks.md).
 """
 
 import asyncio
@@ -14,12 +14,12 @@ from typing import Final
 import structlog
 
 from relay.history.history import History
-from relay.history.pages import LogChanged, Pages
+from relay.history.reading.pages import LogChanged, Pages
+from relay.history.reading.stretch import Stretch
 from relay.history.start import hello
-from relay.history.stretch import Stretch
 from relay.history.walk import PageVerdict, State, Walk
 from relay.live.bounds import Gap
-from relay.live.hub import Subscription
+from relay.live.channels import Subscription
 from relay.live.item import Item
 from relay.live.link import CloseReason
 from relay.rpc.rpc_link import RpcLink

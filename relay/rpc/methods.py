@@ -16,13 +16,13 @@ from relay.errors import BadRequest, TooManyCalls
 from relay.history.history import History
 from relay.history.query import DEFAULT_LIMIT, MAX_LIMIT, Query, look_back
 from relay.history.start import Start
-from relay.links.intake import Turns
 from relay.links.link_registry import LinkRegistry
-from relay.live.hub import Subscription
+from relay.live.channels import Subscription
+from relay.rpc.answer_forms import AnswerForm
 from relay.rpc.bulk import BulkReplay, Write
 from relay.rpc.convert import read_cursor, read_filter, read_heartbeat, read_start, read_times, round_message
 from relay.rpc.rpc_link import RpcLink
-from relay.rpc.wire import round_bytes
+from relay.turns import Turns
 from rounds import Catalogue
 from rounds import datastream_pb2 as pb
 
@@ -40,8 +40,6 @@ UNARY: Final[Mapping[str, type[Message]]] = {
 
 _PAGE_BYTES: Final = 3 << 20
 """Bytes of rounds in one answer: clients accept 4 MB by default. The next page continues after it."""
-_ROUND_S: Final = 25e-6
-"""Time that it takes to render a round of a page, in JSON by protobuf."""
 
 
 class StreamRequest(NamedTuple):
@@ -56,13 +54,17 @@ class StreamRequest(NamedTuple):
 class Methods:
     """The methods of the service on one registry, and their limits."""
 
-    def __init__(self, registry: LinkRegistry, history: History, catalogue: Catalogue, settings: GrpcSettings) -> None:
+    def __init__(
+        self, registry: LinkRegistry, history: History, catalogue: Catalogue, settings: GrpcSettings, turns: Turns
+    ) -> None:
         self._registry = registry
         self._history = history
         self._catalogue = catalogue
         self._answers = settings.answers
         self._open_answers = 0
-        self._turns = Turns()
+        self._turns = turns
+        self.measured = turns.measured
+        """Runs a handler, whose steps count as others that clients cause."""
         self.request_bytes = settings.request_bytes
         """Size of the largest request message."""
         self.request_s = settings.request_s
@@ -83,7 +85,7 @@ class Methods:
         start = read_start(request.start, request.after)
         return StreamRequest(subscription, start, request.start.allow_gap, read_heartbeat(request.start))
 
-    async def answer(self, request: Message, grant: Grant) -> Message:
+    async def answer(self, request: Message, grant: Grant, form: AnswerForm) -> bytes:
         """Answer a request of one of `UNARY`; raise the errors of any protocol, or `TooManyCalls`."""
         if self._open_answers >= self._answers:
             raise TooManyCalls(self._registry.ender.delays.after_refusal())
@@ -91,10 +93,10 @@ class Methods:
         try:
             async with self._registry.feed.listening():
                 if isinstance(request, pb.GetLatestRequest):
-                    return self._latest(request, grant)
+                    return form.message(self._latest(request, grant))
                 if isinstance(request, pb.GetHistoryRequest):
-                    return await self._page(request, grant)
-                return self._games(grant)
+                    return await self._page(request, grant, form)
+                return form.message(self._games(grant))
         finally:
             self._open_answers -= 1
 
@@ -124,7 +126,7 @@ class Methods:
         named_games(self._catalogue, grant.games, [_required_slug("game_slug", request.game_slug)])
         return round_message(self._history.newest(request.game_slug))
 
-    async def _page(self, request: pb.GetHistoryRequest, grant: Grant) -> pb.GetHistoryResponse:
+    async def _page(self, request: pb.GetHistoryRequest, grant: Grant, form: AnswerForm) -> bytes:
         if request.game_slug and request.game_type:
             raise BadRequest("game_slug and game_type were both given; send one of them, or neither")
         if request.limit > MAX_LIMIT:
@@ -141,17 +143,17 @@ class Methods:
             until_ms=until_ms,
         )
         answer = await look_back(self._history, query)
-        await self._turns.wait(len(answer.items) * _ROUND_S)  # many calls may have waited for the same rounds
-        page, size = pb.GetHistoryResponse(complete=answer.complete), 0
-        for item in answer.items:
-            round_ = round_bytes(item.round, item.cursor)
-            size += len(round_)
-            if size > _PAGE_BYTES and page.rounds:
-                page.next_before = page.rounds[-1].cursor
-                return page
-            page.rounds.add().ParseFromString(round_)
-        page.next_before = "" if answer.next_before is None else str(answer.next_before)
-        return page
+        rounds, size, cursor = list[bytes](), 0, ""
+        async for items in self._turns.slices(answer.items):
+            for item in items:
+                round_ = form.round(item.round, item.cursor)
+                size += len(round_)
+                if size > _PAGE_BYTES and rounds:
+                    return form.page(rounds, cursor, answer.complete)
+                rounds.append(round_)
+                cursor = item.cursor
+        next_before = "" if answer.next_before is None else str(answer.next_before)
+        return form.page(rounds, next_before, answer.complete)
 
     def _games(self, grant: Grant) -> pb.ListGamesResponse:
         answer = pb.ListGamesResponse()

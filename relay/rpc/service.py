@@ -22,6 +22,7 @@ from relay.history.history import History
 from relay.links.link_registry import LinkRegistry
 from relay.links.session import Session
 from relay.live.link import CloseReason
+from relay.rpc.answer_forms import PROTO
 from relay.rpc.convert import parse_message
 from relay.rpc.methods import SERVICE, STREAMS, UNARY, Methods
 from relay.rpc.requests import only_request
@@ -82,7 +83,7 @@ class DataStream:
             await _abort(context, status or INTERNAL)
 
     async def _answer(self, request: Message, grant: Grant, _context: "Context") -> bytes:
-        return (await self._methods.answer(request, grant)).SerializeToString()
+        return await self._methods.measured(self._methods.answer(request, grant, PROTO))
 
     async def _stream(self, request: Message, grant: Grant, context: "Context") -> None:
         subscription, start, allow_gap, heartbeat_s = self._methods.stream_request(request, grant)

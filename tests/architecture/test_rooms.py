@@ -26,7 +26,7 @@ ARROWS: Final = {
 
 LAYERS: Final = {
     "relay": (
-        {"errors", "signals"},
+        {"errors", "signals", "turns"},
         {"config"},
         {"live"},
         {"history"},

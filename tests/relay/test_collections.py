@@ -15,9 +15,9 @@ from relay.config.settings import Settings
 from relay.serve import serve
 
 
-async def test_what_is_loaded_at_the_start_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_collections_are_short_and_leave_out_what_is_loaded_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """A full collection of it would take 40 ms. The relay itself is simulated: it has started when it is entered."""
-    frozen = list[int]()
+    frozen, thresholds, usual = list[int](), list[tuple[int, int, int]](), gc.get_threshold()
 
     @asynccontextmanager
     async def running(*_parts: object) -> AsyncIterator[None]:
@@ -25,6 +25,7 @@ async def test_what_is_loaded_at_the_start_is_not_looked_at_again(monkeypatch: p
 
     async def stop_requested() -> None:
         frozen.append(gc.get_freeze_count())
+        thresholds.append(gc.get_threshold())
         await asyncio.sleep(0)
 
     monkeypatch.setattr(module, "running_relay", running)
@@ -35,5 +36,9 @@ async def test_what_is_loaded_at_the_start_is_not_looked_at_again(monkeypatch: p
         await serve(Settings(auth=AuthSettings(keys=keys, token_secrets=SecretStr("t:" + "0" * 64))))
     finally:
         gc.unfreeze()
+        gc.set_threshold(*usual)
 
     assert frozen[0] > 10_000
+    young, middle, full = thresholds[0]
+    assert young * middle < 3000, "a collection of the second generation takes 1 ms or less"
+    assert young * middle * full > 500_000, "full ones are rare"

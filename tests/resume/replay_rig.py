@@ -10,10 +10,12 @@ from relay.history.history import History
 from relay.history.replay import Replay
 from relay.history.start import Start
 from relay.live.bounds import Bounds
+from relay.live.channels import Subscription
 from relay.live.encode import SseBlock
-from relay.live.hub import Hub, Subscription
+from relay.live.hub import Hub
 from relay.live.link import Disconnect, Link
 from relay.live.ring import Ring
+from relay.turns import Turns
 from roundlog.entry import LogEntry
 from roundlog.reader import Page
 from rounds import Filter
@@ -117,7 +119,7 @@ class Rig:
         self.hub = Hub(Ring(rounds_per_game=ring_rounds, bytes_per_game=1 << 20), unsent_bytes=unsent_bytes)
         self.epoch, self.head, self.number = "k1", 0, 0
         self.hub.begin(Bounds("k1", 1, 0))
-        self.history = History(self.hub, cast("Any", self.log), concurrent=2)
+        self.history = History(self.hub, cast("Any", self.log), Turns(), concurrent=2)
         self._unseen: list[LogEntry] = []
 
     def store(self, game: str = "crash", *, at_ms: int | None = None) -> int:

@@ -8,6 +8,7 @@ from relay.history.history import History
 from relay.live.bounds import Bounds
 from relay.live.hub import Hub
 from relay.live.ring import Ring
+from relay.turns import Turns
 from roundlog.entry import LogEntry
 from tests.resume.log_writer import make_round
 from tests.resume.memory_log import MemoryLog
@@ -42,7 +43,7 @@ async def test_first_rounds_stored_between_two_requests_are_not_skipped(stored: 
     hub = Hub(Ring(rounds_per_game=10, bytes_per_game=1 << 20), unsent_bytes=1 << 20)
     hub.begin(Bounds("k3f9a2", 1, 0))
 
-    bounds = await History(hub, cast("Any", ChangingLog(*stored)), concurrent=1).bounds()
+    bounds = await History(hub, cast("Any", ChangingLog(*stored)), Turns(), concurrent=1).bounds()
 
     assert bounds.first <= stored[0]
     assert bounds.first <= bounds.head + 1

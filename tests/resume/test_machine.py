@@ -400,8 +400,8 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(LogReader, "page", page)
     monkeypatch.setattr("relay.history.writer._SLICE", 2)
-    monkeypatch.setattr("relay.history.stretch.CELL", 2)
-    monkeypatch.setattr("relay.history.stretch._SHORT", 1)
+    monkeypatch.setattr("relay.history.reading.stretch.CELL", 2)
+    monkeypatch.setattr("relay.history.reading.stretch._SHORT", 1)
 
 
 @pytest.mark.usefixtures("small_pages")

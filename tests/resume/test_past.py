@@ -13,8 +13,10 @@ from relay.history.history import History
 from relay.history.query import Query, is_over, look_back
 from relay.history.start import OVERRUN_MS
 from relay.live.bounds import Bounds
-from relay.live.hub import Hub, Subscription
+from relay.live.channels import Subscription
+from relay.live.hub import Hub
 from relay.live.ring import Ring
+from relay.turns import Turns
 from roundlog.entry import LogEntry
 from rounds import Cursor, Filter, Round
 from tests.resume.log_writer import TEN_O_CLOCK_MS, make_round
@@ -46,7 +48,7 @@ def history_of(
     known = len(rounds) - seen_live
     hub.begin(Bounds("k1", 1, known))
     hub.publish(log.entries[known:])
-    return History(hub, cast("Any", log), concurrent=1)
+    return History(hub, cast("Any", log), Turns(), concurrent=1)
 
 
 async def all_pages(history: History, query: Query) -> tuple[list[int], list[int]]:
@@ -144,7 +146,7 @@ async def test_backfilled_rounds_hide_none_of_today() -> None:
     for second in range(2002, 2102):
         store(TEN_O_CLOCK_MS + second * 1000, stored_ms=TEN_O_CLOCK_MS + second * 1000 + 5)
     hub.begin(Bounds("k1", 1, sequence))
-    history = History(hub, cast("Any", log), concurrent=1)
+    history = History(hub, cast("Any", log), Turns(), concurrent=1)
 
     found, _ = await all_pages(
         history, Query(Subscription(frozenset({"crash"}), Filter()), 500, since_ms=TEN_O_CLOCK_MS + 1_000_000)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.history.budget import Budget
-from relay.history.pages import PAGE, LogChanged
+from relay.history.reading.budget import Budget
+from relay.history.reading.pages import PAGE, LogChanged
 from relay.history.start import Start
 from relay.live.encode import Renderable, SseBlock
 from rounds import Cursor
@@ -165,9 +165,9 @@ def test_whatever_happens_between_two_steps(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("relay.history.writer._SLICE", slice_)
         patch.setattr("relay.history.writer.FEW", 2)
-        patch.setattr("relay.history.pages.FEW", 2)
-        patch.setattr("relay.history.stretch.CELL", cell)
-        patch.setattr("relay.history.stretch._SHORT", 1)
+        patch.setattr("relay.history.reading.pages.FEW", 2)
+        patch.setattr("relay.history.reading.stretch.CELL", cell)
+        patch.setattr("relay.history.reading.stretch._SHORT", 1)
         asyncio.run(tell())
 
 

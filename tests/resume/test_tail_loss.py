@@ -186,7 +186,7 @@ async def test_replica_that_lags_is_no_loss(
     nats: NatsServer, start_relay: StartRelay, log: LogWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A replica may end before what was delivered: only the leader's answer counts."""
-    monkeypatch.setattr("relay.live.feed._POLL_S", 0.05)
+    monkeypatch.setattr("relay.live.following.feed._POLL_S", 0.05)
     asked = 0
 
     async def late_last(_reader: LogReader) -> int:

@@ -9,7 +9,7 @@ import pytest
 from grpc import StatusCode
 from structlog.testing import capture_logs
 
-from relay.history.pages import PageSource
+from relay.history.reading.pages import PageSource
 from relay.rpc import bulk
 from rounds import Cursor
 from rounds import datastream_pb2 as pb

@@ -12,11 +12,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.rpc.answer_forms import JSON, PROTO
 from relay.rpc.wire import batch_entry, batch_json, round_bytes, round_json, stored_entries, stored_json, varint
 from roundlog.entry import LogEntry
 from rounds import InvalidRound, Round
 from rounds import datastream_pb2 as pb
 
+FORMS: Final = (PROTO, JSON)
 _SLUGS: Final = st.from_regex(r"\A[a-z0-9][a-z0-9-]{0,30}\Z")
 _FRACTIONS: Final = st.one_of(st.just(""), st.from_regex(r"\A\.[0-9]{1,9}\Z"))
 _EXTRAS: Final = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
@@ -136,6 +138,19 @@ def test_any_round_is_the_json_of_generated_code(round_: Round) -> None:
     made = json_format.MessageToJson(generated(round_, "k3f9a2-1"), preserving_proto_field_name=True)
 
     assert json.loads(round_json(round_, "k3f9a2-1")) == json.loads(made)
+
+
+@given(st.lists(rounds(), max_size=3), st.sampled_from(["", "k3f9a2-1"]), st.booleans())
+def test_any_page_is_that_of_generated_code(page: list[Round], next_before: str, complete: bool) -> None:
+    """As protobuf and as its JSON, in which members with default values are left out."""
+    made = pb.GetHistoryResponse(
+        rounds=[generated(round_, "k3f9a2-1") for round_ in page], next_before=next_before, complete=complete
+    )
+
+    written = [form.page([form.round(round_, "k3f9a2-1") for round_ in page], next_before, complete) for form in FORMS]
+
+    assert written[0] == made.SerializeToString()
+    assert json.loads(written[1]) == json.loads(json_format.MessageToJson(made, preserving_proto_field_name=True))
 
 
 @given(st.integers(0, 2**64 - 1))

@@ -11,17 +11,13 @@ from typing import Any, Final, NamedTuple
 from aiohttp import web
 
 from relay.admission.strangers import Share
-from relay.errors import SlowRequest, TooLarge
-from relay.links.intake import Turns
+from relay.errors import BadRequest, SlowRequest, TooLarge
+from relay.turns import Turns
 
 SMALL_BODY_BYTES: Final = 4 << 10
 """The largest body where none is needed, as of ``POST /api/auth/token``."""
-_BODY_BYTE_S: Final = 50e-9
-"""Time that a handler takes for each byte of a body: 3.3 ms for 64 KB of JSON."""
-_DISCARD_BYTES: Final = 4 << 20
-"""Bytes of an unwanted body that are read and dropped, so that its client gets to read the answer."""
-_DISCARD_S: Final = 2.0
-"""How long they are. Closing a connection at once, with unread bytes, resets it: the answer may be lost."""
+_CHUNKS: Final = 256
+"""Chunks of a body. Most have one or two; each takes several microseconds, however small it is."""
 _TAKEN_S: Final = 10.0
 _TAKEN_BYTES: Final = 16 << 10
 """A client that does not take this much of an answer in `_TAKEN_S` is cut: the largest takes 4 min at most."""
@@ -38,10 +34,10 @@ class ConnectionLimits(NamedTuple):
 class GuardedHandler(web.RequestHandler):
     """aiohttp's handler of one connection, within `ConnectionLimits`."""
 
-    __slots__ = ("_deadline", "_discarded", "_limits", "_share", "_taken", "_unsent", "address", "idle_since", "turns")
+    __slots__ = ("_deadline", "_limits", "_share", "_taken", "_unsent", "address", "idle_since", "turns")
 
     def __init__(self, server: web.Server, limits: ConnectionLimits, turns: Turns, **options: Any) -> None:
-        super().__init__(server, lingering_time=_DISCARD_S, **options)
+        super().__init__(server, lingering_time=0, **options)
         self._limits = limits
         self.turns = turns
         """The share of each turn of the loop that requests have."""
@@ -49,7 +45,6 @@ class GuardedHandler(web.RequestHandler):
         self._deadline: asyncio.TimerHandle | None = None  # of the head of a request
         self._taken: asyncio.TimerHandle | None = None  # of reading the answer
         self._unsent = 0
-        self._discarded: int | None = None  # bytes, while they are dropped
         self.address = ""
         self.idle_since = 0.0
 
@@ -62,11 +57,6 @@ class GuardedHandler(web.RequestHandler):
     def strangers(self) -> Share:
         """The share of connections without a credential."""
         return self._limits.strangers
-
-    @property
-    def discards(self) -> bool:
-        """Whether what the client sends is dropped: the rest of a body that is not needed."""
-        return self._discarded is not None
 
     # --- shares --------------------------------------------------------------------------------------------------
 
@@ -125,11 +115,6 @@ class GuardedHandler(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._discarded is not None:
-            self._discarded += len(data)
-            if self._discarded > _DISCARD_BYTES and self.transport is not None:
-                self.transport.abort()
-            return
         super().data_received(data)
         if self._deadline is None and self._waiter is not None and not self._waiter.done():
             self._await_head()  # a part of it has arrived
@@ -152,9 +137,6 @@ class GuardedHandler(web.RequestHandler):
             self._enter(self._limits.guests)
         if self._share is not None:
             self._rest(self._share)
-        if is_unwanted(request) and not self.transport.is_closing():
-            self._discarded = 0
-            self.transport.write_eof()
         return finished
 
     # --- deadlines -----------------------------------------------------------------------------------------------
@@ -214,22 +196,28 @@ async def read_body(request: web.BaseRequest, limit: int) -> bytearray:
     """Read a body; stop as soon as it is too long. Return when a turn has time for it: many may end at the same time.
 
     Raises:
+        BadRequest: It comes in more chunks than a body needs.
         TooLarge: It has more than `limit` bytes.
         SlowRequest: It has not arrived in the time for a request.
         web.RequestPayloadError: It does not match its headers.
     """
     if request.content_length is not None and request.content_length > limit:
         raise TooLarge(limit)
-    body = bytearray()
+    body, chunks = bytearray(), 0
+    if request.content.at_eof():  # also: aiohttp's stream for no body yields chunks without end
+        return body
     within_s = guarded(request).request_s
     try:
         async with asyncio.timeout(within_s):
-            async for piece in request.content.iter_any():
+            async for piece, ends_chunk in request.content.iter_chunks():
                 body += piece
                 if len(body) > limit:
                     raise TooLarge(limit)
+                chunks += ends_chunk
+                if chunks > _CHUNKS:
+                    raise BadRequest(f"the body comes in more than {_CHUNKS} chunks; send larger ones, or its length")
     except TimeoutError as error:
         raise SlowRequest(within_s) from error
     if body:
-        await guarded(request).turns.wait(len(body) * _BODY_BYTE_S)
+        await guarded(request).turns.wait()
     return body

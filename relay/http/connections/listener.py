@@ -1,4 +1,4 @@
-"""Accept connections to the HTTP port: few in each turn of the event loop, and none that there is no room for.
+"""Accept connections to the HTTP port: as far as a turn of the event loop has time, and none that there is no room for.
 
 Owns when a connection is accepted. An event loop's own server accepts everything that waits, at once: a burst of
 connections then delays all links, and takes every file that the process may open. Does not know HTTP.
@@ -15,14 +15,15 @@ from typing import Final
 import structlog
 
 from relay.admission.strangers import Share
+from relay.turns import Turns
 
 log = structlog.get_logger()
 
 _PER_TURN: Final = 8
-"""Connections accepted in one turn of the event loop: less than 1 ms. The others wait in the kernel's backlog."""
+"""The most connections accepted in one turn of the event loop. The others wait in the kernel's backlog."""
 _PAUSE_S: Final = 0.02
 """Time until the next attempt, when there is no room."""
-_TURNS: Final = 4
+_READ_TURNS: Final = 4
 """Turns of the event loop in which the first bytes of a connection are read, with one to spare."""
 _NO_FILES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _REPORT_S: Final = 60.0
@@ -32,22 +33,26 @@ _REPORT_S: Final = 60.0
 class Listener:
     """Accepts connections of one listening socket until it is closed."""
 
-    def __init__(self, listening: socket.socket, factory: Callable[[], asyncio.Protocol], *, strangers: Share) -> None:
+    def __init__(
+        self, listening: socket.socket, factory: Callable[[], asyncio.Protocol], *, strangers: Share, turns: Turns
+    ) -> None:
         """Start to accept.
 
         Args:
             listening: A non-blocking listening socket; closed with this listener.
             factory: Makes the protocol of a connection, which enters `strangers` when it is made.
             strangers: The share that new connections belong to.
+            turns: What each turn has time for; one connection is accepted in every turn.
         """
         self._socket = listening
         self._factory = factory
         self._strangers = strangers
+        self._turns = turns
         self._loop = asyncio.get_running_loop()
         self._starting: set[asyncio.Task[None]] = set()
         self._resumed: asyncio.TimerHandle | None = None
         self._report_at = 0.0
-        self._turns = deque([0.0] * _TURNS, maxlen=_TURNS)
+        self._turn_times = deque([0.0] * _READ_TURNS, maxlen=_READ_TURNS)
         """Loop times of the last turns here. A connection is only as old as the loop has had turns to read from it."""
         self._loop.add_reader(listening, self._accept)
 
@@ -60,9 +65,12 @@ class Listener:
             self._socket.close()
 
     def _accept(self) -> None:
-        self._turns.append(self._loop.time())
-        for _ in range(_PER_TURN):
-            if not self._strangers.has_room(self._turns[0], coming=len(self._starting)):
+        self._turn_times.append(self._loop.time())
+        for number in range(_PER_TURN):
+            if number and self._turns.is_over():
+                return
+            read_up_to = self._turns.waited_since(self._turn_times[0])
+            if not self._strangers.has_room(min(read_up_to, self._turn_times[0]), coming=len(self._starting)):
                 if not self._starting:  # else there may be room in the next turn
                     self._pause()
                 return
@@ -73,9 +81,10 @@ class Listener:
                     self._no_files(error)
                 return
             accepted.setblocking(False)
-            task = self._loop.create_task(self._start(accepted), name="accept")
-            self._starting.add(task)
-            task.add_done_callback(self._starting.discard)
+            task = self._turns.begin(self._start(accepted))
+            if task is not None:
+                self._starting.add(task)
+                task.add_done_callback(self._starting.discard)
 
     async def _start(self, accepted: socket.socket) -> None:
         with suppress(OSError):  # the client has left

@@ -13,8 +13,8 @@ from relay.config.log_output import dropped_lines
 from relay.history.history import History
 from relay.http.monitoring.exposition import exposition
 from relay.links.link_registry import LinkRegistry
+from relay.live.following.log_head import LogHead
 from relay.live.link import CloseReason
-from relay.live.log_head import LogHead
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric

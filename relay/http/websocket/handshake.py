@@ -7,7 +7,7 @@ keeps its window between messages (no context takeover), and requires the same o
 import base64
 import binascii
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from multidict import MultiMapping
@@ -27,7 +27,7 @@ class Handshake(NamedTuple):
     window_bits: int  # of the server's frames; 0: no compression
 
 
-def check_upgrade(headers: Mapping[str, str]) -> None:
+def check_upgrade(headers: MultiMapping[str]) -> None:
     """Raise `NeedsUpgrade` when a request is no WebSocket handshake.
 
     ``Upgrade`` is a list: of what a client offers, the server chooses (RFC 9110 section 7.8).
@@ -72,16 +72,17 @@ def shake_hands(headers: MultiMapping[str], *, subprotocol: str | None) -> Hands
     return Handshake(answer, window_bits)
 
 
-def _elements(headers: Mapping[str, str], name: str) -> list[str]:
+def _elements(headers: MultiMapping[str], name: str) -> list[str]:
     """Return the elements of a header that is a list.
 
     Several lines are one list (RFC 9110 section 5.3), and empty elements are ignored (section 5.6.1).
     """
-    # Not `get`: it finds one line.
-    lines = ",".join(value for key, value in headers.items() if key.lower() == name.lower())
-    parts = lines.split('"')
-    parts[1::2] = [quoted.replace(",", " ") for quoted in parts[1::2]]  # no value that is valid here has a comma
-    return [element for piece in '"'.join(parts).split(",") if (element := piece.strip())]
+    lines = ",".join(headers.getall(name, ()))  # not `get`: it finds one line
+    if '"' in lines:
+        parts = lines.split('"')
+        parts[1::2] = [quoted.replace(",", " ") for quoted in parts[1::2]]  # no value that is valid here has a comma
+        lines = '"'.join(parts)
+    return [element for piece in lines.split(",") if (element := piece.strip())]
 
 
 def _lower(elements: Iterable[str]) -> set[str]:

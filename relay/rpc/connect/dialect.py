@@ -21,6 +21,7 @@ from grpc import StatusCode
 
 from relay.errors import BadRequest
 from relay.live.encode import ByteStream, Renderable, chunk
+from relay.rpc.answer_forms import JSON, PROTO, AnswerForm
 from relay.rpc.convert import parse_message
 from relay.rpc.status import Status
 from relay.rpc.wire import batch_json, round_bytes, round_json, stored_entries, stored_json
@@ -53,11 +54,6 @@ def envelope(message: bytes, flags: int = 0) -> bytes:
     return struct.pack("!BI", flags, len(message)) + message
 
 
-def to_json(message: Message) -> bytes:
-    """Render a message as protobuf's JSON, with the field names of the contract; every parser accepts them."""
-    return json_format.MessageToJson(message, preserving_proto_field_name=True, indent=None).encode()
-
-
 def from_json(data: bytes, kind: type[Message]) -> Message:
     """Read protobuf's JSON; raise `BadRequest` when it is malformed."""
     try:
@@ -86,10 +82,6 @@ def _require_objects(value: object, kind: Any, name: str) -> None:
                     _require_objects(value[inner], field.message_type, inner)
 
 
-def to_proto(message: Message) -> bytes:
-    return message.SerializeToString()
-
-
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """One encoding of the service over HTTP, and its content type."""
@@ -108,8 +100,8 @@ class Dialect:
         return from_json if self.is_json else parse_message
 
     @property
-    def write(self) -> Callable[[Message], bytes]:
-        return to_json if self.is_json else to_proto
+    def answers(self) -> AnswerForm:
+        return JSON if self.is_json else PROTO
 
     @property
     def write_stored(self) -> Callable[[str, Sequence[LogEntry]], list[bytes]]:

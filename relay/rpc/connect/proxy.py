@@ -89,7 +89,8 @@ class Proxy:
         async with asyncio.timeout_at(deadline):
             message = await message_of(request, dialect, kind, limit=self._methods.request_bytes)
             if name in UNARY:
-                return _single(request, dialect, dialect.write(await self._methods.answer(message, grant)))
+                answer = await self._methods.answer(message, grant, dialect.answers)
+                return await _single(request, dialect, answer)
         async with self._registry.permit("proxy"):
             guarded(request).became_link()
             if isinstance(message, pb.ReplayRequest):
@@ -185,11 +186,11 @@ async def _open(
     link.open(request)
 
 
-def _single(request: web.Request, dialect: Dialect, message: bytes) -> web.Response:
+async def _single(request: web.Request, dialect: Dialect, message: bytes) -> web.Response:
     if dialect.web:
         body = dialect.wrap(message) + dialect.end(_OK)
         return web.Response(body=body, content_type=dialect.content_type, headers=_VARY)
-    body, encoding = compressed(message, listed(request.headers, "Accept-Encoding"))
+    body, encoding = await compressed(message, listed(request.headers, "Accept-Encoding"), guarded(request).turns)
     headers = {"Vary": "Accept-Encoding, Origin"} | ({} if encoding is None else {"Content-Encoding": encoding})
     return web.Response(body=body, content_type=dialect.content_type, headers=headers)
 

@@ -72,7 +72,7 @@ class ProxyLink(RpcLink):
         self.transport.write(chunk(element) if self._chunked else element)
 
     def write_message(self, message: pb.Round) -> None:
-        self.write(self._dialect.wrap(self._dialect.write(message)))
+        self.write(self._dialect.wrap(self._dialect.answers.message(message)))
 
     def write_disconnect(self, disconnect: Disconnect) -> None:
         super().write_disconnect(disconnect)

@@ -4,7 +4,7 @@ import pytest
 
 from relay.admission.requested import named_games, requested
 from relay.errors import BadRequest, NotAllowed
-from relay.live.hub import Subscription
+from relay.live.channels import Subscription
 from rounds import Catalogue, Filter, InvalidFilter, UnknownGame, UnknownType
 
 CATALOGUE = Catalogue.load()

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from relay.history.budget import FEW
-from relay.history.pages import PAGE, LogChanged, Pages
+from relay.history.reading.budget import FEW
+from relay.history.reading.pages import PAGE, LogChanged, Pages
 from roundlog.log_errors import LogUnavailable
 from tests.resume.replay_rig import Rig, turns
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.history.stretch import CELL, Stretch, limit_of_all, stretch_of
+from relay.history.reading.stretch import CELL, Stretch, limit_of_all, stretch_of
 from roundlog.entry import LogEntry
 from roundlog.reader import Page
 
@@ -101,7 +101,7 @@ def test_holes_of_a_page_of_all_games_are_gaps_where_they_are() -> None:
         assert stretch.gap is not None
         assert (stretch.gap.end.sequence, stretch.gap.reason) == (2, reason)
         parts = list(stretch.parts())
-        assert [entry for entries, _, _ in parts for entry in entries] == stretch.entries
+        assert [item for items, _, _ in parts for item in items] == stretch.items()
         assert [(covered_to, hole and (hole.begin.sequence, hole.end.sequence)) for _, covered_to, hole in parts] == [
             (400, (400, 410)),
             (490, (490, 510)),

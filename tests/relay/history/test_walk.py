@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.history.stretch import Stretch, stretch_of
+from relay.history.reading.stretch import Stretch, stretch_of
 from relay.history.walk import PageVerdict, State, Walk, resume_since
 from relay.live.bounds import Bounds, Gap, GapReason
 from relay.live.hub import Generation
@@ -187,8 +187,8 @@ def test_whatever_happens_between_two_pages(
     reader = Reader(log, games)
     reader.walk.begin(log.generation, 0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("relay.history.stretch.CELL", cell)
-        patch.setattr("relay.history.stretch._SHORT", short)
+        patch.setattr("relay.history.reading.stretch.CELL", cell)
+        patch.setattr("relay.history.reading.stretch._SHORT", short)
         for what, value in happenings:
             if what == "read":
                 reader.read(value)

@@ -28,6 +28,7 @@ from relay.live.encode import WebSocketDeflate, frame
 from relay.live.ending import Ender, ReconnectDelays
 from relay.live.hub import Hub
 from relay.live.ring import Ring
+from relay.turns import Turns
 
 pytestmark = pytest.mark.service
 
@@ -130,7 +131,7 @@ async def echo_server() -> AsyncIterator[str]:
     runner = web.AppRunner(app)
     await runner.setup()
     limits = ConnectionLimits(Share(100), Share(100), request_s=10)
-    factory = protocol_factory(runner, limits, keepalive_s=75)
+    factory = protocol_factory(runner, limits, Turns(), keepalive_s=75)
     server = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0)
     try:
         yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"

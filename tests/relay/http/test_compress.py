@@ -1,5 +1,6 @@
 """Choice of a content coding: the result for ``Accept-Encoding`` is checked against RFC 9110 section 12.5.3."""
 
+import asyncio
 import gzip
 
 import brotli
@@ -7,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.http.compress import compressed, read_weights
+from relay.http import compress
+from relay.http.compress import read_weights
+from relay.turns import Turns
 
 BODY = b'{"round_id":67890,"game_slug":"crash"}' * 100
 
@@ -16,6 +19,10 @@ codings = st.sampled_from(["gzip", "br", "deflate", "zstd", "identity", "*", "x-
 weights = st.integers(0, 1000).map(lambda thousandths: f"{thousandths / 1000:.3f}") | st.sampled_from(
     ["0", "1", "0.", "1.", "0.5"]
 )
+
+
+def compressed(body: bytes, accept_encoding: str) -> tuple[bytes, str | None]:
+    return asyncio.run(compress.compressed(body, accept_encoding, Turns()))
 
 
 @st.composite
@@ -92,3 +99,14 @@ def test_small_body_is_not_compressed() -> None:
 def test_same_body_gives_same_bytes() -> None:
     """The gzip header has no time."""
     assert compressed(BODY, "gzip") == compressed(BODY, "gzip")
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br"])
+def test_large_body_is_compressed_in_pieces(coding: str) -> None:
+    """Each in a turn that has time for it. Together they are one body, nearly as small as if compressed at once."""
+    body = BODY * 50
+    packed, _ = compressed(body, coding)
+
+    assert {"gzip": gzip.decompress, "br": brotli.decompress}[coding](packed) == body
+    at_once = gzip.compress(body, 4) if coding == "gzip" else brotli.compress(body, quality=4)
+    assert len(packed) <= len(at_once) * 1.1

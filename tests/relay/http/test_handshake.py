@@ -104,7 +104,7 @@ def test_offers_may_come_in_several_lines(lines: list[str], window_bits: int) ->
 def test_missing_upgrade_and_other_versions_get_426() -> None:
     """426 names the supported version."""
     with pytest.raises(NeedsUpgrade):
-        check_upgrade({})
+        check_upgrade(CIMultiDict())
     with pytest.raises(NeedsUpgrade):
         shake_hands(request(Sec_WebSocket_Version="8"), subprotocol=None)
 

@@ -100,6 +100,16 @@ async def test_body_of_a_token_request_is_small(relay: str) -> None:
             assert (await link.until(b"}")).startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.parametrize(("path", "code"), [(TOKEN, "bad_request"), (LIST, "invalid_argument")])
+async def test_body_of_many_small_chunks_is_refused(relay: str, path: str, code: str) -> None:
+    """Each takes some microseconds, however small it is. A body of 200 is read; most have one or two."""
+    one = b"1\r\n \r\n"
+    assert await answer_to(relay, path, KEY, JSON, CHUNKED, body=one * 1000) == (400, code)
+    async with connection(relay) as link:
+        await link.send(head(path, KEY, JSON, CHUNKED) + one * 200 + b"2\r\n{}\r\n0\r\n\r\n")
+        assert (await link.until(b"}")).startswith(b"HTTP/1.1 200")
+
+
 async def test_client_that_sends_a_large_body_gets_the_answer(relay: str, client: aiohttp.ClientSession) -> None:
     """Not a reset: what it has sent is dropped for a while."""
     async with client.post(

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from relay.admission.strangers import FRESH_S, Share
 from relay.http.connections.listener import Listener
+from relay.turns import Turns
 from tests.waiting import until
 
 both_loops = pytest.mark.parametrize(
@@ -56,7 +57,8 @@ class Port:
         listening = Counting(self)
         listening.setblocking(False)
         self._address = listening.getsockname()
-        self.listener = Listener(listening, self._connection, strangers=self.share)
+        self.turns = Turns()
+        self.listener = Listener(listening, self._connection, strangers=self.share, turns=self.turns)
 
     async def __aenter__(self) -> Self:
         return self
@@ -94,6 +96,15 @@ class Counting(socket.socket):
     def accept(self) -> tuple[socket.socket, object]:
         self._port.attempts += 1
         return super().accept()
+
+
+class Waiting:
+    """The turns of a relay in which work from before now still waits."""
+
+    def __init__(self, turns: Turns) -> None:
+        self.ends = asyncio.Event()
+        since, waited_since = asyncio.get_running_loop().time(), turns.waited_since
+        turns.waited_since = lambda now: waited_since(now) if self.ends.is_set() else since  # type: ignore[method-assign]
 
 
 async def echoed(client: socket.socket) -> bytes:
@@ -147,6 +158,28 @@ def test_connections_wait_for_a_place(loop_factory: LoopFactory) -> None:
                 answers = [await asyncio.get_running_loop().sock_recv(client, 1) for client in clients]
             assert answers == [b"x"] * 40
             assert port.share.count <= 4
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(work())
+
+
+@both_loops
+def test_connection_whose_bytes_wait_for_their_turn_keeps_its_place(loop_factory: LoopFactory) -> None:
+    """A busy relay has not read its request yet, however old it is. Simulated work waits for a turn."""
+
+    async def work() -> None:
+        async with Port(most=1) as port:
+            held = port.connect()
+            await until(lambda: port.share.count == 1)
+            waiting = Waiting(port.turns)
+            second = port.connect()
+            await asyncio.sleep(3 * FRESH_S)
+            assert port.share.shed == 0
+            assert await echoed(held) == b"x"
+
+            waiting.ends.set()
+            assert await echoed(second) == b"x"
+            assert port.share.shed == 1
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(work())

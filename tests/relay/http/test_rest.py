@@ -549,7 +549,7 @@ async def test_requests_do_not_queue_for_a_frozen_log(
     full: RestRelay, nats: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two read at a time; requests without a turn fail at the same time as those two."""
-    monkeypatch.setattr("relay.history.pages.TURN_S", 0.5)
+    monkeypatch.setattr("relay.history.reading.pages.TURN_S", 0.5)
     deep = f"/api/history/crash?limit=10&before={full.log.cursor(700)}"
     await full.get(deep)
     begun = time.monotonic()

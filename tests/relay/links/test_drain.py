@@ -11,7 +11,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from relay.live.feed import Feed
+from relay.live.following.feed import Feed
 from tests.nats import NatsServer
 from tests.relay.conftest import KEY_HEADER, Publish, StartRelay
 from tests.relay.event_stream import EventStream, stream

@@ -7,8 +7,9 @@ from itertools import count, groupby
 
 import pytest
 
-from relay.links import intake
-from relay.links.intake import Intake, Turns
+from relay import turns as turns_module
+from relay.links.intake import Intake
+from relay.turns import Turns
 from tests.relay.raw_http import Connection, connection
 from tests.waiting import until
 
@@ -72,7 +73,7 @@ async def listening(turns: Turns, *receivers: Recorder) -> AsyncIterator[str]:
 def dear_turns(monkeypatch: pytest.MonkeyPatch) -> Turns:
     """Turns in which one call of any receiver takes all the time there is: simulated, so that every run is the same."""
     clock = count()
-    monkeypatch.setattr(intake, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(turns_module, "perf_counter", lambda: float(next(clock)))
     return Turns(turn_s=0.5)
 
 
@@ -208,20 +209,85 @@ async def test_connection_of_a_receiver_that_fails_is_cut(dear_turns: Turns) -> 
     assert [str(error) for error in reported] == ["a bug", "a bug"]
 
 
-async def test_requests_of_many_connections_start_in_several_turns() -> None:
-    """Each is counted as 0.2 ms: at most five start in 0.9 ms, in order. Those that are cancelled do not."""
+async def test_requests_of_many_connections_start_in_several_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is counted as 0.2 ms until it is measured, so that at most five start in 0.9 ms; in order.
+
+    Those that are cancelled do not start. A simulated clock makes each of them take 0.3 ms.
+    """
+    now_s = 0.0
+    monkeypatch.setattr(turns_module, "perf_counter", lambda: now_s)
     turns, turn, started = Turns(turn_s=0.0009), 0, list[tuple[int, int]]()
 
     async def handle(number: int) -> None:
-        await turns.wait()
+        nonlocal now_s
+        now_s += 0.0003
         started.append((turn, number))
 
-    handlers = [asyncio.create_task(handle(number)) for number in range(50)]
+    async def request(number: int) -> None:
+        await turns.wait()
+        await turns.measured(handle(number))
+
+    requests = [asyncio.create_task(request(number)) for number in range(50)]
     await asyncio.sleep(0)
-    handlers[30].cancel()
-    while not all(handler.done() for handler in handlers):
+    requests[30].cancel()
+    while not all(request.done() for request in requests):
         turn += 1
         await asyncio.sleep(0)
 
     assert [number for _, number in started] == [number for number in range(50) if number != 30]
     assert max(len(list(group)) for _, group in groupby(at for at, _ in started)) <= 5
+    assert turn >= 49 * 0.3 / 0.9 - 1  # what exceeds a share is taken from the next one
+
+
+async def test_handler_is_measured_and_otherwise_as_it_is() -> None:
+    """What it returns, raises and is sent passes through; a cancellation arrives where it waits."""
+    turns, waits = Turns(), asyncio.Event()
+    ends = list[str]()
+
+    async def answers() -> str:
+        await asyncio.sleep(0)
+        return "answer"
+
+    async def fails() -> None:
+        try:
+            await asyncio.wait_for(asyncio.Event().wait(), 0)
+        except TimeoutError:
+            raise ValueError("a bug") from None
+
+    async def waits_long() -> None:
+        try:
+            waits.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+            raise
+
+    assert await turns.measured(answers()) == "answer"
+    with pytest.raises(ValueError, match="a bug"):
+        await turns.measured(fails())
+    waiting = asyncio.create_task(turns.measured(waits_long()))
+    await waits.wait()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert ends == ["cancelled"]
+
+
+async def test_many_that_leave_at_once_are_cleared_away_in_several_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crowd that leaves keeps nobody waiting for a round. A simulated clock makes each one take 0.3 ms."""
+    now_s, turn, left = 0.0, 0, list[int]()
+    monkeypatch.setattr(turns_module, "perf_counter", lambda: now_s)
+    turns = Turns(turn_s=0.0009)
+
+    def clear_away() -> None:
+        nonlocal now_s
+        now_s += 0.0003
+        left.append(turn)
+
+    for _ in range(50):
+        turns.call(clear_away)
+    while len(left) < 50:
+        turn += 1
+        await asyncio.sleep(0)
+
+    assert max(len(list(group)) for _, group in groupby(left)) <= 4

@@ -15,8 +15,9 @@ from relay.http.sse.sse_link import SseLink
 from relay.http.websocket.websocket_link import WebSocketLink
 from relay.links.stream_link import StreamLink
 from relay.live.bounds import Bounds
+from relay.live.channels import Subscription
 from relay.live.ending import Ender, ReconnectDelays
-from relay.live.hub import Hub, Subscription
+from relay.live.hub import Hub
 from relay.live.link import CloseReason
 from relay.live.ring import Ring
 from relay.rpc.connect.proxy_link import RequestTransport
@@ -89,7 +90,9 @@ class _Accepted(asyncio.Protocol):
         """Ignore it."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.link.connection_lost(exc)
+        rest = self.link.connection_lost(exc)
+        if rest is not None:
+            rest()
 
 
 async def ask_after_the_end(make: MakeLink, leave: Leave, step: Callable[[StreamLink], object]) -> None:

@@ -9,10 +9,12 @@ from relay.history.history import History
 from relay.history.start import Start
 from relay.links.session import Session
 from relay.live.bounds import Bounds
+from relay.live.channels import Subscription
 from relay.live.ending import Ender, ReconnectDelays
-from relay.live.hub import Hub, Subscription
+from relay.live.hub import Hub
 from relay.live.link import CloseReason, Disconnect
 from relay.live.ring import Ring
+from relay.turns import Turns
 from roundlog.entry import LogEntry
 from rounds import Catalogue, Cursor, Filter
 from tests.relay.conftest import make_round
@@ -39,7 +41,7 @@ def log() -> MemoryLog:
 
 
 def session_of(link: RecordingLink, hub: Hub, log: MemoryLog) -> Session:
-    return Session(History(hub, cast("Any", log), concurrent=1), Catalogue.load(), None, link)
+    return Session(History(hub, cast("Any", log), Turns(), concurrent=1), Catalogue.load(), None, link)
 
 
 def link_of(hub: Hub) -> RecordingLink:

@@ -7,8 +7,9 @@ import pytest
 
 from relay.errors import Unavailable
 from relay.live.bounds import Bounds
+from relay.live.channels import Subscription
 from relay.live.ending import Ender, ReconnectDelays
-from relay.live.hub import Hub, Subscription
+from relay.live.hub import Hub
 from relay.live.link import CloseReason, Disconnect
 from relay.live.ring import Ring
 from rounds import Cursor, Filter

@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js.errors import Error as JetStreamError
 
-from relay.live.feed import Feed
+from relay.live.following.feed import Feed
 from roundlog.client.connection import connect
 from roundlog.entry import LogEntry
 from roundlog.log_settings import LogSettings
@@ -43,7 +43,7 @@ async def wire(nats: NatsServer) -> AsyncIterator[NatsWire]:
 @pytest.fixture
 def quick_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compare the log's tail with ours more often than in production."""
-    monkeypatch.setattr("relay.live.feed._POLL_S", 0.2)
+    monkeypatch.setattr("relay.live.following.feed._POLL_S", 0.2)
 
 
 @asynccontextmanager
@@ -143,7 +143,7 @@ async def test_round_stored_while_the_feed_starts_comes_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is after the tail that was read, and before live rounds are used: it does not wait for the next poll."""
-    monkeypatch.setattr("relay.live.feed._POLL_S", 3600)
+    monkeypatch.setattr("relay.live.following.feed._POLL_S", 3600)
     heard, on_live, newest = asyncio.Event(), Feed._on_live, LogReader.newest
 
     def hear(self: Feed, entries: list[LogEntry]) -> None:

@@ -1,17 +1,20 @@
 """The hub: which links get which rounds, in which order, in how many writes. Only transports are simulated."""
 
 import asyncio
+from decimal import Decimal
 
 import pytest
 
 from relay.live.bounds import Bounds
+from relay.live.channels import Channels, Subscription
 from relay.live.encode import Renderable, SseBlock, WebSocketText, frame
 from relay.live.ending import Ender, ReconnectDelays
-from relay.live.hub import Hub, Subscription
+from relay.live.hub import Hub
 from relay.live.link import CloseReason, Disconnect
 from relay.live.ring import Ring
 from roundlog.entry import LogEntry
 from rounds import Filter, Round
+from rounds.filter import Facts
 from rounds.round import with_cursor
 from tests.relay.live.recording_link import RecordingLink
 
@@ -68,16 +71,35 @@ async def test_round_reaches_the_links_of_its_game_only(hub: Hub) -> None:
     assert both.recorder.writes == [first + second]
 
 
-async def test_rounds_of_one_loop_turn_leave_in_one_write(hub: Hub) -> None:
-    """The system call is the cost, so pending rounds are joined."""
+async def test_first_round_leaves_at_once_and_the_others_of_a_turn_in_one_write(hub: Hub) -> None:
+    """A round does not wait for the work of a busy turn. The write is the cost, so rounds that follow are joined."""
     link = RecordingLink()
     hub.add(link, subscription("crash"))
 
     for sequence in range(1, 101):
         hub.publish([entry(sequence)])
+    first = list(link.recorder.writes)
     await turn()
 
-    assert link.recorder.writes == [b"".join(frame(json_of(entry(n))) for n in range(1, 101))]
+    assert first == [frame(json_of(entry(1)))]
+    assert link.recorder.writes == [*first, b"".join(frame(json_of(entry(n))) for n in range(2, 101))]
+
+
+async def test_links_without_a_filter_do_not_wait_for_the_filters_of_others(hub: Hub) -> None:
+    """A client can open a link for each of thousands of filters, and all of them run on every round."""
+    plain, filtered, seen = RecordingLink(), RecordingLink(), list[int]()
+
+    class Watching(Filter):
+        def matches(self, facts: Facts) -> bool:
+            seen.append(len(plain.recorder.writes))
+            return True
+
+    hub.add(filtered, Subscription(frozenset({"crash"}), Watching(min_point=Decimal(1))))
+    hub.add(plain, subscription("crash"))
+    hub.publish([entry(1)])
+
+    assert seen == [1]
+    assert filtered.recorder.writes == plain.recorder.writes
 
 
 async def test_long_backlog_leaves_in_slices_and_in_order(hub: Hub) -> None:
@@ -160,7 +182,7 @@ async def test_links_that_left_are_forgotten(hub: Hub) -> None:
         hub.add(link, subscription("crash", "dice"))
         hub.remove(link)
 
-    assert (len(hub), hub._channels, hub._by_game) == (0, {}, {})
+    assert (len(hub), hub._channels.has("crash"), vars(hub._channels)) == (0, False, vars(Channels()))
 
 
 class PoisonedForm(WebSocketText):
@@ -247,7 +269,6 @@ async def test_unexpected_error_does_not_stop_the_hub(hub: Hub, monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(hub, "_hand_on", fail)
         hub.publish([entry(1)])
-        await turn()
     hub.publish([entry(2)])
     await turn(2)
 

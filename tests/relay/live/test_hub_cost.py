@@ -10,7 +10,8 @@ from typing import Final
 import pytest
 
 from relay.live.bounds import Bounds
-from relay.live.hub import Hub, Subscription
+from relay.live.channels import Subscription
+from relay.live.hub import Hub
 from relay.live.members import Members
 from relay.live.ring import Ring
 from rounds import Filter

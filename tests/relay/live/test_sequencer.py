@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.live.sequencer import Sequencer
+from relay.live.following.sequencer import Sequencer
 from roundlog.entry import LogEntry
 
 

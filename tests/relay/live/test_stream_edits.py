@@ -6,7 +6,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from relay.live import feed
+from relay.live.following import feed
 from tests.backends.harness import captured_events
 from tests.edits import BREAKING, HARMLESS, SILENT, edit
 from tests.nats import NatsServer

@@ -7,7 +7,7 @@ and the first of them reads for all.
 import asyncio
 from typing import Final
 
-from relay.history.pages import ALL_GAMES, PAGE, PageSource
+from relay.history.reading.pages import ALL_GAMES, PAGE, PageSource
 from relay.live.hub import Hub
 from relay.live.item import Item
 

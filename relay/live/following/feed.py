@@ -13,9 +13,9 @@ from typing import Final
 import structlog
 
 from relay.live.bounds import Bounds
+from relay.live.following.sequencer import Sequencer
 from relay.live.hub import Hub
 from relay.live.item import Item
-from relay.live.sequencer import Sequencer
 from roundlog.backoff import Backoff, jittered
 from roundlog.client.connection import Connection, connect
 from roundlog.entry import LogEntry

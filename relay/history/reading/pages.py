@@ -2,7 +2,7 @@
 
 Owns that few pages are read at a time, in the order asked for; that all replays together hold a bounded number of
 rounds; and that the next page is read while one is written, so that neither the log nor the client waits. What a page
-covers is in `relay.history.stretch`. Knows nothing of links.
+covers is in `relay.history.reading.stretch`. Knows nothing of links.
 """
 
 import asyncio
@@ -10,8 +10,10 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
 
-from relay.history.budget import FEW, Budget
-from relay.history.stretch import Stretch, has_holes, limit_of_all, stretch_of
+from relay.history.reading.budget import FEW, Budget
+from relay.history.reading.flight import Flight
+from relay.history.reading.shared_pages import SharedPages
+from relay.history.reading.stretch import Stretch, has_holes, limit_of_all, stretch_of
 from relay.live.hub import Generation, Hub
 from roundlog.log_errors import LogUnavailable
 from roundlog.reader import LogReader
@@ -40,6 +42,7 @@ class PageSource:
         """At most `concurrent` pages are read at a time; others wait, first come, first served."""
         self.held = Budget(_HELD)
         """What replays may hold of the log."""
+        self._shared = SharedPages()
         self._hub = hub
         self._reader = reader
         self._reading = asyncio.Semaphore(concurrent)
@@ -74,16 +77,31 @@ class PageSource:
             LogUnavailable: No answer, or no turn, in time.
         """
         self.check(generation)
-        head = max(known, self._hub.head.sequence)
         only = next(iter(games)) if len(games) == 1 else None
+
+        async def read(flight: Flight[Stretch] | None = None) -> Stretch:
+            head = max(known, self._hub.head.sequence)
+            async with self._turn_to_read():
+                if flight is not None:
+                    flight.sent()
+                return await self._read(position, only, limit, generation.epoch, head=head, finds_gaps=finds_gaps)
+
+        if FEW < limit <= PAGE:
+            stretch = await self._shared.get((generation, position, only, limit, finds_gaps), read)
+        else:  # of a slow client, or in bulk
+            stretch = await read()
+        self.check(generation)
+        return stretch
+
+    async def _read(
+        self, position: int, only: str | None, limit: int, epoch: str, *, head: int, finds_gaps: bool
+    ) -> Stretch:
         if only is None:
             limit = limit_of_all(position, limit)
-        async with self._turn_to_read():
-            page = await self._reader.page_up_to(head, position + 1, limit=limit, game=only)
-            oldest = None if only is None or not finds_gaps else await self._reader.first()
-            first = await self._reader.first() if only is None and finds_gaps and has_holes(page, position) else None
-        self.check(generation)
-        return stretch_of(page, epoch=generation.epoch, position=position, head=head, oldest=oldest, first=first)
+        page = await self._reader.page_up_to(head, position + 1, limit=limit, game=only)
+        oldest = None if only is None or not finds_gaps else await self._reader.first()
+        first = await self._reader.first() if only is None and finds_gaps and has_holes(page, position) else None
+        return stretch_of(page, epoch=epoch, position=position, head=head, oldest=oldest, first=first)
 
     @asynccontextmanager
     async def _turn_to_read(self) -> AsyncIterator[None]:

@@ -9,9 +9,10 @@ Why: docs/adr/0014-one-walk-through-history.md
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import pairwise
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Final
 
 from relay.live.bounds import Gap, GapReason
 from relay.live.item import Item
@@ -27,27 +28,32 @@ _SHORT: Final = 9 * CELL
 """Pages up to so many rounds are not aligned: it would drop more than a tenth of their rounds, to be read again."""
 
 
-class Stretch(NamedTuple):
-    """Every round of the games asked for, from where the page was to begin up to `covered_to`."""
+@dataclass(slots=True)
+class Stretch:
+    """Every round of the games asked for, from where the page was to begin up to `covered_to`. Readers share it."""
 
     epoch: str
     entries: list[LogEntry]
     covered_to: int
     gap: Gap | None  # what is gone of it
     holes: tuple[Gap, ...] = ()  # what is gone between its entries
+    is_last: bool = False  # the log had nothing more of these games
+    _items: list[Item] | None = field(default=None, init=False, repr=False, compare=False)
 
-    def parts(self) -> Iterator[tuple[list[LogEntry], int, Gap | None]]:
-        """Yield the entries up to each hole, up to which sequence they are whole, and the hole; then the rest."""
-        at = 0
+    def parts(self) -> Iterator[tuple[list[Item], int, Gap | None]]:
+        """Yield the rounds up to each hole, up to which sequence they are whole, and the hole; then the rest."""
+        at, items = 0, self.items()
         for hole in self.holes:
-            end = bisect_right(self.entries, hole.begin.sequence, key=attrgetter("sequence"))
-            yield self.entries[at:end], hole.begin.sequence, hole
+            end = bisect_right(items, hole.begin.sequence, key=attrgetter("sequence"))
+            yield items[at:end], hole.begin.sequence, hole
             at = end
-        yield self.entries[at:], self.covered_to, None
+        yield items[at:], self.covered_to, None
 
     def items(self) -> list[Item]:
-        """Make an item of each entry."""
-        return [Item(self.epoch, entry) for entry in self.entries]
+        """Return an item of each entry: the same ones to every reader, so that a round is encoded once."""
+        if self._items is None:
+            self._items = [Item(self.epoch, entry) for entry in self.entries]
+        return self._items
 
 
 def limit_of_all(position: int, limit: int) -> int:
@@ -89,7 +95,8 @@ def stretch_of(
         is_older = first is not None and first <= position  # older rounds exist: these have not expired
         reason = GapReason.DELETED if is_older else GapReason.EXPIRED
         gap = Gap(Cursor(epoch, position), Cursor(epoch, gone_to), reason)
-    return Stretch(epoch, entries, covered_to, gap, () if first is None else _holes(entries, covered_to, epoch))
+    holes = () if first is None else _holes(entries, covered_to, epoch)
+    return Stretch(epoch, entries, covered_to, gap, holes, is_last=not page.remaining)
 
 
 def _holes(entries: list[LogEntry], covered_to: int, epoch: str) -> tuple[Gap, ...]:

@@ -6,7 +6,7 @@ Owns when to ask: a relay without links follows nothing, so each scrape asks the
 import asyncio
 from typing import Final
 
-from relay.live.feed import Feed
+from relay.live.following.feed import Feed
 from relay.live.hub import Hub
 
 _FRESH_S: Final = 1.0

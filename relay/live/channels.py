@@ -1,0 +1,142 @@
+"""Which links get the same bytes: channels, by subscription and form.
+
+Owns what a subscription is, and which channels a game has. Adding, changing and removing a link costs the same however
+many there are, and however different. Does not know rounds.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple, Self
+
+from relay.live.encode import Form
+from relay.live.link import Link
+from relay.live.members import Members
+from rounds import Filter
+from rounds.filter import Facts
+
+
+class Subscription(NamedTuple):
+    """What a link subscribed to: rounds of these games that match this filter."""
+
+    games: frozenset[str]
+    filter: Filter
+
+    @classmethod
+    def nothing(cls) -> Self:
+        return cls(frozenset(), Filter())
+
+
+class _FilterInUse:
+    """A filter of at least one channel. Runs once per round, for all its channels, and is never compared by value."""
+
+    __slots__ = ("_facts", "_matches", "channels", "filter")
+
+    def __init__(self, filter_: Filter) -> None:
+        self.filter = filter_
+        self.channels = 0
+        self._facts: Facts | None = None  # of the round that it ran on last
+        self._matches = False
+
+    def matches(self, facts: Facts) -> bool:
+        """Whether a round passes."""
+        if self._facts is not facts:
+            self._matches = self.filter.matches(facts)
+            self._facts = facts
+        return self._matches
+
+
+class Channel:
+    """All links with the same subscription and form. The same bytes are written to them."""
+
+    __slots__ = ("filter", "form", "key", "links", "pending", "subscription")
+
+    def __init__(self, subscription: Subscription, filter_: _FilterInUse, key: "_ChannelKey") -> None:
+        self.subscription = subscription
+        self.filter = None if subscription.filter.is_empty else filter_  # None: every round of the games matches
+        self.key = key
+        self.form = key[2]
+        self.links: Members[Link] = Members()
+        self.pending: list[bytes] = []
+
+
+_ChannelKey = tuple[frozenset[str], _FilterInUse, Form]
+
+
+class Channels:
+    """The channels of a process, and which link is in which."""
+
+    def __init__(self) -> None:
+        self._channels: dict[_ChannelKey, Channel] = {}
+        self._filters: dict[Filter, _FilterInUse] = {}
+        self._plain: dict[str, Members[Channel]] = {}
+        self._filtered: dict[str, Members[Channel]] = {}
+        self._channel_of: dict[Link, Channel] = {}
+
+    def __len__(self) -> int:
+        return len(self._channel_of)
+
+    @property
+    def links(self) -> Iterable[Link]:
+        return tuple(self._channel_of)
+
+    def has(self, game: str) -> bool:
+        """Say whether any link is subscribed to a game."""
+        return game in self._plain or game in self._filtered
+
+    def plain(self, game: str) -> Iterable[Channel]:
+        """Return the channels that get every round of a game."""
+        return self._plain.get(game, ())
+
+    def filtered(self, game: str) -> Iterable[Channel]:
+        """Return the channels that get those rounds of a game that match their filter."""
+        return self._filtered.get(game, ())
+
+    def add(self, link: Link, subscription: Subscription) -> Subscription:
+        """Put a link into the channel of its subscription and form, and out of the one that it was in.
+
+        Returns `subscription`, or the equal object of other links.
+        """
+        self.remove(link)
+        filter_ = self._filters.get(subscription.filter) or _FilterInUse(subscription.filter)
+        key = (subscription.games, filter_, link.form)
+        channel = self._channels.get(key)
+        if channel is None:
+            channel = self._open(Channel(subscription, filter_, key))
+        channel.links.add(link)
+        self._channel_of[link] = channel
+        return channel.subscription
+
+    def remove(self, link: Link) -> None:
+        """Take a link out of its channel; ignore a link that is in none."""
+        channel = self._channel_of.pop(link, None)
+        if channel is None:
+            return
+        channel.links.discard(link)
+        if not channel.links:
+            self._close(channel)
+
+    def _open(self, channel: Channel) -> Channel:
+        games, filter_, _ = channel.key
+        self._channels[channel.key] = channel
+        if not filter_.channels:
+            self._filters[filter_.filter] = filter_
+        filter_.channels += 1
+        by_game = self._by_game(channel)
+        for game in games:
+            by_game.setdefault(game, Members()).add(channel)
+        return channel
+
+    def _close(self, channel: Channel) -> None:
+        games, filter_, _ = channel.key
+        del self._channels[channel.key]
+        filter_.channels -= 1
+        if not filter_.channels:
+            del self._filters[filter_.filter]
+        by_game = self._by_game(channel)
+        for game in games:
+            channels = by_game[game]
+            channels.discard(channel)
+            if not channels:
+                del by_game[game]
+
+    def _by_game(self, channel: Channel) -> dict[str, Members[Channel]]:
+        return self._plain if channel.filter is None else self._filtered

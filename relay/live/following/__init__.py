@@ -1,0 +1,1 @@
+"""Following the log: live rounds in order, without loss."""
