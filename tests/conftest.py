@@ -9,6 +9,8 @@ from tests.nats import NatsServer
 from tests.properties import load_profiles
 from tests.signals import keep_ignored_signals_from_children
 
+pytest_plugins = ["tests.leaks"]
+
 keep_ignored_signals_from_children()
 load_profiles()
 

@@ -50,6 +50,57 @@ def test_no_test_sleeps_to_synchronise() -> None:
     assert {place: length for place, length in sleeps.items() if length[0].isdigit() and length != "0"} == {}
 
 
+def test_streams_are_opened_where_they_are_closed() -> None:
+    """`tests.network.streams` closes what it opens and accepts; streams of asyncio opened elsewhere may stay open."""
+    opened = {
+        place
+        for name in ("open_connection", "start_server")
+        for place, call in calls(name)
+        if ast.unparse(call.func) == f"asyncio.{name}"
+    }
+
+    assert {place.partition(":")[0] for place in opened} == {"network/streams.py", "network/test_streams.py"}
+
+
+_LEAKS = """
+import asyncio, socket, pytest
+
+other_sides = []
+
+@pytest.mark.service
+async def test_leaves_a_connection_open():
+    side, other_side = socket.socketpair()
+    other_sides.append(other_side)
+    _, writer = await asyncio.open_connection(sock=side)
+    writer.cycle = writer  # only the garbage collector finds it
+
+@pytest.mark.service
+async def test_leaves_nothing():
+    pass
+"""
+
+
+@pytest.mark.service
+def test_connection_that_is_left_open_fails_its_own_test(tmp_path: Path) -> None:
+    """Not the one in which the garbage collector runs next."""
+    (tmp_path / "test_leaks.py").write_text(_LEAKS)
+    arguments = [
+        "-p",
+        "tests.leaks",
+        "-p",
+        "no:cacheprovider",
+        "-c",
+        str(TESTS.parent / "pyproject.toml"),
+        str(tmp_path),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *arguments], cwd=TESTS.parent, capture_output=True, text=True, check=False
+    )
+
+    assert "ERROR at teardown of test_leaves_a_connection_open" in done.stdout, done.stdout
+    assert "2 passed, 1 error" in done.stdout
+
+
 _STARTS_A_PROGRAM = """
 import signal, subprocess
 from tests.signals import keep_ignored_signals_from_children

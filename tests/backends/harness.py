@@ -1,10 +1,9 @@
-"""What the publisher's tests share: sources that count, a look into the log, and a wire that can be cut."""
+"""What the publisher's tests share: sources that count, and a look into the log."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 import structlog
@@ -141,84 +140,3 @@ def assert_log_is(found: list[tuple[str, int]], rounds: Sequence[Round]) -> None
         assert [number for subject, number in found if subject == f"rounds.{game}"] == [
             round_.round_id for round_ in rounds if round_.game_slug == game
         ]
-
-
-class Wire:
-    """A TCP proxy before a server. It can keep the server's answers to itself, hold everything back, and cut."""
-
-    def __init__(self, target: str) -> None:
-        parts = urlsplit(target)
-        self._target = (parts.hostname, parts.port)
-        self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._answers_flow = True
-        self._carries = asyncio.Event()
-        self._carries.set()
-        self.swallowed = asyncio.Event()
-        """Set when an answer was kept back."""
-        self.port = 0
-
-    @property
-    def url(self) -> str:
-        return f"nats://127.0.0.1:{self.port}"
-
-    @asynccontextmanager
-    async def listening(self) -> AsyncIterator["Wire"]:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        try:
-            yield self
-        finally:
-            self._server.close()
-            self.cut()
-            await self._server.wait_closed()
-
-    def swallow_answers(self) -> None:
-        self._answers_flow = False
-
-    def hold(self) -> None:
-        """Carry nothing in either direction, as a network that is away: what was sent waits for `release`."""
-        self._carries.clear()
-
-    def release(self) -> None:
-        """Carry everything again, what still waits first."""
-        self._carries.set()
-
-    def cut(self) -> None:
-        """Break every connection; new ones work."""
-        self._answers_flow = True
-        self.swallowed.clear()
-        for writer in self._writers:
-            writer.transport.abort()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await self._carries.wait()
-        try:
-            far_reader, far_writer = await asyncio.open_connection(*self._target)
-        except OSError:
-            writer.transport.abort()
-            return
-        self._writers |= {writer, far_writer}
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._pump(reader, far_writer, answers=False))
-                group.create_task(self._pump(far_reader, writer, answers=True))
-        finally:
-            self._writers -= {writer, far_writer}
-
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool) -> None:
-        try:
-            await self._carries.wait()
-            while data := await reader.read(1 << 16):
-                await self._carries.wait()
-                if reader.exception() is not None:
-                    break  # the sender has reset the connection: the rest does not arrive
-                if answers and not self._answers_flow:
-                    self.swallowed.set()
-                    continue
-                writer.write(data)
-                await writer.drain()
-        except OSError:
-            pass
-        finally:
-            writer.transport.abort()

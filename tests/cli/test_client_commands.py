@@ -13,7 +13,7 @@ import sys
 import termios
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ from rounds.times import utc_text
 from tests.backends.file.replaying import played, replay, rounds_of
 from tests.clients.program import clean_environment
 from tests.nats import NatsServer
+from tests.network.streams import serving
 from tests.relay.conftest import metric_becomes, wait_ready
 from tests.resume.log_writer import TEN_O_CLOCK_MS, LogWriter, make_round
 from tests.resume.viewers import watch
@@ -185,15 +186,14 @@ async def test_an_outage_is_reported_once_and_so_is_its_end(nats: NatsServer, vi
     attempts = 0
     enough = asyncio.Event()
 
-    async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def hang_up(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
         nonlocal attempts
         attempts += 1
         if attempts == 4:
             enough.set()
-        writer.close()
 
-    broken = await asyncio.start_server(hang_up, "127.0.0.1", 0)
-    port = broken.sockets[0].getsockname()[1]
+    broken = AsyncExitStack()
+    port = await broken.enter_async_context(serving(hang_up))
     url = f"grpc://127.0.0.1:{port}" if via == "grpc" else f"http://127.0.0.1:{port}"
     ports = {"http": 0, "grpc": 0} | {"grpc" if via == "grpc" else "http": port}
     settings = Settings(
@@ -204,8 +204,7 @@ async def test_an_outage_is_reported_once_and_so_is_its_end(nats: NatsServer, vi
     )
     async with started("tail", "crash", "--via", via, "--url", url) as process:
         await enough.wait()
-        broken.close()
-        await broken.wait_closed()
+        await broken.aclose()
         async with running_relay(settings, KeyStore.demo(), TokenSigner.ephemeral()):
             said = await lines(process.stderr, 1)
             while not said[-1].startswith("stream-relay: connected, after "):  # the failures before it depend on timing

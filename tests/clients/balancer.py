@@ -5,7 +5,8 @@ import contextlib
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from tests.clients.forwarder import Forwarder, close, copy
+from tests.network.forwarder import Forwarder, copy, until_one_ends
+from tests.network.streams import Streams
 
 
 class Balancer(Forwarder):
@@ -26,13 +27,9 @@ class Balancer(Forwarder):
         finally:
             self._relay = asyncio.get_running_loop().create_future()
 
-    async def forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def target(self) -> int:
+        return await asyncio.shield(self._relay)
+
+    async def carry(self, near: Streams, far: Streams) -> None:
         """Forward one connection until either end closes it."""
-        from_relay, to_relay = await asyncio.open_connection("127.0.0.1", await asyncio.shield(self._relay))
-        ways = [asyncio.create_task(copy(reader, to_relay)), asyncio.create_task(copy(from_relay, writer))]
-        try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for way in ways:
-                way.cancel()
-            await close(to_relay)
+        await until_one_ends(copy(near.reader, far.writer), copy(far.reader, near.writer))

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 
-from tests.clients.forwarder import Forwarder, close, copy
+from roundlog.tasks import cancel_and_wait
+from tests.network.forwarder import Forwarder, copy
+from tests.network.streams import Streams
 
 
 class CuttingProxy(Forwarder):
@@ -15,22 +17,23 @@ class CuttingProxy(Forwarder):
         self._carry_bytes = carry_bytes
         self.cuts = 0
 
-    async def forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Forward one connection until either end closes it, or it is cut."""
-        from_relay, to_relay = await asyncio.open_connection("127.0.0.1", self._relay_port)
-        asking = asyncio.create_task(copy(reader, to_relay), name="proxy-asking")
-        try:
-            await self._answer(from_relay, writer)
-        finally:
-            asking.cancel()
-            await close(to_relay)
+    async def target(self) -> int:
+        return self._relay_port
 
-    async def _answer(self, from_relay: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def carry(self, near: Streams, far: Streams) -> None:
+        """Forward one connection until the relay closes it, or it is cut."""
+        asking = asyncio.create_task(copy(near.reader, far.writer), name="proxy-asking")
+        try:
+            await self._answer(far, near)
+        finally:
+            await cancel_and_wait(asking)
+
+    async def _answer(self, relay: Streams, client: Streams) -> None:
         left = self._carry_bytes
         with contextlib.suppress(ConnectionError):
-            while data := await from_relay.read(left):
-                writer.write(data)
-                await writer.drain()
+            while data := await relay.reader.read(left):
+                client.writer.write(data)
+                await client.writer.drain()
                 left -= len(data)
                 if left == 0:
                     self.cuts += 1

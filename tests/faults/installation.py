@@ -14,12 +14,12 @@ from typing import Final
 
 from auth.keys import generate
 from tests.faults.disks import unmount
-from tests.faults.network import Wire
 from tests.faults.parts import Ingest, Part, Relay
 from tests.faults.plan import Schedule
 from tests.faults.servers import Servers
 from tests.nats import NatsServer
 from tests.nats_cluster import NAMES
+from tests.network.wire import Wire
 from tests.postgres.ingesting import set_up_notify
 from tests.postgres_server import PostgresServer
 from tests.relay.conftest import wait_ready

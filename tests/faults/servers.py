@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Final
 
 from tests.faults.disks import mount_small_disk
-from tests.faults.network import Wire
 from tests.faults.record import admin, retrying
 from tests.nats import NatsServer
 from tests.nats_cluster import NAMES, free_ports, member_config
+from tests.network.wire import Wire
 
 _DISK_MB: Final = 64
 

@@ -13,14 +13,15 @@ from backends.ingest.run_ingest import run_ingest
 from backends.publish.publisher_settings import PublisherSettings
 from roundlog.log_settings import LogSettings
 from roundlog.tasks import cancel_and_wait
-from tests.backends.harness import Wire, captured_events, stored
+from tests.backends.harness import captured_events, stored
 from tests.nats import NatsServer, nats_client
+from tests.network.wire import Wire
 from tests.postgres.ingest_process import ingesting as ingesting_process
 from tests.postgres.ingesting import notify_backend, set_up_notify
 from tests.postgres.reading import make_backend
 from tests.postgres.test_replication_faults import messages, stored_ids
 from tests.postgres_server import PostgresServer
-from tests.roundlog.nats_wire import nats_wire
+from tests.roundlog.nats_wire import NatsWire
 from tests.waiting import until
 
 pytestmark = pytest.mark.service
@@ -88,7 +89,7 @@ async def test_reader_that_cannot_reach_nats_hands_over_and_takes_over_again(
 ) -> None:
     """Few rounds wait, far from a full window. Each is stored once, in order, in both directions."""
     first, second = make(), make()
-    async with Wire(nats.url).listening() as wire, ingesting(first, log_at(wire.url)):
+    async with Wire("ingest>nats", lambda: nats.port).listening() as wire, ingesting(first, log_at(wire.url)):
         await reads(first)
         async with ingesting(second, log_at(nats.url)):
             await waits(second)
@@ -98,7 +99,7 @@ async def test_reader_that_cannot_reach_nats_hands_over_and_takes_over_again(
             await postgres.insert_rounds(11, 30)
             await stored_ids(nats, 30)
             assert second.status.state in _READING
-            wire.release()
+            wire.heal()
             await waits(first)
             await postgres.insert_rounds(31, 40)
             await stored_ids(nats, 40)
@@ -111,13 +112,16 @@ async def test_idle_reader_that_cannot_reach_nats_hands_over_before_the_next_rou
     make: Callable[[], Any], postgres: PostgresServer, nats: NatsServer
 ) -> None:
     """No round has to wait for it."""
-    async with Wire(nats.url).listening() as wire, reader_and_standby(make, wire.url, nats.url) as (_, second):
+    async with (
+        Wire("ingest>nats", lambda: nats.port).listening() as wire,
+        reader_and_standby(make, wire.url, nats.url) as (_, second),
+    ):
         wire.hold()
         wire.cut()
         await reads(second)
         await postgres.insert_rounds(1, 10)
         assert await stored_ids(nats, 10) == list(range(1, 11))
-        wire.release()
+        wire.heal()
 
 
 async def test_reader_without_the_right_to_publish_hands_over(
@@ -142,7 +146,7 @@ async def test_reader_whose_acks_are_lost_hands_over(
     make: Callable[[], Any], postgres: PostgresServer, nats: NatsServer
 ) -> None:
     """Its rounds are stored, and the standby finds them in the log."""
-    async with nats_wire(nats) as wire, reader_and_standby(make, wire.url, nats.url) as (_, second):
+    async with NatsWire(nats).listening() as wire, reader_and_standby(make, wire.url, nats.url) as (_, second):
         wire.loses = ack_of_round
         await postgres.insert_rounds(1, 10)
         await reads(second)
@@ -177,7 +181,11 @@ async def test_readers_whose_acks_are_lost_take_turns_and_double_nothing(
     """No check shows that a log does not ack rounds. Each stores what the other has not, and it ends with the fault."""
     first, second = make(), make()
     with captured_events() as events:
-        async with nats_wire(nats) as wire, ingesting(first, log_at(wire.url)), ingesting(second, log_at(wire.url)):
+        async with (
+            NatsWire(nats).listening() as wire,
+            ingesting(first, log_at(wire.url)),
+            ingesting(second, log_at(wire.url)),
+        ):
             await until(lambda: {first.status.state, second.status.state} & set(_READING))
             wire.loses = ack_of_round
             await postgres.insert_rounds(1, 10)

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import SimpleNamespace
@@ -91,14 +92,13 @@ async def test_metrics_and_probes_show_the_state_of_the_process(
 
 async def test_busy_port_is_one_sentence_with_the_setting(postgres: PostgresServer) -> None:
     """The error names the variable to change."""
-    busy = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
     backend = notify_backend(postgres)
     metrics = IngestMetrics(Instrumented(backend), "postgres-notify", BacklogWatch(backend))
-    settings = IngestSettings(host="127.0.0.1", port=busy.sockets[0].getsockname()[1])
-    with pytest.raises(StartError, match="RELAY_INGEST_PORT"):
-        async with exposing(settings)(metrics):
-            pass
-    busy.close()
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        settings = IngestSettings(host="127.0.0.1", port=busy.getsockname()[1])
+        with pytest.raises(StartError, match="RELAY_INGEST_PORT"):
+            async with exposing(settings)(metrics):
+                pass
 
 
 def values_in(text: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ import pytest
 
 from backends.contract import SourceError
 from backends.postgres.source_admin import admin_of
-from tests.backends.harness import Wire
+from tests.network.wire import Wire
 from tests.postgres.ingesting import notify_backend, reading, set_up_notify
 from tests.postgres.pooler import PROGRAM, pooler_before
 from tests.postgres_server import PostgresServer
@@ -243,8 +243,7 @@ async def test_pooler_in_transaction_mode_is_recognised_and_can_be_used_for_poll
 
 async def test_stalled_connection_is_replaced(rounds_table: PostgresServer) -> None:
     """A stalled connection gives no error; a timeout ends it."""
-    wire = Wire(f"tcp://127.0.0.1:{rounds_table.port}")
-    async with wire.listening():
+    async with Wire("ingest>postgres", lambda: rounds_table.port).listening() as wire:
         backend = notify_backend(
             rounds_table,
             dsn=f"postgresql://postgres@127.0.0.1:{wire.port}/postgres?sslmode=disable",
@@ -255,7 +254,7 @@ async def test_stalled_connection_is_replaced(rounds_table: PostgresServer) -> N
         async with reading(backend) as found:
             await rounds_table.insert_rounds(1, 10)
             await found.reach(10)
-            wire.swallow_answers()
+            wire.swallow("back")
             await rounds_table.insert_rounds(11, 20)
             await until(lambda: backend.status.reconnects > 0)
             wire.cut()

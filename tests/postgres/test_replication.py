@@ -8,7 +8,7 @@ import pytest
 from backends.contract import SourceError
 from backends.postgres.replication.capture import ColumnMissing
 from backends.postgres.replication.slot import SlotLost, SlotState
-from tests.backends.harness import Wire
+from tests.network.wire import Wire
 from tests.postgres.reading import CONFIRMED, HEAD, HOLDER, make_backend, reading, wait_for_sql
 from tests.postgres_server import PostgresServer
 
@@ -449,12 +449,12 @@ async def test_slot_moved_by_another_program_is_lost(
     """The server would start at the new offset without an error, and the rounds in between would be missing."""
     server = any_postgres
     await server.make_rounds_table()
-    async with Wire(server.dsn()).listening() as wire:
+    async with Wire("ingest>postgres", lambda: server.port).listening() as wire:
         dsn = server.dsn().replace(str(server.port), str(wire.port))
         async with reading(make_backend(server, dsn, connect_timeout_s=1)) as reader:
             await server.insert_rounds(1, 1)
             await reader.seen(1)
-            wire.swallow_answers()
+            wire.swallow("back")
             await server.execute("SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots")
             await server.insert_rounds(2, 2)
             for sql in tampering:

@@ -19,8 +19,9 @@ from backends.publish.publisher import Publisher
 from backends.publish.publisher_settings import PublisherSettings
 from roundlog.log_settings import LogSettings
 from roundlog.tasks import cancel_and_wait
-from tests.backends.harness import DeadLetters, Source, Wire, captured_events, make_round, stored
+from tests.backends.harness import DeadLetters, Source, captured_events, make_round, stored
 from tests.nats import NatsServer, nats_client
+from tests.network.wire import Wire
 from tests.postgres.ingest_process import IngestProcess, ingesting
 from tests.postgres.reading import CONFIRMED, HEAD, HOLDER, make_backend, reading, wait_for_sql
 from tests.postgres_server import PostgresServer
@@ -166,13 +167,13 @@ async def test_terminated_backend_is_replaced(any_postgres: PostgresServer) -> N
 async def test_stalled_network_is_noticed(postgres: PostgresServer) -> None:
     """No data arrives and no error: after ``sender_timeout_s`` a new connection continues."""
     await postgres.make_rounds_table()
-    async with Wire(postgres.dsn()).listening() as wire:
+    async with Wire("ingest>postgres", lambda: postgres.port).listening() as wire:
         dsn = postgres.dsn().replace(str(postgres.port), str(wire.port))
         with captured_events() as events:
             async with reading(make_backend(postgres, dsn, sender_timeout_s=1, connect_timeout_s=1)) as reader:
                 await postgres.insert_rounds(1, 1)
                 await reader.seen(1)
-                wire.swallow_answers()
+                wire.swallow("back")
                 await postgres.insert_rounds(2, 2)
                 await events.seen("stream_lost")
                 assert "silent for" in events.details[-1]["error"]

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from tests.network.streams import connected
+
 DEADLINE_S = 20.0
 
 
@@ -55,11 +57,8 @@ class Connection:
 async def connection(url: str) -> AsyncIterator[Connection]:
     """Connect to the relay at `url`; abort the connection at the end of the block."""
     parts = urlsplit(url)
-    reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=1 << 20)
-    try:
+    async with connected(parts.hostname, parts.port, limit=1 << 20) as (reader, writer):
         yield Connection(reader, writer)
-    finally:
-        writer.transport.abort()
 
 
 async def exchange(url: str, *lines: str | bytes, body: bytes = b"") -> RawAnswer:

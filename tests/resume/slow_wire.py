@@ -2,42 +2,36 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from typing import ClassVar
+
+from tests.network.forwarder import Forwarder, until_one_ends
+from tests.network.streams import Streams
 
 
-@asynccontextmanager
-async def slow_wire(port: int, *, client: str, delay_s: float) -> AsyncIterator[int]:
-    """Carry bytes to and from a local port; yield the port to connect to.
+class SlowWire(Forwarder):
+    """Carries bytes to and from a local port.
 
     What the server says to the connection that calls itself `client` is late by `delay_s`; to others it is not.
     """
-    name = re.compile(rb'"name": *"%b"' % client.encode())
-    connections: set[asyncio.Task[None]] = set()
 
-    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connections.add(asyncio.current_task())  # type: ignore[arg-type]  # inside a task there is one
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
-        try:
-            writer.write(await far_reader.readuntil(b"\r\n"))  # INFO; the client answers with its name
-            connect = await reader.readuntil(b"\r\n")
-            far_writer.write(connect)
-            async with asyncio.TaskGroup() as both:
-                both.create_task(_copy(reader, far_writer, 0))
-                both.create_task(_copy(far_reader, writer, delay_s if name.search(connect) else 0))
-        finally:
-            far_writer.close()
-            writer.close()
+    scheme: ClassVar = "nats"
 
-    server = await asyncio.start_server(carry, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for task in connections:
-            task.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
-        await server.wait_closed()
+    def __init__(self, port: int, *, client: str, delay_s: float) -> None:
+        super().__init__()
+        self._port = port
+        self._name = re.compile(rb'"name": *"%b"' % client.encode())
+        self._delay_s = delay_s
+
+    async def target(self) -> int:
+        return self._port
+
+    async def carry(self, near: Streams, far: Streams) -> None:
+        """Forward one connection until either end closes it."""
+        near.writer.write(await far.reader.readuntil(b"\r\n"))  # INFO; the client answers with its name
+        connect = await near.reader.readuntil(b"\r\n")
+        far.writer.write(connect)
+        delay_s = self._delay_s if self._name.search(connect) else 0
+        await until_one_ends(_copy(near.reader, far.writer, 0), _copy(far.reader, near.writer, delay_s))
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_s: float) -> None:
@@ -47,7 +41,6 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dela
             loop.call_later(delay_s, _write, writer, data)
         else:
             _write(writer, data)
-    writer.close()
 
 
 def _write(writer: asyncio.StreamWriter, data: bytes) -> None:

@@ -19,6 +19,7 @@ import pytest
 from auth.keys import generate
 from tests.clients.program import Program
 from tests.nats import NatsServer
+from tests.network.streams import connected
 from tests.relay.conftest import wait_ready
 from tests.relay.serving import COMMAND, SETTINGS
 from tests.resume.log_writer import TEN_O_CLOCK_MS, LogWriter, make_round
@@ -146,11 +147,11 @@ async def test_client_that_reads_one_byte_a_second(nats: NatsServer, log: LogWri
         async with watch(relay.url, "crash", key=KEY, after=log.cursor(0)) as quick:
             await quick.until_round(COUNT)
         before = relay.resident_bytes
-        slow = await SlowReader.open(relay.url, protocol, log.cursor(0))
-        async with watch(relay.url, "dice", key=KEY) as live, slow.reading_a_byte_a_second():
-            delays_s = await delays_of_live_rounds(log, live, for_s=4)
-            grown = relay.resident_bytes - before
-        numbers = await slow.read_on(COUNT)
+        async with SlowReader.open(relay.url, protocol, log.cursor(0)) as slow:
+            async with watch(relay.url, "dice", key=KEY) as live, slow.reading_a_byte_a_second():
+                delays_s = await delays_of_live_rounds(log, live, for_s=4)
+                grown = relay.resident_bytes - before
+            numbers = await slow.read_on(COUNT)
 
     assert grown < 12 << 20
     # A live round that waits for the slow client waits for its next byte.
@@ -167,7 +168,8 @@ class SlowReader:
         self._read = b""
 
     @classmethod
-    async def open(cls, url: str, protocol: str, after: str) -> Self:
+    @asynccontextmanager
+    async def open(cls, url: str, protocol: str, after: str) -> AsyncIterator[Self]:
         """Request a stream and read nothing of the answer."""
         headers = [f"X-API-Key: {KEY}"]
         if protocol == "ws":
@@ -180,10 +182,10 @@ class SlowReader:
         connection.setblocking(False)
         port = int(url.rpartition(":")[2])
         await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", port))
-        reader, writer = await asyncio.open_connection(sock=connection, limit=1024)
         lines = [f"GET /{protocol}/crash?after={after} HTTP/1.1", "Host: relay", *headers, "", ""]
-        writer.write("\r\n".join(lines).encode())
-        return cls(reader, writer)
+        async with connected(sock=connection, limit=1024) as (reader, writer):
+            writer.write("\r\n".join(lines).encode())
+            yield cls(reader, writer)
 
     @asynccontextmanager
     async def reading_a_byte_a_second(self) -> AsyncIterator[None]:
@@ -211,7 +213,6 @@ class SlowReader:
                 piece = await self._reader.read(1 << 16)
                 assert piece, f"cut off behind {bytes(data[-200:])!r}"
                 data += piece
-        self._writer.close()
         return [int(number) for number in re.findall(rb'"round_id":([0-9]+),', data)]
 
 

@@ -13,7 +13,7 @@ from roundlog.tasks import cancel_and_wait
 from tests.nats import NatsServer
 from tests.resume.conftest import StartRelay, running
 from tests.resume.log_writer import TEN_O_CLOCK_MS, LogWriter, make_round
-from tests.resume.slow_wire import slow_wire
+from tests.resume.slow_wire import SlowWire
 from tests.resume.viewers import sequence_of, watch
 
 pytestmark = pytest.mark.service
@@ -86,9 +86,9 @@ async def test_client_that_hops_between_two_relays(nats: NatsServer, log: LogWri
     random.seed(4)
     cursor, seen, hellos = log.cursor(0), list[tuple[str, int]](), list[dict[str, object]]()
     async with (
-        slow_wire(nats.port, client="stream-relay", delay_s=0.03) as late_port,
+        SlowWire(nats.port, client="stream-relay", delay_s=0.03).listening() as late_wire,
         start_relay(replay={"ring_rounds": 3}) as quick,
-        running(LogSettings(url=f"nats://127.0.0.1:{late_port}")) as late,
+        running(LogSettings(url=late_wire.url)) as late,
         steadily_stored(log, "crash", "dice", "plinko") as stored,
     ):
         for _ in range(200):

@@ -5,11 +5,13 @@ https://docs.nats.io/reference/reference-protocols/nats-protocol
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from typing import Final
+from collections.abc import Callable
+from contextlib import suppress
+from typing import ClassVar, Final
 
 from tests.nats import NatsServer
+from tests.network.forwarder import Forwarder, copy, until_one_ends
+from tests.network.streams import Streams
 
 Loses = Callable[[bytes, bytes], bool]
 """Called with a message's subject, and its headers and data together; returns whether it is dropped."""
@@ -17,22 +19,20 @@ Loses = Callable[[bytes, bytes], bool]
 _MESSAGES: Final = (b"MSG ", b"HMSG ")
 
 
-class NatsWire:
+class NatsWire(Forwarder):
     """All connections of one relay to NATS. Forwards everything until a test changes that."""
 
+    scheme: ClassVar = "nats"
+    limit: ClassVar = 1 << 22
+
     def __init__(self, nats: NatsServer) -> None:
+        super().__init__()
         self._nats = nats
-        self._writers: set[asyncio.StreamWriter] = set()
         self._up = asyncio.Event()
         self._up.set()
-        self.port = 0
         self.lost = 0
         """Messages dropped so far."""
         self.loses: Loses | None = None
-
-    @property
-    def url(self) -> str:
-        return f"nats://127.0.0.1:{self.port}"
 
     def silence(self) -> None:
         """Hold back all that the server sends; connections stay open."""
@@ -42,39 +42,12 @@ class NatsWire:
         """Forward everything again, starting with what was held back."""
         self._up.set()
 
-    def cut(self) -> None:
-        """Break every connection; the relay can make new ones at once."""
-        for writer in self._writers:
-            writer.transport.abort()
+    async def target(self) -> int:
+        return self._nats.port
 
-    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carry one connection until either side ends it."""
-        try:
-            from_server, to_server = await asyncio.open_connection("127.0.0.1", self._nats.port)
-        except OSError:
-            writer.transport.abort()
-            return
-        ends = {writer, to_server}
-        self._writers |= ends
-        directions = [
-            asyncio.create_task(self._to_server(reader, to_server)),
-            asyncio.create_task(self._to_relay(from_server, writer)),
-        ]
-        try:
-            await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for direction in directions:
-                direction.cancel()
-            await asyncio.gather(*directions, return_exceptions=True)
-            for end in ends:
-                end.transport.abort()
-            self._writers -= ends
-
-    async def _to_server(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError):
-            while data := await reader.read(1 << 16):
-                writer.write(data)
-                await writer.drain()
+    async def carry(self, near: Streams, far: Streams) -> None:
+        """Forward one connection until either side ends it."""
+        await until_one_ends(copy(near.reader, far.writer), self._to_relay(far.reader, near.writer))
 
     async def _to_relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -90,28 +63,6 @@ class NatsWire:
                     continue
                 writer.write(line + body)
                 await writer.drain()
-
-
-@asynccontextmanager
-async def nats_wire(nats: NatsServer) -> AsyncIterator[NatsWire]:
-    """Run a proxy to a server for as long as the block lasts."""
-    wire = NatsWire(nats)
-    carrying: set[asyncio.Task[None]] = set()
-
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(wire.carry(reader, writer))
-        carrying.add(task)
-        task.add_done_callback(carrying.discard)
-
-    server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=1 << 22)
-    wire.port = server.sockets[0].getsockname()[1]
-    try:
-        yield wire
-    finally:
-        server.close()
-        for task in carrying:
-            task.cancel()
-        await asyncio.gather(*carrying, return_exceptions=True)
 
 
 def live_round(number: int) -> Loses:

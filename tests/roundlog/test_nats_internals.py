@@ -30,6 +30,7 @@ from roundlog.stream import open_log
 from roundlog.tail import stored_pages
 from tests.backends.harness import DeadLetters, Source
 from tests.nats import NatsServer
+from tests.network.streams import connected, serving
 
 _COUNT = 300
 
@@ -255,20 +256,22 @@ async def test_publish_has_the_same_headers_either_way(nats: NatsServer, *, is_f
 async def test_aborted_connection_sends_nothing_later() -> None:
     """Without it the kernel would send what it holds for minutes, also after the process is killed."""
     accepted = asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]]()
-    listening = await asyncio.start_server(lambda *streams: accepted.put_nowait(streams), "127.0.0.1", 0)
-    _, writer = await asyncio.open_connection("127.0.0.1", listening.sockets[0].getsockname()[1])
-    reader, answer = await accepted.get()
-    answer.transport.pause_reading()  # type: ignore[attr-defined]  # as a network that is away
-    client = cast("Client", SimpleNamespace(_transport=SimpleNamespace(_io_writer=writer)))
 
-    drop_unsent(client, 40.0)
-    sock = writer.get_extra_info("socket")
-    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 40_000
-    writer.write(b"x" * 10_000)
-    abort(client)
-    answer.transport.resume_reading()  # type: ignore[attr-defined]
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.put_nowait((reader, writer))
+        await asyncio.Event().wait()
 
-    with pytest.raises(ConnectionResetError):
-        await reader.read()
-    answer.close()
-    listening.close()
+    async with serving(accept) as port, connected("127.0.0.1", port) as (_, writer):
+        reader, answer = await accepted.get()
+        answer.transport.pause_reading()  # type: ignore[attr-defined]  # as a network that is away
+        client = cast("Client", SimpleNamespace(_transport=SimpleNamespace(_io_writer=writer)))
+
+        drop_unsent(client, 40.0)
+        sock = writer.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 40_000
+        writer.write(b"x" * 10_000)
+        abort(client)
+        answer.transport.resume_reading()  # type: ignore[attr-defined]
+
+        with pytest.raises(ConnectionResetError):
+            await reader.read()

@@ -3,6 +3,8 @@
 import asyncio
 import shutil
 import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from roundlog.stream import LogInfo, is_stopped, open_log, read_log
 from rounds import Cursor
 from tests.backends.harness import DeadLetters, Source, captured_events
 from tests.nats import NatsServer, nats_client
+from tests.network.streams import serving
 
 
 async def opened(settings: LogSettings) -> LogInfo:
@@ -252,24 +255,24 @@ async def test_wrong_password_is_one_sentence_without_the_password(tmp_path: Pat
         await server.stop()
 
 
-async def answers_once(line: bytes) -> tuple[asyncio.Server, str]:
-    """Listen as a server that greets with `line` and answers CONNECT and PING."""
+@asynccontextmanager
+async def answers_once(line: bytes) -> AsyncIterator[str]:
+    """Listen as a server that greets with `line` and answers CONNECT and PING; yield its address."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(line)
         while request := await reader.readline():
             if request.startswith(b"PING"):
                 writer.write(b"PONG\r\n")
-        writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    return server, f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with serving(serve) as port:
+        yield f"nats://127.0.0.1:{port}"
 
 
 async def test_server_that_is_too_old_is_refused_by_version() -> None:
     """Batched direct get came with 2.11; an older server is recognised before the first request."""
-    server, url = await answers_once(b'INFO {"version":"2.9.10","max_payload":1048576,"headers":true}\r\n')
-    async with server:
+    greeting = b'INFO {"version":"2.9.10","max_payload":1048576,"headers":true}\r\n'
+    async with answers_once(greeting) as url:
         with pytest.raises(LogUnsuitable, match=r"is version 2\.9; 2\.11 or newer is needed"):
             await opened(LogSettings(url=url))
 

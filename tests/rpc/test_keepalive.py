@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 import pytest
@@ -9,6 +11,8 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 
 from auth.keys import DEMO_KEY
+from roundlog.tasks import cancel_and_wait
+from tests.network.streams import connected
 from tests.rpc.conftest import GrpcRelay, StartRelay
 
 pytestmark = pytest.mark.service
@@ -57,42 +61,40 @@ class Frames:
                 if kind == wanted and not (kind == _PING and flags & _ACK):
                     return payload
 
-    def close(self) -> None:
-        self._writer.close()
-
     def _send(self, kind: int, flags: int, payload: bytes) -> None:
         self._writer.write(len(payload).to_bytes(3) + bytes((kind, flags)) + bytes(4) + payload)
 
 
-async def connected(relay: GrpcRelay) -> Frames:
-    frames = Frames(*await asyncio.open_connection("127.0.0.1", relay.grpc_port))
-    frames.begin()
-    await frames.until(_HEADERS)
-    return frames
+@asynccontextmanager
+async def streaming(relay: GrpcRelay) -> AsyncIterator[Frames]:
+    async with connected("127.0.0.1", relay.grpc_port) as connection:
+        frames = Frames(*connection)
+        frames.begin()
+        await frames.until(_HEADERS)
+        yield frames
 
 
 async def relay_pings(relay: GrpcRelay) -> float:
     """Return after how many seconds without data the relay has sent a ping."""
-    frames, began = await connected(relay), time.monotonic()
-    await frames.until(_PING)
-    frames.close()
-    return time.monotonic() - began
+    async with streaming(relay) as frames:
+        began = time.monotonic()
+        await frames.until(_PING)
+        return time.monotonic() - began
 
 
 async def pinging(relay: GrpcRelay, every_s: float) -> bytes:
     """Send pings at an interval; return the reason why the relay ended the connection, or None."""
-    frames = await connected(relay)
-    ended = asyncio.create_task(frames.until(_GOAWAY))
-    for _ in range(_PINGS):
-        await asyncio.wait((ended,), timeout=every_s)  # the interval is under test
-        if ended.done():
-            break
-        frames.ping()
-    await asyncio.wait((ended,), timeout=_OFTEN_S)
-    why = ended.result()[8:] if ended.done() else b""
-    ended.cancel()
-    frames.close()
-    return why
+    async with streaming(relay) as frames:
+        ended = asyncio.create_task(frames.until(_GOAWAY))
+        for _ in range(_PINGS):
+            await asyncio.wait((ended,), timeout=every_s)  # the interval is under test
+            if ended.done():
+                break
+            frames.ping()
+        await asyncio.wait((ended,), timeout=_OFTEN_S)
+        why = ended.result()[8:] if ended.done() else b""
+        await cancel_and_wait(ended)
+        return why
 
 
 async def test_pings_both_ways(start_relay: StartRelay) -> None:
@@ -109,8 +111,6 @@ async def test_pings_both_ways(start_relay: StartRelay) -> None:
 
 async def test_dead_client_is_noticed(start_relay: StartRelay) -> None:
     """A client that does not answer pings is ended, and its permit is free."""
-    async with start_relay(grpc={"keepalive_s": 10, "keepalive_timeout_s": 1}) as relay:
-        frames = await connected(relay)
+    async with start_relay(grpc={"keepalive_s": 10, "keepalive_timeout_s": 1}) as relay, streaming(relay):
         await relay.metric_becomes("relay_links", 1)
         await relay.metric_becomes("relay_links", 0, within_s=40)  # without a reader there are no answers
-        frames.close()

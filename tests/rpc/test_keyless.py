@@ -15,6 +15,7 @@ from h2.connection import H2Connection
 from relay.rpc.keyless.open_calls import OpenCall
 from relay.rpc.keyless.readiness import Readiness
 from rounds import datastream_pb2 as pb
+from tests.network.streams import connected
 from tests.rpc.caller import SERVICE, WAIT_S, read_to_end, status_of
 from tests.rpc.conftest import GrpcRelay, StartRelay
 from tests.waiting import until
@@ -145,12 +146,10 @@ async def test_idle_connections_end(start_relay: StartRelay) -> None:
     """One that does not begin HTTP/2, and one without calls."""
     async with start_relay(grpc={"request_s": 1, "idle_s": 1}) as relay:
         for greeting in (b"", preface()):
-            reader, writer = await asyncio.open_connection("127.0.0.1", relay.grpc_port)
-            writer.write(greeting)
-            async with asyncio.timeout(WAIT_S):
+            async with asyncio.timeout(WAIT_S), connected("127.0.0.1", relay.grpc_port) as (reader, writer):
+                writer.write(greeting)
                 while await reader.read(1 << 16):
                     pass
-            writer.close()
 
 
 async def test_watchers_share_one_look_at_readiness() -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import struct
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import aiohttp
@@ -16,6 +17,7 @@ from yarl import URL
 from auth.keys import DEMO_KEY
 from rounds import datastream_pb2 as pb
 from tests.nats import NatsServer
+from tests.network.streams import connected
 from tests.rpc.conftest import PUBLIC_KEY, GrpcRelay, Outliving, Publish, StartRelay, keys
 from tests.rpc.envelopes import element, elements, envelope
 from tests.waiting import until
@@ -493,8 +495,10 @@ async def test_many_proxied_clients_that_leave(relay: GrpcRelay, http: aiohttp.C
 
 async def test_proxied_client_that_stops_reading(start_relay: StartRelay, publish: Publish) -> None:
     """Unsent bytes are bounded; it is ended as slow with its cursor, and no round before that cursor is missing."""
-    async with start_relay(links={"unsent_bytes": 64 << 10, "linger_s": 60}) as relay:
-        reader, writer = await raw_stream(relay, "1.1")
+    async with (
+        start_relay(links={"unsent_bytes": 64 << 10, "linger_s": 60}) as relay,
+        raw_stream(relay, "1.1") as reader,
+    ):
         sent = 0
         while await relay.metric("relay_links_slow_total") == 0:
             sent += 1
@@ -502,7 +506,6 @@ async def test_proxied_client_that_stops_reading(start_relay: StartRelay, publis
             assert sent < 400, "nothing bounds what waits for a client"
         await relay.metric_becomes("relay_links", 0)
         *rounds, (flags, end) = elements(await unchunked(reader))
-        writer.close()
 
     assert flags == 2
     assert json.loads(end)["error"]["code"] == "unavailable"
@@ -512,11 +515,10 @@ async def test_proxied_client_that_stops_reading(start_relay: StartRelay, publis
 
 async def test_stream_over_http_1_0(relay: GrpcRelay, publish: Publish) -> None:
     """It is not chunked, as HTTP/1.0 has no chunks, and ends with the connection."""
-    reader, writer = await raw_stream(relay, "1.0")
-    await publish("crash", 1)
-    flags, size = struct.unpack("!BI", await reader.readexactly(5))
-    round_ = json.loads(await reader.readexactly(size))
-    writer.close()
+    async with raw_stream(relay, "1.0") as reader:
+        await publish("crash", 1)
+        flags, size = struct.unpack("!BI", await reader.readexactly(5))
+        round_ = json.loads(await reader.readexactly(size))
     await relay.metric_becomes("relay_links", 0)
 
     assert (flags, round_["round_id"]) == (0, "1")
@@ -531,20 +533,20 @@ async def unchunked(reader: asyncio.StreamReader) -> bytes:
     return body
 
 
-async def raw_stream(relay: GrpcRelay, version: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Begin a stream of all games with a small receive buffer; return it after the answer's head."""
-    port = URL(relay.url).port
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+@asynccontextmanager
+async def raw_stream(relay: GrpcRelay, version: str) -> AsyncIterator[asyncio.StreamReader]:
+    """Begin a stream of all games with a small receive buffer; yield it after the answer's head."""
     body = envelope(b"{}")
     head = (
         f"POST /api/grpc/datastream.DataStream/StreamAll HTTP/{version}\r\nHost: relay\r\nX-API-Key: {DEMO_KEY}\r\n"
         f"Content-Type: application/connect+json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
-    writer.write(head.encode() + body)
-    answer = await reader.readuntil(b"\r\n\r\n")
-    assert b" 200 " in answer
-    assert (b"chunked" in answer) is (version == "1.1")
-    return reader, writer
+    async with connected("127.0.0.1", URL(relay.url).port, limit=1024) as (reader, writer):
+        writer.write(head.encode() + body)
+        answer = await reader.readuntil(b"\r\n\r\n")
+        assert b" 200 " in answer
+        assert (b"chunked" in answer) is (version == "1.1")
+        yield reader
 
 
 # --- gRPC-Web ------------------------------------------------------------------------------------------------------

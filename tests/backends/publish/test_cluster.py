@@ -21,7 +21,7 @@ from tests.backends.harness import DeadLetters, Source, assert_log_is, captured_
 from tests.backends.publish.test_publisher import duplicate_window_passed, without_probes
 from tests.nats import NatsServer, nats_client
 from tests.nats_cluster import nats_cluster
-from tests.roundlog.nats_wire import nats_wire
+from tests.roundlog.nats_wire import NatsWire
 from tests.waiting import until
 
 pytestmark = [pytest.mark.service, pytest.mark.heavy, pytest.mark.timeout(180)]
@@ -158,7 +158,7 @@ async def test_lost_ack_delays_its_own_game_alone(cluster: dict[str, NatsServer]
                 await asyncio.sleep(0)
 
     await allow_batches(cluster, LogSettings(url=cluster["a"].url, replicas=3), allowed=False)
-    async with nats_wire(cluster["a"]) as wire:
+    async with NatsWire(cluster["a"]).listening() as wire:
         wire.loses = lambda subject, body: (
             subject.startswith(b"_INBOX.") and b'"stream":"ROUNDS"' in body and b'"seq":50}' in body and wire.lost < 1
         )

@@ -16,8 +16,9 @@ from roundlog.client.connection import connect
 from roundlog.log_settings import LogSettings
 from roundlog.stream import open_log
 from rounds import Round
-from tests.backends.harness import DeadLetters, Source, Wire, assert_log_is, make_round, stored
+from tests.backends.harness import DeadLetters, Source, assert_log_is, make_round, stored
 from tests.nats import NatsServer, nats_client
+from tests.network.wire import Wire
 from tests.waiting import until
 
 pytestmark = pytest.mark.service
@@ -142,12 +143,12 @@ async def test_tail_with_deleted_rounds_is_still_recognised(nats: NatsServer, mo
 
 async def test_acks_lost_for_longer_than_the_duplicate_window_make_no_double(nats: NatsServer) -> None:
     """Stored, but the acks were lost and the duplicate window is over: the ids are read from the log."""
-    async with Wire(nats.url).listening() as wire:
+    async with Wire("ingest>nats", lambda: nats.port).listening() as wire:
         source = Source(300, pause_after=100)
         publishing = publisher(wire.url, source, window_s=_SHORT_WINDOW_S)
         running = asyncio.create_task(publishing.run(source.read()))
         await source.confirmed_to(100)
-        wire.swallow_answers()
+        wire.swallow("back")
         source.resume()
         await wire.swallowed.wait()
         await duplicate_window_passed(nats)

@@ -14,10 +14,11 @@ from backends.contract import Captured
 from backends.publish.publisher import Publisher
 from backends.publish.publisher_settings import PublisherSettings
 from roundlog.log_settings import LogSettings
-from tests.backends.harness import DeadLetters, Source, Wire, assert_log_is, stored
+from tests.backends.harness import DeadLetters, Source, assert_log_is, stored
 from tests.backends.publish.test_publisher import duplicate_window_passed, without_probes
 from tests.nats import NatsServer
-from tests.roundlog.nats_wire import nats_wire
+from tests.network.wire import Wire
+from tests.roundlog.nats_wire import NatsWire
 from tests.waiting import until
 
 pytestmark = pytest.mark.service
@@ -36,7 +37,7 @@ def publisher(url: str, source: Source, *, window_s: float = _WINDOW_S, **settin
 
 async def test_round_read_and_not_yet_sent_is_looked_up_after_an_outage(nats: NatsServer) -> None:
     """A process without NATS reads on until its window is full; meanwhile another one stores everything."""
-    async with Wire(nats.url).listening() as wire:
+    async with Wire("ingest>nats", lambda: nats.port).listening() as wire:
         away, other = Source(3000, pause_after=1000), Source(3000)
         first, second = publisher(wire.url, away, max_in_flight=500), publisher(nats.url, other)
         running = asyncio.create_task(first.run(away.read()))
@@ -47,7 +48,7 @@ async def test_round_read_and_not_yet_sent_is_looked_up_after_an_outage(nats: Na
         await until(lambda: first.stats.reconnects > 0)
         await second.run(other.read())
         await duplicate_window_passed(nats)
-        wire.release()
+        wire.heal()
         await running
 
     assert_log_is(without_probes(await stored(nats)), away.rounds)
@@ -56,7 +57,7 @@ async def test_round_read_and_not_yet_sent_is_looked_up_after_an_outage(nats: Na
 
 async def test_outage_in_which_nothing_was_in_flight_is_looked_up_too(nats: NatsServer) -> None:
     """The source yields late what another process has stored during the outage."""
-    async with Wire(nats.url).listening() as wire:
+    async with Wire("ingest>nats", lambda: nats.port).listening() as wire:
         away, other = Source(600, pause_after=300), Source(600)
         first = publisher(wire.url, away)
         running = asyncio.create_task(first.run(away.read()))
@@ -66,7 +67,7 @@ async def test_outage_in_which_nothing_was_in_flight_is_looked_up_too(nats: Nats
         await until(lambda: first.stats.reconnects > 0)
         await publisher(nats.url, other).run(other.read())
         await duplicate_window_passed(nats)
-        wire.release()
+        wire.heal()
         away.resume()
         await running
 
@@ -103,7 +104,7 @@ async def test_one_lost_ack_ends_the_wait_of_the_rounds_behind_it(nats: NatsServ
             if gate.is_set():
                 return
 
-    async with nats_wire(nats) as wire:
+    async with NatsWire(nats).listening() as wire:
         wire.loses = lambda subject, body: b"_INBOX" in subject and b'"seq":50}' in body and wire.lost == 0
         publishing = publisher(wire.url, source, window_s=120)
         running = asyncio.create_task(publishing.run(endless()))

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Final
 
 from tests.faults.kinds.fault import Fault
-from tests.faults.network import Direction, Wire
+from tests.network.wire import Direction, Wire
 
 _WAYS: Final = (
     ("ingest", "postgres"),
@@ -113,7 +113,7 @@ class Reset(_NetworkFault):
         self.resetting = asyncio.create_task(self._again(), name="resets")
 
     def hit(self, wire: Wire) -> None:
-        wire.reset()
+        wire.cut()
 
     async def end(self) -> None:
         if self.resetting is not None:
@@ -126,7 +126,7 @@ class Reset(_NetworkFault):
         while True:
             await asyncio.sleep(_RESET_EVERY_S)
             for wire in self.wires:
-                wire.reset()
+                wire.cut()
 
 
 class PartitionServer(Fault):

@@ -17,6 +17,7 @@ from relay.http.monitoring.exposition import scrape_of, serving_probes
 from relay.serve import running_relay
 from roundlog.log_settings import LogSettings
 from tests.nats import NatsServer
+from tests.network.streams import connected
 from tests.relay.conftest import KEY_HEADER, Publish, StartRelay, metric_becomes
 from tests.relay.raw_http import DEADLINE_S, RawAnswer, connection, exchange, parse
 from tests.waiting import until
@@ -382,5 +383,5 @@ async def test_grpc_serves_both_families_too(nats: NatsServer) -> None:
     )
     async with running_relay(settings, KeyStore.demo(), TokenSigner.ephemeral()) as at:
         for address in ("127.0.0.1", "::1"):
-            _, writer = await asyncio.open_connection(address, at.grpc_port)
-            writer.transport.abort()
+            async with connected(address, at.grpc_port):
+                pass

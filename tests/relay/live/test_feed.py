@@ -23,7 +23,7 @@ from rounds import log_subject
 from tests.nats import NatsServer, nats_client
 from tests.relay.conftest import KEY_HEADER, Publish, StartRelay, make_round, metric, wait_ready
 from tests.relay.event_stream import EventStream, stream
-from tests.roundlog.nats_wire import NatsWire, live_round, nats_wire
+from tests.roundlog.nats_wire import NatsWire, live_round
 from tests.waiting import until
 
 pytestmark = pytest.mark.service
@@ -36,7 +36,7 @@ WebSocket = aiohttp.ClientWebSocketResponse
 @pytest.fixture
 async def wire(nats: NatsServer) -> AsyncIterator[NatsWire]:
     """The relay's path to NATS; the tests' own publisher does not use it."""
-    async with nats_wire(nats) as laid:
+    async with NatsWire(nats).listening() as laid:
         yield laid
 
 

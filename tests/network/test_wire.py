@@ -6,16 +6,16 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.faults.network import Wire
+from tests.network.streams import connected, serving
+from tests.network.wire import Wire
 
 WAIT_S = 20.0
 
 
 class Echo:
-    """A server that answers every line with itself, and counts its connections."""
+    """A server that answers every line with itself, and records its lines and how connections end."""
 
     def __init__(self) -> None:
-        self.port = 0
         self.lines: asyncio.Queue[bytes] = asyncio.Queue()
         self.ended: asyncio.Queue[str] = asyncio.Queue()
 
@@ -29,22 +29,19 @@ class Echo:
             end = "reset"
         finally:
             self.ended.put_nowait(end)
-            writer.close()
 
 
 @asynccontextmanager
 async def wired() -> AsyncIterator[tuple[Echo, Wire, asyncio.StreamReader, asyncio.StreamWriter]]:
     """A server, a wire to it, and a connection through it."""
     echo = Echo()
-    server = await asyncio.start_server(echo.serve, "127.0.0.1", 0)
-    echo.port = server.sockets[0].getsockname()[1]
-    async with asyncio.timeout(WAIT_S), Wire("a>b", lambda: echo.port).listening() as wire:
-        reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
-        try:
-            yield echo, wire, reader, writer
-        finally:
-            writer.close()
-            server.close()
+    async with (
+        asyncio.timeout(WAIT_S),
+        serving(echo.serve) as port,
+        Wire("a>b", lambda: port).listening() as wire,
+        connected("127.0.0.1", wire.port) as (reader, writer),
+    ):
+        yield echo, wire, reader, writer
 
 
 async def test_wire_carries_both_directions_and_the_end() -> None:
@@ -96,7 +93,7 @@ async def test_reset_reaches_both_ends() -> None:
     async with wired() as (echo, wire, reader, writer):
         writer.write(b"one\n")
         await reader.readline()
-        wire.reset()
+        wire.cut()
         with pytest.raises(ConnectionResetError):
             await reader.readline()
         assert await echo.ended.get() == "reset"
@@ -110,12 +107,9 @@ async def test_refused_connection_is_reset() -> None:
 
 
 async def _line_over_a_new_connection(wire: Wire) -> bytes:
-    reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
-    try:
+    async with connected("127.0.0.1", wire.port) as (reader, writer):
         writer.write(b"new\n")
         line = await reader.readline()
         if not line:
             raise ConnectionResetError
         return line
-    finally:
-        writer.close()
