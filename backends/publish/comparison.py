@@ -68,11 +68,22 @@ class Comparison(Generic[P]):
             self._pipeline.head = info.last
         await self.compare(connection, info)
 
-    async def compare(self, connection: Connection, info: LogInfo, *, all_answered: bool = False) -> int:
+    async def compare_tail(self, connection: Connection, info: LogInfo) -> None:
+        """Compare with the newest rounds: those that the process which read before may have stored, and not confirmed.
+
+        Raises:
+            LogUnavailable: No answer in time, or the connection is lost.
+        """
+        await self.compare(connection, info, most=self._settings.tail_rounds)
+
+    async def compare(
+        self, connection: Connection, info: LogInfo, *, all_answered: bool = False, most: int | None = None
+    ) -> int:
         """Settle the rounds that are in the log; return how many of them were found.
 
         `info` is newer than everything else that the caller knows of the log. `all_answered`: no ack was lost, so
-        another process has stored what is found.
+        another process has stored what is found. `most`: how many rounds to read beside those that were read since
+        what is unsettled; by default ``recall_rounds``.
 
         Raises:
             LogUnavailable: No answer in time, or the connection is lost.
@@ -82,7 +93,7 @@ class Comparison(Generic[P]):
         unsettled = list(window.unsettled())
         wanted = {entry.msg_id for entry in unsettled}
         # What was not read yet may be in the log too.
-        first = max(self.floor(), info.last - self._settings.recall_rounds)
+        first = max(self.floor(), info.last - (self._settings.recall_rounds if most is None else most))
         first = min([first, *(entry.floor for entry in unsettled)]) + 1
         present: set[bytes] = set()
         met: set[bytes] = set()

@@ -104,6 +104,7 @@ class Publisher(Generic[P]):
         self._floor = 0  # of entries that are made now, and the next one too
         self._checked_at = 0.0
         self._lost_at: float | None = None  # the same clock
+        self._open_log: Connection | None = None
 
     @property
     def stats(self) -> Stats:
@@ -166,12 +167,14 @@ class Publisher(Generic[P]):
                     await self._comparison.begin(connection, info)
                     self._log_restored()
                     backoff.reset()
+                    self._open_log = connection
                     start.set()
                     return await self._run_checked(connection, info, newest, reader)
             except LogError as error:
                 if not (isinstance(error, LogUnavailable) or start.is_set()):
                     raise  # at the start an operator is there; later a process waits until the log is mended
                 self._log_lost(error)
+            self._open_log = None
             self._pipeline.lost()
             if reader.done() and reader.exception() is not None:
                 return None
@@ -270,6 +273,17 @@ class Publisher(Generic[P]):
             raise HandedOver(f"another process has stored {found} rounds that were read here")
         return newest
 
+    async def _compare_at_start(self) -> None:
+        """Compare when the source yields its first rounds: the process that read before may have stored them.
+
+        It may have done so at any time since this one connected, and longer ago than the log recognises ids.
+        """
+        connection = self._open_log
+        if self._standby is None or connection is None:
+            return
+        with suppress(LogUnavailable):  # then the next connection begins with a comparison
+            await self._comparison.compare_tail(connection, await self._check.opened(connection))
+
     # --- reading ------------------------------------------------------------------------------------------------
 
     async def _read(self, batches: AsyncIterator[Sequence[Captured[P] | Rejected[P]]], start: asyncio.Event) -> None:
@@ -277,8 +291,12 @@ class Publisher(Generic[P]):
         pipeline, stats = self._pipeline, self._pipeline.stats
         window = pipeline.window
         await start.wait()
+        is_first = True
         try:
             async for batch in batches:
+                if is_first:
+                    is_first = False
+                    await self._compare_at_start()
                 read_at = boot_s()
                 pipeline.begin_batch(read_at)
                 self._begin_entries(read_at)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from backends.contract import Captured
+from backends.contract import Captured, HasStandby, Rejected
 from backends.publish.publisher import Publisher
 from backends.publish.publisher_settings import PublisherSettings
 from roundlog.log_settings import LogSettings
@@ -26,12 +26,15 @@ pytestmark = pytest.mark.service
 _WINDOW_S = 0.1
 
 
-def publisher(url: str, source: Source, *, window_s: float = _WINDOW_S, **settings: Any) -> Publisher[int]:
+def publisher(
+    url: str, source: Source, *, window_s: float = _WINDOW_S, standby: HasStandby | None = None, **settings: Any
+) -> Publisher[int]:
     return Publisher(
         LogSettings(url=url, duplicate_window_s=window_s, connect_timeout_s=0.5),
         PublisherSettings(ack_timeout_s=0.5, **settings),
         confirm=source.confirm,
         rejects=DeadLetters(),
+        standby=standby,
     )
 
 
@@ -88,6 +91,36 @@ async def test_log_refuses_what_another_process_has_stored_although_no_clock_sho
     assert_log_is(without_probes(await stored(nats)), slow.rounds)
     assert first.stats.reconnects == 0
     assert first.stats.duplicates == 600
+
+
+class Waiting:
+    """A process that others may take turns with."""
+
+    leads = False
+
+    async def step_down(self) -> None: ...
+
+
+async def test_standby_stores_nothing_that_was_stored_since_it_connected(nats: NatsServer) -> None:
+    """It begins to read long after it has connected; its first write has no condition that would fail."""
+    late, other = Source(300), Source(300)
+    begins = asyncio.Event()
+
+    async def read() -> AsyncIterator[Sequence[Captured[int] | Rejected[int]]]:
+        await begins.wait()
+        async for batch in late.read():
+            yield batch
+
+    standby = publisher(nats.url, late, standby=Waiting())
+    running = asyncio.create_task(standby.run(read()))
+    await until(lambda: standby.has_log)
+    await publisher(nats.url, other).run(other.read())
+    await duplicate_window_passed(nats)
+    begins.set()
+    await running
+
+    assert_log_is(without_probes(await stored(nats)), late.rounds)
+    assert standby.stats.duplicates == 300
 
 
 async def test_one_lost_ack_ends_the_wait_of_the_rounds_behind_it(nats: NatsServer) -> None:
