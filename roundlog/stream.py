@@ -144,7 +144,7 @@ async def ensure_stream(connection: Connection, config: Mapping[str, Any], *, cr
 
     Raises:
         NoResponders: No JetStream, or a cluster without a leader.
-        LogUnavailable: No answer in time, or the stream is missing and `create` is off.
+        LogUnavailable: No answer in time, another process is creating it, or it is missing and `create` is off.
         LogUnsuitable: The server refuses such a stream.
     """
     name = config["name"]
@@ -215,5 +215,7 @@ def _no_jetstream(shown_url: str) -> LogUnsuitable:
 def _stream_error(name: str, error: ApiError, shown_url: str) -> LogError:
     if error.err_code in _NO_JETSTREAM:
         return _no_jetstream(shown_url)
-    kind = LogUnavailable if error.code == NatsStatus.UNAVAILABLE else LogUnsuitable
+    # Not found although its name is in use: this server of a cluster does not have it yet.
+    passes = error.code == NatsStatus.UNAVAILABLE or error.err_code == ErrorCode.STREAM_NOT_FOUND
+    kind = LogUnavailable if passes else LogUnsuitable
     return kind(f"stream {name!r} cannot be opened: {error.description}")

@@ -1,5 +1,6 @@
 """Capture by logical replication from real servers: rounds, offsets, set-up, and every state of a slot."""
 
+import asyncio
 import re
 from typing import Any
 
@@ -333,6 +334,25 @@ async def test_slot_creation_that_waits_for_a_transaction_names_its_session(any_
     assert await server.fetch("SELECT FROM pg_publication") == []
     await connection.close()
     await open_once(server)
+
+
+@pytest.mark.parametrize("also_slot", [False, True], ids=["publication", "publication-and-slot"])
+async def test_what_another_program_creates_at_the_same_time_is_used(postgres: PostgresServer, also_slot: bool) -> None:
+    """Such a program does not take our lock: we find nothing first, and our CREATE then finds what it has created."""
+    await postgres.make_rounds_table()
+    other = await postgres.connect()
+    await other.execute("BEGIN; CREATE PUBLICATION stream_relay FOR TABLE rounds WITH (publish = 'insert')")
+    opening = asyncio.create_task(open_once(postgres))
+    await wait_for_sql(postgres, "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'")
+    creating = asyncio.create_task(postgres.execute(CREATE if also_slot else "SELECT"))
+    await wait_for_sql(postgres, "SELECT count(*) FROM pg_replication_slots", lambda count: count == also_slot)
+    await other.execute("COMMIT")
+    await other.close()
+    await asyncio.gather(opening, creating)
+
+    async with reading(make_backend(postgres, create=False)) as reader:
+        await postgres.insert_rounds(1, 1)
+        await reader.seen(1)
 
 
 async def test_publication_of_inserts_does_not_fail_updates(postgres: PostgresServer) -> None:

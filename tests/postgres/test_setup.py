@@ -1,5 +1,6 @@
 """`stream-relay backend setup|check|status|teardown` on real servers: what each creates, finds, prints and removes."""
 
+import asyncio
 import re
 
 import pytest
@@ -40,6 +41,16 @@ async def test_setup_makes_every_check_pass_and_teardown_removes_all(any_postgre
            UNION ALL SELECT 1 FROM pg_replication_slots UNION ALL SELECT 1 FROM pg_trigger WHERE NOT tgisinternal"""
     )
     assert left == []
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+async def test_set_ups_at_the_same_time_all_succeed(any_postgres: PostgresServer, name: str) -> None:
+    """Each replica of an installation may run it before it starts."""
+    server = any_postgres
+    await server.make_rounds_table()
+    await asyncio.gather(*(admin_of(name, options_of(server)).set_up(None) for _ in range(8)))
+
+    assert await failures(name, options_of(server)) == []
 
 
 @pytest.mark.parametrize("name", BACKENDS)

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from nats.aio.msg import Msg
 from pydantic import ValidationError
 
 from backends.backlog import BacklogWatch
@@ -253,6 +254,29 @@ async def test_wrong_password_is_one_sentence_without_the_password(tmp_path: Pat
         ).last == 0
     finally:
         await server.stop()
+
+
+@pytest.mark.service
+async def test_stream_that_another_process_is_creating_is_waited_for(tmp_path: Path) -> None:
+    """In a cluster, a server may refuse to create it and not have it yet. These answers of one were recorded."""
+    server = NatsServer(tmp_path, jetstream=False)
+    await server.start()
+    errors = {
+        "CREATE": {"code": 400, "err_code": 10058, "description": "stream name already in use"},
+        "INFO": {"code": 404, "err_code": 10059, "description": "stream not found"},
+    }
+    try:
+        async with nats_client(LogSettings(url=server.url)) as api:
+
+            async def answer(message: Msg) -> None:
+                await message.respond(msgspec.json.encode({"error": errors[message.subject.split(".")[3]]}))
+
+            await api.subscribe("$JS.API.STREAM.>", cb=answer)
+            await api.flush()
+            with pytest.raises(LogUnavailable, match="stream 'ROUNDS' cannot be opened: stream not found"):
+                await opened(LogSettings(url=server.url))
+    finally:
+        await server.kill()
 
 
 @asynccontextmanager

@@ -39,6 +39,8 @@ log = structlog.get_logger()
 
 _FAILOVER_SINCE: Final = 170000
 _CLOSE_S: Final = 1.0
+_EXISTS: Final = ("42710", "23505")
+"""SQLSTATEs of a CREATE whose object another session created meanwhile: before it began, or while it waited."""
 _NO_ROLE: Final = re.compile(r"\bwal ?sender\b", re.IGNORECASE)
 
 
@@ -117,7 +119,8 @@ async def _check_source(link: ReplicationConnection, options: ReplicationOptions
 async def _create_missing(link: ReplicationConnection, options: ReplicationOptions) -> int | None:
     """Create the publication and the slot if neither exists; return where the slot starts, None: none was created.
 
-    If several processes start together, one of them creates both, and the others wait until it closes `link`. The
+    If several processes start together, one of them creates both, and the others wait until it closes `link`. Other
+    programs do not take that lock: what one of them creates meanwhile exists, and is never dropped here. The
     server creates a slot once all open transactions have ended, which has to be within ``connect_timeout_s``.
 
     Raises:
@@ -129,24 +132,33 @@ async def _create_missing(link: ReplicationConnection, options: ReplicationOptio
     try:
         if await read_publication(link, options) is not None or await read_slot(link, options) is not None:
             return None
-        await _create(link, options, create_publication)
+        publication = await _create(link, options, create_publication)
         try:
-            created = await _create(link, options, create_slot)
+            slot = await _create(link, options, create_slot)
         except (SourceError, StreamLost):
-            with suppress(StreamLost):
-                await _drop_both(link, options)
+            if publication is not None:
+                with suppress(StreamLost):
+                    await _drop_both(link, options)
             raise
     except NoAnswer as error:
         raise SourceError(f"replication slot {options.slot!r} cannot be created: {error}") from error
-    return parse_lsn(created[0]["lsn"] or "")
+    return None if slot is None else parse_lsn(slot[0]["lsn"] or "")
 
 
-async def _create(link: ReplicationConnection, options: ReplicationOptions, sql: str) -> list[Record]:
+async def _create(link: ReplicationConnection, options: ReplicationOptions, sql: str) -> list[Record] | None:
+    """Run one CREATE; return its result, None: the object exists.
+
+    Raises:
+        SourceError: The server refused; the text has the statement.
+        StreamLost: No answer in time, or the connection broke.
+    """
     try:
         return await link.query(sql, options.connect_timeout_s)
     except NoAnswer as error:
         raise NoAnswer(f"{error}{await _blocker(link, options)}") from error
     except ServerError as error:
+        if error.sqlstate in _EXISTS:
+            return None
         raise SourceError(f"cannot set up replication: {error}; run as an owner: {one_line(sql)}") from error
 
 
