@@ -18,6 +18,7 @@ from roundlog.publish.hpub import Publish, encode
 from roundlog.publish.publish_connection import PublishConnection, open_publish_connection
 from roundlog.stream import StreamInfo, open_log
 from tests.backends.harness import stored
+from tests.edits import edit
 from tests.nats import NatsServer
 
 pytestmark = pytest.mark.service
@@ -121,6 +122,26 @@ async def test_nothing_after_a_refused_publish_is_stored(nats: NatsServer) -> No
     assert sorted(answers.acked) == [1, 2]
     assert answers.errors == {3: ErrorCode.MESSAGE_TOO_LARGE, 4: 0, 5: 0}
     assert await stored(nats) == [("rounds.crash", 1), ("rounds.crash", 2)]
+
+
+@pytest.mark.parametrize("limit", [{"max_msgs": 3}, {"max_bytes": 400}, {"max_msgs_per_subject": 3}], ids=str)
+async def test_full_log_refuses_the_rest_of_a_batch(nats: NatsServer, limit: dict[str, int]) -> None:
+    """With ``discard`` new. The first round that has no room gets the reason; a batch is stored again once there is."""
+    answers = Answered()
+    full = {"discard": "new", "discard_new_per_subject": "max_msgs_per_subject" in limit}
+    async with publishing(nats, answers) as (opened, _):
+        before = await edit(nats, {**full, **limit})
+        await opened.send_batch(publishes(1, 2, 3, 4, 5), head=0)
+        await answers.all_of(range(1, 6))
+        await opened.send_batch(publishes(6, 7, 8), head=3)
+        await answers.all_of(range(6, 9))
+        await edit(nats, before)
+        await opened.send_batch(publishes(9, 10), head=3)
+        await answers.all_of((9, 10))
+
+    assert sorted(answers.acked) == [1, 2, 3, 9, 10]
+    assert answers.errors == {4: 10077, 5: 0, 6: 10077, 7: UNCLEAR, 8: UNCLEAR}
+    assert await stored(nats) == [("rounds.crash", number) for number in (1, 2, 3, 9, 10)]
 
 
 @pytest.mark.parametrize("lost", [1, 2, 4])

@@ -19,6 +19,7 @@ from roundlog.log_settings import LogSettings
 from roundlog.stream import StreamInfo, open_log
 from tests.backends.harness import DeadLetters, Source, assert_log_is, captured_events, make_round, stored
 from tests.backends.publish.test_publisher import duplicate_window_passed, without_probes
+from tests.edits import edit
 from tests.nats import NatsServer, nats_client
 from tests.nats_cluster import nats_cluster
 from tests.roundlog.nats_wire import NatsWire
@@ -117,6 +118,28 @@ async def test_batches_can_be_allowed_and_forbidden_while_ingest_works(cluster: 
 
     leader = await leader_of(list(cluster.values()))
     assert_log_is(await stored(cluster[leader]), source.rounds)
+
+
+async def test_log_that_is_full_takes_the_rest_of_a_batch_when_it_has_room(cluster: dict[str, NatsServer]) -> None:
+    """An operator lets the stream refuse new rounds at a limit, instead of removing old ones, and takes that back."""
+    source, rejects = Source(60_000), DeadLetters()
+    settings = LogSettings(url=",".join(server.url for server in cluster.values()), replicas=3)
+    await allow_batches(cluster, settings, allowed=True)
+    publisher: Publisher[int] = Publisher(settings, PublisherSettings(), confirm=source.confirm, rejects=rejects)
+    with captured_events() as events:
+        running = asyncio.create_task(publisher.run(source.read()))
+        await source.confirmed_to(10_000)
+        before = await edit(cluster["a"], {"discard": "new", "max_msgs": 30_000})
+        await events.seen("publish_refused")
+        await source.confirmed_to(30_000)
+        assert not running.done()
+        await edit(cluster["a"], before)
+        await running
+
+    leader = await leader_of(list(cluster.values()))
+    assert_log_is(await stored(cluster[leader]), source.rounds)
+    assert source.confirmed[-1] == 60_000
+    assert [event["code"] for event in events.details if event["event"] == "publish_refused"] == [10077]
 
 
 async def test_two_publishers_on_a_replicated_log_disturb_neither_it_nor_each_other(

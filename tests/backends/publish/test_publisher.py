@@ -16,7 +16,8 @@ from roundlog.client.connection import connect
 from roundlog.log_settings import LogSettings
 from roundlog.stream import open_log
 from rounds import Round
-from tests.backends.harness import DeadLetters, Source, assert_log_is, make_round, stored
+from tests.backends.harness import DeadLetters, Source, assert_log_is, captured_events, make_round, stored
+from tests.edits import edit
 from tests.nats import NatsServer, nats_client
 from tests.network.wire import Wire
 from tests.waiting import until
@@ -158,6 +159,26 @@ async def test_acks_lost_for_longer_than_the_duplicate_window_make_no_double(nat
     assert_log_is(without_probes(await stored(nats)), source.rounds)
     assert source.confirmed[-1] == 300
     assert publishing.stats.acked == 300
+
+
+async def test_log_that_is_full_for_large_rounds_stores_no_later_small_round(nats: NatsServer) -> None:
+    """Its stream was edited to refuse rounds at a limit. Order is kept, and all is stored once there is room."""
+    source = Source(1000, pause_after=100)
+    source.rounds = [make_round(number, extras="x" * 5000 * (number % 7 == 0)) for number in range(1, 1001)]
+    publishing = publisher(nats.url, source)
+    with captured_events() as events:
+        running = asyncio.create_task(publishing.run(source.read()))
+        await source.confirmed_to(100)
+        size = (await api(nats, "STREAM.INFO.ROUNDS"))["state"]["bytes"]
+        before = await edit(nats, {"discard": "new", "max_bytes": size + 50_000})
+        source.resume()
+        await events.seen("publish_refused")
+        assert_log_is(found := await stored(nats), source.rounds[: len(found)])
+        await edit(nats, before)
+        await running
+
+    assert_log_is(await stored(nats), source.rounds)
+    assert source.confirmed[-1] == 1000
 
 
 async def test_frozen_server_is_given_up_and_used_again_when_it_moves(nats: NatsServer) -> None:
