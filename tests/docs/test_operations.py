@@ -1,5 +1,6 @@
 """The numbers of clients in docs/operations.md are those that a relay computes."""
 
+import re
 from typing import Final
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from relay.admission.capacity import Capacity, LinkProtocol
 from relay.admission.open_files import FileShares
 from relay.config.sections import LinkSettings
+from rounds.subjects import LIVE_TEMPLATE, LOG_SUBJECTS
 from tests.docs.pages import table, text_of
 
 ROWS: Final[dict[str, tuple[LinkProtocol, ...]]] = {
@@ -46,3 +48,11 @@ def test_shares_of_files() -> None:
     assert sum(row[0] for row in rows) == 560
     assert [row[0] for row in rows[1:]] == [small.strangers, small.guests, small.grpc_connections, small.links]
     assert [row[1] for row in rows[1:]] == [large.strangers, large.guests, large.grpc_connections, 50_000]
+
+
+def test_command_that_restores_republishing_has_the_values_of_the_log() -> None:
+    """All commands of the page were tried with version 0.5.1 of the `nats` tool, which the tests do not have."""
+    [command] = re.findall("^nats stream edit ROUNDS .*--republish-source.*$", text_of("operations.md"), re.MULTILINE)
+    options = dict(re.findall(r"--republish-(\w+) '(.*?)'", command))
+
+    assert options == {"source": LOG_SUBJECTS, "destination": LIVE_TEMPLATE}
