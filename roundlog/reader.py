@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 
+from roundlog.client.api import ask_api
 from roundlog.client.codes import NatsStatus
 from roundlog.client.connection import Connection, connect
 from roundlog.client.faults import translated
@@ -22,11 +23,15 @@ from roundlog.leader import ask_leader
 from roundlog.log_errors import LogUnavailable
 from roundlog.log_settings import LogSettings
 from roundlog.parser import RoundFrames
+from roundlog.stream import StreamInfo
 from rounds.subjects import LOG_SUBJECTS, log_subject
 from rounds.times import utc_text
 
 _ANSWER_S: Final = 5.0
 _PAGE_BYTES: Final = 1 << 20
+_LOOK_S: Final = 1.0
+"""How old it may be that a stream has one replica, when it matters: one small request a second. An answer does not show
+which replica it is of."""
 
 
 class Page(NamedTuple):
@@ -92,7 +97,9 @@ class LogReader:
         self._numbers = itertools.count()
         self._pending: dict[int, _PendingPage] = {}
         self.replicas = settings.replicas
-        """How many replicas the stream has: any of them answers, and one may be behind."""
+        """How many replicas the stream has: any of them answers, and one may be behind. An operator may add some."""
+        self._look_at = 0.0
+        self._looking = asyncio.Lock()
         self.requests = 0
         """Requests sent to the log since the start of this process."""
 
@@ -118,7 +125,7 @@ class LogReader:
         """
         page = await self.page(start, limit=limit, game=game)
         end = page.entries[-1].sequence if page.entries else start - 1
-        if page.remaining or end >= known or self.replicas == 1:
+        if page.remaining or end >= known or not await self._is_replicated():
             return page
         entry = await self.next_of_leader(end + 1, game=game)
         return page if entry is None else Page([*page.entries, entry], remaining=1)
@@ -128,7 +135,7 @@ class LogReader:
 
         For a sequence after `last`, whose answer may come from a replica that is behind.
         """
-        if self.replicas == 1:
+        if not await self._is_replicated():
             return None
         entry = await self.next_of_leader(sequence)
         return None if entry is None else entry.sequence
@@ -190,6 +197,20 @@ class LogReader:
             else:
                 high = _Count(guess, found.rounds)
         return low.sequence
+
+    async def _is_replicated(self) -> bool:
+        """Whether the last answer may be of a replica that is behind."""
+        if self.replicas > 1:
+            return True
+        async with self._looking:
+            if self.replicas == 1 and (now := asyncio.get_running_loop().time()) >= self._look_at:
+                connection = await self._connected()
+                self.requests += 1
+                info = await ask_api(connection, f"STREAM.INFO.{self._settings.stream}", None, StreamInfo)
+                if info.error is None:
+                    self.replicas = info.config.get("num_replicas", 1)
+                self._look_at = now + _LOOK_S
+        return self.replicas > 1
 
     async def _count_from(self, start: int, game: str) -> "_Count":
         """Count the rounds of a game from sequence `start` on, without reading them."""

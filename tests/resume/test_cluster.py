@@ -8,12 +8,14 @@ from contextlib import suppress
 import pytest
 
 from roundlog.client.connection import connect
+from roundlog.entry import LogEntry
 from roundlog.log_errors import LogUnavailable, LogUnsuitable
 from roundlog.log_settings import LogSettings
 from roundlog.reader import LogReader, Page
 from roundlog.stream import open_log
 from tests.backends.publish.test_cluster import cluster as cluster
 from tests.backends.publish.test_cluster import leader_of
+from tests.edits import edit
 from tests.nats import NatsServer
 from tests.resume.conftest import running
 from tests.resume.log_writer import LogWriter, make_round
@@ -76,6 +78,51 @@ async def made(settings: LogSettings) -> None:
             with suppress(LogUnavailable, LogUnsuitable):
                 await open_log(nc, settings)
                 return
+
+
+async def test_replicas_that_were_added_are_noticed_by_the_first_page_that_may_be_of_one(
+    cluster: dict[str, NatsServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log was created with one. A page of a new replica, which is behind, is completed at once."""
+    monkeypatch.setattr("roundlog.reader._LOOK_S", 0.0)
+    settings = LogSettings(url=",".join(server.url for server in cluster.values()))
+    await made(settings)
+    async with LogWriter.open(settings) as log, LogReader(settings) as reader:
+        await log.store(*(make_round("crash", number) for number in range(30)))
+        whole_page = LogReader.page
+
+        async def late_page(self: LogReader, start: int, *, limit: int, game: str | None = None) -> Page:
+            page = await whole_page(self, start, limit=min(limit, 21 - start), game=game)
+            return Page(page.entries, 0)
+
+        monkeypatch.setattr(LogReader, "page", late_page)
+        assert len((await reader.page_up_to(30, 1, limit=100)).entries) == 20
+        assert await reader.reached(30) is None
+        await edit(cluster["a"], {"num_replicas": 3})
+        assert len((await reader.page_up_to(30, 1, limit=100)).entries) == 21
+        assert await reader.reached(30) == 30
+
+
+async def test_relay_set_to_replicas_that_are_yet_to_be_added_asks_the_leader_already(
+    nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order that docs/operations.md advises: first the setting, then the edit."""
+    asked, next_of_leader = asyncio.Event(), LogReader.next_of_leader
+
+    async def ask(self: LogReader, start: int, *, game: str | None = None) -> LogEntry | None:
+        asked.set()
+        return await next_of_leader(self, start, game=game)
+
+    monkeypatch.setattr(LogReader, "next_of_leader", ask)
+    async with LogWriter.open(LogSettings(url=nats.url)) as log:
+        await log.store(*(make_round(game, number) for game in ("crash", "dice") for number in range(3)))
+        async with (
+            running(LogSettings(url=nats.url, replicas=3), replay={"ring_rounds": 1}) as relay,
+            watch(relay, "crash", after=log.cursor(0)) as viewer,
+            asyncio.timeout(20),
+        ):
+            await viewer.until_rounds(3)
+            await asked.wait()
 
 
 async def test_leader_dies_while_clients_replay_and_follow(cluster: dict[str, NatsServer]) -> None:

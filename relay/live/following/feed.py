@@ -177,7 +177,8 @@ class Feed:
     async def _read_log(self, connection: Connection) -> LogInfo:
         """Return the state of the log; note how its settings differ, which an operator may edit at any time."""
         info = await read_log(connection, self._settings, self.streams)
-        self._reader.replicas = info.replicas
+        # Replicas in the settings that the stream does not have yet may be added at any time.
+        self._reader.replicas = max(info.replicas, self._settings.replicas)
         self._read_log_at = asyncio.get_running_loop().time() + jittered(
             _LOOK_S if self.streams.sentence is None else _POLL_S
         )
