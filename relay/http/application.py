@@ -109,6 +109,8 @@ async def _answer(request: web.Request, protocol: HttpProtocol, handler: Handler
     except Exception as error:
         if has_left(request, error):
             raise ConnectionResetError("the client has left") from error
+        if isinstance(error, web.RequestPayloadError):
+            return error_response(400, "bad_request", "the request's body does not match its headers")
         refusal = refusal_of(error)
         if refusal is None:
             log.exception("request_failed", method=request.method, path=request.path[:200])

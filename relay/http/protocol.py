@@ -1,67 +1,49 @@
-"""One HTTP/1.1 connection before it becomes a link: the limits of its heads, and its answer to malformed requests.
+"""One HTTP/1.1 connection before it becomes a link: its requests, one after the other, and its last answer.
 
-Owns what aiohttp has no options for. Bytes that are not HTTP get the contract's error body and no traceback in the log.
-A client that has closed its sending side is answered. Deadlines and shares are in `relay.http.connections.guarded`, the
-time after the last answer in `relay.http.connections.lingering`.
+Owns what aiohttp has no options for. Bytes that are not HTTP get the contract's error body, after the answers to all
+requests before them, and no traceback in the log. A client that has closed its sending side is answered. Deadlines and
+shares are in `relay.http.connections.guarded`, the time after the last answer in `relay.http.connections.lingering`.
 """
 
 import asyncio
-import re
 from http import HTTPStatus
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final
 
 import structlog
 from aiohttp import web
-from aiohttp.http_exceptions import BadHttpMethod, LineTooLong
+from aiohttp.http import HttpRequestParser, RawRequestMessage
 
 from relay.http.connections.departures import has_left
 from relay.http.connections.guarded import ConnectionLimits, GuardedHandler, is_unwanted
+from relay.http.connections.heads import PartialHead, after_request
 from relay.http.connections.lingering import linger
+from relay.http.connections.malformed import HEAD_BYTES, HEAD_TOO_LARGE, HEADERS, LINE_BYTES, malformed_by
 from relay.http.error_body import HTTP_CODES, error_response, internal_error
 from relay.links.intake import Intake
 from relay.turns import Turns
 
 log = structlog.get_logger()
 
-_LINE_BYTES: Final = 8190
-"""The longest URL, and the longest header: aiohttp's own default."""
-_HEADERS: Final = 128
-_HEAD_BYTES: Final = 64 << 10
-"""The largest head of a request. Those of browsers have 1 kB, with large cookies 16 kB."""
+_PIECE_BYTES: Final = 2 << 10
+"""Bytes parsed at a time of what a client sent after an upgrade that is declined."""
 
 INTERNALS: Final = (
     "_buffer_paused",
     "_current_request",
+    "_max_msg_queue_size",
     "_message_tail",
     "_messages",
+    "_parser",
+    "_read_bufsize",
     "_reading_paused",
+    "_resume_reading_if_drained",
     "_request_count",
+    "_upgraded",
     "_waiter",
     "close",
     "finish_response",
 )
 """Attributes of aiohttp's handler that are used here, and not documented for this use; see `relay.http.takeover`."""
-
-_UNKNOWN_METHOD: Final = re.compile(r"b'([A-Z]{1,24}) [^ ]+ HTTP/1\.[01]'")
-"""In aiohttp's text of the error: a request line with a method that it does not know."""
-
-
-class _Malformed(NamedTuple):
-    """The answer to a request that could not be parsed."""
-
-    status: int
-    code: str
-    sentence: str
-
-    @classmethod
-    def too_large(cls, status: int, what: str) -> Self:
-        return cls(status, HTTP_CODES[status], f"{what}, which is the limit")
-
-
-_URL_TOO_LONG: Final = _Malformed.too_large(414, f"the URL has more than {_LINE_BYTES} bytes")
-_HEADER_TOO_LONG: Final = _Malformed.too_large(431, f"a header has more than {_LINE_BYTES} bytes")
-_TOO_MANY_HEADERS: Final = _Malformed.too_large(431, f"the request has more than {_HEADERS} headers")
-_HEAD_TOO_LARGE: Final = _Malformed.too_large(431, f"the head of the request has more than {_HEAD_BYTES} bytes")
 
 
 class HttpProtocol(GuardedHandler):
@@ -69,9 +51,10 @@ class HttpProtocol(GuardedHandler):
 
     __slots__ = (
         "_half_closed",
-        "_head_bytes",
+        "_has_failed",
+        "_head",
+        "_is_chunked",
         "_is_last",
-        "_line_is_over",
         "_newest_body",
     )
 
@@ -84,22 +67,32 @@ class HttpProtocol(GuardedHandler):
             limits: What the client may hold.
             keepalive_s: Seconds that the connection may be idle between two requests.
         """
+        loop = asyncio.get_running_loop()
         super().__init__(
             server,
             limits,
             turns,
-            loop=asyncio.get_running_loop(),
+            loop=loop,
             access_log=None,  # aiohttp's value for off
             keepalive_timeout=keepalive_s,
-            auto_decompress=False,  # the proxy decompresses bodies, with its own limit and errors
-            max_line_size=_LINE_BYTES,
-            max_field_size=_LINE_BYTES,
-            max_headers=_HEADERS,
         )
-        self._head_bytes = 0  # read of a head that is not whole
-        self._line_is_over = False  # its first line was whole before the piece that was read last
+        # aiohttp's own parser drops the requests before an error that it finds in the same call.
+        self._parser = HttpRequestParser(
+            self,
+            loop,
+            self._read_bufsize,
+            max_line_size=LINE_BYTES,
+            max_field_size=LINE_BYTES,
+            max_headers=HEADERS,
+            payload_exception=web.RequestPayloadError,
+            auto_decompress=False,  # the proxy decompresses bodies, with its own limit and errors
+            max_msg_queue_size=1,  # it stops after each request
+        )
+        self._head = PartialHead()  # as it was before an error
         self._newest_body: Any = None  # of the request that was parsed last
+        self._is_chunked = False  # that body
         self._half_closed = False
+        self._has_failed = False  # after an error no request can be found
         self._is_last = False
 
     @property
@@ -116,26 +109,79 @@ class HttpProtocol(GuardedHandler):
         self._is_last = True
 
     def data_received(self, data: bytes) -> None:
-        in_head = self._is_idle
-        if in_head and not self._head_bytes:
-            self._line_is_over = False
-        super().data_received(data)
+        """Parse one request after the other; after an error, ignore what follows."""
+        if not self._has_failed:
+            self._read(data)
+
+    def _read(self, data: bytes) -> None:
+        count, in_body, read = self._request_count, self._in_body, self._body_bytes
+        unparsed = data
+        while self._parse(unparsed) and len(self._messages) < self._max_msg_queue_size:
+            unparsed = b""
         if self._messages:  # whole requests, or an error
             self.request_arrived()
-            self._newest_body = self._messages[-1][1]
-            self._head_bytes = 0
-        elif in_head:
-            self._line_is_over = self._line_is_over or b"\n" in data
-            self._head_bytes += len(data)
-            if self._head_bytes > _HEAD_BYTES and self.transport is not None:
-                self._refuse_head(self.transport)
+        if self._has_failed or not (data or in_body):  # without data, aiohttp resumes: the head is known
+            return
+        is_same = self._request_count == count
+        if in_body or not is_same:
+            self._head.clear()
+            if self._in_body:
+                return
+            body_bytes = self._body_bytes - read if is_same else self._body_bytes
+            data = after_request(data, body_bytes=body_bytes, begins_in_body=in_body and is_same)
+        self._head.add(data)
+        if self._head.size > HEAD_BYTES:
+            self._parse(b"\0")  # is allowed nowhere in a head: aiohttp gives the error its place behind all requests
+
+    def _parse(self, data: bytes) -> bool:
+        """Parse bytes up to the end of a request; return whether there was one, so that there may be another."""
+        if self._parser is None:  # the connection is lost
+            return False
+        count, in_body, body = self._request_count, self._in_body, self._newest_body
+        self._parser.message_consumed()
+        super().data_received(data)
+        if self._request_count == count:
+            return in_body and not self._in_body
+        message, self._newest_body = self._messages[-1]
+        if isinstance(message, RawRequestMessage):
+            self._is_chunked = message.chunked
+            return not self._in_body
+        self._has_failed = True
+        if in_body:  # of chunks; its request has an answer of its own
+            self._messages.pop()
+            body.set_exception(web.RequestPayloadError("malformed chunks"))
+        return False
+
+    def _decline_upgrade(self) -> None:
+        """Parse what the client sent after a request that it wanted to be its last one of HTTP.
+
+        aiohttp would parse all of it at once.
+        """
+        if self._parser is None or self.transport is None:
+            return
+        self._parser.set_upgraded(False)
+        self._upgraded = False
+        tail, self._message_tail = self._message_tail, b""
+        for at in range(0, len(tail), _PIECE_BYTES):
+            self.data_received(tail[at : at + _PIECE_BYTES])
+        if self._buffer_paused:
+            self._resume_reading_if_drained()
+
+    @property
+    def _in_body(self) -> bool:
+        return not (self._newest_body is None or self._newest_body.is_eof())
+
+    @property
+    def _body_bytes(self) -> int:
+        """How much was read of the newest body; 0 when it comes in chunks."""
+        return 0 if self._newest_body is None or self._is_chunked else self._newest_body.total_bytes
 
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp closes the connection
         """Keep the connection until all whole requests are answered.
 
         Not one whose answer has been sent so far as there is any: the client of a stream has left.
         """
-        if self._is_idle or self._is_streaming or not (self._newest_body is None or self._newest_body.is_eof()):
+        if self._is_idle or self._is_streaming or self._in_body:
             return False
         self._half_closed = True
         return True
@@ -146,6 +192,8 @@ class HttpProtocol(GuardedHandler):
         """Write an answer; those that aiohttp made itself get the error body."""
         if isinstance(resp, web.HTTPException) and resp.status >= 400:
             resp = _in_error_body(resp)
+        if self._upgraded and not self._messages:
+            self._decline_upgrade()
         finished = await self.turns.measured(super().finish_response(request, resp, start_time))
         if self._half_closed and not self._messages:
             self.close()
@@ -164,7 +212,8 @@ class HttpProtocol(GuardedHandler):
             log.error("request_failed", exc_info=exc)
             response = internal_error()
         else:
-            malformed = _malformed(exc, in_first_line=not self._line_is_over)
+            too_large = self._head.size > HEAD_BYTES
+            malformed = HEAD_TOO_LARGE if too_large else malformed_by(exc, in_first_line=not self._head.line_is_over)
             log.debug("request_malformed", status=malformed.status)
             response = error_response(*malformed)
             self.answer_is_last()
@@ -189,22 +238,6 @@ class HttpProtocol(GuardedHandler):
         begun = request is not None and request.writer.output_size > 0
         return begun and transport is not None and not transport.get_write_buffer_size()
 
-    def _refuse_head(self, transport: asyncio.Transport) -> None:
-        response = error_response(*_HEAD_TOO_LARGE)
-        log.debug("request_malformed", status=response.status)
-        body = response.body
-        lines = [
-            f"HTTP/1.1 {response.status} {response.reason}",
-            f"Content-Type: {response.headers['Content-Type']}",
-            f"Content-Length: {len(body)}",  # type: ignore[arg-type]  # bytes, as for every error
-            "Connection: close",
-            "Server: stream-relay",
-            "",
-            "",
-        ]
-        transport.write("\r\n".join(lines).encode("latin-1") + body)  # type: ignore[operator]
-        linger(self, transport)
-
 
 def protocol_factory(runner: web.AppRunner, limits: ConnectionLimits, turns: Turns, *, keepalive_s: float) -> Any:
     """Return a factory for the protocols of connections, of a runner that has been set up."""
@@ -212,20 +245,6 @@ def protocol_factory(runner: web.AppRunner, limits: ConnectionLimits, turns: Tur
     if server is None:
         raise AssertionError("the runner has been set up")
     return lambda: Intake(turns, HttpProtocol(server, turns, limits, keepalive_s=keepalive_s))
-
-
-def _malformed(error: BaseException | None, *, in_first_line: bool) -> _Malformed:
-    """Return the answer to a request that aiohttp's parser refused."""
-    text = str(getattr(error, "message", ""))
-    if isinstance(error, LineTooLong):
-        return _URL_TOO_LONG if in_first_line else _HEADER_TOO_LONG
-    if "Too many headers" in text:
-        return _TOO_MANY_HEADERS
-    if isinstance(error, BadHttpMethod) and (method := _UNKNOWN_METHOD.search(text)):
-        return _Malformed(501, "unsupported", f"method {method[1]} is not supported")
-    if "'Host'" in text:
-        return _Malformed(400, "bad_request", "a request must have one Host header")
-    return _Malformed(400, "bad_request", "the request is not well-formed HTTP/1.1")
 
 
 def _in_error_body(answer: web.HTTPException) -> web.Response:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import aiohttp
 from aiohttp import web
+from aiohttp.http import HttpRequestParser
 
 from relay.errors import StartError
 from relay.http.connections.lingering import leave
@@ -109,6 +110,8 @@ def _missing(library: Any) -> Iterator[str]:
     handler = getattr(library, "RequestHandler", None)
     if library is web:
         yield from (f"RequestHandler.{name}" for name in INTERNALS if not hasattr(handler, name))
+        if not hasattr(HttpRequestParser, "message_consumed"):  # has come with the parameter max_msg_queue_size
+            yield "HttpRequestParser.message_consumed"
     found = getattr(handler, "handle_error", None)
     if found is not None and tuple(inspect.signature(found).parameters) != _HANDLE_ERROR:
         yield f"RequestHandler.handle_error({', '.join(_HANDLE_ERROR[1:])})"

@@ -107,6 +107,14 @@ def test_aiohttp_that_lacks_a_part_is_named_with_the_tested_range(library: Any, 
     assert set(named.split(",")) == set(tested.split(","))
 
 
+def test_aiohttp_whose_parser_cannot_stop_after_a_request_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests before malformed bytes would be lost."""
+    monkeypatch.setattr("relay.http.takeover.HttpRequestParser", object)
+
+    with pytest.raises(StartError, match=r"lacks HttpRequestParser\.message_consumed, which"):
+        check_aiohttp()
+
+
 async def test_relay_does_not_start_on_an_aiohttp_that_lacks_a_part(
     start_relay: StartRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
