@@ -12,7 +12,7 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 from relay.admission.refusals import Protocol, Refusals
 from relay.errors import Unavailable, refusal_of
 from relay.http.connections.departures import has_left
-from relay.http.connections.guarded import is_unwanted
+from relay.http.connections.expectations import closes_connection, has_unknown
 from relay.http.cors import cors_headers, preflight_headers
 from relay.http.error_body import HTTP_CODES, error_response, internal_error
 from relay.http.protocol import HttpProtocol
@@ -72,7 +72,7 @@ class Home:
 async def _finish_headers(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = "stream-relay"  # without names and versions of libraries
     response.headers.update(cors_headers(request))
-    if is_unwanted(request):
+    if closes_connection(request):
         response.headers["Connection"] = "close"
         response.force_close()
 
@@ -94,6 +94,8 @@ async def _answer(request: web.Request, protocol: HttpProtocol, handler: Handler
     if request.version not in _VERSIONS or request.method == "CONNECT":
         protocol.answer_is_last()
         return _not_http1(request)
+    if has_unknown(request):
+        return error_response(417, HTTP_CODES[417], "the only expectation that is supported is 100-continue")
     if request.method == "OPTIONS":
         # A preflight has no key: its answer is the same on every path.
         return web.Response(status=204, headers=preflight_headers(request))

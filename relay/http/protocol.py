@@ -6,19 +6,19 @@ shares are in `relay.http.connections.guarded`, the time after the last answer i
 """
 
 import asyncio
-from http import HTTPStatus
 from typing import Any, Final
 
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.http import HttpRequestParser, RawRequestMessage
 
 from relay.http.connections.departures import has_left
-from relay.http.connections.guarded import ConnectionLimits, GuardedHandler, is_unwanted
+from relay.http.connections.expectations import closes_connection, hide
+from relay.http.connections.guarded import ConnectionLimits, GuardedHandler
 from relay.http.connections.heads import PartialHead, after_request
 from relay.http.connections.lingering import linger
 from relay.http.connections.malformed import HEAD_BYTES, HEAD_TOO_LARGE, HEADERS, LINE_BYTES, malformed_by
-from relay.http.error_body import HTTP_CODES, error_response, internal_error
+from relay.http.error_body import error_response, internal_error
 from relay.links.intake import Intake
 from relay.turns import Turns
 
@@ -144,6 +144,8 @@ class HttpProtocol(GuardedHandler):
             return in_body and not self._in_body
         message, self._newest_body = self._messages[-1]
         if isinstance(message, RawRequestMessage):
+            if hdrs.EXPECT in message.headers:
+                self._messages[-1] = (hide(message), self._newest_body)
             self._is_chunked = message.chunked
             return not self._in_body
         self._has_failed = True
@@ -189,15 +191,13 @@ class HttpProtocol(GuardedHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Write an answer; those that aiohttp made itself get the error body."""
-        if isinstance(resp, web.HTTPException) and resp.status >= 400:
-            resp = _in_error_body(resp)
+        """Write an answer."""
         if self._upgraded and not self._messages:
             self._decline_upgrade()
         finished = await self.turns.measured(super().finish_response(request, resp, start_time))
         if self._half_closed and not self._messages:
             self.close()
-        if (self._is_last or is_unwanted(request)) and self.transport is not None:
+        if (self._is_last or closes_connection(request)) and self.transport is not None:
             linger(self, self.transport)
         return finished
 
@@ -245,10 +245,3 @@ def protocol_factory(runner: web.AppRunner, limits: ConnectionLimits, turns: Tur
     if server is None:
         raise AssertionError("the runner has been set up")
     return lambda: Intake(turns, HttpProtocol(server, turns, limits, keepalive_s=keepalive_s))
-
-
-def _in_error_body(answer: web.HTTPException) -> web.Response:
-    if answer.status == HTTPStatus.EXPECTATION_FAILED:
-        return error_response(417, HTTP_CODES[417], "the only expectation that is supported is 100-continue")
-    code = HTTP_CODES.get(answer.status, "bad_request")
-    return error_response(answer.status, code, (answer.text or answer.reason or "bad request").strip())

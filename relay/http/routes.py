@@ -19,7 +19,8 @@ from relay.history.history import History
 from relay.history.query import Query, is_over
 from relay.history.start import PARAMETERS as START_PARAMETERS
 from relay.history.start import Start
-from relay.http.connections.guarded import SMALL_BODY_BYTES, guarded, read_body
+from relay.http.connections.expectations import read_expected_body
+from relay.http.connections.guarded import SMALL_BODY_BYTES, guarded
 from relay.http.cors import stream_headers
 from relay.http.parameters import read_query
 from relay.http.request import CheckedRequest, caller_of, check_request, granted, presented_key
@@ -61,7 +62,7 @@ class Routes:
         presented = presented_key(request)
         read_query(request.query.items(), ())
         granted(request, presented, self._registry.admission)
-        await read_body(request, SMALL_BODY_BYTES)  # ignored
+        await read_expected_body(request, SMALL_BODY_BYTES)  # ignored
         token, expires_at = self._registry.admission.token(presented, origin=request.headers.get("Origin"))
         # Strings only: given clients decode this into a map of strings.
         return web.json_response({"token": token, "expires_at": expires_at}, headers={"Cache-Control": "no-store"})

@@ -11,7 +11,7 @@ from aiohttp import web
 from google.protobuf.message import Message
 
 from relay.errors import BadRequest, TooLarge, Unsupported, WrongMediaType
-from relay.http.connections.guarded import read_body
+from relay.http.connections.expectations import read_expected_body
 from relay.http.parameters import single
 from relay.rpc.connect.dialect import COMPRESSED, CONNECT_JSON, CONNECT_PROTO, DIALECTS, Dialect
 
@@ -61,11 +61,12 @@ async def message_of(request: web.Request, dialect: Dialect, kind: type[Message]
 
 async def _body(request: web.Request, limit: int) -> bytes:
     """Read a body; stop as soon as it is too long or late."""
+    encoding = _known(request.headers.get("Content-Encoding", "identity"))
     try:
-        body = await read_body(request, limit)
+        body = await read_expected_body(request, limit)
     except web.RequestPayloadError as error:
         raise BadRequest("the request's body does not match its headers") from error
-    return _decompressed(bytes(body), request.headers.get("Content-Encoding", "identity"), limit)
+    return _decompressed(bytes(body), encoding, limit)
 
 
 def deadline_of(request: web.Request) -> float | None:
@@ -121,10 +122,15 @@ def _message_in_envelope(body: bytes, encoding: str, limit: int) -> bytes:
     return decompressed if flags & COMPRESSED else message
 
 
-def _decompressed(data: bytes, encoding: str, limit: int) -> bytes:
+def _known(encoding: str) -> str:
     encoding = encoding.strip().lower()
     if encoding not in ("gzip", "identity"):
         raise Unsupported(f"encoding {encoding[:40]!r} is not known; send gzip or identity")
+    return encoding
+
+
+def _decompressed(data: bytes, encoding: str, limit: int) -> bytes:
+    encoding = _known(encoding)
     if encoding == "gzip" and data:
         try:
             # Not gzip.decompress: a few bytes can decompress to gigabytes.
