@@ -141,6 +141,7 @@ async def test_error_of_a_call(
     assert error["message"]
     assert "object is not" not in error["message"], "what Python thinks of it"
     assert "Error:" not in error["message"], "what Python calls it"
+    assert "Failed to parse" not in error["message"], "what protobuf calls it"
     [detail] = error["details"]
     assert detail["type"] == "google.rpc.ErrorInfo"
     assert detail["debug"]["reason"] == word
@@ -368,6 +369,22 @@ async def test_quiet_stream_with_heartbeats(
 
     expected = json.dumps({"cursor": head}).encode() if is_json else pb.Round(cursor=head).SerializeToString()
     assert beats == [expected] * 2
+
+
+@pytest.mark.parametrize(
+    ("start", "value"), [(b"-1", "-1"), (b"1.5", "1.5"), (b'"x"', '"x"'), (b"true", "true"), (b"61", "61")]
+)
+async def test_wrong_heartbeats_get_one_sentence(
+    relay: GrpcRelay, http: aiohttp.ClientSession, start: bytes, value: str
+) -> None:
+    """The same for a value of a wrong type and for one that is out of bounds."""
+    request = envelope(b'{"start":{"heartbeat_s":' + start + b"}}")
+    async with http.post(relay.proxy("StreamAll"), headers=CONNECT_JSON, data=request) as response:
+        _, data = await element(response)
+
+    error = json.loads(data)["error"]
+    assert error["code"] == "invalid_argument"
+    assert error["message"] == f"heartbeat_s {value} is not a whole number from 1 to 60"
 
 
 async def test_gap_that_a_client_allows(relay: GrpcRelay, http: aiohttp.ClientSession, publish: Publish) -> None:

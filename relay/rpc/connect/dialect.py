@@ -5,8 +5,6 @@ https://connectrpc.com/docs/protocol and https://github.com/grpc/grpc/blob/maste
 """
 
 import base64
-import json
-import re
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,14 +12,13 @@ from typing import Any, Final
 from urllib.parse import quote
 
 import msgspec
-from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpc import StatusCode
 
-from relay.errors import BadRequest
 from relay.live.encode import ByteStream, Renderable, chunk
 from relay.rpc.answer_forms import JSON, PROTO, AnswerForm
+from relay.rpc.connect.json_request import from_json
 from relay.rpc.convert import parse_message
 from relay.rpc.status import Status
 from relay.rpc.wire import batch_json, round_bytes, round_json, stored_entries, stored_json
@@ -30,9 +27,6 @@ from roundlog.entry import LogEntry
 _END: Final = 0x02  # Connect: the last envelope of a stream
 _TRAILERS: Final = 0x80  # gRPC-Web: the frame with the status
 COMPRESSED: Final = 0x01
-_LIST_ELEMENTS: Final = 1000
-"""The longest list in a request as JSON; no valid request has more."""
-_PYTHON: Final = re.compile(r"\b[A-Z]\w*Error: ")  # exception names, which protobuf puts into its messages
 
 _HTTP_STATUS: Final = {
     StatusCode.CANCELLED: 499,
@@ -52,34 +46,6 @@ _HTTP_STATUS: Final = {
 def envelope(message: bytes, flags: int = 0) -> bytes:
     """Prefix a message with flags and length: the same five bytes in Connect and gRPC-Web."""
     return struct.pack("!BI", flags, len(message)) + message
-
-
-def from_json(data: bytes, kind: type[Message]) -> Message:
-    """Read protobuf's JSON; raise `BadRequest` when it is malformed."""
-    try:
-        _require_objects(json.loads(data or b"{}"), kind.DESCRIPTOR, "the request")
-        return json_format.Parse(data or b"{}", kind())
-    except (json_format.ParseError, ValueError, RecursionError) as error:
-        reason = _PYTHON.sub("", str(error).partition("\n")[0])
-        raise BadRequest(f"the request is no {kind.DESCRIPTOR.name} as JSON: {reason}") from error
-
-
-def _require_objects(value: object, kind: Any, name: str) -> None:
-    """Check that messages are JSON objects: protobuf reads ``[]`` as an empty message, and fails on ``7``.
-
-    And that lists are short: it takes 2 us for each element.
-    """
-    if not isinstance(value, dict):
-        raise BadRequest(f"{name} is {json.dumps(value)[:40]}; a {kind.name} is a JSON object, such as {{}}")
-    for member, element in value.items():
-        if isinstance(element, list) and len(element) > _LIST_ELEMENTS:
-            raise BadRequest(f"{member[:40]} has {len(element)} elements; {_LIST_ELEMENTS} is the limit")
-    for field in kind.fields:
-        # A Timestamp is text, and defined in another file. No request has a repeated message field.
-        if field.message_type is not None and field.message_type.file.name == kind.file.name:
-            for inner in {field.name, field.json_name} & value.keys():
-                if value[inner] is not None:
-                    _require_objects(value[inner], field.message_type, inner)
 
 
 @dataclass(frozen=True, slots=True)
