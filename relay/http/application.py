@@ -35,12 +35,19 @@ _HEADERS: Final = {
 }
 
 _REFUSALS: Final = web.AppKey("refusals", Refusals)
+_FOR_PAGES: Final = web.AppKey("for_pages", bool)
+_PATHS: Final = web.AppKey("paths", str)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def build_app(
-    tables: Iterable[Iterable[web.RouteDef]], *, home: str | None, refusals: Refusals | None = None
+    tables: Iterable[Iterable[web.RouteDef]],
+    *,
+    home: str | None,
+    refusals: Refusals | None = None,
+    for_pages: bool = True,
+    paths: str = "/docs lists all paths",
 ) -> web.Application:
     """Build the application from the routes of its parts.
 
@@ -48,9 +55,12 @@ def build_app(
         tables: The routes.
         home: The HTML at ``/``; None for no such page.
         refusals: Counts requests that are refused; None when nobody reads the counts.
+        for_pages: Whether pages of other origins may read the answers.
+        paths: What the answer to an unknown path says about the known ones.
     """
     app = web.Application(middlewares=[_errors], client_max_size=_BODY_BYTES)
     app[_REFUSALS] = Refusals() if refusals is None else refusals
+    app[_FOR_PAGES], app[_PATHS] = for_pages, paths
     app.on_response_prepare.append(_finish_headers)
     for table in tables:
         app.add_routes(table)
@@ -71,7 +81,8 @@ class Home:
 
 async def _finish_headers(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = "stream-relay"  # without names and versions of libraries
-    response.headers.update(cors_headers(request))
+    if request.app[_FOR_PAGES]:
+        response.headers.update(cors_headers(request))
     if closes_connection(request):
         response.headers["Connection"] = "close"
         response.force_close()
@@ -96,7 +107,7 @@ async def _answer(request: web.Request, protocol: HttpProtocol, handler: Handler
         return _not_http1(request)
     if has_unknown(request):
         return error_response(417, HTTP_CODES[417], "the only expectation that is supported is 100-continue")
-    if request.method == "OPTIONS":
+    if request.method == "OPTIONS" and request.app[_FOR_PAGES]:
         # A preflight has no key: its answer is the same on every path.
         return web.Response(status=204, headers=preflight_headers(request))
     try:
@@ -142,7 +153,7 @@ def _retry_headers(error: Exception, status: int) -> dict[str, str] | None:
 
 def _sentence(request: web.Request, error: web.HTTPException) -> str:
     if error.status == 404:
-        return f"there is no path {request.path[:100]!r}; /docs lists all paths"
+        return f"there is no path {request.path[:100]!r}; {request.app[_PATHS]}"
     if isinstance(error, web.HTTPMethodNotAllowed):
         return f"{error.method} is not allowed here; allowed: {', '.join(sorted(error.allowed_methods))}"
     return (error.text or error.reason or "bad request").strip()

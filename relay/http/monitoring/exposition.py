@@ -1,19 +1,32 @@
 """Prometheus exposition over HTTP, and a port for the probes and scrapes of a process without clients."""
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from aiohttp import web
 
+from relay.admission.strangers import Share
 from relay.errors import PortUnavailable
+from relay.http.application import build_app
+from relay.http.connections.guarded import ConnectionLimits
 from relay.http.monitoring.probes import Probes
 from relay.http.parameters import listed
+from relay.http.protocol import protocol_factory
+from relay.links.turns import Turns
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
+
+_CONNECTIONS: Final = 64
+"""The most connections to the port of probes, which few programs use. For one more, the oldest idle one is closed."""
+_REQUEST_S: Final = 10.0
+"""Time for the head of a request, as on the HTTP port."""
+_KEEPALIVE_S: Final = 300.0
+"""Idle time of a connection; longer than the interval of scrapes, so that a scrape does not meet a close."""
 
 Scrape = Callable[[web.Request], Awaitable[web.Response]]
 
@@ -83,15 +96,26 @@ async def serving_probes(
         yield None
         return
 
-    app = web.Application()
-    app.add_routes([*Probes(obstacle, facts).table(), web.get("/metrics", scrape)])
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+    routes = [*Probes(obstacle, facts).table(), web.get("/metrics", scrape)]
+    paths = "this port has /healthz, /readyz and /metrics"
+    runner = web.AppRunner(build_app([routes], home=None, for_pages=False, paths=paths), shutdown_timeout=0.5)
     await runner.setup()
     try:
         try:
-            await web.SockSite(runner, listening_socket(host, port)).start()
+            listener = listening_socket(host, port)
         except OSError as error:
             raise PortUnavailable(f"{host}:{port}", error, setting=setting) from error
-        yield int(runner.addresses[0][1])
+        strangers = Share(_CONNECTIONS)
+        limits = ConnectionLimits(strangers, Share(0), _REQUEST_S)  # no request has a credential
+        factory = protocol_factory(runner, limits, Turns(), keepalive_s=_KEEPALIVE_S)
+        server = await asyncio.get_running_loop().create_server(factory, sock=listener)
+        try:
+            yield int(listener.getsockname()[1])
+        finally:
+            server.close()
+            while (
+                strangers.shed_one()
+            ):  # also those whose client has its last answer, which aiohttp does not know any more
+                pass
     finally:
         await runner.cleanup()
