@@ -263,7 +263,7 @@ class LogOffsets(Generic[P]):
                 return await ask(self._connection)
             except LogError as error:  # the process has worked, so an operator can mend it while we wait
                 if not is_logged:
-                    log.warning("places_awaited", error=str(error))
+                    log.warning("offsets_awaited", error=str(error))
                 is_logged = True
             await asyncio.sleep(backoff.next_s())
 

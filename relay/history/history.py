@@ -74,7 +74,7 @@ class History:
     def count_gap(self, gap: Gap, *, link: str) -> None:
         """Count and log a gap that a link is about to get."""
         self.stats.gaps += 1
-        log.info("gap_told", link=link, reason=gap.reason, begin=str(gap.begin), end=str(gap.end))
+        log.info("gap_sent", link=link, reason=gap.reason, begin=str(gap.begin), end=str(gap.end))
 
     async def bounds(self, cursor: Cursor | None = None) -> Bounds:
         """Ask the log what it holds; `cursor`, if given, is what the bounds will be compared with.

@@ -33,6 +33,19 @@ def test_word_is_not_used(word: str) -> None:
     assert not found, f"{word!r} is used in:\n" + "\n".join(found)
 
 
+def test_no_log_event_has_a_word_that_is_not_used() -> None:
+    """Operators search for events by name: here also the words that have another meaning elsewhere."""
+    events = {
+        event
+        for path in _FILES
+        if path.suffix == ".py"
+        for event in re.findall(r"""\blog\.\w+\(\s*"([a-z_]+)\"""", path.read_text("utf-8"))
+    }
+
+    assert {"link_opened", "gap_sent"} <= events
+    assert not {event for event in events if {"anew", "goodbye", "place", "places", "told"} & set(event.split("_"))}
+
+
 @pytest.mark.parametrize("word", _UNUSED)
 def test_word_is_in_the_glossary(word: str) -> None:
     """With the word to use in its place."""
