@@ -70,6 +70,12 @@ def test_table_of_errors_is_that_of_the_code() -> None:
     assert documented == refusals | others | literal
 
 
+@pytest.mark.parametrize("page", ["grpc.md", "rest.md", "sse.md", "websocket.md"])
+def test_page_of_a_protocol_names_the_statuses_of_requests_that_are_too_long_or_late(page: str) -> None:
+    """Any of them can come from the HTTP server before a path is known; where one cannot, the page says so."""
+    assert {"408", "413", "414", "431"} <= set(re.findall(r"\b4\d\d\b", text_of(page)))
+
+
 def test_every_reason_of_an_end_is_explained() -> None:
     """Each has a row with its WebSocket close code and its gRPC status."""
     rows = {words(row[0])[0]: row for row in table(text_of("errors.md"), "reason")}

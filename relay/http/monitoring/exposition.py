@@ -15,7 +15,7 @@ from relay.http.connections.guarded import ConnectionLimits
 from relay.http.monitoring.probes import Probes
 from relay.http.parameters import listed
 from relay.http.protocol import protocol_factory
-from relay.links.turns import Turns
+from relay.turns import Turns
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
