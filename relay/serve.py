@@ -233,6 +233,8 @@ async def _listening(
     finally:
         server.close()
         await runner.cleanup()
+        while limits.strangers.shed_one():  # those whose last answer they still read
+            pass
 
 
 def _bind(settings: HttpSettings) -> socket.socket:

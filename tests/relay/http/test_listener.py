@@ -20,6 +20,8 @@ both_loops = pytest.mark.parametrize(
     "loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
 )
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+OLD_S: Final = 3 * FRESH_S
+"""Age at which a connection that was read is closed for another one."""
 WITHOUT_FILES_S: Final = 0.5
 """Time in which a listener that spins would try thousands of times."""
 
@@ -173,7 +175,7 @@ def test_connection_whose_bytes_wait_for_their_turn_keeps_its_place(loop_factory
             await until(lambda: port.share.count == 1)
             waiting = Waiting(port.turns)
             second = port.connect()
-            await asyncio.sleep(3 * FRESH_S)
+            await asyncio.sleep(OLD_S)
             assert port.share.shed == 0
             assert await echoed(held) == b"x"
 

@@ -11,6 +11,8 @@ from tests.relay.raw_http import connection
 
 pytestmark = pytest.mark.service
 
+READ_S: Final = 0.05
+"""A client cannot know when its head was read; either order has the same answers."""
 KEY: Final = "X-API-Key: " + KEY_HEADER["X-API-Key"]
 
 
@@ -90,7 +92,7 @@ async def test_malformed_chunk_that_comes_later_is_refused_at_once(relay: str, h
     """Its request is being handled by then: it gets one answer, and does not wait for the rest of the body."""
     async with connection(relay) as link:
         await link.send(before + head)
-        await asyncio.sleep(0.05)  # a client cannot know when its head was read; either order has the same answers
+        await asyncio.sleep(READ_S)
         await link.send(b"1\r\n{\r\n")
         await link.send(b"zz\r\n")
         answered = await asyncio.wait_for(link.rest(), 5)
@@ -134,3 +136,12 @@ async def test_handshake_after_other_requests_opens_its_link(relay: str) -> None
         answered = await link.until(b'{"event":"pong"}')
 
     assert answers_in(answered) == [200, 200, 200, 101]
+
+
+async def test_event_stream_before_malformed_bytes_is_opened(relay: str) -> None:
+    """It is the last answer of its connection; what follows its request is ignored."""
+    async with connection(relay) as link:
+        await link.send(PROBE + raw("GET /sse/crash", KEY) + b"nonsense\r\n\r\n")
+        answered = await link.until(b"retry: ")
+
+    assert answers_in(answered) == [200, 200]
