@@ -10,6 +10,9 @@ import pytest
 
 from backends.contract import Backend
 from backends.ingest.run_ingest import run_ingest
+from backends.postgres.replication.protocol.replication_connection import Record
+from backends.postgres.replication.slot import Slot
+from backends.postgres.replication.slot_offset import SlotOffset
 from backends.publish.publisher_settings import PublisherSettings
 from roundlog.log_settings import LogSettings
 from roundlog.tasks import cancel_and_wait
@@ -195,6 +198,36 @@ async def test_readers_whose_acks_are_lost_take_turns_and_double_nothing(
             wire.loses = None
             await postgres.insert_rounds(21, 30)
             assert await stored_ids(nats, 30) == list(range(1, 31))
+
+
+async def test_rounds_stored_after_a_standby_has_looked_at_slot_and_log_are_not_stored_again(
+    postgres: PostgresServer, nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks again when the slot is free, also if the slot was not advanced."""
+    await postgres.make_rounds_table()
+    standby, other = make_backend(postgres), make_backend(postgres)
+    choose_start, looked, taken = SlotOffset.choose_start, asyncio.Event(), asyncio.Event()
+
+    async def choose_and_pause(self: SlotOffset, system: Record, slot: Slot) -> None:
+        await choose_start(self, system, slot)
+        if not looked.is_set():
+            looked.set()
+            await taken.wait()
+
+    monkeypatch.setattr(SlotOffset, "choose_start", choose_and_pause)
+    async with ingesting(standby, log_at(nats.url), hand_over_s=0):
+        await looked.wait()
+        async with ingesting(other, log_at(nats.url), hand_over_s=0, confirm_lag_s=60):
+            await reads(other)
+            taken.set()
+            await waits(standby)
+            await postgres.insert_rounds(1, 10)
+            await stored_ids(nats, 10)
+            connection = await postgres.connect()
+            await connection.execute("SELECT pg_sleep(1)")  # the situation: the duplicate window has passed
+            await connection.close()
+        await postgres.insert_rounds(11, 20)
+        assert await stored_ids(nats, 20) == list(range(1, 21))
 
 
 async def test_single_process_resumes_after_an_outage(

@@ -22,12 +22,13 @@ class Memory:
     def __init__(self) -> None:
         self.stored: WalOffset | None = None
         self.offsets: dict[str, KeptOffset] = {}
+        self.recalls = 0
 
     async def kept(self, source: str) -> KeptOffset | None:
         return self.offsets.get(source)
 
     async def recall(self, source: str, comes_again: Callable[[str], bool], *, since: KeptOffset | None = None) -> None:
-        pass
+        self.recalls += 1
 
     async def keep(self, source: str, offset: str, note: str = "") -> bool:
         self.offsets[source] = KeptOffset(offset, note, "", 0)
@@ -64,6 +65,20 @@ def received(capture: Capture, commit_lsn: int) -> WalOffset:
     (item,) = capture.feed([frames.relation(), *frames.transaction(commit_lsn, commit_lsn)])[0]
     offset: WalOffset = item.offset
     return offset
+
+
+@pytest.mark.parametrize(("is_shared", "times"), [(False, 1), (True, 2)])
+async def test_rounds_are_recalled_again_after_another_process_has_read_the_slot(is_shared: bool, times: int) -> None:
+    """It may have stored rounds and not have advanced the slot. Alone, we know what we have stored."""
+    memory = Memory()
+    slot_offset, capture = await begun(memory)
+
+    if is_shared:
+        slot_offset.mark_shared()
+    await slot_offset.choose_start(system(), slot(START))
+
+    assert memory.recalls == times
+    assert (capture.start_lsn, slot_offset.reported_lsn) == (START, START)
 
 
 async def test_first_stream_begins_where_the_slot_is() -> None:

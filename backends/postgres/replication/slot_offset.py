@@ -49,7 +49,7 @@ class SlotOffset:
     # --- where a stream begins ----------------------------------------------------------------------------------
 
     def mark_shared(self) -> None:
-        """Record that another process reads the slot: it may advance the slot past our offset."""
+        """Record that another process reads the slot: it may store rounds, and advance the slot past our offset."""
         self._is_shared = True
 
     async def choose_start(self, system: Record, slot: Slot) -> None:
@@ -68,18 +68,19 @@ class SlotOffset:
         is_ours = history == self._history and parse_lsn(system["xlogpos"] or "0/0") >= capture.start_lsn
         if is_ours and self._publication not in (None, slot.publication):
             raise SlotLost(SlotState.PUBLICATION_CHANGED, self._options, at=format_lsn(at))
-        if not is_ours or at > self._reported_lsn:
-            # Compare the slot with the log, and recall which rounds the slot yields again.
+        if not is_ours or at > self._reported_lsn or self._is_shared:
+            # Compare the slot with the log, and recall which rounds the slot yields again: another process may have
+            # stored some of them and not have advanced the slot.
             is_known = self._offset_check is not None and await self._offset_check.check(history[0], slot)
             if not is_ours:
                 self._begin_history(history, at)
-            elif is_known or self._is_shared:
+            elif at > self._reported_lsn:
+                if not (is_known or self._is_shared):
+                    detail = f"from {format_lsn(self._reported_lsn)} to {format_lsn(at)}"
+                    raise SlotLost(SlotState.MOVED, self._options, detail, at=format_lsn(at))
                 self._log.info("slot_moved_on", by_bytes=at - self._reported_lsn)
                 capture.skip_to(at)
                 self._reported_lsn = self._empty_lsn = at
-            else:
-                detail = f"from {format_lsn(self._reported_lsn)} to {format_lsn(at)}"
-                raise SlotLost(SlotState.MOVED, self._options, detail, at=format_lsn(at))
         self._publication = slot.publication
         self._is_shared = False
 

@@ -100,6 +100,7 @@ class StreamStart:
             except ServerError as error:
                 if error.sqlstate != _SLOT_ACTIVE:
                     raise
+                self._offset.mark_shared()
             else:
                 return await self._check_unchanged(catalogue, slot)
 
