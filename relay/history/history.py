@@ -5,6 +5,7 @@ nothing of links.
 """
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +13,7 @@ import structlog
 
 from relay.errors import NoRoundYet
 from relay.history.reading.flight import Flight, Flights
-from relay.history.reading.pages import PageSource
+from relay.history.reading.pages import PageSource, in_turn
 from relay.history.reading.reach_back import ReachBack
 from relay.history.start import OVERRUN_MS
 from relay.live.bounds import Bounds, Gap
@@ -27,6 +28,8 @@ log = structlog.get_logger()
 
 _ASKING: Final = 2
 """Questions to the log at the same time. Each answer is work for the turn in which it arrives, and for nats-server."""
+_ANSWERING: Final = 8
+"""Answers of up to 1,000 rounds that are made at the same time: each holds its rounds until it is written."""
 _CLOCK_SKEW_MS: Final = 2000
 """How far the clock of the log may be behind that of the source."""
 
@@ -56,6 +59,7 @@ class History:
         self.pages = PageSource(hub, reader, concurrent=concurrent)
         self._reader = reader
         self._asking = asyncio.Semaphore(_ASKING)
+        self._answering = asyncio.Semaphore(_ANSWERING)
         self._flights = Flights()
         self._reach_back = ReachBack(hub, self.pages)
 
@@ -75,6 +79,10 @@ class History:
         """Count and log a gap that a link is about to get."""
         self.stats.gaps += 1
         log.info("gap_sent", link=link, reason=gap.reason, begin=str(gap.begin), end=str(gap.end))
+
+    def answering(self) -> AbstractAsyncContextManager[None]:
+        """Hold a place for making an answer of many rounds; raise `LogUnavailable` when none is free for long."""
+        return in_turn(self._answering, "answer from history")
 
     async def bounds(self, cursor: Cursor | None = None) -> Bounds:
         """Ask the log what it holds; `cursor`, if given, is what the bounds will be compared with.

@@ -178,6 +178,10 @@ class HttpProtocol(GuardedHandler):
         """How much was read of the newest body; 0 when it comes in chunks."""
         return 0 if self._newest_body is None or self._is_chunked else self._newest_body.total_bytes
 
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self._newest_body = None  # it refers to this object: both would wait for Python's garbage collector
+
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp closes the connection
         """Keep the connection until all whole requests are answered.
 

@@ -96,14 +96,14 @@ class Rest:
         )
         if wanted.since_ms is not None and wanted.until_ms is not None and wanted.since_ms > wanted.until_ms:
             raise BadRequest(f"from {query['from']!r} is later than to {query['to']!r}; it must not be")
-        async with self._registry.feed.listening():
+        turns = guarded(request).turns
+        async with self._registry.feed.listening(), self._history.answering():
             answer = await look_back(self._history, wanted)
+            rendered = [item.json async for items in turns.slices(answer.items) for item in items]
         headers = {} if answer.complete else {"X-History-Complete": "false"}
         if answer.next_before is not None:
             next_page = request.rel_url.update_query(before=str(answer.next_before))
             headers["Link"] = f'<{next_page}>; rel="next"'
-        turns = guarded(request).turns
-        rendered = [item.json async for items in turns.slices(answer.items) for item in items]
         return await _answer(request, b"[%b]" % b",".join(rendered), headers)
 
     def _grant(self, request: web.Request) -> Grant:

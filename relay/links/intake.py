@@ -50,7 +50,7 @@ class Receiver(Protocol):
 class Intake(asyncio.BufferedProtocol):
     """The protocol of a connection: it reads a piece, and gives it to the receiver when its turn has time for it.
 
-    Bounded: while a piece waits, nothing more is read.
+    Bounded: while a piece waits, one more is read.
     """
 
     __slots__ = ("_has_more", "_held", "_is_at_end", "_look", "_receiver", "_transport", "_turns", "_waits")
@@ -102,8 +102,10 @@ class Intake(asyncio.BufferedProtocol):
     def finished(self) -> None:
         """Read on, after the wait for a turn with time."""
         self._waits = False
-        if not (self._transport.is_closing() or self._is_at_end or self._receiver.holds_reading):
-            self._transport.resume_reading()
+        transport = self._transport
+        if transport.is_closing() or self._is_at_end or self._receiver.holds_reading or transport.is_reading():
+            return
+        transport.resume_reading()
 
     # --- what the event loop calls -------------------------------------------------------------------------------
 
@@ -112,6 +114,9 @@ class Intake(asyncio.BufferedProtocol):
         self._receiver.connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
         rest = self._receiver.connection_lost(exc)
         if rest is not None:
             self._turns.call(rest)
@@ -127,11 +132,10 @@ class Intake(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self._held += _piece[:nbytes]
-        if self._waits:
+        if self._waits:  # not before: to stop and to start reading again takes longer than most pieces
             self._transport.pause_reading()
-        elif not self._turns.serve(self):
-            self._waits = True
-            self._transport.pause_reading()
+        else:
+            self._waits = not self._turns.serve(self)
 
     def eof_received(self) -> bool:
         self._is_at_end = True
@@ -152,8 +156,8 @@ class Intake(asyncio.BufferedProtocol):
         does not notice that: it does not watch the connection while nothing is read or written.
         """
         if self._transport.is_closing():
-            return
-        if _is_reset(self._transport):
+            self._look = None
+        elif _is_reset(self._transport):
             self._transport.abort()
         else:
             self._look = asyncio.get_running_loop().call_later(_LOOKS_S[1], self._look_for_reset)

@@ -58,6 +58,7 @@ class Session:
         for task in tasks:
             task.cancel()
         self._hub.remove(self._link)
+        self._link.cursor = None  # it refers to this object: both would wait for Python's garbage collector
         return tasks
 
     def start(self, subscription: Subscription, start: Start) -> None:

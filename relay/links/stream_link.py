@@ -66,7 +66,7 @@ class StreamLink(Link, asyncio.BaseProtocol):
         self, exc: Exception | None
     ) -> Callable[[], None] | None:
         """Drop what is written from now on. The rest, `on_closed`, is work for a later turn: many may leave at once."""
-        self.transport = CLOSED
+        self.transport, self._drain = CLOSED, _nothing  # the latter refers to this object
         self.resume_writing()
         closed, self.on_closed = self.on_closed, None
         return closed
@@ -75,3 +75,7 @@ class StreamLink(Link, asyncio.BaseProtocol):
         """Wait while the transport has paused writing."""
         if self._resumed is not None:
             await asyncio.shield(self._resumed)
+
+
+async def _nothing() -> None:
+    """Wait for nothing: the connection is closed."""

@@ -142,18 +142,19 @@ class Methods:
             since_ms=since_ms,
             until_ms=until_ms,
         )
-        answer = await look_back(self._history, query)
-        rounds, size, cursor = list[bytes](), 0, ""
-        async for items in self._turns.slices(answer.items):
-            for item in items:
-                round_ = form.round(item.round, item.cursor)
-                size += len(round_)
-                if size > _PAGE_BYTES and rounds:
-                    return form.page(rounds, cursor, answer.complete)
-                rounds.append(round_)
-                cursor = item.cursor
-        next_before = "" if answer.next_before is None else str(answer.next_before)
-        return form.page(rounds, next_before, answer.complete)
+        async with self._history.answering():
+            answer = await look_back(self._history, query)
+            rounds, size, cursor = list[bytes](), 0, ""
+            async for items in self._turns.slices(answer.items):
+                for item in items:
+                    round_ = form.round(item.round, item.cursor)
+                    size += len(round_)
+                    if size > _PAGE_BYTES and rounds:
+                        return form.page(rounds, cursor, answer.complete)
+                    rounds.append(round_)
+                    cursor = item.cursor
+            next_before = "" if answer.next_before is None else str(answer.next_before)
+            return form.page(rounds, next_before, answer.complete)
 
     def _games(self, grant: Grant) -> pb.ListGamesResponse:
         answer = pb.ListGamesResponse()

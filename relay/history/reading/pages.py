@@ -7,7 +7,7 @@ covers is in `relay.history.reading.stretch`. Knows nothing of links.
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, NamedTuple
 
 from relay.history.reading.budget import FEW, Budget
@@ -103,17 +103,26 @@ class PageSource:
         first = await self._reader.first() if only is None and finds_gaps and has_holes(page, position) else None
         return stretch_of(page, epoch=epoch, position=position, head=head, oldest=oldest, first=first)
 
-    @asynccontextmanager
-    async def _turn_to_read(self) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(TURN_S):
-                await self._reading.acquire()
-        except TimeoutError as error:
-            raise LogUnavailable(f"no turn to read the log within {TURN_S:g} s: too many readers wait") from error
-        try:
-            yield
-        finally:
-            self._reading.release()
+    def _turn_to_read(self) -> AbstractAsyncContextManager[None]:
+        return in_turn(self._reading, "read the log")
+
+
+@asynccontextmanager
+async def in_turn(places: asyncio.Semaphore, what: str) -> AsyncIterator[None]:
+    """Hold one of a few places while the block runs; first come, first served.
+
+    Raises:
+        LogUnavailable: None is free within `TURN_S`; the text says for `what`.
+    """
+    try:
+        async with asyncio.timeout(TURN_S):
+            await places.acquire()
+    except TimeoutError as error:
+        raise LogUnavailable(f"no turn to {what} within {TURN_S:g} s: too many readers wait") from error
+    try:
+        yield
+    finally:
+        places.release()
 
 
 class _Ahead(NamedTuple):

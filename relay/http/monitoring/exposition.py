@@ -113,9 +113,7 @@ async def serving_probes(
             yield int(listener.getsockname()[1])
         finally:
             server.close()
-            while (
-                strangers.shed_one()
-            ):  # also those whose client has its last answer, which aiohttp does not know any more
+            while strangers.shed_one():  # those whose last answer is still read, too
                 pass
     finally:
         await runner.cleanup()

@@ -77,6 +77,12 @@ class WebSocketLink(StreamLink):
         self._frames.frames = self._frames_allowed = frames_per_heartbeat
         self._unanswered = 0
 
+    def connection_lost(  # type: ignore[override]  # called by `Intake`
+        self, exc: Exception | None
+    ) -> Callable[[], None] | None:
+        self.on_message = None  # its session refers to this object
+        return super().connection_lost(exc)
+
     def heartbeat(self) -> bool:
         self._frames.frames = self._frames_allowed
         if self._unanswered >= _UNANSWERED_PINGS:

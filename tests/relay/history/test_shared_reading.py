@@ -1,12 +1,14 @@
 """Questions to the log that several readers ask: once for all of them, and never older than they may be."""
 
 import asyncio
+from contextlib import AsyncExitStack
 
 import pytest
 
-from relay.history.reading import shared_pages
+from relay.history.reading import pages, shared_pages
 from relay.history.reading.flight import Flight, Flights
 from relay.history.reading.pages import PAGE
+from roundlog.log_errors import LogUnavailable
 from tests.resume.replay_rig import Rig, turns
 
 CRASH = frozenset({"crash"})
@@ -41,10 +43,10 @@ class Question:
 
 async def test_readers_of_one_page_share_it(rig: Rig) -> None:
     """One request for all that come within a second, and one item for each round: it is encoded once."""
-    pages, generation = rig.history.pages, rig.hub.generation
+    source, generation = rig.history.pages, rig.hub.generation
 
-    first, second = await asyncio.gather(*(pages.read(0, CRASH, generation=generation) for _ in range(2)))
-    third = await pages.read(0, CRASH, generation=generation)
+    first, second = await asyncio.gather(*(source.read(0, CRASH, generation=generation) for _ in range(2)))
+    third = await source.read(0, CRASH, generation=generation)
 
     assert rig.log.requests == 1
     assert first.items()[0] is second.items()[0] is third.items()[0]
@@ -53,61 +55,61 @@ async def test_readers_of_one_page_share_it(rig: Rig) -> None:
 async def test_page_is_read_again_when_it_is_old(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was deleted meanwhile is sent no longer."""
     monkeypatch.setattr(shared_pages, "_FRESH_S", -1)
-    pages, generation = rig.history.pages, rig.hub.generation
-    await pages.read(0, CRASH, generation=generation)
+    source, generation = rig.history.pages, rig.hub.generation
+    await source.read(0, CRASH, generation=generation)
     rig.log.entries = [entry for entry in rig.log.entries if entry.sequence != 7]
 
-    page = await pages.read(0, CRASH, generation=generation)
+    page = await source.read(0, CRASH, generation=generation)
 
     assert 7 not in [entry.sequence for entry in page.entries]
 
 
 async def test_page_up_to_the_end_of_the_log_is_not_kept(rig: Rig) -> None:
     """More may follow at once."""
-    pages, generation = rig.history.pages, rig.hub.generation
-    before = await pages.read(1000, CRASH, generation=generation)
+    source, generation = rig.history.pages, rig.hub.generation
+    before = await source.read(1000, CRASH, generation=generation)
     rig.store()
-    after = await pages.read(1000, CRASH, generation=generation)
+    after = await source.read(1000, CRASH, generation=generation)
 
     assert (before.entries[-1].sequence, after.entries[-1].sequence) == (1200, 1201)
 
 
 async def test_few_pages_are_kept(rig: Rig) -> None:
     """Those that were asked for last: memory is bounded."""
-    pages, generation = rig.history.pages, rig.hub.generation
+    source, generation = rig.history.pages, rig.hub.generation
     for position in range(0, 500, 50):
-        await pages.read(position, CRASH, generation=generation)
+        await source.read(position, CRASH, generation=generation)
     requests = rig.log.requests
 
-    await pages.read(450, CRASH, generation=generation)
+    await source.read(450, CRASH, generation=generation)
     assert rig.log.requests == requests
-    await pages.read(0, CRASH, generation=generation)
+    await source.read(0, CRASH, generation=generation)
     assert rig.log.requests == requests + 1
 
 
 async def test_page_whose_reader_has_left_serves_the_next_one(rig: Rig) -> None:
     """The log answers anyway. Clients that leave early would otherwise make as many requests as they are."""
-    pages, generation = rig.history.pages, rig.hub.generation
+    source, generation = rig.history.pages, rig.hub.generation
     for _ in range(100):
-        reading = asyncio.create_task(pages.read(0, CRASH, generation=generation))
+        reading = asyncio.create_task(source.read(0, CRASH, generation=generation))
         await turns(2)
         reading.cancel()
-    await pages.read(0, CRASH, generation=generation)
+    await source.read(0, CRASH, generation=generation)
 
     assert rig.log.requests == 1
 
 
 async def test_page_that_waits_for_its_turn_is_not_read_when_its_reader_has_left(rig: Rig) -> None:
     """And those that come later read it."""
-    pages, generation = rig.history.pages, rig.hub.generation
-    async with pages._turn_to_read(), pages._turn_to_read():  # both turns are taken
-        reading = asyncio.create_task(pages.read(0, CRASH, generation=generation))
+    source, generation = rig.history.pages, rig.hub.generation
+    async with source._turn_to_read(), source._turn_to_read():  # both turns are taken
+        reading = asyncio.create_task(source.read(0, CRASH, generation=generation))
         await turns(2)
         reading.cancel()
         await turns(2)
     assert rig.log.requests == 0
 
-    assert len((await pages.read(0, CRASH, generation=generation)).entries) == PAGE
+    assert len((await source.read(0, CRASH, generation=generation)).entries) == PAGE
 
 
 async def test_answer_is_not_older_than_the_question() -> None:
@@ -152,3 +154,15 @@ async def test_reader_that_leaves_takes_no_answer_from_others() -> None:
     question.answer.set()
 
     assert await asyncio.gather(*readers[2:]) == [2, 2]
+
+
+async def test_few_answers_are_made_at_a_time(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each holds up to 1,000 rounds. The others wait, and not for ever: the log may have stopped answering."""
+    monkeypatch.setattr(pages, "TURN_S", 0.05)
+    async with AsyncExitStack() as stack:
+        for _ in range(8):
+            await stack.enter_async_context(rig.history.answering())
+        with pytest.raises(LogUnavailable, match="no turn to answer from history within"):
+            await stack.enter_async_context(rig.history.answering())
+    async with rig.history.answering():
+        pass

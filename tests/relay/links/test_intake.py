@@ -273,6 +273,30 @@ async def test_handler_is_measured_and_otherwise_as_it_is() -> None:
     assert ends == ["cancelled"]
 
 
+async def test_handler_that_has_used_the_share_waits_at_its_next_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when nothing that it awaited took time. A simulated clock makes each slice take 0.3 ms."""
+    now_s, turn, done = 0.0, 0, list[int]()
+    monkeypatch.setattr(turns_module, "perf_counter", lambda: now_s)
+    turns = Turns(turn_s=0.0009)
+
+    async def handle() -> None:
+        nonlocal now_s
+        async for items in turns.slices(range(2000)):
+            now_s += 0.0003
+            done.extend([turn] * len(items))
+
+    handler = asyncio.create_task(turns.measured(turns.measured(handle())))
+    while not handler.done():
+        await asyncio.sleep(0)
+        turn += 1
+
+    slices = len(done) // turns_module._SLICE
+    assert len(done) == 2000
+    assert max(len(list(group)) for _, group in groupby(done)) <= 4 * turns_module._SLICE
+    assert slices / 6 < len(set(done)), "a step within a step is counted once"
+    assert len(set(done)) <= slices
+
+
 async def test_many_that_leave_at_once_are_cleared_away_in_several_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """A crowd that leaves keeps nobody waiting for a round. A simulated clock makes each one take 0.3 ms."""
     now_s, turn, left = 0.0, 0, list[int]()
