@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Self
 
 from roundlog.client.connection import Connection
-from roundlog.client.nats_internals import attach
+from roundlog.client.nats_internals import attach, read_at_once
 from roundlog.entry import LogEntry
 from roundlog.parser import RoundFrames
 from rounds.subjects import LIVE_SUBJECTS
@@ -39,7 +39,12 @@ class LiveSubscription:
         """
         live = cls(connection, on_live)
         await attach(connection.client, live._frames.read)
+        live.connected()
         return live
+
+    def connected(self) -> None:
+        """Read rounds as soon as they come. To be called each time the connection has been made again."""
+        read_at_once(self._connection.client)
 
     async def subscribe(self) -> None:
         """Ask the server for live rounds, unless they are subscribed to already.

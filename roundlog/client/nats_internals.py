@@ -47,6 +47,7 @@ class ConnectionParser:
 
     def __init__(self, parser: FrameParser, read_frames: ReadFrames, half_frame: bytes = b"") -> None:
         self.was_called = False
+        self._is_busy = False
         self._parser = parser
         self._read_frames = read_frames
         self._held = half_frame
@@ -57,14 +58,25 @@ class ConnectionParser:
 
     async def parse(self, data: bytes = b"") -> None:
         """Read as many whole frames as there are; keep the rest for the next call."""
-        self.was_called = True
+        self.was_called = self._is_busy = True
         if self._held:
             data = self._held + data
         at = self._read_frames(data, 0)
         while at < len(data) and (end := _frame_end(data, at)) is not None:
             await self._parser.parse(data[at:end])
             at = self._read_frames(data, end)
-        self._held = data[at:]
+        self._held, self._is_busy = data[at:], False
+
+    def take(self, data: bytes) -> bytes:
+        """Read the whole frames of `data` up to the first that is not ours; return the rest, which `parse` is to read.
+
+        All that came before was parsed. While `parse` waits for nats-py, nothing is taken.
+        """
+        if self._is_busy:
+            return data
+        if self._held:
+            data, self._held = self._held + data, b""
+        return data[self._read_frames(data, 0) :]
 
 
 def _frame_end(data: bytes, at: int) -> int | None:
@@ -104,6 +116,28 @@ async def attach(client: Client, read_frames: ReadFrames) -> bool:
     if not parser.was_called:
         client._ps = own  # noqa: SLF001
         return _lacks("a read loop that uses Client._ps")
+    return True
+
+
+def read_at_once(client: Client) -> bool:
+    """Let frames that `attach` reads be read as soon as they come, until the connection is lost.
+
+    nats-py's own task reads them in the next turn of the event loop, behind all that is due then. Returns False where
+    nats-py does not read with asyncio's streams, as over WebSocket: then it is as before.
+    """
+    parser: Any = getattr(client, "_ps", None)
+    reader: Any = getattr(getattr(client, "_transport", None), "_io_reader", None)
+    if not isinstance(parser, ConnectionParser) or not isinstance(getattr(reader, "_buffer", None), bytearray):
+        return False
+    feed: Callable[[bytes], None] = reader.feed_data
+
+    def feed_data(data: bytes) -> None:
+        if not reader._buffer:  # noqa: SLF001 - all that came before was read
+            data = parser.take(data)
+        if data:
+            feed(data)
+
+    reader.feed_data = feed_data
     return True
 
 

@@ -31,6 +31,7 @@ from roundlog.tail import stored_pages
 from tests.backends.harness import DeadLetters, Source
 from tests.nats import NatsServer
 from tests.network.streams import connected, serving
+from tests.waiting import until
 
 _COUNT = 300
 
@@ -199,9 +200,11 @@ async def test_rounds_are_published_followed_and_read(nats: NatsServer, messages
     """All of them, in order, with either nats-py; with the installed one, none goes through its subscriptions."""
     settings, source = LogSettings(url=nats.url), Source(_COUNT)
     live: list[LogEntry] = []
+    tasks: set[bool] = set()
     complete = asyncio.Event()
 
     def on_live(entries: list[LogEntry]) -> None:
+        tasks.add(asyncio.current_task() is not None)
         live.extend(entries)
         if len(live) == _COUNT:
             complete.set()
@@ -225,6 +228,38 @@ async def test_rounds_are_published_followed_and_read(nats: NatsServer, messages
     assert [entry.data for entry in live] == [round_.to_json() for round_ in source.rounds]
     assert (last, page.remaining, nothing.entries) == (_COUNT, 0, [])
     assert (messages == []) is is_fast
+    assert tasks == {not is_fast}, "as soon as they come, which is before any task runs"
+
+
+@pytest.mark.service
+async def test_rounds_are_read_at_once_after_a_reconnect_too(nats: NatsServer) -> None:
+    """A new connection has a new reader, which nats-py makes."""
+    settings = LogSettings(url=nats.url)
+    tasks, came = list[bool](), asyncio.Event()
+    subscriptions: list[LiveSubscription] = []
+
+    def on_live(_entries: list[LogEntry]) -> None:
+        tasks.append(asyncio.current_task() is not None)
+        came.set()
+
+    async def on_reconnected() -> None:
+        subscriptions[0].connected()
+
+    async with connect(settings, name="follower", on_reconnected=on_reconnected) as connection:
+        await open_log(connection, settings)
+        subscriptions.append(await LiveSubscription.open(connection, on_live))
+        await subscriptions[0].subscribe()
+        abort(connection.client)
+        await until(lambda: not connection.is_connected)
+        await until(lambda: connection.is_connected)
+        await open_log(connection, settings)
+        source = Source(1)
+        publisher = Publisher(settings, PublisherSettings(), confirm=source.confirm, rejects=DeadLetters())
+        await publisher.run(source.read())
+        async with asyncio.timeout(20):
+            await came.wait()
+
+    assert tasks == [False]
 
 
 @pytest.mark.service

@@ -65,13 +65,20 @@ entries = st.builds(
         ),
         max_size=12,
     ),
-    st.lists(st.integers(1, 4000), max_size=30),
+    st.lists(st.tuples(st.integers(1, 4000), st.booleans()), max_size=30),
+    st.booleans(),
     st.booleans(),
 )
 async def test_whatever_arrives_and_however_it_is_cut_each_frame_goes_where_it_belongs(
-    frames: list[tuple[str, LogEntry | None, bytes | None]], cuts: list[int], by_token: bool
+    frames: list[tuple[str, LogEntry | None, bytes | None]],
+    cuts: list[tuple[int, bool]],
+    by_token: bool,
+    at_once: bool,
 ) -> None:
-    """A round lost or invented here is lost or invented for every client."""
+    """A round lost or invented here is lost or invented for every client.
+
+    Also when frames are read as soon as they come, and what is left of them whenever nats-py's task runs.
+    """
     client, found, tokens, ends = FakeClient(), list[LogEntry](), list[bytes](), list[AnswerEnd]()
 
     def on_entries(token: bytes, entries: list[LogEntry]) -> None:
@@ -93,10 +100,14 @@ async def test_whatever_arrives_and_however_it_is_cut_each_frame_goes_where_it_b
     }
     wire = b"".join(stored(entry, published or b"") if entry else kinds[kind] for kind, entry, published in frames)
 
-    at = 0
-    for cut in [*cuts, len(wire)]:
-        await parser.parse(wire[at : at + cut])
+    at, unread = 0, b""
+    for cut, task_runs in [*cuts, (len(wire), True)]:
+        piece = wire[at : at + cut]
+        unread += parser.take(piece) if at_once and not unread else piece
         at += cut
+        if task_runs and unread:
+            await parser.parse(unread)
+            unread = b""
 
     names = [kind for kind, _, _ in frames]
     assert found == [entry for _, entry, _ in frames if entry is not None]

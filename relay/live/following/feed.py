@@ -241,6 +241,8 @@ class Feed:
         self._suspected_resets += 1  # not only on reconnect: rounds may come before that is reported
 
     async def _on_reconnected(self) -> None:
+        if self._live is not None:
+            self._live.connected()
         self._suspected_resets += 1
         self._wake.set()
 
