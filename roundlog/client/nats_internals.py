@@ -54,7 +54,7 @@ class ConnectionParser:
 
     def reset(self) -> None:
         self._parser.reset()
-        self._held = b""
+        self._held, self._is_busy = b"", False
 
     async def parse(self, data: bytes = b"") -> None:
         """Read as many whole frames as there are; keep the rest for the next call."""

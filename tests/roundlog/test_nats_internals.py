@@ -17,7 +17,7 @@ from backends.publish.publisher import Publisher
 from backends.publish.publisher_settings import PublisherSettings
 from roundlog.client import nats_internals
 from roundlog.client.connection import connect
-from roundlog.client.nats_internals import TRIED, abort, attach, drop_unsent, has_writer
+from roundlog.client.nats_internals import TRIED, ConnectionParser, abort, attach, drop_unsent, has_writer
 from roundlog.entry import LogEntry
 from roundlog.live import LiveSubscription
 from roundlog.log_settings import LogSettings
@@ -121,6 +121,33 @@ async def test_parser_of_known_nats_py_is_replaced() -> None:
     assert await attach(cast("Client", client), take_none)
     assert client._ps is not client.own
     assert not client.own.buf
+
+
+async def test_frames_are_taken_again_after_a_parse_that_was_cut_off() -> None:
+    """A connection may be lost while nats-py handles a frame; `reset` is called before the next one is read."""
+    client = Known()
+    taken = list[bytes]()
+
+    def take_all(data: bytes, at: int) -> int:
+        taken.append(data[at:])
+        return len(data)
+
+    async def stall() -> None:
+        await asyncio.Event().wait()
+
+    client._process_pong = stall  # type: ignore[method-assign]
+    parser = ConnectionParser(Parser(client), take_none)
+    parsing = asyncio.create_task(parser.parse(b"PONG\r\n"))
+    await asyncio.sleep(0)
+    assert parser.take(b"x") == b"x"
+    parsing.cancel()
+    await asyncio.wait([parsing])
+
+    parser.reset()
+    parser._read_frames = take_all
+
+    assert parser.take(b"x") == b""
+    assert taken == [b"x"]
 
 
 @pytest.mark.parametrize("kind", [Renamed, Cached, Rebuilt])
