@@ -145,7 +145,7 @@ async def running_relay(
     connections = ConnectionLimits(strangers, guests, settings.http.request_s)
     heartbeats = Heartbeats(interval_s=links.heartbeat_s, on_stall=hub.expect_backlog)
     registry = LinkRegistry(hub, feed, admission, heartbeats, ender, links)
-    methods = Methods(registry, history, catalogue, settings.grpc, turns)
+    methods = Methods(registry, history, catalogue, settings.grpc)
     app = build_app(routes_of(registry, history, catalogue, methods), home=home, refusals=registry.refusals)
     closers: list[Callable[[], None]] = []
     app.on_response_prepare.append(partial(_end_keep_alive, admission))

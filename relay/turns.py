@@ -96,7 +96,7 @@ class Turns:
         """Run a handler, and take the time of each of its steps from the turn in which it runs."""
         steps = _Steps(self, handler)
         try:
-            awaited = steps.next(steps.send)
+            awaited = self.step(steps.send)
         except StopIteration as end:
             answer: T = end.value
             return answer
@@ -107,13 +107,13 @@ class Turns:
         """Do the first step of `work` now and the others in a task, which is returned, and take their time."""
         steps = _Steps(self, work)
         try:
-            awaited = steps.next(steps.send)
+            awaited = self.step(steps.send)
         except StopIteration:
             return None
         return asyncio.create_task(_rest(steps, awaited))
 
     def step(self, step: Callable[[], T]) -> T:
-        """Run a step of a handler, and take its time; one within another is counted once."""
+        """Run a step of a handler, or other work, and take its time; one within another is counted once."""
         is_outer = self._began is None
         if is_outer:
             self._began = perf_counter()
@@ -134,11 +134,7 @@ class Turns:
     def _do(self, work: Work) -> bool:
         unfinished = True
         while unfinished and self._left_s > 0:
-            began = perf_counter()
-            try:
-                unfinished = work.work()
-            finally:
-                self.spend(perf_counter() - began)
+            unfinished = self.step(work.work)
         return not unfinished
 
     def _call_next(self) -> None:
@@ -210,10 +206,6 @@ class _Steps:
         self.send = partial(handler.send, None)
         self._throw = handler.throw
 
-    def next(self, step: Callable[[], Any]) -> Any:
-        """Return what is awaited after a step; raise `StopIteration` at the end."""
-        return self._turns.step(step)
-
     @types.coroutine
     def rest(self, awaited: Any) -> Generator[Any, Any, Any]:
         """Run what follows a step after which `awaited` is awaited."""
@@ -225,6 +217,6 @@ class _Steps:
             else:
                 step = self.send
             try:
-                awaited = self.next(step)
+                awaited = self._turns.step(step)
             except StopIteration as end:
                 return end.value

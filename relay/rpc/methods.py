@@ -22,7 +22,6 @@ from relay.rpc.answer_forms import AnswerForm
 from relay.rpc.bulk import BulkReplay, Write
 from relay.rpc.convert import read_cursor, read_filter, read_heartbeat, read_start, read_times, round_message
 from relay.rpc.rpc_link import RpcLink
-from relay.turns import Turns
 from rounds import Catalogue
 from rounds import datastream_pb2 as pb
 
@@ -54,16 +53,13 @@ class StreamRequest(NamedTuple):
 class Methods:
     """The methods of the service on one registry, and their limits."""
 
-    def __init__(
-        self, registry: LinkRegistry, history: History, catalogue: Catalogue, settings: GrpcSettings, turns: Turns
-    ) -> None:
+    def __init__(self, registry: LinkRegistry, history: History, catalogue: Catalogue, settings: GrpcSettings) -> None:
         self._registry = registry
         self._history = history
         self._catalogue = catalogue
         self._answers = settings.answers
         self._open_answers = 0
-        self._turns = turns
-        self.measured = turns.measured
+        self.measured = history.turns.measured
         """Runs a handler, whose steps count as others that clients cause."""
         self.request_bytes = settings.request_bytes
         """Size of the largest request message."""
@@ -145,7 +141,7 @@ class Methods:
         async with self._history.answering():
             answer = await look_back(self._history, query)
             rounds, size, cursor = list[bytes](), 0, ""
-            async for items in self._turns.slices(answer.items):
+            async for items in self._history.turns.slices(answer.items):
                 for item in items:
                     round_ = form.round(item.round, item.cursor)
                     size += len(round_)

@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final, cast
+from typing import Any, Final, Self, cast
 
 from relay.history.history import History
 from relay.history.replay import Replay
@@ -121,6 +121,17 @@ class Rig:
         self.hub.begin(Bounds("k1", 1, 0))
         self.history = History(self.hub, cast("Any", self.log), Turns(), concurrent=2)
         self._unseen: list[LogEntry] = []
+
+    @classmethod
+    async def filled(cls, rounds: int) -> Self:
+        """Make a log of so many rounds, and a relay that has seen all of them."""
+        rig = cls()
+        for _ in range(rounds):
+            rig.store()
+        rig.hear()
+        while rig.hub.head.sequence < rounds:
+            await turns(1)
+        return rig
 
     def store(self, game: str = "crash", *, at_ms: int | None = None) -> int:
         """Store a round that the relay has not seen yet; return its number, which is unique."""

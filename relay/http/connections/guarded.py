@@ -201,8 +201,6 @@ async def read_body(request: web.BaseRequest, limit: int) -> bytearray:
         SlowRequest: It has not arrived in the time for a request.
         web.RequestPayloadError: It does not match its headers.
     """
-    if request.content_length is not None and request.content_length > limit:
-        raise TooLarge(limit)
     body, chunks = bytearray(), 0
     if request.content.at_eof():  # also: aiohttp's stream for no body yields chunks without end
         return body

@@ -15,13 +15,7 @@ GAMES = frozenset({"crash", "dice"})
 @pytest.fixture
 async def rig() -> Rig:
     """A relay that has seen a log of 2,000 rounds."""
-    rig = Rig()
-    for _ in range(2000):
-        rig.store()
-    rig.hear()
-    while rig.hub.head.sequence < 2000:
-        await turns(1)
-    return rig
+    return await Rig.filled(2000)
 
 
 def held(rig: Rig) -> int:

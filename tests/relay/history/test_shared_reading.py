@@ -17,13 +17,7 @@ CRASH = frozenset({"crash"})
 @pytest.fixture
 async def rig() -> Rig:
     """A relay that has seen a log of 1,200 rounds."""
-    rig = Rig()
-    for _ in range(1200):
-        rig.store()
-    rig.hear()
-    while rig.hub.head.sequence < 1200:
-        await turns(1)
-    return rig
+    return await Rig.filled(1200)
 
 
 class Question:
@@ -129,7 +123,7 @@ async def test_answer_is_not_older_than_the_question() -> None:
 
 
 async def test_answer_that_failed_is_asked_for_again() -> None:
-    """Whoever waited gets the error; whoever comes later asks anew."""
+    """Readers that waited get the error; the next one asks again."""
     flights = Flights()
 
     async def fail(flight: Flight[int]) -> int:
