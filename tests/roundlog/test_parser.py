@@ -77,7 +77,7 @@ async def test_whatever_arrives_and_however_it_is_cut_each_frame_goes_where_it_b
 ) -> None:
     """A round lost or invented here is lost or invented for every client.
 
-    Also when frames are read as soon as they come, and what is left of them whenever nats-py's task runs.
+    Also when frames are read as soon as they come, and the rest whenever nats-py's task runs.
     """
     client, found, tokens, ends = FakeClient(), list[LogEntry](), list[bytes](), list[AnswerEnd]()
 

@@ -142,7 +142,7 @@ def test_any_round_is_the_json_of_generated_code(round_: Round) -> None:
 
 @given(st.lists(rounds(), max_size=3), st.sampled_from(["", "k3f9a2-1"]), st.booleans())
 def test_any_page_is_that_of_generated_code(page: list[Round], next_before: str, complete: bool) -> None:
-    """As protobuf and as its JSON, in which members with default values are left out."""
+    """As protobuf and as its JSON, which omits members with default values."""
     made = pb.GetHistoryResponse(
         rounds=[generated(round_, "k3f9a2-1") for round_ in page], next_before=next_before, complete=complete
     )
