@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from auth.keys import ANY_ORIGIN, FILE_ORIGIN, InvalidCredential, KeyStore
-from auth.tokens import Grant, TokenSigner
+from auth.grants import Grant
+from auth.key import ANY_ORIGIN, FILE_ORIGIN, InvalidCredential
+from auth.key_ring import KeyRing
+from auth.tokens import TokenSigner
 
 SUBPROTOCOL: Final = "datastream.v1"
 """The name of the WebSocket subprotocol, selected instead of the token when a client offers both."""
@@ -102,7 +104,7 @@ def required(presented: Presented | None, query: Mapping[str, str], *, tokens: b
     raise InvalidCredential(f"a credential is missing; {send}")
 
 
-def authorize(presented: Presented | None, keys: KeyStore, signer: TokenSigner, *, origin: str | None) -> Grant:
+def authorize(presented: Presented | None, keys: KeyRing, signer: TokenSigner, *, origin: str | None) -> Grant:
     """Check a credential and return what it grants.
 
     Args:

@@ -10,14 +10,14 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Self
 
 import jwt
 import msgspec
 
-from auth.keys import InvalidKeys, Key, Kind
+from auth.grants import Grant
+from auth.key import InvalidKeys, Key, Kind
 
 LIFE_S: Final = 30
 ISSUER: Final = "stream-relay"
@@ -33,20 +33,6 @@ _ID: Final = re.compile(r"\A[A-Za-z0-9._-]{1,64}\Z")
 
 class InvalidToken(Exception):
     """The token is not accepted. Clients get 401; the text gives the reason, and never the token's content."""
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """What an accepted credential allows, for keys and tokens alike."""
-
-    key_id: str
-    kind: Kind
-    games: frozenset[str] | None  # None: all games
-    allowed_origins: frozenset[str]  # public keys only
-
-    @classmethod
-    def of(cls, key: Key) -> Self:
-        return cls(key.id, key.kind, key.games, key.allowed_origins)
 
 
 class _Claims(msgspec.Struct):
@@ -139,7 +125,7 @@ class TokenSigner:
         if claims.iat > moment + _CLOCK_SKEW_S:
             raise InvalidToken("the token was issued in the future; the clocks of the relays differ")
         games = None if claims.games is None else frozenset(claims.games)
-        return Grant(claims.sub, claims.kind, games, frozenset(claims.origins))
+        return Grant(claims.sub, claims.kind, games, frozenset(claims.origins), token_id=claims.jti)
 
     def _read(self, token: str) -> _Claims:
         """Check everything in a token except its times. Errors have no cause: pyjwt's errors may quote the token."""

@@ -29,7 +29,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from auth.credentials import AmbiguousCredential, NotAllowedOrigin
-from auth.keys import InvalidCredential
+from auth.key import InvalidCredential
 from auth.tokens import InvalidToken
 from roundlog.log_errors import LogUnavailable
 from rounds import Cursor, InvalidCursor, InvalidFilter, UnknownGame, UnknownType

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import structlog
 from aiohttp import web
 
-from auth.keys import KeyStore
+from auth.key_ring import KeyRing
 from auth.tokens import TokenSigner
 from relay.admission.capacity import PROTOCOLS, capacity_of
 from relay.admission.gate import Admission
@@ -110,7 +110,7 @@ def _bound_collections() -> None:
 
 @asynccontextmanager
 async def running_relay(
-    settings: Settings, keys: KeyStore, signer: TokenSigner, *, home: str | None = None
+    settings: Settings, keys: KeyRing, signer: TokenSigner, *, home: str | None = None
 ) -> AsyncIterator[Addresses]:
     """Run a relay while the block runs; yield where it listens. Leaving the block drains it.
 

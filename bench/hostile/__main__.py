@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from auth.keys import generate
+from auth.key_secret import generate
 from bench._nats import NatsServer
 from bench._process import on_core
 from bench._relay import relay

@@ -6,14 +6,26 @@ them a credential covers is checked with the request, in `relay.admission.reques
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from auth.credentials import Presented, authorize
-from auth.keys import KeyStore
-from auth.tokens import Grant, TokenSigner
+from auth.grants import Grant
+from auth.key_ring import KeyRing
+from auth.tokens import TokenSigner
+from relay.admission.caller import Caller
 from relay.admission.capacity import Capacity, LinkProtocol, Resource
 from relay.admission.strangers import Share
 from relay.errors import Unavailable
 from relay.live.ending import ReconnectDelays
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Permit:
+    """The right to one link, from before its handshake until after its end."""
+
+    protocol: LinkProtocol
+    grant: Grant
+    caller: Caller
 
 
 class Admission:
@@ -21,7 +33,7 @@ class Admission:
 
     def __init__(
         self,
-        keys: KeyStore,
+        keys: KeyRing,
         signer: TokenSigner,
         *,
         capacity: Capacity,
@@ -79,8 +91,8 @@ class Admission:
             self._empty.clear()
             await self._empty.wait()
 
-    def grant(self, presented: Presented | None, *, origin: str | None) -> Grant:
-        """Return what a credential allows.
+    def grant(self, presented: Presented | None, *, origin: str | None, caller: Caller) -> Grant:
+        """Return what a credential allows to `caller`.
 
         Raises:
             InvalidCredential, InvalidToken: There is none, or it is not valid.
@@ -88,12 +100,12 @@ class Admission:
         """
         return authorize(presented, self._keys, self._signer, origin=origin)
 
-    def token(self, presented: Presented | None, *, origin: str | None) -> tuple[str, str]:
+    def token(self, presented: Presented | None, *, origin: str | None, caller: Caller) -> tuple[str, str]:
         """Make a stream token from a key; return it with the time it expires. Raises as `grant` does."""
-        self.grant(presented, origin=origin)
+        self.grant(presented, origin=origin, caller=caller)
         return self._signer.issue(self._keys.authenticate(presented.secret if presented else ""))
 
-    def enter(self, protocol: LinkProtocol) -> None:
+    def enter(self, protocol: LinkProtocol, grant: Grant, caller: Caller) -> Permit:
         """Count one more link at its cost; raise `Unavailable` when this instance takes none."""
         if self.draining:
             raise self.refusal("draining")
@@ -101,14 +113,15 @@ class Admission:
             raise self.refusal("capacity")
         self.links += 1
         self._taken += self._capacity.costs[protocol]
+        return Permit(protocol, grant, caller)
 
     def refusal(self, reason: str) -> Unavailable:
         """Make the refusal of a client, with its own delay."""
         return Unavailable(reason, self._delays.after_refusal())
 
-    def leave(self, protocol: LinkProtocol) -> None:
-        """Count one link less; it was counted by `enter`."""
+    def leave(self, permit: Permit) -> None:
+        """Count one link less; `enter` returned its permit."""
         self.links -= 1
-        self._taken -= self._capacity.costs[protocol]
+        self._taken -= self._capacity.costs[permit.protocol]
         if self.links == 0:
             self._empty.set()

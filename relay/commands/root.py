@@ -120,7 +120,9 @@ def key_new(
     key_id: Annotated[str, typer.Option("--id", help="The id of the key, shown in logs.")] = "client1",
 ) -> None:
     """Make an API key. It is shown once; the settings contain only its hash."""
-    from auth.keys import EXAMPLE_ORIGIN, InvalidKeys, generate, line_entry
+    from auth.key import EXAMPLE_ORIGIN, InvalidKeys
+    from auth.key_forms import line_entry
+    from auth.key_secret import generate
 
     secret, stored = generate(kind)
     try:

@@ -1,6 +1,6 @@
 """The errors that end a command with a sentence instead of a traceback."""
 
-from auth.keys import InvalidKeys
+from auth.key import InvalidKeys
 from backends.contract import BackendError
 from relay.commands.client.target import Refused
 from relay.errors import StartError

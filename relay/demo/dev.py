@@ -13,7 +13,8 @@ from typing import Final, NamedTuple
 
 from rich.console import Console
 
-from auth.keys import DEMO_KEY, KeyStore
+from auth.key_ring import KeyRing
+from auth.key_secret import DEMO_KEY
 from auth.tokens import TokenSigner
 from backends.backend_settings import BackendSettings
 from backends.contract import BackendContext
@@ -75,7 +76,7 @@ async def dev(settings: Settings, *, out: Console) -> None:
         )
         backend = make_backend(settings.backend.name, settings.backend.options, context)
         async with (
-            running_relay(settings, KeyStore.demo(), TokenSigner.ephemeral(), home=_page()) as at,
+            running_relay(settings, KeyRing.demo(), TokenSigner.ephemeral(), home=_page()) as at,
             asyncio.TaskGroup() as tasks,
         ):
             ingest = tasks.create_task(run_ingest(backend, settings.nats, name=settings.backend.name), name="ingest")

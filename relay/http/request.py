@@ -8,7 +8,7 @@ from typing import NamedTuple
 from aiohttp import web
 
 from auth.credentials import Presented, find_key, required
-from auth.tokens import Grant
+from auth.grants import Grant
 from relay.admission.caller import Caller
 from relay.admission.gate import Admission
 from relay.admission.requested import requested
@@ -53,7 +53,7 @@ def granted(request: web.Request, presented: Presented | None, admission: Admiss
         Unavailable: As many other guests are being served.
         InvalidCredential, InvalidToken, NotAllowedOrigin: See `Admission.grant`. The connection is that of a stranger.
     """
-    grant = admission.grant(presented, origin=request.headers.get("Origin"))
+    grant = admission.grant(presented, origin=request.headers.get("Origin"), caller=caller_of(request))
     if not guarded(request).credential_accepted():
         raise admission.refusal("capacity")
     return grant

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from auth.tokens import Grant
+from auth.grants import Grant
 from relay.admission.requested import named_games
 from relay.errors import BadRequest
 from relay.history.history import History

@@ -6,14 +6,14 @@ Owns the order of a request: credential, parameters, permit, hand-over, link. Ma
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Final
+from typing import Final, Literal
 
 from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict
 
 from auth.credentials import Presented, find_sse_credential, find_ws_credential, required
-from auth.tokens import Grant
-from relay.admission.capacity import LinkProtocol
+from auth.grants import Grant
+from relay.admission.gate import Permit
 from relay.errors import Unavailable
 from relay.history.history import History
 from relay.history.query import Query, is_over
@@ -63,7 +63,9 @@ class Routes:
         read_query(request.query.items(), ())
         granted(request, presented, self._registry.admission)
         await read_expected_body(request, SMALL_BODY_BYTES)  # ignored
-        token, expires_at = self._registry.admission.token(presented, origin=request.headers.get("Origin"))
+        token, expires_at = self._registry.admission.token(
+            presented, origin=request.headers.get("Origin"), caller=caller_of(request)
+        )
         # Strings only: given clients decode this into a map of strings.
         return web.json_response({"token": token, "expires_at": expires_at}, headers={"Cache-Control": "no-store"})
 
@@ -78,8 +80,8 @@ class Routes:
         from relay.http.websocket.websocket_link import WebSocketLink
 
         settings = self._registry.settings
-        refusal = await self._take_permit(request, "websocket")
-        with self._handing_over("websocket", refusal):
+        permit = await self._take_permit(request, "websocket", grant)
+        with self._handing_over(permit):
             transport = take_over(request)
         link = WebSocketLink(
             transport,
@@ -90,13 +92,14 @@ class Routes:
             max_age_s=self._registry.age_limit_s(),
         )
         give_to(link, transport)
-        place = {"Head-Cursor": str(self._history.hub.head)} if refusal is None and start.is_live else {}
+        admitted = isinstance(permit, Permit)
+        place = {"Head-Cursor": str(self._history.hub.head)} if admitted and start.is_live else {}
         transport.write(head(101, handshake.headers | place))
-        if refusal is not None:
+        if not isinstance(permit, Permit):
             # A browser sees no status of a failed handshake: the handshake succeeds, and the close frame has the delay.
-            self._registry.ender.refuse(link, refusal)
+            self._registry.ender.refuse(link, permit)
             raise TakenOver
-        session = self._session(request, grant, link, "websocket", subscription)
+        session = self._session(link, permit, subscription)
         link.on_message = session.on_message
         session.start(subscription, start)
         raise TakenOver
@@ -109,14 +112,14 @@ class Routes:
         start = replace(Start.parse(query, last_event_id=last_event_id), events=client.events)
         chunked = request.version >= HttpVersion11
         headers = HEADERS | stream_headers(request) | ({"Transfer-Encoding": "chunked"} if chunked else {})
-        refusal = await self._take_permit(request, "sse")
-        with self._handing_over("sse", refusal):
-            if refusal is None and last_event_id and await self._is_over(subscription, start):
-                self._registry.release_permit("sse")
+        permit = await self._take_permit(request, "sse", grant)
+        with self._handing_over(permit):
+            if isinstance(permit, Permit) and last_event_id and await self._is_over(subscription, start):
+                self._registry.release_permit(permit)
                 return nothing_left()
             transport = take_over(request)
-        if refusal is not None:
-            refuse(transport, client, head(200, headers), refusal.retry_ms, chunked=chunked)
+        if not isinstance(permit, Permit):
+            refuse(transport, client, head(200, headers), permit.retry_ms, chunked=chunked)
             raise TakenOver
         age_s = self._registry.age_limit_s()
         link = SseLink(transport, client, self._registry.ender, chunked=chunked, max_age_s=age_s)
@@ -125,47 +128,35 @@ class Routes:
         place = self._history.hub.head if start.is_live else start.after
         transport.write(head(200, headers | ({"Head-Cursor": str(place)} if start.is_live else {})))
         link.begin(self._registry.settings.retry_ms, None if place is None else str(place))
-        self._session(request, grant, link, "sse", subscription).start(subscription, start)
+        self._session(link, permit, subscription).start(subscription, start)
         raise TakenOver
 
-    async def _take_permit(self, request: web.Request, protocol: LinkProtocol) -> Unavailable | None:
+    async def _take_permit(
+        self, request: web.Request, protocol: Literal["websocket", "sse"], grant: Grant
+    ) -> Permit | Unavailable:
         """Take a permit for a link; return the refusal when there is none."""
         guarded(request).may_become_link()
         try:
-            await self._registry.take_permit(protocol)
+            permit = await self._registry.take_permit(protocol, grant, caller_of(request))
         except Unavailable as refusal:
             self._registry.refusals.add(refusal, protocol, caller_of(request))
             return refusal
         guarded(request).became_link()
-        return None
+        return permit
 
     @contextmanager
-    def _handing_over(self, protocol: LinkProtocol, refusal: Unavailable | None) -> Iterator[None]:
+    def _handing_over(self, permit: Permit | Unavailable) -> Iterator[None]:
         """Give the permit back when the client leaves before its link is made."""
         try:
             yield
         except BaseException:
-            if refusal is None:
-                self._registry.release_permit(protocol)
+            if isinstance(permit, Permit):
+                self._registry.release_permit(permit)
             raise
 
-    def _session(
-        self,
-        request: web.Request,
-        grant: Grant,
-        link: StreamLink,
-        protocol: LinkProtocol,
-        subscription: Subscription,
-    ) -> Session:
-        session = Session(self._history, self._catalogue, grant.games, link)
-        self._registry.adopt(
-            link,
-            session,
-            key_id=grant.key_id,
-            protocol=protocol,
-            games=subscription.games,
-            caller=caller_of(request),
-        )
+    def _session(self, link: StreamLink, permit: Permit, subscription: Subscription) -> Session:
+        session = Session(self._history, self._catalogue, permit.grant, link)
+        self._registry.adopt(link, session, permit, subscription.games)
         return session
 
     async def _is_over(self, subscription: Subscription, start: Start) -> bool:
@@ -180,5 +171,7 @@ class Routes:
     def _admit(self, request: web.Request, found: Presented | None, parameters: tuple[str, ...]) -> CheckedRequest:
         """Check the credential and the request before anything is allocated."""
         presented = required(found, request.query, tokens=True)
-        grant = self._registry.admission.grant(presented, origin=request.headers.get("Origin"))
+        grant = self._registry.admission.grant(
+            presented, origin=request.headers.get("Origin"), caller=caller_of(request)
+        )
         return check_request(request, grant, self._catalogue, parameters)

@@ -15,9 +15,10 @@ from typing import Final
 
 import structlog
 
+from auth.grants import Grant
 from relay.admission.caller import Caller, shown_games
 from relay.admission.capacity import LinkProtocol
-from relay.admission.gate import Admission
+from relay.admission.gate import Admission, Permit
 from relay.admission.refusals import Refusals
 from relay.config.sections import DrainSettings, LinkSettings
 from relay.errors import Unavailable
@@ -80,89 +81,86 @@ class LinkRegistry:
         """Draw how old a new link may get, in seconds, so that links that open together do not end together."""
         return self.settings.max_age_s * random.uniform(_YOUNGEST_SHARE, 1)  # noqa: S311
 
-    async def take_permit(self, protocol: LinkProtocol) -> None:
+    async def take_permit(self, protocol: LinkProtocol, grant: Grant, caller: Caller) -> Permit:
         """Take the permit of one link, before its handshake; `release_permit` gives it back after the link's end.
 
         Raises:
             Unavailable: This instance is full, draining, or cannot follow the log now. No permit was taken.
         """
-        self.admission.enter(protocol)
+        permit = self.admission.enter(protocol, grant, caller)
         try:
             if not self.feed.connected:  # open links stay and miss nothing; another instance may reach the log
                 raise Unavailable("log_unavailable", self.ender.delays.after_refusal())
             await self.feed.listen()
         except LogError as error:
-            self.admission.leave(protocol)
+            self.admission.leave(permit)
             raise Unavailable("log_unavailable", self.ender.delays.after_refusal()) from error
         except BaseException:
-            self.admission.leave(protocol)
+            self.admission.leave(permit)
             raise
+        return permit
 
-    def release_permit(self, protocol: LinkProtocol) -> None:
+    def release_permit(self, permit: Permit) -> None:
         """Give back the permit of one link."""
         self.feed.unlisten()
-        self.admission.leave(protocol)
+        self.admission.leave(permit)
 
     @asynccontextmanager
-    async def permit(self, protocol: LinkProtocol) -> AsyncIterator[None]:
+    async def permit(self, protocol: LinkProtocol, grant: Grant, caller: Caller) -> AsyncIterator[Permit]:
         """Hold a permit while the block runs; raise as `take_permit` does."""
-        await self.take_permit(protocol)
+        permit = await self.take_permit(protocol, grant, caller)
         try:
-            yield
+            yield permit
         finally:
-            self.release_permit(protocol)
+            self.release_permit(permit)
 
-    def adopt(
-        self,
-        link: StreamLink,
-        session: Session,
-        *,
-        key_id: str,
-        protocol: LinkProtocol,
-        games: Iterable[str],
-        caller: Caller,
-    ) -> None:
+    def adopt(self, link: StreamLink, session: Session, permit: Permit, games: Iterable[str]) -> None:
         """Register a link that has its own connection until it closes; its permit is then given back."""
-        link.on_closed = partial(self._closed, link, session, key_id, protocol)
-        self._opened(link, key_id, protocol, games, caller)
+        link.on_closed = partial(self._closed, link, session, permit)
+        self._opened(link, permit, games)
 
     @contextmanager
-    def open(
-        self, link: Link, *, key_id: str, protocol: LinkProtocol, games: Iterable[str], caller: Caller
-    ) -> Iterator[None]:
+    def open(self, link: Link, permit: Permit, games: Iterable[str]) -> Iterator[None]:
         """Register a link while the block runs."""
-        self._opened(link, key_id, protocol, games, caller)
+        self._opened(link, permit, games)
         try:
             yield
         finally:
-            self._gone(link, key_id, protocol)
+            self._gone(link, permit)
 
-    def _opened(self, link: Link, key_id: str, protocol: LinkProtocol, games: Iterable[str], caller: Caller) -> None:
+    def _opened(self, link: Link, permit: Permit, games: Iterable[str]) -> None:
         log.info(
             "link_opened",
             link=link.id,
-            protocol=protocol,
-            key=key_id,
+            protocol=permit.protocol,
+            key=permit.grant.key_id,
             games=shown_games(games),
-            **caller._asdict(),
+            **permit.caller._asdict(),
         )
         self._links.add(link)
         self._heartbeats.add(link, interval_s=link.heartbeat_s)
         if self.admission.draining:  # it began during this link's handshake
             link.end(CloseReason.DRAINING)
 
-    def _closed(self, link: Link, session: Session, key_id: str, protocol: LinkProtocol) -> None:
+    def _closed(self, link: Link, session: Session, permit: Permit) -> None:
         session.close()
-        self._gone(link, key_id, protocol)
-        self.release_permit(protocol)
+        self._gone(link, permit)
+        self.release_permit(permit)
 
-    def _gone(self, link: Link, key_id: str, protocol: LinkProtocol) -> None:
+    def _gone(self, link: Link, permit: Permit) -> None:
         self._heartbeats.remove(link)
         self._links.discard(link)
         reason = CloseReason.CLIENT if link.ended is None else link.ended.reason
         self.closed[reason] += 1
         age_s = round(asyncio.get_running_loop().time() - link.opened_at, 1)
-        log.info("link_closed", link=link.id, protocol=protocol, key=key_id, reason=reason, age_s=age_s)
+        log.info(
+            "link_closed",
+            link=link.id,
+            protocol=permit.protocol,
+            key=permit.grant.key_id,
+            reason=reason,
+            age_s=age_s,
+        )
 
     async def drain(self, settings: DrainSettings, *, close_listeners: Callable[[], None]) -> None:
         """Take no new links, and end the open ones in random order, spread over the grace less its margin.

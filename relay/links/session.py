@@ -11,6 +11,7 @@ from typing import Final, Self
 
 import structlog
 
+from auth.grants import Grant
 from relay.admission.requested import named_games
 from relay.errors import BadMessage, ClientError
 from relay.history.history import History
@@ -32,13 +33,13 @@ Games = frozenset[str]
 class Session:
     """One link's subscription. Entered for as long as the link is open."""
 
-    __slots__ = ("_allowed", "_catalogue", "_history", "_hub", "_link", "_live", "_replays")
+    __slots__ = ("_catalogue", "_grant", "_history", "_hub", "_link", "_live", "_replays")
 
-    def __init__(self, history: History, catalogue: Catalogue, allowed: Games | None, link: Link) -> None:
+    def __init__(self, history: History, catalogue: Catalogue, grant: Grant, link: Link) -> None:
         self._history = history
         self._hub = history.hub
         self._catalogue = catalogue
-        self._allowed = allowed
+        self._grant = grant
         self._link = link
         self._live = Subscription.nothing()
         self._replays: dict[Replay, asyncio.Task[None] | None] = {}
@@ -99,7 +100,7 @@ class Session:
         if not message.games:
             raise BadMessage(f"games must be a list of slugs to {message.action}")
         try:
-            games = named_games(self._catalogue, self._allowed, message.games)
+            games = named_games(self._catalogue, self._grant.games, message.games)
             after = None if message.after is None else Cursor.parse(message.after)
         except (ClientError, UnknownGame, InvalidCursor) as error:
             raise BadMessage(str(error)) from error

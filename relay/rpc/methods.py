@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from google.protobuf.message import Message
 
-from auth.tokens import Grant
+from auth.grants import Grant
 from relay.admission.requested import named_games, requested
 from relay.config.sections import GrpcSettings
 from relay.errors import BadRequest, TooManyCalls

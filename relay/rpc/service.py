@@ -16,7 +16,7 @@ from grpc import StatusCode, aio
 from multidict import CIMultiDict
 
 from auth.credentials import find_key
-from auth.tokens import Grant
+from auth.grants import Grant
 from relay.admission.caller import Caller
 from relay.history.history import History
 from relay.links.link_registry import LinkRegistry
@@ -89,7 +89,7 @@ class DataStream:
         subscription, start, allow_gap, heartbeat_s = self._methods.stream_request(request, grant)
         async with (
             self._open_link(context, grant, subscription.games, allow_gap=allow_gap, heartbeat_s=heartbeat_s) as link,
-            Session(self._history, self._catalogue, grant.games, link) as session,
+            Session(self._history, self._catalogue, grant, link) as session,
         ):
             session.start(subscription, start)
             await context.send_initial_metadata(await link.initial_metadata(start))
@@ -115,11 +115,10 @@ class DataStream:
         heartbeat_s: float | None = None,
     ) -> AsyncIterator[GrpcLink]:
         """Hold a permit and a link while the block runs; then end the call with the status of the link."""
-        async with self._registry.permit("grpc"):
+        async with self._registry.permit("grpc", grant, _caller_of(context)) as permit:
             link = self._link(allow_gap=allow_gap)
             link.heartbeat_s = heartbeat_s
-            caller = _caller_of(context)
-            with self._registry.open(link, key_id=grant.key_id, protocol="grpc", games=games, caller=caller):
+            with self._registry.open(link, permit, games):
                 try:
                     yield link
                 except asyncio.CancelledError:
@@ -138,7 +137,7 @@ class DataStream:
         pairs = [(key, value) for key, value in context.invocation_metadata() or () if isinstance(value, str)]
         metadata = CIMultiDict(pairs)
         presented = find_key(metadata, {}, allow_query=False)
-        return self._registry.admission.grant(presented, origin=metadata.get("origin"))
+        return self._registry.admission.grant(presented, origin=metadata.get("origin"), caller=_caller_of(context))
 
     def _link(self, *, allow_gap: bool = False) -> GrpcLink:
         task = asyncio.current_task()

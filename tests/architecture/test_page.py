@@ -54,7 +54,7 @@ def test_arrows_are_those_of_the_test() -> None:
         if "the same" in text:
             named |= {"auth", "roundlog", "rounds"}
         assert named == {allowed for allowed in ARROWS[room] if allowed != "relay"}, room
-    assert listed.keys() == ARROWS.keys() - {"auth.stores"}
+    assert listed.keys() == ARROWS.keys()
 
 
 def test_order_of_the_rooms_is_that_of_the_test() -> None:

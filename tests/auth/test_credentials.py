@@ -15,8 +15,12 @@ from auth.credentials import (
     find_ws_credential,
     required,
 )
-from auth.keys import DEMO_KEY, DEMO_PUBLIC_KEY, InvalidCredential, Key, KeyStore, hash_of
-from auth.tokens import Grant, InvalidToken, TokenSigner
+from auth.grants import Grant
+from auth.key import InvalidCredential, Key
+from auth.key_forms import read_keys
+from auth.key_ring import KeyRing
+from auth.key_secret import DEMO_KEY, DEMO_PUBLIC_KEY, hash_of
+from auth.tokens import InvalidToken, TokenSigner
 
 KEY = "sk_live_" + "ab" * 32
 OTHER = "sk_live_" + "cd" * 32
@@ -127,7 +131,7 @@ def test_broken_token_is_presented_so_that_it_is_refused_as_one(offered: str) ->
     assert presented is not None
     assert presented.kind == "token"
     with pytest.raises(InvalidToken):
-        authorize(presented, KeyStore.demo(), TokenSigner.ephemeral(), origin=None)
+        authorize(presented, KeyRing.demo(), TokenSigner.ephemeral(), origin=None)
 
 
 def test_key_in_a_header_beside_foreign_subprotocols_selects_none_of_them() -> None:
@@ -166,9 +170,9 @@ def test_any_headers_give_a_credential_or_none_or_ambiguous(headers: dict[str, s
 
 
 @pytest.fixture
-def keys() -> KeyStore:
-    return KeyStore.load(
-        text=f"partner={hash_of(KEY)} games=crash; web={hash_of(PUBLIC)} kind=public allowed_origins={PAGE}"
+def keys() -> KeyRing:
+    return KeyRing(
+        read_keys(text=f"partner={hash_of(KEY)} games=crash; web={hash_of(PUBLIC)} kind=public allowed_origins={PAGE}")
     )
 
 
@@ -177,14 +181,14 @@ def signer() -> TokenSigner:
     return TokenSigner.ephemeral()
 
 
-def test_private_key_is_granted_its_games_from_anywhere(keys: KeyStore, signer: TokenSigner) -> None:
+def test_private_key_is_granted_its_games_from_anywhere(keys: KeyRing, signer: TokenSigner) -> None:
     """Origins restrict browsers, and private keys are not for browsers."""
     for origin in (None, "https://anywhere.example"):
         grant = authorize(Presented("key", KEY), keys, signer, origin=origin)
         assert grant == Grant("partner", "private", frozenset({"crash"}), frozenset())
 
 
-def test_token_is_granted_what_its_key_is(keys: KeyStore, signer: TokenSigner) -> None:
+def test_token_is_granted_what_its_key_is(keys: KeyRing, signer: TokenSigner) -> None:
     """The grants of a token and of its key are equal."""
     for secret, origin in ((KEY, None), (PUBLIC, PAGE)):
         token, _ = signer.issue(keys.authenticate(secret))
@@ -201,7 +205,7 @@ def test_token_is_granted_what_its_key_is(keys: KeyStore, signer: TokenSigner) -
     ],
 )
 def test_public_key_from_elsewhere_is_refused(
-    keys: KeyStore, signer: TokenSigner, kind: str, origin: str | None
+    keys: KeyRing, signer: TokenSigner, kind: str, origin: str | None
 ) -> None:
     """Scheme, host and port must equal those of an allowed origin; a token has the origins of its key."""
     secret = PUBLIC if kind == "key" else signer.issue(keys.authenticate(PUBLIC))[0]
@@ -215,7 +219,7 @@ def test_public_key_from_elsewhere_is_refused(
 def test_star_allows_any_origin_and_none(signer: TokenSigner) -> None:
     """With ``*``, a public key works from everywhere, as the demo's does."""
     for origin in (None, "null", "https://anywhere.example"):
-        assert authorize(Presented("key", DEMO_PUBLIC_KEY), KeyStore.demo(), signer, origin=origin).kind == "public"
+        assert authorize(Presented("key", DEMO_PUBLIC_KEY), KeyRing.demo(), signer, origin=origin).kind == "public"
 
 
 @pytest.mark.parametrize(("origin", "allowed"), [("null", True), ("file://", True), ("https://a.example", False)])
@@ -224,10 +228,10 @@ def test_pages_from_files(signer: TokenSigner, origin: str, allowed: bool) -> No
     token, _ = signer.issue(Key("web", "public", allowed_origins=frozenset({"file://"})))
 
     if allowed:
-        assert authorize(Presented("token", token), KeyStore.demo(), signer, origin=origin).key_id == "web"
+        assert authorize(Presented("token", token), KeyRing.demo(), signer, origin=origin).key_id == "web"
     else:
         with pytest.raises(NotAllowedOrigin):
-            authorize(Presented("token", token), KeyStore.demo(), signer, origin=origin)
+            authorize(Presented("token", token), KeyRing.demo(), signer, origin=origin)
 
 
 def test_null_is_not_any_other_origin(signer: TokenSigner) -> None:
@@ -235,7 +239,7 @@ def test_null_is_not_any_other_origin(signer: TokenSigner) -> None:
     token, _ = signer.issue(Key("web", "public", allowed_origins=frozenset({"https://a.example", "app://."})))
 
     with pytest.raises(NotAllowedOrigin):
-        authorize(Presented("token", token), KeyStore.demo(), signer, origin="null")
+        authorize(Presented("token", token), KeyRing.demo(), signer, origin="null")
 
 
 def test_origin_of_a_public_key_without_any_is_refused(signer: TokenSigner) -> None:
@@ -243,10 +247,10 @@ def test_origin_of_a_public_key_without_any_is_refused(signer: TokenSigner) -> N
     token, _ = signer.issue(Key("web", "public"))
 
     with pytest.raises(NotAllowedOrigin):
-        authorize(Presented("token", token), KeyStore.demo(), signer, origin=None)
+        authorize(Presented("token", token), KeyRing.demo(), signer, origin=None)
 
 
-def test_nothing_presented_is_refused_with_what_to_send(keys: KeyStore, signer: TokenSigner) -> None:
+def test_nothing_presented_is_refused_with_what_to_send(keys: KeyRing, signer: TokenSigner) -> None:
     """The sentence asks for a key, where a token may not be accepted."""
     with pytest.raises(InvalidCredential, match=r"missing; send an API key in X-API-Key$"):
         authorize(None, keys, signer, origin=None)
@@ -277,7 +281,7 @@ def test_what_was_presented_is_what_is_required() -> None:
 
 
 @pytest.mark.parametrize("kind", ["key", "token"])
-def test_wrong_credential_is_refused_by_its_own_rules(keys: KeyStore, signer: TokenSigner, kind: str) -> None:
+def test_wrong_credential_is_refused_by_its_own_rules(keys: KeyRing, signer: TokenSigner, kind: str) -> None:
     """A key is not a token, a token is not a key, and the demo's key is unknown here."""
     with pytest.raises(InvalidCredential):
         authorize(Presented("key", signer.issue(keys.authenticate(KEY))[0]), keys, signer, origin=None)

@@ -2,9 +2,13 @@
 
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
-from auth.keys import InvalidKeys, Key, KeyStore, generate, hash_of
+from auth.key import InvalidKeys, Key
+from auth.key_forms import read_keys
+from auth.key_ring import KeyRing
+from auth.key_secret import generate, hash_of
 
 PAGE = (Path(__file__).parents[2] / "docs" / "auth.md").read_text("utf-8")
 
@@ -27,10 +31,10 @@ def test_file_and_line_of_the_page_hold_the_same_two_keys() -> None:
 
     for argument, form in (("file_text", block("toml", "[keys.")), ("text", block("text", "partner="))):
         ours = with_hash(with_hash(form, 1, public_hash), 0, private_hash)
-        store = KeyStore.load(**{argument: ours})
+        store = KeyRing(read_keys(**{argument: ours}))
         assert len(store) == 2
-        assert store.authenticate(private) == Key("partner", "private")
-        assert store.authenticate(public) == Key(
+        assert replace(store.authenticate(private), secrets=()) == Key("partner", "private")
+        assert replace(store.authenticate(public), secrets=()) == Key(
             "web",
             "public",
             frozenset({"crash", "dice"}),
@@ -58,7 +62,7 @@ def test_command_in_the_refusal_of_a_plain_secret_prints_its_hash() -> None:
     """The command in the error sentence works as written."""
     secret, hash_ = generate("private")
     try:
-        KeyStore.load(text=f"partner={secret}")
+        KeyRing(read_keys(text=f"partner={secret}"))
     except InvalidKeys as error:
         sentence = str(error)
     command = sentence.split("`")[1].replace("SECRET", secret)

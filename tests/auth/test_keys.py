@@ -1,12 +1,16 @@
 """Keys are read from two forms, stored as hashes, and found; every mistake of an operator has its own sentence."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auth.keys import DEMO_KEY, DEMO_PUBLIC_KEY, InvalidCredential, InvalidKeys, Key, KeyStore, generate, hash_of
+from auth.key import InvalidCredential, InvalidKeys, Key, StoredSecret
+from auth.key_forms import read_keys
+from auth.key_ring import KeyRing
+from auth.key_secret import DEMO_KEY, DEMO_PUBLIC_KEY, generate, hash_of, stored
 
 SECRET = "sk_live_" + "ab" * 32
 PUBLIC = "pk_live_" + "cd" * 32
@@ -27,6 +31,10 @@ keys = st.builds(
     st.none() | st.frozensets(slugs, min_size=1, max_size=5),
     st.frozensets(origins, min_size=1, max_size=4),
 )
+
+
+def of_hash(text: str) -> StoredSecret:
+    return StoredSecret(bytes.fromhex(text.removeprefix("sha256:")))
 
 
 def as_line(key: Key, hash_: str) -> str:
@@ -50,7 +58,7 @@ def as_toml(key: Key, hash_: str) -> str:
 def refusal(*, text: str = "", file_text: str = "") -> str | None:
     """Return the error sentence; None when the keys are valid."""
     try:
-        KeyStore.load(text=text, file_text=file_text)
+        KeyRing(read_keys(text=text, file_text=file_text))
     except InvalidKeys as error:
         return str(error)
     return None
@@ -60,12 +68,12 @@ def refusal(*, text: str = "", file_text: str = "") -> str | None:
 def test_keys_read_from_either_form_are_the_ones_written(written: list[Key]) -> None:
     """The line and the file give equal keys, and each secret finds exactly its own key."""
     made = [(key, *generate(key.kind)) for key in written]
-    by_line = KeyStore.load(text="; ".join(as_line(key, hash_) for key, _, hash_ in made))
-    by_file = KeyStore.load(file_text="".join(as_toml(key, hash_) for key, _, hash_ in made))
+    by_line = KeyRing(read_keys(text="; ".join(as_line(key, hash_) for key, _, hash_ in made)))
+    by_file = KeyRing(read_keys(file_text="".join(as_toml(key, hash_) for key, _, hash_ in made)))
 
     assert len(by_line) == len(by_file) == len(written)
-    for key, secret, _ in made:
-        assert by_line.authenticate(secret) == by_file.authenticate(secret) == key
+    for key, secret, hash_ in made:
+        assert by_line.authenticate(secret) == by_file.authenticate(secret) == replace(key, secrets=(of_hash(hash_),))
 
 
 @given(st.text(), st.text())
@@ -82,18 +90,20 @@ def test_words_of_the_line_in_any_order_never_echo_a_secret(words: list[str]) ->
 
 def test_line_and_file_together_add_up() -> None:
     """Keys of both are loaded; blank entries and white space are ignored."""
-    store = KeyStore.load(
-        text=f" ; partner={HASH}\n;",
-        file_text=f'[keys.web]\nhash = "{PUBLIC_HASH}"\nkind = "public"\nallowed_origins = ["*"]',
+    store = KeyRing(
+        read_keys(
+            text=f" ; partner={HASH}\n;",
+            file_text=f'[keys.web]\nhash = "{PUBLIC_HASH}"\nkind = "public"\nallowed_origins = ["*"]',
+        )
     )
 
-    assert store.authenticate(SECRET) == Key("partner", "private")
-    assert store.authenticate(PUBLIC) == Key("web", "public", None, frozenset({"*"}))
+    assert store.authenticate(SECRET) == Key("partner", "private", secrets=(of_hash(HASH),))
+    assert store.authenticate(PUBLIC) == Key("web", "public", None, frozenset({"*"}), (of_hash(PUBLIC_HASH),))
 
 
 def test_nothing_configured_is_a_store_without_keys() -> None:
     """It accepts no secret, and its length is 0."""
-    store = KeyStore.load()
+    store = KeyRing(read_keys())
 
     assert len(store) == 0
     with pytest.raises(InvalidCredential):
@@ -102,7 +112,7 @@ def test_nothing_configured_is_a_store_without_keys() -> None:
 
 def test_hash_in_capitals_is_the_same_hash() -> None:
     """Some systems print SHA-256 in capitals."""
-    store = KeyStore.load(text=f"partner=sha256:{HASH[7:].upper()}")
+    store = KeyRing(read_keys(text=f"partner=sha256:{HASH[7:].upper()}"))
 
     assert store.authenticate(SECRET).id == "partner"
 
@@ -136,7 +146,7 @@ def test_hash_in_capitals_is_the_same_hash() -> None:
 def test_mistake_in_the_line_has_its_sentence(entry: str, says: str) -> None:
     """The sentence has the entry, the field and what is allowed, and never a secret."""
     with pytest.raises(InvalidKeys) as caught:
-        KeyStore.load(text=entry)
+        KeyRing(read_keys(text=entry))
 
     assert re.search(says, str(caught.value)), str(caught.value)
     assert SECRET[8:] not in str(caught.value)
@@ -160,7 +170,7 @@ def test_mistake_in_the_line_has_its_sentence(entry: str, says: str) -> None:
 def test_mistake_in_the_file_has_its_sentence(file_text: str, says: str) -> None:
     """A broken file gives one sentence, without its secrets."""
     with pytest.raises(InvalidKeys) as caught:
-        KeyStore.load(file_text=file_text)
+        KeyRing(read_keys(file_text=file_text))
 
     assert re.search(says, str(caught.value)), str(caught.value)
     assert SECRET[8:] not in str(caught.value)
@@ -188,7 +198,7 @@ def test_mistake_in_the_file_has_its_sentence(file_text: str, says: str) -> None
 def test_origin_that_no_browser_would_send_is_refused(origin: str) -> None:
     """An origin that can never match would refuse all browsers without an error at start."""
     with pytest.raises(InvalidKeys, match=r"allowed_origins holds"):
-        KeyStore.load(text=f"web={PUBLIC_HASH} kind=public allowed_origins={origin}")
+        KeyRing(read_keys(text=f"web={PUBLIC_HASH} kind=public allowed_origins={origin}"))
 
 
 @pytest.mark.parametrize(
@@ -206,7 +216,7 @@ def test_origin_that_no_browser_would_send_is_refused(origin: str) -> None:
 )
 def test_origin_as_browsers_send_it_is_accepted(origin: str) -> None:
     """Scheme, host and a port that is not the default; web views of apps use other schemes."""
-    store = KeyStore.load(text=f"web={PUBLIC_HASH} kind=public allowed_origins={origin}")
+    store = KeyRing(read_keys(text=f"web={PUBLIC_HASH} kind=public allowed_origins={origin}"))
 
     assert store.authenticate(PUBLIC).allowed_origins == {origin}
 
@@ -234,7 +244,7 @@ def test_origin_as_browsers_send_it_is_accepted(origin: str) -> None:
 )
 def test_unknown_secret_is_refused_without_being_echoed(secret: str) -> None:
     """The stored hash and the demo's key are refused too."""
-    store = KeyStore.load(text=f"partner={HASH}")
+    store = KeyRing(read_keys(text=f"partner={HASH}"))
 
     with pytest.raises(InvalidCredential) as caught:
         store.authenticate(secret)
@@ -246,12 +256,12 @@ def test_unknown_secret_is_refused_without_being_echoed(secret: str) -> None:
 def test_any_text_is_a_key_or_refused(secret: str) -> None:
     """No text raises an error other than `InvalidCredential`."""
     with pytest.raises(InvalidCredential):
-        KeyStore.demo().authenticate(secret)
+        KeyRing.demo().authenticate(secret)
 
 
 def test_public_key_listed_as_private_gets_nothing() -> None:
     """A secret that every browser has must not get a server's rights by a mistake of the operator."""
-    store = KeyStore.load(text=f"web={PUBLIC_HASH} kind=private; partner={HASH} kind=public allowed_origins=*")
+    store = KeyRing(read_keys(text=f"web={PUBLIC_HASH} kind=private; partner={HASH} kind=public allowed_origins=*"))
 
     for secret in (PUBLIC, SECRET):
         with pytest.raises(InvalidCredential):
@@ -260,13 +270,13 @@ def test_public_key_listed_as_private_gets_nothing() -> None:
 
 def test_demo_keys_open_the_demo_only() -> None:
     """The demo's keys are all zeros and allow every game; no other store accepts them."""
-    demo = KeyStore.demo()
+    demo = KeyRing.demo()
 
     assert DEMO_KEY == "sk_live_" + "0" * 64
-    assert demo.authenticate(DEMO_KEY) == Key("demo", "private")
+    assert demo.authenticate(DEMO_KEY) == Key("demo", "private", secrets=(stored(DEMO_KEY),))
     assert demo.authenticate(DEMO_PUBLIC_KEY).kind == "public"
     with pytest.raises(InvalidCredential):
-        KeyStore.load(text=f"partner={HASH}").authenticate(DEMO_KEY)
+        KeyRing(read_keys(text=f"partner={HASH}")).authenticate(DEMO_KEY)
 
 
 def test_generated_keys_have_their_form_and_are_never_the_same() -> None:
@@ -282,7 +292,7 @@ def test_generated_keys_have_their_form_and_are_never_the_same() -> None:
 
 def test_nothing_about_a_store_shows_secrets_or_hashes() -> None:
     """repr and str of a store and its keys can be logged."""
-    store = KeyStore.load(text=f"partner={HASH}")
+    store = KeyRing(read_keys(text=f"partner={HASH}"))
 
     for shown in (repr(store), str(store), repr(store.authenticate(SECRET))):
         assert SECRET[8:] not in shown

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auth.keys import InvalidKeys, Key
-from auth.tokens import AUDIENCE, ISSUER, LIFE_S, Grant, InvalidToken, TokenSigner
+from auth.grants import Grant
+from auth.key import InvalidKeys, Key
+from auth.tokens import AUDIENCE, ISSUER, LIFE_S, InvalidToken, TokenSigner
 
 SECRET = "correct-horse-battery-staple-0123456789-long-enough-for-every-hash-there-is"
 OTHER = "another-secret-of-some-other-installation"

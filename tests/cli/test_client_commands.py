@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import pytest
 
-from auth.keys import KeyStore
+from auth.key_ring import KeyRing
 from auth.tokens import TokenSigner
 from relay.config.sections import DrainSettings, GrpcSettings, HttpSettings, ReplaySettings
 from relay.config.settings import Settings
@@ -84,7 +84,7 @@ async def relay(nats: NatsServer) -> AsyncIterator[Relay]:
     )
     async with LogWriter.open(settings.nats) as log:
         await log.store_many(all_rounds())
-        async with running_relay(settings, KeyStore.demo(), TokenSigner.ephemeral()) as at:
+        async with running_relay(settings, KeyRing.demo(), TokenSigner.ephemeral()) as at:
             await wait_ready(at.url)
             yield Relay(at, log)
 
@@ -205,7 +205,7 @@ async def test_an_outage_is_reported_once_and_so_is_its_end(nats: NatsServer, vi
     async with started("tail", "crash", "--via", via, "--url", url) as process:
         await enough.wait()
         await broken.aclose()
-        async with running_relay(settings, KeyStore.demo(), TokenSigner.ephemeral()):
+        async with running_relay(settings, KeyRing.demo(), TokenSigner.ephemeral()):
             said = await lines(process.stderr, 1)
             while not said[-1].startswith("stream-relay: connected, after "):  # the failures before it depend on timing
                 said += await lines(process.stderr, 1)

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from auth.keys import KeyStore, Kind
+from auth.key import Kind
+from auth.key_forms import read_keys
+from auth.key_ring import KeyRing
 from tests.cli.command import assert_one_line, run
 
 pytestmark = pytest.mark.service
@@ -89,7 +91,7 @@ def test_new_key_is_printed_with_an_entry_that_serve_accepts(kind: Kind) -> None
     """Stdout has two lines: the key for the client, and the entry for RELAY_AUTH_KEYS."""
     key, entry = run("key", "new", "--kind", kind, "--id", "partner").out.splitlines()
 
-    found = KeyStore.load(text=entry).authenticate(key)
+    found = KeyRing(read_keys(text=entry)).authenticate(key)
     assert (found.id, found.kind) == ("partner", kind)
     assert run("key", "new").out.splitlines()[1].startswith("client1=sha256:")
 

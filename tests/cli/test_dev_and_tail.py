@@ -19,7 +19,7 @@ from typing import Final
 import pytest
 import requests
 
-from auth.keys import DEMO_KEY
+from auth.key_secret import DEMO_KEY
 from rounds import Catalogue
 from tests.cli.command import COMMAND, assert_one_line, run, started
 from tests.clients.program import Program, clean_environment

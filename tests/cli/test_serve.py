@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from auth.keys import DEMO_KEY, generate, hash_of
+from auth.key_secret import DEMO_KEY, generate, hash_of
 from tests.cli.command import assert_one_line, run
 from tests.nats import NatsServer
 from tests.relay.serving import SETTINGS

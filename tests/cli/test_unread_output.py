@@ -13,7 +13,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from auth.keys import generate
+from auth.key_secret import generate
 from tests.cli.command import COMMAND
 from tests.clients.program import clean_environment
 from tests.nats import NatsServer

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from auth.keys import DEMO_KEY
+from auth.key_secret import DEMO_KEY
 from tests.clients.program import Program
 from tests.clients.tools import ROOT, go_modules, node_packages, tool
 

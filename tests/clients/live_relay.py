@@ -10,7 +10,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
-from auth.keys import DEMO_KEY
+from auth.key_secret import DEMO_KEY
 from tests.clients.program import Program
 
 _COMMAND: Final = str(Path(sys.executable).with_name("stream-relay"))

@@ -8,7 +8,7 @@ import pytest
 from nats.aio.client import Client
 from structlog.testing import capture_logs
 
-from auth.keys import DEMO_KEY
+from auth.key_secret import DEMO_KEY
 from backends.contract import BackendContext
 from backends.file import FileReplay
 from backends.ingest.run_ingest import run_ingest

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from auth.keys import generate
+from auth.key_secret import generate
 from tests.faults.disks import unmount
 from tests.faults.parts import Ingest, Part, Relay
 from tests.faults.plan import Schedule

@@ -10,7 +10,7 @@ import aiohttp
 import asyncpg
 import pytest
 
-from auth.keys import DEMO_KEY
+from auth.key_secret import DEMO_KEY
 from tests.relay.conftest import wait_ready
 
 pytestmark = pytest.mark.service

@@ -7,7 +7,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from auth.keys import DEMO_KEY, KeyStore
+from auth.key_ring import KeyRing
+from auth.key_secret import DEMO_KEY
 from auth.tokens import TokenSigner
 from relay.config.sections import HttpSettings
 from relay.config.settings import Settings
@@ -46,7 +47,7 @@ def start_relay(nats: NatsServer) -> StartRelay:
     @asynccontextmanager
     async def start(
         *,
-        keys: KeyStore | None = None,
+        keys: KeyRing | None = None,
         signer: TokenSigner | None = None,
         nats_url: str | None = None,
         ready: bool = True,
@@ -56,7 +57,7 @@ def start_relay(nats: NatsServer) -> StartRelay:
         sections.setdefault("grpc", {"host": "127.0.0.1", "port": 0})
         sections.setdefault("drain", {"grace_s": 1, "margin_s": 1})
         settings = Settings(nats=LogSettings(url=nats_url or nats.url), **sections)
-        async with running_relay(settings, keys or KeyStore.demo(), signer or TokenSigner.ephemeral()) as at:
+        async with running_relay(settings, keys or KeyRing.demo(), signer or TokenSigner.ephemeral()) as at:
             if ready:
                 await wait_ready(at.url)
             yield at.url

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from auth.keys import generate
+from auth.key_secret import generate
 from tests.clients.program import Program
 from tests.relay.conftest import wait_ready
 from tests.signals import freeze

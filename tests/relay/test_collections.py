@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 from pydantic import SecretStr
 
-from auth.keys import generate
+from auth.key_secret import generate
 from relay import serve as module
 from relay.config.sections import AuthSettings
 from relay.config.settings import Settings

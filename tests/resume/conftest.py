@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from auth.keys import KeyStore
+from auth.key_ring import KeyRing
 from auth.tokens import TokenSigner
 from relay.config.sections import HttpSettings
 from relay.config.settings import Settings
@@ -29,7 +29,7 @@ async def running(nats: LogSettings, *, port: int = 0, **sections: Any) -> Async
     sections.setdefault("links", {"retry_ms": 50})
     sections.setdefault("grpc", {"host": "127.0.0.1", "port": 0})
     settings = Settings(nats=nats, http=HttpSettings(host="127.0.0.1", port=port), **sections)
-    async with running_relay(settings, KeyStore.demo(), _SIGNER) as at:
+    async with running_relay(settings, KeyRing.demo(), _SIGNER) as at:
         await wait_ready(at.url)
         yield at.url
 

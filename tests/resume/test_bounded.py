@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from auth.keys import DEMO_KEY
+from auth.key_secret import DEMO_KEY
 from rounds.times import utc_text
 from tests.resume.conftest import StartRelay
 from tests.resume.log_writer import TEN_O_CLOCK_MS, LogWriter, make_round

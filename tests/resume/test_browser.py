@@ -9,7 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from auth.keys import DEMO_KEY
+from auth.key_secret import DEMO_KEY
 from tests.clients.balancer import Balancer
 from tests.relay.conftest import metric_becomes
 from tests.resume.conftest import StartRelay

@@ -16,7 +16,7 @@ from typing import Final, Self
 import aiohttp
 import pytest
 
-from auth.keys import generate
+from auth.key_secret import generate
 from tests.clients.program import Program
 from tests.nats import NatsServer
 from tests.network.streams import connected

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from auth.keys import DEMO_KEY
+from auth.key_secret import DEMO_KEY
 from relay.history.start import hello
 from relay.links.messages import ClientMessage
 from relay.live.bounds import Bounds, Gap, GapReason

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from auth.keys import DEMO_KEY
+from auth.key_secret import DEMO_KEY
 from tests.clients.program import Program
 from tests.clients.test_node_clients import node
 from tests.resume.conftest import StartRelay

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
-from auth.keys import DEMO_KEY
+from auth.key_secret import DEMO_KEY
 from roundlog.log_settings import LogSettings
 from roundlog.reader import LogReader
 from rounds import Round

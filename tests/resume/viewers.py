@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from auth.keys import DEMO_KEY
+from auth.key_secret import DEMO_KEY
 
 _WAIT_S: Final = 30.0
 

@@ -9,7 +9,9 @@ from typing import Any, Final
 import aiohttp
 import pytest
 
-from auth.keys import DEMO_KEY, KeyStore
+from auth.key_forms import read_keys
+from auth.key_ring import KeyRing
+from auth.key_secret import DEMO_KEY
 from auth.tokens import TokenSigner
 from relay.config.sections import HttpSettings
 from relay.config.settings import Settings
@@ -74,7 +76,7 @@ def start_relay(nats: NatsServer) -> StartRelay:
     """Start a relay: ``async with start_relay(links={...}) as relay``. Arguments are sections of the settings."""
 
     @asynccontextmanager
-    async def start(*, keys: KeyStore | None = None, ready: bool = True, **sections: Any) -> AsyncIterator[GrpcRelay]:
+    async def start(*, keys: KeyRing | None = None, ready: bool = True, **sections: Any) -> AsyncIterator[GrpcRelay]:
         sections = {
             "http": HttpSettings(host="127.0.0.1", port=0),
             "drain": {"grace_s": 1, "margin_s": 1},
@@ -82,7 +84,7 @@ def start_relay(nats: NatsServer) -> StartRelay:
             "grpc": {"host": "127.0.0.1", "port": 0, **sections.get("grpc", {})},
         }
         settings = Settings(nats=LogSettings(url=nats.url), **sections)
-        async with running_relay(settings, keys or KeyStore.demo(), TokenSigner.ephemeral()) as at:
+        async with running_relay(settings, keys or KeyRing.demo(), TokenSigner.ephemeral()) as at:
             if ready:
                 await wait_ready(at.url)
             yield GrpcRelay(at.url, at.grpc_port)
@@ -147,10 +149,11 @@ def rebuild(nats: NatsServer) -> Rebuild:
     return again
 
 
-def keys() -> KeyStore:
+def keys() -> KeyRing:
     """A key for dice only, and a public key for pages of example.com."""
-    return KeyStore.load(
-        file_text=f"""
+    return KeyRing(
+        read_keys(
+            file_text=f"""
         [keys.dice]
         hash = "{_hash(DICE_KEY)}"
         games = ["dice"]
@@ -159,6 +162,7 @@ def keys() -> KeyStore:
         kind = "public"
         allowed_origins = ["https://example.com"]
         """
+        )
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from google.protobuf import timestamp_pb2
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 
-from auth.keys import DEMO_KEY
+from auth.key_secret import DEMO_KEY
 from rounds import datastream_pb2 as pb
 from tests.clients.program import Program
 from tests.clients.tools import ROOT, node_packages, tool

@@ -9,7 +9,7 @@ from typing import Any, Final
 import aiohttp
 from grpc import StatusCode, aio
 
-from auth.keys import DEMO_KEY
+from auth.key_secret import DEMO_KEY
 from rounds import datastream_pb2 as pb
 from tests.rpc.caller import Call, Caller, CallStatus, status_of
 from tests.rpc.conftest import GrpcRelay

@@ -10,7 +10,7 @@ import pytest
 from grpclib import GRPCError, Status
 from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
 
-from auth.keys import DEMO_KEY
+from auth.key_secret import DEMO_KEY
 from rounds import Cursor
 from rounds import datastream_pb2 as pb
 from tests.clients.program import Program

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from auth.keys import DEMO_KEY
+from auth.key_secret import DEMO_KEY
 from relay.commands.client.follow import follow
 from relay.commands.client.grpc import read_grpc
 from relay.commands.client.target import OPEN, Interrupted, Target

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from grpc import StatusCode
 
-from auth.keys import DEMO_KEY
+from auth.key_secret import DEMO_KEY
 from relay import serve
 from relay.admission import capacity
 from relay.admission.capacity import Capacity

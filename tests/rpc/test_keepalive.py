@@ -10,7 +10,7 @@ import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 
-from auth.keys import DEMO_KEY
+from auth.key_secret import DEMO_KEY
 from roundlog.tasks import cancel_and_wait
 from tests.network.streams import connected
 from tests.rpc.conftest import GrpcRelay, StartRelay

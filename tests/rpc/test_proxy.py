@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from auth.keys import DEMO_KEY
+from auth.key_secret import DEMO_KEY
 from rounds import datastream_pb2 as pb
 from tests.nats import NatsServer
 from tests.network.streams import connected

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from grpc import StatusCode
 
-from auth.keys import DEMO_KEY
+from auth.key_secret import DEMO_KEY
 from rounds import datastream_pb2 as pb
 from tests.rpc.caller import Caller, read_to_end, text_of
 from tests.rpc.conftest import GrpcRelay, Publish

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode, aio
 
-from auth.keys import DEMO_KEY
+from auth.key_secret import DEMO_KEY
 from relay.history.query import HistoryPage
 from relay.rpc import methods
 from rounds import datastream_pb2 as pb

@@ -11,7 +11,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
-from auth.keys import DEMO_KEY
+from auth.key_secret import DEMO_KEY
 from backends.recordings import bundled
 from tests.clients.program import Program
 

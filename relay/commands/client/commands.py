@@ -124,7 +124,7 @@ def export(
 
 
 def _target(game: str | None, url: str, key: str, *, schemes: Sequence[str] = ("http", "https")) -> Any:
-    from auth.keys import DEMO_KEY
+    from auth.key_secret import DEMO_KEY
     from relay.commands.client.target import Target
 
     try:

@@ -6,8 +6,8 @@ Why not a separate proxy: docs/adr/0009-own-connect-proxy.md
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import AbstractContextManager, aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
 import msgspec
@@ -16,8 +16,9 @@ from aiohttp import web
 from google.protobuf.message import Message
 from grpc import StatusCode
 
-from auth.keys import ANY_ORIGIN
-from auth.tokens import Grant
+from auth.grants import Grant
+from auth.key import ANY_ORIGIN
+from relay.admission.gate import Permit
 from relay.errors import REFUSALS, Unsupported, WrongMediaType
 from relay.history.history import History
 from relay.http.compress import compressed
@@ -91,21 +92,21 @@ class Proxy:
             if name in UNARY:
                 answer = await self._methods.answer(message, grant, dialect.answers)
                 return await _single(request, dialect, answer)
-        async with self._registry.permit("proxy"):
+        async with self._registry.permit("proxy", grant, caller_of(request)) as permit:
             guarded(request).became_link()
             if isinstance(message, pb.ReplayRequest):
-                return await self._replay(request, dialect, message, grant, deadline)
-            return await self._stream(request, dialect, message, grant, deadline)
+                return await self._replay(request, dialect, message, permit, deadline)
+            return await self._stream(request, dialect, message, permit, deadline)
 
     async def _stream(
-        self, request: web.Request, dialect: Dialect, message: Message, grant: Grant, deadline: float | None
+        self, request: web.Request, dialect: Dialect, message: Message, permit: Permit, deadline: float | None
     ) -> web.StreamResponse:
-        subscription, start, allow_gap, heartbeat_s = self._methods.stream_request(message, grant)
+        subscription, start, allow_gap, heartbeat_s = self._methods.stream_request(message, permit.grant)
         link = self._link(request, dialect, allow_gap=allow_gap)
         link.heartbeat_s = heartbeat_s
         response = web.StreamResponse()
-        with self._opened(request, link, grant, subscription.games):
-            async with Session(self._history, self._catalogue, grant.games, link) as session:
+        with self._registry.open(link, permit, subscription.games):
+            async with Session(self._history, self._catalogue, permit.grant, link) as session:
                 session.start(subscription, start)
                 async with self._call(request, deadline, link, response):
                     await _open(request, response, dialect, link, await link.initial_metadata(start))
@@ -113,26 +114,20 @@ class Proxy:
         return response
 
     async def _replay(
-        self, request: web.Request, dialect: Dialect, message: pb.ReplayRequest, grant: Grant, deadline: float | None
+        self, request: web.Request, dialect: Dialect, message: pb.ReplayRequest, permit: Permit, deadline: float | None
     ) -> web.StreamResponse:
         link = self._link(request, dialect)
         response = web.StreamResponse()
-        with self._opened(request, link, grant, message.game_slugs):
+        with self._registry.open(link, permit, message.game_slugs):
             async with (
                 self._call(request, deadline, link, response),
-                aclosing(await self._methods.replay(message, grant, link, dialect.write_stored)) as batches,
+                aclosing(await self._methods.replay(message, permit.grant, link, dialect.write_stored)) as batches,
             ):
                 await _open(request, response, dialect, link, metadata_of(await link.hello))
                 async for batch in batches:
                     link.write(dialect.wrap(dialect.write_batch(batch)))
                     await link.drained()
         return response
-
-    def _opened(
-        self, request: web.Request, link: ProxyLink, grant: Grant, games: Iterable[str]
-    ) -> AbstractContextManager[None]:
-        caller = caller_of(request)
-        return self._registry.open(link, key_id=grant.key_id, protocol="proxy", games=games, caller=caller)
 
     @asynccontextmanager
     async def _call(

@@ -7,24 +7,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auth.keys import KeyStore
+from auth.grants import Grant
+from auth.key_ring import KeyRing
 from auth.tokens import TokenSigner
+from relay.admission.caller import Caller
 from relay.admission.capacity import PROTOCOLS, Capacity, LinkProtocol
-from relay.admission.gate import Admission
+from relay.admission.gate import Admission, Permit
 from relay.errors import Unavailable
 from relay.live.ending import ReconnectDelays
 
+GRANT: Final = Grant("demo", "private", None, frozenset())
+CALLER: Final = Caller("127.0.0.1", "test")
 TEN: Final = Capacity(10, {"websocket": 1, "sse": 1, "proxy": 3, "grpc": 5})
 
 
 def admission(capacity: Capacity = TEN) -> Admission:
-    return Admission(KeyStore.demo(), TokenSigner.ephemeral(), capacity=capacity, delays=ReconnectDelays(100))
+    return Admission(KeyRing.demo(), TokenSigner.ephemeral(), capacity=capacity, delays=ReconnectDelays(100))
+
+
+def entered(gate: Admission, protocol: LinkProtocol) -> Permit:
+    return gate.enter(protocol, GRANT, CALLER)
 
 
 def filled(*protocols: LinkProtocol) -> Admission:
     gate = admission()
     for protocol in protocols:
-        gate.enter(protocol)
+        entered(gate, protocol)
     return gate
 
 
@@ -36,7 +44,7 @@ def test_mixture_that_leaves_room_for_the_most_expensive(protocols: Sequence[Lin
     for protocol in PROTOCOLS:
         gate = filled(*protocols)
         assert not gate.full
-        gate.enter(protocol)
+        entered(gate, protocol)
         assert gate.links == len(protocols) + 1
 
 
@@ -52,7 +60,7 @@ def test_mixture_that_leaves_too_little(protocols: Sequence[LinkProtocol]) -> No
     assert gate.full
     for protocol in PROTOCOLS:
         with pytest.raises(Unavailable) as refusal:
-            gate.enter(protocol)
+            entered(gate, protocol)
         assert refusal.value.reason == "capacity"
         assert 100 <= refusal.value.retry_ms <= 300
     assert gate.links == len(protocols)
@@ -60,14 +68,15 @@ def test_mixture_that_leaves_too_little(protocols: Sequence[LinkProtocol]) -> No
 
 def test_capacity_that_was_given_back_is_taken_again() -> None:
     """By a link of another protocol, when enough was given back."""
-    gate = filled("proxy", "sse", "sse", "sse")
-    gate.leave("sse")
-    gate.enter("grpc")
-    gate.leave("proxy")
-    gate.leave("sse")
+    gate = admission()
+    proxy, *sse = [entered(gate, protocol) for protocol in ("proxy", "sse", "sse", "sse")]
+    gate.leave(sse.pop())
+    entered(gate, "grpc")
+    gate.leave(proxy)
+    gate.leave(sse.pop())
 
     assert gate.full
-    gate.leave("sse")
+    gate.leave(sse.pop())
     assert not gate.full
 
 
@@ -86,7 +95,7 @@ def test_number_of_links_that_is_set_is_the_number_that_fits() -> None:
     seen = []
     for protocol in ("grpc", "sse"):
         seen.append((gate.full, gate.max_links))
-        gate.enter(protocol)
+        entered(gate, protocol)
 
     assert seen == [(False, 2), (False, 2)]
     assert (gate.full, gate.max_links) == (True, 2)
@@ -96,16 +105,15 @@ def test_number_of_links_that_is_set_is_the_number_that_fits() -> None:
 def test_capacity_is_not_exceeded_by_links_that_come_and_go(moves: list[tuple[LinkProtocol, bool]]) -> None:
     """All links together never take more than the capacity, and an empty instance has all of it."""
     gate = admission()
-    here: list[LinkProtocol] = []
+    here: list[Permit] = []
     for protocol, comes in moves:
         if not comes and here:
             gate.leave(here.pop(0))
         elif not gate.full:
-            gate.enter(protocol)
-            here.append(protocol)
-        assert sum(TEN.costs[protocol] for protocol in here) <= TEN.total
+            here.append(entered(gate, protocol))
+        assert sum(TEN.costs[permit.protocol] for permit in here) <= TEN.total
         assert gate.links == len(here)
-    for protocol in here:
-        gate.leave(protocol)
+    for permit in here:
+        gate.leave(permit)
 
     assert gate.max_links == admission().max_links

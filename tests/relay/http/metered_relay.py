@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 import uvloop
 
-from auth.keys import DEMO_KEY, KeyStore
+from auth.key_ring import KeyRing
+from auth.key_secret import DEMO_KEY
 from auth.tokens import TokenSigner
 from relay.config.sections import DrainSettings, GrpcSettings, HttpSettings
 from relay.config.settings import Settings
@@ -118,7 +119,7 @@ def metered_relay(folder: Path) -> Iterator[MeteredRelay]:
                 grpc=GrpcSettings(host="127.0.0.1", port=0),
                 drain=DrainSettings(grace_s=0, margin_s=0),
             )
-            async with running_relay(whole, KeyStore.demo(), TokenSigner.ephemeral()) as at:
+            async with running_relay(whole, KeyRing.demo(), TokenSigner.ephemeral()) as at:
                 await wait_ready(at.url)
                 started.append(MeteredRelay(asyncio.get_running_loop(), at.url, first))
                 has_started.set()

@@ -12,7 +12,7 @@ from typing import Final
 import aiohttp
 import pytest
 
-from auth.keys import DEMO_KEY
+from auth.key_secret import DEMO_KEY
 from relay import serve
 from relay.admission.open_files import FileShares
 from relay.http.connections import guarded

@@ -6,7 +6,9 @@ from urllib.parse import quote
 import pytest
 from nats.aio.msg import Msg
 
-from auth.keys import DEMO_KEY, DEMO_PUBLIC_KEY, Key, KeyStore
+from auth.key import Key
+from auth.key_ring import KeyRing
+from auth.key_secret import DEMO_KEY, DEMO_PUBLIC_KEY
 from auth.tokens import TokenSigner
 from roundlog.log_settings import LogSettings
 from tests.nats import NatsServer, nats_client
@@ -80,7 +82,7 @@ async def test_two_different_credentials(relay: str) -> None:
     assert_is_error(answer, 400, "ambiguous_credential")
 
 
-async def test_game_that_the_key_does_not_cover(start_relay: StartRelay, some_games: KeyStore) -> None:
+async def test_game_that_the_key_does_not_cover(start_relay: StartRelay, some_games: KeyRing) -> None:
     """403 names the games of this key; a request for all games of a type gets those."""
     async with start_relay(keys=some_games) as url:
         for path in ("/sse/dice", "/sse?games=crash,dice", "/sse/type/color"):
@@ -88,17 +90,17 @@ async def test_game_that_the_key_does_not_cover(start_relay: StartRelay, some_ga
 
 
 @pytest.fixture
-def some_games() -> KeyStore:
+def some_games() -> KeyRing:
     """The demo's key, for one game only."""
 
-    class OneGame(KeyStore):
+    class OneGame(KeyRing):
         def authenticate(self, secret: str) -> Key:
             return Key(super().authenticate(secret).id, "private", games=frozenset({"crash"}))
 
     return OneGame.demo()
 
 
-async def test_public_key_needs_an_origin_of_its_own(start_relay: StartRelay, own_origin: KeyStore) -> None:
+async def test_public_key_needs_an_origin_of_its_own(start_relay: StartRelay, own_origin: KeyRing) -> None:
     """A browser's key is valid from its own pages only."""
     key = f"X-API-Key: {DEMO_PUBLIC_KEY}"
     async with start_relay(keys=own_origin) as url:
@@ -114,10 +116,10 @@ async def test_public_key_needs_an_origin_of_its_own(start_relay: StartRelay, ow
 
 
 @pytest.fixture
-def own_origin() -> KeyStore:
+def own_origin() -> KeyRing:
     """The demo's public key, for the pages of one origin only."""
 
-    class OneOrigin(KeyStore):
+    class OneOrigin(KeyRing):
         def authenticate(self, secret: str) -> Key:
             key = super().authenticate(secret)
             return Key(key.id, key.kind, allowed_origins=frozenset({"https://app.example"}))

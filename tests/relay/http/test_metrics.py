@@ -9,7 +9,7 @@ import aiohttp
 import grpc
 import pytest
 
-from auth.keys import generate
+from auth.key_secret import generate
 from relay.config.sections import LinkSettings
 from rounds import datastream_pb2 as pb
 from tests.nats import NatsServer

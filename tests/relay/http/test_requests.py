@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from auth.keys import KeyStore
+from auth.key_ring import KeyRing
 from auth.tokens import TokenSigner
 from relay.config.sections import DrainSettings, GrpcSettings, HttpSettings
 from relay.config.settings import Settings
@@ -381,7 +381,7 @@ async def test_grpc_serves_both_families_too(nats: NatsServer) -> None:
         grpc=GrpcSettings(host="::", port=0),
         drain=DrainSettings(grace_s=0, margin_s=0),
     )
-    async with running_relay(settings, KeyStore.demo(), TokenSigner.ephemeral()) as at:
+    async with running_relay(settings, KeyRing.demo(), TokenSigner.ephemeral()) as at:
         for address in ("127.0.0.1", "::1"):
             async with connected(address, at.grpc_port):
                 pass

@@ -13,7 +13,9 @@ import brotli
 import pytest
 from yarl import URL
 
-from auth.keys import KeyStore, generate
+from auth.key_forms import read_keys
+from auth.key_ring import KeyRing
+from auth.key_secret import generate
 from roundlog.log_settings import LogSettings
 from rounds import Round
 from rounds.times import utc_text
@@ -343,7 +345,7 @@ async def test_key_of_some_games_reads_only_those(log: LogWriter, start_relay: S
     """403 for another game by name; other games are omitted from requests for all."""
     secret, stored = generate("private")
     await log.store(make_round("crash", 1), make_round("dice", 1))
-    async with start_relay(keys=KeyStore.load(text=f"k={stored} games=dice")) as url:
+    async with start_relay(keys=KeyRing(read_keys(text=f"k={stored} games=dice"))) as url:
         relay, headers = RestRelay(url, log), {"X-API-Key": secret}
 
         for path in (

@@ -5,7 +5,7 @@ import sys
 import aiohttp
 import pytest
 
-from auth.keys import DEMO_KEY
+from auth.key_secret import DEMO_KEY
 from tests.relay.conftest import KEY_HEADER, Publish, StartRelay, metric, metric_becomes, token_of
 from tests.relay.event_stream import stream
 from tests.relay.raw_http import Connection, connection, exchange, parse, unchunked

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 import aiohttp
 import pytest
 
-from auth.keys import DEMO_KEY
+from auth.key_secret import DEMO_KEY
 from relay.http.sse.sse_client import client_of
 from relay.http.sse.sse_link import SseLink
 from rounds import Cursor

@@ -15,7 +15,8 @@ import pytest
 import websockets
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
-from auth.keys import DEMO_KEY, KeyStore
+from auth.key_ring import KeyRing
+from auth.key_secret import DEMO_KEY
 from auth.tokens import LIFE_S, TokenSigner
 from tests.clients.promptness import ATTEMPTS, is_prompt
 from tests.relay.conftest import KEY_HEADER, Publish, StartRelay, metric, metric_becomes, token_of
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.service
 
 DEADLINE_S: Final = 20.0
 SECRET: Final = b"a secret that the tests know: 32+"
-DEMO: Final = KeyStore.demo().authenticate(DEMO_KEY)
+DEMO: Final = KeyRing.demo().authenticate(DEMO_KEY)
 HANDSHAKE: Final = (
     "Upgrade: websocket",
     "Connection: Upgrade",

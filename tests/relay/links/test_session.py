@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import pytest
 
+from auth.grants import Grant
 from relay.history.history import History
 from relay.history.start import Start
 from relay.links.session import Session
@@ -41,7 +42,12 @@ def log() -> MemoryLog:
 
 
 def session_of(link: RecordingLink, hub: Hub, log: MemoryLog) -> Session:
-    return Session(History(hub, cast("Any", log), Turns(), concurrent=1), Catalogue.load(), None, link)
+    return Session(
+        History(hub, cast("Any", log), Turns(), concurrent=1),
+        Catalogue.load(),
+        Grant("demo", "private", None, frozenset()),
+        link,
+    )
 
 
 def link_of(hub: Hub) -> RecordingLink:

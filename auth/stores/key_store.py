@@ -1,0 +1,108 @@
+"""The contract of a key store: what each must do.
+
+`KeyStore` is all that a relay needs. What an operator's tools need as well is a second protocol, `EditableKeyStore`;
+not every store can be edited: the environment and files are part of a deployment.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, Self
+
+from auth.key import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """A single stream token, or all of one subject's, is refused until a time."""
+
+    what: Literal["token", "subject"]
+    value: str
+    """The token's ``jti``, or the subject."""
+    until: float
+    """Unix seconds after which it can be forgotten, since no token that it refuses is valid any more."""
+    issued_before: float | None = None
+    """Of a subject: tokens issued at or after this time (Unix seconds) are accepted; None: none are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """All that a store holds at one moment."""
+
+    keys: tuple[Key, ...] = ()
+    revocations: tuple[Revocation, ...] = ()
+    faults: tuple[str, ...] = field(default=())
+    """One sentence for each entry that could not be read. Such an entry is no key: it fails closed."""
+
+
+class StoreReceiver(Protocol):
+    """Takes what a store holds, in the order in which the store changed. Its methods do not block and do not raise."""
+
+    def replace(self, contents: Contents) -> None:
+        """Take the contents of a store that was read as a whole. Says that the store can be reached."""
+
+    def change(self, keys: Mapping[str, Key | None], revocations: Iterable[Revocation] = ()) -> None:
+        """Take changed keys by id, None for one that was removed, and new revocations."""
+
+    def reached(self) -> None:
+        """Note that the store can be reached and everything it holds has been received."""
+
+    def lost(self, error: Exception) -> None:
+        """Note that the store cannot be reached since now. What was received stays in force for a stated time."""
+
+
+class KeyStore(Protocol):
+    """Keys and revocations. Entered once per process with ``async with``."""
+
+    name: str
+    """The name by which the settings choose it, for logs and errors."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, *_error: object) -> None: ...
+
+    async def load(self) -> Contents:
+        """Read everything once.
+
+        Raises:
+            StoreUnavailable: The store cannot be reached.
+            InvalidKeys: The store as a whole is wrong, such as a file that is no TOML.
+        """
+        ...
+
+    async def follow(self, receiver: StoreReceiver) -> None:
+        """Give `receiver` the contents, then every change within 0.5 s of it, until cancelled.
+
+        Reconnects by itself, with backoff; after an outage it calls `StoreReceiver.replace` again. Raises
+        only what is a bug.
+        """
+
+
+class EditableKeyStore(KeyStore, Protocol):
+    """A store whose keys can be changed by the commands ``stream-relay key`` and the admin API."""
+
+    async def read(self, key_id: str) -> tuple[Key, int] | None:
+        """Return a key and its revision, for `write`; None when there is none."""
+        ...
+
+    async def write(self, key: Key, *, revision: int) -> int:
+        """Store a key in place of its `revision`, 0 for a new one; return the new revision.
+
+        Raises:
+            Conflict: The key has another revision. Nothing was stored: read it again.
+            StoreUnavailable: The outcome is unknown; read it again.
+        """
+        ...
+
+    async def delete(self, key_id: str, *, revision: int) -> None:
+        """Remove a key; raise as `write` does."""
+
+    async def revoke(self, revocation: Revocation) -> None:
+        """Store a revocation. Storing it again is harmless."""
+
+
+class StoreUnavailable(Exception):
+    """The store cannot be reached or does not answer. ``str()`` says what to check, without secrets."""
+
+
+class Conflict(Exception):
+    """Somebody else changed the key meanwhile."""
