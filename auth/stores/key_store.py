@@ -6,22 +6,10 @@ not every store can be edited: the environment and files are part of a deploymen
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, Self
+from typing import Protocol, Self
 
 from auth.key import Key
-
-
-@dataclass(frozen=True, slots=True)
-class Revocation:
-    """A single stream token, or all of one subject's, is refused until a time."""
-
-    what: Literal["token", "subject"]
-    value: str
-    """The token's ``jti``, or the subject."""
-    until: float
-    """Unix seconds after which it can be forgotten, since no token that it refuses is valid any more."""
-    issued_before: float | None = None
-    """Of a subject: tokens issued at or after this time (Unix seconds) are accepted; None: none are."""
+from auth.revocations import Revocation
 
 
 @dataclass(frozen=True, slots=True)
