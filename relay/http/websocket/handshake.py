@@ -5,7 +5,6 @@ keeps its window between messages (no context takeover), and requires the same o
 """
 
 import base64
-import binascii
 import hashlib
 from collections.abc import Iterable
 from typing import Final, NamedTuple
@@ -55,7 +54,7 @@ def shake_hands(headers: MultiMapping[str], *, subprotocol: str | None) -> Hands
     try:
         if len(base64.b64decode(key, validate=True)) != 16:
             raise BadRequest(f"Sec-WebSocket-Key {key[:40]!r} is not 16 bytes in base64")
-    except binascii.Error as error:
+    except ValueError as error:  # also of characters that are not ASCII
         raise BadRequest(f"Sec-WebSocket-Key {key[:40]!r} is not 16 bytes in base64") from error
     # RFC 6455 section 4.2.2: SHA-1 shows that this is a WebSocket server; it is no protection.
     accept = hashlib.sha1(key.encode("ascii") + _GUID, usedforsecurity=False).digest()

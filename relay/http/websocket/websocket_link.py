@@ -151,7 +151,7 @@ class WebSocketLink(StreamLink):
         elif message.opcode is Opcode.BINARY:
             raise BadMessage("binary message; send JSON as text")
         elif self.on_message is not None:
-            self.on_message(_read(message.data))
+            self.on_message(read_message(message.data))
 
     def _refuse(self, code: int, sentence: str) -> None:
         if self.ended is not None:
@@ -161,7 +161,8 @@ class WebSocketLink(StreamLink):
         self.end(CloseReason.BAD_MESSAGE)
 
 
-def _read(text: bytes) -> ClientMessage:
+def read_message(text: bytes) -> ClientMessage:
+    """Read a client's message; raise `BadMessage` when it is malformed."""
     try:
         return _decode(text)
     except (msgspec.MsgspecError, RecursionError) as error:

@@ -56,7 +56,7 @@ async def message_of(request: web.Request, dialect: Dialect, kind: type[Message]
     if dialect.text:
         body = _decode_base64(body)
     header = "Grpc-Encoding" if dialect.web else "Connect-Content-Encoding"
-    return dialect.read(_message_in_envelope(body, request.headers.get(header, "identity"), limit), kind)
+    return dialect.read(message_in_envelope(body, request.headers.get(header, "identity"), limit), kind)
 
 
 async def _body(request: web.Request, limit: int) -> bytes:
@@ -111,7 +111,14 @@ def _decode_base64(text: bytes) -> bytes:
         raise BadRequest("the message is not base64") from error
 
 
-def _message_in_envelope(body: bytes, encoding: str, limit: int) -> bytes:
+def message_in_envelope(body: bytes, encoding: str, limit: int) -> bytes:
+    """Return the one message of a body, decompressed.
+
+    Raises:
+        BadRequest: There is no envelope, or the message is malformed.
+        TooLarge: It has more than `limit` bytes, decompressed.
+        Unsupported: The encoding is unknown.
+    """
     if len(body) < _ENVELOPE_BYTES:
         raise BadRequest(f"the request has {len(body)} bytes and no envelope: a flag byte, 4 of length, a message")
     flags, size = struct.unpack_from("!BI", body)
