@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +41,22 @@ def go_modules(folder: Path) -> None:
     go = tool("go")
     with _alone(folder):
         _install([go, "mod", "download"], folder)
+
+
+def python_program(name: str) -> str:
+    """Return a program from PyPI in an environment of its own, with the versions that .ci/NAME.lock pins.
+
+    Installs it once; skips the test when no registry can be reached.
+    """
+    lock, folder = ROOT / ".ci" / f"{name}.lock", ROOT / ".cache" / name
+    wanted = hashlib.sha256(lock.read_bytes()).hexdigest()
+    stamp = folder / ".installed"
+    with _alone(folder):
+        if not stamp.exists() or stamp.read_text("ascii") != wanted:
+            _install([sys.executable, "-m", "venv", "--clear", str(folder)], ROOT)
+            _install([str(folder / "bin" / "pip"), "install", "--quiet", "--require-hashes", "-r", str(lock)], ROOT)
+            stamp.write_text(wanted, "ascii")
+    return str(folder / "bin" / name)
 
 
 def _install(command: list[str], folder: Path) -> None:
