@@ -160,7 +160,7 @@ def test_mistake_in_the_line_has_its_sentence(entry: str, says: str) -> None:
         ("[key.a]\nhash='x'", r"unknown field `key`.*\[keys\.ID\]"),
         ("keys = 3", r"Expected `object`, got `int`"),
         ("[keys]\na = 'x'", r"Expected `object`, got `str`"),
-        ("[keys.a]", r"key 'a': Object missing required field `hash`"),
+        ("[keys.a]", r"key 'a': hash is missing; it is 'sha256:'"),
         (f"[keys.a]\nhash='{HASH}'\ngames=[]", r"games is empty"),
         (f"[keys.a]\nhash='{HASH}'\ngames='crash'", r"Expected `array \| null`, got `str`"),
         (f"[keys.a]\nhash='{SECRET}'", r"hash is a plain secret"),

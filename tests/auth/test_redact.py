@@ -32,6 +32,8 @@ def shows_secret(value: object) -> bool:
         (f"key {SECRET} refused", "key sk_live_*** refused"),
         (f"'{PUBLIC}'", "'pk_live_***'"),
         (SECRET[:20], "sk_live_***"),
+        (SECRET.replace("live", "test"), "sk_test_***"),
+        (f"key={PUBLIC.replace('live', 'test')};", "key=pk_test_***;"),
         (f"{SECRET}{SECRET}", "sk_live_***"),
         (f"GET /sse/crash?api_key={SECRET}&games=a", "GET /sse/crash?api_key=***&games=a"),
         ("/sse?api_key=mistyped&after=k3f9a2-1042", "/sse?api_key=***&after=k3f9a2-1042"),
