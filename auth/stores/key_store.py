@@ -6,9 +6,10 @@ not every store can be edited: the environment and files are part of a deploymen
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol, Self
 
-from auth.key import Key
+from auth.key import InvalidKeys, Key
 from auth.revocations import Revocation
 
 
@@ -18,8 +19,8 @@ class Contents:
 
     keys: tuple[Key, ...] = ()
     revocations: tuple[Revocation, ...] = ()
-    faults: tuple[str, ...] = field(default=())
-    """One sentence for each entry that could not be read. Such an entry is no key: it fails closed."""
+    faults: Mapping[str, str] = field(default_factory=dict)
+    """One sentence for each entry that could not be read, by its name. Such an entry is no key: it fails closed."""
 
 
 class StoreReceiver(Protocol):
@@ -28,8 +29,19 @@ class StoreReceiver(Protocol):
     def replace(self, contents: Contents) -> None:
         """Take the contents of a store that was read as a whole. Says that the store can be reached."""
 
-    def change(self, keys: Mapping[str, Key | None], revocations: Iterable[Revocation] = ()) -> None:
-        """Take changed keys by id, None for one that was removed, and new revocations."""
+    def change(
+        self,
+        keys: Mapping[str, Key | None],
+        revocations: Iterable[Revocation] = (),
+        faults: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Take changed keys by id, and new revocations.
+
+        Args:
+            keys: None for a key that was removed, or that cannot be read any more.
+            revocations: Those that were added.
+            faults: One sentence for each of `keys` that cannot be read.
+        """
 
     def reached(self) -> None:
         """Note that the store can be reached and everything it holds has been received."""
@@ -69,7 +81,12 @@ class EditableKeyStore(KeyStore, Protocol):
     """A store whose keys can be changed by the commands ``stream-relay key`` and the admin API."""
 
     async def read(self, key_id: str) -> tuple[Key, int] | None:
-        """Return a key and its revision, for `write`; None when there is none."""
+        """Return a key and its revision, for `write`; None when there is none.
+
+        Raises:
+            UnreadableEntry: There is an entry of this name that is no key.
+            StoreUnavailable: The store cannot be reached.
+        """
         ...
 
     async def write(self, key: Key, *, revision: int) -> int:
@@ -94,3 +111,11 @@ class StoreUnavailable(Exception):
 
 class Conflict(Exception):
     """Somebody else changed the key meanwhile."""
+
+
+class UnreadableEntry(InvalidKeys):
+    """An entry of a store is no key. It can be replaced or deleted by its `revision`."""
+
+    def __init__(self, sentence: str, revision: int) -> None:
+        super().__init__(sentence)
+        self.revision = revision

@@ -1,0 +1,1 @@
+"""Key-value buckets in JetStream: requests, and following one without state in the server."""
