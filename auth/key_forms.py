@@ -44,6 +44,26 @@ def read_keys(*, text: str = "", file_text: str = "") -> list[Key]:
     return list(keys.values())
 
 
+def read_file_entries(text: str) -> dict[str, Key | str]:
+    """Read the TOML form, each entry by itself: by id, a key, or a sentence for an entry that is wrong.
+
+    Raises:
+        InvalidKeys: The text as a whole is no TOML, or has other tables.
+    """
+    found: dict[str, Key | str] = {}
+    owners: dict[bytes, str] = {}
+    for where, key_id, members in _file_entries(text):
+        try:
+            key = checked_key(where, key_id, members)
+        except InvalidKeys as error:
+            found[redact(key_id)] = str(error)
+            continue
+        twice = [owners[secret.digest] for secret in key.secrets if secret.digest in owners]
+        found[key_id] = f"{where}: keys {twice[0]!r} and {key_id!r} have the same hash" if twice else key
+        owners |= {secret.digest: key_id for secret in key.secrets if secret.digest not in owners}
+    return found
+
+
 def line_entry(key_id: str, kind: Kind, stored: str) -> str:
     """Return the entry of a new key in the one-line form. The entry of a public key has a placeholder origin.
 

@@ -14,7 +14,8 @@ from typing import Final, Self
 from auth.key import InvalidKeys, Key
 from auth.revocations import Revocation
 from auth.stores.key_store import Conflict, Contents, StoreReceiver, StoreUnavailable, UnreadableEntry
-from auth.stores.stored_json import key_json, key_of_json, revocation_json, revocation_of_json
+from auth.stores.stored_entries import StoredEntries
+from auth.stores.stored_json import key_json, key_of_json, revocation_json
 from roundlog.buckets.bucket import Bucket, BucketEntry, WrongRevision
 from roundlog.buckets.bucket_watch import BucketWatch
 from roundlog.client.connection import connect
@@ -120,43 +121,26 @@ class NatsKeys:
 
 
 class _Entries:
-    """Reads entries, and remembers them by revision, so that a bucket that is read again costs little."""
+    """Reads entries of the bucket by their names."""
 
     def __init__(self, where: str) -> None:
-        self._where = where
-        self._read: dict[str, tuple[bytes, Key | Revocation | str]] = {}
+        self._stored = StoredEntries(where)
 
     def read(self, entry: BucketEntry) -> Key | Revocation | str | None:
         """Return what an entry holds; a sentence when it cannot be read; None when it is neither."""
-        known = self._read.get(entry.key)
-        if known is not None and known[0] == entry.data:
-            return known[1]
-        found = self._parsed(entry)
-        if found is not None:
-            self._read[entry.key] = (entry.data, found)
-        return found
+        if entry.key.startswith(_KEY):
+            return self._stored.key(key_id_of(entry.key), entry.data)
+        return self._stored.revocation(entry.key, entry.data) if entry.key.startswith(_REVOKED) else None
 
     def contents(self, entries: Iterable[BucketEntry]) -> Contents:
         """Return the contents of a bucket that holds `entries`; forget all others."""
-        entries = list(entries)
-        found = {entry.key: self.read(entry) for entry in entries}
-        held = {entry.key for entry in entries}
-        self._read = {name: value for name, value in self._read.items() if name in held}
+        found = {_shown_name(entry.key): self.read(entry) for entry in entries}
+        self._stored.keep(set(found))
         return Contents(
             tuple(value for value in found.values() if isinstance(value, Key)),
             tuple(value for value in found.values() if isinstance(value, Revocation)),
-            {_shown_name(name): value for name, value in found.items() if isinstance(value, str)},
+            {name: value for name, value in found.items() if isinstance(value, str)},
         )
-
-    def _parsed(self, entry: BucketEntry) -> Key | Revocation | str | None:
-        try:
-            if entry.key.startswith(_KEY):
-                return key_of_json(self._where, key_id_of(entry.key), entry.data)
-            if entry.key.startswith(_REVOKED):
-                return revocation_of_json(self._where, entry.data)
-        except InvalidKeys as error:
-            return str(error)
-        return None
 
 
 class _Receiver:

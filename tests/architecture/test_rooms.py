@@ -51,7 +51,7 @@ LAYERS: Final = {
 
 VENDORS: Final = {
     "aiohttp": ("relay.http", "relay.rpc.connect", "relay.serve", "relay.commands.client"),
-    "asyncpg": ("backends.postgres", "relay.demo"),
+    "asyncpg": ("auth.stores", "backends.postgres", "relay.demo"),
     "grpc": ("relay.rpc", "relay.commands.client"),
     "jwt": ("auth.tokens",),
     "nats": ("roundlog",),

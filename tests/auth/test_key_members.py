@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from auth.key import InvalidKeys, Key, Limits, StoredSecret
 from auth.key_forms import line_of, read_keys
-from auth.key_members import checked_key, members_of
+from auth.key_members import checked_key
 from auth.key_secret import digest_of, hash_of, prefix_of
 from auth.revocations import Revocation
 from auth.stores.stored_json import key_json, key_of_json, revocation_json, revocation_of_json
-from tests.auth.stores.making import full_key
+from tests.auth.stores.making import full_key, toml_of
 
 SECRET = "sk_live_" + "5e" * 32
 HASH = hash_of(SECRET)
@@ -62,22 +62,6 @@ def keys(draw: st.DrawFn) -> Key:
         expires_at=draw(st.none() | times),
         disabled=draw(st.booleans()),
     )
-
-
-def toml_of(key: Key) -> str:
-    """Write a key as an operator would; times of TOML in place of text where there are whole seconds."""
-    lines = [f'[keys."{key.id}"]']
-    for name, value in members_of(key).items():
-        if name.endswith("_at") and "." not in value:
-            lines.append(f"{name} = {value}")
-        elif name == "limits":
-            lines += [f"limits.{limit} = {number!r}" for limit, number in value.items()]
-        elif name == "secrets":
-            rows = (", ".join(f"{member} = {text!r}" for member, text in secret.items()) for secret in value)
-            lines.append(f"secrets = [{', '.join(f'{{ {row} }}' for row in rows)}]")
-        else:
-            lines.append(f"{name} = {msgspec.json.encode(value).decode()}")
-    return "\n".join(lines)
 
 
 @given(keys())

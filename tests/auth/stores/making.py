@@ -2,7 +2,10 @@
 
 from ipaddress import ip_network
 
+import msgspec
+
 from auth.key import Key, Limits, StoredSecret
+from auth.key_members import members_of
 from auth.key_secret import digest_of, generate, stored
 
 
@@ -29,3 +32,19 @@ def full_key(key_id: str = "full") -> Key:
         expires_at=1_900_000_000,
         disabled=True,
     )
+
+
+def toml_of(key: Key) -> str:
+    """Write a key as an operator would; times of TOML in place of text where there are whole seconds."""
+    lines = [f'[keys."{key.id}"]']
+    for name, value in members_of(key).items():
+        if name.endswith("_at") and "." not in value:
+            lines.append(f"{name} = {value}")
+        elif name == "limits":
+            lines += [f"limits.{limit} = {number!r}" for limit, number in value.items()]
+        elif name == "secrets":
+            rows = (", ".join(f"{member} = {text!r}" for member, text in secret.items()) for secret in value)
+            lines.append(f"secrets = [{', '.join(f'{{ {row} }}' for row in rows)}]")
+        else:
+            lines.append(f"{name} = {msgspec.json.encode(value).decode()}")
+    return "\n".join(lines)
