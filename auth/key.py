@@ -6,7 +6,7 @@ stored (`auth.stores`), or how a presented secret finds its key (`auth.key_ring`
 
 import time
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final, Literal
 
 Kind = Literal["private", "public"]
@@ -62,6 +62,15 @@ class StoredSecret:
     expires_at: float | None = None
     """Unix seconds; None: never. Set when a key is rotated, so that the old secret is valid for a while."""
 
+    @property
+    def id(self) -> str:
+        """Names the secret within its key, in tokens too: 16 hex digits of the digest."""
+        return self.digest[:8].hex()
+
+    def is_valid(self, now: float) -> bool:
+        """Whether the secret may be used at `now`, in Unix seconds."""
+        return self.expires_at is None or now < self.expires_at
+
 
 @dataclass(frozen=True, slots=True)
 class Key:
@@ -93,3 +102,18 @@ class Key:
         """Whether the key may be used at `now`, in Unix seconds."""
         moment = time.time() if now is None else now
         return not self.disabled and (self.expires_at is None or moment < self.expires_at)
+
+    def allows_address(self, address: str) -> bool:
+        """Whether clients at `address` may use the key. One that is not an address is in no network."""
+        if not self.addresses:
+            return True
+        try:
+            found = ip_address(address)
+        except ValueError:
+            return False
+        return any(found in network for network in self.addresses)
+
+    def next_expiry(self, now: float) -> float | None:
+        """Return when the key, or one of its secrets, expires next after `now`, in Unix seconds; None: never."""
+        moments = (self.expires_at, *(secret.expires_at for secret in self.secrets))
+        return min((moment for moment in moments if moment is not None and moment > now), default=None)
