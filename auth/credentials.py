@@ -12,7 +12,7 @@ from typing import Final, Literal
 from auth.grants import Grant
 from auth.key import ANY_ORIGIN, FILE_ORIGIN, InvalidCredential
 from auth.key_ring import KeyRing
-from auth.tokens import TokenSigner
+from auth.tokens import TokenSigner, granted_by
 
 SUBPROTOCOL: Final = "datastream.v1"
 """The name of the WebSocket subprotocol, selected instead of the token when a client offers both."""
@@ -115,15 +115,17 @@ def authorize(presented: Presented | None, keys: KeyRing, signer: TokenSigner, *
 
     Raises:
         InvalidCredential: Nothing was presented, or the key is unknown.
-        InvalidToken: See `TokenSigner.verify`.
+        InvalidToken: See `TokenSigner.verify` and `granted_by`.
         NotAllowedOrigin: The key is public and `origin` is not one of its allowed origins.
     """
     if presented is None:
         raise InvalidCredential("a credential is missing; send an API key in X-API-Key")
     if presented.kind == "token":
-        grant = signer.verify(presented.secret)
+        token = signer.verify(presented.secret)
+        grant = granted_by(token, keys.get(token.key_id))
     else:
-        grant = Grant.of(keys.authenticate(presented.secret))
+        key, secret = keys.recognize(presented.secret)
+        grant = Grant.of(key, secret_id=secret.id)
     # Browsers send ``null`` for pages from files, and also for sandboxed frames: docs/auth.md.
     named = FILE_ORIGIN if origin == "null" else origin
     if grant.kind == "public" and not grant.allowed_origins & {named, ANY_ORIGIN}:

@@ -1,9 +1,12 @@
 """What an accepted credential allows, for keys, stream tokens and other identities alike. Pure."""
 
-from dataclasses import dataclass, field
-from typing import Self
+from dataclasses import dataclass, field, replace
+from typing import Final, Self
 
 from auth.key import DEFAULT_LIMITS, Key, Kind, Limits
+
+IDENTITY_PREFIX: Final = "identity/"
+"""How the `key_id` of an identity begins; no id of a key has a slash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +22,22 @@ class Grant:
     """Of the stream token that was presented (``jti``); None for a key."""
     subject: str | None = None
     """The identity for which the token was made, where that is not a key."""
+    issued_at: float | None = field(default=None, compare=False)
+    """Unix seconds at which the token was made; None for a key."""
+    secret_id: str | None = field(default=None, compare=False)
+    """`StoredSecret.id` of the secret that was presented, or for which the token was made; None: not known."""
 
     @classmethod
-    def of(cls, key: Key) -> Self:
-        return cls(key.id, key.kind, key.games, key.allowed_origins, key.limits)
+    def of(cls, key: Key, *, secret_id: str | None = None) -> Self:
+        return cls(key.id, key.kind, key.games, key.allowed_origins, key.limits, secret_id=secret_id)
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether it is of an identity of the operator's own provider. No key has its `key_id`, nor a store."""
+        return self.key_id.startswith(IDENTITY_PREFIX)
+
+    def within(self, games: frozenset[str] | None) -> Self:
+        """Return the grant of those of its games that are among `games`; None narrows nothing."""
+        if games is None:
+            return self
+        return replace(self, games=games if self.games is None else self.games & games)

