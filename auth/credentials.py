@@ -6,13 +6,14 @@ for HTTP headers and gRPC metadata. Knows nothing of games or of error responses
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from auth.grants import Grant
-from auth.key import ANY_ORIGIN, FILE_ORIGIN, InvalidCredential
+from auth.key import InvalidCredential
 from auth.key_ring import KeyRing
-from auth.tokens import TokenSigner, granted_by
+from auth.revocations import Revocations
+from auth.tokens import InvalidToken, TokenSigner, granted_by
 
 SUBPROTOCOL: Final = "datastream.v1"
 """The name of the WebSocket subprotocol, selected instead of the token when a client offers both."""
@@ -104,34 +105,42 @@ def required(presented: Presented | None, query: Mapping[str, str], *, tokens: b
     raise InvalidCredential(f"a credential is missing; {send}")
 
 
-def authorize(presented: Presented | None, keys: KeyRing, signer: TokenSigner, *, origin: str | None) -> Grant:
+def authorize(
+    presented: Presented | None,
+    keys: KeyRing,
+    signer: TokenSigner,
+    *,
+    origin: str | None,
+    revocations: Revocations | None = None,
+) -> Grant:
     """Check a credential and return what it grants.
 
     Args:
         presented: The result of one of the ``find`` functions.
         keys: The configured keys.
         signer: Verifies tokens.
+        revocations: Tokens and subjects that are refused.
         origin: The request's ``Origin`` header; None when it has none.
 
     Raises:
         InvalidCredential: Nothing was presented, or the key is unknown.
-        InvalidToken: See `TokenSigner.verify` and `granted_by`.
+        InvalidToken: See `TokenSigner.verify` and `granted_by`; or the token or its subject was revoked.
         NotAllowedOrigin: The key is public and `origin` is not one of its allowed origins.
     """
     if presented is None:
         raise InvalidCredential("a credential is missing; send an API key in X-API-Key")
     if presented.kind == "token":
         token = signer.verify(presented.secret)
+        if revocations is not None and revocations.refuses(token):
+            raise InvalidToken("the token was revoked; it opens no connection")
         grant = granted_by(token, keys.get(token.key_id))
     else:
         key, secret = keys.recognize(presented.secret)
         grant = Grant.of(key, secret_id=secret.id)
-    # Browsers send ``null`` for pages from files, and also for sandboxed frames: docs/auth.md.
-    named = FILE_ORIGIN if origin == "null" else origin
-    if grant.kind == "public" and not grant.allowed_origins & {named, ANY_ORIGIN}:
+    if not grant.allows_origin(origin):
         came_from = "without an Origin header" if origin is None else f"from origin {origin[:100]!r}"
         raise NotAllowedOrigin(f"this public key may not be used {came_from}; ask its owner to allow it")
-    return grant
+    return replace(grant, origin=origin)
 
 
 def _keys(headers: Mapping[str, str], query: Mapping[str, str]) -> list[Presented]:

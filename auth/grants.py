@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Final, Self
 
-from auth.key import DEFAULT_LIMITS, Key, Kind, Limits
+from auth.key import ANY_ORIGIN, DEFAULT_LIMITS, FILE_ORIGIN, Key, Kind, Limits
 
 IDENTITY_PREFIX: Final = "identity/"
 """How the `key_id` of an identity begins; no id of a key has a slash."""
@@ -11,7 +11,7 @@ IDENTITY_PREFIX: Final = "identity/"
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a credential allows at the moment it was accepted. A link keeps the grant that it was opened with."""
+    """What a credential allows at the moment it was accepted. A link's is judged again when its key has changed."""
 
     key_id: str
     kind: Kind
@@ -26,6 +26,8 @@ class Grant:
     """Unix seconds at which the token was made; None for a key."""
     secret_id: str | None = field(default=None, compare=False)
     """`StoredSecret.id` of the secret that was presented, or for which the token was made; None: not known."""
+    origin: str | None = field(default=None, compare=False)
+    """The ``Origin`` of the request that presented the credential."""
 
     @classmethod
     def of(cls, key: Key, *, secret_id: str | None = None) -> Self:
@@ -41,3 +43,9 @@ class Grant:
         if games is None:
             return self
         return replace(self, games=games if self.games is None else self.games & games)
+
+    def allows_origin(self, origin: str | None) -> bool:
+        """Whether the credential may be used by a request with this ``Origin`` header; None: it has none."""
+        # Browsers send ``null`` for pages from files, and also for sandboxed frames: docs/auth.md.
+        named = FILE_ORIGIN if origin == "null" else origin
+        return self.kind != "public" or bool(self.allowed_origins & {named, ANY_ORIGIN})
