@@ -16,6 +16,7 @@ import structlog
 from aiohttp import web
 
 from auth.key_ring import KeyRing
+from auth.revocations import Revocations
 from auth.tokens import TokenSigner
 from relay.admission.capacity import PROTOCOLS, capacity_of
 from relay.admission.gate import Admission
@@ -110,7 +111,12 @@ def _bound_collections() -> None:
 
 @asynccontextmanager
 async def running_relay(
-    settings: Settings, keys: KeyRing, signer: TokenSigner, *, home: str | None = None
+    settings: Settings,
+    keys: KeyRing,
+    signer: TokenSigner,
+    *,
+    revocations: Revocations | None = None,
+    home: str | None = None,
 ) -> AsyncIterator[Addresses]:
     """Run a relay while the block runs; yield where it listens. Leaving the block drains it.
 
@@ -118,6 +124,7 @@ async def running_relay(
         settings: All settings.
         keys: The API keys that are admitted.
         signer: Makes and checks stream tokens.
+        revocations: Tokens and subjects that are refused; none by default.
         home: HTML to show at ``/``; None for no such page.
 
     Raises:
@@ -141,7 +148,15 @@ async def running_relay(
     capacity = capacity.within("files", files.links, files.costs)
     max_links = {protocol: capacity.fit(protocol) for protocol in PROTOCOLS}
     strangers, guests = Share(files.strangers), Share(files.guests)
-    admission = Admission(keys, signer, capacity=capacity, delays=delays, strangers=strangers, guests=guests)
+    admission = Admission(
+        keys,
+        signer,
+        capacity=capacity,
+        delays=delays,
+        revocations=revocations,
+        strangers=strangers,
+        guests=guests,
+    )
     connections = ConnectionLimits(strangers, guests, settings.http.request_s)
     heartbeats = Heartbeats(interval_s=links.heartbeat_s, on_stall=hub.expect_backlog)
     registry = LinkRegistry(hub, feed, admission, heartbeats, ender, links)
@@ -161,6 +176,7 @@ async def running_relay(
         running = [
             tasks.create_task(feed.run(), name="feed"),
             tasks.create_task(heartbeats.run(), name="heartbeats"),
+            tasks.create_task(registry.revoker.run(), name="revoker"),
             tasks.create_task(check_websockets_after(feed.reached), name="check-websockets"),
         ]
         try:

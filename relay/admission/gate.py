@@ -5,12 +5,15 @@ them a credential covers is checked with the request, in `relay.admission.reques
 """
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from auth.credentials import Presented, authorize
 from auth.grants import Grant
 from auth.key_ring import KeyRing
+from auth.revocations import Revocations
+from auth.standing import Withdrawn, standing
 from auth.tokens import TokenSigner
 from relay.admission.caller import Caller
 from relay.admission.capacity import Capacity, LinkProtocol, Resource
@@ -19,12 +22,13 @@ from relay.errors import Unavailable
 from relay.live.ending import ReconnectDelays
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Permit:
     """The right to one link, from before its handshake until after its end."""
 
     protocol: LinkProtocol
     grant: Grant
+    """What its credential allows; replaced when the credential's key has changed."""
     caller: Caller
 
 
@@ -38,6 +42,7 @@ class Admission:
         *,
         capacity: Capacity,
         delays: ReconnectDelays,
+        revocations: Revocations | None = None,
         strangers: Share | None = None,
         guests: Share | None = None,
     ) -> None:
@@ -48,10 +53,12 @@ class Admission:
             signer: Makes and checks stream tokens.
             capacity: How many links fit.
             delays: Draws when refused clients may come back.
+            revocations: The tokens and subjects that are refused; none by default.
             strangers: Connections without an accepted credential; None where no connections are counted.
             guests: Connections with one that are no links; None likewise.
         """
-        self._keys = keys
+        self.keys = keys
+        self.revocations = Revocations() if revocations is None else revocations
         self._signer = signer
         self._capacity = capacity
         self._taken = 0
@@ -98,12 +105,18 @@ class Admission:
             InvalidCredential, InvalidToken: There is none, or it is not valid.
             NotAllowedOrigin: It is a browser's key, and `origin` is not one of its origins.
         """
-        return authorize(presented, self._keys, self._signer, origin=origin)
+        return authorize(presented, self.keys, self._signer, origin=origin, revocations=self.revocations)
+
+    def standing(self, permit: Permit, follows: frozenset[str] | None) -> Grant | Withdrawn:
+        """Return what the credential of a link that `follows` games allows now; see `auth.standing`."""
+        key, address = self.keys.get(permit.grant.key_id), permit.caller.address
+        return standing(permit.grant, key, self.revocations, address=address, follows=follows, now=time.time())
 
     def token(self, presented: Presented | None, *, origin: str | None, caller: Caller) -> tuple[str, str]:
         """Make a stream token from a key; return it with the time it expires. Raises as `grant` does."""
-        self.grant(presented, origin=origin, caller=caller)
-        return self._signer.issue(self._keys.authenticate(presented.secret if presented else ""))
+        grant = self.grant(presented, origin=origin, caller=caller)
+        key = self.keys.authenticate(presented.secret if presented else "")
+        return self._signer.issue(key, secret_id=grant.secret_id)
 
     def enter(self, protocol: LinkProtocol, grant: Grant, caller: Caller) -> Permit:
         """Count one more link at its cost; raise `Unavailable` when this instance takes none."""

@@ -23,6 +23,8 @@ from relay.admission.refusals import Refusals
 from relay.config.sections import DrainSettings, LinkSettings
 from relay.errors import Unavailable
 from relay.links.drain_schedule import DrainSchedule
+from relay.links.held import Held
+from relay.links.revoker import Revoker
 from relay.links.session import Session
 from relay.links.stream_link import StreamLink
 from relay.live.ending import Ender
@@ -55,6 +57,7 @@ class LinkRegistry:
         self.settings = links
         self._heartbeats = heartbeats
         self._links: set[Link] = set()
+        self.revoker = Revoker(admission)
         self.refusals = Refusals()
         """Clients that got no link, or no answer; counted where their protocol answers them."""
         self.closed: Counter[CloseReason] = Counter()
@@ -116,19 +119,23 @@ class LinkRegistry:
 
     def adopt(self, link: StreamLink, session: Session, permit: Permit, games: Iterable[str]) -> None:
         """Register a link that has its own connection until it closes; its permit is then given back."""
-        link.on_closed = partial(self._closed, link, session, permit)
-        self._opened(link, permit, games)
+        held = Held(link, permit, session=session, games=None)
+        link.on_closed = partial(self._closed, held, session)
+        self._opened(held, games)
 
     @contextmanager
     def open(self, link: Link, permit: Permit, games: Iterable[str]) -> Iterator[None]:
-        """Register a link while the block runs."""
-        self._opened(link, permit, games)
+        """Register a link while the block runs; no `games`: all that its grant covers."""
+        named = frozenset(games)
+        held = Held(link, permit, session=None, games=named or None)
+        self._opened(held, named)
         try:
             yield
         finally:
-            self._gone(link, permit)
+            self._gone(held)
 
-    def _opened(self, link: Link, permit: Permit, games: Iterable[str]) -> None:
+    def _opened(self, held: Held, games: Iterable[str]) -> None:
+        link, permit = held.link, held.permit
         log.info(
             "link_opened",
             link=link.id,
@@ -136,18 +143,22 @@ class LinkRegistry:
             key=permit.grant.key_id,
             games=shown_games(games),
             **permit.caller._asdict(),
+            **_token_of(permit.grant),
         )
         self._links.add(link)
         self._heartbeats.add(link, interval_s=link.heartbeat_s)
         if self.admission.draining:  # it began during this link's handshake
             link.end(CloseReason.DRAINING)
+        self.revoker.opened(held)
 
-    def _closed(self, link: Link, session: Session, permit: Permit) -> None:
+    def _closed(self, held: Held, session: Session) -> None:
         session.close()
-        self._gone(link, permit)
-        self.release_permit(permit)
+        self._gone(held)
+        self.release_permit(held.permit)
 
-    def _gone(self, link: Link, permit: Permit) -> None:
+    def _gone(self, held: Held) -> None:
+        link, permit = held.link, held.permit
+        self.revoker.closed(held)
         self._heartbeats.remove(link)
         self._links.discard(link)
         reason = CloseReason.CLIENT if link.ended is None else link.ended.reason
@@ -220,3 +231,9 @@ class LinkRegistry:
         except TimeoutError:
             for link in list(self._links):
                 link.transport.abort()
+
+
+def _token_of(grant: Grant) -> Mapping[str, str]:
+    """Return what an operator needs to revoke a link's token, for its log line."""
+    found = {"token_id": grant.token_id, "subject": grant.subject}
+    return {name: value for name, value in found.items() if value is not None}

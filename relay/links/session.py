@@ -33,13 +33,14 @@ Games = frozenset[str]
 class Session:
     """One link's subscription. Entered for as long as the link is open."""
 
-    __slots__ = ("_catalogue", "_grant", "_history", "_hub", "_link", "_live", "_replays")
+    __slots__ = ("_catalogue", "_history", "_hub", "_link", "_live", "_replays", "grant")
 
     def __init__(self, history: History, catalogue: Catalogue, grant: Grant, link: Link) -> None:
         self._history = history
         self._hub = history.hub
         self._catalogue = catalogue
-        self._grant = grant
+        self.grant = grant
+        """What client messages may ask for; replaced when the credential's key has changed."""
         self._link = link
         self._live = Subscription.nothing()
         self._replays: dict[Replay, asyncio.Task[None] | None] = {}
@@ -87,6 +88,14 @@ class Session:
         # A cursor in an earlier log comes before every cursor in this one.
         return min(filter(None, cursors), key=lambda cursor: (cursor.epoch == head.epoch, cursor.sequence))
 
+    @property
+    def games(self) -> Games:
+        """The games that the link follows now, live or in a replay."""
+        return self._live.games | self._replayed()
+
+    def _replayed(self) -> Games:
+        return frozenset().union(*(replay.wanted.games for replay in self._replays))
+
     def on_message(self, message: ClientMessage) -> None:
         """Do what a client message asks, and answer it.
 
@@ -100,7 +109,7 @@ class Session:
         if not message.games:
             raise BadMessage(f"games must be a list of slugs to {message.action}")
         try:
-            games = named_games(self._catalogue, self._grant.games, message.games)
+            games = named_games(self._catalogue, self.grant.games, message.games)
             after = None if message.after is None else Cursor.parse(message.after)
         except (ClientError, UnknownGame, InvalidCursor) as error:
             raise BadMessage(str(error)) from error
@@ -109,7 +118,7 @@ class Session:
             self._drop(games)
         if subscribes and after is not None and len(self._replays) >= _MAX_REPLAYS:
             raise BadMessage(f"more than {_MAX_REPLAYS} replays at a time on one connection")
-        replayed: Games = frozenset().union(*(replay.wanted.games for replay in self._replays))
+        replayed = self._replayed()
         in_force = self._live.games | replayed | (games if subscribes else frozenset())
         self._link.send_event({"event": "subscribed", "games": sorted(in_force)})
         if subscribes and after is None:

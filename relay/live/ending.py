@@ -41,6 +41,8 @@ _AFTER_END: Final[Mapping[CloseReason, _Spread]] = {
     CloseReason.FAILED: _SOON,
     CloseReason.GAP: _SOON,
     CloseReason.CAPACITY: _LATER,
+    # Only event streams are sent it: an EventSource comes back, is refused, and then stays away.
+    CloseReason.REVOKED: _SOON,
     # The client caused the end: it is not sent a delay.
     CloseReason.CLIENT: _NONE,
     CloseReason.BAD_MESSAGE: _NONE,
@@ -52,6 +54,8 @@ _AFTER_REFUSAL: Final = _LATER
 """The delay of a client that gets no link, or no answer: this relay must recover first."""
 
 
+_REVOKED_LINGER_S: Final = 0.7
+"""The most that a client whose key was taken back has to read its disconnect: it is to be away within a second."""
 _LATE_S: Final = 1.0
 """A timer that is later than this waited for a process that stood still."""
 
@@ -128,7 +132,8 @@ class Ender:
             log.exception("link_failed", link=link.id)
             link.transport.abort()
         # A client that has stopped reading would otherwise hold its buffer for ever.
-        self._abort_later(link, self._linger_s)
+        wait_s = self._linger_s if reason is not CloseReason.REVOKED else min(self._linger_s, _REVOKED_LINGER_S)
+        self._abort_later(link, wait_s)
 
     def _abort_later(self, link: Link, wait_s: float) -> None:
         loop = asyncio.get_running_loop()

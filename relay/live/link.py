@@ -46,6 +46,7 @@ class CloseReason(StrEnum):
     DRAINING = "draining"  # reconnect after the delay; another instance answers
     MAX_AGE = "max_age"  # reconnect after the delay
     SLOW = "slow"  # reconnect with the cursor: the log still has everything
+    REVOKED = "revoked"  # stop: the key was taken back, or no longer covers what the link follows
     DEADLINE = "deadline"  # the client's own deadline (gRPC) has passed
     GAP = "gap"  # rounds are gone, and the client (gRPC) did not allow gaps
     COMPLETED = "completed"  # the stream has reached the end that the client asked for (`to`)

@@ -39,6 +39,12 @@ class Status(NamedTuple):
 
 
 INTERNAL: Final = Status(StatusCode.INTERNAL, "internal error; it has been logged", (), "internal")
+REVOKED: Final = Status(
+    StatusCode.PERMISSION_DENIED,
+    "revoked: the key was taken back, or no longer covers what this call follows; do not call again",
+    (),
+    CloseReason.REVOKED,
+)
 DEADLINE: Final = Status(StatusCode.DEADLINE_EXCEEDED, "the deadline of the call has passed", (), "deadline_exceeded")
 
 
@@ -63,6 +69,8 @@ def status_of_disconnect(disconnect: Disconnect) -> Status:
     reason = disconnect.reason
     if reason is CloseReason.COMPLETED:
         return Status(StatusCode.OK, "", (), reason)
+    if reason is CloseReason.REVOKED:
+        return REVOKED
     resume = () if disconnect.cursor is None else (("resume-cursor", disconnect.cursor),)
     if reason is CloseReason.DEADLINE:
         return DEADLINE._replace(trailers=resume, reason=reason)

@@ -76,6 +76,7 @@ class SseLink(StreamLink):
 
     def write_disconnect(self, disconnect: Disconnect) -> None:
         cursor, completed = disconnect.cursor, disconnect.reason is CloseReason.COMPLETED
+        stops = completed or disconnect.reason is CloseReason.REVOKED  # and libraries may return for good
         last = b""
         if completed:
             # With an id even when no round was sent: an EventSource reconnects with it, and then gets 204.
@@ -84,7 +85,7 @@ class SseLink(StreamLink):
         elif cursor is not None:
             last = self._place(cursor)
         self.write(last + retry_line(disconnect.retry_ms) + _blank_line(self._client))
-        if self._chunked and (self._client.clean_end or completed):
+        if self._chunked and (self._client.clean_end or stops):
             self.transport.write(LAST_CHUNK)
         self.transport.close()
 

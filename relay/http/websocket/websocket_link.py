@@ -24,6 +24,7 @@ CLOSE_CODES: Final = {
     CloseReason.MAX_AGE: 1012,
     CloseReason.CAPACITY: 1013,
     CloseReason.LOG_UNAVAILABLE: 1013,
+    CloseReason.REVOKED: 4001,
     CloseReason.SLOW: 4008,
     CloseReason.BAD_MESSAGE: 1008,
     CloseReason.COMPLETED: 1000,
@@ -127,6 +128,8 @@ class WebSocketLink(StreamLink):
             self.transport.write(frame(self._close_frame[:2], first_byte=CLOSE))
             self.transport.close()
             return
+        if reason is CloseReason.REVOKED:  # its client is not to come back
+            facts = {"reason": reason}
         if self._fault is not None:
             code, sentence = self._fault
             facts = {"reason": reason, "error": sentence}
