@@ -17,7 +17,13 @@ from roundlog.backoff import Backoff
 Via = Literal["ws", "sse", "grpc"]
 
 _FATAL_STATUS: Final = (400, 401, 403, 404, 426)
-_FATAL_CLOSE: Final = (1007, 1008, 1009, 4001)
+_FATAL_CLOSE: Final = {
+    1007: "the relay closed the connection with code 1007",
+    1008: "the relay closed the connection with code 1008",
+    1009: "the relay closed the connection with code 1009",
+    4001: "revoked: the key was taken back, or no longer covers these games",
+}
+"""Codes after which a retry would not help."""
 _COMPLETED: Final = 1000
 _WAITS_S: Final = (0.5, 10.0)
 _BEGINNINGS: Final = {"after", "from", "last", "to", "speed"}
@@ -185,7 +191,7 @@ async def _read_websocket(
             if ws.close_code == _COMPLETED:
                 raise Ended
             if ws.close_code in _FATAL_CLOSE:
-                raise Refused(f"the relay closed the connection with code {ws.close_code}")
+                raise Refused(_FATAL_CLOSE[ws.close_code])
     except aiohttp.WSServerHandshakeError as error:
         if error.status not in _FATAL_STATUS:
             raise

@@ -34,6 +34,9 @@ type message struct {
 func main() {
 	for {
 		err, end := follow(), message{RetryMS: rand.Int63n(pause.Milliseconds())} // random, against reconnects all at once
+		if websocket.IsCloseError(err, 1007, 1008, 1009, 4001) {
+			log.Fatalf("refused: %v", err) // 4001: the key was revoked
+		}
 		log.Printf("disconnected: %v", err)
 		if closed, ok := err.(*websocket.CloseError); ok && json.Unmarshal([]byte(closed.Text), &end) == nil && end.Cursor != "" {
 			query = "?after=" + end.Cursor // everything up to here was sent

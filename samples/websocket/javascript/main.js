@@ -31,6 +31,7 @@ async function follow() {
     pause = 1000
   })
   ws.on('close', (code, reason) => {
+    if ([1007, 1008, 1009, 4001].includes(code)) stop(reason) // 4001: the key was revoked
     if (reason[0] !== 0x7b) return // not the JSON of the relay, which begins with {
     const end = JSON.parse(reason)
     cursor = end.cursor ?? cursor // everything up to here was sent

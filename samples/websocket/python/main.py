@@ -41,6 +41,8 @@ async def main() -> None:
                             cursor, pause_s = event["cursor"], 1.0
                         cursor = cursor or event.get("head", "")
             except websockets.ConnectionClosed as error:
+                if error.rcvd and error.rcvd.code in (1007, 1008, 1009, 4001):  # 4001: the key was revoked
+                    sys.exit(f"refused: {error.rcvd.reason}")
                 print(f"disconnected: {error}", file=sys.stderr)
                 reason = json.loads(error.rcvd.reason) if error.rcvd and error.rcvd.reason.startswith("{") else {}
                 cursor = reason.get("cursor", cursor)  # everything up to here was sent
