@@ -33,8 +33,8 @@ from relay.http.connections.guarded import ConnectionLimits
 from relay.http.connections.listener import Listener
 from relay.http.monitoring.exposition import listening_socket, serving_probes
 from relay.http.monitoring.metrics import Metrics
+from relay.http.monitoring.operator_paths import operator_routes, paths_in_words
 from relay.http.monitoring.probes import Probes
-from relay.http.openapi import Docs
 from relay.http.protocol import protocol_factory
 from relay.http.rest import Rest
 from relay.http.routes import Routes
@@ -161,11 +161,14 @@ async def running_relay(
     heartbeats = Heartbeats(interval_s=links.heartbeat_s, on_stall=hub.expect_backlog)
     registry = LinkRegistry(hub, feed, admission, heartbeats, ender, links)
     methods = Methods(registry, history, catalogue, settings.grpc)
-    app = build_app(routes_of(registry, history, catalogue, methods), home=home, refusals=registry.refusals)
+    metrics = Metrics(registry, history)
+    routes = routes_of(registry, history, catalogue, methods, metrics=metrics, http=settings.http)
+    app = build_app(routes, home=home, refusals=registry.refusals, paths=paths_in_words(settings.http.docs))
+    service = DataStream(registry, history, catalogue, methods)
     closers: list[Callable[[], None]] = []
     app.on_response_prepare.append(partial(_end_keep_alive, admission))
     probing = serving_probes(
-        Metrics(registry, history).scrape,
+        metrics.scrape,
         registry.obstacle,
         host=settings.http.host,
         port=settings.http.monitor_port,
@@ -184,8 +187,9 @@ async def running_relay(
                 _listening(app, settings.http, connections, turns, closers) as url,
                 listening_grpc(
                     settings.grpc,
-                    DataStream(registry, history, catalogue, methods).handler(),
+                    service.handler(),
                     registry.obstacle,
+                    check_key=service.grant,
                     max_links=max_links["grpc"],
                     connections=files.grpc_connections,
                     closers=closers,
@@ -202,14 +206,20 @@ async def running_relay(
 
 
 def routes_of(
-    registry: LinkRegistry, history: History, catalogue: Catalogue, methods: Methods
+    registry: LinkRegistry,
+    history: History,
+    catalogue: Catalogue,
+    methods: Methods,
+    *,
+    metrics: Metrics | None = None,
+    http: HttpSettings | None = None,
 ) -> Iterator[Iterable[web.RouteDef]]:
     """Yield the routes of all parts that answer on the HTTP port."""
+    http = http or HttpSettings()
     yield Routes(registry, history, catalogue).table()
     yield Rest(registry, history, catalogue).table()
     yield Probes(registry.obstacle, lambda obstacle: registry.facts(obstacle)).table()
-    yield Metrics(registry, history).table()
-    yield Docs().table()
+    yield from operator_routes(http, metrics or Metrics(registry, history), registry)
     yield Proxy(registry, history, catalogue, methods).table()
 
 

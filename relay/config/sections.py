@@ -9,6 +9,9 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+Access = Literal["public", "key", "off"]
+"""Who may read a path on the HTTP port: everybody, clients with a key, or nobody."""
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,6 +29,23 @@ class HttpSettings(_Section):
     keepalive_s: float = Field(default=75.0, ge=1, le=7200)
     """Idle time between two requests on a connection. Longer than the load balancer's, so that the balancer closes
     first and no request meets a closed connection: nginx and ALB have 60 s, Google's 600 s, Envoy an hour."""
+    metrics: Access = "public"
+    """Who may read ``/metrics`` on this port; on `monitor_port` it stays public. key: the keys of `metrics_keys`."""
+    metrics_keys: str = ""
+    """Ids of keys, separated by commas, for ``metrics=key``. Not all keys: metrics are of all clients together."""
+    docs: Access = "public"
+    """Who may read ``/docs`` and ``/openapi.json``. key: any key."""
+
+    @property
+    def metrics_key_ids(self) -> frozenset[str]:
+        """`metrics_keys` as a set."""
+        return frozenset(name for part in self.metrics_keys.split(",") if (name := part.strip()))
+
+    @model_validator(mode="after")
+    def _check_metrics_keys(self) -> Self:
+        if (self.metrics == "key") != bool(self.metrics_key_ids):
+            raise ValueError("metrics=key and metrics_keys, the ids of the keys that may scrape, must be set together")
+        return self
 
     @model_validator(mode="after")
     def _check_ports(self) -> Self:
@@ -58,6 +78,8 @@ class GrpcSettings(_Section):
     """Maximum number of concurrent calls on one connection."""
     answers: int = Field(default=256, ge=1)
     """Maximum number of concurrent unary calls in this process, over gRPC and Connect; others get a retry delay."""
+    reflection: Access = "public"
+    """Who may use server reflection, which shows the methods and messages of the service; they are no secret."""
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:

@@ -17,6 +17,7 @@ from relay.http.cors import cors_headers, preflight_headers
 from relay.http.error_body import HTTP_CODES, error_response, internal_error
 from relay.http.protocol import HttpProtocol
 from relay.http.request import caller_of
+from relay.http.security_headers import add_to, page_headers
 
 log = structlog.get_logger()
 
@@ -74,13 +75,15 @@ class Home:
 
     def __init__(self, html: str) -> None:
         self._html = html
+        self._headers = page_headers(html, connects_to="'self' http: https: ws: wss:")  # it has a field for the relay
 
     async def show(self, _request: web.Request) -> web.Response:
-        return web.Response(text=self._html, content_type="text/html")
+        return web.Response(text=self._html, content_type="text/html", headers=self._headers)
 
 
 async def _finish_headers(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = "stream-relay"  # without names and versions of libraries
+    add_to(response.headers)
     if request.app[_FOR_PAGES]:
         response.headers.update(cors_headers(request))
     if closes_connection(request):

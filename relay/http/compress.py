@@ -20,18 +20,26 @@ _WEIGHT: Final = re.compile(r"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)", re.ASCII)
 
 async def compressed(body: bytes, accept_encoding: str, turns: Turns) -> tuple[bytes, str | None]:
     """Return the body to send and its ``Content-Encoding``, the best of what `accept_encoding` allows (RFC 9110)."""
-    if len(body) < _MIN_BYTES or not accept_encoding:
-        return body, None
-    weights = read_weights(accept_encoding)
-    if weights.get("br", 0) > 0 and weights["br"] >= weights.get("gzip", 0):
+    coding = coding_of(accept_encoding) if len(body) >= _MIN_BYTES else None
+    if coding == "br":
         import brotli  # loaded at the first use
 
         brotli_compressor = brotli.Compressor(quality=_BROTLI_QUALITY)
-        return await _in_pieces(body, brotli_compressor.process, brotli_compressor.finish, turns), "br"
-    if weights.get("gzip", weights.get("*", 0)) > 0:
+        return await _in_pieces(body, brotli_compressor.process, brotli_compressor.finish, turns), coding
+    if coding == "gzip":
         compressor = zlib.compressobj(_GZIP_LEVEL, wbits=_GZIP_WINDOW)
-        return await _in_pieces(body, compressor.compress, compressor.flush, turns), "gzip"
+        return await _in_pieces(body, compressor.compress, compressor.flush, turns), coding
     return body, None
+
+
+def coding_of(accept_encoding: str) -> str | None:
+    """Return the best coding that `accept_encoding` allows, ``br`` or ``gzip``; None for no coding."""
+    if not accept_encoding:
+        return None
+    weights = read_weights(accept_encoding)
+    if weights.get("br", 0) > 0 and weights["br"] >= weights.get("gzip", 0):
+        return "br"
+    return "gzip" if weights.get("gzip", weights.get("*", 0)) > 0 else None
 
 
 async def _in_pieces(

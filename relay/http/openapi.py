@@ -3,6 +3,7 @@
 Owns only descriptions: a test compares every path, parameter and schema with the routes and with real answers.
 """
 
+from functools import cached_property
 from importlib import resources
 from importlib.metadata import version
 from typing import Any, Final
@@ -10,8 +11,11 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
+from relay.config.sections import Access
 from relay.history.query import DEFAULT_LIMIT, MAX_LIMIT
 from relay.history.start import MAX_LAST, MAX_SPEED, MIN_SPEED
+from relay.http.pages.static_file import StaticFile
+from relay.http.security_headers import page_headers
 from relay.http.sse.sse_client import ENDS, MAX_HEARTBEAT_S
 
 Json = dict[str, Any]
@@ -250,7 +254,7 @@ def _stream(summary: str, *parameters: Json) -> tuple[Json, Json]:
     return {"get": ws}, {"get": sse}
 
 
-def _paths() -> Json:
+def _paths(metrics: Access) -> Json:
     one, kind, several = (
         _stream("Stream a game", _GAME),
         _stream("Stream a type", _TYPE),
@@ -288,12 +292,14 @@ def _paths() -> Json:
             security=False,
             others={"503": _answer("No, for this reason.", _schema("Probes"))},
         ),
-        "/metrics": _readable("Metrics for Prometheus", _answer("Metrics.", _TEXT, "text/plain"), security=False),
+        "/metrics": _readable(
+            "Metrics for Prometheus", _answer("Metrics.", _TEXT, "text/plain"), security=metrics == "key"
+        ),
     }
 
 
-def document() -> Json:
-    """Return the description as OpenAPI 3.1."""
+def document(metrics: Access = "public") -> Json:
+    """Return the description as OpenAPI 3.1; `metrics`: who may read ``/metrics``."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -304,7 +310,7 @@ def document() -> Json:
         },
         "servers": [{"url": "/"}],
         "security": [{"key": []}, {"bearer": []}],
-        "paths": _paths(),
+        "paths": {path: methods for path, methods in _paths(metrics).items() if path != "/metrics" or metrics != "off"},
         "components": {
             "schemas": _SCHEMAS,
             "securitySchemes": {
@@ -316,21 +322,39 @@ def document() -> Json:
 
 
 class Docs:
-    """Serves the description and its page."""
+    """Serves the description and its page, which loads nothing else. Both are made at the first request."""
 
-    def __init__(self) -> None:
-        self._document: bytes | None = None
+    def __init__(self, metrics: Access = "public", *, is_public: bool = True) -> None:
+        """Prepare to answer.
 
-    def table(self) -> list[web.RouteDef]:
-        return [web.get("/openapi.json", self.describe), web.get("/docs", self.show)]
+        Args:
+            metrics: Who may read ``/metrics``.
+            is_public: Whether shared caches may keep the description.
+        """
+        self._metrics: Access = metrics
+        self._caching = {"Cache-Control": "no-cache" if is_public else "private, no-cache"}
 
-    async def describe(self, _request: web.Request) -> web.Response:
-        """Answer the description, which is made at the first request."""
-        if self._document is None:
-            self._document = msgspec.json.encode(document())
-        return web.Response(body=self._document, content_type="application/json")
+    def description(self) -> list[web.RouteDef]:
+        """Return the route of the description alone."""
+        return [web.get("/openapi.json", self.describe)]
 
-    async def show(self, _request: web.Request) -> web.Response:
-        """Answer the page, which loads nothing else."""
+    def page(self) -> list[web.RouteDef]:
+        """Return the route of the page alone, which shows nothing without the description."""
+        return [web.get("/docs", self.show)]
+
+    async def describe(self, request: web.Request) -> web.Response:
+        """Answer the description."""
+        return await self._description.answer(request)
+
+    async def show(self, request: web.Request) -> web.Response:
+        """Answer the page."""
+        return await self._page.answer(request)
+
+    @cached_property
+    def _description(self) -> StaticFile:
+        return StaticFile(msgspec.json.encode(document(self._metrics)), "application/json", self._caching)
+
+    @cached_property
+    def _page(self) -> StaticFile:
         page = resources.files("relay.http").joinpath("static/docs.html").read_text("utf-8")
-        return web.Response(text=page, content_type="text/html")
+        return StaticFile(page.encode(), "text/html; charset=utf-8", page_headers(page, connects_to="'self'"))

@@ -19,6 +19,7 @@ from relay.http.connections.heads import PartialHead, after_request
 from relay.http.connections.lingering import linger
 from relay.http.connections.malformed import HEAD_BYTES, HEAD_TOO_LARGE, HEADERS, LINE_BYTES, malformed_by
 from relay.http.error_body import error_response, internal_error
+from relay.http.security_headers import add_to
 from relay.links.intake import Intake
 from relay.turns import Turns
 
@@ -224,6 +225,7 @@ class HttpProtocol(GuardedHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has been started")
         response.headers["Server"] = "stream-relay"
+        add_to(response.headers)
         response.force_close()
         return response
 

@@ -18,6 +18,7 @@ from relay.history.query import DEFAULT_LIMIT, MAX_LIMIT, Query, look_back
 from relay.history.start import parse_int, parse_time
 from relay.http.compress import compressed
 from relay.http.connections.guarded import guarded
+from relay.http.pages.static_file import is_known
 from relay.http.parameters import listed, read_query
 from relay.http.request import check_request, grant_of
 from relay.links.link_registry import LinkRegistry
@@ -79,7 +80,7 @@ class Rest:
         async with self._registry.feed.listening():
             item = self._history.newest(slug)
         etag = f'W/"{item.cursor}"'  # weak: it names the round, in any content coding
-        if _is_known(etag, listed(request.headers, "If-None-Match")):
+        if is_known(etag, listed(request.headers, "If-None-Match")):
             return web.Response(status=304, headers={**_CACHING, "ETag": etag})
         return await _answer(request, _with_value(item, self._catalogue.game(slug).value), {"ETag": etag})
 
@@ -130,9 +131,3 @@ def _with_value(item: Item, member: str) -> bytes:
 
 def _cursor(query: Mapping[str, str], name: str) -> Cursor | None:
     return Cursor.parse(query[name]) if name in query else None
-
-
-def _is_known(etag: str, if_none_match: str) -> bool:
-    """Whether the client has this version; a weak comparison (RFC 9110 section 13.1.2)."""
-    known = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
-    return known == ["*"] or etag.removeprefix("W/") in known

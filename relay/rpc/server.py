@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import grpc
 import structlog
@@ -47,6 +47,7 @@ async def listening_grpc(
     *,
     max_links: int,
     connections: int,
+    check_key: Callable[[Any], object] = lambda _context: None,
     closers: list[Callable[[], None]] | None = None,
 ) -> AsyncIterator[int]:
     """Serve `handler` while the block runs; yield the port.
@@ -55,6 +56,7 @@ async def listening_grpc(
         settings: Port, TLS, limits.
         handler: The service. It admits `max_links` streams; the limit on calls here is only a last resort.
         obstacle: As for ``/readyz``; health is NOT_SERVING while there is one.
+        check_key: Raises when a call, given its context, has no valid key; for reflection, where that needs one.
         max_links: How many streams the handler admits.
         connections: Maximum number of connections, with and without calls; the others are closed when accepted.
         closers: Gets a function that closes the port before the end of the block: no more connections and calls are
@@ -67,9 +69,14 @@ async def listening_grpc(
     watches = OpenCalls(_WATCHES, age_s=_watch_s, retry_ms=_retry_ms)
     reflections = OpenCalls(_REFLECTIONS, age_s=lambda: _REFLECTION_S, retry_ms=_retry_ms)
     health = HealthService(Readiness(obstacle), watches, request_s=settings.request_s)
-    shown = Reflection((SERVICE, HEALTH, REFLECTION), reflections, request_s=settings.request_s)
+    shown = Reflection(
+        (SERVICE, HEALTH, REFLECTION),
+        reflections,
+        request_s=settings.request_s,
+        check_key=check_key if settings.reflection == "key" else None,
+    )
     server = aio.server(
-        handlers=[handler, health.handler(), shown.handler()],
+        handlers=[handler, health.handler(), *([] if settings.reflection == "off" else [shown.handler()])],
         maximum_concurrent_rpcs=max_links + settings.answers + _WATCHES + _REFLECTIONS + _OTHER_CALLS,
         options=[
             ("grpc.max_receive_message_length", settings.request_bytes),

@@ -70,7 +70,7 @@ class DataStream:
     async def _call(self, method: Any, kind: type[Message], _requests: object, context: "Context") -> Any:
         """Check the key, read the request and call `method`; every error becomes a status."""
         try:
-            grant = self._grant(context)  # first: without a key, no answer depends on the request, nor waits for it
+            grant = self.grant(context)  # first: without a key, no answer depends on the request, nor waits for it
             data = await only_request(context, within_s=self._methods.request_s)
             return await method(parse_message(data, kind), grant, context)
         except (aio.AbortError, aio.InternalError, asyncio.CancelledError):
@@ -133,7 +133,8 @@ class DataStream:
                     link.end(CloseReason.FAILED)
         await _end(context, link)
 
-    def _grant(self, context: "Context") -> Grant:
+    def grant(self, context: "Context") -> Grant:
+        """Return what the key of a call allows; raise as `Admission.grant` does."""
         pairs = [(key, value) for key, value in context.invocation_metadata() or () if isinstance(value, str)]
         metadata = CIMultiDict(pairs)
         presented = find_key(metadata, {}, allow_query=False)

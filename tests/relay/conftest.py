@@ -12,6 +12,7 @@ from auth.key_secret import DEMO_KEY
 from auth.tokens import TokenSigner
 from relay.config.sections import HttpSettings
 from relay.config.settings import Settings
+from relay.http.monitoring import scrapes
 from relay.serve import running_relay
 from roundlog.client.connection import connect
 from roundlog.log_settings import LogSettings
@@ -38,11 +39,13 @@ def make_round(game: str, number: int, *, extras: str = '{"point":"2.50"}') -> R
 
 
 @pytest.fixture
-def start_relay(nats: NatsServer) -> StartRelay:
+def start_relay(nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> StartRelay:
     """Start a relay: ``async with start_relay(links={...}) as url``. Arguments are sections of the settings.
 
-    `nats_url` is another address of NATS; without `ready` the relay is yielded before it is ready.
+    `nats_url` is another address of NATS; without `ready` the relay is yielded before it is ready. Metrics are read at
+    each scrape.
     """
+    monkeypatch.setattr(scrapes, "FRESH_S", 0.0)
 
     @asynccontextmanager
     async def start(

@@ -10,6 +10,7 @@ from auth.key_ring import KeyRing
 from auth.tokens import TokenSigner
 from relay.config.sections import HttpSettings
 from relay.config.settings import Settings
+from relay.http.monitoring import scrapes
 from relay.serve import running_relay
 from roundlog.log_settings import LogSettings
 from tests.nats import NatsServer
@@ -35,8 +36,9 @@ async def running(nats: LogSettings, *, port: int = 0, **sections: Any) -> Async
 
 
 @pytest.fixture
-def start_relay(nats: NatsServer) -> StartRelay:
+def start_relay(nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> StartRelay:
     """Start a relay: ``async with start_relay(replay={...}) as url``. Arguments are sections of the settings."""
+    monkeypatch.setattr(scrapes, "FRESH_S", 0.0)  # metrics are read at each scrape
     return lambda **sections: running(LogSettings(url=nats.url), **sections)
 
 

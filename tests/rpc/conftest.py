@@ -15,6 +15,7 @@ from auth.key_secret import DEMO_KEY
 from auth.tokens import TokenSigner
 from relay.config.sections import HttpSettings
 from relay.config.settings import Settings
+from relay.http.monitoring import scrapes
 from relay.serve import running_relay
 from roundlog.client.connection import connect
 from roundlog.log_settings import LogSettings
@@ -72,8 +73,12 @@ class GrpcRelay:
 
 
 @pytest.fixture
-def start_relay(nats: NatsServer) -> StartRelay:
-    """Start a relay: ``async with start_relay(links={...}) as relay``. Arguments are sections of the settings."""
+def start_relay(nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> StartRelay:
+    """Start a relay: ``async with start_relay(links={...}) as relay``. Arguments are sections of the settings.
+
+    Metrics are read at each scrape.
+    """
+    monkeypatch.setattr(scrapes, "FRESH_S", 0.0)
 
     @asynccontextmanager
     async def start(*, keys: KeyRing | None = None, ready: bool = True, **sections: Any) -> AsyncIterator[GrpcRelay]:

@@ -177,6 +177,35 @@ async def test_watchers_share_one_look_at_readiness() -> None:
     assert asked <= 3 + 2 + 50  # each watcher reads the answer
 
 
+@pytest.mark.parametrize(
+    ("access", "without", "with_key"),
+    [
+        ("public", None, None),
+        ("key", StatusCode.UNAUTHENTICATED, None),
+        ("off", StatusCode.UNIMPLEMENTED, StatusCode.UNIMPLEMENTED),
+    ],
+)
+async def test_reflection_asks_for_a_key_when_so_set(
+    start_relay: StartRelay, access: str, without: StatusCode | None, with_key: StatusCode | None
+) -> None:
+    """Health never does, since platforms send none."""
+    ask = reflection_pb2.ServerReflectionRequest(list_services="")
+    async with start_relay(grpc={"reflection": access}) as relay, relay.caller() as caller:
+        found = []
+        for metadata in ((), caller.metadata):
+            call = reflection_pb2_grpc.ServerReflectionStub(caller.channel).ServerReflectionInfo(
+                iter([ask]), metadata=metadata, timeout=WAIT_S
+            )
+            try:
+                found.append(None if (await call.read()).list_services_response.service else StatusCode.UNKNOWN)
+            except aio.AioRpcError as error:
+                found.append(error.code())
+        answer = await health_pb2_grpc.HealthStub(caller.channel).Check(health_pb2.HealthCheckRequest())
+
+    assert found == [without, with_key]
+    assert answer.status == SERVING
+
+
 def preface() -> bytes:
     h2 = H2Connection(H2Configuration(client_side=True))
     h2.initiate_connection()

@@ -1,10 +1,10 @@
-"""Prometheus exposition over HTTP, and a port for the probes and scrapes of a process without clients."""
+"""Scrapes of a process, and a port for the probes and scrapes of a process without clients."""
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final
 
 from aiohttp import web
 
@@ -13,13 +13,9 @@ from relay.errors import PortUnavailable
 from relay.http.application import build_app
 from relay.http.connections.guarded import ConnectionLimits
 from relay.http.monitoring.probes import Probes
-from relay.http.parameters import listed
+from relay.http.monitoring.scrapes import Collector, Scrapes
 from relay.http.protocol import protocol_factory
 from relay.turns import Turns
-
-if TYPE_CHECKING:
-    from prometheus_client.core import Metric
-
 
 _CONNECTIONS: Final = 64
 """The most connections to the port of probes, which few programs use. For one more, the oldest idle one is closed."""
@@ -29,26 +25,6 @@ _KEEPALIVE_S: Final = 300.0
 """Idle time of a connection; longer than the interval of scrapes, so that a scrape does not meet a close."""
 
 Scrape = Callable[[web.Request], Awaitable[web.Response]]
-
-
-class Collector(Protocol):
-    """Yields metrics to the Prometheus client."""
-
-    def collect(self) -> Iterator["Metric"]:
-        """Yield every metric with its current value."""
-        ...
-
-
-def exposition(collector: Collector, request: web.Request) -> web.Response:
-    """Answer a scrape in the format that it accepts. The Prometheus client is imported at the first scrape."""
-    from prometheus_client import CollectorRegistry, ProcessCollector
-    from prometheus_client.exposition import choose_encoder
-
-    registry = CollectorRegistry()
-    registry.register(collector)
-    ProcessCollector(registry=registry)
-    encode, content_type = choose_encoder(listed(request.headers, "Accept"))
-    return web.Response(body=encode(registry), headers={"Content-Type": content_type})
 
 
 def listening_socket(host: str, port: int, *, backlog: int = 128) -> socket.socket:
@@ -62,11 +38,7 @@ def listening_socket(host: str, port: int, *, backlog: int = 128) -> socket.sock
 
 def scrape_of(collector: Collector) -> Scrape:
     """Return a handler that answers scrapes of what `collector` yields."""
-
-    async def scrape(request: web.Request) -> web.Response:
-        return exposition(collector, request)
-
-    return scrape
+    return Scrapes(collector).scrape
 
 
 @asynccontextmanager

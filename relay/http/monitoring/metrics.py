@@ -1,4 +1,4 @@
-"""``/metrics``: the metrics of this relay for Prometheus, read from its parts at each scrape.
+"""``/metrics``: the metrics of this relay for Prometheus, read from its parts when somebody scrapes.
 
 No counter is kept twice, and the Prometheus client is not imported before the first scrape.
 """
@@ -11,7 +11,7 @@ from aiohttp import web
 
 from relay.config.log_output import dropped_lines
 from relay.history.history import History
-from relay.http.monitoring.exposition import exposition
+from relay.http.monitoring.scrapes import Scrapes
 from relay.links.link_registry import LinkRegistry
 from relay.live.following.log_head import LogHead
 from relay.live.link import CloseReason
@@ -27,6 +27,8 @@ class Metrics:
         self._registry = registry
         self._history = history
         self._head: int | None = None
+        self.scrape = Scrapes(self, prepare=self._ask_head).scrape
+        """Answers a scrape, on any port."""
 
     @cached_property
     def _log_head(self) -> LogHead:
@@ -35,10 +37,8 @@ class Metrics:
     def table(self) -> list[web.RouteDef]:
         return [web.get("/metrics", self.scrape)]
 
-    async def scrape(self, request: web.Request) -> web.Response:
-        """Answer in the format that the scraper accepts."""
+    async def _ask_head(self) -> None:
         self._head = await self._log_head.sequence()
-        return exposition(self, request)
 
     def collect(self) -> Iterator["Metric"]:
         """Yield every metric with its current value; called by the Prometheus client."""

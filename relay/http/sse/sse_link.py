@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
+from relay.http.security_headers import BASE
 from relay.http.sse.sse_client import PlaceForm, SseClient
 from relay.links.stream_link import StreamLink
 from relay.live.encode import LAST_CHUNK, SSE_COMMENT, SseBlock, chunk
@@ -22,6 +23,7 @@ HEADERS: Final = {
     "Cache-Control": "no-cache, no-transform",
     "Connection": "close",
     "X-Accel-Buffering": "no",  # nginx would collect the stream otherwise
+    **BASE,
 }
 
 _UNFINISHED_BYTES: Final = 16 << 10

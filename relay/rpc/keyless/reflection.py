@@ -1,19 +1,19 @@
-"""Server reflection: the methods and messages of the service, for tools. It needs no key, as usual.
+"""Server reflection: the methods and messages of the service, for tools. It needs no key, unless a setting says so.
 
 Owns that a client cannot hold such a stream (`relay.rpc.keyless.open_calls`). The answers are those of
 grpcio-reflection.
 """
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc import aio
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from relay.errors import SlowRequest
 from relay.rpc.keyless.open_calls import OpenCalls
 from relay.rpc.requests import next_request
+from relay.rpc.status import status_of
 
 if TYPE_CHECKING:  # generic only for the type checker
     Context = aio.ServicerContext[Any, Any]
@@ -24,17 +24,26 @@ REFLECTION = reflection.SERVICE_NAME
 class Reflection:
     """Answers reflection requests."""
 
-    def __init__(self, services: Iterable[str], calls: OpenCalls, *, request_s: float) -> None:
+    def __init__(
+        self,
+        services: Iterable[str],
+        calls: OpenCalls,
+        *,
+        request_s: float,
+        check_key: Callable[["Context"], object] | None = None,
+    ) -> None:
         """Prepare to answer.
 
         Args:
             services: Full names of the services to show.
             calls: The share of these streams.
             request_s: How long a client may take for each of its requests.
+            check_key: Raises when a call has no valid key; None: it needs none.
         """
         self._servicer = reflection.aio.ReflectionServicer(services)
         self._calls = calls
         self._request_s = request_s
+        self._check_key = check_key
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the handler of all methods, for a server."""
@@ -53,9 +62,14 @@ class Reflection:
                 await context.write(answer)
 
         try:
+            if self._check_key is not None:
+                self._check_key(context)
             await self._calls.run(context, work)
-        except SlowRequest as error:
-            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, str(error))
+        except Exception as error:
+            status = status_of(error)
+            if status is None:
+                raise
+            await context.abort(status.code, status.message, status.trailers)
 
     async def _requests(self, context: "Context") -> AsyncIterator[Any]:
         while (request := await next_request(context, within_s=self._request_s)) is not aio.EOF:
