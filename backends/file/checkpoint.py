@@ -7,7 +7,6 @@ rounds that were never played.
 import hashlib
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Final, Literal, NamedTuple
@@ -16,6 +15,7 @@ import msgspec
 
 from backends.contract import SourceError
 from backends.file.file_offset import FileOffset, Pass
+from backends.file.own_files import replacing
 from backends.file.recording.sources import Recording
 from rounds.round import Int63
 
@@ -119,17 +119,13 @@ class Checkpoint:
             newest_ms=offset.newest_ms,
             first_id=self._first_id,
         )
-        aside = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
         try:
-            with aside.open("wb") as file:
+            with replacing(self._path) as file:
                 file.write(msgspec.json.format(msgspec.json.encode(state)) + b"\n")
                 file.flush()
                 if sync:  # not at every write: it may block the event loop for too long
                     os.fsync(file.fileno())
-            aside.replace(self._path)
         except OSError as error:
-            with suppress(OSError):
-                aside.unlink(missing_ok=True)
             raise SourceError(f"state file '{self._path}' cannot be written: {error.strerror or error}") from error
         self._unwritten = None
         self._written_at = monotonic()

@@ -117,7 +117,7 @@ class PostgresOptions(BaseModel):
 
 def missing_dsn() -> str:
     """Return the sentence that says how to set the DSN."""
-    return "set RELAY_BACKEND_DSN, or give -o dsn=postgresql://user:password@host:5432/database"
+    return "set RELAY_BACKEND_DSN, or give -o dsn=postgresql://user@host:5432/database and a password file"
 
 
 M = TypeVar("M", bound=BaseModel)

@@ -7,12 +7,20 @@ from typing import Annotated, Any, Final
 import typer
 
 from relay.commands.run import fail, run
+from relay.commands.secret_arguments import warn_of_option, warned_dsn
 
 backend_app = typer.Typer(no_args_is_help=True, help="Set up, check and backfill the source of a backend.")
 
 Backend = Annotated[str | None, typer.Option(help="Name of the backend; default: the one in the settings.")]
 Options = Annotated[list[str] | None, typer.Option("--option", "-o", help="A backend option, NAME=VALUE.")]
-Dsn = Annotated[str | None, typer.Option(help="DSN of a role that may do it, such as the table's owner.")]
+Dsn = Annotated[
+    str | None,
+    typer.Option(
+        envvar="ADMIN_DSN",
+        callback=warned_dsn,
+        help="DSN of a role that may do it, such as the table's owner; a password is better given in ADMIN_DSN.",
+    ),
+]
 Print = Annotated[bool, typer.Option("--print", help="Print the SQL for a DBA, and run nothing.")]
 
 BACKENDS_WITH_ADMIN: Final = ("postgres-notify", "postgres-replication")
@@ -35,6 +43,7 @@ def chosen(backend: str | None, option: list[str] | None) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals:
             fail(f"--option {text!r} is not NAME=VALUE")
+        warn_of_option(name, value)
         given[name] = value
     return {"backend": given} if given else {}
 

@@ -6,6 +6,7 @@ from typing import Final, Self
 import msgspec
 
 from backends.contract import SourceError
+from backends.file.own_files import open_to_append
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -16,7 +17,7 @@ class RejectsFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._file = path.open("ab", buffering=0)
+            self._file = open_to_append(path)
         except OSError as error:
             raise self._failed(error) from error
 

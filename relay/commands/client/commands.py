@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import typer
 
 from relay.commands.run import fail, run
+from relay.commands.secret_arguments import key_from_file, warned_key, warned_url
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 _FIELDS: Final = ("round_id", "game_slug", "game_type", "finished_at", "extras", "timestamp")
@@ -27,11 +28,26 @@ Protocol = Literal["ws", "sse", "grpc"]
 Via = Annotated[
     Protocol | None, typer.Option(help="The protocol to use: ws, or grpc for a grpc:// URL.", show_default=False)
 ]
-Url = Annotated[str, typer.Option(envvar="BASE_URL", help="The URL of the relay.")]
+Url = Annotated[str, typer.Option(envvar="BASE_URL", callback=warned_url, help="The URL of the relay.")]
 _HTTP_PORT: Final = 8080
 """The default HTTP port. With it in the URL, gRPC is at its default port too."""
-StreamUrl = Annotated[str, typer.Option(envvar="BASE_URL", help="The URL of the relay; grpc://host:port for gRPC.")]
-ApiKey = Annotated[str, typer.Option("--key", envvar="API_KEY", help="Your API key; the demo's by default.")]
+StreamUrl = Annotated[
+    str,
+    typer.Option(envvar="BASE_URL", callback=warned_url, help="The URL of the relay; grpc://host:port for gRPC."),
+]
+ApiKey = Annotated[
+    str,
+    typer.Option(
+        "--key",
+        envvar="API_KEY",
+        callback=warned_key,
+        help="Your API key, better given as API_KEY: other accounts see arguments. The demo's by default.",
+    ),
+]
+KeyFile = Annotated[
+    str | None,
+    typer.Option(envvar="API_KEY_FILE", callback=key_from_file, help="A file with your API key, - for standard input."),
+]
 Count = Annotated[int | None, typer.Option("--count", "-n", min=1, help="Stop after this number of rounds.")]
 From = Annotated[str | None, typer.Option("--from", help="Earliest time of a round, such as 2026-01-18T10:00:00Z.")]
 To = Annotated[str | None, typer.Option("--to", help="Latest time of a round.")]
@@ -50,11 +66,12 @@ def tail(
     via: Via = None,
     url: StreamUrl = DEFAULT_URL,
     key: ApiKey = "",
+    key_file: KeyFile = None,
     count: Count = None,
     where: Where = None,
 ) -> None:
     """Print live rounds, one JSON line each; reconnect without missing a round."""
-    run(_print(_followed(game, url, key, via, _filters(where)), count, nullcontext(lambda _data: None)))
+    run(_print(_followed(game, url, key_file or key, via, _filters(where)), count, nullcontext(lambda _data: None)))
 
 
 def replay(
@@ -71,6 +88,7 @@ def replay(
     via: Via = None,
     url: StreamUrl = DEFAULT_URL,
     key: ApiKey = "",
+    key_file: KeyFile = None,
     count: Count = None,
     where: Where = None,
 ) -> None:
@@ -81,7 +99,7 @@ def replay(
     if all(value is None for value in given.values()):
         fail("one of --from, --after and --last is needed; --to or --speed alone begin with the oldest round")
     parameters = {name: str(value) for name, value in given.items() if value is not None}
-    rounds = _followed(game, url, key, via, parameters | _filters(where))
+    rounds = _followed(game, url, key_file or key, via, parameters | _filters(where))
     is_long = to is not None and not sys.stdout.isatty()
     title = f"replay of {game or 'all games'}"
     bar = time_progress(title, begin_ms=_moment_ms(from_), end_ms=_moment_ms(to), shown=is_long)
@@ -96,12 +114,13 @@ def history(
     to: To = None,
     url: Url = DEFAULT_URL,
     key: ApiKey = "",
+    key_file: KeyFile = None,
     where: Where = None,
 ) -> None:
     """Print past rounds, newest first."""
     given = {"from": from_, "to": to}
     parameters = {name: value for name, value in given.items() if value is not None} | _filters(where)
-    run(_print_history(_target(game, url, key), parameters, limit, form))
+    run(_print_history(_target(game, url, key_file or key), parameters, limit, form))
 
 
 def export(
@@ -111,6 +130,7 @@ def export(
     to: To = None,
     url: Url = DEFAULT_URL,
     key: ApiKey = "",
+    key_file: KeyFile = None,
     where: Where = None,
 ) -> None:
     """Write a range of rounds, by default all, to a recording that the file backend can replay.
@@ -120,7 +140,7 @@ def export(
     from datetime import UTC, datetime
 
     parameters = {"to": to or datetime.now(UTC).isoformat()} | ({} if from_ is None else {"from": from_})
-    run(_export(file, _target(game, url, key), parameters | _filters(where)))
+    run(_export(file, _target(game, url, key_file or key), parameters | _filters(where)))
 
 
 def _target(game: str | None, url: str, key: str, *, schemes: Sequence[str] = ("http", "https")) -> Any:

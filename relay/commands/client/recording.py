@@ -1,12 +1,12 @@
 """Write rounds to a recording, which the file backend can replay."""
 
 import gzip
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import IO
 
+from backends.file.own_files import replacing
 from relay.errors import StartError
 from rounds import Round
 
@@ -22,31 +22,27 @@ def recording(path: Path) -> Iterator[Callable[[bytes], None]]:
     """
     if path.exists():
         raise StartError(f"{path} exists already; choose another name, or remove it")
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        try:
-            with _open(part, name=path.name) as file:
+        compressor = _compressor(path.name)
+        with replacing(path) as part, compressor(part) as file:
 
-                def write(data: bytes) -> None:
-                    # Without the cursor, which is valid for one log only.
-                    file.write(Round.parse(data).to_json() + b"\n")
+            def write(data: bytes) -> None:
+                # Without the cursor, which is valid for one log only.
+                file.write(Round.parse(data).to_json() + b"\n")
 
-                yield write
-            part.rename(path)
-        finally:
-            part.unlink(missing_ok=True)
+            yield write
     except OSError as error:
         raise StartError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def _open(path: Path, *, name: str) -> IO[bytes]:
+def _compressor(name: str) -> Callable[[IO[bytes]], AbstractContextManager[IO[bytes]]]:
+    """Return what makes the file to write to of the one in which it is stored, by the ending of its name."""
     if name.endswith(".jsonl"):
-        return path.open("xb")
+        return nullcontext
     if name.endswith(".jsonl.gz"):
-        return gzip.open(path, "xb")  # type: ignore[return-value]  # has the methods of a binary file
+        return lambda file: gzip.GzipFile(filename="", mode="wb", fileobj=file)  # type: ignore[return-value]  # has the methods of a binary file
     if name.endswith(".jsonl.zst"):
         import zstandard
 
-        file: IO[bytes] = zstandard.open(path, "xb")
-        return file
+        return lambda file: zstandard.ZstdCompressor().stream_writer(file, closefd=False)
     raise StartError(f"{name} must end in .jsonl, .jsonl.gz or .jsonl.zst")
