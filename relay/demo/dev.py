@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from pydantic import SecretStr
 from rich.console import Console
 
 from auth.key_ring import KeyRing
@@ -63,8 +64,12 @@ async def dev(settings: Settings, *, out: Console) -> None:
         StartError: A part cannot start, or the nats-server has ended (then in a group); ``str()`` says why.
     """
     context = BackendContext(catalogue=load_catalogue(settings.games_file))
-    async with nats_server() as nats_url, _demo_source(settings.backend, context) as source:
-        own_nats = dict.fromkeys(CONNECTION_FIELDS) | {"url": nats_url}
+    async with nats_server() as nats, _demo_source(settings.backend, context) as source:
+        own_nats = (
+            dict.fromkeys(CONNECTION_FIELDS)
+            | {"url": nats.url, "user": nats.user}
+            | {"password": SecretStr(nats.password)}
+        )
         settings = settings.model_copy(
             update={
                 "http": settings.http.model_copy(update={"host": "127.0.0.1"}),

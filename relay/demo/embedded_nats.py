@@ -1,40 +1,54 @@
-"""A real nats-server as a child process, for ``stream-relay dev``. Not for production."""
+"""A real nats-server as a child process, for ``stream-relay dev``. Not for production.
+
+Other accounts of the machine can connect to its port, and have no password.
+"""
 
 import asyncio
+import json
 import re
+import secrets
 import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from relay.demo.child_process import log_of, stop
 from relay.demo.postgres_programs import command_as
-from relay.demo.scratch import scratch_folder
+from relay.demo.scratch import scratch_folder, write_private
 from relay.errors import StartError
 
 _LISTENING: Final = re.compile(rb"Listening for client connections on 127\.0\.0\.1:([0-9]+)")
+_USER: Final = "dev"
 _START_S: Final = 10.0
 _STOP_S: Final = 2.0
 
 
-@asynccontextmanager
-async def nats_server(store: Path | None = None) -> AsyncIterator[str]:
-    """Run nats-server with JetStream on a port of the system's choice, loopback only; yield its URL.
+class NatsAccess(NamedTuple):
+    """The address of the server, and the only user that it has."""
 
-    Args:
-        store: The folder for JetStream's files. None: a folder that is removed when the server stops.
+    url: str
+    user: str
+    password: str
+
+
+@asynccontextmanager
+async def nats_server() -> AsyncIterator[NatsAccess]:
+    """Run nats-server with JetStream on a port of the system's choice, loopback only; yield how to connect.
 
     Raises:
         StartError: No nats-server is installed, or it did not start. Also when it ends while the block runs: then the
             block is cancelled, and the error is in a group.
     """
     program = _find()
-    with scratch_folder() as temporary:
+    with scratch_folder() as folder:
+        password = secrets.token_hex(16)
+        config = folder / "nats.conf"
+        write_private(config, _config(folder / "store", password))
         process = await asyncio.create_subprocess_exec(
-            *command_as(None), program, "-a", "127.0.0.1", "-p", "-1", "-js", "-sd", str(store or temporary),
+            *command_as(None), program, "-c", str(config),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
@@ -43,9 +57,19 @@ async def nats_server(store: Path | None = None) -> AsyncIterator[str]:
         try:
             port = await _ready(process)
             async with _watched(process, "nats-server"):
-                yield f"nats://127.0.0.1:{port}"
+                yield NatsAccess(f"nats://127.0.0.1:{port}", _USER, password)
         finally:
             await stop(process, signal.SIGTERM, within_s=_STOP_S)
+
+
+def _config(store: Path, password: str) -> str:
+    """Return the configuration; JSON is valid in it. It has no monitoring port."""
+    settings = {
+        "listen": "127.0.0.1:-1",
+        "jetstream": {"store_dir": str(store)},
+        "authorization": {"user": _USER, "password": password},
+    }
+    return json.dumps(settings)
 
 
 @asynccontextmanager

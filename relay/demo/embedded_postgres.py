@@ -1,16 +1,19 @@
 """A real PostgreSQL as a child process, for ``stream-relay dev``. Not for production: it runs without fsync.
 
-Owns the cluster from initdb to its removal. The tables are in `relay.demo.demo_postgres`.
+Owns the cluster from initdb to its removal, and that other accounts of the machine cannot connect to it. The tables are
+in `relay.demo.demo_postgres`.
 """
 
 import asyncio
+import os
+import pwd
 import shutil
 import signal
-import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from relay.demo.child_process import log_of, stop
 from relay.demo.postgres_programs import command_as, find_programs, reachable_programs, server_account
@@ -19,9 +22,12 @@ from relay.errors import StartError
 
 _START_S: Final = 30.0
 _STOP_S: Final = 3.0
+_SOCKET_FOLDER_BYTES: Final = 85
+"""The path of a socket has at most 103 bytes on macOS, 107 on Linux; its name has 18, with that of its lock file."""
 _SETTINGS: Final = {
-    "listen_addresses": "127.0.0.1",
-    "unix_socket_directories": "",
+    "listen_addresses": "",
+    "port": "5432",  # part of the socket's name
+    "unix_socket_permissions": "0700",
     "wal_level": "logical",
     "track_commit_timestamp": "on",
     "fsync": "off",
@@ -32,10 +38,10 @@ _SETTINGS: Final = {
 
 @asynccontextmanager
 async def postgres_server() -> AsyncIterator[str]:
-    """Run PostgreSQL on a port of the system's choice, loopback only; yield the URL of its database.
+    """Run PostgreSQL on a socket that only this account can use, and on no port; yield the URL of its database.
 
     Raises:
-        StartError: PostgreSQL is not installed, or did not start.
+        StartError: PostgreSQL is not installed, or did not start, or the path of its socket would be too long.
     """
     programs = find_programs(18) or find_programs(16) or find_programs(15)
     if programs is None:
@@ -43,25 +49,47 @@ async def postgres_server() -> AsyncIterator[str]:
     with scratch_folder() as folder:
         account = server_account()
         programs = reachable_programs(programs, folder)
-        data = folder / "data"
-        data.mkdir(mode=0o700)
-        if account is not None:
-            shutil.chown(data, account)
+        data, sockets = folder / "data", folder / "run"
+        if len(os.fsencode(sockets)) > _SOCKET_FOLDER_BYTES:
+            raise StartError(
+                f"{folder} is too long for a path with a socket; set TMPDIR to a shorter one, such as /tmp"
+            )
+        for made in (data, sockets):
+            made.mkdir(mode=0o700)
+            if account is not None:
+                shutil.chown(made, account)
         await _make_cluster(programs, data, account)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        process = await _start(programs, data, port, account)
+        process = await _start(programs, data, sockets, _access_files(folder, account), account)
         drain: asyncio.Task[None] | None = None
         try:
             await _ready(process)
             drain = asyncio.create_task(_discard(process), name="postgres-log")
-            yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+            yield f"postgresql://postgres@{quote(str(sockets), safe='')}/postgres"
         finally:
             # Like ``pg_ctl stop -m immediate``, since the data is removed anyway.
             await stop(process, signal.SIGQUIT, within_s=_STOP_S)
             if drain is not None:
                 await drain
+
+
+def _access_files(folder: Path, account: str | None) -> dict[str, str]:
+    """Write who may connect; return the settings that name the files.
+
+    As another account's process, the server has a socket that this account's processes can use as well. So it asks the
+    system which account a client has. A process of our own account can do all that we can.
+    """
+    allowed = "trust" if account is None else "peer map=owner"
+    files = {
+        "hba_file": f"local all all {allowed}\nlocal replication all {allowed}\n",
+        "ident_file": f"owner {pwd.getpwuid(os.geteuid()).pw_name} postgres\n" if account else "",
+    }
+    settings = {}
+    for name, text in files.items():
+        path = folder / name
+        path.write_text(text)
+        path.chmod(0o644)  # no secret; the server reads it
+        settings[name] = str(path)
+    return settings
 
 
 async def _make_cluster(programs: Path, data: Path, account: str | None) -> None:
@@ -81,10 +109,13 @@ async def _make_cluster(programs: Path, data: Path, account: str | None) -> None
         raise StartError(f"PostgreSQL cannot make a database: {_last_line(printed)}")
 
 
-async def _start(programs: Path, data: Path, port: int, account: str | None) -> asyncio.subprocess.Process:
-    settings = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
+async def _start(
+    programs: Path, data: Path, sockets: Path, access: Mapping[str, str], account: str | None
+) -> asyncio.subprocess.Process:
+    values = {**_SETTINGS, **access, "unix_socket_directories": f'"{sockets}"'}
+    settings = [word for name, value in values.items() for word in ("-c", f"{name}={value}")]
     return await asyncio.create_subprocess_exec(
-        *command_as(account), programs / "postgres", "-D", data, "-p", str(port), *settings,
+        *command_as(account), programs / "postgres", "-D", data, *settings,
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
         cwd=data,
         start_new_session=True,  # so that Ctrl-C does not reach the server, which we stop last

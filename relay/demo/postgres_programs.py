@@ -71,11 +71,11 @@ os.execv(command[0], command)
 def reachable_programs(programs: Path, folder: Path) -> Path:
     """Return `programs`, or a copy in `folder` when other accounts cannot read them, for instance in root's home.
 
-    When run as root, makes `folder` readable for other accounts.
+    When run as root, makes `folder` passable for other accounts; they cannot list it.
     """
     if os.geteuid() != 0:
         return programs
-    folder.chmod(0o755)
+    folder.chmod(0o711)
     if all(_is_open(folder) for folder in (programs, *programs.parents)):
         return programs
     install, package = programs.parent, programs.parent.parent

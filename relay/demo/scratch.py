@@ -35,6 +35,12 @@ def scratch_folder() -> Iterator[Path]:
         os.close(lock)
 
 
+def write_private(path: Path, text: str) -> None:
+    """Write a new file that only this account can read."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
+        file.write(text)
+
+
 def _remove_abandoned(parent: Path) -> None:
     for folder in parent.glob(f"{_PREFIX}*"):
         with suppress(OSError):  # not accessible, or removed by another process

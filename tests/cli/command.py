@@ -39,7 +39,10 @@ def started(*arguments: str, **environment: str) -> Program:
 
 
 def assert_one_line(outcome: Outcome, *parts: str) -> None:
-    """Assert that a command failed with exactly one line on stderr, beside a warning of ``--key``, that contains all of `parts`."""
+    """Assert that a command failed with exactly one line, on stderr, that contains all of `parts`.
+
+    A warning of ``--key`` may come before it.
+    """
     assert outcome.code == 1, outcome
     assert outcome.out == ""
     [line] = [line for line in outcome.err.splitlines() if "warning: --key" not in line]
