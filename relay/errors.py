@@ -12,7 +12,8 @@ RelayError
 │   ├── SlowRequest      the body of the request has not arrived in time
 │   ├── WrongMediaType   the media type of the body is not supported
 │   ├── NeedsUpgrade     a WebSocket path was requested without a WebSocket handshake
-│   └── NotFound         the path does not exist
+│   ├── NotFound         the path does not exist
+│   └── Misdirected      the request names a host that is not this one
 ├── Unavailable          this instance is full or draining; the client reconnects later
 │   └── TooManyCalls     this instance has too many concurrent calls
 └── StartError           the process cannot start; one sentence for the operator
@@ -120,6 +121,17 @@ class NotFound(ClientError):
     """The path does not exist."""
 
 
+class Misdirected(ClientError):
+    """The request names a host that this server is not."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(host)
+        self.host = host
+
+    def __str__(self) -> str:
+        return f"Host {self.host[:100]!r} is not this machine; only localhost, 127.0.0.1 and [::1] are answered here"
+
+
 class Unavailable(RelayError):
     """This instance accepts no new links now. ``retry_ms`` is the delay before the client reconnects."""
 
@@ -190,6 +202,7 @@ REFUSALS: Final[Mapping[type[Exception], Refusal]] = {
     SlowRequest: Refusal(408, "request_timeout"),
     TooLarge: Refusal(413, "too_large"),
     WrongMediaType: Refusal(415, "unsupported_media_type"),
+    Misdirected: Refusal(421, "misdirected"),
     NeedsUpgrade: Refusal(426, "upgrade_required"),
     Unsupported: Refusal(501, "unsupported"),
     Unavailable: Refusal(503, "unavailable"),

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 import structlog
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from auth.key_ring import KeyRing
 from auth.revocations import Revocations
@@ -117,6 +118,7 @@ async def running_relay(
     *,
     revocations: Revocations | None = None,
     home: str | None = None,
+    checks: Iterable[Middleware] = (),
 ) -> AsyncIterator[Addresses]:
     """Run a relay while the block runs; yield where it listens. Leaving the block drains it.
 
@@ -126,6 +128,7 @@ async def running_relay(
         signer: Makes and checks stream tokens.
         revocations: Tokens and subjects that are refused; none by default.
         home: HTML to show at ``/``; None for no such page.
+        checks: Middlewares that refuse requests.
 
     Raises:
         StartError: A setting, a file, a port or a library is not as required; ``str()`` says which. In a group when
@@ -163,7 +166,9 @@ async def running_relay(
     methods = Methods(registry, history, catalogue, settings.grpc)
     metrics = Metrics(registry, history)
     routes = routes_of(registry, history, catalogue, methods, metrics=metrics, http=settings.http)
-    app = build_app(routes, home=home, refusals=registry.refusals, paths=paths_in_words(settings.http.docs))
+    app = build_app(
+        routes, home=home, refusals=registry.refusals, checks=checks, paths=paths_in_words(settings.http.docs)
+    )
     service = DataStream(registry, history, catalogue, methods)
     closers: list[Callable[[], None]] = []
     app.on_response_prepare.append(partial(_end_keep_alive, admission))

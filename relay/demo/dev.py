@@ -14,8 +14,9 @@ from typing import Final, NamedTuple
 from pydantic import SecretStr
 from rich.console import Console
 
+from auth.key import Key
 from auth.key_ring import KeyRing
-from auth.key_secret import DEMO_KEY
+from auth.key_secret import DEMO_KEY, generate, stored
 from auth.tokens import TokenSigner
 from backends.backend_settings import BackendSettings
 from backends.contract import BackendContext
@@ -26,6 +27,7 @@ from relay.config.catalogue import load_catalogue
 from relay.config.sections import DrainSettings
 from relay.config.settings import Settings
 from relay.demo.embedded_nats import nats_server
+from relay.http.connections.loopback import loopback_only
 from relay.serve import Addresses, running_relay
 from relay.signals import stop_requested
 from roundlog.log_settings import CONNECTION_FIELDS
@@ -81,14 +83,20 @@ async def dev(settings: Settings, *, out: Console) -> None:
         )
         backend = make_backend(settings.backend.name, settings.backend.options, context)
         async with (
-            running_relay(settings, KeyRing.demo(), TokenSigner.ephemeral(), home=_page()) as at,
+            running_relay(
+                settings,
+                source.keys,
+                TokenSigner.ephemeral(),
+                home=_page(),
+                checks=[loopback_only(origins=source.own_key is not None)],
+            ) as at,
             asyncio.TaskGroup() as tasks,
         ):
             ingest = tasks.create_task(run_ingest(backend, settings.nats, name=settings.backend.name), name="ingest")
             try:
                 await at.ready()
                 raise_if_cancelled()
-                _welcome(out, at, source.hint)
+                _welcome(out, at, source)
                 await stop_requested()
             finally:
                 await cancel_and_wait(ingest)
@@ -97,16 +105,26 @@ async def dev(settings: Settings, *, out: Console) -> None:
 class _Source(NamedTuple):
     backend: BackendSettings
     hint: str = ""  # another command to paste
+    own_key: str | None = None
+    """A key for rounds that are not the demo's: everybody knows the demo's key."""
+
+    @property
+    def keys(self) -> KeyRing:
+        if self.own_key is None:
+            return KeyRing.demo()
+        return KeyRing([Key("dev", "private", secrets=(stored(self.own_key),))])
 
 
 @asynccontextmanager
 async def _demo_source(settings: BackendSettings, context: BackendContext) -> AsyncIterator[_Source]:
     """Yield the configured source; by default the bundled recording, from its file or inserted into a database."""
     recording = {"path": str(bundled()), **_DEMO_BACKEND}
-    if settings.name == "file" and "path" not in settings.options:  # the user may have set another speed
+    if settings.name == "file" and settings.options.get("path", recording["path"]) == recording["path"]:
+        # The user may have set another speed.
         yield _Source(BackendSettings.model_validate({"name": "file", **recording, **settings.options}))
     elif settings.options or settings.name not in _POSTGRES:
-        yield _Source(settings)
+        own_key, _ = generate("private")
+        yield _Source(settings, own_key=own_key)
     else:
         from relay.demo.demo_postgres import demo_database
 
@@ -137,16 +155,25 @@ def _command() -> str:
     return str(called)
 
 
-def _welcome(out: Console, at: Addresses, hint: str) -> None:
+def _welcome(out: Console, at: Addresses, source: _Source) -> None:
     """Print the addresses of the demo, and commands that can be pasted unchanged."""
     url, command = at.url, _command()
+    curl, first, key = f"curl -N -H 'X-API-Key: {DEMO_KEY}' {url}/sse/crash", "", DEMO_KEY
+    note = "(works here only)"
+    if source.own_key is not None:
+        # Standard input, since every account of the machine can read arguments.
+        curl = f'curl -N -H @- {url}/sse/crash <<< "X-API-Key: $API_KEY"'
+        first = (
+            f"\n  [dim]the key of this run, which the commands below read:[/]\n    export API_KEY={source.own_key}\n"
+        )
+        key, note = source.own_key, "(a new one each time; enter it in the browser)"
     out.print(
         f"""
 [bold green]stream-relay is up[/]  {url}
-
+{first}
   [dim]rounds of one game over SSE:[/]
-    curl -N -H 'X-API-Key: {DEMO_KEY}' {url}/sse/crash
-{hint}
+    {curl}
+{source.hint}
   [dim]all games over WebSocket, or one over SSE or gRPC; reconnects without missing a round:[/]
     {command} tail --url {url}
     {command} tail crash --via sse --url {url}
@@ -154,7 +181,7 @@ def _welcome(out: Console, at: Addresses, hint: str) -> None:
 
   [dim]in the browser:[/]  {url}/
   [dim]sample clients:[/]  samples/
-  [dim]the demo's key:[/]  {DEMO_KEY}  [dim](works here only)[/]
+  [dim]the demo's key:[/]  {key}  [dim]{note}[/]
 
 Ctrl-C stops everything.
 """,

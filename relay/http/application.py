@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 from aiohttp import HttpVersion10, HttpVersion11, web
+from aiohttp.typedefs import Middleware
 
 from relay.admission.refusals import Protocol, Refusals
 from relay.errors import Unavailable, refusal_of
@@ -47,6 +48,7 @@ def build_app(
     *,
     home: str | None,
     refusals: Refusals | None = None,
+    checks: Iterable[Middleware] = (),
     for_pages: bool = True,
     paths: str = "/docs lists all paths",
 ) -> web.Application:
@@ -56,10 +58,11 @@ def build_app(
         tables: The routes.
         home: The HTML at ``/``; None for no such page.
         refusals: Counts requests that are refused; None when nobody reads the counts.
+        checks: Middlewares between the errors and the handlers; what they raise is answered as other errors are.
         for_pages: Whether pages of other origins may read the answers.
         paths: What the answer to an unknown path says about the known ones.
     """
-    app = web.Application(middlewares=[_errors], client_max_size=_BODY_BYTES)
+    app = web.Application(middlewares=[_errors, *checks], client_max_size=_BODY_BYTES)
     app[_REFUSALS] = Refusals() if refusals is None else refusals
     app[_FOR_PAGES], app[_PATHS] = for_pages, paths
     app.on_response_prepare.append(_finish_headers)

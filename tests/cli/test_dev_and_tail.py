@@ -245,7 +245,7 @@ sys.meta_path.insert(0, Interrupt())
         (["tail", "dev"], "typer", 130),
         (["tail", "crash"], "uvloop", 130),
         (["config"], "pydantic_settings", 130),
-        (["key", "new"], "auth.keys", 130),
+        (["key", "new"], "auth.key_forms", 130),
     ],
 )
 def test_ctrl_c_in_an_import_is_quiet(tmp_path: Path, arguments: list[str], module: str, status: int) -> None:

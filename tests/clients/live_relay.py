@@ -19,10 +19,10 @@ _COMMAND: Final = str(Path(sys.executable).with_name("stream-relay"))
 class LiveRelay:
     """A running demo. `restart` starts another one on the same port, with an empty log."""
 
-    key: Final = DEMO_KEY
-
     def __init__(self, settings: Mapping[str, str]) -> None:
         self._settings = {"RELAY_GRPC_PORT": "0"} | dict(settings)
+        self.key = DEMO_KEY
+        """The demo's; with a recording of the test another one at each start."""
         self._start(port=0)
 
     def _start(self, *, port: int) -> None:
@@ -30,6 +30,9 @@ class LiveRelay:
         try:
             [up] = self._program.wait_for(r"is up\s+(http://127\.0\.0\.1:(\d+))")
             self.url, self.port = up[1], int(up[2])
+            if "RELAY_BACKEND_PATH" in self._settings:
+                [found] = self._program.wait_for(r"export API_KEY=(\S+)")
+                self.key = found[1]
             self._wait_until_ready()
         except BaseException:
             self._program.stop()
@@ -59,6 +62,13 @@ class LiveRelay:
     def environment(self) -> dict[str, str]:
         """The environment variables that the samples read."""
         return {"BASE_URL": self.url, "API_KEY": self.key}
+
+    def adapted(self, text: str) -> str:
+        """Return a command or program of the documentation with the address and the key of this relay."""
+        text = text.replace("http://127.0.0.1:8080", self.url).replace(DEMO_KEY, self.key)
+        for spelt in ('"sk_live_" + "0" * 64', "'sk_live_' + '0'.repeat(64)"):
+            text = text.replace(spelt, repr(self.key))
+        return text
 
     @property
     def resident_bytes(self) -> int:

@@ -170,10 +170,10 @@ def ten_bad_clients(stack: ExitStack, relay: LiveRelay) -> None:
         pinging.send(PING, b"x" * 125)
     websocket().socket.sendall(b"\x81")  # 6: half a frame header
     plain()  # 7: connects and sends nothing
-    plain().sendall(b"GET /sse/crash HTTP/1.1\r\nHost: x\r\nX-Slow: ")  # 8: a request that never ends
+    plain().sendall(b"GET /sse/crash HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")  # 8: a request that never ends
     plain().sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 100)  # 9: TLS where there is none
     plain().sendall(
-        b"POST /api/auth/token HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n"
+        b"POST /api/auth/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n"
     )  # 10: an unfinished body
 
 
@@ -183,5 +183,5 @@ def unread_event_stream(relay: LiveRelay) -> socket.socket:
     stream.settimeout(30)
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
     stream.connect(("127.0.0.1", relay.port))
-    stream.sendall(f"GET /sse/crash HTTP/1.1\r\nHost: x\r\nX-API-Key: {relay.key}\r\n\r\n".encode())
+    stream.sendall(f"GET /sse/crash HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {relay.key}\r\n\r\n".encode())
     return stream

@@ -68,10 +68,10 @@ def test_commands_make_the_keys_that_are_described() -> None:
 
 @pytest.mark.parametrize(("page", "program"), PROGRAMS, ids=[page for page, _ in PROGRAMS])
 def test_program_prints_rounds(demo: LiveRelay, page: str, program: str) -> None:
-    """In Node, with the globals of a browser; only the address differs."""
+    """In Node, with the globals of a browser; only the address and the key differ."""
     node_packages(_NODE)
     assert "http://127.0.0.1:8080" in program
-    code = _BROWSER + program.replace("http://127.0.0.1:8080", demo.url)
+    code = _BROWSER + demo.adapted(program)
     with Program([tool("node"), "--input-type=module", "-e", code], cwd=_NODE) as running:
         running.wait_for("round_id: ", count=2)
 

@@ -64,10 +64,10 @@ def test_extra_exists() -> None:
 
 @pytest.mark.service
 def test_curl_shows_a_round_as_it_is_shown(demo: LiveRelay) -> None:
-    """Only the address differs. It prints the block that follows in the README."""
+    """Only the address and the key differ. It prints the block that follows in the README."""
     tool("curl")
     [shown] = [block for block in blocks(_TEXT, "") if block.startswith("id: ")]
-    with Program(["bash", "-c", shell("curl -N").replace(_HERE, demo.url)]) as program:
+    with Program(["bash", "-c", demo.adapted(shell("curl -N"))]) as program:
         [id_] = program.wait_for("^id: ")
         program.wait_for('^data: {"round_id":')
 
@@ -79,7 +79,7 @@ def test_python_program_prints_rounds(demo: LiveRelay) -> None:
     """With only the two packages that the README names."""
     [code] = blocks(_TEXT, "python")
     assert _HERE in code
-    with Program([sys.executable, "-c", code.replace(_HERE, demo.url)]) as program:
+    with Program([sys.executable, "-c", demo.adapted(code)]) as program:
         program.wait_for("'game_slug': 'crash'", count=2)
 
 
