@@ -27,7 +27,7 @@ class LiveSubscription:
 
     def __init__(self, connection: Connection, on_live: OnLive) -> None:
         self._connection = connection
-        self._frames = RoundFrames(_PREFIX, lambda _token, entries: on_live(entries), by_token=False)
+        self._frames = RoundFrames(_PREFIX, lambda _token, entries: on_live(entries), by_token=False, republished=True)
         self._subscription: Subscription | None = None
 
     @classmethod
@@ -49,13 +49,22 @@ class LiveSubscription:
     async def subscribe(self) -> None:
         """Ask the server for live rounds, unless they are subscribed to already.
 
-        The answer to any later request shows that the server has the subscription.
+        The answer to any later request shows that the server has the subscription, or `confirm` says why not.
 
         Raises:
             LogUnavailable: The connection is lost.
         """
         if self._subscription is None:
             self._subscription = await self._connection.subscribe(LIVE_SUBJECTS, self._frames.on_message)
+
+    def confirm(self) -> None:
+        """Check the subscription, once any later request has been answered.
+
+        Raises:
+            LogDenied: Our user may not subscribe to live rounds.
+        """
+        if (denied := self._connection.denied(LIVE_SUBJECTS)) is not None:
+            raise denied
 
     async def unsubscribe(self) -> None:
         """End the subscription, if there is one.

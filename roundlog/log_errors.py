@@ -3,6 +3,7 @@
 LogError
 ├── LogUnavailable       no answer now; wait and try again
 │   ├── NoResponders     nothing listens on the subject: no stream, or no leader now
+│   ├── LogDenied        our user lacks a permission; wait until an operator has given it
 │   └── LogMismatch      settings of the stream break a promise; wait until an operator has edited it
 ├── LogRefused           credentials or certificates are not accepted; an operator must act
 └── LogUnsuitable        this server cannot hold the log
@@ -23,6 +24,20 @@ class LogUnavailable(LogError):
 
 class NoResponders(LogUnavailable):
     """Nothing listens on the subject of the request: no stream has it, or its stream has no leader at the moment."""
+
+
+class LogDenied(LogUnavailable):
+    """Our user in NATS lacks a permission. Nothing was done. An operator can give it while we wait."""
+
+    def __init__(self, shown_url: str, verb: str, subject: str) -> None:
+        super().__init__(shown_url, verb, subject)
+        self.shown_url, self.verb, self.subject = shown_url, verb, subject
+
+    def __str__(self) -> str:
+        return (
+            f"NATS at {self.shown_url} does not let this user {self.verb} to '{self.subject}': give it the permissions"
+            " of docs/operations.md, section 'Permissions in NATS'"
+        )
 
 
 class LogRefused(LogError):

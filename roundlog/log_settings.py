@@ -1,5 +1,6 @@
 """The section ``nats`` of the settings (``RELAY_NATS_…``): the server, the credentials, and the stream."""
 
+import re
 from pathlib import Path
 from typing import Final, Self
 from urllib.parse import urlsplit
@@ -12,11 +13,16 @@ CONNECTION_FIELDS: Final = (
     "user",
     "password",
     "token",
+    "inbox_prefix",
     "tls_ca_file",
     "tls_cert_file",
     "tls_key_file",
 )
 """Those of `LogSettings` that say which server, and who we are there; the others are of the log itself."""
+
+_INBOX: Final = "_INBOX"
+_SUBJECT: Final = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$"
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class LogSettings(BaseModel):
@@ -36,6 +42,9 @@ class LogSettings(BaseModel):
     """Goes with `user`."""
     token: SecretStr | None = None
     """For servers set up with one shared token."""
+    inbox_prefix: str | None = Field(default=None, pattern=_SUBJECT, max_length=128)
+    """Where answers come to. By default ``_INBOX.<user>`` for a user with a name, so that permissions can keep users
+    from the answers of others, else ``_INBOX``. A permission for ``_INBOX.>`` covers both."""
     tls_ca_file: Path | None = None
     """Certificates to trust instead of the system's, in PEM."""
     tls_cert_file: Path | None = None
@@ -79,6 +88,14 @@ class LogSettings(BaseModel):
     @property
     def servers(self) -> list[str]:
         return [url.strip() for url in self.url.split(",")]
+
+    @property
+    def answers_to(self) -> str:
+        """The prefix of the subjects to which answers come: `inbox_prefix`, or the one of the user."""
+        if self.inbox_prefix is not None:
+            return self.inbox_prefix
+        user = self.user or urlsplit(self.servers[0]).username or ""
+        return f"{_INBOX}.{user}" if _TOKEN.fullmatch(user) else _INBOX
 
     @property
     def shown_url(self) -> str:

@@ -22,6 +22,8 @@ OnEnd = Callable[[bytes, AnswerEnd], None]
 """Called in the same way for a message that ends an answer."""
 
 _STORED: Final = re.compile(rb"\r\nNats-Subject: rounds\.([^\r]+)\r\nNats-Sequence: ([0-9]{1,20})\r\n")
+_REPUBLISHED: Final = re.compile(rb"\r\nNats-Last-Sequence: [0-9]+\r\n\r\n\Z")
+_ANSWERED: Final = b"\r\nNats-Num-Pending: "
 _SUBJECT_PREFIX: Final = "rounds."
 _GAMES_CACHED: Final = 4096
 _new: Final = tuple.__new__
@@ -31,18 +33,38 @@ class RoundFrames:
     """Reads messages to ``<prefix>.<token>``. Messages that are neither stored rounds nor ends are skipped."""
 
     def __init__(
-        self, prefix: str, on_entries: OnEntries, on_end: OnEnd = lambda _token, _end: None, *, by_token: bool = True
+        self,
+        prefix: str,
+        on_entries: OnEntries,
+        on_end: OnEnd = lambda _token, _end: None,
+        *,
+        by_token: bool = True,
+        republished: bool = False,
     ) -> None:
-        """`by_token` off: messages are handed on together whatever their token, which is empty then."""
+        """Prepare to read.
+
+        Args:
+            prefix: All tokens of the subjects but the last.
+            on_entries: Takes the stored messages.
+            on_end: Takes the ends of answers.
+            by_token: Off: messages are handed on together whatever their token, which is empty then.
+            republished: Read only what the server republishes as it stores it. Answers of the server, which a user may
+                direct to any subject of an account, are skipped.
+        """
         self._start = f"HMSG {prefix}.".encode()
         # Matches nearly all of them at once: the headers of our publisher, then those of the server.
         self._usual = re.compile(
             rb"%b%b [0-9]+ ([0-9]+) ([0-9]+)\r\nNATS/1\.0\r\n"
             rb"(?:Nats-Msg-Id:[^\r]*\r\n)?(?:Nats-Expected-Last-Msg-Id:[^\r]*\r\n)?"
             rb"(?:Relay-Position:[^\r]*\r\n)?"
-            rb"Nats-Stream: [^\r]*\r\nNats-Subject: rounds\.([^\r]+)\r\nNats-Sequence: ([0-9]{1,20})\r\n"
-            % (re.escape(self._start), b"([^ ]+)" if by_token else b"()[^ ]+")
+            rb"Nats-Stream: [^\r]*\r\nNats-Subject: rounds\.([^\r]+)\r\nNats-Sequence: ([0-9]{1,20})\r\n%b"
+            % (
+                re.escape(self._start),
+                b"([^ ]+)" if by_token else b"()[^ ]+",
+                rb"Nats-Time-Stamp: [^\r]*\r\nNats-Last-Sequence: [0-9]+\r\n\r\n" if republished else b"",
+            )
         ).match
+        self._republished = republished
         self._on_entries = on_entries
         self._on_end = on_end
         self._by_token = by_token
@@ -84,6 +106,8 @@ class RoundFrames:
         headers = message.headers or {}
         token = message.subject.rpartition(".")[2].encode() if self._by_token else b""
         subject, sequence = headers.get("Nats-Subject", ""), headers.get("Nats-Sequence", "")
+        if self._republished and ("Nats-Last-Sequence" not in headers or "Nats-Num-Pending" in headers):
+            return
         if subject.startswith(_SUBJECT_PREFIX) and sequence.isdigit():
             entry = LogEntry(int(sequence), subject.removeprefix(_SUBJECT_PREFIX), message.data)
             self._on_entries(token, [entry])
@@ -107,6 +131,8 @@ class RoundFrames:
         if len(data) < end + 2:
             return None
         headers = data[body:middle]
+        if self._republished and (_ANSWERED in headers or not _REPUBLISHED.search(headers)):
+            return end + 2
         if stored := _STORED.search(headers):
             entry = LogEntry(int(stored[2]), self._game(stored[1]), data[middle:end])
             self._on_entries(token if self._by_token else b"", [entry])

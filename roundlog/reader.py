@@ -15,7 +15,6 @@ import msgspec
 from roundlog.client.api import ask_api
 from roundlog.client.codes import NatsStatus
 from roundlog.client.connection import Connection, connect
-from roundlog.client.faults import translated
 from roundlog.client.nats_internals import attach
 from roundlog.direct_get import AnswerEnd, direct_get_subject
 from roundlog.entry import LogEntry
@@ -226,8 +225,8 @@ class LogReader:
         self.requests += 1
         try:
             payload = msgspec.json.encode(request if single else {**request, "max_bytes": _PAGE_BYTES})
-            await connection.publish(self._subject, payload, reply=f"{self._inbox}.{number}")
-            with translated("the log did not answer"):
+            with connection.asking(self._subject, "the log did not answer"):
+                await connection.publish(self._subject, payload, reply=f"{self._inbox}.{number}")
                 async with asyncio.timeout(_ANSWER_S):
                     await page.done
         finally:

@@ -208,7 +208,8 @@ def _check_version(connection: Connection, settings: LogSettings) -> None:
 
 def _no_jetstream(shown_url: str) -> LogUnsuitable:
     return LogUnsuitable(
-        f"NATS at {shown_url} has no JetStream for this account; start it with -js or enable it for the account"
+        f"NATS at {shown_url} has no JetStream for this account; start it with -js, and enable it for the account"
+        " or import it from the account of the log"
     )
 
 

@@ -13,7 +13,6 @@ import msgspec
 from nats.aio.msg import Msg
 
 from roundlog.client.connection import Connection
-from roundlog.client.faults import translated
 from roundlog.direct_get import AnswerEnd, TooManyResults, direct_get_subject
 from rounds.subjects import LOG_SUBJECTS
 
@@ -125,11 +124,11 @@ async def _page(
         if offset := headers.get(OFFSET_HEADER):
             offsets.append(offset)
 
-    inbox = connection.new_inbox()
+    inbox, subject = connection.new_inbox(), direct_get_subject(stream)
     subscription = await connection.subscribe(inbox, collect)
-    with translated("the log's tail cannot be read"):
+    with connection.asking(subject, "the log's tail cannot be read"):
         async with asyncio.timeout(_ANSWER_S):
-            await connection.publish(direct_get_subject(stream), msgspec.json.encode(request), reply=inbox)
+            await connection.publish(subject, msgspec.json.encode(request), reply=inbox)
             end = await ended
     await connection.unsubscribe(subscription)
     if end.error is not None:

@@ -5,8 +5,9 @@ Knows nothing of streams. Every connection of ours to NATS is made here.
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -16,10 +17,11 @@ from nats.aio.msg import Msg
 from pydantic import SecretStr
 
 from roundlog.client.checked_client import CheckedClient as Client
+from roundlog.client.denials import Denials
 from roundlog.client.faults import NATS_ERRORS, connect_error, sentence, translated
 from roundlog.client.library_errors import means_lost
 from roundlog.client.nats_internals import abort
-from roundlog.log_errors import LogRefused
+from roundlog.log_errors import LogDenied, LogRefused, LogUnavailable
 from roundlog.log_settings import LogSettings
 
 if TYPE_CHECKING:
@@ -44,13 +46,16 @@ class Connection:
     Get it from `connect`.
     """
 
-    def __init__(self, client: Client, shown_url: str) -> None:
+    def __init__(self, client: Client, settings: LogSettings, denials: Denials) -> None:
+        shown_url = settings.shown_url
         self.client = client
         """nats-py's own client. Outside of this package, for tests only."""
         self.shown_url = shown_url
         """Where the server is, without credentials."""
         self._no_answer = f"NATS at {shown_url} did not answer"
         self._lost = f"the connection to NATS at {shown_url} was lost"
+        self._answers_to = settings.answers_to
+        self._denials = denials
 
     @property
     def is_connected(self) -> bool:
@@ -76,10 +81,35 @@ class Connection:
 
         Raises:
             NoResponders: Nothing listens on the subject.
+            LogDenied: No answer within 5 s, because our user lacks a permission.
             LogUnavailable: No answer within 5 s, or the connection is lost. The request may have been carried out.
         """
-        with translated(self._no_answer):
+        with self.asking(subject, self._no_answer):
             return (await self.client.request(subject, data, _ANSWER_S, headers=_mutable(headers))).data
+
+    @contextmanager
+    def asking(self, subject: str, context: str) -> Iterator[None]:
+        """Raise ``LogUnavailable(<context>: <reason>)`` when a request that the block sends to `subject` has no answer.
+
+        Raises:
+            LogDenied: Because our user may not send it, or may not get its answer.
+        """
+        asked_at = time.monotonic()
+        try:
+            with translated(context):
+                yield
+        except LogUnavailable as error:
+            denied = self._denials.of_publish(subject, since=asked_at) or self.denied(self._answers_to)
+            if denied is not None:
+                raise denied from error
+            raise
+
+    def denied(self, subject: str) -> LogDenied | None:
+        """Return why the server has refused a subscription to what begins with `subject`; None: it has not.
+
+        It is known once the server has answered any later request.
+        """
+        return self._denials.of_subscription(subject)
 
     async def publish(
         self, subject: str, data: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None
@@ -143,14 +173,15 @@ async def connect(
         _check_creds(settings.creds_file)
     tries = _GREETED_TRIES
     while True:
-        nc, faults = Client(), _Faults(name)
+        nc, denials = Client(), Denials(settings.shown_url)
+        faults = _Faults(name, denials, on_disconnected)
         try:
             async with asyncio.timeout(settings.connect_timeout_s):
                 await nc.connect(
                     settings.servers,
                     name=name,
                     error_cb=faults.on_error,
-                    disconnected_cb=on_disconnected,
+                    disconnected_cb=faults.on_disconnected,
                     reconnected_cb=on_reconnected,
                     allow_reconnect=False,  # the first attempt must fail here, where it can be reported
                     max_reconnect_attempts=-1,
@@ -162,6 +193,7 @@ async def connect(
                     password=_revealed(settings.password),
                     token=_revealed(settings.token),
                     user_credentials=settings.creds_file,
+                    inbox_prefix=settings.answers_to,
                 )
             break
         except ModuleNotFoundError as error:
@@ -182,7 +214,7 @@ async def connect(
     nc.options["allow_reconnect"] = reconnect
     nc.options["reconnect_time_wait"] = _RECONNECT_S
     try:
-        yield Connection(nc, settings.shown_url)
+        yield Connection(nc, settings, denials)
     finally:
         await _close(nc, name)
 
@@ -190,8 +222,10 @@ async def connect(
 class _Faults:
     """Logs nats-py's errors in one line each. The default handler of nats-py writes a traceback."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, denials: Denials, on_disconnected: Callback | None) -> None:
         self._name = name
+        self._denials = denials
+        self._then = on_disconnected
         self.newest: Exception | None = None
         self.connected = False
 
@@ -199,9 +233,19 @@ class _Faults:
         self.newest = error
         if not self.connected:
             return  # `connect` raises it
+        if (refusal := self._denials.note(str(error))) is not None:
+            denied, is_new = refusal
+            if is_new:
+                log.error("nats_denied", connection=self._name, error=str(denied))
+            return
         # While reconnecting, there is one for every attempt.
         write = log.debug if isinstance(error, OSError) else log.warning
         write("nats_error", connection=self._name, error=sentence(error))
+
+    async def on_disconnected(self) -> None:
+        self._denials.clear()
+        if self._then is not None:
+            await self._then()
 
 
 async def _close(nc: Client, name: str, *, within_s: float = _CLOSE_S) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any, cast
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.msg import Msg
@@ -148,3 +149,46 @@ async def test_message_that_nats_py_has_read_is_the_same_round() -> None:
 
     assert found == [(b"5", LogEntry(9, "crash", b"{}"))]
     assert ends == [(b"5", AnswerEnd(204, "EOB", 3))]
+
+
+ANSWERS = {
+    "batch": b"Nats-Num-Pending: 4\r\nNats-Last-Sequence: 8\r\n\r\n",
+    "single": b"\r\n",
+    "batch in another order": b"Nats-Last-Sequence: 8\r\nNats-Num-Pending: 4\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+async def test_answer_on_a_live_subject_is_no_round(kind: str) -> None:
+    """Who may read the log can direct answers there. Only what is published as it is stored counts."""
+    found, wire = list[LogEntry](), b""
+    frames = RoundFrames(PREFIX, lambda _token, entries: found.extend(entries), by_token=False, republished=True)
+    entries = [LogEntry(number, "crash", b"{}") for number in (1, 2)]
+    end = b"Nats-Last-Sequence: 0\r\n\r\n"
+    for published in PUBLISHED:
+        for entry in entries:
+            headers = stored(entry, published).partition(b"\r\n")[2].partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+            wire += stored(entry, published) + message(f"{PREFIX}.dice", headers.replace(end, ANSWERS[kind]), b"{}")
+            lines = headers.replace(end, ANSWERS[kind]).decode().splitlines()[1:-1]
+            parsed = dict(line.split(":", 1) for line in lines)
+            answer = {name: value.strip() for name, value in parsed.items()}
+            await frames.on_message(Msg(cast("Any", None), f"{PREFIX}.dice", "", b"{}", answer))
+
+    assert frames.read(wire, 0) == len(wire)
+    assert found == entries * len(PUBLISHED)
+
+
+async def test_live_round_that_nats_py_has_read_is_told_from_an_answer() -> None:
+    """The same where the fast path is off."""
+    found = list[LogEntry]()
+    frames = RoundFrames(PREFIX, lambda _token, entries: found.extend(entries), by_token=False, republished=True)
+    of_log = {"Nats-Subject": "rounds.crash", "Nats-Sequence": "9"}
+    for headers in (
+        of_log | {"Nats-Last-Sequence": "8"},
+        of_log,
+        of_log | {"Nats-Last-Sequence": "8", "Nats-Num-Pending": "0"},
+        {"Status": "204", "Description": "EOB"},
+    ):
+        await frames.on_message(Msg(cast("Any", None), f"{PREFIX}.crash", "", b"{}", headers))
+
+    assert found == [LogEntry(9, "crash", b"{}")]

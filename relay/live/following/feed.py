@@ -197,6 +197,7 @@ class Feed:
             # Its answer shows that the server has the subscription, as a flush would. But nats-py stops reading for
             # good when a flush is answered that was given up.
             info = await self._read_log(connection)
+            live.confirm()
             newest = [entry for entry in await self._reader.newest() if entry.sequence <= info.last]
         except LogError:
             await self._unsubscribe()
