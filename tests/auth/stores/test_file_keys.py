@@ -9,7 +9,6 @@ from tests.auth.stores.installations import FileInstallation
 from tests.auth.stores.making import new_key, toml_of
 from tests.auth.stores.test_stores import Following
 
-
 pytestmark = pytest.mark.service
 
 
