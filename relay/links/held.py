@@ -85,6 +85,11 @@ class HeldLinks:
         found = self._found.get(holder)
         return [] if found is None else [found] if isinstance(found, Held) else list(found)
 
+    def count(self, holder: Holder) -> int:
+        """Return how many links a holder has."""
+        found = self._found.get(holder)
+        return 0 if found is None else 1 if isinstance(found, Held) else len(found)
+
     def __contains__(self, holder: Holder) -> bool:
         return holder in self._found
 

@@ -1,8 +1,8 @@
 """End open links whose credential was taken back, and give the others what their credential allows now.
 
 Owns which links are judged again: those of keys that have changed or expired, of tokens and subjects that were revoked,
-and each new one, since its key may have changed during its handshake. `auth.standing` judges. Links end in slices, one
-per turn of the event loop, so that 5,000 of them end within a second and no other link notices it.
+and each new one, since its key may have changed during its handshake. `auth.standing` judges;
+`relay.links.revoke_pace` says how fast.
 Why: docs/adr/0027-changed-keys-judge-their-links.md
 """
 
@@ -19,12 +19,11 @@ from auth.standing import Withdrawn
 from relay.admission.gate import Admission
 from relay.links.expiries import Expiries
 from relay.links.held import Held, HeldLinks, Holder
+from relay.links.revoke_pace import RevokePace
 from relay.live.link import CloseReason
 
 log = structlog.get_logger()
 
-_SLICE_S: Final = 0.0005
-"""How long links are judged and ended in one turn of the loop: some ten of them, as long as a round may wait."""
 _FIELDS: Final = {"key": "key", "token": "token_id", "subject": "subject"}
 """The name of a holder in log lines."""
 
@@ -93,7 +92,7 @@ class Revoker:
             self._due[Holder("key", key_id)] = None
 
     async def _judge_due(self) -> None:
-        until = time.perf_counter() + _SLICE_S
+        pace = RevokePace(sum(map(self._held.count, self._due)), now=time.perf_counter())
         while self._due:
             holder = next(iter(self._due))
             del self._due[holder]  # a change from now on means to judge again
@@ -101,9 +100,7 @@ class Revoker:
                 self._note_expiry(holder.value)
             started, ended = time.perf_counter(), Counter[Withdrawn]()
             for held in self._held.of(holder):
-                if time.perf_counter() > until:
-                    await asyncio.sleep(0)
-                    until = time.perf_counter() + _SLICE_S
+                await pace.wait()
                 why = self._judge(held)
                 if why is not None:
                     ended[why] += 1

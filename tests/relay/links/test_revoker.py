@@ -5,7 +5,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any, Final
 
 import pytest
@@ -127,10 +126,10 @@ async def test_only_links_of_the_revoked_token_or_subject_are_judged() -> None:
 
 
 async def test_many_links_end_in_slices() -> None:
-    """Turns of the loop in between are short; the links end in the order in which they were opened."""
+    """Other work of the loop comes in between; the links end in the order in which they were opened."""
     async with running() as rig:
         links = [rig.open() for _ in range(300)]
-        rig.admission.takes_s = 0.0001  # slow, so that 300 would take 30 ms
+        rig.admission.takes_s = 0.0003  # slow, so that 300 take 90 ms
         rig.keys.change({KEY.id: replace(KEY, disabled=True)})
         counts = [0]
         while counts[-1] < 300:
@@ -138,7 +137,7 @@ async def test_many_links_end_in_slices() -> None:
             counts.append(ended(links))
             assert all(link.ended is not None for link, _ in links[: counts[-1]])
 
-    assert max(after - before for before, after in pairwise(counts)) <= 10
+    assert len(set(counts)) > 3  # a slice has at most 20 ms, on a machine that is busy otherwise
 
 
 async def test_many_keys_with_a_link_each_end_in_slices() -> None:
@@ -147,14 +146,14 @@ async def test_many_keys_with_a_link_each_end_in_slices() -> None:
         keys = [replace(KEY, id=f"k{number}") for number in range(300)]
         rig.keys.replace(keys)
         links = [rig.open(key) for key in keys]
-        rig.admission.takes_s = 0.0001
+        rig.admission.takes_s = 0.0003
         rig.keys.replace([])
         counts = [0]
         while counts[-1] < 300:
             await asyncio.sleep(0)
             counts.append(ended(links))
 
-    assert max(after - before for before, after in pairwise(counts)) <= 10
+    assert len(set(counts)) > 3  # a slice has at most 20 ms, on a machine that is busy otherwise
 
 
 async def test_key_that_changes_while_its_links_are_judged_is_judged_again() -> None:
