@@ -19,6 +19,7 @@ from relay.admission.caller import Caller
 from relay.admission.capacity import Capacity, LinkProtocol, Resource
 from relay.admission.strangers import Share
 from relay.errors import Unavailable
+from relay.history.reading.payer import Payer, Payers
 from relay.live.ending import ReconnectDelays
 
 
@@ -45,6 +46,7 @@ class Admission:
         revocations: Revocations | None = None,
         strangers: Share | None = None,
         guests: Share | None = None,
+        payers: Payers | None = None,
     ) -> None:
         """Admit nobody yet.
 
@@ -56,6 +58,7 @@ class Admission:
             revocations: The tokens and subjects that are refused; none by default.
             strangers: Connections without an accepted credential; None where no connections are counted.
             guests: Connections with one that are no links; None likewise.
+            payers: Those who read the log, with their limits; None: they have no limits.
         """
         self.keys = keys
         self.revocations = Revocations() if revocations is None else revocations
@@ -63,6 +66,8 @@ class Admission:
         self._capacity = capacity
         self._taken = 0
         self._delays = delays
+        self.payers = Payers() if payers is None else payers
+        """Who causes reads of the log."""
         self.links = 0
         self.draining = False
         self.shares: Mapping[str, Share] = {
@@ -117,6 +122,10 @@ class Admission:
         grant = self.grant(presented, origin=origin, caller=caller)
         key = self.keys.authenticate(presented.secret if presented else "")
         return self._signer.issue(key, secret_id=grant.secret_id)
+
+    def payer(self, grant: Grant, caller: Caller) -> Payer:
+        """Return who is charged for what the log is read for a client; hold it for as long as the client reads."""
+        return self.payers.of(grant, caller.address)
 
     def enter(self, protocol: LinkProtocol, grant: Grant, caller: Caller) -> Permit:
         """Count one more link at its cost; raise `Unavailable` when this instance takes none."""
