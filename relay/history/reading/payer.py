@@ -1,13 +1,14 @@
 """Who causes reads of the log: each read takes its turn among all payers, and its payer is charged for what it read.
 
 Owns the identity of payers, what they were charged, and where a limit is asked. A private key is one payer; a public
-key is one payer for each client address, and all of them together share the turns of their key. Who causes a read pays
-for it; readers that find the page in memory, or wait for the same page, pay nothing.
+key is one payer for each client address, and a key whose tokens name a subject is one for each subject. All payers of a
+key share its turns. Who causes a read pays for it; readers that find the page in memory, or wait for the same page, pay
+nothing.
 
 A limit is a `Meter`, of which this module knows no implementation. `Payers` asks for one when a payer is made:
 `meter_of(grant, address)`, where `address` is empty for a private key. A meter may be shared by several payers, and
 outlives them where it must: payers are forgotten when no request or link uses them. A meter never waits by itself.
-Knows nothing of how turns are scheduled.
+Knows nothing of how turns are scheduled (`relay.history.reading.fair_queue`). Why: docs/adr/0029-turns-by-key.md
 """
 
 import asyncio
@@ -58,7 +59,7 @@ UNLIMITED: Final = Unlimited()
 
 
 class Payer:
-    """Who causes reads. Compared by identity: `Payers` has one for each key, or key and address, that is in use."""
+    """Who causes reads. Compared by identity: `Payers` has one for each key, or client of a key, that is in use."""
 
     __slots__ = ("__weakref__", "_meter", "_reads", "address", "key_id", "weight")
 
@@ -75,7 +76,7 @@ class Payer:
 
         Args:
             key_id: Its key; empty for the relay itself.
-            address: The client's address where each address has turns of its own; else empty.
+            address: The client's address, or its subject, where each has turns of its own within the key; else empty.
             weight: How many turns its key gets where others get one.
             meter: Its limit.
             reads: Where the rounds are added that it reads, under its key.
@@ -124,7 +125,7 @@ class Payers:
     """The payers that are in use, and what each key has read since the start of this process. One per process."""
 
     def __init__(self, meter_of: Callable[[Grant, str], Meter] = lambda _grant, _address: UNLIMITED) -> None:
-        """`meter_of` returns the limit of a key or, for a public key, of a key and an address."""
+        """`meter_of` returns the limit of a grant and, for a public key, of the address."""
         self._meter_of = meter_of
         self._in_use: WeakValueDictionary[tuple[str, str], Payer] = WeakValueDictionary()
         self._reads: Counter[str] = Counter()
@@ -134,11 +135,12 @@ class Payers:
 
     def of(self, grant: Grant, address: str) -> Payer:
         """Return the payer for a client at `address` with a grant."""
-        where = address if grant.kind == "public" else ""
-        payer = self._in_use.get((grant.key_id, where))
+        address = address if grant.kind == "public" else ""
+        client = address if grant.subject is None else f"{grant.subject} {address}"
+        payer = self._in_use.get((grant.key_id, client))
         if payer is None:
-            payer = Payer(grant.key_id, where, meter=self._meter_of(grant, where), reads=self._reads)
-            self._in_use[grant.key_id, where] = payer
+            payer = Payer(grant.key_id, client, meter=self._meter_of(grant, address), reads=self._reads)
+            self._in_use[grant.key_id, client] = payer
         return payer
 
     def reads(self) -> Iterator[tuple[str, int]]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+from dataclasses import replace
 
 import pytest
 
@@ -47,6 +48,17 @@ def test_private_key_is_one_payer_and_public_key_one_for_each_address() -> None:
     assert payers.of(PUBLIC, "192.0.2.2") is not public
     assert (public.key_id, public.address) == ("page", "192.0.2.1")
     assert (private.key_id, private.address) == ("server", "")
+
+
+def test_identities_that_share_a_key_are_payers_of_their_own() -> None:
+    """Tokens of the operator's own identity provider all have one key: one user must not use up the others' turns."""
+    payers, alice = Payers(), replace(PRIVATE, subject="alice")
+    payer = payers.of(alice, "192.0.2.1")
+
+    assert payers.of(alice, "192.0.2.2") is payer
+    assert payers.of(replace(PRIVATE, subject="bob"), "192.0.2.1") is not payer
+    assert payers.of(PRIVATE, "192.0.2.1") is not payer
+    assert payer.key_id == "server"
 
 
 def test_payers_are_forgotten_when_unused_and_their_reads_are_not() -> None:
