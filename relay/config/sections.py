@@ -127,7 +127,8 @@ class ReplaySettings(_Section):
     ring_bytes: int = Field(default=1 << 20, ge=1 << 12)
     """Maximum size of these rounds in memory, per game."""
     concurrent: int = Field(default=2, ge=1, le=64)
-    """Maximum number of concurrent page reads from the log for all replays, so that they never delay live rounds."""
+    """Maximum number of concurrent page reads from the log for one key, so that they never delay live rounds. When
+    several keys read, one more."""
 
 
 class DrainSettings(_Section):

@@ -4,7 +4,6 @@ Owns how history is found, by time and by count, and what all its readers share:
 nothing of links.
 """
 
-import asyncio
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final
@@ -12,9 +11,12 @@ from typing import Final
 import structlog
 
 from relay.errors import NoRoundYet
+from relay.history.reading.fair_shares import Claim, FairShares, Turn
 from relay.history.reading.flight import Flight, Flights
 from relay.history.reading.pages import PageSource, in_turn
+from relay.history.reading.payer import RELAY, Payer
 from relay.history.reading.reach_back import ReachBack
+from relay.history.reading.slice_turns import SliceTurns
 from relay.history.start import OVERRUN_MS
 from relay.live.bounds import Bounds, Gap
 from relay.live.hub import Hub
@@ -27,9 +29,14 @@ from rounds import Cursor
 log = structlog.get_logger()
 
 _ASKING: Final = 2
-"""Questions to the log at the same time. Each answer is work for the turn in which it arrives, and for nats-server."""
+"""Questions of one key to the log at the same time. Each answer is work for the turn in which it arrives, and for
+nats-server."""
 _ANSWERING: Final = 8
-"""Answers of up to 1,000 rounds that are made at the same time: each holds its rounds until it is written."""
+"""Answers of up to 1,000 rounds that are made for one key at the same time: each holds its rounds until it is
+written."""
+_SPARE_QUESTIONS: Final = 1
+_SPARE_ANSWERS: Final = 4
+"""How many more there may be when other keys ask as well."""
 _CLOCK_SKEW_MS: Final = 2000
 """How far the clock of the log may be behind that of the source."""
 
@@ -49,17 +56,17 @@ class History:
     """The past of one log. One per process."""
 
     def __init__(self, hub: Hub, reader: LogReader, turns: Turns, *, concurrent: int) -> None:
-        """At most `concurrent` pages are read at a time; see `PageSource`."""
+        """At most `concurrent` pages of one key are read at a time; see `PageSource`."""
         self.hub = hub
         self.turns = turns
         """What handlers of requests wait for."""
         self.stats = HistoryStats()
-        self.turn = asyncio.Lock()
-        """Held for one turn of the loop by the replay that handles a slice: locks are fair, so replays take turns."""
+        self.slices = SliceTurns()
+        """What replays wait for before they handle a slice of rounds."""
         self.pages = PageSource(hub, reader, concurrent=concurrent)
         self._reader = reader
-        self._asking = asyncio.Semaphore(_ASKING)
-        self._answering = asyncio.Semaphore(_ANSWERING)
+        self._asking = FairShares(_ASKING + _SPARE_QUESTIONS, most=_ASKING)
+        self._answering = FairShares(_ANSWERING + _SPARE_ANSWERS, most=_ANSWERING)
         self._flights = Flights()
         self._reach_back = ReachBack(hub, self.pages)
 
@@ -80,37 +87,39 @@ class History:
         self.stats.gaps += 1
         log.info("gap_sent", link=link, reason=gap.reason, begin=str(gap.begin), end=str(gap.end))
 
-    def answering(self) -> AbstractAsyncContextManager[None]:
+    def answering(self, payer: Payer = RELAY) -> AbstractAsyncContextManager[Turn]:
         """Hold a place for making an answer of many rounds; raise `LogUnavailable` when none is free for long."""
-        return in_turn(self._answering, "answer from history")
+        return in_turn(self._answering, Claim(payer), "answer from history")
 
-    async def bounds(self, cursor: Cursor | None = None) -> Bounds:
+    async def bounds(self, cursor: Cursor | None = None, *, payer: Payer = RELAY) -> Bounds:
         """Ask the log what it holds; `cursor`, if given, is what the bounds will be compared with.
+
+        `payer`, here and below, is the one whose turn it is to ask. Questions are not charged: they read single rounds.
 
         Raises `LogUnavailable`, as everything here does; `LogChanged` is one.
         """
         generation = self.hub.generation
         epoch = generation.epoch
-        last, first = await self._flights.join("ends", self._ends)
+        last, first = await self._flights.join("ends", self._ends, payer)
         head = max(last, self.hub.head.sequence, (first or 1) - 1)
         if cursor is not None and cursor.epoch == epoch and cursor.sequence > head:
-            async with self._asking:
+            async with self._turn_to_ask(Claim(payer)):
                 head = await self._reader.reached(cursor.sequence) or head
         self.pages.check(generation)
         return Bounds(epoch, head + 1 if first is None else first, head)
 
     async def _ends(self, flight: Flight[tuple[int, int | None]]) -> tuple[int, int | None]:
         """Ask for the newest and the oldest sequence."""
-        async with self._asking:
+        async with self._turn_to_ask(flight.claim):
             flight.sent()
             # In this order: of a log that gets its first rounds meanwhile, the oldest must not seem to follow the head.
             return await self._reader.last(), await self._reader.first()
 
-    async def reach_back(self, position: int, games: frozenset[str]) -> None:
+    async def reach_back(self, position: int, games: frozenset[str], payer: Payer = RELAY) -> None:
         """Read into memory what came after a position of not long ago; see `ReachBack.reach`."""
-        await self._reach_back.reach(position, games)
+        await self._reach_back.reach(position, games, payer)
 
-    async def position_at(self, since_ms: int) -> int | None:
+    async def position_at(self, since_ms: int, *, payer: Payer = RELAY) -> int | None:
         """Return the sequence before the first round stored at or after a time; None when there is none yet.
 
         A round is stored after it was committed, so no round committed at or after the time comes earlier.
@@ -118,25 +127,25 @@ class History:
         moment_ms = max(0, since_ms - _CLOCK_SKEW_MS)
 
         async def ask(flight: Flight[int | None]) -> int | None:
-            async with self._asking:
+            async with self._turn_to_ask(flight.claim):
                 flight.sent()
                 return await self._reader.since(moment_ms)
 
-        sequence = await self._flights.join(("since", moment_ms), ask)
+        sequence = await self._flights.join(("since", moment_ms), ask, payer)
         return None if sequence is None else sequence - 1
 
-    async def position_past(self, until_ms: int, head: int) -> int:
+    async def position_past(self, until_ms: int, head: int, *, payer: Payer = RELAY) -> int:
         """Return a sequence after which, up to `head`, no round is of a time up to `until_ms`.
 
         This relies on the log being in the order of the rounds' own times, within `OVERRUN_MS`. When rounds were stored
         says only where to look first: a recording, or a backlog after an outage, is stored much later.
         """
-        low = await self.position_at(until_ms + OVERRUN_MS + 2 * _CLOCK_SKEW_MS)
+        low = await self.position_at(until_ms + OVERRUN_MS + 2 * _CLOCK_SKEW_MS, payer=payer)
         if low is None or low >= head:
             return head
         probe, high = low, head
         while low < high:
-            async with self._asking:
+            async with self._turn_to_ask(Claim(payer)):
                 page = await self._reader.page(probe + 1, limit=1)
             if not page.entries or self._is_after(page.entries[0], until_ms + OVERRUN_MS):
                 high = probe
@@ -149,7 +158,7 @@ class History:
         item = Item(self.hub.head.epoch, entry)
         return item.valid and item.round.timestamp > moment_ms
 
-    async def nth_last(self, game: str, count: int, *, before: int) -> int | None:
+    async def nth_last(self, game: str, count: int, *, before: int, payer: Payer = RELAY) -> int | None:
         """Return the sequence of the `count`-th last round of a game before sequence `before`, or of its oldest.
 
         None when it has none.
@@ -158,9 +167,12 @@ class History:
             return recent[0].sequence
 
         async def ask(flight: Flight[int | None]) -> int | None:
-            async with self._asking:
+            async with self._turn_to_ask(flight.claim):
                 flight.sent()
                 end = max(before, self.hub.head.sequence + 1)  # of the last one that waits for this answer
                 return await self._reader.nth_last(game, count, before=end)
 
-        return await self._flights.join(("last", game, count), ask)
+        return await self._flights.join(("last", game, count), ask, payer)
+
+    def _turn_to_ask(self, claim: Claim) -> AbstractAsyncContextManager[Turn]:
+        return in_turn(self._asking, claim, "ask the log")

@@ -6,6 +6,7 @@ Owns which questions are asked of the ring and of the log; what the answers mean
 from operator import attrgetter
 
 from relay.history.history import History
+from relay.history.reading.payer import Payer
 from relay.history.start import Start
 from relay.history.walk import Walk, resume, resume_since
 from relay.live.bounds import Bounds, Gap
@@ -34,17 +35,21 @@ def locate_in_memory(walk: Walk, hub: Hub, start: Start, games: frozenset[str]) 
     return walk.is_located
 
 
-async def locate_in_log(walk: Walk, history: History, start: Start, games: frozenset[str]) -> tuple[Bounds, Gap | None]:
+async def locate_in_log(
+    walk: Walk, history: History, start: Start, games: frozenset[str], payer: Payer
+) -> tuple[Bounds, Gap | None]:
     """Begin a walk at the position that `start` means in the log; return what the log holds, and what is gone.
+
+    The log is asked in the turns of `payer`.
 
     Raises:
         LogChanged: The log was rebuilt, or lost its tail, meanwhile.
         LogUnavailable: The log does not answer.
     """
     generation = history.hub.generation
-    bounds = await history.bounds(start.after)
+    bounds = await history.bounds(start.after, payer=payer)
     if start.last is not None:
-        floors = {game: await history.nth_last(game, start.last, before=bounds.head + 1) for game in games}
+        floors = {game: await history.nth_last(game, start.last, before=bounds.head + 1, payer=payer) for game in games}
         found = {game: floor for game, floor in floors.items() if floor is not None}
         walk.begin_by_game(generation, bounds, found, seen=history.hub.head.sequence)
         return bounds, None
@@ -52,7 +57,7 @@ async def locate_in_log(walk: Walk, history: History, start: Start, games: froze
     if start.after is not None:
         position, gap = resume(start.after, bounds)
     elif start.since_ms is not None:
-        position, gap = resume_since(await history.position_at(start.since_ms), bounds)
+        position, gap = resume_since(await history.position_at(start.since_ms, payer=payer), bounds)
     elif start.until_ms is not None or start.speed is not None:
         position = bounds.first - 1
     walk.begin(generation, position)

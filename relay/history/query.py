@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from relay.errors import CursorLost
 from relay.history.history import History
 from relay.history.reading.pages import PAGE, LogChanged
+from relay.history.reading.payer import RELAY, Payer
 from relay.history.reading.reach_back import NEAR
 from relay.history.reading.stretch import CELL
 from relay.history.start import SETTLE_S
@@ -40,6 +41,7 @@ class Query:
     after: Cursor | None = None  # exclusive
     since_ms: int | None = None  # inclusive
     until_ms: int | None = None  # inclusive
+    payer: Payer = RELAY  # who is charged for what is read of the log, and waits for its turns
 
 
 class HistoryPage(NamedTuple):
@@ -56,6 +58,7 @@ async def look_back(history: History, query: Query) -> HistoryPage:
     Raises:
         CursorLost: A cursor is of another log, or after the end of this one.
         LogUnavailable: The log has to be read and does not answer.
+        Exception: The log has to be read, and the payer is over its limit: what its meter refuses requests with.
     """
     while True:
         try:
@@ -68,7 +71,7 @@ async def _look_back(history: History, query: Query) -> HistoryPage:
     if query.after is None and query.since_ms is None and query.until_ms is None:
         page = await _from_memory(history, query)
         if page is None:
-            await history.reach_back(max(0, history.hub.head.sequence - NEAR), query.wanted.games)
+            await history.reach_back(max(0, history.hub.head.sequence - NEAR), query.wanted.games, query.payer)
             page = await _from_memory(history, query)
         if page is not None:
             return page
@@ -120,7 +123,7 @@ async def _bounds(history: History, query: Query) -> Bounds:
     is_ahead = query.before is not None and query.before.sequence > bounds.head + 1
     if query.after is None and query.since_ms is None and not is_ahead:
         return bounds
-    return await history.bounds(query.before if is_ahead else query.after)
+    return await history.bounds(query.before if is_ahead else query.after, payer=query.payer)
 
 
 async def _floor(history: History, query: Query, bounds: Bounds) -> tuple[int, bool]:
@@ -132,7 +135,7 @@ async def _floor(history: History, query: Query, bounds: Bounds) -> tuple[int, b
             raise _lost(query.after, bounds)
         complete = gap is None
     if query.since_ms is not None:
-        position, gap = resume_since(await history.position_at(query.since_ms), bounds)
+        position, gap = resume_since(await history.position_at(query.since_ms, payer=query.payer), bounds)
         floor, complete = max(floor, position), complete and gap is None
     return floor, complete
 
@@ -149,7 +152,7 @@ async def _ceiling(history: History, query: Query, bounds: Bounds) -> int:
             raise _lost(query.before, bounds)
         ceiling = min(ceiling, query.before.sequence)
     if query.until_ms is not None:
-        ceiling = min(ceiling, await history.position_past(query.until_ms, bounds.head) + 1)
+        ceiling = min(ceiling, await history.position_past(query.until_ms, bounds.head, payer=query.payer) + 1)
     return ceiling
 
 
@@ -186,7 +189,8 @@ async def _windows(
             begin -= (begin - 1) % CELL  # many ask for the newest rounds at nearly the same time: one page for all
             begin = max(floor + 1, begin, head + 1 if ceiling > head + 1 else 0)
             expected = goal + goal // 4 if len(games) == 1 else ceiling - begin
-            items, read = await _forward(history, games, generation, begin, ceiling, page=min(PAGE, expected))
+            page = min(PAGE, expected)
+            items, read = await _forward(history, games, generation, begin, ceiling, page=page, payer=query.payer)
             items.reverse()
             # One game is found by its subject, however few rounds it has; for several games, all rounds are read.
             widest = _WIDEST if len(games) == 1 else _MOST_READ // 4
@@ -196,14 +200,24 @@ async def _windows(
 
 
 async def _forward(
-    history: History, games: frozenset[str], generation: Generation, begin: int, ceiling: int, *, page: int
+    history: History,
+    games: frozenset[str],
+    generation: Generation,
+    begin: int,
+    ceiling: int,
+    *,
+    page: int,
+    payer: Payer,
 ) -> tuple[list[Item], int]:
     """Read from one sequence up to another, the latter exclusive; return what there is, and how many were read."""
+    pages = history.pages
     items: list[Item] = []
     position, read = begin - 1, 0
     while position < ceiling - 1:
-        stretch = await history.pages.read(
-            position, games, generation=generation, limit=page, finds_gaps=False, known=ceiling - 1
+        if not pages.has(position, games, generation, limit=page, finds_gaps=False):
+            payer.check()
+        stretch = await pages.read(
+            position, games, generation=generation, limit=page, finds_gaps=False, known=ceiling - 1, payer=payer
         )
         read += max(1, len(stretch.entries))
         items += (item for item in stretch.items() if item.sequence < ceiling and item.game in games)
@@ -217,7 +231,7 @@ async def is_over(history: History, query: Query) -> bool:
     Raises:
         LogUnavailable: The log does not answer.
     """
-    if query.until_ms is None or time.time() <= query.until_ms / 1000 + SETTLE_S:
+    if query.until_ms is None or time.time() <= query.until_ms / 1000 + SETTLE_S or not query.payer.may_read:
         return False
     try:
         answer = await look_back(history, query)

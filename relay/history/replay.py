@@ -20,6 +20,7 @@ from relay.history.history import History
 from relay.history.locate import locate_in_log, locate_in_memory, newest_of_each
 from relay.history.pace import ReplayPace
 from relay.history.reading.pages import LogChanged, Pages
+from relay.history.reading.payer import RELAY, Payer
 from relay.history.selection import ReplaySelection
 from relay.history.start import SETTLE_S, Start, hello
 from relay.history.walk import State, Walk
@@ -48,6 +49,7 @@ class Replay:
         *,
         join: Callable[["Replay"], None],
         finish: Callable[["Replay"], None],
+        payer: Payer = RELAY,
     ) -> None:
         """Prepare; nothing is read yet.
 
@@ -58,6 +60,7 @@ class Replay:
             start: From where to where, and how fast.
             join: Called when the link is to get live rounds from now on, in that turn of the loop.
             finish: Called when the end that the client asked for has been reached.
+            payer: Who is charged for what is read, and whose turns it takes.
         """
         self._history = history
         self._hub = history.hub
@@ -67,10 +70,11 @@ class Replay:
         self._finish = finish
         self._is_open_ended = start.speed is None and start.until_ms is None
         self._walk = Walk(self._hub.generation)
-        self._pages = Pages(history.pages)
+        self._payer = payer
+        self._pages = Pages(history.pages, payer=payer)
         self._selection = ReplaySelection(wanted, start, self._walk.floors)
         pace = None if start.speed is None else ReplayPace(start.speed)
-        self._writer = ReplayWriter(history, link, self._walk, self._pages, self._selection, pace)
+        self._writer = ReplayWriter(history, link, self._walk, self._pages, self._selection, pace, payer)
 
     def begin(self) -> bool:
         """Answer from memory when that is enough; return True when the link is live."""
@@ -140,11 +144,11 @@ class Replay:
         """Find where to begin in the log, and send how complete the answer will be."""
         start, games = self._start, self.wanted.games
         if start.after is not None and start.after.epoch == self._hub.head.epoch:
-            await self._history.reach_back(start.after.sequence, games)
+            await self._history.reach_back(start.after.sequence, games, self._payer)
             if self._locate_in_memory():
                 self._history.stats.warm += 1
                 return
-        bounds, gap = await locate_in_log(self._walk, self._history, start, games)
+        bounds, gap = await locate_in_log(self._walk, self._history, start, games, self._payer)
         self._history.stats.cold += 1
         self._send(hello(bounds, complete=gap is None))
         self._report(gap)
@@ -227,7 +231,7 @@ class Replay:
         if until_ms is None or time.time() <= until_ms / 1000 + SETTLE_S:
             return False
         # The hub may be behind the log, or cut off from it; what it has not seen may be from before the end.
-        return self._walk.position >= (await self._history.bounds()).head
+        return self._walk.position >= (await self._history.bounds(payer=self._payer)).head
 
     # --- what is sent beside rounds ----------------------------------------------------------------------------
 

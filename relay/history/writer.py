@@ -1,7 +1,7 @@
 """Write a replay's rounds to its link: in slices and turns, as fast as the client takes them, or when they are due.
 
-Owns fairness among replays and what is done for a client that does not keep up: the rest of a page is dropped after a
-short wait, and read again later, in smaller pages. Knows nothing of where rounds come from.
+Owns when a slice is written, in turns by payer, and what is done for a client that does not keep up: the rest of a page
+is dropped after a short wait, and read again later, in smaller pages. Knows nothing of where rounds come from.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from relay.history.history import History
 from relay.history.pace import ReplayPace
 from relay.history.reading.budget import FEW
 from relay.history.reading.pages import Pages
+from relay.history.reading.payer import Payer
 from relay.history.selection import ReplaySelection
 from relay.history.walk import Walk
 from relay.live.item import Item
@@ -35,6 +36,7 @@ class ReplayWriter:
         pages: Pages,
         selection: ReplaySelection,
         pace: ReplayPace | None,
+        payer: Payer,
     ) -> None:
         self._history = history
         self._link = link
@@ -42,6 +44,7 @@ class ReplayWriter:
         self._pages = pages
         self._selection = selection
         self._pace = pace
+        self._payer = payer
 
     @property
     def slice(self) -> int:
@@ -113,10 +116,9 @@ class ReplayWriter:
 
     async def _write_in_turn(self, items: Sequence[Item]) -> None:
         """Write a slice when it is this replay's turn."""
-        async with self._history.turn:
+        async with self._history.slices.turn(self._payer):
             if self._walk.generation == self._history.hub.generation:
                 self.write(items)
-            await asyncio.sleep(0)  # the next replay's turn comes when the loop has turned
 
     async def _keeps_up(self) -> bool:
         """Wait briefly for the client to take most of what was written; return whether it has."""

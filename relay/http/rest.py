@@ -20,7 +20,7 @@ from relay.http.compress import compressed
 from relay.http.connections.guarded import guarded
 from relay.http.pages.static_file import is_known
 from relay.http.parameters import listed, read_query
-from relay.http.request import check_request, grant_of
+from relay.http.request import caller_of, check_request, grant_of
 from relay.links.link_registry import LinkRegistry
 from relay.live.item import Item
 from rounds import Catalogue, Cursor
@@ -86,7 +86,9 @@ class Rest:
 
     async def history(self, request: web.Request) -> web.Response:
         """Answer with past rounds, newest first, as an array; ``Link: rel="next"`` leads to the next page."""
-        _, subscription, query = check_request(request, self._grant(request), self._catalogue, HISTORY_PARAMETERS)
+        grant = self._grant(request)
+        _, subscription, query = check_request(request, grant, self._catalogue, HISTORY_PARAMETERS)
+        payer = self._registry.admission.payer(grant, caller_of(request))
         wanted = Query(
             subscription,
             limit=DEFAULT_LIMIT if "limit" not in query else parse_int(query, "limit", at_least=1, at_most=MAX_LIMIT),
@@ -94,11 +96,12 @@ class Rest:
             after=_cursor(query, "after"),
             since_ms=parse_time(query, "from"),
             until_ms=parse_time(query, "to"),
+            payer=payer,
         )
         if wanted.since_ms is not None and wanted.until_ms is not None and wanted.since_ms > wanted.until_ms:
             raise BadRequest(f"from {query['from']!r} is later than to {query['to']!r}; it must not be")
         turns = guarded(request).turns
-        async with self._registry.feed.listening(), self._history.answering():
+        async with self._registry.feed.listening(), self._history.answering(payer):
             answer = await look_back(self._history, wanted)
             rendered = [item.json async for items in turns.slices(answer.items) for item in items]
         headers = {} if answer.complete else {"X-History-Complete": "false"}

@@ -114,7 +114,7 @@ class Routes:
         headers = HEADERS | stream_headers(request) | ({"Transfer-Encoding": "chunked"} if chunked else {})
         permit = await self._take_permit(request, "sse", grant)
         with self._handing_over(permit):
-            if isinstance(permit, Permit) and last_event_id and await self._is_over(subscription, start):
+            if isinstance(permit, Permit) and last_event_id and await self._is_over(subscription, start, permit):
                 self._registry.release_permit(permit)
                 return nothing_left()
             transport = take_over(request)
@@ -155,16 +155,17 @@ class Routes:
             raise
 
     def _session(self, link: StreamLink, permit: Permit, subscription: Subscription) -> Session:
-        session = Session(self._history, self._catalogue, permit.grant, link)
+        payer = self._registry.admission.payer(permit.grant, permit.caller)
+        session = Session(self._history, self._catalogue, permit.grant, link, payer)
         self._registry.adopt(link, session, permit, subscription.games)
         return session
 
-    async def _is_over(self, subscription: Subscription, start: Start) -> bool:
+    async def _is_over(self, subscription: Subscription, start: Start, permit: Permit) -> bool:
         """Whether a stream has reached its end before: an EventSource cannot know that, and reconnects."""
+        payer = self._registry.admission.payer(permit.grant, permit.caller)
+        query = Query(subscription, limit=1, after=start.after, until_ms=start.until_ms, payer=payer)
         try:
-            return await is_over(
-                self._history, Query(subscription, limit=1, after=start.after, until_ms=start.until_ms)
-            )
+            return await is_over(self._history, query)
         except LogError:
             return False  # the stream itself waits for the log; after an error an EventSource would not reconnect
 

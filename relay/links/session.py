@@ -15,6 +15,7 @@ from auth.grants import Grant
 from relay.admission.requested import named_games
 from relay.errors import BadMessage, ClientError
 from relay.history.history import History
+from relay.history.reading.payer import RELAY, Payer
 from relay.history.replay import Replay
 from relay.history.start import Start, hello
 from relay.links.messages import ClientMessage
@@ -33,15 +34,17 @@ Games = frozenset[str]
 class Session:
     """One link's subscription. Entered for as long as the link is open."""
 
-    __slots__ = ("_catalogue", "_history", "_hub", "_link", "_live", "_replays", "grant")
+    __slots__ = ("_catalogue", "_history", "_hub", "_link", "_live", "_payer", "_replays", "grant")
 
-    def __init__(self, history: History, catalogue: Catalogue, grant: Grant, link: Link) -> None:
+    def __init__(self, history: History, catalogue: Catalogue, grant: Grant, link: Link, payer: Payer = RELAY) -> None:
+        """`payer` is charged for what replays read."""
         self._history = history
         self._hub = history.hub
         self._catalogue = catalogue
         self.grant = grant
         """What client messages may ask for; replaced when the credential's key has changed."""
         self._link = link
+        self._payer = payer
         self._live = Subscription.nothing()
         self._replays: dict[Replay, asyncio.Task[None] | None] = {}
 
@@ -141,7 +144,15 @@ class Session:
 
     def _replay(self, games: Games, start: Start) -> None:
         subscription = self._live._replace(games=games)
-        replay = Replay(self._history, self._link, subscription, start, join=self._joined, finish=self._finished)
+        replay = Replay(
+            self._history,
+            self._link,
+            subscription,
+            start,
+            join=self._joined,
+            finish=self._finished,
+            payer=self._payer,
+        )
         self._replays[replay] = None
         if not replay.begin():
             task = asyncio.create_task(replay.run(), name=f"replay-{self._link.id}")

@@ -15,6 +15,7 @@ import structlog
 
 from relay.history.history import History
 from relay.history.reading.pages import LogChanged, Pages
+from relay.history.reading.payer import RELAY, Payer
 from relay.history.reading.stretch import Stretch
 from relay.history.start import hello
 from relay.history.walk import PageVerdict, State, Walk
@@ -49,14 +50,15 @@ Write = Callable[[str, Sequence[LogEntry]], list[bytes]]
 class BulkReplay:
     """One call's way through the past: `locate`, then `batches`."""
 
-    def __init__(self, history: History, link: RpcLink, want: Subscription, write: Write) -> None:
+    def __init__(self, history: History, link: RpcLink, want: Subscription, write: Write, payer: Payer = RELAY) -> None:
         self._history = history
         self._hub = history.hub
         self._link = link
         self._want = want
         self._write = write
         self._walk = Walk(self._hub.generation)
-        self._pages = Pages(history.pages, most=READ_AT_ONCE)
+        self._payer = payer
+        self._pages = Pages(history.pages, most=READ_AT_ONCE, payer=payer)
 
     async def locate(self, after: Cursor | None) -> None:
         """Find where to begin, after a cursor or at the oldest round, and send how complete the answer will be.
@@ -70,7 +72,7 @@ class BulkReplay:
         while True:
             generation = self._hub.generation
             try:
-                bounds = await self._history.bounds(after)
+                bounds = await self._history.bounds(after, payer=self._payer)
                 break
             except LogError as error:
                 if asyncio.get_running_loop().time() > deadline:
@@ -118,9 +120,8 @@ class BulkReplay:
     async def _batch(self, stretch: Stretch, at: int) -> tuple[list[bytes], int]:
         """Make a batch of a page's entries from `at` on, when it is this replay's turn; return it and its sequence."""
         entries = stretch.entries[at : at + _SLICE]
-        async with self._history.turn:
+        async with self._history.slices.turn(self._payer):
             batch = _written(stretch.epoch, entries, self._want, self._walk.end, self._write)
-            await asyncio.sleep(0)  # the next replay's turn comes when the loop has turned
         return batch, entries[-1].sequence
 
     def _drop(self, stretch: Stretch) -> None:
@@ -174,7 +175,7 @@ class BulkReplay:
                     self._pages.read_ahead(stretch.covered_to, self._want.games, walk.generation)
                 return True
             case PageVerdict.NOTHING:  # what was the head may have been purged
-                self._report(walk.compare(await self._history.bounds(walk.cursor)))
+                self._report(walk.compare(await self._history.bounds(walk.cursor, payer=self._payer)))
             case PageVerdict.GAP:
                 self._report(walk.pass_gap(stretch))
             case PageVerdict.ALL_GONE:

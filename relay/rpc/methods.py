@@ -15,6 +15,7 @@ from relay.config.sections import GrpcSettings
 from relay.errors import BadRequest, TooManyCalls
 from relay.history.history import History
 from relay.history.query import DEFAULT_LIMIT, MAX_LIMIT, Query, look_back
+from relay.history.reading.payer import Payer
 from relay.history.start import Start
 from relay.links.link_registry import LinkRegistry
 from relay.live.channels import Subscription
@@ -81,7 +82,7 @@ class Methods:
         start = read_start(request.start, request.after)
         return StreamRequest(subscription, start, request.start.allow_gap, read_heartbeat(request.start))
 
-    async def answer(self, request: Message, grant: Grant, form: AnswerForm) -> bytes:
+    async def answer(self, request: Message, grant: Grant, payer: Payer, form: AnswerForm) -> bytes:
         """Answer a request of one of `UNARY`; raise the errors of any protocol, or `TooManyCalls`."""
         if self._open_answers >= self._answers:
             raise TooManyCalls(self._registry.ender.delays.after_refusal())
@@ -91,13 +92,13 @@ class Methods:
                 if isinstance(request, pb.GetLatestRequest):
                     return form.message(self._latest(request, grant))
                 if isinstance(request, pb.GetHistoryRequest):
-                    return await self._page(request, grant, form)
+                    return await self._page(request, grant, payer, form)
                 return form.message(self._games(grant))
         finally:
             self._open_answers -= 1
 
     async def replay(
-        self, request: pb.ReplayRequest, grant: Grant, link: RpcLink, write: Write
+        self, request: pb.ReplayRequest, grant: Grant, payer: Payer, link: RpcLink, write: Write
     ) -> AsyncGenerator[list[bytes]]:
         """Find the start of a replay, send `link` its hello event, and return the rounds as `write` renders them.
 
@@ -107,7 +108,7 @@ class Methods:
         subscription = requested(self._catalogue, grant.games, {}, {})._replace(filter=read_filter(request.filter))
         subscription = self._narrowed(subscription, request.game_slugs, grant)
         after = read_cursor(request.after)
-        bulk = BulkReplay(self._history, link, subscription, write)
+        bulk = BulkReplay(self._history, link, subscription, write, payer)
         await bulk.locate(after)
         return bulk.batches()
 
@@ -122,7 +123,7 @@ class Methods:
         named_games(self._catalogue, grant.games, [_required_slug("game_slug", request.game_slug)])
         return round_message(self._history.newest(request.game_slug))
 
-    async def _page(self, request: pb.GetHistoryRequest, grant: Grant, form: AnswerForm) -> bytes:
+    async def _page(self, request: pb.GetHistoryRequest, grant: Grant, payer: Payer, form: AnswerForm) -> bytes:
         if request.game_slug and request.game_type:
             raise BadRequest("game_slug and game_type were both given; send one of them, or neither")
         if request.limit > MAX_LIMIT:
@@ -137,8 +138,9 @@ class Methods:
             after=read_cursor(request.after),
             since_ms=since_ms,
             until_ms=until_ms,
+            payer=payer,
         )
-        async with self._history.answering():
+        async with self._history.answering(payer):
             answer = await look_back(self._history, query)
             rounds, size, cursor = list[bytes](), 0, ""
             async for items in self._history.turns.slices(answer.items):

@@ -19,6 +19,7 @@ from auth.credentials import find_key
 from auth.grants import Grant
 from relay.admission.caller import Caller
 from relay.history.history import History
+from relay.history.reading.payer import Payer
 from relay.links.link_registry import LinkRegistry
 from relay.links.session import Session
 from relay.live.link import CloseReason
@@ -82,14 +83,14 @@ class DataStream:
                 log.exception("call_failed", method=kind.DESCRIPTOR.name)
             await _abort(context, status or INTERNAL)
 
-    async def _answer(self, request: Message, grant: Grant, _context: "Context") -> bytes:
-        return await self._methods.measured(self._methods.answer(request, grant, PROTO))
+    async def _answer(self, request: Message, grant: Grant, context: "Context") -> bytes:
+        return await self._methods.measured(self._methods.answer(request, grant, self._payer(grant, context), PROTO))
 
     async def _stream(self, request: Message, grant: Grant, context: "Context") -> None:
         subscription, start, allow_gap, heartbeat_s = self._methods.stream_request(request, grant)
         async with (
             self._open_link(context, grant, subscription.games, allow_gap=allow_gap, heartbeat_s=heartbeat_s) as link,
-            Session(self._history, self._catalogue, grant, link) as session,
+            Session(self._history, self._catalogue, grant, link, self._payer(grant, context)) as session,
         ):
             session.start(subscription, start)
             await context.send_initial_metadata(await link.initial_metadata(start))
@@ -98,7 +99,9 @@ class DataStream:
     async def _replay(self, request: pb.ReplayRequest, grant: Grant, context: "Context") -> None:
         async with (
             self._open_link(context, grant, request.game_slugs) as link,
-            aclosing(await self._methods.replay(request, grant, link, stored_entries)) as batches,
+            aclosing(
+                await self._methods.replay(request, grant, self._payer(grant, context), link, stored_entries)
+            ) as batches,
         ):
             await context.send_initial_metadata(metadata_of(await link.hello))
             async for batch in batches:
@@ -139,6 +142,9 @@ class DataStream:
         metadata = CIMultiDict(pairs)
         presented = find_key(metadata, {}, allow_query=False)
         return self._registry.admission.grant(presented, origin=metadata.get("origin"), caller=_caller_of(context))
+
+    def _payer(self, grant: Grant, context: "Context") -> Payer:
+        return self._registry.admission.payer(grant, _caller_of(context))
 
     def _link(self, *, allow_gap: bool = False) -> GrpcLink:
         task = asyncio.current_task()

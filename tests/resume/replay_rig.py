@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Self, cast
 
 from relay.history.history import History
+from relay.history.reading.payer import RELAY, Payer
 from relay.history.replay import Replay
 from relay.history.start import Start
 from relay.live.bounds import Bounds
@@ -165,14 +166,23 @@ class Rig:
     def join(self, client: Client, replay: Replay) -> None:
         self.hub.add(client, replay.wanted)
 
-    def replay(self, client: Client, start: Start, *, games: tuple[str, ...] = ("crash",)) -> Replay:
+    def replay(
+        self,
+        client: Client,
+        start: Start,
+        *,
+        games: tuple[str, ...] = ("crash",),
+        filter_: Filter | None = None,
+        payer: Payer = RELAY,
+    ) -> Replay:
         return Replay(
             self.history,
             client,
-            Subscription(frozenset(games), Filter()),
+            Subscription(frozenset(games), filter_ or Filter()),
             start,
             join=lambda replay: self.join(client, replay),
             finish=lambda _: None,
+            payer=payer,
         )
 
 

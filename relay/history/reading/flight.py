@@ -1,7 +1,8 @@
 """A question to the log that several readers wait for: asked once, if anybody still waits when its turn comes.
 
-Knows nothing of the questions. `Flights` is for answers that must not be older than the reader's question;
-`relay.history.reading.shared_pages` keeps answers for a while.
+Its turn comes when that of any of them does, who then pays: a reader does not wait behind the crowd of another key that
+asked the same before. Knows nothing of the questions. `Flights` is for answers that must not be older than the reader's
+question; `relay.history.reading.shared_pages` keeps answers for a while.
 """
 
 import asyncio
@@ -9,15 +10,20 @@ from collections.abc import Callable, Coroutine, Hashable
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from relay.history.reading.fair_shares import Claim
+from relay.history.reading.payer import RELAY, Payer
+
 T = TypeVar("T")
 
 
 class Flight(Generic[T]):
     """One question that is being asked, or waits for its turn."""
 
-    __slots__ = ("_answer", "_is_given_up", "_is_sent", "_waiting")
+    __slots__ = ("_answer", "_is_given_up", "_is_sent", "_waiting", "claim")
 
     def __init__(self, ask: "Ask[T]") -> None:
+        self.claim = Claim()
+        """What those that wait for it claim together."""
         self._waiting = 0
         self._is_sent = False
         self._is_given_up = False
@@ -47,20 +53,22 @@ class Flight(Generic[T]):
         """Wait for the answer from now on even when nobody else does: it comes, and the next reader may want it."""
         self._is_sent = True
 
-    async def join(self) -> T:
+    async def join(self, payer: Payer = RELAY) -> T:
         """Wait for the answer; raise what asking raised. It is cancelled when nobody waits before it is `sent`."""
         self._waiting += 1
+        self.claim.join(payer)
         try:
             return await asyncio.shield(self._answer)
         finally:
             self._waiting -= 1
+            self.claim.leave(payer)
             if not (self._waiting or self._is_sent):
                 self._is_given_up = True
                 self._answer.cancel()
 
 
 Ask = Callable[[Flight[T]], Coroutine[Any, Any, T]]
-"""Asks a question; calls `Flight.sent` when its turn has come."""
+"""Asks a question; takes its turn by `Flight.claim`, and then calls `Flight.sent`."""
 
 
 class Flights:
@@ -70,7 +78,7 @@ class Flights:
         self._asked: dict[Hashable, Flight[Any]] = {}
         self._next: dict[Hashable, Flight[Any]] = {}
 
-    async def join(self, key: Hashable, ask: Ask[T]) -> T:
+    async def join(self, key: Hashable, ask: Ask[T], payer: Payer = RELAY) -> T:
         """Return an answer to a question that was asked now or later; raise what `ask` does."""
         asked = self._asked.get(key)
         following = self._next.get(key)
@@ -80,7 +88,7 @@ class Flights:
             flight = following
         else:
             flight = self._next[key] = self._new(key, partial(self._after, asked, key, ask))
-        answer: T = await flight.join()
+        answer: T = await flight.join(payer)
         return answer
 
     def _new(self, key: Hashable, ask: Ask[Any]) -> Flight[Any]:

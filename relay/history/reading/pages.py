@@ -1,17 +1,19 @@
 """Pages of the log: one source for every reader of history, and the pages that one reader holds.
 
-Owns that few pages are read at a time, in the order asked for; that all replays together hold a bounded number of
-rounds; and that the next page is read while one is written, so that neither the log nor the client waits. What a page
-covers is in `relay.history.reading.stretch`. Knows nothing of links.
+Owns that few pages are read at a time, in turns by payer, who is charged for them; that all replays together hold a
+bounded number of rounds; and that the next page is read while one is written, so that neither the log nor the client
+waits. What a page covers is in `relay.history.reading.stretch`. Knows nothing of links.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Final, NamedTuple
 
 from relay.history.reading.budget import FEW, Budget
+from relay.history.reading.fair_shares import Claim, FairShares, Turn
 from relay.history.reading.flight import Flight
+from relay.history.reading.payer import RELAY, Payer
 from relay.history.reading.shared_pages import SharedPages
 from relay.history.reading.stretch import Stretch, has_holes, limit_of_all, stretch_of
 from relay.live.hub import Generation, Hub
@@ -26,6 +28,12 @@ ALL_GAMES: Final = frozenset[str]()
 """Every game of the log, whether or not its name is known."""
 _HELD: Final = 32 * PAGE
 """Rounds that all replays together may hold while they write them: some 10 MB; 32 MB when rounds are large."""
+_REQUEST: Final = 250
+"""What the server takes to find where a page begins, in rounds that it reads in the same time."""
+_SPARE: Final = 1
+"""Pages that are read beside those of a key that has as many under way as it may."""
+_HEAD_START: Final = 10 * (PAGE + _REQUEST)
+"""A resume of ten pages does not take turns with a crowd of another key."""
 
 
 class LogChanged(LogUnavailable):
@@ -35,17 +43,24 @@ class LogChanged(LogUnavailable):
         return "the log changed while it was read"
 
 
+class _Answer(NamedTuple):
+    """A page as a stretch, and how many rounds the log sent for it: those cut off at its end are read again later."""
+
+    stretch: Stretch
+    read: int
+
+
 class PageSource:
     """Reads pages of one log, in turns. One per process."""
 
     def __init__(self, hub: Hub, reader: LogReader, *, concurrent: int) -> None:
-        """At most `concurrent` pages are read at a time; others wait, first come, first served."""
+        """At most `concurrent` pages of one key are read at a time, and one more of others; more wait for turns."""
         self.held = Budget(_HELD)
         """What replays may hold of the log."""
         self._shared = SharedPages()
         self._hub = hub
         self._reader = reader
-        self._reading = asyncio.Semaphore(concurrent)
+        self._reading = FairShares(concurrent + _SPARE, most=concurrent, head_start=_HEAD_START)
 
     def check(self, generation: Generation) -> None:
         """Raise `LogChanged` when `generation` is over."""
@@ -61,6 +76,7 @@ class PageSource:
         limit: int = PAGE,
         finds_gaps: bool = True,
         known: int = 0,
+        payer: Payer = RELAY,
     ) -> Stretch:
         """Read a page after `position`: of the one game or, when several are asked for, of all.
 
@@ -71,6 +87,7 @@ class PageSource:
             limit: The most rounds to read.
             finds_gaps: Off: what is gone is not looked for, which saves a request.
             known: A sequence that the log has reached, should this relay not have seen it yet.
+            payer: Who is charged for what is read, and waits for its turn; nobody is for a page that is at hand.
 
         Raises:
             LogChanged: The generation is over.
@@ -79,50 +96,61 @@ class PageSource:
         self.check(generation)
         only = next(iter(games)) if len(games) == 1 else None
 
-        async def read(flight: Flight[Stretch] | None = None) -> Stretch:
-            head = max(known, self._hub.head.sequence)
-            async with self._turn_to_read():
-                if flight is not None:
-                    flight.sent()
-                return await self._read(position, only, limit, generation.epoch, head=head, finds_gaps=finds_gaps)
+        most = limit_of_all(position, limit) if only is None else limit
 
-        if FEW < limit <= PAGE:
-            stretch = await self._shared.get((generation, position, only, limit, finds_gaps), read)
+        async def read(flight: Flight[Stretch]) -> Stretch:
+            head = max(known, self._hub.head.sequence)
+            async with self._turn_to_read(flight.claim, most) as turn:
+                flight.sent()
+                answer = await self._read(position, only, most, generation.epoch, head=head, finds_gaps=finds_gaps)
+                turn.cost = answer.read + _REQUEST
+                turn.payer.charge(answer.read)
+                return answer.stretch
+
+        if _is_shared(limit):
+            stretch = await self._shared.get((generation, position, only, limit, finds_gaps), read, payer)
         else:  # of a slow client, or in bulk
-            stretch = await read()
+            stretch = await Flight(read).join(payer)
         self.check(generation)
         return stretch
 
+    def has(
+        self, position: int, games: frozenset[str], generation: Generation, *, limit: int, finds_gaps: bool
+    ) -> bool:
+        """Whether a page is at hand that `read` returns for these arguments, so that nobody is charged for it."""
+        only = next(iter(games)) if len(games) == 1 else None
+        return _is_shared(limit) and self._shared.has((generation, position, only, limit, finds_gaps))
+
     async def _read(
         self, position: int, only: str | None, limit: int, epoch: str, *, head: int, finds_gaps: bool
-    ) -> Stretch:
-        if only is None:
-            limit = limit_of_all(position, limit)
+    ) -> _Answer:
         page = await self._reader.page_up_to(head, position + 1, limit=limit, game=only)
         oldest = None if only is None or not finds_gaps else await self._reader.first()
         first = await self._reader.first() if only is None and finds_gaps and has_holes(page, position) else None
-        return stretch_of(page, epoch=epoch, position=position, head=head, oldest=oldest, first=first)
+        read = len(page.entries)
+        return _Answer(stretch_of(page, epoch=epoch, position=position, head=head, oldest=oldest, first=first), read)
 
-    def _turn_to_read(self) -> AbstractAsyncContextManager[None]:
-        return in_turn(self._reading, "read the log")
+    def _turn_to_read(self, claim: Claim | None = None, rounds: int = PAGE) -> AbstractAsyncContextManager[Turn]:
+        return in_turn(self._reading, claim or Claim(RELAY), "read the log", cost=rounds + _REQUEST)
 
 
 @asynccontextmanager
-async def in_turn(places: asyncio.Semaphore, what: str) -> AsyncIterator[None]:
-    """Hold one of a few places while the block runs; first come, first served.
+async def in_turn(shares: FairShares, claim: Claim, what: str, *, cost: float = 1.0) -> AsyncIterator[Turn]:
+    """Hold one of a few places while the block runs.
 
     Raises:
         LogUnavailable: None is free within `TURN_S`; the text says for `what`.
     """
-    try:
-        async with asyncio.timeout(TURN_S):
-            await places.acquire()
-    except TimeoutError as error:
-        raise LogUnavailable(f"no turn to {what} within {TURN_S:g} s: too many readers wait") from error
-    try:
-        yield
-    finally:
-        places.release()
+    async with AsyncExitStack() as stack:
+        try:
+            turn = await stack.enter_async_context(shares.turn(claim, cost=cost, within_s=TURN_S))
+        except TimeoutError as error:
+            raise LogUnavailable(f"no turn to {what} within {TURN_S:g} s: too many readers wait") from error
+        yield turn
+
+
+def _is_shared(limit: int) -> bool:
+    return FEW < limit <= PAGE
 
 
 class _Ahead(NamedTuple):
@@ -141,9 +169,10 @@ class Pages:
     A replay whose client is slow reads few rounds at a time: such pages may be held for as long as it takes.
     """
 
-    def __init__(self, source: PageSource, *, most: int = PAGE) -> None:
-        """`most` is the number of rounds in a page while the client keeps up."""
+    def __init__(self, source: PageSource, *, most: int = PAGE, payer: Payer = RELAY) -> None:
+        """`most` is the number of rounds in a page while the client keeps up; `payer` is charged for them."""
         self._source = source
+        self._payer = payer
         self._most = most
         self._limit = most
         self._has_shrunk = False
@@ -162,7 +191,8 @@ class Pages:
     async def read(self, position: int, games: frozenset[str], generation: Generation) -> Stretch:
         """Return what `PageSource.read` does, read ahead or read now, and hold it until `release`.
 
-        Waits for a share of what all replays may hold, without a deadline: each one gives its share back soon.
+        Waits while its payer is over its limit; and for a share of what all replays may hold, without a deadline: each
+        one gives its share back soon.
         """
         self._give_back()
         self._has_shrunk = False
@@ -170,13 +200,15 @@ class Pages:
         if ahead is not None:
             self._share = ahead.share
         else:
-            self._share = await self._source.held.take(self._limit)
+            if not self._source.has(position, games, generation, limit=self._limit, finds_gaps=True):
+                await self._payer.until_it_may_read()
+            self._share = await self._source.held.take(self._limit, self._payer)
         try:
             if ahead is not None:
                 if (ahead.generation, ahead.position, ahead.games) == (generation, position, games):
                     return await ahead.page
                 ahead.page.cancel()
-            return await self._source.read(position, games, generation=generation, limit=self._limit)
+            return await self._source.read(position, games, generation=generation, limit=self._limit, payer=self._payer)
         except BaseException:
             self._give_back()
             raise
@@ -186,11 +218,12 @@ class Pages:
         self._give_back()
         self._has_shrunk = False
         limit = self._limit
-        self._share = await self._source.held.take(0 if self.is_few else limit * len(begins))
+        await self._payer.until_it_may_read()
+        self._share = await self._source.held.take(0 if self.is_few else limit * len(begins), self._payer)
         try:
             return await asyncio.gather(
                 *(
-                    self._source.read(begin, frozenset({game}), generation=generation, limit=limit)
+                    self._source.read(begin, frozenset({game}), generation=generation, limit=limit, payer=self._payer)
                     for game, begin in begins.items()
                 )
             )
@@ -199,11 +232,13 @@ class Pages:
             raise
 
     def read_ahead(self, position: int, games: frozenset[str], generation: Generation) -> None:
-        """Begin to read the next page, if the client keeps up and it may be held beside this one."""
+        """Begin to read the next page, if the client keeps up, it may be held beside this one, and be paid for."""
         self._drop_ahead()
-        share = self._source.held.try_take(self._most) if self._limit == self._most else 0
+        if self._limit < self._most or not self._payer.may_read:
+            return
+        share = self._source.held.try_take(self._most, self._payer)
         if share:
-            read = self._source.read(position, games, generation=generation, limit=self._most)
+            read = self._source.read(position, games, generation=generation, limit=self._most, payer=self._payer)
             page = asyncio.create_task(read, name="read-ahead")
             page.add_done_callback(_retrieve_error)
             self._ahead = _Ahead(generation, position, games, page, share)
@@ -221,13 +256,13 @@ class Pages:
 
     def _give_back(self) -> None:
         share, self._share = self._share, 0
-        self._source.held.give(share)
+        self._source.held.give(share, self._payer)
 
     def _drop_ahead(self) -> None:
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
             ahead.page.cancel()
-            self._source.held.give(ahead.share)
+            self._source.held.give(ahead.share, self._payer)
 
 
 def _retrieve_error(page: "asyncio.Task[Stretch]") -> None:

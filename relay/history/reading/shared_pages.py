@@ -9,6 +9,7 @@ from collections.abc import Hashable
 from typing import Final, NamedTuple
 
 from relay.history.reading.flight import Ask, Flight
+from relay.history.reading.payer import RELAY, Payer
 from relay.history.reading.stretch import Stretch
 
 _KEPT: Final = 8
@@ -30,20 +31,25 @@ class SharedPages:
     def __init__(self) -> None:
         self._pages: dict[Hashable, _Shared] = {}
 
-    async def get(self, key: Hashable, read: Ask[Stretch]) -> Stretch:
+    def has(self, key: Hashable) -> bool:
+        """Whether the page of `key` is there, or is being read for another reader."""
+        shared = self._pages.get(key)
+        now = asyncio.get_running_loop().time()
+        return shared is not None and shared.until >= now and not shared.page.has_failed
+
+    async def get(self, key: Hashable, read: Ask[Stretch], payer: Payer = RELAY) -> Stretch:
         """Return the page of `key`, which another reader has read, or `read` does.
 
         A page that was read to the end of the log is not kept: more may follow. Raises what `read` does.
         """
-        now = asyncio.get_running_loop().time()
         shared = self._pages.get(key)
-        if shared is None or shared.until < now or shared.page.has_failed:
-            shared = _Shared(Flight(read), now + _FRESH_S)
+        if shared is None or not self.has(key):
+            shared = _Shared(Flight(read), asyncio.get_running_loop().time() + _FRESH_S)
             self._pages.pop(key, None)
             self._pages[key] = shared
             if len(self._pages) > _KEPT:
                 del self._pages[next(iter(self._pages))]
-        stretch = await shared.page.join()
+        stretch = await shared.page.join(payer)
         if stretch.is_last and self._pages.get(key) is shared:
             del self._pages[key]
         return stretch

@@ -90,7 +90,8 @@ class Proxy:
         async with asyncio.timeout_at(deadline):
             message = await message_of(request, dialect, kind, limit=self._methods.request_bytes)
             if name in UNARY:
-                answer = await self._methods.answer(message, grant, dialect.answers)
+                payer = self._registry.admission.payer(grant, caller_of(request))
+                answer = await self._methods.answer(message, grant, payer, dialect.answers)
                 return await _single(request, dialect, answer)
         async with self._registry.permit("proxy", grant, caller_of(request)) as permit:
             guarded(request).became_link()
@@ -104,9 +105,10 @@ class Proxy:
         subscription, start, allow_gap, heartbeat_s = self._methods.stream_request(message, permit.grant)
         link = self._link(request, dialect, allow_gap=allow_gap)
         link.heartbeat_s = heartbeat_s
+        payer = self._registry.admission.payer(permit.grant, permit.caller)
         response = web.StreamResponse()
         with self._registry.open(link, permit, subscription.games):
-            async with Session(self._history, self._catalogue, permit.grant, link) as session:
+            async with Session(self._history, self._catalogue, permit.grant, link, payer) as session:
                 session.start(subscription, start)
                 async with self._call(request, deadline, link, response):
                     await _open(request, response, dialect, link, await link.initial_metadata(start))
@@ -117,11 +119,14 @@ class Proxy:
         self, request: web.Request, dialect: Dialect, message: pb.ReplayRequest, permit: Permit, deadline: float | None
     ) -> web.StreamResponse:
         link = self._link(request, dialect)
+        payer = self._registry.admission.payer(permit.grant, permit.caller)
         response = web.StreamResponse()
         with self._registry.open(link, permit, message.game_slugs):
             async with (
                 self._call(request, deadline, link, response),
-                aclosing(await self._methods.replay(message, permit.grant, link, dialect.write_stored)) as batches,
+                aclosing(
+                    await self._methods.replay(message, permit.grant, payer, link, dialect.write_stored)
+                ) as batches,
             ):
                 await _open(request, response, dialect, link, metadata_of(await link.hello))
                 async for batch in batches:
