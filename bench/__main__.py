@@ -15,6 +15,7 @@ NAMES: Final = (
     "grpc",
     "live_path",
     "hostile",
+    "fair",
 )
 
 

@@ -1,0 +1,1 @@
+"""One key's readers of history beside another key's crowd."""
