@@ -5,6 +5,8 @@ RelayError
 │   ├── BadRequest       the request is malformed
 │   ├── BadMessage       a WebSocket client sent a message that is not allowed; its link ends with 1008
 │   ├── NotAllowed       the credential does not allow this game
+│   ├── NotAllowedAddress    the key may not be used from the client's address
+│   ├── PrivateKeyInBrowser  a browser sent a private key, and the settings refuse that
 │   ├── CursorLost       the log does not have this cursor
 │   ├── NoRoundYet       the game has no round in the log
 │   ├── Unsupported      the gRPC service does not have this method or compression
@@ -15,9 +17,9 @@ RelayError
 │   ├── NotFound         the path does not exist
 │   └── Misdirected      the request names a host that is not this one
 ├── Unavailable          this instance is full or draining; the client reconnects later
-│   └── TooManyCalls     this instance has too many concurrent calls
+│   ├── TooManyCalls     this instance has too many concurrent calls
+│   └── KeysUnavailable  a key store is away, so that credentials cannot be judged now
 └── StartError           the process cannot start; one sentence for the operator
-    └── PortUnavailable  a port cannot be listened on
     └── PortUnavailable  a port cannot be listened on
 
 The table also has the errors of `rounds`, `auth` and `roundlog` that a client can get.
@@ -54,6 +56,20 @@ class BadMessage(ClientError):
 
 class NotAllowed(ClientError):
     """The credential is valid but does not allow the request."""
+
+
+class NotAllowedAddress(ClientError):
+    """The key may not be used from the client's address. The text does not say from where it may be."""
+
+    def __str__(self) -> str:
+        return "this key may not be used from this address"
+
+
+class PrivateKeyInBrowser(ClientError):
+    """A browser sent a private key, and the settings refuse that."""
+
+    def __str__(self) -> str:
+        return "a private key must not be used by web pages; use a public key there, or a stream token of your server"
 
 
 class Unsupported(ClientError):
@@ -153,6 +169,16 @@ class TooManyCalls(Unavailable):
         return f"this relay has too many concurrent calls; try again in {self.retry_ms} ms"
 
 
+class KeysUnavailable(Unavailable):
+    """A key store is away, so that credentials cannot be judged now."""
+
+    def __init__(self, retry_ms: int) -> None:
+        super().__init__("key_store_unavailable", retry_ms)
+
+    def __str__(self) -> str:
+        return f"this relay cannot check API keys and tokens now; try again in {self.retry_ms} ms"
+
+
 class StartError(RelayError):
     """The process cannot start; the text says what to change."""
 
@@ -193,7 +219,9 @@ REFUSALS: Final[Mapping[type[Exception], Refusal]] = {
     InvalidCredential: Refusal(401, "invalid_credential"),
     InvalidToken: Refusal(401, "invalid_token"),
     NotAllowed: Refusal(403, "not_allowed"),
+    NotAllowedAddress: Refusal(403, "not_allowed_address"),
     NotAllowedOrigin: Refusal(403, "not_allowed_origin"),
+    PrivateKeyInBrowser: Refusal(403, "private_key_in_browser"),
     UnknownGame: Refusal(404, "unknown_game"),
     UnknownType: Refusal(404, "unknown_type"),
     CursorLost: Refusal(404, "cursor_lost"),
@@ -206,6 +234,7 @@ REFUSALS: Final[Mapping[type[Exception], Refusal]] = {
     NeedsUpgrade: Refusal(426, "upgrade_required"),
     Unsupported: Refusal(501, "unsupported"),
     Unavailable: Refusal(503, "unavailable"),
+    KeysUnavailable: Refusal(503, "key_store_unavailable"),
     LogUnavailable: Refusal(503, "log_unavailable"),
 }
 """For users: docs/errors.md."""

@@ -21,10 +21,12 @@ from auth.revocations import Revocations
 from auth.tokens import TokenSigner
 from relay.admission.capacity import PROTOCOLS, capacity_of
 from relay.admission.gate import Admission
+from relay.admission.key_policy import KeyPolicy
 from relay.admission.open_files import shared_files
 from relay.admission.strangers import Share
 from relay.config.catalogue import load_catalogue
 from relay.config.key_files import check_games, load_credentials
+from relay.config.key_stores import FollowedStores
 from relay.config.sections import HttpSettings
 from relay.config.settings import Settings
 from relay.errors import PortUnavailable
@@ -51,7 +53,7 @@ from relay.rpc.connect.proxy import Proxy
 from relay.rpc.methods import Methods
 from relay.rpc.server import listening_grpc
 from relay.rpc.service import DataStream
-from relay.signals import stop_requested
+from relay.signals import Reloads, stop_requested
 from relay.turns import Turns
 from roundlog.reader import LogReader
 from roundlog.tasks import cancel_and_wait
@@ -93,11 +95,16 @@ async def serve(settings: Settings) -> None:
         StartError: A setting, a file, a port or a library is not as required; ``str()`` says which.
         LogError: The log exists but differs from its configuration.
     """
-    keys, signer = load_credentials(settings.auth)
-    async with running_relay(settings, keys, signer):
-        _bound_collections()
-        await stop_requested()
-        log.info("stop_requested")
+    reloads = Reloads()
+    with reloads.listening():
+        keys, signer = load_credentials(settings.auth)
+        revocations = Revocations()
+        stores = FollowedStores(keys, settings.auth, settings.nats, revocations)
+        reloads.add(stores.reload)
+        async with running_relay(settings, keys, signer, revocations=revocations, stores=stores):
+            _bound_collections()
+            await stop_requested()
+            log.info("stop_requested")
 
 
 def _bound_collections() -> None:
@@ -117,6 +124,7 @@ async def running_relay(
     signer: TokenSigner,
     *,
     revocations: Revocations | None = None,
+    stores: FollowedStores | None = None,
     home: str | None = None,
     checks: Iterable[Middleware] = (),
 ) -> AsyncIterator[Addresses]:
@@ -127,6 +135,7 @@ async def running_relay(
         keys: The API keys that are admitted.
         signer: Makes and checks stream tokens.
         revocations: Tokens and subjects that are refused; none by default.
+        stores: Where keys come from; None: `keys` are all there are.
         home: HTML to show at ``/``; None for no such page.
         checks: Middlewares that refuse requests.
 
@@ -137,6 +146,8 @@ async def running_relay(
     check_aiohttp()
     catalogue = load_catalogue(settings.games_file)
     check_games(keys, catalogue)
+    if stores is not None:
+        stores.know(catalogue)
     links = settings.links
     ring = Ring(rounds_per_game=settings.replay.ring_rounds, bytes_per_game=settings.replay.ring_bytes)
     hub = Hub(ring, unsent_bytes=links.unsent_bytes)
@@ -159,6 +170,7 @@ async def running_relay(
         revocations=revocations,
         strangers=strangers,
         guests=guests,
+        policy=KeyPolicy(keys, delays, settings=settings.auth, stores=None if stores is None else stores.layers),
     )
     connections = ConnectionLimits(strangers, guests, settings.http.request_s)
     heartbeats = Heartbeats(interval_s=links.heartbeat_s, on_stall=hub.expect_backlog)
@@ -187,6 +199,8 @@ async def running_relay(
             tasks.create_task(registry.revoker.run(), name="revoker"),
             tasks.create_task(check_websockets_after(feed.reached), name="check-websockets"),
         ]
+        if stores is not None:
+            running.append(tasks.create_task(stores.run(), name="key-stores"))
         try:
             async with (
                 _listening(app, settings.http, connections, turns, closers) as url,

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 
 from auth.credentials import Presented, authorize
 from auth.grants import Grant
+from auth.key import InvalidCredential
 from auth.key_ring import KeyRing
 from auth.revocations import Revocations
 from auth.standing import Withdrawn, standing
-from auth.tokens import TokenSigner
+from auth.tokens import InvalidToken, TokenSigner
 from relay.admission.caller import Caller
 from relay.admission.capacity import Capacity, LinkProtocol, Resource
+from relay.admission.key_policy import KeyPolicy
 from relay.admission.strangers import Share
 from relay.errors import Unavailable
 from relay.history.reading.payer import Payer, Payers
@@ -47,6 +49,7 @@ class Admission:
         strangers: Share | None = None,
         guests: Share | None = None,
         payers: Payers | None = None,
+        policy: KeyPolicy | None = None,
     ) -> None:
         """Admit nobody yet.
 
@@ -59,6 +62,7 @@ class Admission:
             strangers: Connections without an accepted credential; None where no connections are counted.
             guests: Connections with one that are no links; None likewise.
             payers: Those who read the log, with their limits; None: they have no limits.
+            policy: What accepted credentials must also fulfil; None for the defaults.
         """
         self.keys = keys
         self.revocations = Revocations() if revocations is None else revocations
@@ -68,6 +72,8 @@ class Admission:
         self._delays = delays
         self.payers = Payers() if payers is None else payers
         """Who causes reads of the log."""
+        self.policy = KeyPolicy(keys, delays) if policy is None else policy
+        """What accepted credentials must also fulfil."""
         self.links = 0
         self.draining = False
         self.shares: Mapping[str, Share] = {
@@ -109,8 +115,16 @@ class Admission:
         Raises:
             InvalidCredential, InvalidToken: There is none, or it is not valid.
             NotAllowedOrigin: It is a browser's key, and `origin` is not one of its origins.
+            KeysUnavailable, NotAllowedAddress, NotAllowed: See `KeyPolicy.check`.
         """
-        return authorize(presented, self.keys, self._signer, origin=origin, revocations=self.revocations)
+        try:
+            grant = authorize(presented, self.keys, self._signer, origin=origin, revocations=self.revocations)
+        except (InvalidCredential, InvalidToken):
+            if presented is not None:
+                self.policy.check_judged(None)
+            raise
+        self.policy.check(grant, caller)
+        return grant
 
     def standing(self, permit: Permit, follows: frozenset[str] | None) -> Grant | Withdrawn:
         """Return what the credential of a link that `follows` games allows now; see `auth.standing`."""

@@ -23,10 +23,13 @@ REASONS: Final = (
     "invalid_credential",
     "invalid_token",
     "not_allowed",
+    "not_allowed_address",
     "not_allowed_origin",
+    "private_key_in_browser",
     "capacity",
     "draining",
     "log_unavailable",
+    "key_store_unavailable",
 )
 """Reasons that have a counter from the start: where there was none before, the first refusal would be no increase."""
 _STATUSES: Final = (401, 403, 429, 503)

@@ -21,8 +21,11 @@ def requested(
         path: The parameters of the path: ``game``, ``type``, or neither.
         query: The filter parameters, and ``games`` (comma-separated), which is read when the path has no parameter.
 
+    A credential of some games gets the same answer for a game that it does not cover and for one that does not exist,
+    and for types likewise: what else there is would be revealed by the difference.
+
     Raises:
-        UnknownGame, UnknownType: It is not in the catalogue.
+        UnknownGame, UnknownType: It is not in the catalogue, and the credential covers all games.
         NotAllowed: The credential does not cover a named game, or covers none of the games asked for.
         BadRequest: ``games`` holds an empty name.
         InvalidFilter: See `Filter.parse`.
@@ -30,29 +33,39 @@ def requested(
     if "game" in path:
         games = named_games(catalogue, allowed, [path["game"]])
     elif "type" in path:
-        games = _all_allowed(catalogue.of_type(path["type"]), allowed)
+        games = _of_type(catalogue, allowed, path["type"])
     elif "games" in query:
         games = named_games(catalogue, allowed, [name.strip() for name in query["games"].split(",")])
     else:
-        games = _all_allowed(catalogue.slugs, allowed)
+        games = catalogue.slugs if allowed is None else catalogue.slugs & allowed
+        if not games:
+            raise NotAllowed("this credential covers no game")
     return Subscription(games, Filter.parse(query))
 
 
 def named_games(catalogue: Catalogue, allowed: frozenset[str] | None, names: Iterable[str]) -> frozenset[str]:
-    """Check games that a client names: each must exist and be allowed."""
+    """Check games that a client names: each must exist and be allowed; see `requested`."""
     games = frozenset(names)
     if not games or "" in games:
         raise BadRequest("games holds an empty name; separate games with commas, such as crash,dice")
-    for name in sorted(games):
-        catalogue.game(name)
-        if allowed is not None and name not in allowed:
-            raise NotAllowed(f"this credential does not cover game {name!r}; it covers: {', '.join(sorted(allowed))}")
+    covered = catalogue.slugs if allowed is None else catalogue.slugs & allowed
+    if not games <= covered:
+        name = min(games - covered)
+        if allowed is None:
+            catalogue.game(name)
+        raise NotAllowed(f"this credential does not cover game {name[:64]!r}; it covers: {_listed(covered)}")
     return games
 
 
-def _all_allowed(games: frozenset[str], allowed: frozenset[str] | None) -> frozenset[str]:
-    """Return those of `games` that the credential covers; it has to cover one at least."""
-    covered = games if allowed is None else games & allowed
+def _of_type(catalogue: Catalogue, allowed: frozenset[str] | None, name: str) -> frozenset[str]:
+    """Return the games of a type that the credential covers; it has to cover one at least."""
+    if allowed is None:
+        return catalogue.of_type(name)
+    covered = frozenset(slug for slug in allowed & catalogue.slugs if catalogue.games[slug].type == name)
     if not covered:
-        raise NotAllowed("this credential covers none of these games")
+        raise NotAllowed(f"this credential covers no game of type {name[:64]!r}")
     return covered
+
+
+def _listed(games: frozenset[str]) -> str:
+    return ", ".join(sorted(games)) or "none"

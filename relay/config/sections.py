@@ -94,9 +94,38 @@ class AuthSettings(_Section):
     keys: SecretStr = SecretStr("")
     """Keys in the one-line form, for platforms without files; see docs/auth.md."""
     keys_file: Path | None = None
-    """Keys as TOML, in addition to `keys`."""
+    """Keys as TOML, in addition to `keys`. Read again when it changes, and on SIGHUP."""
+    store: Literal["auto", "env", "file", "nats", "postgres"] = "auto"
+    """Where more keys are, in addition to `keys` and `keys_file`: nats: a bucket; postgres: a table; env and file: no
+    others. auto: nats when neither `keys` nor `keys_file` is set, since a relay without keys serves nobody."""
+    bucket: str = Field(default="keys", pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    """The bucket of the store nats, on the server of the section ``nats``: letters, digits, ``_`` and ``-``."""
+    dsn: SecretStr | None = None
+    """The URL of the database of the store postgres, such as ``postgresql://relay@db.example/app``."""
+    stale_s: float = Field(default=3600.0, ge=5, le=30 * 86_400)
+    """How long keys of a store that is away may open links and send requests. An hour: longer than most outages and
+    any failover, and the longest that a key works which was taken away meanwhile. Open links stay open."""
+    test_keys: Literal["allow", "refuse"] = "allow"
+    """Whether keys for tests (``sk_test_``, ``pk_test_``) are accepted. Refuse them where real clients connect."""
+    private_in_browsers: Literal["warn", "refuse"] = "warn"
+    """What happens when a browser sends a private key, which everybody who opens the page can then read."""
     token_secrets: SecretStr = SecretStr("")
     """``id:secret,id:secret``: the first signs stream tokens, all verify. Must be the same on every relay."""
+
+    @property
+    def chosen_store(self) -> Literal["env", "file", "nats", "postgres"]:
+        """`store`, or what ``auto`` means with the other settings."""
+        if self.store != "auto":
+            return self.store
+        return "env" if self.keys.get_secret_value().strip() or self.keys_file is not None else "nats"
+
+    @model_validator(mode="after")
+    def _check_store(self) -> Self:
+        if self.store == "postgres" and self.dsn is None:
+            raise ValueError("store=postgres needs dsn (RELAY_AUTH_DSN), the URL of the database")
+        if self.store == "file" and self.keys_file is None:
+            raise ValueError("store=file needs keys_file (RELAY_AUTH_KEYS_FILE)")
+        return self
 
 
 class LinkSettings(_Section):

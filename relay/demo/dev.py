@@ -29,7 +29,7 @@ from relay.config.settings import Settings
 from relay.demo.embedded_nats import nats_server
 from relay.http.connections.loopback import loopback_only
 from relay.serve import Addresses, running_relay
-from relay.signals import stop_requested
+from relay.signals import Reloads, stop_requested
 from roundlog.log_settings import CONNECTION_FIELDS
 from roundlog.tasks import cancel_and_wait, raise_if_cancelled
 
@@ -66,6 +66,11 @@ async def dev(settings: Settings, *, out: Console) -> None:
         StartError: A part cannot start, or the nats-server has ended (then in a group); ``str()`` says why.
     """
     context = BackendContext(catalogue=load_catalogue(settings.games_file))
+    with Reloads().listening():  # SIGHUP must not end it, except when its terminal is closed
+        await _run(settings, context, out)
+
+
+async def _run(settings: Settings, context: BackendContext, out: Console) -> None:
     async with nats_server() as nats, _demo_source(settings.backend, context) as source:
         own_nats = (
             dict.fromkeys(CONNECTION_FIELDS)

@@ -14,7 +14,7 @@ from relay.admission.refusals import Protocol, Refusals
 from relay.errors import Unavailable, refusal_of
 from relay.http.connections.departures import has_left
 from relay.http.connections.expectations import closes_connection, has_unknown
-from relay.http.cors import cors_headers, preflight_headers
+from relay.http.cors import cors_headers, preflight_headers, warning_headers
 from relay.http.error_body import HTTP_CODES, error_response, internal_error
 from relay.http.protocol import HttpProtocol
 from relay.http.request import caller_of
@@ -87,6 +87,7 @@ class Home:
 async def _finish_headers(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = "stream-relay"  # without names and versions of libraries
     add_to(response.headers)
+    response.headers.update(warning_headers(request))
     if request.app[_FOR_PAGES]:
         response.headers.update(cors_headers(request))
     if closes_connection(request):

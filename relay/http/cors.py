@@ -11,7 +11,8 @@ from relay.http.parameters import listed
 _CORS: Final = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Expose-Headers": "Complete, ETag, First-Cursor, Grpc-Message, Grpc-Status, Head-Cursor, Link, "
-    "Oldest-Cursor, Resume-Cursor, Retry-After, Retry-After-Ms, X-History-Complete",
+    "Oldest-Cursor, Resume-Cursor, Retry-After, Retry-After-Ms, X-History-Complete, "
+    "X-Key-Warning",
 }
 _ALLOWED_HEADERS: Final = (
     "Authorization, Connect-Accept-Encoding, Connect-Content-Encoding, Connect-Protocol-Version, Connect-Timeout-Ms, "
@@ -27,6 +28,21 @@ _REQUESTED_BYTES: Final = 2048
 """The longest list of requested headers that is allowed. Browsers and tracing libraries ask for a few names."""
 
 _RESTRICTED: Final = web.RequestKey("cors_origin_restricted", bool)
+
+
+_PRIVATE_KEY: Final = web.RequestKey("private_key_of_browser", bool)
+
+
+def warn_of_private_key(request: web.Request) -> None:
+    """Make the answer say that a browser must not have the key that it sent."""
+    request[_PRIVATE_KEY] = True
+
+
+def warning_headers(request: web.Request) -> dict[str, str]:
+    """Return the header that says so, where `warn_of_private_key` was called."""
+    if _PRIVATE_KEY not in request:
+        return {}
+    return {"X-Key-Warning": "private key used by a web page; use a public key or a stream token there"}
 
 
 def restrict_origin(request: web.Request) -> None:

@@ -13,6 +13,7 @@ from relay.admission.caller import Caller
 from relay.admission.gate import Admission
 from relay.admission.requested import requested
 from relay.http.connections.guarded import guarded
+from relay.http.cors import warn_of_private_key
 from relay.http.parameters import read_query
 from relay.live.channels import Subscription
 from rounds import Catalogue
@@ -54,9 +55,16 @@ def granted(request: web.Request, presented: Presented | None, admission: Admiss
         InvalidCredential, InvalidToken, NotAllowedOrigin: See `Admission.grant`. The connection is that of a stranger.
     """
     grant = admission.grant(presented, origin=request.headers.get("Origin"), caller=caller_of(request))
+    note_browser(request, presented, grant, admission)
     if not guarded(request).credential_accepted():
         raise admission.refusal("capacity")
     return grant
+
+
+def note_browser(request: web.Request, presented: Presented | None, grant: Grant, admission: Admission) -> None:
+    """Mark a request of a browser that has a private key, for `warning_headers`; raise as `check_browser` does."""
+    if presented is not None and admission.policy.check_browser(presented, grant, request.headers):
+        warn_of_private_key(request)
 
 
 def check_request(

@@ -6,7 +6,7 @@ Owns the order of a request: credential, parameters, permit, hand-over, link. Ma
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Final, Literal
+from typing import Final, Literal, NoReturn
 
 from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict
@@ -14,16 +14,16 @@ from multidict import CIMultiDict
 from auth.credentials import Presented, find_sse_credential, find_ws_credential, required
 from auth.grants import Grant
 from relay.admission.gate import Permit
-from relay.errors import Unavailable
+from relay.errors import KeysUnavailable, Unavailable
 from relay.history.history import History
 from relay.history.query import Query, is_over
 from relay.history.start import PARAMETERS as START_PARAMETERS
 from relay.history.start import Start
 from relay.http.connections.expectations import read_expected_body
 from relay.http.connections.guarded import SMALL_BODY_BYTES, guarded
-from relay.http.cors import stream_headers
+from relay.http.cors import stream_headers, warning_headers
 from relay.http.parameters import read_query
-from relay.http.request import CheckedRequest, caller_of, check_request, granted, presented_key
+from relay.http.request import CheckedRequest, caller_of, check_request, granted, note_browser, presented_key
 from relay.http.sse.sse_client import PARAMETERS as CLIENT_PARAMETERS
 from relay.http.sse.sse_client import client_of
 from relay.http.sse.sse_link import HEADERS, SseLink, nothing_left, refuse
@@ -94,7 +94,7 @@ class Routes:
         give_to(link, transport)
         admitted = isinstance(permit, Permit)
         place = {"Head-Cursor": str(self._history.hub.head)} if admitted and start.is_live else {}
-        transport.write(head(101, handshake.headers | place))
+        transport.write(head(101, handshake.headers | warning_headers(request) | place))
         if not isinstance(permit, Permit):
             # A browser sees no status of a failed handshake: the handshake succeeds, and the close frame has the delay.
             self._registry.ender.refuse(link, permit)
@@ -106,12 +106,16 @@ class Routes:
 
     async def stream_sse(self, request: web.Request) -> web.StreamResponse:
         presented = find_sse_credential(request.headers, request.query)
-        grant, subscription, query = self._admit(request, presented, SSE_PARAMETERS)
+        try:
+            grant, subscription, query = self._admit(request, presented, SSE_PARAMETERS)
+        except KeysUnavailable as refusal:
+            self._refuse_for_now(request, refusal)
         client = client_of(request.headers, query, end=self._registry.settings.sse_end)
         last_event_id = request.headers.get("Last-Event-ID") or query.get("lastEventId")
         start = replace(Start.parse(query, last_event_id=last_event_id), events=client.events)
         chunked = request.version >= HttpVersion11
-        headers = HEADERS | stream_headers(request) | ({"Transfer-Encoding": "chunked"} if chunked else {})
+        headers = HEADERS | stream_headers(request) | warning_headers(request)
+        headers |= {"Transfer-Encoding": "chunked"} if chunked else {}
         permit = await self._take_permit(request, "sse", grant)
         with self._handing_over(permit):
             if isinstance(permit, Permit) and last_event_id and await self._is_over(subscription, start, permit):
@@ -129,6 +133,16 @@ class Routes:
         transport.write(head(200, headers | ({"Head-Cursor": str(place)} if start.is_live else {})))
         link.begin(self._registry.settings.retry_ms, None if place is None else str(place))
         self._session(link, permit, subscription).start(subscription, start)
+        raise TakenOver
+
+    def _refuse_for_now(self, request: web.Request, refusal: Unavailable) -> NoReturn:
+        """Refuse an event stream before its request is checked: after an error status, no EventSource comes back."""
+        self._registry.refusals.add(refusal, "sse", caller_of(request))
+        client = client_of(request.headers, {}, end=self._registry.settings.sse_end)
+        chunked = request.version >= HttpVersion11
+        headers = HEADERS | stream_headers(request) | ({"Transfer-Encoding": "chunked"} if chunked else {})
+        guarded(request).may_become_link()
+        refuse(take_over(request), client, head(200, headers), refusal.retry_ms, chunked=chunked)
         raise TakenOver
 
     async def _take_permit(
@@ -172,7 +186,7 @@ class Routes:
     def _admit(self, request: web.Request, found: Presented | None, parameters: tuple[str, ...]) -> CheckedRequest:
         """Check the credential and the request before anything is allocated."""
         presented = required(found, request.query, tokens=True)
-        grant = self._registry.admission.grant(
-            presented, origin=request.headers.get("Origin"), caller=caller_of(request)
-        )
+        admission = self._registry.admission
+        grant = admission.grant(presented, origin=request.headers.get("Origin"), caller=caller_of(request))
+        note_browser(request, presented, grant, admission)
         return check_request(request, grant, self._catalogue, parameters)

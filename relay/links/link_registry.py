@@ -71,6 +71,8 @@ class LinkRegistry:
             return OBSTACLE
         if not self.feed.connected:
             return "log_unavailable"
+        if self.admission.policy.obstacle is not None:
+            return "key_store_unavailable"
         return "capacity" if self.admission.full else None
 
     def facts(self, obstacle: str) -> Mapping[str, object]:
@@ -78,6 +80,8 @@ class LinkRegistry:
         if obstacle == "capacity":
             return {"links": self.admission.links, "max_links": self.admission.max_links, "bound": self.admission.bound}
         sentence = self.feed.streams.sentence
+        if obstacle == "key_store_unavailable":
+            sentence = self.admission.policy.obstacle
         return {} if sentence is None else {"detail": sentence}
 
     def age_limit_s(self) -> float:

@@ -9,7 +9,9 @@ import pytest
 
 from auth.key_ring import KeyRing
 from auth.key_secret import DEMO_KEY
+from auth.revocations import Revocations
 from auth.tokens import TokenSigner
+from relay.config.key_stores import FollowedStores
 from relay.config.sections import HttpSettings
 from relay.config.settings import Settings
 from relay.http.monitoring import scrapes
@@ -42,8 +44,8 @@ def make_round(game: str, number: int, *, extras: str = '{"point":"2.50"}') -> R
 def start_relay(nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> StartRelay:
     """Start a relay: ``async with start_relay(links={...}) as url``. Arguments are sections of the settings.
 
-    `nats_url` is another address of NATS; without `ready` the relay is yielded before it is ready. Metrics are read at
-    each scrape.
+    `nats_url` is another address of NATS; without `ready` the relay is yielded before it is ready. With
+    `follow_stores`, the key stores of the section ``auth`` are followed too. Metrics are read at each scrape.
     """
     monkeypatch.setattr(scrapes, "FRESH_S", 0.0)
 
@@ -54,13 +56,19 @@ def start_relay(nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> StartRelay
         signer: TokenSigner | None = None,
         nats_url: str | None = None,
         ready: bool = True,
+        follow_stores: bool = False,
         **sections: Any,
     ) -> AsyncIterator[str]:
         sections.setdefault("http", HttpSettings(host="127.0.0.1", port=0))
         sections.setdefault("grpc", {"host": "127.0.0.1", "port": 0})
         sections.setdefault("drain", {"grace_s": 1, "margin_s": 1})
         settings = Settings(nats=LogSettings(url=nats_url or nats.url), **sections)
-        async with running_relay(settings, keys or KeyRing.demo(), signer or TokenSigner.ephemeral()) as at:
+        ring = KeyRing.demo() if keys is None else keys
+        revocations = Revocations()
+        stores = FollowedStores(ring, settings.auth, settings.nats, revocations) if follow_stores else None
+        async with running_relay(
+            settings, ring, signer or TokenSigner.ephemeral(), revocations=revocations, stores=stores
+        ) as at:
             if ready:
                 await wait_ready(at.url)
             yield at.url

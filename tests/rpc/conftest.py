@@ -89,7 +89,7 @@ def start_relay(nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> StartRelay
             "grpc": {"host": "127.0.0.1", "port": 0, **sections.get("grpc", {})},
         }
         settings = Settings(nats=LogSettings(url=nats.url), **sections)
-        async with running_relay(settings, keys or KeyRing.demo(), TokenSigner.ephemeral()) as at:
+        async with running_relay(settings, KeyRing.demo() if keys is None else keys, TokenSigner.ephemeral()) as at:
             if ready:
                 await wait_ready(at.url)
             yield GrpcRelay(at.url, at.grpc_port)

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from relay.config.log_output import dropped_lines
 from relay.history.history import History
+from relay.http.monitoring.key_metrics import key_metrics
 from relay.http.monitoring.scrapes import Scrapes
 from relay.links.link_registry import LinkRegistry
 from relay.live.following.log_head import LogHead
@@ -65,6 +66,7 @@ class Metrics:
         yield held
         yield shed
         yield Gauge("relay_ready", "1 when new clients are admitted.", value=int(registry.obstacle() is None))
+        yield from key_metrics(registry.admission.policy)
         mismatch = Gauge(
             "relay_stream_mismatch", "1 for a setting that breaks a promise.", labels=["stream", "setting"]
         )

@@ -66,10 +66,24 @@ def test_refusal_names_what_is_covered() -> None:
         named_games(CATALOGUE, frozenset({"double", "crash"}), ["dice"])
 
 
-def test_game_that_is_unknown_is_unknown_even_when_not_covered() -> None:
-    """404 before 403: the catalogue is no secret."""
-    with pytest.raises(UnknownGame, match=r"'nope'; known games: .*crash"):
-        named_games(CATALOGUE, frozenset({"crash"}), ["nope"])
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [({"game": "{}"}, {}), ({}, {"games": "{}"}), ({}, {"games": "crash,{}"}), ({"type": "{}"}, {})],
+)
+@pytest.mark.parametrize("hidden", [("dice", "nope"), ("slots", "nope")])
+def test_what_is_not_covered_looks_like_what_does_not_exist(
+    path: dict[str, str], query: dict[str, str], hidden: tuple[str, str]
+) -> None:
+    """A credential of some games learns of no other game or type: neither from the kind of error nor from its text."""
+    answers = set()
+    for name in hidden:
+        filled = [{part: text.format(name) for part, text in one.items()} for one in (path, query)]
+        with pytest.raises(NotAllowed) as caught:
+            requested(CATALOGUE, frozenset({"crash"}), *filled)
+        answers.add(str(caught.value).replace(name, "NAME"))
+
+    [answer] = answers
+    assert not [slug for slug in CATALOGUE.slugs - {"crash"} if slug in answer]
 
 
 @pytest.mark.parametrize("slug", ["", " ", ".", "*", ">", "Crash", "crash ", "crash.dice", "\0", "é", "x" * 10_000])
