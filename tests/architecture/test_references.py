@@ -24,7 +24,10 @@ _MODULE: Final = re.compile(r"(?<!`)`([a-z_]+(?:\.[a-z_]+)*)`(?!`)")
 _NOT_OURS: Final = {
     "rounds.a.b",  # a subject that a bad slug would make
     "stream_relay.backends",  # the group of entry points
-    "stream_relay.positions",  # a table in PostgreSQL
+    "stream_relay.key_revision",  # a sequence in PostgreSQL
+    "stream_relay.keys",  # a table in PostgreSQL
+    "stream_relay.positions",  # likewise
+    "stream_relay.revocations",  # likewise
 }
 
 

@@ -2,15 +2,18 @@
 
 import re
 import subprocess
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
-from auth.key import InvalidKeys, Key
+from auth.key import InvalidKeys, Key, Limits
 from auth.key_forms import read_keys
 from auth.key_ring import KeyRing
 from auth.key_secret import generate, hash_of
+from auth.stores.stored_json import key_of_json
 
-PAGE = (Path(__file__).parents[2] / "docs" / "auth.md").read_text("utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "auth.md").read_text("utf-8")
+MEMBERS = (DOCS / "keys.md").read_text("utf-8")
 
 
 def block(language: str, holding: str) -> str:
@@ -40,6 +43,21 @@ def test_file_and_line_of_the_page_hold_the_same_two_keys() -> None:
             frozenset({"crash", "dice"}),
             frozenset({"https://app.example.com", "http://localhost:3000"}),
         )
+
+
+def test_examples_of_members_are_keys() -> None:
+    """The file, the line and the row of the page are read as they are; its table has every member and limit."""
+    [file] = re.findall(r"```toml\n(.*?)```", MEMBERS, re.DOTALL)
+    [line] = re.findall(r"```text\n(.*?)```", MEMBERS, re.DOTALL)
+    [row] = re.findall(r"'(\{\"format\".*?\})'", MEMBERS)
+
+    partner, web = read_keys(file_text=file)
+    assert (partner.name, partner.limits.requests_per_min, web.types) == ("Partner A", 5000, frozenset({"color"}))
+    assert [key.name for key in read_keys(text=line)] == ["Partner A", ""]
+    assert key_of_json("table", "partner", row).kind == "private"
+    table = MEMBERS.partition("| member |")[2].partition("\n\n")[0]
+    named = set(re.findall(r"`([a-z_]+)`", table))
+    assert {field.name for field in (*fields(Key), *fields(Limits)) if field.name != "id"} <= named
 
 
 def test_hash_command_of_the_page_prints_a_hash_that_the_store_accepts() -> None:

@@ -11,7 +11,6 @@ from aiohttp import web
 
 from relay.config.log_output import dropped_lines
 from relay.history.history import History
-from relay.http.monitoring.key_metrics import key_metrics
 from relay.http.monitoring.scrapes import Scrapes
 from relay.links.link_registry import LinkRegistry
 from relay.live.following.log_head import LogHead
@@ -66,7 +65,18 @@ class Metrics:
         yield held
         yield shed
         yield Gauge("relay_ready", "1 when new clients are admitted.", value=int(registry.obstacle() is None))
-        yield from key_metrics(registry.admission.policy)
+        policy = registry.admission.policy
+        yield Gauge("relay_keys", "API keys that are known, valid or not.", value=policy.known_keys)
+        store_age = Gauge("relay_key_store_age_seconds", "Time since all of a key store was known.", labels=["store"])
+        usable = Gauge("relay_key_store_usable", "1 when keys of the store may be used.", labels=["store"])
+        faults = Gauge("relay_key_store_faults", "Entries of a key store with a fault.", labels=["store"])
+        for layer in policy.layers:
+            store_age.add_metric([layer.name], layer.age_s)
+            usable.add_metric([layer.name], int(layer.is_usable))
+            faults.add_metric([layer.name], len(layer.faults))
+        yield store_age
+        yield usable
+        yield faults
         mismatch = Gauge(
             "relay_stream_mismatch", "1 for a setting that breaks a promise.", labels=["stream", "setting"]
         )

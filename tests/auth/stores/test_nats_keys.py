@@ -9,13 +9,15 @@ import msgspec
 import pytest
 
 from auth.key import Key
+from auth.stores.key_store import StoreUnavailable
 from auth.stores.nats_keys import NatsKeys
+from roundlog.log_settings import LogSettings
 from roundlog.tasks import cancel_and_wait
 from tests.auth.stores.installations import NatsInstallation, nats_installation
 from tests.auth.stores.making import new_key
 from tests.auth.stores.recorder import Recorder
 from tests.auth.stores.test_stores import Following
-from tests.nats import nats_client
+from tests.nats import NatsServer, nats_client
 from tests.waiting import until
 
 pytestmark = pytest.mark.service
@@ -192,3 +194,39 @@ async def test_wrong_credentials_are_tried_again(tmp_path: Path) -> None:
         await seen.until(lambda: seen.error is not None)
         assert not task.done()
         await cancel_and_wait(task)
+
+
+_USERS = """
+authorization {{ users = [
+  {{user: relay, password: r, permissions: {{
+    publish: {{allow: ["$JS.API.STREAM.INFO.KV_keys", "$JS.API.DIRECT.GET.KV_keys"]}}
+    subscribe: {{allow: ["$KV.keys.>", "_INBOX.>"]}} }} }}
+  {{user: tool, password: t, permissions: {{
+    publish: {{allow: ["$JS.API.STREAM.INFO.KV_keys", "$JS.API.DIRECT.GET.KV_keys", "$KV.keys.>",
+                      "$JS.API.STREAM.MSG.GET.KV_keys", "$JS.API.STREAM.CREATE.KV_keys"]}}
+    subscribe: {{allow: ["$KV.keys.>", "_INBOX.>"]}} }} }}
+] }}
+"""
+
+
+async def test_permissions_that_the_page_states_suffice(tmp_path: Path) -> None:
+    """A relay follows with its few subjects and cannot write; a tool makes the bucket and writes."""
+    server = NatsServer(tmp_path, config=_USERS.format())
+    await server.start()
+    try:
+        url = f"127.0.0.1:{server.port}"
+        tool = NatsKeys(LogSettings(url=f"nats://tool:t@{url}"))
+        relay = NatsKeys(LogSettings(url=f"nats://relay:r@{url}", connect_timeout_s=1))
+        one = new_key("one")
+        revision = await tool.write(one, revision=0)
+        async with Following(relay) as seen:
+            await seen.until_keys(one)
+            await tool.write(other := new_key("two"), revision=0)
+            await seen.until_keys(one, other)
+            await tool.delete("one", revision=revision)
+            await seen.until_keys(other)
+        with pytest.raises(StoreUnavailable):
+            await relay.write(one, revision=1)
+        assert [key.id for key in (await relay.load()).keys] == ["two"]
+    finally:
+        await server.kill()
