@@ -19,8 +19,9 @@ from aiohttp.typedefs import Middleware
 from auth.key_ring import KeyRing
 from auth.revocations import Revocations
 from auth.tokens import TokenSigner
-from relay.admission.capacity import PROTOCOLS, capacity_of
+from relay.admission.capacity import PROTOCOLS, capacity_of, held_bytes_limit
 from relay.admission.gate import Admission
+from relay.admission.held_bytes import HeldBytes
 from relay.admission.key_policy import KeyPolicy
 from relay.admission.open_files import shared_files
 from relay.admission.strangers import Share
@@ -172,11 +173,12 @@ async def running_relay(
         guests=guests,
         policy=KeyPolicy(keys, delays, settings=settings.auth, stores=None if stores is None else stores.layers),
     )
-    connections = ConnectionLimits(strangers, guests, settings.http.request_s)
+    held = HeldBytes(held_bytes_limit())
+    connections = ConnectionLimits(strangers, guests, settings.http.request_s, held)
     heartbeats = Heartbeats(interval_s=links.heartbeat_s, on_stall=hub.expect_backlog)
     registry = LinkRegistry(hub, feed, admission, heartbeats, ender, links)
     methods = Methods(registry, history, catalogue, settings.grpc)
-    metrics = Metrics(registry, history)
+    metrics = Metrics(registry, history, held)
     routes = routes_of(registry, history, catalogue, methods, metrics=metrics, http=settings.http)
     app = build_app(
         routes, home=home, refusals=registry.refusals, checks=checks, paths=paths_in_words(settings.http.docs)

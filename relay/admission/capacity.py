@@ -35,6 +35,10 @@ _BEHIND: Final = 256
 
 _BASE_BYTES: Final = 160 << 20
 """Memory of the process before the first link, with room for replays and bursts."""
+_HELD_BYTES: Final = 64 << 20
+"""Requests that are not whole, and answers that are not read; half of it below `_ROOMY_BYTES` of memory. An idle relay
+has 80 MB, so both fit into `_BASE_BYTES`."""
+_ROOMY_BYTES: Final = 2 << 30
 _MOST: Final = 50_000
 """More links than one process can serve with any memory."""
 _FEWEST: Final = 100
@@ -116,6 +120,12 @@ def capacity_of(links: LinkSettings, *, grpc_tls: bool) -> Capacity:
     if capacity.bound == "process":
         return Capacity.of_links(links.max_links, "setting")
     return capacity.within("setting", links.max_links, dict.fromkeys(PROTOCOLS, 1))
+
+
+def held_bytes_limit() -> int:
+    """Return how many bytes connections may hold that are no links; a part of what is reserved beside links."""
+    memory_bytes = _memory_limit()
+    return _HELD_BYTES if memory_bytes is None or memory_bytes >= _ROOMY_BYTES else _HELD_BYTES // 2
 
 
 def _memory_limit() -> int | None:

@@ -126,11 +126,13 @@ class HttpProtocol(GuardedHandler):
         is_same = self._request_count == count
         if in_body or not is_same:
             self._head.clear()
+            self.holds(0)
             if self._in_body:
                 return
             body_bytes = self._body_bytes - read if is_same else self._body_bytes
             data = after_request(data, body_bytes=body_bytes, begins_in_body=in_body and is_same)
         self._head.add(data)
+        self.holds(self._head.size)
         if self._head.size > HEAD_BYTES:
             self._parse(b"\0")  # is allowed nowhere in a head: aiohttp gives the error its place behind all requests
 

@@ -104,11 +104,12 @@ class Rest:
         async with self._registry.feed.listening(), self._history.answering(payer):
             answer = await look_back(self._history, wanted)
             rendered = [item.json async for items in turns.slices(answer.items) for item in items]
-        headers = {} if answer.complete else {"X-History-Complete": "false"}
-        if answer.next_before is not None:
-            next_page = request.rel_url.update_query(before=str(answer.next_before))
-            headers["Link"] = f'<{next_page}>; rel="next"'
-        return await _answer(request, b"[%b]" % b",".join(rendered), headers)
+            headers = {} if answer.complete else {"X-History-Complete": "false"}
+            if answer.next_before is not None:
+                next_page = request.rel_url.update_query(before=str(answer.next_before))
+                headers["Link"] = f'<{next_page}>; rel="next"'
+            # Compressed in this place too: else any number of whole answers would wait for that.
+            return await _answer(request, b"[%b]" % b",".join(rendered), headers)
 
     def _grant(self, request: web.Request) -> Grant:
         return grant_of(request, self._registry.admission)

@@ -6,10 +6,16 @@ a credential of one of its requests was accepted, then guests. Does not know pat
 """
 
 import asyncio
-from typing import Any, Final, NamedTuple
+import fcntl
+import sys
+import termios
+import traceback
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from aiohttp import web
 
+from relay.admission.held_bytes import LEAST_BYTES, HeldBytes
 from relay.admission.strangers import Share
 from relay.errors import BadRequest, SlowRequest, TooLarge
 from relay.turns import Turns
@@ -18,26 +24,50 @@ SMALL_BODY_BYTES: Final = 4 << 10
 """The largest body where none is needed, as of ``POST /api/auth/token``."""
 _CHUNKS: Final = 256
 """Chunks of a body. Most have one or two; each takes several microseconds, however small it is."""
+_UNREAD_BYTES: Final = 16 << 10
+"""Twice that much of a body is read before its handler takes it: it may never do. aiohttp's own value is 256 KB."""
+_COPIES: Final = 2
+"""How often aiohttp has the bytes of a request that is not whole, and of an answer that is not written."""
+_HEAD_BYTES: Final = 256
+"""Of an answer."""
+_HELD_BYTES: Final = 8 << 20
+"""Where few clients come: the port of probes."""
 _TAKEN_S: Final = 10.0
 _TAKEN_BYTES: Final = 16 << 10
 """A client that does not take this much of an answer in `_TAKEN_S` is cut: the largest takes 4 min at most."""
 
 
-class ConnectionLimits(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
     """The limits that all connections share."""
 
     strangers: Share
     guests: Share
-    request_s: float  # time for the head of a request, and again for its body
+    request_s: float
+    """Time for the head of a request, and again for its body."""
+    held: HeldBytes = field(default_factory=lambda: HeldBytes(_HELD_BYTES))
+    """Of requests that are not whole, and of answers that are not read."""
 
 
 class GuardedHandler(web.RequestHandler):
     """aiohttp's handler of one connection, within `ConnectionLimits`."""
 
-    __slots__ = ("_deadline", "_limits", "_share", "_taken", "_unsent", "address", "idle_since", "turns")
+    __slots__ = (
+        "_answered",
+        "_deadline",
+        "_file",
+        "_limits",
+        "_request_bytes",
+        "_share",
+        "_taken",
+        "_unsent",
+        "address",
+        "idle_since",
+        "turns",
+    )
 
     def __init__(self, server: web.Server, limits: ConnectionLimits, turns: Turns, **options: Any) -> None:
-        super().__init__(server, lingering_time=0, **options)
+        super().__init__(server, lingering_time=0, read_bufsize=_UNREAD_BYTES, **options)
         self._limits = limits
         self.turns = turns
         """The share of each turn of the loop that requests have."""
@@ -45,6 +75,9 @@ class GuardedHandler(web.RequestHandler):
         self._deadline: asyncio.TimerHandle | None = None  # of the head of a request
         self._taken: asyncio.TimerHandle | None = None  # of reading the answer
         self._unsent = 0
+        self._request_bytes = 0  # of one that is not whole
+        self._answered = 0  # bytes of answers since it was looked at how many are not read
+        self._file = -1  # the number of its socket
         self.address = ""
         self.idle_since = 0.0
 
@@ -94,9 +127,34 @@ class GuardedHandler(web.RequestHandler):
     def _enter(self, share: Share | None) -> None:
         if self._share is not None:
             self._share.leave(self)
+        if share is None:
+            self._request_bytes = 0
+            self._limits.held.release(self)
         self._share = share
         if share is not None:
             share.enter(self)
+
+    # --- bytes -----------------------------------------------------------------------------------------------------
+
+    def holds(self, request_bytes: int) -> None:
+        """Count the bytes of a request that is not whole; 0: it is."""
+        if request_bytes >= LEAST_BYTES or self._request_bytes >= LEAST_BYTES:
+            self._request_bytes = request_bytes
+            self._limits.held.look_at(self)
+
+    def held_bytes(self) -> int:
+        """Return the bytes of its request, and of answers that its client has not acknowledged."""
+        if self.transport is None:
+            return 0
+        ours = self._request_bytes + self.transport.get_write_buffer_size()
+        return _COPIES * ours + _unacknowledged(self._file)
+
+    def _look_at_unread(self, answer_bytes: int) -> None:
+        """Count answers that are not read. Small ones are looked at together: each look costs a system call."""
+        self._answered += answer_bytes
+        if self._answered >= LEAST_BYTES:
+            self._answered = 0
+            self._limits.held.look_at(self)
 
     # --- the order of a connection -------------------------------------------------------------------------------
 
@@ -104,6 +162,7 @@ class GuardedHandler(web.RequestHandler):
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if isinstance(peer, tuple) else ""
+        self._file = transport.get_extra_info("socket").fileno()
         self.idle_since = asyncio.get_running_loop().time()
         self._await_head()
         self._enter(self._limits.strangers)
@@ -130,13 +189,21 @@ class GuardedHandler(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        finished = await super().finish_response(request, resp, start_time)
+        try:
+            finished = await super().finish_response(request, resp, start_time)
+        except BaseException as error:
+            # aiohttp keeps the error, and its traceback the answer: both would wait for Python's garbage collector.
+            traceback.clear_frames(error.__traceback__)
+            if isinstance(resp, web.Response):
+                resp.body = None
+            raise
         if self.transport is None:
             return finished
         if self._share is None:  # it was a link
             self._enter(self._limits.guests)
         if self._share is not None:
             self._rest(self._share)
+            self._look_at_unread(_HEAD_BYTES + resp.body_length)
         return finished
 
     # --- deadlines -----------------------------------------------------------------------------------------------
@@ -153,6 +220,7 @@ class GuardedHandler(web.RequestHandler):
         super().pause_writing()
         if self._taken is None and self._share is not None:  # the hub and the drain have limits of their own for links
             self._watch_reader()
+            self._limits.held.look_at(self)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -175,6 +243,14 @@ class GuardedHandler(web.RequestHandler):
         if self._taken is not None:
             self._taken.cancel()
             self._taken = None
+
+
+def _unacknowledged(file: int) -> int:
+    """Return how many bytes the kernel has for the client of a socket and may have to send again (tcp(7), SIOCOUTQ)."""
+    try:
+        return int.from_bytes(fcntl.ioctl(file, termios.TIOCOUTQ, b"\0\0\0\0"), sys.byteorder)
+    except OSError:  # it is closed, or the system does not have this
+        return 0
 
 
 def guarded(request: web.BaseRequest) -> GuardedHandler:
@@ -211,11 +287,14 @@ async def read_body(request: web.BaseRequest, limit: int) -> bytearray:
                 body += piece
                 if len(body) > limit:
                     raise TooLarge(limit)
+                guarded(request).holds(len(body))
                 chunks += ends_chunk
                 if chunks > _CHUNKS:
                     raise BadRequest(f"the body comes in more than {_CHUNKS} chunks; send larger ones, or its length")
     except TimeoutError as error:
         raise SlowRequest(within_s) from error
+    finally:
+        guarded(request).holds(0)
     if body:
         await guarded(request).turns.wait()
     return body

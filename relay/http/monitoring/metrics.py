@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from relay.admission.held_bytes import HeldBytes
 from relay.config.log_output import dropped_lines
 from relay.history.history import History
 from relay.http.monitoring.scrapes import Scrapes
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
 class Metrics:
     """Collects the metrics of one relay."""
 
-    def __init__(self, registry: LinkRegistry, history: History) -> None:
+    def __init__(self, registry: LinkRegistry, history: History, held: HeldBytes | None = None) -> None:
+        """Prepare to collect; `held`: what connections that are no links hold, None where it is not counted."""
         self._registry = registry
         self._history = history
+        self._held = held
         self._head: int | None = None
         self.scrape = Scrapes(self, prepare=self._ask_head).scrape
         """Answers a scrape, on any port."""
@@ -64,6 +67,10 @@ class Metrics:
             shed.add_metric([group], share.shed)
         yield held
         yield shed
+        if self._held is not None:
+            text = "Bytes of unfinished requests and unread answers, of connections that are not links."
+            yield Gauge("relay_held_bytes", text, value=self._held.total)
+            yield Counter("relay_held_shed", "Connections closed because of these bytes.", value=self._held.shed)
         yield Gauge("relay_ready", "1 when new clients are admitted.", value=int(registry.obstacle() is None))
         policy = registry.admission.policy
         yield Gauge("relay_keys", "API keys that are known, valid or not.", value=policy.known_keys)
