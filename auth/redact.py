@@ -1,7 +1,7 @@
 """Mask secrets in text and in log events. The last step before a log line is written, for every log call.
 
-Owns the patterns of secrets: API keys, JWTs, credentials in URLs and bearer headers. Takes time linear in the length of
-the text, since clients control much of what is logged.
+Owns the patterns of secrets: API keys, admin credentials, JWTs, credentials in URLs and bearer headers. Takes time
+linear in the length of the text, since clients control much of what is logged.
 """
 
 import re
@@ -15,7 +15,7 @@ MASK: Final = "***"
 # Every alternative fails within a bounded distance of its start, so hostile text cannot make matching quadratic.
 _SECRETS: Final = re.compile(
     r"""
-      ( [sp]k_(?:live|test)_ ) \w*
+      ( [sp]k_(?: live | test )_ | admin_(?= [0-9a-f]{8} ) ) \w*
     | ( eyJ ) [\w-]{8,} (?: \.[\w-]* )*                          # a JWT starts with base64url of '{"'
     | ( (?i: api_key | token ) = ) [^&\s"'<>\#;,)]+
     | ( (?i: bearer ) [ ]{1,4} ) [\w.~+/=-]{16,}                # RFC 6750 section 2.1; shorter words are prose
@@ -23,7 +23,7 @@ _SECRETS: Final = re.compile(
     re.VERBOSE | re.ASCII,
 )
 # Most text has none of these, and searching for them is much cheaper than running the pattern.
-_MARKS: Final = ("_live_", "_test_", "eyJ", "=", "earer", "EARER")
+_MARKS: Final = ("_live_", "_test_", "admin_", "eyJ", "=", "earer", "EARER")
 _DEEPEST: Final = 32
 
 

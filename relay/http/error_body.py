@@ -6,6 +6,8 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
+from auth.redact import redact
+
 HTTP_CODES: Final = {
     404: "not_found",
     405: "method_not_allowed",
@@ -20,7 +22,8 @@ HTTP_CODES: Final = {
 
 def error_response(status: int, code: str, sentence: str, headers: Mapping[str, str] | None = None) -> web.Response:
     """Build an answer with the error body: a sentence for people, and `code` for programs."""
-    body: dict[str, Any] = {"error": sentence, "success": False, "code": code}
+    # A sentence quotes what was sent, which may be a key in the wrong place. Answers end up in logs of clients.
+    body: dict[str, Any] = {"error": redact(sentence), "success": False, "code": code}
     return web.Response(
         status=status, body=msgspec.json.encode(body), content_type="application/json", charset="utf-8", headers=headers
     )

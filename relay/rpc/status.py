@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 from grpc import StatusCode
 
+from auth.redact import redact
 from relay.errors import CursorLost, Unavailable, refusal_of
 from relay.live.bounds import Bounds, GapReason
 from relay.live.link import CloseReason, Disconnect
@@ -53,15 +54,16 @@ def status_of(error: Exception) -> Status | None:
     refusal = refusal_of(error)
     if refusal is None:
         return None
+    message = redact(str(error))  # it quotes what was sent, which may be a key in the wrong place
     if isinstance(error, CursorLost):
-        return Status(StatusCode.OUT_OF_RANGE, str(error), (("first-cursor", str(error.first)),), refusal.code)
+        return Status(StatusCode.OUT_OF_RANGE, message, (("first-cursor", str(error.first)),), refusal.code)
     code = _BY_HTTP_STATUS.get(refusal.status, StatusCode.UNKNOWN)
     if isinstance(error, Unavailable):
         if error.reason == "capacity":
             code = StatusCode.RESOURCE_EXHAUSTED
-        return Status(code, str(error), (("retry-after-ms", str(error.retry_ms)),), refusal.code)
+        return Status(code, message, (("retry-after-ms", str(error.retry_ms)),), refusal.code)
     trailers = (("retry-after-ms", _RETRY_MS),) if code is StatusCode.UNAVAILABLE else ()
-    return Status(code, str(error), trailers, refusal.code)
+    return Status(code, message, trailers, refusal.code)
 
 
 def status_of_disconnect(disconnect: Disconnect) -> Status:

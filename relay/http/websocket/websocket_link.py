@@ -12,6 +12,7 @@ from typing import Final, get_args
 import msgspec
 from websockets.frames import Opcode
 
+from auth.redact import redact
 from relay.errors import BadMessage
 from relay.http.websocket.frames import FrameError, FrameReader, Message, TooManyFrames
 from relay.links.messages import Action, ClientMessage
@@ -160,7 +161,7 @@ class WebSocketLink(StreamLink):
         if self.ended is not None:
             self.is_deaf = True  # it has its close frame, and sends what is not allowed
             return
-        self._fault = (code, sentence)
+        self._fault = (code, redact(sentence))
         self.end(CloseReason.BAD_MESSAGE)
 
 

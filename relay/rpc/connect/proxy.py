@@ -18,6 +18,7 @@ from grpc import StatusCode
 
 from auth.grants import Grant
 from auth.key import ANY_ORIGIN
+from auth.redact import redact
 from relay.admission.gate import Permit
 from relay.errors import REFUSALS, Unsupported, WrongMediaType
 from relay.history.history import History
@@ -206,7 +207,7 @@ def _wrong_media_type(request: web.Request, error: WrongMediaType) -> web.Respon
 
     The Connect protocol requires 415; its own libraries add ``Accept-Post`` (W3C Linked Data Platform, 7.1).
     """
-    status = Status(StatusCode.UNIMPLEMENTED, str(error), (), REFUSALS[WrongMediaType].code)
+    status = Status(StatusCode.UNIMPLEMENTED, redact(str(error)), (), REFUSALS[WrongMediaType].code)
     headers = {} if request.method == "GET" else {"Accept-Post": ", ".join(error.allowed)}
     return _error(REFUSALS[WrongMediaType].status, status, headers)
 

@@ -14,6 +14,7 @@ import grpc
 from grpc import aio
 from grpc_health.v1 import health_pb2
 
+from auth.redact import redact
 from relay.errors import BadRequest, SlowRequest
 from relay.rpc.keyless.open_calls import OpenCalls
 from relay.rpc.keyless.readiness import Readiness
@@ -73,7 +74,7 @@ class HealthService:
     async def check(self, request: health_pb2.HealthCheckRequest, context: "Context") -> health_pb2.HealthCheckResponse:
         """Answer the status of a service; NOT_FOUND when there is none of that name."""
         if request.service not in _NAMES:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {request.service[:64]!r} here")
+            await context.abort(grpc.StatusCode.NOT_FOUND, redact(f"there is no service {request.service[:64]!r} here"))
         return self._answer(request.service)
 
     async def watch(self, request: health_pb2.HealthCheckRequest, context: "Context") -> None:
