@@ -42,6 +42,10 @@ class Serving:
         self.url, self.grpc_port = "", 0
 
     @property
+    def pid(self) -> int:
+        return self._program.pid
+
+    @property
     def printed(self) -> list[str]:
         """All lines it has printed; complete after it has ended."""
         return self._program.printed
