@@ -7,7 +7,9 @@ sections ``backend``, ``publish`` and ``ingest`` are in `backends`.
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from relay.config.trusted_proxies import TrustedProxies
 
 Access = Literal["public", "key", "off"]
 """Who may read a path on the HTTP port: everybody, clients with a key, or nobody."""
@@ -26,6 +28,9 @@ class HttpSettings(_Section):
     """Another port for probes and metrics alone; it stays open while a relay drains. Not set: there is none."""
     request_s: float = Field(default=10.0, gt=0, le=60)
     """How long a client may take to send the head of a request, and again for its body. Clients send both at once."""
+    trusted_proxies: str = Field(default="", max_length=4096)
+    """Addresses and networks of proxies, separated by commas, such as ``10.0.0.0/8,fd00::/8``. What they send in
+    ``X-Forwarded-For`` or ``Forwarded`` is the client's address, for HTTP and for gRPC; of others it is ignored."""
     keepalive_s: float = Field(default=75.0, ge=1, le=7200)
     """Idle time between two requests on a connection. Longer than the load balancer's, so that the balancer closes
     first and no request meets a closed connection: nginx and ALB have 60 s, Google's 600 s, Envoy an hour."""
@@ -46,6 +51,12 @@ class HttpSettings(_Section):
         if (self.metrics == "key") != bool(self.metrics_key_ids):
             raise ValueError("metrics=key and metrics_keys, the ids of the keys that may scrape, must be set together")
         return self
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_proxies(cls, text: str) -> str:
+        TrustedProxies.parse(text)
+        return text
 
     @model_validator(mode="after")
     def _check_ports(self) -> Self:
@@ -126,6 +137,41 @@ class AuthSettings(_Section):
         if self.store == "file" and self.keys_file is None:
             raise ValueError("store=file needs keys_file (RELAY_AUTH_KEYS_FILE)")
         return self
+
+
+class LimitSettings(_Section):
+    """Limits of keys and addresses, where a key has none of its own; 0: no limit. See docs/limits.md."""
+
+    private_requests_per_min: int = Field(default=1000, ge=0, le=10_000_000)
+    """REST, token and unary calls of one private key."""
+    public_requests_per_min: int = Field(default=100, ge=0, le=10_000_000)
+    """The same of one public key from one client address: all viewers of a page share its key."""
+    public_key_requests_per_min: int = Field(default=100_000, ge=0, le=10_000_000)
+    """The same of one public key from all addresses: a thousand viewers who use all they may."""
+    private_links: int = Field(default=1000, ge=0, le=10_000_000)
+    """Open links of one private key. A server needs few; a farm of workers has hundreds."""
+    public_links: int = Field(default=100_000, ge=0, le=10_000_000)
+    """Open links of one public key, over all viewers."""
+    private_links_per_s: float = Field(default=100, ge=0, le=1_000_000)
+    """New links of one private key: all its links are open again 10 s after a deploy."""
+    public_links_per_s: float = Field(default=2000, ge=0, le=1_000_000)
+    """New links of one public key: as many as one relay can open."""
+    address_links: int = Field(default=10_000, ge=0, le=10_000_000)
+    """Open links of one client address. Many: without trusted proxies, a balancer is one address."""
+    address_links_per_s: float = Field(default=1000, ge=0, le=1_000_000)
+    """New links of one client address. Many, for the same reason."""
+    replays: int = Field(default=50, ge=0, le=1_000_000)
+    """Replays at a time of one private key, or of one public key and address, that read the log."""
+    log_rounds_per_min: int = Field(default=2_000_000, ge=0, le=1_000_000_000)
+    """Rounds read from the log for one private key, or one public key and address: two million-round replays."""
+    subscribes_per_min: int = Field(default=600, ge=0, le=10_000_000)
+    """Messages that change a subscription, of one private key, or of one public key and address."""
+    filters: int = Field(default=200, ge=0, le=1_000_000)
+    """Distinct filters of one key at a time. Each costs every round a comparison."""
+    wrong_credentials_per_min: int = Field(default=60, ge=0, le=1_000_000)
+    """Wrong credentials of one client address. A client with a wrong key repeats it every few seconds."""
+    shared: bool = True
+    """Count what a key uses on all relays, with messages over NATS. Off: each relay applies the limits alone."""
 
 
 class LinkSettings(_Section):

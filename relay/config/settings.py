@@ -30,6 +30,7 @@ from relay.config.sections import (
     DrainSettings,
     GrpcSettings,
     HttpSettings,
+    LimitSettings,
     LinkSettings,
     LoggingSettings,
     ReplaySettings,
@@ -64,6 +65,7 @@ class Settings(BaseSettings):
     http: HttpSettings = HttpSettings()
     grpc: GrpcSettings = GrpcSettings()
     auth: AuthSettings = AuthSettings()
+    limits: LimitSettings = LimitSettings()
     links: LinkSettings = LinkSettings()
     replay: ReplaySettings = ReplaySettings()
     drain: DrainSettings = DrainSettings()
