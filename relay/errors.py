@@ -16,6 +16,7 @@ RelayError
 │   ├── NeedsUpgrade     a WebSocket path was requested without a WebSocket handshake
 │   ├── NotFound         the path does not exist
 │   └── Misdirected      the request names a host that is not this one
+├── TooManyRequests      the client is over a limit of its key or address; it comes back after a delay
 ├── Unavailable          this instance is full or draining; the client reconnects later
 │   ├── TooManyCalls     this instance has too many concurrent calls
 │   └── KeysUnavailable  a key store is away, so that credentials cannot be judged now
@@ -36,6 +37,9 @@ from auth.key import InvalidCredential
 from auth.tokens import InvalidToken
 from roundlog.log_errors import LogUnavailable
 from rounds import Cursor, InvalidCursor, InvalidFilter, UnknownGame, UnknownType
+
+TOO_MANY_REQUESTS: Final = "Too many requests, please slow down"
+"""The sentence of every 429: given clients show it."""
 
 
 class RelayError(Exception):
@@ -148,6 +152,34 @@ class Misdirected(ClientError):
         return f"Host {self.host[:100]!r} is not this machine; only localhost, 127.0.0.1 and [::1] are answered here"
 
 
+class Quota(NamedTuple):
+    """How much of a limit a client may still use."""
+
+    limit: int
+    remaining: int
+    reset_s: int
+    """Seconds until all of it may be used again, rounded up."""
+
+
+class TooManyRequests(RelayError):
+    """The client is over a limit of its key or address. ``retry_ms`` is the delay after which it is within it again."""
+
+    def __init__(self, limit: str, retry_ms: int, quota: Quota | None = None, *, closes: bool = False) -> None:
+        """Make the refusal.
+
+        Args:
+            limit: The name of the limit, for logs and metrics.
+            retry_ms: The delay.
+            quota: The state of the limit, for the headers of the answer.
+            closes: Whether the connection is to be closed after the answer.
+        """
+        super().__init__(limit, retry_ms)
+        self.limit, self.retry_ms, self.quota, self.closes = limit, retry_ms, quota, closes
+
+    def __str__(self) -> str:
+        return TOO_MANY_REQUESTS
+
+
 class Unavailable(RelayError):
     """This instance accepts no new links now. ``retry_ms`` is the delay before the client reconnects."""
 
@@ -232,6 +264,7 @@ REFUSALS: Final[Mapping[type[Exception], Refusal]] = {
     WrongMediaType: Refusal(415, "unsupported_media_type"),
     Misdirected: Refusal(421, "misdirected"),
     NeedsUpgrade: Refusal(426, "upgrade_required"),
+    TooManyRequests: Refusal(429, "rate_limited"),
     Unsupported: Refusal(501, "unsupported"),
     Unavailable: Refusal(503, "unavailable"),
     KeysUnavailable: Refusal(503, "key_store_unavailable"),
