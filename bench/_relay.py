@@ -22,6 +22,22 @@ _READY_S: Final = 15.0
 _POLL_S: Final = 0.002
 _STOP_S: Final = 10.0
 _PIPE_BYTES: Final = 4096
+_NO_LIMITS: Final = {
+    f"RELAY_LIMITS_{name}": "0"
+    for name in (
+        "PRIVATE_REQUESTS_PER_MIN",
+        "PRIVATE_LINKS",
+        "PRIVATE_LINKS_PER_S",
+        "ADDRESS_LINKS",
+        "ADDRESS_LINKS_PER_S",
+        "REPLAYS",
+        "LOG_ROUNDS_PER_MIN",
+        "SUBSCRIBES_PER_MIN",
+        "FILTERS",
+        "WRONG_CREDENTIALS_PER_MIN",
+    )
+}
+"""A benchmark is one client with one key, and sends all that it can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +88,7 @@ def relay(nats_url: str, unread: bool = False, /, *, more_keys: str = "", **sett
         "RELAY_AUTH_TOKEN_SECRETS": f"bench:{secrets.token_hex(32)}",
         "RELAY_DRAIN_GRACE_S": "0",
         "RELAY_LOG_FORMAT": "json",
+        **_NO_LIMITS,
         **settings,
     }
     program = Path(sys.executable).with_name("stream-relay")

@@ -1,0 +1,1 @@
+"""What credentials and limits cost: requests that are admitted, and those that are refused."""
