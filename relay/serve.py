@@ -16,6 +16,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from auth.key import Limits as KeyLimits
 from auth.key_ring import KeyRing
 from auth.revocations import Revocations
 from auth.tokens import TokenSigner
@@ -23,6 +24,8 @@ from relay.admission.capacity import PROTOCOLS, capacity_of, held_bytes_limit
 from relay.admission.gate import Admission
 from relay.admission.held_bytes import HeldBytes
 from relay.admission.key_policy import KeyPolicy
+from relay.admission.limits.limits import ClientLimits
+from relay.admission.limits.shared_use import SharedUse
 from relay.admission.open_files import shared_files
 from relay.admission.strangers import Share
 from relay.config.catalogue import load_catalogue
@@ -30,11 +33,13 @@ from relay.config.key_files import check_games, load_credentials
 from relay.config.key_stores import FollowedStores
 from relay.config.sections import HttpSettings
 from relay.config.settings import Settings
+from relay.config.trusted_proxies import TrustedProxies
 from relay.errors import PortUnavailable
 from relay.history.history import History
 from relay.http.application import build_app
 from relay.http.connections.guarded import ConnectionLimits
 from relay.http.connections.listener import Listener
+from relay.http.connections.quick_refusals import QuickRefusals
 from relay.http.monitoring.exposition import listening_socket, serving_probes
 from relay.http.monitoring.metrics import Metrics
 from relay.http.monitoring.operator_paths import operator_routes, paths_in_words
@@ -163,6 +168,7 @@ async def running_relay(
     capacity = capacity.within("files", files.links, files.costs)
     max_links = {protocol: capacity.fit(protocol) for protocol in PROTOCOLS}
     strangers, guests = Share(files.strangers), Share(files.guests)
+    limits = ClientLimits(settings.limits, own_limits=partial(_limits_of, keys), retry_ms=delays.after_refusal)
     admission = Admission(
         keys,
         signer,
@@ -172,18 +178,26 @@ async def running_relay(
         strangers=strangers,
         guests=guests,
         policy=KeyPolicy(keys, delays, settings=settings.auth, stores=None if stores is None else stores.layers),
+        limits=limits,
     )
     held = HeldBytes(held_bytes_limit())
-    connections = ConnectionLimits(strangers, guests, settings.http.request_s, held)
+    proxies = TrustedProxies.parse(settings.http.trusted_proxies)
     heartbeats = Heartbeats(interval_s=links.heartbeat_s, on_stall=hub.expect_backlog)
     registry = LinkRegistry(hub, feed, admission, heartbeats, ender, links)
+    quick = QuickRefusals(admission, registry.refusals, proxies)
+    connections = ConnectionLimits(strangers, guests, settings.http.request_s, held, quick)
     methods = Methods(registry, history, catalogue, settings.grpc)
     metrics = Metrics(registry, history, held)
     routes = routes_of(registry, history, catalogue, methods, metrics=metrics, http=settings.http)
     app = build_app(
-        routes, home=home, refusals=registry.refusals, checks=checks, paths=paths_in_words(settings.http.docs)
+        routes,
+        home=home,
+        refusals=registry.refusals,
+        checks=checks,
+        proxies=proxies,
+        paths=paths_in_words(settings.http.docs),
     )
-    service = DataStream(registry, history, catalogue, methods)
+    service = DataStream(registry, history, catalogue, methods, proxies)
     closers: list[Callable[[], None]] = []
     app.on_response_prepare.append(partial(_end_keep_alive, admission))
     probing = serving_probes(
@@ -194,6 +208,7 @@ async def running_relay(
         setting="RELAY_HTTP_MONITOR_PORT",
         facts=registry.facts,
     )
+    shared = SharedUse(limits, settings.nats) if settings.limits.shared else None
     async with reader, probing as monitor_port, asyncio.TaskGroup() as tasks:
         running = [
             tasks.create_task(feed.run(), name="feed"),
@@ -203,6 +218,9 @@ async def running_relay(
         ]
         if stores is not None:
             running.append(tasks.create_task(stores.run(), name="key-stores"))
+        if shared is not None:
+            running.append(tasks.create_task(shared.connect(), name="relay-bus"))
+            running.append(tasks.create_task(shared.run(), name="shared-use"))
         try:
             async with (
                 _listening(app, settings.http, connections, turns, closers) as url,
@@ -211,6 +229,7 @@ async def running_relay(
                     service.handler(),
                     registry.obstacle,
                     check_key=service.grant,
+                    proxies=proxies,
                     max_links=max_links["grpc"],
                     connections=files.grpc_connections,
                     closers=closers,
@@ -221,9 +240,17 @@ async def running_relay(
                 try:
                     yield Addresses(url, port, feed.reached)
                 finally:
+                    if shared is not None:
+                        await shared.leave()
                     await registry.drain(settings.drain, close_listeners=partial(_close, closers))
         finally:  # a task group cancels its tasks only once, and would wait forever for a task that swallowed it
             await cancel_and_wait(*running)
+
+
+def _limits_of(keys: KeyRing, key_id: str) -> KeyLimits | None:
+    """Return the limits of a key as they are now; None when the key is not known."""
+    key = keys.get(key_id)
+    return None if key is None else key.limits
 
 
 def routes_of(

@@ -19,8 +19,12 @@ from auth.tokens import InvalidToken, TokenSigner
 from relay.admission.caller import Caller
 from relay.admission.capacity import Capacity, LinkProtocol, Resource
 from relay.admission.key_policy import KeyPolicy
+from relay.admission.limits.limits import ClientLimits
+from relay.admission.limits.link_limits import FRESH, LinkUse, Opening
+from relay.admission.limits.rules import network_of
 from relay.admission.strangers import Share
-from relay.errors import Unavailable
+from relay.config.sections import LimitSettings
+from relay.errors import TooManyRequests, Unavailable
 from relay.history.reading.payer import Payer, Payers
 from relay.live.ending import ReconnectDelays
 
@@ -33,6 +37,8 @@ class Permit:
     grant: Grant
     """What its credential allows; replaced when the credential's key has changed."""
     caller: Caller
+    use: LinkUse
+    """What the link uses of the limits of its key and address."""
 
 
 class Admission:
@@ -50,6 +56,7 @@ class Admission:
         guests: Share | None = None,
         payers: Payers | None = None,
         policy: KeyPolicy | None = None,
+        limits: ClientLimits | None = None,
     ) -> None:
         """Admit nobody yet.
 
@@ -63,6 +70,7 @@ class Admission:
             guests: Connections with one that are no links; None likewise.
             payers: Those who read the log, with their limits; None: they have no limits.
             policy: What accepted credentials must also fulfil; None for the defaults.
+            limits: What keys and addresses may use; None for the defaults.
         """
         self.keys = keys
         self.revocations = Revocations() if revocations is None else revocations
@@ -74,6 +82,8 @@ class Admission:
         """Who causes reads of the log."""
         self.policy = KeyPolicy(keys, delays) if policy is None else policy
         """What accepted credentials must also fulfil."""
+        self.of_clients = ClientLimits(LimitSettings()) if limits is None else limits
+        """What keys and addresses may use."""
         self.links = 0
         self.draining = False
         self.shares: Mapping[str, Share] = {
@@ -116,12 +126,17 @@ class Admission:
             InvalidCredential, InvalidToken: There is none, or it is not valid.
             NotAllowedOrigin: It is a browser's key, and `origin` is not one of its origins.
             KeysUnavailable, NotAllowedAddress, NotAllowed: See `KeyPolicy.check`.
+            TooManyRequests: It is not valid, and one of too many from this address.
         """
+        wrong, network = self.of_clients.wrong, network_of(caller.address)
+        if presented is not None and presented.kind == "token":
+            wrong.check_token(network)
         try:
             grant = authorize(presented, self.keys, self._signer, origin=origin, revocations=self.revocations)
         except (InvalidCredential, InvalidToken):
             if presented is not None:
                 self.policy.check_judged(None)
+                wrong.add(network)
             raise
         self.policy.check(grant, caller)
         return grant
@@ -141,15 +156,43 @@ class Admission:
         """Return who is charged for what the log is read for a client; hold it for as long as the client reads."""
         return self.payers.of(grant, caller.address)
 
-    def enter(self, protocol: LinkProtocol, grant: Grant, caller: Caller) -> Permit:
-        """Count one more link at its cost; raise `Unavailable` when this instance takes none."""
+    def quick_refusal(self, request: str, secret: str, address: str) -> TooManyRequests | None:
+        """Return the refusal of a request whose key is over a limit, or is one wrong key too many from `address`.
+
+        None: it is to be handled as usual. What is returned is counted as refused, and as no request.
+
+        Args:
+            request: Its method and path.
+            secret: The key.
+            address: Of the client.
+        """
+        limits, network = self.of_clients, network_of(address)
+        if request.startswith(("GET /api/grpc/", "POST /api/grpc/", "OPTIONS ")):  # errors have another form there
+            return None
+        try:
+            grant = Grant.of(self.keys.authenticate(secret))
+        except InvalidCredential:
+            return limits.wrong.refusal(network) if limits.wrong.wait_s(network) > 0 else None
+        if request.startswith("GET /ws"):
+            return limits.new_link_refusal(grant, address)
+        is_request = request == "POST /api/auth/token" or request.startswith("GET /api/")
+        return limits.request_refusal(grant, address) if is_request else None
+
+    def enter(self, protocol: LinkProtocol, grant: Grant, caller: Caller, opening: Opening = FRESH) -> Permit:
+        """Count one more link at its cost.
+
+        Raises:
+            Unavailable: This instance takes none.
+            TooManyRequests: Its key or address may open none now.
+        """
         if self.draining:
             raise self.refusal("draining")
         if self.full:
             raise self.refusal("capacity")
+        use = self.of_clients.open(grant, caller.address, opening)
         self.links += 1
         self._taken += self._capacity.costs[protocol]
-        return Permit(protocol, grant, caller)
+        return Permit(protocol, grant, caller, use)
 
     def refusal(self, reason: str) -> Unavailable:
         """Make the refusal of a client, with its own delay."""
@@ -157,6 +200,7 @@ class Admission:
 
     def leave(self, permit: Permit) -> None:
         """Count one link less; `enter` returned its permit."""
+        permit.use.close()
         self.links -= 1
         self._taken -= self._capacity.costs[permit.protocol]
         if self.links == 0:

@@ -12,7 +12,7 @@ import structlog
 from auth.credentials import AmbiguousCredential
 from relay.admission.caller import Caller
 from relay.config.log_limits import LineLimit
-from relay.errors import Unavailable, refusal_of
+from relay.errors import TooManyRequests, Unavailable, refusal_of
 
 log = structlog.get_logger()
 
@@ -26,6 +26,7 @@ REASONS: Final = (
     "not_allowed_address",
     "not_allowed_origin",
     "private_key_in_browser",
+    "rate_limited",
     "capacity",
     "draining",
     "log_unavailable",
@@ -56,5 +57,7 @@ class Refusals:
         self.counts[reason, protocol] += 1
         left_out = self._limit.allow((reason, protocol))
         if left_out is not None:
-            more = {"left_out": left_out} if left_out else {}
+            more: dict[str, object] = {"left_out": left_out} if left_out else {}
+            if isinstance(error, TooManyRequests):
+                more["limit"] = error.limit
             log.info("client_refused", reason=reason, protocol=protocol, **caller._asdict(), **more)

@@ -35,6 +35,13 @@ def locate_in_memory(walk: Walk, hub: Hub, start: Start, games: frozenset[str]) 
     return walk.is_located
 
 
+def needs_log(hub: Hub, start: Start, games: frozenset[str]) -> bool:
+    """Whether a replay from a start has to read the log, as far as is known before it begins."""
+    if start.until_ms is not None or start.speed is not None:
+        return True
+    return start.last != 1 and not locate_in_memory(Walk(hub.generation), hub, start, games)
+
+
 async def locate_in_log(
     walk: Walk, history: History, start: Start, games: frozenset[str], payer: Payer
 ) -> tuple[Bounds, Gap | None]:

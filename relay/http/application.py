@@ -11,13 +11,17 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.typedefs import Middleware
 
 from relay.admission.refusals import Protocol, Refusals
-from relay.errors import Unavailable, refusal_of
+from relay.config.trusted_proxies import TrustedProxies
+from relay.errors import TooManyRequests, Unavailable, refusal_of
 from relay.http.connections.departures import has_left
 from relay.http.connections.expectations import closes_connection, has_unknown
+from relay.http.connections.guarded import GuardedHandler
+from relay.http.connections.quick_refusals import retry_headers
 from relay.http.cors import cors_headers, preflight_headers, warning_headers
 from relay.http.error_body import HTTP_CODES, error_response, internal_error
+from relay.http.over_limit import note_refusal, quota_headers
 from relay.http.protocol import HttpProtocol
-from relay.http.request import caller_of
+from relay.http.request import PROXIES, caller_of
 from relay.http.security_headers import add_to, page_headers
 
 log = structlog.get_logger()
@@ -36,6 +40,7 @@ _HEADERS: Final = {
     503: {"Retry-After": "1"},
 }
 
+_NO_PROXIES: Final = TrustedProxies()
 _REFUSALS: Final = web.AppKey("refusals", Refusals)
 _FOR_PAGES: Final = web.AppKey("for_pages", bool)
 _PATHS: Final = web.AppKey("paths", str)
@@ -50,6 +55,7 @@ def build_app(
     refusals: Refusals | None = None,
     checks: Iterable[Middleware] = (),
     for_pages: bool = True,
+    proxies: TrustedProxies = _NO_PROXIES,
     paths: str = "/docs lists all paths",
 ) -> web.Application:
     """Build the application from the routes of its parts.
@@ -60,11 +66,12 @@ def build_app(
         refusals: Counts requests that are refused; None when nobody reads the counts.
         checks: Middlewares between the errors and the handlers; what they raise is answered as other errors are.
         for_pages: Whether pages of other origins may read the answers.
+        proxies: Those that say from which address a request comes.
         paths: What the answer to an unknown path says about the known ones.
     """
     app = web.Application(middlewares=[_errors, *checks], client_max_size=_BODY_BYTES)
     app[_REFUSALS] = Refusals() if refusals is None else refusals
-    app[_FOR_PAGES], app[_PATHS] = for_pages, paths
+    app[_FOR_PAGES], app[_PATHS], app[PROXIES] = for_pages, paths, proxies
     app.on_response_prepare.append(_finish_headers)
     for table in tables:
         app.add_routes(table)
@@ -88,9 +95,11 @@ async def _finish_headers(request: web.Request, response: web.StreamResponse) ->
     response.headers["Server"] = "stream-relay"  # without names and versions of libraries
     add_to(response.headers)
     response.headers.update(warning_headers(request))
+    response.headers.update(quota_headers(request))
     if request.app[_FOR_PAGES]:
         response.headers.update(cors_headers(request))
-    if closes_connection(request):
+    protocol = request.protocol
+    if closes_connection(request) or (isinstance(protocol, GuardedHandler) and protocol.is_last):
         response.headers["Connection"] = "close"
         response.force_close()
 
@@ -102,6 +111,8 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     if not isinstance(protocol, HttpProtocol):  # without request_arrived, it would close every connection
         raise TypeError(f"the connection is a {type(protocol).__name__}; make it with `protocol_factory`")
     protocol.request_arrived()
+    if request.app[PROXIES]:
+        protocol.came_for(caller_of(request).address)
     if request.path in _PROBES:
         return await _answer(request, protocol, handler)
     await protocol.turns.wait()  # many connections may have a request at the same time
@@ -136,6 +147,7 @@ async def _answer(request: web.Request, protocol: HttpProtocol, handler: Handler
             log.exception("request_failed", method=request.method, path=request.path[:200])
             return internal_error()
         request.app[_REFUSALS].add(error, _protocol_of(request), caller_of(request))
+        note_refusal(request, error)
         return error_response(refusal.status, refusal.code, str(error), _retry_headers(error, refusal.status))
 
 
@@ -155,6 +167,8 @@ def _retry_headers(error: Exception, status: int) -> dict[str, str] | None:
     """Return the headers that HTTP has for what a client should do next."""
     if isinstance(error, Unavailable):
         return {"Retry-After": str(-(-error.retry_ms // 1000))}
+    if isinstance(error, TooManyRequests):
+        return retry_headers(error.retry_ms)
     return _HEADERS.get(status)
 
 

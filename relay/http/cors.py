@@ -1,6 +1,7 @@
 """Response headers for browser pages of other origins (Fetch standard, CORS protocol)."""
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from aiohttp import web
@@ -8,11 +9,11 @@ from aiohttp import web
 from relay.http.parameters import listed
 
 # There are no cookies, so a browser never adds credentials: any page may send a request; key and origin decide.
-_CORS: Final = {
+CORS: Final[Mapping[str, str]] = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Expose-Headers": "Complete, ETag, First-Cursor, Grpc-Message, Grpc-Status, Head-Cursor, Link, "
-    "Oldest-Cursor, Resume-Cursor, Retry-After, Retry-After-Ms, X-History-Complete, "
-    "X-Key-Warning",
+    "Oldest-Cursor, Resume-Cursor, Retry-After, Retry-After-Ms, X-History-Complete, X-Key-Warning, "
+    "X-Ratelimit-Limit, X-Ratelimit-Remaining, X-Ratelimit-Reset",
 }
 _ALLOWED_HEADERS: Final = (
     "Authorization, Connect-Accept-Encoding, Connect-Content-Encoding, Connect-Protocol-Version, Connect-Timeout-Ms, "
@@ -84,4 +85,4 @@ def cors_headers(request: web.Request) -> dict[str, str]:
     origin = request.headers.get("Origin")
     if origin is None:
         return {}
-    return _CORS | ({"Access-Control-Allow-Origin": origin} if _RESTRICTED in request else {})
+    return dict(CORS) | ({"Access-Control-Allow-Origin": origin} if _RESTRICTED in request else {})

@@ -155,8 +155,21 @@ def _answer(
 
 
 _ERROR: Final = _answer(
-    "An error.", _schema("Error"), headers={"Retry-After": "With 503: seconds after which to retry."}
+    "An error.", _schema("Error"), headers={"Retry-After": "With 429 and 503: seconds after which to retry."}
 )
+_QUOTA: Final = {
+    "X-Ratelimit-Limit": "The nearest limit of the key; absent when the key has none.",
+    "X-Ratelimit-Remaining": "How much of it is left.",
+    "X-Ratelimit-Reset": "Seconds until all of it is there again.",
+}
+_OVER_LIMIT: Final = "The key, or the address, is over a limit."
+_RETRY: Final = {"Retry-After": "Seconds after which to retry."}
+
+
+def _with_quota(answer: Json) -> Json:
+    """Add the headers that tell the nearest limit."""
+    quota = {name: {"description": text, "schema": _TEXT} for name, text in _QUOTA.items()}
+    return {**answer, "headers": {**answer.get("headers", {}), **quota}}
 
 
 def _operation(
@@ -169,11 +182,12 @@ def _operation(
     error: Json = _ERROR,
 ) -> Json:
     """Describe a method of a path. `others` are further answers that are not errors, by status."""
-    operation: Json = {
-        "summary": summary,
-        "parameters": list(parameters),
-        "responses": {status: answer, **(others or {}), "default": error},
-    }
+    answers: Json = {status: answer, **(others or {})}
+    if security:
+        answers = {known: _with_quota(each) for known, each in answers.items()}
+        body = next(iter(error["content"].values()))["schema"]
+        answers["429"] = _with_quota(_answer(_OVER_LIMIT, body, headers=_RETRY))
+    operation: Json = {"summary": summary, "parameters": list(parameters), "responses": {**answers, "default": error}}
     if not security:
         operation["security"] = []
     return operation

@@ -55,7 +55,6 @@ class HttpProtocol(GuardedHandler):
         "_has_failed",
         "_head",
         "_is_chunked",
-        "_is_last",
         "_newest_body",
     )
 
@@ -94,7 +93,6 @@ class HttpProtocol(GuardedHandler):
         self._is_chunked = False  # that body
         self._half_closed = False
         self._has_failed = False  # after an error no request can be found
-        self._is_last = False
 
     @property
     def holds_reading(self) -> bool:
@@ -105,14 +103,28 @@ class HttpProtocol(GuardedHandler):
         """What the client sent after its handshake, before the answer."""
         return self._message_tail
 
-    def answer_is_last(self) -> None:
-        """Close the connection after the next answer, as `linger` does."""
-        self._is_last = True
-
     def data_received(self, data: bytes) -> None:
         """Parse one request after the other; after an error, ignore what follows."""
-        if not self._has_failed:
+        if not self._has_failed and not self._refuse_at_once(data):
             self._read(data)
+
+    def _refuse_at_once(self, data: bytes) -> bool:
+        """Answer a request that is over a limit, if that can be seen in its first bytes; return whether it was."""
+        quick, transport = self._limits.quick, self.transport
+        if quick is None or transport is None or not quick.is_active:
+            return False
+        if self._head.size or self._in_body or self._half_closed or self._upgraded or not self._is_idle:
+            return False
+        answer = quick.answer(data, self.address)
+        if answer is None:
+            return False
+        transport.write(answer.data)
+        if answer.closes:
+            linger(self, transport)
+        elif self._deadline is not None:  # aiohttp closes an idle connection only when it had a request
+            self._head_arrived()
+            self._await_head()
+        return True
 
     def _read(self, data: bytes) -> None:
         count, in_body, read = self._request_count, self._in_body, self._body_bytes
@@ -204,7 +216,7 @@ class HttpProtocol(GuardedHandler):
         finished = await self.turns.measured(super().finish_response(request, resp, start_time))
         if self._half_closed and not self._messages:
             self.close()
-        if (self._is_last or closes_connection(request)) and self.transport is not None:
+        if (self.is_last or closes_connection(request)) and self.transport is not None:
             linger(self, self.transport)
         return finished
 

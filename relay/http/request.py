@@ -3,7 +3,7 @@
 Owns the order: credential, parameters, games and filter. Does not know protocols.
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from aiohttp import web
 
@@ -12,9 +12,11 @@ from auth.grants import Grant
 from relay.admission.caller import Caller
 from relay.admission.gate import Admission
 from relay.admission.requested import requested
+from relay.config.trusted_proxies import TrustedProxies
 from relay.http.connections.guarded import guarded
 from relay.http.cors import warn_of_private_key
-from relay.http.parameters import read_query
+from relay.http.over_limit import show_quota
+from relay.http.parameters import listed, read_query
 from relay.live.channels import Subscription
 from rounds import Catalogue
 
@@ -27,9 +29,17 @@ class CheckedRequest(NamedTuple):
     query: dict[str, str]  # the parameters of the path, each once
 
 
+PROXIES: Final = web.AppKey("trusted_proxies", TrustedProxies)
+
+
 def caller_of(request: web.Request) -> Caller:
-    """Return who sends a request, for log lines."""
-    return Caller.of(request.remote, request.headers.get("User-Agent"))
+    """Return who sends a request."""
+    caller = Caller.of(request.remote, request.headers.get("User-Agent"))
+    proxies = request.app[PROXIES]
+    if not proxies.trusts(caller.address):
+        return caller
+    forwarded_for, forwarded = listed(request.headers, "X-Forwarded-For"), listed(request.headers, "Forwarded")
+    return caller._replace(address=proxies.client(caller.address, forwarded_for, forwarded))
 
 
 def presented_key(request: web.Request) -> Presented:
@@ -43,19 +53,31 @@ def presented_key(request: web.Request) -> Presented:
 
 
 def grant_of(request: web.Request, admission: Admission) -> Grant:
-    """Return the grant of a request's API key; raise as `presented_key` and `Admission.grant` do."""
+    """Return the grant of a request's API key; raise as `presented_key` and `granted` do."""
     return granted(request, presented_key(request), admission)
 
 
-def granted(request: web.Request, presented: Presented | None, admission: Admission) -> Grant:
-    """Return the grant of a request's credential, and count its connection as that of a guest.
+def granted(
+    request: web.Request, presented: Presented | None, admission: Admission, *, opens_link: bool = False
+) -> Grant:
+    """Return the grant of a request's credential, count the request, and its connection as that of a guest.
+
+    Args:
+        request: The request.
+        presented: Its credential.
+        admission: Checks it.
+        opens_link: The request opens a link: it is not counted, since links have limits of their own.
 
     Raises:
+        TooManyRequests: The request is over a limit of its key or address.
         Unavailable: As many other guests are being served.
         InvalidCredential, InvalidToken, NotAllowedOrigin: See `Admission.grant`. The connection is that of a stranger.
     """
-    grant = admission.grant(presented, origin=request.headers.get("Origin"), caller=caller_of(request))
+    caller = caller_of(request)
+    grant = admission.grant(presented, origin=request.headers.get("Origin"), caller=caller)
     note_browser(request, presented, grant, admission)
+    limits = admission.of_clients
+    show_quota(request, (limits.requests_left if opens_link else limits.request)(grant, caller.address))
     if not guarded(request).credential_accepted():
         raise admission.refusal("capacity")
     return grant

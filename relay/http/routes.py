@@ -14,7 +14,8 @@ from multidict import CIMultiDict
 from auth.credentials import Presented, find_sse_credential, find_ws_credential, required
 from auth.grants import Grant
 from relay.admission.gate import Permit
-from relay.errors import KeysUnavailable, Unavailable
+from relay.admission.limits.link_limits import Opening
+from relay.errors import KeysUnavailable, TooManyRequests, Unavailable
 from relay.history.history import History
 from relay.history.query import Query, is_over
 from relay.history.start import PARAMETERS as START_PARAMETERS
@@ -22,14 +23,23 @@ from relay.history.start import Start
 from relay.http.connections.expectations import read_expected_body
 from relay.http.connections.guarded import SMALL_BODY_BYTES, guarded
 from relay.http.cors import stream_headers, warning_headers
+from relay.http.over_limit import quota_headers, show_quota
 from relay.http.parameters import read_query
-from relay.http.request import CheckedRequest, caller_of, check_request, granted, note_browser, presented_key
+from relay.http.request import (
+    CheckedRequest,
+    caller_of,
+    check_request,
+    granted,
+    note_browser,
+    presented_key,
+)
 from relay.http.sse.sse_client import PARAMETERS as CLIENT_PARAMETERS
 from relay.http.sse.sse_client import client_of
 from relay.http.sse.sse_link import HEADERS, SseLink, nothing_left, refuse
 from relay.http.takeover import TakenOver, give_to, head, take_over
 from relay.http.websocket.handshake import check_upgrade, shake_hands
 from relay.links.link_registry import LinkRegistry
+from relay.links.openings import opening_of
 from relay.links.session import Session
 from relay.links.stream_link import StreamLink
 from relay.live.channels import Subscription
@@ -80,7 +90,7 @@ class Routes:
         from relay.http.websocket.websocket_link import WebSocketLink
 
         settings = self._registry.settings
-        permit = await self._take_permit(request, "websocket", grant)
+        permit = await self._take_permit(request, "websocket", grant, self._opening(subscription, start))
         with self._handing_over(permit):
             transport = take_over(request)
         link = WebSocketLink(
@@ -94,7 +104,7 @@ class Routes:
         give_to(link, transport)
         admitted = isinstance(permit, Permit)
         place = {"Head-Cursor": str(self._history.hub.head)} if admitted and start.is_live else {}
-        transport.write(head(101, handshake.headers | warning_headers(request) | place))
+        transport.write(head(101, handshake.headers | warning_headers(request) | quota_headers(request) | place))
         if not isinstance(permit, Permit):
             # A browser sees no status of a failed handshake: the handshake succeeds, and the close frame has the delay.
             self._registry.ender.refuse(link, permit)
@@ -114,9 +124,16 @@ class Routes:
         last_event_id = request.headers.get("Last-Event-ID") or query.get("lastEventId")
         start = replace(Start.parse(query, last_event_id=last_event_id), events=client.events)
         chunked = request.version >= HttpVersion11
-        headers = HEADERS | stream_headers(request) | warning_headers(request)
-        headers |= {"Transfer-Encoding": "chunked"} if chunked else {}
-        permit = await self._take_permit(request, "sse", grant)
+        permit: Permit | Unavailable | TooManyRequests
+        try:
+            permit = await self._take_permit(request, "sse", grant, self._opening(subscription, start))
+        except TooManyRequests as refusal:  # after any other status an EventSource does not come back
+            show_quota(request, refusal.quota)
+            self._registry.refusals.add(refusal, "sse", caller_of(request))
+            permit = refusal
+        headers = HEADERS | stream_headers(request) | warning_headers(request) | quota_headers(request)
+        if chunked:
+            headers["Transfer-Encoding"] = "chunked"
         with self._handing_over(permit):
             if isinstance(permit, Permit) and last_event_id and await self._is_over(subscription, start, permit):
                 self._registry.release_permit(permit)
@@ -146,20 +163,24 @@ class Routes:
         raise TakenOver
 
     async def _take_permit(
-        self, request: web.Request, protocol: Literal["websocket", "sse"], grant: Grant
+        self, request: web.Request, protocol: Literal["websocket", "sse"], grant: Grant, opening: Opening
     ) -> Permit | Unavailable:
-        """Take a permit for a link; return the refusal when there is none."""
+        """Take a permit for a link; return the refusal when this relay takes none. Raises `TooManyRequests`."""
         guarded(request).may_become_link()
         try:
-            permit = await self._registry.take_permit(protocol, grant, caller_of(request))
+            permit = await self._registry.take_permit(protocol, grant, caller_of(request), opening)
         except Unavailable as refusal:
             self._registry.refusals.add(refusal, protocol, caller_of(request))
             return refusal
         guarded(request).became_link()
+        show_quota(request, permit.use.quota)
         return permit
 
+    def _opening(self, subscription: Subscription, start: Start) -> Opening:
+        return opening_of(self._history.hub, subscription, start)
+
     @contextmanager
-    def _handing_over(self, permit: Permit | Unavailable) -> Iterator[None]:
+    def _handing_over(self, permit: Permit | Unavailable | TooManyRequests) -> Iterator[None]:
         """Give the permit back when the client leaves before its link is made."""
         try:
             yield
@@ -170,7 +191,7 @@ class Routes:
 
     def _session(self, link: StreamLink, permit: Permit, subscription: Subscription) -> Session:
         payer = self._registry.admission.payer(permit.grant, permit.caller)
-        session = Session(self._history, self._catalogue, permit.grant, link, payer)
+        session = Session(self._history, self._catalogue, permit, link, payer)
         self._registry.adopt(link, session, permit, subscription.games)
         return session
 
@@ -186,7 +207,8 @@ class Routes:
     def _admit(self, request: web.Request, found: Presented | None, parameters: tuple[str, ...]) -> CheckedRequest:
         """Check the credential and the request before anything is allocated."""
         presented = required(found, request.query, tokens=True)
-        admission = self._registry.admission
-        grant = admission.grant(presented, origin=request.headers.get("Origin"), caller=caller_of(request))
+        admission, caller = self._registry.admission, caller_of(request)
+        grant = admission.grant(presented, origin=request.headers.get("Origin"), caller=caller)
         note_browser(request, presented, grant, admission)
+        show_quota(request, admission.of_clients.requests_left(grant, caller.address))
         return check_request(request, grant, self._catalogue, parameters)

@@ -19,6 +19,7 @@ from auth.grants import Grant
 from relay.admission.caller import Caller, shown_games
 from relay.admission.capacity import LinkProtocol
 from relay.admission.gate import Admission, Permit
+from relay.admission.limits.link_limits import FRESH, Opening
 from relay.admission.refusals import Refusals
 from relay.config.sections import DrainSettings, LinkSettings
 from relay.errors import Unavailable
@@ -88,13 +89,16 @@ class LinkRegistry:
         """Draw how old a new link may get, in seconds, so that links that open together do not end together."""
         return self.settings.max_age_s * random.uniform(_YOUNGEST_SHARE, 1)  # noqa: S311
 
-    async def take_permit(self, protocol: LinkProtocol, grant: Grant, caller: Caller) -> Permit:
+    async def take_permit(
+        self, protocol: LinkProtocol, grant: Grant, caller: Caller, opening: Opening = FRESH
+    ) -> Permit:
         """Take the permit of one link, before its handshake; `release_permit` gives it back after the link's end.
 
         Raises:
             Unavailable: This instance is full, draining, or cannot follow the log now. No permit was taken.
+            TooManyRequests: Its key or address may open no link now.
         """
-        permit = self.admission.enter(protocol, grant, caller)
+        permit = self.admission.enter(protocol, grant, caller, opening)
         try:
             if not self.feed.connected:  # open links stay and miss nothing; another instance may reach the log
                 raise Unavailable("log_unavailable", self.ender.delays.after_refusal())
@@ -113,9 +117,11 @@ class LinkRegistry:
         self.admission.leave(permit)
 
     @asynccontextmanager
-    async def permit(self, protocol: LinkProtocol, grant: Grant, caller: Caller) -> AsyncIterator[Permit]:
+    async def permit(
+        self, protocol: LinkProtocol, grant: Grant, caller: Caller, opening: Opening = FRESH
+    ) -> AsyncIterator[Permit]:
         """Hold a permit while the block runs; raise as `take_permit` does."""
-        permit = await self.take_permit(protocol, grant, caller)
+        permit = await self.take_permit(protocol, grant, caller, opening)
         try:
             yield permit
         finally:

@@ -11,9 +11,9 @@ from typing import Final, Self
 
 import structlog
 
-from auth.grants import Grant
+from relay.admission.gate import Permit
 from relay.admission.requested import named_games
-from relay.errors import BadMessage, ClientError
+from relay.errors import BadMessage, ClientError, TooManyRequests
 from relay.history.history import History
 from relay.history.reading.payer import RELAY, Payer
 from relay.history.replay import Replay
@@ -34,15 +34,18 @@ Games = frozenset[str]
 class Session:
     """One link's subscription. Entered for as long as the link is open."""
 
-    __slots__ = ("_catalogue", "_history", "_hub", "_link", "_live", "_payer", "_replays", "grant")
+    __slots__ = ("_catalogue", "_history", "_hub", "_link", "_live", "_payer", "_replays", "_use", "grant")
 
-    def __init__(self, history: History, catalogue: Catalogue, grant: Grant, link: Link, payer: Payer = RELAY) -> None:
+    def __init__(
+        self, history: History, catalogue: Catalogue, permit: Permit, link: Link, payer: Payer = RELAY
+    ) -> None:
         """`payer` is charged for what replays read."""
         self._history = history
         self._hub = history.hub
         self._catalogue = catalogue
-        self.grant = grant
+        self.grant = permit.grant
         """What client messages may ask for; replaced when the credential's key has changed."""
+        self._use = permit.use
         self._link = link
         self._payer = payer
         self._live = Subscription.nothing()
@@ -100,7 +103,7 @@ class Session:
         return frozenset().union(*(replay.wanted.games for replay in self._replays))
 
     def on_message(self, message: ClientMessage) -> None:
-        """Do what a client message asks, and answer it.
+        """Do what a client message asks, and answer it; end the link when its key has sent too many.
 
         Raises:
             BadMessage: A game is unknown or not covered by the credential, or the cursor is malformed.
@@ -108,6 +111,11 @@ class Session:
         if message.action == "ping":
             cursor = self.cursor() if self._link.receives_events else None
             self._link.send_event({"event": "pong"} | ({} if cursor is None else {"cursor": str(cursor)}))
+            return
+        try:
+            self._use.subscribe()
+        except TooManyRequests:
+            self._link.end(CloseReason.RATE_LIMITED)
             return
         if not message.games:
             raise BadMessage(f"games must be a list of slugs to {message.action}")
@@ -128,7 +136,7 @@ class Session:
             self._follow(games - replayed)
         elif subscribes:
             self._link.receives_events = True
-            self._replay(games, Start(after=after))
+            self._replay(games, Start(after=after), checked=False)
 
     def _follow(self, games: Games) -> None:
         self._live = self._hub.add(self._link, self._live._replace(games=self._live.games | games))
@@ -142,7 +150,8 @@ class Session:
                 del self._replays[replay]
                 task.cancel()
 
-    def _replay(self, games: Games, start: Start) -> None:
+    def _replay(self, games: Games, start: Start, *, checked: bool = True) -> None:
+        """Start a replay; `checked`: its number was checked before the link was opened."""
         subscription = self._live._replace(games=games)
         replay = Replay(
             self._history,
@@ -155,6 +164,9 @@ class Session:
         )
         self._replays[replay] = None
         if not replay.begin():
+            if not checked and not self._may_read():
+                return
+            self._use.begin_replay()
             task = asyncio.create_task(replay.run(), name=f"replay-{self._link.id}")
             task.add_done_callback(self._check)
             self._replays[replay] = task
@@ -167,7 +179,17 @@ class Session:
     def _finished(self, replay: Replay) -> None:
         self._link.end(CloseReason.COMPLETED)
 
+    def _may_read(self) -> bool:
+        """End the link when too many replays of its key read the log."""
+        try:
+            self._use.check_replays()
+        except TooManyRequests:
+            self._link.end(CloseReason.RATE_LIMITED)
+            return False
+        return True
+
     def _check(self, task: asyncio.Task[None]) -> None:
+        self._use.end_replay()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("replay_failed", link=self._link.id, exc_info=error)
             self._link.end(CloseReason.FAILED)

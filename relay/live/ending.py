@@ -43,6 +43,7 @@ _AFTER_END: Final[Mapping[CloseReason, _Spread]] = {
     CloseReason.CAPACITY: _LATER,
     # Only event streams are sent it: an EventSource comes back, is refused, and then stays away.
     CloseReason.REVOKED: _SOON,
+    CloseReason.RATE_LIMITED: _LATER,
     # The client caused the end: it is not sent a delay.
     CloseReason.CLIENT: _NONE,
     CloseReason.BAD_MESSAGE: _NONE,

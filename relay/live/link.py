@@ -41,6 +41,7 @@ class CloseReason(StrEnum):
     """Why a link ended: client advice, log field and metric label are this same word."""
 
     CLIENT = "client"  # the client closed, or its connection broke
+    RATE_LIMITED = "rate_limited"  # the key or address is over a limit: reconnect after the delay
     CAPACITY = "capacity"  # this instance is full: reconnect after the delay
     LOG_UNAVAILABLE = "log_unavailable"  # this instance cannot follow the log now: reconnect after the delay
     DRAINING = "draining"  # reconnect after the delay; another instance answers

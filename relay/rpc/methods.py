@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from google.protobuf.message import Message
 
 from auth.grants import Grant
+from relay.admission.limits.link_limits import Opening
 from relay.admission.requested import named_games, requested
 from relay.config.sections import GrpcSettings
 from relay.errors import BadRequest, TooManyCalls
@@ -81,6 +82,11 @@ class Methods:
             subscription = self._narrowed(subscription, request.game_slugs, grant)
         start = read_start(request.start, request.after)
         return StreamRequest(subscription, start, request.start.allow_gap, read_heartbeat(request.start))
+
+    @staticmethod
+    def replay_opening(request: pb.ReplayRequest) -> Opening:
+        """Return what the link of a bulk replay is opened for."""
+        return Opening(resumes=bool(request.after), reads_log=lambda: True)
 
     async def answer(self, request: Message, grant: Grant, payer: Payer, form: AnswerForm) -> bytes:
         """Answer a request of one of `UNARY`; raise the errors of any protocol, or `TooManyCalls`."""

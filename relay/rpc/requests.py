@@ -1,4 +1,4 @@
-"""Read the request message of a gRPC call, within a time.
+"""Read what a gRPC call comes with: its request message, within a time, and who sends it.
 
 A handler of grpc.aio for one request is not called before the message is there, and waits for it without limit. So all
 methods are handlers of streams of requests, which are called at once, and read their message here.
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from grpc import aio
 
+from relay.admission.caller import Caller
+from relay.config.trusted_proxies import TrustedProxies
 from relay.errors import BadRequest, SlowRequest
 
 if TYPE_CHECKING:  # generic only for the type checker
@@ -39,3 +41,17 @@ async def only_request(context: "Context", *, within_s: float) -> Any:
     if message is aio.EOF:
         raise BadRequest("the call has no request message")
     return message
+
+
+def caller_of_call(context: "Context", proxies: TrustedProxies) -> Caller:
+    """Return who sends a call."""
+    caller = Caller.of_peer(context.peer() or "", _listed(context, "user-agent"))
+    if not proxies.trusts(caller.address):
+        return caller
+    forwarded_for, forwarded = _listed(context, "x-forwarded-for"), _listed(context, "forwarded")
+    return caller._replace(address=proxies.client(caller.address, forwarded_for, forwarded))
+
+
+def _listed(context: "Context", name: str) -> str:
+    """Return all values of a name, joined by commas."""
+    return ",".join(str(value) for key, value in context.invocation_metadata() or () if key == name)

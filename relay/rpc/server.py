@@ -11,6 +11,7 @@ import structlog
 from grpc import aio
 
 from relay.config.sections import GrpcSettings
+from relay.config.trusted_proxies import TrustedProxies
 from relay.errors import StartError
 from relay.rpc.keyless.health import HEALTH, HealthService
 from relay.rpc.keyless.open_calls import OpenCalls
@@ -22,6 +23,7 @@ from relay.rpc.write_hint import enable_write_hint
 
 log = structlog.get_logger()
 
+_NO_PROXIES: Final = TrustedProxies()
 _OTHER_CALLS: Final = 1000
 """Concurrent calls that neither admission nor a share counts: those that are refused, and checks of health."""
 _WATCHES: Final = 1000
@@ -48,6 +50,7 @@ async def listening_grpc(
     max_links: int,
     connections: int,
     check_key: Callable[[Any], object] = lambda _context: None,
+    proxies: TrustedProxies = _NO_PROXIES,
     closers: list[Callable[[], None]] | None = None,
 ) -> AsyncIterator[int]:
     """Serve `handler` while the block runs; yield the port.
@@ -59,6 +62,7 @@ async def listening_grpc(
         check_key: Raises when a call, given its context, has no valid key; for reflection, where that needs one.
         max_links: How many streams the handler admits.
         connections: Maximum number of connections, with and without calls; the others are closed when accepted.
+        proxies: Those that say from which address a call comes.
         closers: Gets a function that closes the port before the end of the block: no more connections and calls are
             accepted, and clients of open connections are asked to use others (GOAWAY); open calls stay.
 
@@ -66,8 +70,8 @@ async def listening_grpc(
         StartError: The port is in use, or the TLS files are not valid.
     """
     enable_write_hint()
-    watches = OpenCalls(_WATCHES, age_s=_watch_s, retry_ms=_retry_ms)
-    reflections = OpenCalls(_REFLECTIONS, age_s=lambda: _REFLECTION_S, retry_ms=_retry_ms)
+    watches = OpenCalls(_WATCHES, age_s=_watch_s, retry_ms=_retry_ms, proxies=proxies)
+    reflections = OpenCalls(_REFLECTIONS, age_s=lambda: _REFLECTION_S, retry_ms=_retry_ms, proxies=proxies)
     health = HealthService(Readiness(obstacle), watches, request_s=settings.request_s)
     shown = Reflection(
         (SERVICE, HEALTH, REFLECTION),

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import grpc
 import structlog
@@ -17,16 +17,19 @@ from multidict import CIMultiDict
 
 from auth.credentials import find_key
 from auth.grants import Grant
-from relay.admission.caller import Caller
+from relay.admission.gate import Permit
+from relay.admission.limits.link_limits import Opening
+from relay.config.trusted_proxies import TrustedProxies
 from relay.history.history import History
 from relay.history.reading.payer import Payer
 from relay.links.link_registry import LinkRegistry
+from relay.links.openings import opening_of
 from relay.links.session import Session
 from relay.live.link import CloseReason
 from relay.rpc.answer_forms import PROTO
 from relay.rpc.convert import parse_message
 from relay.rpc.methods import SERVICE, STREAMS, UNARY, Methods
-from relay.rpc.requests import only_request
+from relay.rpc.requests import caller_of_call, only_request
 from relay.rpc.rpc_link import GrpcLink
 from relay.rpc.status import INTERNAL, Status, metadata_of, status_of
 from relay.rpc.wire import stored_entries
@@ -36,6 +39,7 @@ from rounds import datastream_pb2 as pb
 
 log = structlog.get_logger()
 
+_NO_PROXIES: Final = TrustedProxies()
 _STATUS_S: Final = 0.1
 """Time to pass the status of an aborted call to gRPC, which sends it later."""
 
@@ -44,10 +48,25 @@ if TYPE_CHECKING:  # generic only for the type checker
     Handlers = dict[str, grpc.RpcMethodHandler[Any, Any]]
 
 
+class _Opened(NamedTuple):
+    """An open link, and the permit that it holds."""
+
+    permit: Permit
+    link: GrpcLink
+
+
 class DataStream:
     """The handlers of the service on one registry."""
 
-    def __init__(self, registry: LinkRegistry, history: History, catalogue: Catalogue, methods: Methods) -> None:
+    def __init__(
+        self,
+        registry: LinkRegistry,
+        history: History,
+        catalogue: Catalogue,
+        methods: Methods,
+        proxies: TrustedProxies = _NO_PROXIES,
+    ) -> None:
+        self._proxies = proxies
         self._registry = registry
         self._history = history
         self._catalogue = catalogue
@@ -60,7 +79,7 @@ class DataStream:
             for name, kind in STREAMS.items()
         }
         unary: Handlers = {
-            name: grpc.stream_unary_rpc_method_handler(partial(self._call, self._answer, kind))
+            name: grpc.stream_unary_rpc_method_handler(partial(self._call, self._answer, kind, counts=True))
             for name, kind in UNARY.items()
         }
         replay: Handlers = {
@@ -68,42 +87,58 @@ class DataStream:
         }
         return grpc.method_handlers_generic_handler(SERVICE, {**streams, **unary, **replay})
 
-    async def _call(self, method: Any, kind: type[Message], _requests: object, context: "Context") -> Any:
-        """Check the key, read the request and call `method`; every error becomes a status."""
+    async def _call(
+        self, method: Any, kind: type[Message], _requests: object, context: "Context", *, counts: bool = False
+    ) -> Any:
+        """Check the key, read the request and call `method`; every error becomes a status.
+
+        `counts`: whether the call is counted as a request; links have limits of their own.
+        """
+        caller = caller_of_call(context, self._proxies)
         try:
             grant = self.grant(context)  # first: without a key, no answer depends on the request, nor waits for it
+            if counts:
+                self._registry.admission.of_clients.request(grant, caller.address)
             data = await only_request(context, within_s=self._methods.request_s)
             return await method(parse_message(data, kind), grant, context)
         except (aio.AbortError, aio.InternalError, asyncio.CancelledError):
             raise  # gRPC has the status already, or the client has left
         except Exception as error:
-            self._registry.refusals.add(error, "grpc", _caller_of(context))
+            self._registry.refusals.add(error, "grpc", caller)
             status = status_of(error)
             if status is None:
                 log.exception("call_failed", method=kind.DESCRIPTOR.name)
             await _abort(context, status or INTERNAL)
 
     async def _answer(self, request: Message, grant: Grant, context: "Context") -> bytes:
-        return await self._methods.measured(self._methods.answer(request, grant, self._payer(grant, context), PROTO))
+        return await self._methods.measured(
+            self._methods.answer(
+                request, grant, self._registry.admission.payer(grant, caller_of_call(context, self._proxies)), PROTO
+            )
+        )
 
     async def _stream(self, request: Message, grant: Grant, context: "Context") -> None:
         subscription, start, allow_gap, heartbeat_s = self._methods.stream_request(request, grant)
+        opening = opening_of(self._history.hub, subscription, start)
+        games = subscription.games
         async with (
-            self._open_link(context, grant, subscription.games, allow_gap=allow_gap, heartbeat_s=heartbeat_s) as link,
-            Session(self._history, self._catalogue, grant, link, self._payer(grant, context)) as session,
+            self._open_link(context, grant, games, opening, allow_gap=allow_gap, heartbeat_s=heartbeat_s) as opened,
+            Session(self._history, self._catalogue, opened.permit, opened.link, self._payer(opened.permit)) as session,
         ):
+            link = opened.link
             session.start(subscription, start)
             await context.send_initial_metadata(await link.initial_metadata(start))
             await link.sink.pump(context.write, partial(buffer_next_write, context))
 
     async def _replay(self, request: pb.ReplayRequest, grant: Grant, context: "Context") -> None:
         async with (
-            self._open_link(context, grant, request.game_slugs) as link,
+            self._open_link(context, grant, request.game_slugs, self._methods.replay_opening(request)) as opened,
             aclosing(
-                await self._methods.replay(request, grant, self._payer(grant, context), link, stored_entries)
+                await self._methods.replay(request, grant, self._payer(opened.permit), opened.link, stored_entries)
             ) as batches,
         ):
-            await context.send_initial_metadata(metadata_of(await link.hello))
+            opened.permit.use.begin_replay()
+            await context.send_initial_metadata(metadata_of(await opened.link.hello))
             async for batch in batches:
                 await context.write(b"".join(batch))
 
@@ -113,17 +148,19 @@ class DataStream:
         context: "Context",
         grant: Grant,
         games: Iterable[str],
+        opening: Opening,
         *,
         allow_gap: bool = False,
         heartbeat_s: float | None = None,
-    ) -> AsyncIterator[GrpcLink]:
+    ) -> AsyncIterator[_Opened]:
         """Hold a permit and a link while the block runs; then end the call with the status of the link."""
-        async with self._registry.permit("grpc", grant, _caller_of(context)) as permit:
+        caller = caller_of_call(context, self._proxies)
+        async with self._registry.permit("grpc", grant, caller, opening) as permit:
             link = self._link(allow_gap=allow_gap)
             link.heartbeat_s = heartbeat_s
             with self._registry.open(link, permit, games):
                 try:
-                    yield link
+                    yield _Opened(permit, link)
                 except asyncio.CancelledError:
                     if not link.sink.is_aborted:
                         raise  # the client has left
@@ -141,10 +178,11 @@ class DataStream:
         pairs = [(key, value) for key, value in context.invocation_metadata() or () if isinstance(value, str)]
         metadata = CIMultiDict(pairs)
         presented = find_key(metadata, {}, allow_query=False)
-        return self._registry.admission.grant(presented, origin=metadata.get("origin"), caller=_caller_of(context))
+        caller = caller_of_call(context, self._proxies)
+        return self._registry.admission.grant(presented, origin=metadata.get("origin"), caller=caller)
 
-    def _payer(self, grant: Grant, context: "Context") -> Payer:
-        return self._registry.admission.payer(grant, _caller_of(context))
+    def _payer(self, permit: Permit) -> Payer:
+        return self._registry.admission.payer(permit.grant, permit.caller)
 
     def _link(self, *, allow_gap: bool = False) -> GrpcLink:
         task = asyncio.current_task()
@@ -152,11 +190,6 @@ class DataStream:
             raise AssertionError("calls run in tasks")
         registry, age_s = self._registry, self._registry.age_limit_s()
         return GrpcLink(registry.hub, task.cancel, registry.ender, max_age_s=age_s, allow_gap=allow_gap)
-
-
-def _caller_of(context: "Context") -> Caller:
-    agents = [value for key, value in context.invocation_metadata() or () if key == "user-agent"]
-    return Caller.of_peer(context.peer(), str(agents[0]) if agents else None)
 
 
 async def _end(context: "Context", link: GrpcLink) -> None:

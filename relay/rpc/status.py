@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from grpc import StatusCode
 
 from auth.redact import redact
-from relay.errors import CursorLost, Unavailable, refusal_of
+from relay.errors import CursorLost, TooManyRequests, Unavailable, refusal_of
 from relay.live.bounds import Bounds, GapReason
 from relay.live.link import CloseReason, Disconnect
 from rounds import Cursor
@@ -61,6 +61,8 @@ def status_of(error: Exception) -> Status | None:
     if isinstance(error, Unavailable):
         if error.reason == "capacity":
             code = StatusCode.RESOURCE_EXHAUSTED
+        return Status(code, message, (("retry-after-ms", str(error.retry_ms)),), refusal.code)
+    if isinstance(error, TooManyRequests):
         return Status(code, message, (("retry-after-ms", str(error.retry_ms)),), refusal.code)
     trailers = (("retry-after-ms", _RETRY_MS),) if code is StatusCode.UNAVAILABLE else ()
     return Status(code, message, trailers, refusal.code)

@@ -18,6 +18,7 @@ from aiohttp import web
 from relay.admission.held_bytes import LEAST_BYTES, HeldBytes
 from relay.admission.strangers import Share
 from relay.errors import BadRequest, SlowRequest, TooLarge
+from relay.http.connections.quick_refusals import QuickRefusals
 from relay.turns import Turns
 
 SMALL_BODY_BYTES: Final = 4 << 10
@@ -47,6 +48,8 @@ class ConnectionLimits:
     """Time for the head of a request, and again for its body."""
     held: HeldBytes = field(default_factory=lambda: HeldBytes(_HELD_BYTES))
     """Of requests that are not whole, and of answers that are not read."""
+    quick: QuickRefusals | None = None
+    """Answers requests over a limit."""
 
 
 class GuardedHandler(web.RequestHandler):
@@ -63,6 +66,7 @@ class GuardedHandler(web.RequestHandler):
         "_unsent",
         "address",
         "idle_since",
+        "is_last",
         "turns",
     )
 
@@ -80,6 +84,8 @@ class GuardedHandler(web.RequestHandler):
         self._file = -1  # the number of its socket
         self.address = ""
         self.idle_since = 0.0
+        self.is_last = False
+        """Whether the connection is closed after the next answer."""
 
     @property
     def request_s(self) -> float:
@@ -90,6 +96,10 @@ class GuardedHandler(web.RequestHandler):
     def strangers(self) -> Share:
         """The share of connections without a credential."""
         return self._limits.strangers
+
+    def answer_is_last(self) -> None:
+        """Close the connection after the next answer, so that its client gets it."""
+        self.is_last = True
 
     # --- shares --------------------------------------------------------------------------------------------------
 
@@ -184,6 +194,15 @@ class GuardedHandler(web.RequestHandler):
         if self._share is self._limits.guests:
             self._share.work(self)
         elif self._share is not None:  # a stranger may be shed at any time: it may not read the answer
+            self._rest(self._share)
+
+    def came_for(self, address: str) -> None:
+        """Count the connection as one of a client: its request has come through a trusted proxy."""
+        if address == self.address or self._share is None:
+            return
+        self._share.work(self)  # shares find their members by address
+        self.address = address
+        if self._share is self._limits.strangers:
             self._rest(self._share)
 
     async def finish_response(

@@ -118,6 +118,14 @@ class Metrics:
         for reason in CloseReason:  # all from the start: else the first of a kind would be no increase
             closed.add_metric([reason], registry.closed[reason])
         yield closed
+        limits = registry.admission.of_clients
+        yield Gauge(
+            "relay_limits_relays", "Relays that count together, this one included.", value=1 + limits.other_relays()
+        )
+        limited = Counter("relay_limited", "Requests, links and messages over a limit.", labels=["limit"])
+        for name, count in limits.ledger.refused.items():
+            limited.add_metric([name], count)
+        yield limited
         refused = Counter("relay_refused", "Refused clients, by reason and protocol.", labels=["reason", "protocol"])
         for (reason_text, protocol), count in registry.refusals.counts.items():
             refused.add_metric([reason_text, protocol], count)

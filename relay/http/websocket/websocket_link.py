@@ -26,6 +26,7 @@ CLOSE_CODES: Final = {
     CloseReason.CAPACITY: 1013,
     CloseReason.LOG_UNAVAILABLE: 1013,
     CloseReason.REVOKED: 4001,
+    CloseReason.RATE_LIMITED: 1013,
     CloseReason.SLOW: 4008,
     CloseReason.BAD_MESSAGE: 1008,
     CloseReason.COMPLETED: 1000,

@@ -20,15 +20,19 @@ from auth.grants import Grant
 from auth.key import ANY_ORIGIN
 from auth.redact import redact
 from relay.admission.gate import Permit
+from relay.admission.limits.link_limits import Opening
 from relay.errors import REFUSALS, Unsupported, WrongMediaType
 from relay.history.history import History
 from relay.http.compress import compressed
 from relay.http.connections.departures import has_left
 from relay.http.connections.guarded import guarded
+from relay.http.connections.quick_refusals import retry_headers
 from relay.http.cors import restrict_origin
+from relay.http.over_limit import note_refusal, show_quota
 from relay.http.parameters import listed
-from relay.http.request import caller_of, grant_of
+from relay.http.request import caller_of, granted, presented_key
 from relay.links.link_registry import LinkRegistry
+from relay.links.openings import opening_of
 from relay.links.session import Session
 from relay.live.link import CloseReason
 from relay.rpc.connect.dialect import CONNECT_JSON, Dialect, accepted, error_of, http_status_of
@@ -73,6 +77,7 @@ class Proxy:
             if has_left(request, error):
                 raise
             self._registry.refusals.add(error, "proxy", caller_of(request))
+            note_refusal(request, error)
             known = status_of(error)
             if known is None:
                 log.exception("call_failed", path=request.path[:200])
@@ -86,7 +91,7 @@ class Proxy:
             raise Unsupported(f"unknown method {name[:64]!r}; there are: {', '.join(_KINDS)}")
         if not dialect.web and dialect.streams == (name in UNARY):
             raise WrongMediaType(dialect.content_type, allowed=accepted(streams=name not in UNARY))
-        grant = self._grant(request)
+        grant = self._grant(request, opens_link=name not in UNARY)
         deadline = deadline_of(request)
         async with asyncio.timeout_at(deadline):
             message = await message_of(request, dialect, kind, limit=self._methods.request_bytes)
@@ -94,45 +99,53 @@ class Proxy:
                 payer = self._registry.admission.payer(grant, caller_of(request))
                 answer = await self._methods.answer(message, grant, payer, dialect.answers)
                 return await _single(request, dialect, answer)
-        async with self._registry.permit("proxy", grant, caller_of(request)) as permit:
+        if isinstance(message, pb.ReplayRequest):
+            return await self._replay(request, dialect, message, grant, deadline)
+        return await self._stream(request, dialect, message, grant, deadline)
+
+    @asynccontextmanager
+    async def _permit(self, request: web.Request, grant: Grant, opening: Opening) -> AsyncIterator[Permit]:
+        async with self._registry.permit("proxy", grant, caller_of(request), opening) as permit:
             guarded(request).became_link()
-            if isinstance(message, pb.ReplayRequest):
-                return await self._replay(request, dialect, message, permit, deadline)
-            return await self._stream(request, dialect, message, permit, deadline)
+            show_quota(request, permit.use.quota)
+            yield permit
 
     async def _stream(
-        self, request: web.Request, dialect: Dialect, message: Message, permit: Permit, deadline: float | None
+        self, request: web.Request, dialect: Dialect, message: Message, grant: Grant, deadline: float | None
     ) -> web.StreamResponse:
-        subscription, start, allow_gap, heartbeat_s = self._methods.stream_request(message, permit.grant)
-        link = self._link(request, dialect, allow_gap=allow_gap)
-        link.heartbeat_s = heartbeat_s
-        payer = self._registry.admission.payer(permit.grant, permit.caller)
+        subscription, start, allow_gap, heartbeat_s = self._methods.stream_request(message, grant)
         response = web.StreamResponse()
-        with self._registry.open(link, permit, subscription.games):
-            async with Session(self._history, self._catalogue, permit.grant, link, payer) as session:
-                session.start(subscription, start)
-                async with self._call(request, deadline, link, response):
-                    await _open(request, response, dialect, link, await link.initial_metadata(start))
-                    await link.wait_ended()
+        async with self._permit(request, grant, opening_of(self._history.hub, subscription, start)) as permit:
+            link = self._link(request, dialect, allow_gap=allow_gap)
+            link.heartbeat_s = heartbeat_s
+            with self._registry.open(link, permit, subscription.games):
+                payer = self._registry.admission.payer(permit.grant, permit.caller)
+                async with Session(self._history, self._catalogue, permit, link, payer) as session:
+                    session.start(subscription, start)
+                    async with self._call(request, deadline, link, response):
+                        await _open(request, response, dialect, link, await link.initial_metadata(start))
+                        await link.wait_ended()
         return response
 
     async def _replay(
-        self, request: web.Request, dialect: Dialect, message: pb.ReplayRequest, permit: Permit, deadline: float | None
+        self, request: web.Request, dialect: Dialect, message: pb.ReplayRequest, grant: Grant, deadline: float | None
     ) -> web.StreamResponse:
-        link = self._link(request, dialect)
-        payer = self._registry.admission.payer(permit.grant, permit.caller)
         response = web.StreamResponse()
-        with self._registry.open(link, permit, message.game_slugs):
-            async with (
-                self._call(request, deadline, link, response),
-                aclosing(
-                    await self._methods.replay(message, permit.grant, payer, link, dialect.write_stored)
-                ) as batches,
-            ):
-                await _open(request, response, dialect, link, metadata_of(await link.hello))
-                async for batch in batches:
-                    link.write(dialect.wrap(dialect.write_batch(batch)))
-                    await link.drained()
+        async with self._permit(request, grant, self._methods.replay_opening(message)) as permit:
+            link = self._link(request, dialect)
+            permit.use.begin_replay()
+            payer = self._registry.admission.payer(permit.grant, permit.caller)
+            with self._registry.open(link, permit, message.game_slugs):
+                async with (
+                    self._call(request, deadline, link, response),
+                    aclosing(
+                        await self._methods.replay(message, permit.grant, payer, link, dialect.write_stored)
+                    ) as batches,
+                ):
+                    await _open(request, response, dialect, link, metadata_of(await link.hello))
+                    async for batch in batches:
+                        link.write(dialect.wrap(dialect.write_batch(batch)))
+                        await link.drained()
         return response
 
     @asynccontextmanager
@@ -156,8 +169,8 @@ class Proxy:
         registry, age_s = self._registry, self._registry.age_limit_s()
         return ProxyLink(registry.hub, request, dialect, registry.ender, max_age_s=age_s, allow_gap=allow_gap)
 
-    def _grant(self, request: web.Request) -> Grant:
-        grant = grant_of(request, self._registry.admission)
+    def _grant(self, request: web.Request, *, opens_link: bool) -> Grant:
+        grant = granted(request, presented_key(request), self._registry.admission, opens_link=opens_link)
         if grant.kind == "public" and ANY_ORIGIN not in grant.allowed_origins:
             restrict_origin(request)
         return grant
@@ -199,7 +212,10 @@ async def _single(request: web.Request, dialect: Dialect, message: bytes) -> web
 def _refused(dialect: Dialect, status: Status) -> web.Response:
     if dialect.streams:
         return web.Response(body=dialect.end(status), content_type=dialect.content_type, headers=_VARY)
-    return _error(http_status_of(status.code), status, dict(status.trailers))
+    headers = dict(status.trailers)
+    if "retry-after-ms" in headers:
+        headers |= retry_headers(int(headers["retry-after-ms"]))
+    return _error(http_status_of(status.code), status, headers)
 
 
 def _wrong_media_type(request: web.Request, error: WrongMediaType) -> web.Response:

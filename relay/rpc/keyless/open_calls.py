@@ -5,15 +5,19 @@ Owns the end of such a call: when its time is over, or when others need its plac
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, Any, Final
 
 from grpc import StatusCode, aio
 
 from relay.admission.strangers import Share
+from relay.config.trusted_proxies import TrustedProxies
+from relay.rpc.requests import caller_of_call
 
 if TYPE_CHECKING:  # generic only for the type checker
     Context = aio.ServicerContext[Any, Any]
+
+
+_NO_PROXIES: Final = TrustedProxies()
 
 
 class OpenCall:
@@ -35,24 +39,35 @@ class OpenCall:
 class OpenCalls:
     """The open calls of a method that needs no key."""
 
-    def __init__(self, most: int, *, age_s: Callable[[], float], retry_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        most: int,
+        *,
+        age_s: Callable[[], float],
+        retry_ms: Callable[[], int],
+        proxies: TrustedProxies = _NO_PROXIES,
+    ) -> None:
         """Begin without calls.
 
         Args:
             most: Calls at a time. For another one, the oldest of the address with the most calls ends.
             age_s: Draws how long a call may last, in seconds.
             retry_ms: Draws when its client may call again.
+            proxies: Those that say from which address a call comes.
         """
         self.share = Share(most)
         self._age_s = age_s
         self._retry_ms = retry_ms
+        self._proxies = proxies
 
     async def run(self, context: "Context", work: Callable[[], Awaitable[None]]) -> None:
         """Do the work of a call; abort it when its time is over."""
         call: OpenCall | None = None
         try:
             async with asyncio.timeout(self._age_s()) as deadline:
-                call = OpenCall(address_of(context), deadline, asyncio.get_running_loop().time())
+                call = OpenCall(
+                    caller_of_call(context, self._proxies).address, deadline, asyncio.get_running_loop().time()
+                )
                 self.share.enter(call)
                 try:
                     await work()
@@ -63,9 +78,3 @@ class OpenCalls:
             if call is not None and call.was_shed:
                 await context.abort(StatusCode.RESOURCE_EXHAUSTED, "too many calls without a key", trailers)
             await context.abort(StatusCode.UNAVAILABLE, "max_age: call again", trailers)
-
-
-def address_of(context: "Context") -> str:
-    """Return the client's address without its port: gRPC has it as ``ipv4:127.0.0.1:5000``, ``ipv6:%5B::1%5D:5000``."""
-    _, _, peer = unquote(context.peer() or "").partition(":")
-    return peer.rpartition(":")[0]

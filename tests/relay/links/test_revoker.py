@@ -19,6 +19,8 @@ from auth.tokens import TokenSigner
 from relay.admission.caller import Caller
 from relay.admission.capacity import Capacity
 from relay.admission.gate import Admission, Permit
+from relay.admission.limits.limits import ClientLimits
+from relay.config.sections import LimitSettings
 from relay.links.held import Held, HeldLinks, Holder
 from relay.links.revoker import Revoker
 from relay.live.ending import Ender, ReconnectDelays
@@ -68,7 +70,9 @@ class Rig:
 
     def open(self, key: Key = KEY, **grant: Any) -> tuple[RecordingLink, Held]:
         link = RecordingLink(ender=self.ender)
-        permit = Permit("websocket", replace(Grant.of(key), **grant), CALLER)
+        granted = replace(Grant.of(key), **grant)
+        use = ClientLimits(LimitSettings(private_links=0, address_links=0)).open(granted, CALLER.address)
+        permit = Permit("websocket", granted, CALLER, use)
         held = Held(link, permit, session=None, games=frozenset({"crash"}))
         self.revoker.opened(held)
         return link, held

@@ -1,11 +1,15 @@
 """A link that is ended early or late in its session: it gets no rounds after its disconnect, and no wrong cursor."""
 
 import asyncio
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import pytest
 
 from auth.grants import Grant
+from relay.admission.caller import Caller
+from relay.admission.gate import Permit
+from relay.admission.limits.limits import ClientLimits
+from relay.config.sections import LimitSettings
 from relay.history.history import History
 from relay.history.start import Start
 from relay.links.session import Session
@@ -41,11 +45,14 @@ def log() -> MemoryLog:
     return log
 
 
+GRANT: Final = Grant("demo", "private", None, frozenset())
+
+
 def session_of(link: RecordingLink, hub: Hub, log: MemoryLog) -> Session:
     return Session(
         History(hub, cast("Any", log), Turns(), concurrent=1),
         Catalogue.load(),
-        Grant("demo", "private", None, frozenset()),
+        Permit("websocket", GRANT, Caller("127.0.0.1", "test"), ClientLimits(LimitSettings()).open(GRANT, "127.0.0.1")),
         link,
     )
 

@@ -64,7 +64,7 @@ async def test_every_end_has_a_reason_a_cursor_and_a_delay(
     assert dict(ender.ended) == {reason: 1}
 
 
-@pytest.mark.parametrize("reason", sorted(set(CloseReason) - {CloseReason.CAPACITY}))
+@pytest.mark.parametrize("reason", sorted(set(CloseReason) - {CloseReason.CAPACITY, CloseReason.RATE_LIMITED}))
 def test_delay_of_an_end_is_drawn_by_its_reason(reason: CloseReason) -> None:
     """Each end that is the relay's doing may be one of thousands: their clients return over a while."""
     delays = ReconnectDelays(RETRY_MS)
