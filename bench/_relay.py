@@ -34,7 +34,6 @@ _NO_LIMITS: Final = {
         "LOG_ROUNDS_PER_MIN",
         "SUBSCRIBES_PER_MIN",
         "FILTERS",
-        "WRONG_CREDENTIALS_PER_MIN",
     )
 }
 """A benchmark is one client with one key, and sends all that it can."""

@@ -36,6 +36,7 @@ from relay.config.settings import Settings
 from relay.config.trusted_proxies import TrustedProxies
 from relay.errors import PortUnavailable
 from relay.history.history import History
+from relay.history.reading.payer import Payers
 from relay.http.application import build_app
 from relay.http.connections.guarded import ConnectionLimits
 from relay.http.connections.listener import Listener
@@ -179,6 +180,7 @@ async def running_relay(
         guests=guests,
         policy=KeyPolicy(keys, delays, settings=settings.auth, stores=None if stores is None else stores.layers),
         limits=limits,
+        payers=Payers(limits.log_meter),
     )
     held = HeldBytes(held_bytes_limit())
     proxies = TrustedProxies.parse(settings.http.trusted_proxies)

@@ -16,10 +16,10 @@ from relay.errors import TooManyRequests, Unavailable, refusal_of
 from relay.http.connections.departures import has_left
 from relay.http.connections.expectations import closes_connection, has_unknown
 from relay.http.connections.guarded import GuardedHandler
+from relay.http.connections.over_limit import note_refusal, quota_headers
 from relay.http.connections.quick_refusals import retry_headers
 from relay.http.cors import cors_headers, preflight_headers, warning_headers
 from relay.http.error_body import HTTP_CODES, error_response, internal_error
-from relay.http.over_limit import note_refusal, quota_headers
 from relay.http.protocol import HttpProtocol
 from relay.http.request import PROXIES, caller_of
 from relay.http.security_headers import add_to, page_headers

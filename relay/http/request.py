@@ -14,8 +14,8 @@ from relay.admission.gate import Admission
 from relay.admission.requested import requested
 from relay.config.trusted_proxies import TrustedProxies
 from relay.http.connections.guarded import guarded
+from relay.http.connections.over_limit import show_quota
 from relay.http.cors import warn_of_private_key
-from relay.http.over_limit import show_quota
 from relay.http.parameters import listed, read_query
 from relay.live.channels import Subscription
 from rounds import Catalogue

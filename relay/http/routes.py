@@ -22,8 +22,8 @@ from relay.history.start import PARAMETERS as START_PARAMETERS
 from relay.history.start import Start
 from relay.http.connections.expectations import read_expected_body
 from relay.http.connections.guarded import SMALL_BODY_BYTES, guarded
+from relay.http.connections.over_limit import quota_headers, show_quota
 from relay.http.cors import stream_headers, warning_headers
-from relay.http.over_limit import quota_headers, show_quota
 from relay.http.parameters import read_query
 from relay.http.request import (
     CheckedRequest,

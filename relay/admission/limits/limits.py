@@ -12,7 +12,7 @@ from collections.abc import Callable
 from auth.grants import Grant
 from auth.key import Limits as KeyLimits
 from relay.admission.limits.ledger import Ledger
-from relay.admission.limits.link_limits import FRESH, Holder, LinkLimits, LinkUse, Opening
+from relay.admission.limits.link_limits import FRESH, LinkHolder, LinkLimits, LinkUse, Opening
 from relay.admission.limits.meters import Rate
 from relay.admission.limits.rules import RuleBook, Rules, User, account_of, network_of, user_of
 from relay.admission.limits.wrong_credentials import WrongCredentials
@@ -125,7 +125,7 @@ class ClientLimits:
     def open(self, grant: Grant, address: str, opening: Opening = FRESH) -> LinkUse:
         """Count a link until its use is closed; raise `TooManyRequests` when it is over a limit."""
         account, network = account_of(grant), network_of(address)
-        holder = Holder(account, user_of(grant, account, network), network, self.rules_of(grant))
+        holder = LinkHolder(account, user_of(grant, account, network), network, self.rules_of(grant))
         return self.of_links.open(holder, opening)
 
     def log_meter(self, grant: Grant, address: str) -> LogMeter:

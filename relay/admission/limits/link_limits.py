@@ -36,7 +36,7 @@ class Opening(NamedTuple):
 FRESH: Final = Opening()
 
 
-class Holder(NamedTuple):
+class LinkHolder(NamedTuple):
     """Who opens a link."""
 
     account: str
@@ -50,7 +50,7 @@ class LinkUse:
 
     __slots__ = ("_limits", "_replays", "filter", "holder", "quota")
 
-    def __init__(self, limits: "LinkLimits", holder: Holder, filter_: Filter, quota: Quota | None) -> None:
+    def __init__(self, limits: "LinkLimits", holder: LinkHolder, filter_: Filter, quota: Quota | None) -> None:
         self._limits = limits
         self._replays = 0
         self.holder = holder
@@ -107,7 +107,7 @@ class LinkLimits:
         self._by_network: Counter[str] = Counter()
         self._filters: dict[str, Counter[Filter]] = {}
 
-    def open(self, holder: Holder, opening: Opening) -> LinkUse:
+    def open(self, holder: LinkHolder, opening: Opening) -> LinkUse:
         """Count a link until its use is closed.
 
         Raises:
@@ -151,16 +151,16 @@ class LinkLimits:
                 del self._filters[account]
         self.on_change(account)
 
-    def check_replays(self, holder: Holder) -> None:
+    def check_replays(self, holder: LinkHolder) -> None:
         """Raise `TooManyRequests` when a user may begin no other replay that reads the log."""
         if self._is_at_most_replays(holder):
             raise self.ledger.refusal_at("replays", holder.rules.replays or 0)
 
-    def _is_at_most_replays(self, holder: Holder) -> bool:
+    def _is_at_most_replays(self, holder: LinkHolder) -> bool:
         most = holder.rules.replays
         return most is not None and self.replays[holder.user] >= most
 
-    def _check_filters(self, holder: Holder, opening: Opening) -> None:
+    def _check_filters(self, holder: LinkHolder, opening: Opening) -> None:
         most = holder.rules.filters
         if most is None or opening.filter == _NO_FILTER:
             return

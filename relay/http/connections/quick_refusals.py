@@ -17,6 +17,7 @@ from relay.admission.refusals import Refusals
 from relay.config.trusted_proxies import TrustedProxies
 from relay.errors import REFUSALS, TOO_MANY_REQUESTS, Quota, TooManyRequests
 from relay.http.cors import CORS
+from relay.http.security_headers import BASE
 
 _HEAD: Final = re.compile(rb"\A([A-Z]+) (/[^ ?]*)(\?[^ ]*)? HTTP/1\.1\r\n")
 _CREDENTIAL: Final = re.compile(rb"\r\n(?:x-api-key|authorization|sec-websocket-protocol):", re.IGNORECASE)
@@ -89,6 +90,7 @@ def _render(refusal: TooManyRequests, *, closes: bool, for_page: bool) -> bytes:
         "Content-Length": str(len(_BODY)),
         **retry_headers(refusal.retry_ms),
         **({} if refusal.quota is None else headers_of(refusal.quota)),
+        **BASE,
         **(CORS if for_page else {}),
         **({"Connection": "close"} if closes else {}),
         "Date": formatdate(usegmt=True),
