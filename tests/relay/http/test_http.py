@@ -335,7 +335,7 @@ SLUGS = {
 }  # fmt: skip
 
 
-OURS = ("$JS.API.DIRECT.GET.ROUNDS", "$JS.API.STREAM.INFO.ROUNDS", "_INBOX.")
+OURS = ("$JS.API.DIRECT.GET.ROUNDS", "$JS.API.STREAM.INFO.ROUNDS", "relay.limits.ROUNDS", "_INBOX.")
 """All that a relay says to NATS."""
 
 

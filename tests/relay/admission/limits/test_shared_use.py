@@ -1,5 +1,6 @@
 """Relays count a key's use together, over real NATS, and each alone while NATS is away."""
 
+import time
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -50,10 +51,11 @@ async def test_requests_count_on_all_relays(start_relay: StartRelay, client: aio
             return (await ask(client, other, key))[1] <= 45
 
         await until(knows, within_s=5)
-        admitted = 0
+        admitted, began = 0, time.monotonic()
         for number in range(200):
             admitted += (await ask(client, (one, other)[number % 2], key))[0] == 200
-        assert admitted <= 60, "40 are left, and a twentieth, and what is regained meanwhile"
+        regained = (time.monotonic() - began) * 100 / 60
+        assert admitted <= 60 + regained, "40 are left, and a few that are not reported yet"
 
 
 @pytest.mark.service
