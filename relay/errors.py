@@ -17,6 +17,7 @@ RelayError
 │   ├── NotFound         the path does not exist
 │   └── Misdirected      the request names a host that is not this one
 ├── TooManyRequests      the client is over a limit of its key or address; it comes back after a delay
+├── IdentityUnavailable  the keys of the identity provider are not known now
 ├── Unavailable          this instance is full or draining; the client reconnects later
 │   ├── TooManyCalls     this instance has too many concurrent calls
 │   └── KeysUnavailable  a key store is away, so that credentials cannot be judged now
@@ -33,6 +34,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from auth.credentials import AmbiguousCredential, NotAllowedOrigin
+from auth.identity.identity_rules import InvalidIdentity
 from auth.key import InvalidCredential
 from auth.tokens import InvalidToken
 from roundlog.log_errors import LogUnavailable
@@ -211,6 +213,13 @@ class KeysUnavailable(Unavailable):
         return f"this relay cannot check API keys and tokens now; try again in {self.retry_ms} ms"
 
 
+class IdentityUnavailable(RelayError):
+    """The keys of the operator's identity provider are not known now; API keys work."""
+
+    def __str__(self) -> str:
+        return "the identity provider cannot be reached, so its tokens cannot be checked; try again in a few seconds"
+
+
 class StartError(RelayError):
     """The process cannot start; the text says what to change."""
 
@@ -250,6 +259,7 @@ REFUSALS: Final[Mapping[type[Exception], Refusal]] = {
     InvalidFilter: Refusal(400, "invalid_filter"),
     InvalidCredential: Refusal(401, "invalid_credential"),
     InvalidToken: Refusal(401, "invalid_token"),
+    InvalidIdentity: Refusal(401, "invalid_identity"),
     NotAllowed: Refusal(403, "not_allowed"),
     NotAllowedAddress: Refusal(403, "not_allowed_address"),
     NotAllowedOrigin: Refusal(403, "not_allowed_origin"),
@@ -268,6 +278,7 @@ REFUSALS: Final[Mapping[type[Exception], Refusal]] = {
     Unsupported: Refusal(501, "unsupported"),
     Unavailable: Refusal(503, "unavailable"),
     KeysUnavailable: Refusal(503, "key_store_unavailable"),
+    IdentityUnavailable: Refusal(503, "identity_unavailable"),
     LogUnavailable: Refusal(503, "log_unavailable"),
 }
 """For users: docs/errors.md."""

@@ -8,7 +8,7 @@ import asyncio
 import gc
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -49,6 +49,9 @@ from relay.http.protocol import protocol_factory
 from relay.http.rest import Rest
 from relay.http.routes import Routes
 from relay.http.takeover import check_aiohttp
+from relay.http.tokens.identities import Identities
+from relay.http.tokens.provider_keys import provider_keys
+from relay.http.tokens.token_routes import TokenRoutes
 from relay.http.websocket.websockets_check import check_websockets_after
 from relay.links.link_registry import LinkRegistry
 from relay.live.ending import Ender, ReconnectDelays
@@ -104,11 +107,13 @@ async def serve(settings: Settings) -> None:
     """
     reloads = Reloads()
     with reloads.listening():
-        keys, signer = load_credentials(settings.auth)
+        keys, token_keys = load_credentials(settings.auth)
         revocations = Revocations()
         stores = FollowedStores(keys, settings.auth, settings.nats, revocations)
         reloads.add(stores.reload)
-        async with running_relay(settings, keys, signer, revocations=revocations, stores=stores):
+        reloads.add(token_keys.reload)
+        signer = token_keys.signer
+        async with token_keys, running_relay(settings, keys, signer, revocations=revocations, stores=stores):
             _bound_collections()
             await stop_requested()
             log.info("stop_requested")
@@ -189,8 +194,12 @@ async def running_relay(
     quick = QuickRefusals(admission, registry.refusals, proxies)
     connections = ConnectionLimits(strangers, guests, settings.http.request_s, held, quick)
     methods = Methods(registry, history, catalogue, settings.grpc)
+    provider = provider_keys(settings.identity)
+    identities = None if provider is None else Identities(settings.identity.rules(), provider, catalogue)
     metrics = Metrics(registry, history, held)
-    routes = routes_of(registry, history, catalogue, methods, metrics=metrics, http=settings.http)
+    routes = routes_of(
+        registry, history, catalogue, methods, identities=identities, metrics=metrics, http=settings.http
+    )
     app = build_app(
         routes,
         home=home,
@@ -211,7 +220,7 @@ async def running_relay(
         facts=registry.facts,
     )
     shared = SharedUse(limits, settings.nats) if settings.limits.shared else None
-    async with reader, probing as monitor_port, asyncio.TaskGroup() as tasks:
+    async with reader, provider or nullcontext(), probing as monitor_port, asyncio.TaskGroup() as tasks:
         running = [
             tasks.create_task(feed.run(), name="feed"),
             tasks.create_task(heartbeats.run(), name="heartbeats"),
@@ -261,12 +270,14 @@ def routes_of(
     catalogue: Catalogue,
     methods: Methods,
     *,
+    identities: Identities | None = None,
     metrics: Metrics | None = None,
     http: HttpSettings | None = None,
 ) -> Iterator[Iterable[web.RouteDef]]:
     """Yield the routes of all parts that answer on the HTTP port."""
     http = http or HttpSettings()
     yield Routes(registry, history, catalogue).table()
+    yield TokenRoutes(registry, catalogue, identities).table()
     yield Rest(registry, history, catalogue).table()
     yield Probes(registry.obstacle, lambda obstacle: registry.facts(obstacle)).table()
     yield from operator_routes(http, metrics or Metrics(registry, history), registry)

@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from auth.credentials import Presented, authorize
 from auth.grants import Grant
@@ -15,7 +16,7 @@ from auth.key import InvalidCredential
 from auth.key_ring import KeyRing
 from auth.revocations import Revocations
 from auth.standing import Withdrawn, standing
-from auth.tokens import InvalidToken, TokenSigner
+from auth.tokens import LIFE_S, InvalidToken, TokenSigner
 from relay.admission.caller import Caller
 from relay.admission.capacity import Capacity, LinkProtocol, Resource
 from relay.admission.key_policy import KeyPolicy
@@ -146,11 +147,25 @@ class Admission:
         key, address = self.keys.get(permit.grant.key_id), permit.caller.address
         return standing(permit.grant, key, self.revocations, address=address, follows=follows, now=time.time())
 
-    def token(self, presented: Presented | None, *, origin: str | None, caller: Caller) -> tuple[str, str]:
-        """Make a stream token from a key; return it with the time it expires. Raises as `grant` does."""
-        grant = self.grant(presented, origin=origin, caller=caller)
-        key = self.keys.authenticate(presented.secret if presented else "")
-        return self._signer.issue(key, secret_id=grant.secret_id)
+    def token(
+        self, grant: Grant, *, games: frozenset[str] | None = None, subject: str | None = None, life_s: int = LIFE_S
+    ) -> tuple[str, str]:
+        """Make a stream token for what `grant` covers, or for those `games` of it; return it with its time of expiry.
+
+        Raises:
+            InvalidCredential: Its key has been removed.
+            TokenTooLong: See `TokenSigner.issue`.
+        """
+        if grant.is_identity:
+            return self._signer.issue_for(grant.within(games), life_s=life_s)
+        key = self.keys.get(grant.key_id)
+        if key is None:
+            raise InvalidCredential("the API key is unknown; check that it is complete and still in use")
+        return self._signer.issue(key, games=games, secret_id=grant.secret_id, subject=subject, life_s=life_s)
+
+    def public_keys(self) -> list[dict[str, Any]]:
+        """Return the public keys that verify stream tokens, as JWKs."""
+        return self._signer.keys.public()
 
     def payer(self, grant: Grant, caller: Caller) -> Payer:
         """Return who is charged for what the log is read for a client; hold it for as long as the client reads."""

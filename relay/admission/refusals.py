@@ -20,7 +20,9 @@ Protocol = Literal["rest", "sse", "websocket", "proxy", "grpc"]
 PROTOCOLS: Final[tuple[Protocol, ...]] = ("rest", "sse", "websocket", "proxy", "grpc")
 REASONS: Final = (
     "ambiguous_credential",
+    "identity_unavailable",
     "invalid_credential",
+    "invalid_identity",
     "invalid_token",
     "not_allowed",
     "not_allowed_address",

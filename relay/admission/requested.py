@@ -33,7 +33,7 @@ def requested(
     if "game" in path:
         games = named_games(catalogue, allowed, [path["game"]])
     elif "type" in path:
-        games = _of_type(catalogue, allowed, path["type"])
+        games = games_of_type(catalogue, allowed, path["type"])
     elif "games" in query:
         games = named_games(catalogue, allowed, [name.strip() for name in query["games"].split(",")])
     else:
@@ -57,7 +57,7 @@ def named_games(catalogue: Catalogue, allowed: frozenset[str] | None, names: Ite
     return games
 
 
-def _of_type(catalogue: Catalogue, allowed: frozenset[str] | None, name: str) -> frozenset[str]:
+def games_of_type(catalogue: Catalogue, allowed: frozenset[str] | None, name: str) -> frozenset[str]:
     """Return the games of a type that the credential covers; it has to cover one at least."""
     if allowed is None:
         return catalogue.of_type(name)

@@ -122,6 +122,12 @@ class AuthSettings(_Section):
     """What happens when a browser sends a private key, which everybody who opens the page can then read."""
     token_secrets: SecretStr = SecretStr("")
     """``id:secret,id:secret``: the first signs stream tokens, all verify. Must be the same on every relay."""
+    token_secrets_file: Path | None = None
+    """More of them, separated by commas or line ends. Read again when it changes: a rotation needs no restart."""
+    token_key_files: str = ""
+    """``id:path,id:path``: keys in PEM that sign or verify by ES256, EdDSA or RS256. Read again when they change."""
+    token_signing_id: str = ""
+    """The id of the secret or key that signs. Not set: the first of the secrets, of their file, of the key files."""
 
     @property
     def chosen_store(self) -> Literal["env", "file", "nats", "postgres"]:

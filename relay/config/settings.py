@@ -25,6 +25,7 @@ from auth.redact import MASK, redact
 from backends.backend_settings import BackendSettings
 from backends.ingest.ingest_settings import IngestSettings
 from backends.publish.publisher_settings import PublisherSettings
+from relay.config.identity_settings import IdentitySettings
 from relay.config.sections import (
     AuthSettings,
     DrainSettings,
@@ -50,6 +51,9 @@ _ALIKE: Final = 0.75
 """Minimum similarity to suggest a name: one or two wrong letters in a variable of usual length."""
 _SECRET_NAME: Final = re.compile(r"password|secret|token|api_?key", re.IGNORECASE)
 
+_NO_SECRETS: Final = ("_file", "_files", "_id")
+"""Ends of names that hold where a secret is, or which."""
+
 
 class InvalidSettings(Exception):
     """A setting is wrong or unknown. ``str()`` has one line per error: the setting, its value, what is allowed."""
@@ -66,6 +70,7 @@ class Settings(BaseSettings):
     grpc: GrpcSettings = GrpcSettings()
     auth: AuthSettings = AuthSettings()
     limits: LimitSettings = LimitSettings()
+    identity: IdentitySettings = IdentitySettings()
     links: LinkSettings = LinkSettings()
     replay: ReplaySettings = ReplaySettings()
     drain: DrainSettings = DrainSettings()
@@ -237,7 +242,7 @@ def _number_allowed(where: str) -> str | None:
 
 def masked(name: str, value: str) -> str:
     """Return a setting's value with passwords in URLs and DSNs masked, or a mask when the whole value is secret."""
-    if value and _SECRET_NAME.search(name):
+    if value and _SECRET_NAME.search(name) and not name.endswith(_NO_SECRETS):
         return MASK
     for inside in (_IN_URL, _IN_DSN):
         value = inside.sub(rf"\1{MASK}\2", value)

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
+from auth.tokens import LIFE_S
 from relay.config.sections import Access
 from relay.history.query import DEFAULT_LIMIT, MAX_LIMIT
 from relay.history.start import MAX_LAST, MAX_SPEED, MIN_SPEED
@@ -55,7 +56,36 @@ _SCHEMAS: Final[Json] = {
     "Token": {
         "type": "object",
         "required": ["token", "expires_at"],
-        "properties": {"token": _TEXT, "expires_at": _TIME},
+        "properties": {
+            "token": _TEXT,
+            "expires_at": _TIME,
+            "games": {**_TEXT, "description": "The games of a narrowed token, separated by commas; else absent."},
+        },
+    },
+    "TokenRequest": {
+        "type": "object",
+        "description": "Narrows the token. Any other body is ignored, unless it misspells one of these members.",
+        "properties": {
+            "games": {"type": "array", "items": _TEXT, "minItems": 1, "description": "Only these games of the key."},
+            "types": {"type": "array", "items": _TEXT, "minItems": 1, "description": "And games of these types."},
+            "ttl_s": {"type": "integer", "minimum": 1, "maximum": LIFE_S, "default": LIFE_S},
+            "subject": {**_TEXT, "maxLength": 128, "description": "Whom it is for; a revocation can name it."},
+        },
+    },
+    "KeySet": {
+        "type": "object",
+        "description": "A JSON Web Key Set (RFC 7517).",
+        "required": ["keys"],
+        "properties": {
+            "keys": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["kty", "kid", "alg", "use"],
+                    "properties": dict.fromkeys(("kty", "kid", "alg", "use", "crv", "x", "y", "n", "e"), _TEXT),
+                },
+            }
+        },
     },
     "Error": {
         "type": "object",
@@ -268,6 +298,16 @@ def _stream(summary: str, *parameters: Json) -> tuple[Json, Json]:
     return {"get": ws}, {"get": sse}
 
 
+def _token() -> Json:
+    token = _operation("Exchange a key for a token of 30 seconds", _answer("A token.", _schema("Token")))
+    token["description"] = (
+        "The bearer may also be a JWT of the operator's identity provider, where one is set. 400: the body is wrong. "
+        "401: the key or JWT is not accepted. 403: it does not cover a game. 503: the provider cannot be reached."
+    )
+    token["requestBody"] = {"required": False, "content": {"application/json": {"schema": _schema("TokenRequest")}}}
+    return token
+
+
 def _paths(metrics: Access) -> Json:
     one, kind, several = (
         _stream("Stream a game", _GAME),
@@ -275,9 +315,12 @@ def _paths(metrics: Access) -> Json:
         _stream("Stream several games, or all", _GAMES),
     )
     return {
-        "/api/auth/token": {
-            "post": _operation("Exchange a key for a token of 30 seconds", _answer("A token.", _schema("Token")))
-        },
+        "/api/auth/token": {"post": _token()},
+        "/.well-known/jwks.json": _readable(
+            "The public keys of our tokens; none with shared secrets",
+            _answer("Keys.", _schema("KeySet")),
+            security=False,
+        ),
         "/ws": several[0],
         "/ws/{game}": one[0],
         "/ws/type/{type}": kind[0],

@@ -73,14 +73,24 @@ def granted(
         Unavailable: As many other guests are being served.
         InvalidCredential, InvalidToken, NotAllowedOrigin: See `Admission.grant`. The connection is that of a stranger.
     """
-    caller = caller_of(request)
-    grant = admission.grant(presented, origin=request.headers.get("Origin"), caller=caller)
+    grant = admission.grant(presented, origin=request.headers.get("Origin"), caller=caller_of(request))
     note_browser(request, presented, grant, admission)
+    counted(request, grant, admission, opens_link=opens_link)
+    return grant
+
+
+def counted(request: web.Request, grant: Grant, admission: Admission, *, opens_link: bool = False) -> None:
+    """Count a request with an accepted credential, and its connection as that of a guest.
+
+    Raises:
+        TooManyRequests: The request is over a limit of its key or address.
+        Unavailable: As many other guests are being served.
+    """
     limits = admission.of_clients
-    show_quota(request, (limits.requests_left if opens_link else limits.request)(grant, caller.address))
+    count = limits.requests_left if opens_link else limits.request
+    show_quota(request, count(grant, caller_of(request).address))
     if not guarded(request).credential_accepted():
         raise admission.refusal("capacity")
-    return grant
 
 
 def note_browser(request: web.Request, presented: Presented | None, grant: Grant, admission: Admission) -> None:

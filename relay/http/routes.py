@@ -1,4 +1,4 @@
-"""The HTTP paths of links and tokens: what each reads from a request, and which link it makes.
+"""The HTTP paths of links: what each reads from a request, and which link it makes.
 
 Owns the order of a request: credential, parameters, permit, hand-over, link. Makes no decisions of its own.
 """
@@ -20,18 +20,14 @@ from relay.history.history import History
 from relay.history.query import Query, is_over
 from relay.history.start import PARAMETERS as START_PARAMETERS
 from relay.history.start import Start
-from relay.http.connections.expectations import read_expected_body
-from relay.http.connections.guarded import SMALL_BODY_BYTES, guarded
+from relay.http.connections.guarded import guarded
 from relay.http.connections.over_limit import quota_headers, show_quota
 from relay.http.cors import stream_headers, warning_headers
-from relay.http.parameters import read_query
 from relay.http.request import (
     CheckedRequest,
     caller_of,
     check_request,
-    granted,
     note_browser,
-    presented_key,
 )
 from relay.http.sse.sse_client import PARAMETERS as CLIENT_PARAMETERS
 from relay.http.sse.sse_client import client_of
@@ -54,7 +50,7 @@ SSE_PARAMETERS: Final = (*WS_PARAMETERS, *CLIENT_PARAMETERS, "api_key", "lastEve
 
 
 class Routes:
-    """The handlers of streams and tokens, on one registry."""
+    """The handlers of streams, on one registry."""
 
     def __init__(self, registry: LinkRegistry, history: History, catalogue: Catalogue) -> None:
         self._registry = registry
@@ -63,21 +59,9 @@ class Routes:
 
     def table(self) -> list[web.RouteDef]:
         return [
-            web.post("/api/auth/token", self.issue_token),
             *(web.get(f"/ws{path}", self.stream_websocket, allow_head=False) for path in _STREAM_PATHS),
             *(web.get(f"/sse{path}", self.stream_sse, allow_head=False) for path in _STREAM_PATHS),
         ]
-
-    async def issue_token(self, request: web.Request) -> web.Response:
-        presented = presented_key(request)
-        read_query(request.query.items(), ())
-        granted(request, presented, self._registry.admission)
-        await read_expected_body(request, SMALL_BODY_BYTES)  # ignored
-        token, expires_at = self._registry.admission.token(
-            presented, origin=request.headers.get("Origin"), caller=caller_of(request)
-        )
-        # Strings only: given clients decode this into a map of strings.
-        return web.json_response({"token": token, "expires_at": expires_at}, headers={"Cache-Control": "no-store"})
 
     async def stream_websocket(self, request: web.Request) -> web.StreamResponse:
         # RFC 9110 section 7.8: an upgrade in a request of HTTP/1.0 is ignored.

@@ -2,6 +2,7 @@
 
 import socket
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 
@@ -13,7 +14,7 @@ from tests.relay.serving import SETTINGS
 pytestmark = pytest.mark.service
 
 KEYS = f"k={generate('private')[1]}"
-SECRETS = "t:" + "x" * 32
+SECRETS = f"t:{token_hex(32)}"
 
 
 def test_without_keys() -> None:
@@ -36,6 +37,10 @@ def test_without_token_secrets() -> None:
         ({"RELAY_AUTH_KEYS": f"k={hash_of(DEMO_KEY)}"}, ["demo's key"]),
         ({"RELAY_AUTH_KEYS_FILE": "/nowhere"}, ["RELAY_AUTH_KEYS_FILE", "/nowhere"]),
         ({"RELAY_AUTH_KEYS": KEYS, "RELAY_AUTH_TOKEN_SECRETS": "t:short"}, ["it must have at least 32"]),
+        ({"RELAY_AUTH_KEYS": KEYS, "RELAY_AUTH_TOKEN_SECRETS": f"t:{'secret' * 8}"}, ["entry 1 is easy to guess"]),
+        ({"RELAY_AUTH_KEYS": KEYS, "RELAY_AUTH_TOKEN_SECRETS_FILE": "/nowhere"}, ["TOKEN_SECRETS_FILE", "/nowhere"]),
+        ({"RELAY_AUTH_KEYS": KEYS, "RELAY_AUTH_TOKEN_KEY_FILES": "a:/nowhere"}, ["TOKEN_KEY_FILES", "/nowhere"]),
+        ({"RELAY_AUTH_KEYS": KEYS, "RELAY_AUTH_TOKEN_SIGNING_ID": "b"}, ["no key has the id 'b'", "there are: t"]),
     ],
 )
 def test_with_keys_that_cannot_be_used(auth: dict[str, str], parts: list[str]) -> None:

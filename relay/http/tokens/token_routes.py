@@ -1,0 +1,93 @@
+"""``POST /api/auth/token`` and ``GET /.well-known/jwks.json``.
+
+Owns the order of a request for a token: credential, body, games, token. Which games may be named is decided in
+`relay.admission.requested`, what a token says in `auth.tokens`.
+"""
+
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from auth.credentials import Presented
+from auth.grants import Grant
+from auth.identity.identity_rules import InvalidIdentity
+from auth.identity.identity_token import is_jwt
+from auth.tokens import TokenTooLong
+from relay.admission.requested import games_of_type, named_games
+from relay.errors import BadRequest
+from relay.http.connections.expectations import read_expected_body
+from relay.http.connections.guarded import SMALL_BODY_BYTES
+from relay.http.parameters import read_query
+from relay.http.request import counted, granted, presented_key
+from relay.http.tokens.identities import Identities, SignedIn
+from relay.http.tokens.token_request import TokenRequest, read_token_request
+from relay.links.link_registry import LinkRegistry
+from rounds import Catalogue
+
+_NOT_STORED: Final = {"Cache-Control": "no-store"}
+_KEYS_MAX_AGE: Final = {"Cache-Control": "public, max-age=300"}
+"""A new key is put beside the old one, and signs when every relay has it: so verifiers may keep keys for a while."""
+
+
+class TokenRoutes:
+    """The handlers of tokens."""
+
+    def __init__(self, registry: LinkRegistry, catalogue: Catalogue, identities: Identities | None = None) -> None:
+        self._registry = registry
+        self._catalogue = catalogue
+        self._identities = identities
+
+    def table(self) -> list[web.RouteDef]:
+        return [
+            web.post("/api/auth/token", self.issue),
+            web.get("/.well-known/jwks.json", self.keys),
+        ]
+
+    async def issue(self, request: web.Request) -> web.Response:
+        """Make a stream token for a key, or for an identity."""
+        presented = presented_key(request)
+        read_query(request.query.items(), ())
+        signed_in = await self._accepted(request, presented)
+        asked = read_token_request(request.content_type, bytes(await read_expected_body(request, SMALL_BODY_BYTES)))
+        games = self._narrowed(signed_in.grant, asked)
+        try:
+            token, expires_at = self._registry.admission.token(
+                signed_in.grant, games=games, subject=asked.subject, life_s=min(signed_in.life_s, asked.life_s)
+            )
+        except TokenTooLong as error:
+            raise BadRequest(str(error)) from error
+        answer = {"token": token, "expires_at": expires_at}
+        if games is not None:
+            answer["games"] = ",".join(sorted(games))
+        # Strings only: given clients decode this into a map of strings.
+        return web.Response(
+            body=msgspec.json.encode(answer), content_type="application/json", charset="utf-8", headers=_NOT_STORED
+        )
+
+    async def keys(self, _request: web.Request) -> web.Response:
+        """Answer with the public keys of our tokens; none are public with shared secrets."""
+        body = msgspec.json.encode({"keys": self._registry.admission.public_keys()})
+        return web.Response(body=body, content_type="application/json", headers=_KEYS_MAX_AGE)
+
+    async def _accepted(self, request: web.Request, presented: Presented) -> SignedIn:
+        if self._identities is None or not is_jwt(presented.secret):
+            return SignedIn(granted(request, presented, self._registry.admission))
+        signed_in = await self._identities.sign_in(presented.secret)
+        if self._registry.admission.revocations.refuses(signed_in.grant):
+            raise InvalidIdentity("the identity was revoked; sign in again, or ask the operator")
+        counted(request, signed_in.grant, self._registry.admission)
+        return signed_in
+
+    def _narrowed(self, grant: Grant, asked: TokenRequest) -> frozenset[str] | None:
+        """Return the games that the token is narrowed to; None when the request does not narrow it.
+
+        Raises:
+            UnknownGame, UnknownType, NotAllowed: See `named_games` and `games_of_type`.
+        """
+        if asked.games is None and asked.types is None:
+            return None
+        games = set() if asked.games is None else set(named_games(self._catalogue, grant.games, asked.games))
+        for name in asked.types or ():
+            games |= games_of_type(self._catalogue, grant.games, name)
+        return frozenset(games)
