@@ -16,6 +16,7 @@ NAMES: Final = (
     "live_path",
     "hostile",
     "fair",
+    "auth",
 )
 
 
