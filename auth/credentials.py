@@ -140,7 +140,7 @@ def authorize(
     if not grant.allows_origin(origin):
         came_from = "without an Origin header" if origin is None else f"from origin {origin[:100]!r}"
         raise NotAllowedOrigin(f"this public key may not be used {came_from}; ask its owner to allow it")
-    return replace(grant, origin=origin)
+    return grant if origin is None else replace(grant, origin=origin)
 
 
 def _keys(headers: Mapping[str, str], query: Mapping[str, str]) -> list[Presented]:

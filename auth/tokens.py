@@ -9,8 +9,8 @@ Why: docs/adr/0026-tokens-are-no-more-than-their-key.md
 import secrets
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final, Self
 
 import msgspec
@@ -88,25 +88,28 @@ def granted_by(token: Grant, key: Key | None, *, now: float | None = None) -> Gr
         secret.id == token.secret_id and secret.is_valid(moment) for secret in key.secrets
     ):
         raise InvalidToken(_KEY_IS_GONE)
-    return replace(
-        Grant.of(key).within(token.games),
-        token_id=token.token_id,
-        subject=token.subject,
-        issued_at=token.issued_at,
-        secret_id=token.secret_id,
+    return Grant(
+        key.id,
+        key.kind,
+        Grant.of(key).within(token.games).games,
+        key.allowed_origins,
+        key.limits,
+        token.token_id,
+        token.subject,
+        token.issued_at,
+        token.secret_id,
     )
 
 
 class TokenSigner:
     """Makes and checks tokens with keys that can be replaced at any time."""
 
-    __slots__ = ("_headers", "keys")
+    __slots__ = ("keys",)
 
     def __init__(self, keys: SigningKeys | Mapping[str, bytes]) -> None:
         """Use `keys`, or secrets by their id, of which the first signs."""
         self.keys = keys if isinstance(keys, SigningKeys) else _of_secrets(keys)
         """Those in force."""
-        self._headers: dict[str, bytes] = {}
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -209,14 +212,13 @@ class TokenSigner:
     def _sign(self, claims: _Claims) -> tuple[str, str]:
         name = self.keys.signing_id
         key: Signer = self.keys.by_id[name]  # type: ignore[assignment] # SigningKeys.of has checked that it can sign
-        header = {"alg": key.algorithm, "kid": name, "typ": _TYPE}
-        signed = b"%b.%b" % (encoded(msgspec.json.encode(header)), encoded(msgspec.json.encode(claims)))
+        signed = b"%b.%b" % (_header(name, key.algorithm), encoded(msgspec.json.encode(claims)))
         token = b"%b.%b" % (signed, encoded(key.sign(signed)))
         if len(token) > _LONGEST_MADE:
             raise TokenTooLong(
                 f"a token for these games has {len(token)} bytes; name fewer, so that it has 4096 at most"
             )
-        return token.decode(), datetime.fromtimestamp(claims.exp, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return token.decode(), _time_text(claims.exp)
 
     def _read(self, token: str) -> _Claims:
         """Check everything in a token except its times. No error quotes the token."""
@@ -246,6 +248,18 @@ class TokenSigner:
 
     def __repr__(self) -> str:
         return f"<TokenSigner signing with {self.keys.signing_id!r}, verifying {sorted(self.keys.by_id)}>"
+
+
+@lru_cache(maxsize=16)
+def _header(name: str, algorithm: str) -> bytes:
+    """Return the header of tokens of a key: each of them has the same."""
+    return encoded(msgspec.json.encode({"alg": algorithm, "kid": name, "typ": _TYPE}))
+
+
+@lru_cache(maxsize=64)
+def _time_text(unix_s: int) -> str:
+    """Write a time in RFC 3339: many tokens of one second expire in the same one."""
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _of_secrets(secrets_by_id: Mapping[str, bytes]) -> SigningKeys:

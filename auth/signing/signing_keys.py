@@ -71,9 +71,11 @@ def read_secrets(text: str) -> Iterator[tuple[str, SharedSecret]]:
         InvalidKeys: An entry is malformed, an id is repeated, or a secret is short or easy to guess.
     """
     ids = set()
-    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
-    entries = ",".join(line for line in lines if line.strip()) if len(lines) > 1 else text
-    for number, entry in enumerate(entries.split(","), 1):
+    lines = text.split("\n")  # splitlines() also breaks at characters that a secret may have
+    if len(lines) > 1:
+        kept = (line.strip().rstrip(",") for line in lines if not line.lstrip().startswith("#"))
+        text = ",".join(filter(None, kept))
+    for number, entry in enumerate(text.split(","), 1):
         name, colon, secret = entry.strip().partition(":")
         # Neither part is echoed: without the colon, either may be the secret.
         if not colon or _ID.match(name) is None:

@@ -1,8 +1,8 @@
 """``python -m bench.auth``: answers per CPU-second, of the relay and of bare aiohttp, in one run.
 
 The servers have one core, one at a time; the client and nats-server have the other. CPU is that of the server's
-process, so that waiting does not count. All cases take turns, so that what disturbs the machine disturbs all of them. The exit
-status is 1 when a ratio misses its target.
+process, so that waiting does not count. All cases take turns, so that what disturbs the machine disturbs all of them.
+The exit status is 1 when a ratio misses its target.
 """
 
 import os
@@ -10,7 +10,6 @@ import statistics
 import sys
 from typing import Final
 
-from auth.key_secret import generate
 from bench._nats import NatsServer
 from bench._process import cpu_s, on_core
 from bench._relay import relay
@@ -24,16 +23,14 @@ _CLIENT_CORE: Final = 1
 _SLICES: Final = int(os.environ.get("BENCH_SLICES", "12"))
 _REQUESTS: Final = 1600
 """Of a case in a slice: some 0.2 s of CPU, in steps of 10 ms."""
-_UNLIMITED: Final = "limits.requests_per_min=1000000000 limits.links_per_s=1000000 limits.links=100000"
 
 
 def main() -> int:
-    key, stored = generate("private")
     with on_core(_CLIENT_CORE), NatsServer() as server:
         with on_core(_SERVER_CORE):
-            process = relay(server.url, more_keys=f"auth={stored} {_UNLIMITED}", RELAY_LOG_LEVEL="error")
+            process = relay(server.url, RELAY_LOG_LEVEL="error")
             at = process.__enter__()
-            constant = Credentials(key, at.token())
+            constant = Credentials(at.key, at.token())
             bare = bare_server(constant)
             floor = bare.__enter__()
         try:
@@ -42,7 +39,7 @@ def main() -> int:
             for _ in range(_SLICES + 1):  # the first one warms up
                 for name, case in CASES.items():
                     pid, port = (floor.pid, floor.port) if case.bare else (at.pid, at.port)
-                    given = constant if case.bare else Credentials(key, at.token())
+                    given = constant if case.bare else Credentials(at.key, at.token())
                     requests, before_s = Requests(port), cpu_s(pid)
                     requests.send(case.make(given), _REQUESTS, status=case.status, connection=case.connection)
                     requests.close()

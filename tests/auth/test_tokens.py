@@ -310,6 +310,22 @@ def test_rotation_keeps_old_tokens_valid_until_the_old_secret_is_removed() -> No
     assert "signing key is unknown" in refused(done, old.issue(KEY, now=NOW)[0])
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"k1:{SECRET}\n",
+        f"k1:{SECRET}\nk2:{OTHER}\n",
+        f"# made in May\nk1:{SECRET},\n\n  # the next one\r\n  k2:{OTHER}\r\n",
+        f"k1:{SECRET},k2:{OTHER}\n",
+        f"#\nk1:{SECRET}",
+    ],
+)
+def test_file_of_secrets_has_one_on_each_line(text: str) -> None:
+    """Or several, separated by commas as in the environment; lines may be comments, and empty."""
+    assert TokenSigner.parse(text).verify(forge(), now=NOW).key_id == "partner"
+    assert TokenSigner.parse(text).keys.signing_id == "k1"
+
+
 def test_two_ephemeral_signers_do_not_know_each_other() -> None:
     """Each process has its own secret under the same key id."""
     assert "signature is wrong" in refused(TokenSigner.ephemeral(), TokenSigner.ephemeral().issue(KEY)[0])
