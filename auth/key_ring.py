@@ -86,6 +86,11 @@ class KeyRing:
         self._types = types
         self.change(dict(self._by_id))
 
+    def owner_of(self, digest: bytes) -> str | None:
+        """Return the id of the key, valid or not, that a secret with this digest belongs to; None for none."""
+        found = self._by_digest.get(digest[:16], _NOBODY)[0]
+        return found[1].id if found is not None and found[0].digest == digest else None
+
     def replace(self, keys: Iterable[Key]) -> None:
         """Take `keys` in place of all that were known. Ids must be unique."""
         coming = {key.id: key for key in keys}

@@ -65,6 +65,7 @@ from relay.rpc.server import listening_grpc
 from relay.rpc.service import DataStream
 from relay.signals import Reloads, stop_requested
 from relay.turns import Turns
+from relay.usage.usage_reporter import UsageReporter
 from roundlog.reader import LogReader
 from roundlog.tasks import cancel_and_wait
 from rounds import Catalogue
@@ -210,6 +211,14 @@ async def running_relay(
     )
     service = DataStream(registry, history, catalogue, methods, proxies)
     closers: list[Callable[[], None]] = []
+    registry.refusals.credentials.settings = settings.audit
+    reporter = UsageReporter(
+        admission.accounts,
+        hub.settle_usage,
+        settings.usage,
+        settings.nats,
+        also=registry.refusals.credentials,
+    )
     app.on_response_prepare.append(partial(_end_keep_alive, admission))
     probing = serving_probes(
         metrics.scrape,
@@ -226,6 +235,7 @@ async def running_relay(
             tasks.create_task(heartbeats.run(), name="heartbeats"),
             tasks.create_task(registry.revoker.run(), name="revoker"),
             tasks.create_task(check_websockets_after(feed.reached), name="check-websockets"),
+            tasks.create_task(reporter.run(), name="usage"),
         ]
         if stores is not None:
             running.append(tasks.create_task(stores.run(), name="key-stores"))

@@ -24,10 +24,12 @@ from relay.admission.limits.limits import ClientLimits
 from relay.admission.limits.link_limits import FRESH, LinkUse, Opening
 from relay.admission.limits.rules import network_of
 from relay.admission.strangers import Share
+from relay.audit.refused_credentials import mark
 from relay.config.sections import LimitSettings
 from relay.errors import TooManyRequests, Unavailable
 from relay.history.reading.payer import Payer, Payers
 from relay.live.ending import ReconnectDelays
+from relay.usage.account import Accounts
 
 
 @dataclass(slots=True, eq=False)
@@ -91,6 +93,8 @@ class Admission:
             group: share for group, share in (("strangers", strangers), ("guests", guests)) if share is not None
         }
         """The connections that are no links, by group."""
+        self.accounts = Accounts()
+        """What each key uses."""
         self._empty = asyncio.Event()
 
     @property
@@ -134,12 +138,14 @@ class Admission:
             wrong.check_token(network)
         try:
             grant = authorize(presented, self.keys, self._signer, origin=origin, revocations=self.revocations)
-        except (InvalidCredential, InvalidToken):
-            if presented is not None:
+            self.policy.check(grant, caller)
+        except Exception as error:
+            mark(error, presented, self.keys)
+            if presented is not None and isinstance(error, InvalidCredential | InvalidToken):
                 self.policy.check_judged(None)
                 wrong.add(network)
             raise
-        self.policy.check(grant, caller)
+        self.accounts.of(grant.key_id).accepted()
         return grant
 
     def standing(self, permit: Permit, follows: frozenset[str] | None) -> Grant | Withdrawn:

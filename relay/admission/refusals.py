@@ -11,8 +11,10 @@ import structlog
 
 from auth.credentials import AmbiguousCredential
 from relay.admission.caller import Caller
+from relay.audit.refused_credentials import RefusedCredentials
 from relay.config.log_limits import LineLimit
 from relay.errors import TooManyRequests, Unavailable, refusal_of
+from relay.usage.account import Accounts
 
 log = structlog.get_logger()
 
@@ -43,20 +45,27 @@ _LINES: Final = 5
 class Refusals:
     """The refusals of one relay."""
 
-    def __init__(self) -> None:
+    def __init__(self, accounts: Accounts | None = None) -> None:
+        """Count nothing yet; `accounts`: those of the keys, where refusals are counted too."""
         self.counts: Counter[tuple[str, Protocol]] = Counter(
             {(reason, protocol): 0 for reason in REASONS for protocol in PROTOCOLS}
         )
         """How many clients were refused, by reason and protocol, since the start of this process."""
+        self.credentials = RefusedCredentials()
+        """For the audit log."""
+        self._accounts = accounts
         self._limit = LineLimit(lines=_LINES)
 
-    def add(self, error: Exception, protocol: Protocol, caller: Caller) -> None:
-        """Count and log the error that a client gets, if it is a refusal."""
+    def add(self, error: Exception, protocol: Protocol, caller: Caller, *, key_id: str | None = None) -> None:
+        """Count and log the error that a client gets, if it is a refusal; `key_id`: of its accepted credential."""
         refusal = refusal_of(error)
         if refusal is None or not (refusal.status in _STATUSES or isinstance(error, AmbiguousCredential)):
             return
         reason = error.reason if isinstance(error, Unavailable) else refusal.code
         self.counts[reason, protocol] += 1
+        self.credentials.add(reason, caller.address, error)
+        if key_id is not None and self._accounts is not None:
+            self._accounts.of(key_id).refused += 1
         left_out = self._limit.allow((reason, protocol))
         if left_out is not None:
             more: dict[str, object] = {"left_out": left_out} if left_out else {}

@@ -25,6 +25,7 @@ from auth.redact import MASK, redact
 from backends.backend_settings import BackendSettings
 from backends.ingest.ingest_settings import IngestSettings
 from backends.publish.publisher_settings import PublisherSettings
+from relay.config.admin_sections import AdminSettings, AuditSettings, UsageSettings
 from relay.config.identity_settings import IdentitySettings
 from relay.config.sections import (
     AuthSettings,
@@ -79,6 +80,9 @@ class Settings(BaseSettings):
     publish: PublisherSettings = PublisherSettings()
     ingest: IngestSettings = IngestSettings()
     log: LoggingSettings = LoggingSettings()
+    admin: AdminSettings = AdminSettings()
+    audit: AuditSettings = AuditSettings()
+    usage: UsageSettings = UsageSettings()
     games_file: Path | None = None
     """TOML that extends or overrides the bundled catalogue of games; rounds/games.toml has the format."""
 

@@ -59,6 +59,8 @@ class ReplayWriter:
         if data:
             self._link.transport.write(self._link.form.join(data))
             self._history.stats.rounds += len(data)
+            if self._link.account is not None:
+                self._link.account.sent(len(data), sum(map(len, data)))
         if items:
             self._walk.advance(items[-1].sequence)
 

@@ -21,7 +21,7 @@ from relay.http.connections.quick_refusals import retry_headers
 from relay.http.cors import cors_headers, preflight_headers, warning_headers
 from relay.http.error_body import HTTP_CODES, error_response, internal_error
 from relay.http.protocol import HttpProtocol
-from relay.http.request import PROXIES, caller_of
+from relay.http.request import KEY_ID, PROXIES, caller_of
 from relay.http.security_headers import add_to, page_headers
 
 log = structlog.get_logger()
@@ -146,7 +146,7 @@ async def _answer(request: web.Request, protocol: HttpProtocol, handler: Handler
         if refusal is None:
             log.exception("request_failed", method=request.method, path=request.path[:200])
             return internal_error()
-        request.app[_REFUSALS].add(error, _protocol_of(request), caller_of(request))
+        request.app[_REFUSALS].add(error, _protocol_of(request), caller_of(request), key_id=request.get(KEY_ID))
         note_refusal(request, error)
         return error_response(refusal.status, refusal.code, str(error), _retry_headers(error, refusal.status))
 

@@ -20,6 +20,9 @@ from relay.http.parameters import listed, read_query
 from relay.live.channels import Subscription
 from rounds import Catalogue
 
+KEY_ID: Final = "key_id"
+"""Where a request has the id of the key whose credential was accepted."""
+
 
 class CheckedRequest(NamedTuple):
     """A checked request."""
@@ -74,6 +77,7 @@ def granted(
         InvalidCredential, InvalidToken, NotAllowedOrigin: See `Admission.grant`. The connection is that of a stranger.
     """
     grant = admission.grant(presented, origin=request.headers.get("Origin"), caller=caller_of(request))
+    request[KEY_ID] = grant.key_id
     note_browser(request, presented, grant, admission)
     counted(request, grant, admission, opens_link=opens_link)
     return grant

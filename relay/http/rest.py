@@ -74,15 +74,16 @@ class Rest:
     async def latest(self, request: web.Request) -> web.Response:
         """Answer with the newest round of a game, with its main figure as ``value``."""
         slug = request.match_info["game"]
-        allowed = self._grant(request).games
+        grant = self._grant(request)
         read_query(request.query.items(), ())
-        named_games(self._catalogue, allowed, [slug])
+        named_games(self._catalogue, grant.games, [slug])
         async with self._registry.feed.listening():
             item = self._history.newest(slug)
         etag = f'W/"{item.cursor}"'  # weak: it names the round, in any content coding
         if is_known(etag, listed(request.headers, "If-None-Match")):
             return web.Response(status=304, headers={**_CACHING, "ETag": etag})
-        return await _answer(request, _with_value(item, self._catalogue.game(slug).value), {"ETag": etag})
+        response = await _answer(request, _with_value(item, self._catalogue.game(slug).value), {"ETag": etag})
+        return self._counted(response, grant, rounds=1)
 
     async def history(self, request: web.Request) -> web.Response:
         """Answer with past rounds, newest first, as an array; ``Link: rel="next"`` leads to the next page."""
@@ -109,7 +110,13 @@ class Rest:
                 next_page = request.rel_url.update_query(before=str(answer.next_before))
                 headers["Link"] = f'<{next_page}>; rel="next"'
             # Compressed in this place too: else any number of whole answers would wait for that.
-            return await _answer(request, b"[%b]" % b",".join(rendered), headers)
+            response = await _answer(request, b"[%b]" % b",".join(rendered), headers)
+            return self._counted(response, grant, rounds=len(rendered))
+
+    def _counted(self, response: web.Response, grant: Grant, *, rounds: int) -> web.Response:
+        """Count an answer as used by its key."""
+        self._registry.admission.accounts.of(grant.key_id).sent(rounds, response.content_length or 0)
+        return response
 
     def _grant(self, request: web.Request) -> Grant:
         return grant_of(request, self._registry.admission)

@@ -24,6 +24,7 @@ from relay.http.connections.guarded import guarded
 from relay.http.connections.over_limit import quota_headers, show_quota
 from relay.http.cors import stream_headers, warning_headers
 from relay.http.request import (
+    KEY_ID,
     CheckedRequest,
     caller_of,
     check_request,
@@ -154,7 +155,7 @@ class Routes:
         try:
             permit = await self._registry.take_permit(protocol, grant, caller_of(request), opening)
         except Unavailable as refusal:
-            self._registry.refusals.add(refusal, protocol, caller_of(request))
+            self._registry.refusals.add(refusal, protocol, caller_of(request), key_id=grant.key_id)
             return refusal
         guarded(request).became_link()
         show_quota(request, permit.use.quota)
@@ -193,6 +194,7 @@ class Routes:
         presented = required(found, request.query, tokens=True)
         admission, caller = self._registry.admission, caller_of(request)
         grant = admission.grant(presented, origin=request.headers.get("Origin"), caller=caller)
+        request[KEY_ID] = grant.key_id
         note_browser(request, presented, grant, admission)
         show_quota(request, admission.of_clients.requests_left(grant, caller.address))
         return check_request(request, grant, self._catalogue, parameters)

@@ -59,7 +59,7 @@ class LinkRegistry:
         self._heartbeats = heartbeats
         self._links: set[Link] = set()
         self.revoker = Revoker(admission)
-        self.refusals = Refusals()
+        self.refusals = Refusals(admission.accounts)
         """Clients that got no link, or no answer; counted where their protocol answers them."""
         self.closed: Counter[CloseReason] = Counter()
         """How many links have ended, by reason, since the start of this process."""
@@ -155,6 +155,8 @@ class LinkRegistry:
             **permit.caller._asdict(),
             **_token_of(permit.grant),
         )
+        link.account = self.admission.accounts.of(permit.grant.key_id)
+        link.account.opened()
         self._links.add(link)
         self._heartbeats.add(link, interval_s=link.heartbeat_s)
         if self.admission.draining:  # it began during this link's handshake
@@ -171,6 +173,8 @@ class LinkRegistry:
         self.revoker.closed(held)
         self._heartbeats.remove(link)
         self._links.discard(link)
+        if link.account is not None:
+            link.account.closed()
         reason = CloseReason.CLIENT if link.ended is None else link.ended.reason
         self.closed[reason] += 1
         age_s = round(asyncio.get_running_loop().time() - link.opened_at, 1)

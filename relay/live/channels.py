@@ -10,6 +10,7 @@ from typing import NamedTuple, Self
 from relay.live.encode import Form
 from relay.live.link import Link
 from relay.live.members import Members
+from relay.usage.tally import Tally
 from rounds import Filter
 from rounds.filter import Facts
 
@@ -47,7 +48,7 @@ class _FilterInUse:
 class Channel:
     """All links with the same subscription and form. The same bytes are written to them."""
 
-    __slots__ = ("filter", "form", "key", "links", "pending", "subscription")
+    __slots__ = ("filter", "form", "key", "links", "pending", "subscription", "tally")
 
     def __init__(self, subscription: Subscription, filter_: _FilterInUse, key: "_ChannelKey") -> None:
         self.subscription = subscription
@@ -56,6 +57,7 @@ class Channel:
         self.form = key[2]
         self.links: Members[Link] = Members()
         self.pending: list[bytes] = []
+        self.tally = Tally()
 
 
 _ChannelKey = tuple[frozenset[str], _FilterInUse, Form]
@@ -90,6 +92,11 @@ class Channels:
         """Return the channels that get those rounds of a game that match their filter."""
         return self._filtered.get(game, ())
 
+    @property
+    def tallies(self) -> list[Tally]:
+        """Return what was written to each channel."""
+        return [channel.tally for channel in self._channels.values()]
+
     def add(self, link: Link, subscription: Subscription) -> Subscription:
         """Put a link into the channel of its subscription and form, and out of the one that it was in.
 
@@ -102,6 +109,7 @@ class Channels:
         if channel is None:
             channel = self._open(Channel(subscription, filter_, key))
         channel.links.add(link)
+        channel.tally.join(link.account)
         self._channel_of[link] = channel
         return channel.subscription
 
@@ -111,6 +119,7 @@ class Channels:
         if channel is None:
             return
         channel.links.discard(link)
+        channel.tally.leave(link.account)
         if not channel.links:
             self._close(channel)
 

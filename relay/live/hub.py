@@ -33,6 +33,8 @@ _BACKLOG_LEAST_S: Final = 5.0
 _FEW_OF: Final = 8
 """One link in so many is not waited for."""
 _AGAIN_S: Final = 0.02
+_SETTLED_PER_TURN: Final = 500
+"""Channels and accounts whose use is counted in one turn: 0.3 ms."""
 _BEHIND_ROUNDS: Final = 10_000
 """A backlog of more rounds than this should not grow: the log has them."""
 
@@ -94,6 +96,15 @@ class Hub:
         Returns `subscription`, or the equal object of other links: keep that one, so that 10,000 links share it.
         """
         return self._channels.add(link, subscription)
+
+    def settle_usage(self) -> Iterator[None]:
+        """Count what was written to links for their accounts, in slices; yields after each one."""
+        settled = 0
+        for tally in self._channels.tallies:
+            settled += tally.settle() + 1
+            if settled >= _SETTLED_PER_TURN:
+                settled = 0
+                yield
 
     def remove(self, link: Link) -> None:
         """Unsubscribe a link; ignore a link that is not subscribed."""
@@ -259,6 +270,8 @@ class Hub:
                 link.cut(CloseReason.FAILED)
             return
         self.stats.deliveries += len(pending) * len(links)
+        channel.tally.rounds += len(pending)
+        channel.tally.bytes += sum(map(len, pending))
         for link in links:
             transport = link.transport
             try:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from relay.live.encode import Form
 
 if TYPE_CHECKING:
+    from relay.usage.account import Account
     from rounds import Cursor
 
 Drain = Callable[[], Awaitable[None]]
@@ -81,6 +82,7 @@ class Link(ABC):
     __slots__ = (
         "_drain",
         "_ender",
+        "account",
         "cursor",
         "ended",
         "expires_at",
@@ -114,6 +116,8 @@ class Link(ABC):
         """Returns the cursor up to which everything was written; None before the link has subscribed."""
         self.heartbeat_s: float | None = None
         """The interval of heartbeats that its client asked for; None: the configured one."""
+        self.account: Account | None = None
+        """Counts what its key uses; set before the link subscribes."""
         self.receives_events = False
         """True when the client uses cursors: it then gets events that are not rounds."""
 

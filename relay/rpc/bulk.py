@@ -101,6 +101,8 @@ class BulkReplay:
                     if not batch:
                         continue
                     stats.rounds += len(batch)
+                    if self._link.account is not None:
+                        self._link.account.sent(len(batch), sum(map(len, batch)))
                     stalls = loop.call_later(_HELD_S, self._drop, stretch)
                     try:
                         yield batch

@@ -96,10 +96,13 @@ class Methods:
         try:
             async with self._registry.feed.listening():
                 if isinstance(request, pb.GetLatestRequest):
-                    return form.message(self._latest(request, grant))
-                if isinstance(request, pb.GetHistoryRequest):
-                    return await self._page(request, grant, payer, form)
-                return form.message(self._games(grant))
+                    rounds, answer = 1, form.message(self._latest(request, grant))
+                elif isinstance(request, pb.GetHistoryRequest):
+                    rounds, answer = await self._page(request, grant, payer, form)
+                else:
+                    rounds, answer = 0, form.message(self._games(grant))
+            self._registry.admission.accounts.of(grant.key_id).sent(rounds, len(answer))
+            return answer
         finally:
             self._open_answers -= 1
 
@@ -129,7 +132,9 @@ class Methods:
         named_games(self._catalogue, grant.games, [_required_slug("game_slug", request.game_slug)])
         return round_message(self._history.newest(request.game_slug))
 
-    async def _page(self, request: pb.GetHistoryRequest, grant: Grant, payer: Payer, form: AnswerForm) -> bytes:
+    async def _page(
+        self, request: pb.GetHistoryRequest, grant: Grant, payer: Payer, form: AnswerForm
+    ) -> tuple[int, bytes]:
         if request.game_slug and request.game_type:
             raise BadRequest("game_slug and game_type were both given; send one of them, or neither")
         if request.limit > MAX_LIMIT:
@@ -154,11 +159,11 @@ class Methods:
                     round_ = form.round(item.round, item.cursor)
                     size += len(round_)
                     if size > _PAGE_BYTES and rounds:
-                        return form.page(rounds, cursor, answer.complete)
+                        return len(rounds), form.page(rounds, cursor, answer.complete)
                     rounds.append(round_)
                     cursor = item.cursor
             next_before = "" if answer.next_before is None else str(answer.next_before)
-            return form.page(rounds, next_before, answer.complete)
+            return len(rounds), form.page(rounds, next_before, answer.complete)
 
     def _games(self, grant: Grant) -> pb.ListGamesResponse:
         answer = pb.ListGamesResponse()

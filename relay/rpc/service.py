@@ -94,9 +94,10 @@ class DataStream:
 
         `counts`: whether the call is counted as a request; links have limits of their own.
         """
-        caller = caller_of_call(context, self._proxies)
+        caller, key_id = caller_of_call(context, self._proxies), None
         try:
             grant = self.grant(context)  # first: without a key, no answer depends on the request, nor waits for it
+            key_id = grant.key_id
             if counts:
                 self._registry.admission.of_clients.request(grant, caller.address)
             data = await only_request(context, within_s=self._methods.request_s)
@@ -104,7 +105,7 @@ class DataStream:
         except (aio.AbortError, aio.InternalError, asyncio.CancelledError):
             raise  # gRPC has the status already, or the client has left
         except Exception as error:
-            self._registry.refusals.add(error, "grpc", caller)
+            self._registry.refusals.add(error, "grpc", caller, key_id=key_id)
             status = status_of(error)
             if status is None:
                 log.exception("call_failed", method=kind.DESCRIPTOR.name)

@@ -30,7 +30,7 @@ from relay.http.connections.over_limit import note_refusal, show_quota
 from relay.http.connections.quick_refusals import retry_headers
 from relay.http.cors import restrict_origin
 from relay.http.parameters import listed
-from relay.http.request import caller_of, granted, presented_key
+from relay.http.request import KEY_ID, caller_of, granted, presented_key
 from relay.links.link_registry import LinkRegistry
 from relay.links.openings import opening_of
 from relay.links.session import Session
@@ -76,7 +76,7 @@ class Proxy:
         except Exception as error:
             if has_left(request, error):
                 raise
-            self._registry.refusals.add(error, "proxy", caller_of(request))
+            self._registry.refusals.add(error, "proxy", caller_of(request), key_id=request.get(KEY_ID))
             note_refusal(request, error)
             known = status_of(error)
             if known is None:

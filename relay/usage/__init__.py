@@ -1,0 +1,1 @@
+"""What each key uses: counted per process, and reported to NATS."""

@@ -1,0 +1,1 @@
+"""Streams of small records beside the log: what was changed by whom, and what keys use."""
