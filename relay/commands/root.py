@@ -12,6 +12,7 @@ import typer
 
 from relay.commands import backend_commands
 from relay.commands.client import commands as client_commands
+from relay.commands.keys import admin_commands, key_commands
 from relay.commands.run import fail
 from relay.commands.run import run as run_command
 
@@ -22,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-key_app = typer.Typer(no_args_is_help=True, help="Make API keys and token secrets.")
+key_app = typer.Typer(no_args_is_help=True, help="Make, change and take back API keys; make token secrets.")
 app.add_typer(key_app, name="key")
 client_commands.add_to(app)
 
@@ -166,3 +167,5 @@ def _settings(overrides: dict[str, Any], *, log_level: str | None = None) -> Any
 
 
 backend_commands.add_to(app, _settings)
+key_commands.add_to(key_app, _settings)
+admin_commands.add_to(app, _settings)

@@ -15,7 +15,7 @@ def run(work: Coroutine[Any, Any, None]) -> None:
     """Run to the end; exit with status 1 and one line per error when `work` raises errors that a user can correct."""
     import uvloop
 
-    from relay.commands.user_errors import sentences
+    from relay.commands.user_errors import exit_status, sentences
 
     try:
         raise_on_interrupt()  # so that the runner cancels the work, which then cleans up
@@ -30,13 +30,13 @@ def run(work: Coroutine[Any, Any, None]) -> None:
         lines = sentences(error)
         if lines is None:
             raise
-        fail("\n".join(lines))
+        fail("\n".join(lines), status=exit_status(error))
     finally:
         end_quietly_on_interrupt()
 
 
-def fail(sentence: str) -> NoReturn:
-    """Print each line of `sentence` on stderr and exit with status 1."""
+def fail(sentence: str, *, status: int = 1) -> NoReturn:
+    """Print each line of `sentence` on stderr and exit."""
     for line in sentence.splitlines():
         print(f"stream-relay: {line}", file=sys.stderr)
-    raise typer.Exit(1)
+    raise typer.Exit(status)

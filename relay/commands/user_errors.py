@@ -3,10 +3,10 @@
 from auth.key import InvalidKeys
 from backends.contract import BackendError
 from relay.commands.client.target import Refused
-from relay.errors import StartError
+from relay.errors import RelayError
 from roundlog.log_errors import LogError
 
-_USER_ERRORS = (StartError, LogError, BackendError, InvalidKeys, Refused)
+_USER_ERRORS = (RelayError, LogError, BackendError, InvalidKeys, Refused)
 
 
 def sentences(error: BaseException) -> list[str] | None:
@@ -18,3 +18,8 @@ def sentences(error: BaseException) -> list[str] | None:
         if all(lines is not None for lines in found):
             return list(dict.fromkeys(line for lines in found if lines for line in lines))
     return None
+
+
+def exit_status(error: BaseException) -> int:
+    """Return the exit status of a command that ended with one of these errors: 1, unless the error has another."""
+    return int(getattr(error, "exit_status", 1))

@@ -1,0 +1,57 @@
+"""Run a command on the parts of administration, as the operating system's user.
+
+Imports what a command needs when it runs: `serve` is on the cold-start path of serverless platforms.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from relay.admin.administration import Administration
+    from relay.audit.audit_entry import Actor
+
+    Work = Callable[[Administration, Actor], Awaitable[None]]
+
+_load: Callable[..., Any]
+
+
+def load_with(load: Callable[..., Any]) -> None:
+    """Set the function that reads the settings with overrides, or ends the program with an error."""
+    global _load
+    _load = load
+
+
+def load(overrides: dict[str, Any] | None = None, *, log_level: str | None = None) -> Any:
+    """Load the settings; end the program with a sentence when they are wrong."""
+    return _load(overrides or {}, log_level=log_level)
+
+
+def administer(work: "Work", *, settings: Any = None) -> None:
+    """Open the parts and await `work`; end the program with a sentence when it fails."""
+    from relay.admin.administration import administering
+    from relay.admin.chosen_store import editable_store
+    from relay.commands.run import run
+
+    given = load(log_level="error") if settings is None else settings
+
+    async def whole() -> None:
+        async with administering(given, editable_store(given)) as parts:
+            await work(parts, _os_user())
+
+    run(whole())
+
+
+def _os_user() -> "Actor":
+    """Return who runs the command, and from where if that is known."""
+    import getpass
+    import os
+    import socket
+
+    from relay.audit.audit_entry import Actor
+
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container may run as a number without a name
+        user = f"uid-{os.getuid()}"
+    address = os.environ.get("SSH_CONNECTION", "").partition(" ")[0]
+    return Actor("os_user", f"{user}@{socket.gethostname()}", address)
