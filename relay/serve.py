@@ -135,9 +135,9 @@ async def running_relay(
     settings: Settings,
     keys: KeyRing,
     signer: TokenSigner,
+    stores: FollowedStores | None = None,
     *,
     revocations: Revocations | None = None,
-    stores: FollowedStores | None = None,
     home: str | None = None,
     checks: Iterable[Middleware] = (),
 ) -> AsyncIterator[Addresses]:
@@ -147,8 +147,8 @@ async def running_relay(
         settings: All settings.
         keys: The API keys that are admitted.
         signer: Makes and checks stream tokens.
-        revocations: Tokens and subjects that are refused; none by default.
         stores: Where keys come from; None: `keys` are all there are.
+        revocations: Tokens and subjects that are refused; those of `stores` by default, else none.
         home: HTML to show at ``/``; None for no such page.
         checks: Middlewares that refuse requests.
 
@@ -161,6 +161,7 @@ async def running_relay(
     check_games(keys, catalogue)
     if stores is not None:
         stores.know(catalogue)
+        revocations = stores.revocations if revocations is None else revocations
     links = settings.links
     ring = Ring(rounds_per_game=settings.replay.ring_rounds, bytes_per_game=settings.replay.ring_bytes)
     hub = Hub(ring, unsent_bytes=links.unsent_bytes)

@@ -14,8 +14,9 @@ import structlog
 from auth.key import Key
 from auth.key_forms import read_keys
 from auth.key_ring import KeyRing
+from auth.revocations import Revocations
 from auth.stores.file_keys import FileKeys
-from auth.stores.key_layers import KeyLayer, KeyLayers, RevocationReceiver
+from auth.stores.key_layers import KeyLayer, KeyLayers
 from auth.stores.key_store import Contents, KeyStore
 from relay.config.sections import AuthSettings
 from roundlog.log_settings import LogSettings
@@ -34,7 +35,7 @@ class FollowedStores:
     """Follows the stores of one relay while `run` does."""
 
     def __init__(
-        self, ring: KeyRing, settings: AuthSettings, nats: LogSettings, revocations: RevocationReceiver | None = None
+        self, ring: KeyRing, settings: AuthSettings, nats: LogSettings, revocations: Revocations | None = None
     ) -> None:
         """Prepare the stores; read none of them.
 
@@ -45,6 +46,7 @@ class FollowedStores:
             revocations: Gets the revocations of the bucket or the tables.
         """
         self.layers = KeyLayers(ring)
+        self.revocations = revocations
         self._followed: list[tuple[KeyStore, KeyLayer]] = []
         self._files: list[FileKeys] = []
         line = read_keys(text=settings.keys.get_secret_value())

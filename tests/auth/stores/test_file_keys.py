@@ -11,6 +11,9 @@ from tests.auth.stores.test_stores import Following
 
 pytestmark = pytest.mark.service
 
+_WRITE_S = 0.03
+"""Between two lines of a slow writer: the follower looks several times before the last one."""
+
 
 @pytest.mark.parametrize(
     ("content", "says"),
@@ -64,7 +67,7 @@ async def test_file_that_is_written_in_place_is_read_when_it_is_whole(tmp_path: 
             for key in [*keys, last := new_key("last")]:
                 file.write(toml_of(key) + "\n")
                 file.flush()
-                await asyncio.sleep(0.03)  # a slow writer: the follower looks several times
+                await asyncio.sleep(_WRITE_S)
                 fewest = min(fewest, len(seen.keys))
         await seen.until_keys(*keys, last)
     assert fewest == len(keys)
