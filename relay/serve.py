@@ -109,12 +109,10 @@ async def serve(settings: Settings) -> None:
     reloads = Reloads()
     with reloads.listening():
         keys, token_keys = load_credentials(settings.auth)
-        revocations = Revocations()
-        stores = FollowedStores(keys, settings.auth, settings.nats, revocations)
+        stores = FollowedStores(keys, settings.auth, settings.nats, Revocations())
         reloads.add(stores.reload)
         reloads.add(token_keys.reload)
-        signer = token_keys.signer
-        async with token_keys, running_relay(settings, keys, signer, revocations=revocations, stores=stores):
+        async with token_keys, running_relay(settings, keys, token_keys.signer, stores):
             _bound_collections()
             await stop_requested()
             log.info("stop_requested")
@@ -213,6 +211,7 @@ async def running_relay(
     service = DataStream(registry, history, catalogue, methods, proxies)
     closers: list[Callable[[], None]] = []
     registry.refusals.credentials.settings = settings.audit
+    admission.accounts.in_metrics = settings.usage.metrics
     reporter = UsageReporter(
         admission.accounts,
         hub.settle_usage,
@@ -230,7 +229,13 @@ async def running_relay(
         facts=registry.facts,
     )
     shared = SharedUse(limits, settings.nats) if settings.limits.shared else None
-    async with reader, provider or nullcontext(), probing as monitor_port, asyncio.TaskGroup() as tasks:
+    async with (
+        reader,
+        provider or nullcontext(),
+        probing as monitor_port,
+        _administration(settings),
+        asyncio.TaskGroup() as tasks,
+    ):
         running = [
             tasks.create_task(feed.run(), name="feed"),
             tasks.create_task(heartbeats.run(), name="heartbeats"),
@@ -293,6 +298,19 @@ def routes_of(
     yield Probes(registry.obstacle, lambda obstacle: registry.facts(obstacle)).table()
     yield from operator_routes(http, metrics or Metrics(registry, history), registry)
     yield Proxy(registry, history, catalogue, methods).table()
+
+
+@asynccontextmanager
+async def _administration(settings: Settings) -> AsyncIterator[None]:
+    """Serve the admin API while the block runs, when it has a port."""
+    if settings.admin.port is None:
+        yield
+        return
+    from relay.admin.api.serve_admin import serving_admin
+    from relay.admin.chosen_store import editable_store
+
+    async with serving_admin(settings, editable_store(settings)):
+        yield
 
 
 async def _end_keep_alive(admission: Admission, _request: web.Request, response: web.StreamResponse) -> None:

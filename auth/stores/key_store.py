@@ -64,7 +64,7 @@ class KeyStore(Protocol):
         """Read everything once.
 
         Raises:
-            StoreUnavailable: The store cannot be reached.
+            StoreUnavailable: The store cannot be reached, or (`StoreMissing`) was never made.
             InvalidKeys: The store as a whole is wrong, such as a file that is no TOML.
         """
         ...
@@ -107,6 +107,10 @@ class EditableKeyStore(KeyStore, Protocol):
 
 class StoreUnavailable(Exception):
     """The store cannot be reached or does not answer. ``str()`` says what to check, without secrets."""
+
+
+class StoreMissing(StoreUnavailable):
+    """The store can be reached, and nothing was ever stored there: no bucket, no table."""
 
 
 class Conflict(Exception):

@@ -13,7 +13,7 @@ from typing import Final, Self
 
 from auth.key import InvalidKeys, Key
 from auth.revocations import Revocation
-from auth.stores.key_store import Conflict, Contents, StoreReceiver, StoreUnavailable, UnreadableEntry
+from auth.stores.key_store import Conflict, Contents, StoreMissing, StoreReceiver, StoreUnavailable, UnreadableEntry
 from auth.stores.stored_entries import StoredEntries
 from auth.stores.stored_json import key_json, key_of_json, revocation_json
 from roundlog.buckets.bucket import Bucket, BucketEntry, WrongRevision
@@ -59,7 +59,7 @@ class NatsKeys:
         async with self._open() as bucket:
             state = await bucket.state()
             if state is None:
-                raise StoreUnavailable(f"bucket {self._bucket!r} does not exist; {_HINT}")
+                raise StoreMissing(f"bucket {self._bucket!r} does not exist; {_HINT}")
             last = 0
             newest: dict[str, BucketEntry] = {}
             while page := await bucket.page(last, state):

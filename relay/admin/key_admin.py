@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, NamedTuple
 from auth.key import Key, StoredSecret
 from auth.key_secret import generate, stored
 from auth.revocations import Revocation
-from auth.stores.key_store import Conflict, EditableKeyStore, StoreUnavailable, UnreadableEntry
+from auth.stores.key_store import Conflict, EditableKeyStore, StoreMissing, StoreUnavailable, UnreadableEntry
 from relay.admin.admin_errors import (
     AuditUnavailable,
     IdTaken,
@@ -85,6 +85,8 @@ class KeyAdmin:
         """Return all keys by id; raise `StoreAway`."""
         try:
             return sorted((await self._store.load()).keys, key=lambda key: key.id)
+        except StoreMissing:  # the first key makes it
+            return []
         except StoreUnavailable as error:
             raise StoreAway(str(error)) from error
 
@@ -110,9 +112,8 @@ class KeyAdmin:
         secret, stored_secret = _new_secret(members.get("kind") or "private", test=bool(members.get("test")))
         key = created(members, stored_secret, now=self._clock())
         check_games(key, self._catalogue)
-        with suppress(StoreUnavailable):  # without a bucket there is nothing to read; the write says whether it is away
-            if await self._store.read(key.id) is not None:
-                raise IdTaken("key", key.id)
+        if await self._exists(key.id):
+            raise IdTaken("key", key.id)
         try:
             revision = await self._write("key.create", None, key, revision=0)
         except Conflict:
@@ -232,9 +233,7 @@ class KeyAdmin:
         Raises:
             AuditUnavailable, StoreAway: Keys before the one that failed were created; the rest was not.
         """
-        there: dict[str, Key] = {}
-        with suppress(StoreAway):  # without a bucket there is nothing to read; the first write says whether it is away
-            there = {key.id: key for key in await self.all()}
+        there = {key.id: key for key in await self.all()}
         owners = {secret.digest: key.id for key in there.values() for secret in key.secrets}
         results = []
         for key in keys:
@@ -246,6 +245,12 @@ class KeyAdmin:
                     result = Imported(key.id, "differs", "it was created by somebody else meanwhile")
             results.append(result)
         return results
+
+    async def _exists(self, key_id: str) -> bool:
+        try:
+            return await self._store.read(key_id) is not None
+        except StoreUnavailable as error:
+            raise StoreAway(str(error)) from error
 
     async def _expected(self, key_id: str, revision: int | None) -> StoredKey:
         found = await self.get(key_id)

@@ -141,7 +141,8 @@ class Intake(asyncio.BufferedProtocol):
         self._is_at_end = True
         if not self._waits:
             self._waits = not self._turns.serve(self)
-        return True
+        # TLS has no half-closed connections: asyncio closes them, and logs a warning when it is asked not to.
+        return self._transport.get_extra_info("sslcontext") is None
 
     def _end(self) -> None:
         if not self._receiver.eof_received():

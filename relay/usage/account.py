@@ -93,6 +93,12 @@ class Accounts:
     """The accounts of all keys that were used since the start of this process."""
 
     def __init__(self, *, most: int = _MOST) -> None:
+        self.in_metrics = False
+        """Whether metrics have the figures of each key."""
+        self.reports_failed = 0
+        """Reports to NATS that failed; the next one has what they had."""
+        self.hours_lost = 0
+        """Reports of past hours that were dropped, since NATS was away for longer than they can wait."""
         self._accounts: dict[str, Account] = {}
         self._most = most
 

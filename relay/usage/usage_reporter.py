@@ -62,10 +62,6 @@ class UsageReporter:
         also: AlsoReported | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.lost = 0
-        """Reports of past hours that were dropped, since NATS was away for longer than they can wait."""
-        self.failed = 0
-        """Attempts to report that failed."""
         self._accounts = accounts
         self._settle = settle
         self._settings = settings
@@ -98,7 +94,7 @@ class UsageReporter:
         try:
             await self.report()
         except LogError as error:
-            self.failed += 1
+            self._accounts.reports_failed += 1
             log.warning("usage_not_reported", error=str(error))
 
     async def report(self) -> None:
@@ -121,7 +117,7 @@ class UsageReporter:
         if hour_of(now) == self._hour:
             return report
         if report.keys:
-            self.lost += len(self._past) == self._past.maxlen
+            self._accounts.hours_lost += len(self._past) == self._past.maxlen
             self._past.append(report)
         # Up to an interval of the new hour was counted to the one before.
         self._hour, self._start = hour_of(now), figures

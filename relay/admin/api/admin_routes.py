@@ -94,10 +94,16 @@ class AdminRoutes:
     # --- the credential ------------------------------------------------------------------------------------------
 
     def _reading(self, verb: Verb) -> Callable[[web.Request], Awaitable[web.Response]]:
-        return lambda request: self._call(request, verb, changes=False)
+        async def handle(request: web.Request) -> web.Response:
+            return await self._call(request, verb, changes=False)
+
+        return handle
 
     def _writing(self, verb: Verb) -> Callable[[web.Request], Awaitable[web.Response]]:
-        return lambda request: self._call(request, verb, changes=True)
+        async def handle(request: web.Request) -> web.Response:
+            return await self._call(request, verb, changes=True)
+
+        return handle
 
     async def _call(self, request: web.Request, verb: Verb, *, changes: bool) -> web.Response:
         parts: Administration | None = None

@@ -8,7 +8,7 @@ from typing import Any, Final
 from auth.key_members import LIMITS, time_text
 from relay.admin.admin_errors import InvalidChange
 
-_DURATION: Final = re.compile(r"\A(\d{1,6}(?:\.\d{1,3})?)(s|m|h|d|w)\Z")
+_DURATION: Final = re.compile(r"\A(\d{1,6}(?:\.\d{1,3})?)(s|m|h|d|w)\Z", re.ASCII)
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 

@@ -130,3 +130,15 @@ class Metrics:
         for (reason_text, protocol), count in registry.refusals.counts.items():
             refused.add_metric([reason_text, protocol], count)
         yield refused
+        accounts = registry.admission.accounts
+        yield Counter("relay_usage_reports_failed", "Reports of usage that failed.", value=accounts.reports_failed)
+        yield Counter("relay_usage_hours_lost", "Hours whose last report was dropped.", value=accounts.hours_lost)
+        yield Counter(
+            "relay_refused_not_audited",
+            "Refused credentials that are not in the audit log.",
+            value=registry.refusals.credentials.lost,
+        )
+        if accounts.in_metrics:
+            for _ in hub.settle_usage():
+                pass
+            yield from key_metrics(accounts)
