@@ -20,7 +20,7 @@ from relay.http.parameters import listed, read_query
 from relay.live.channels import Subscription
 from rounds import Catalogue
 
-KEY_ID: Final = "key_id"
+KEY_ID: Final = web.RequestKey("key_id", str)
 """Where a request has the id of the key whose credential was accepted."""
 
 
