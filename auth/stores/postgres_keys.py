@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from auth.key import InvalidKeys, Key
 from auth.redact import redact
 from auth.revocations import Revocation
-from auth.stores.key_store import Conflict, Contents, StoreReceiver, StoreUnavailable, UnreadableEntry
+from auth.stores.key_store import Conflict, Contents, StoreMissing, StoreReceiver, StoreUnavailable, UnreadableEntry
 from auth.stores.stored_entries import StoredEntries
 from auth.stores.stored_json import key_json, key_of_json, revocation_json
 from roundlog.backoff import Backoff, jittered
@@ -160,7 +160,7 @@ class PostgresKeys:
         except (Conflict, UnreadableEntry):
             raise
         except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError) as error:
-            raise StoreUnavailable(f"{self._shown} has no {_WHERE}; {_MISSING}") from error
+            raise StoreMissing(f"{self._shown} has no {_WHERE}; {_MISSING}") from error
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
             raise self._unavailable(error) from error
         except BaseException as error:
