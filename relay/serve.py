@@ -307,9 +307,9 @@ async def _administration(settings: Settings) -> AsyncIterator[None]:
         yield
         return
     from relay.admin.api.serve_admin import serving_admin
-    from relay.admin.chosen_store import editable_store
+    from relay.admin.chosen_store import chosen_store
 
-    async with serving_admin(settings, editable_store(settings)):
+    async with serving_admin(settings, chosen_store(settings)):
         yield
 
 

@@ -117,8 +117,8 @@ class ReadOnlyStore(AdminError):
 
     def __str__(self) -> str:
         return (
-            f"keys are in the store {self.name!r}, which is edited by hand; "
-            "to change keys with commands, set RELAY_AUTH_STORE=nats, then run: stream-relay key import"
+            f"keys are in the store {self.name!r}, which is edited by hand; to change keys with commands, run "
+            "stream-relay key import, then remove RELAY_AUTH_KEYS and RELAY_AUTH_KEYS_FILE or set RELAY_AUTH_STORE=nats"
         )
 
 
@@ -134,7 +134,7 @@ class NotPermitted(AdminError):
 
     def __str__(self) -> str:
         return (
-            f"NATS refused: {self.denied}; use the NATS user for administration (RELAY_NATS_USER, "
+            f"{self.denied}; use the NATS user for administration (RELAY_NATS_USER, "
             "RELAY_NATS_CREDS_FILE), which docs/admin.md describes"
         )
 

@@ -31,6 +31,7 @@ class Administration:
     usage: UsageReader
     catalogue: Catalogue
     connection: Connection
+    settings: Settings
 
     def keys(self, actor: Actor) -> KeyAdmin:
         """Return the verbs in the name of `actor`."""
@@ -40,9 +41,9 @@ class Administration:
         """Return the error to show for `error`: why NATS did not answer, where it has said so."""
         away = isinstance(error, StoreAway | AuditUnavailable | LogUnavailable)
         denied = self.connection.newest_denial
-        return (
-            NotPermitted(f"it does not let this user {denied.verb} to {denied.subject!r}") if away and denied else error
-        )
+        if not away or denied is None:
+            return error
+        return NotPermitted(f"it does not let this user {denied.verb} to {denied.subject!r}")
 
 
 @asynccontextmanager
@@ -62,7 +63,7 @@ async def administering(settings: Settings, store: EditableKeyStore) -> AsyncIte
             audit = NatsAuditTrail(connection, settings.audit, replicas=nats.replicas, create=nats.create)
             admins = AdminCredentials(connection, audit, replicas=nats.replicas, create=nats.create)
             usage = UsageReader(connection, settings.usage, replicas=nats.replicas, create=nats.create)
-            parts = Administration(store, audit, admins, usage, catalogue, connection)
+            parts = Administration(store, audit, admins, usage, catalogue, connection, settings)
             try:
                 yield parts
             except Exception as error:

@@ -18,10 +18,12 @@ from relay.admin.admin_errors import (
     IdTaken,
     InvalidChange,
     PreconditionFailed,
+    ReadOnlyStore,
     RevisionDiffers,
     StoreAway,
     UnknownKey,
 )
+from relay.admin.chosen_store import KeysByHand
 from relay.admin.key_document import check_games, created, document_of, patched, rotated, same_but_for_labels
 from relay.audit.audit_entry import Actor, AuditEntry
 from relay.audit.audit_trail import AuditTrail
@@ -81,6 +83,12 @@ class KeyAdmin:
         self._catalogue = catalogue
         self._clock = clock
 
+    def _check_editable(self) -> None:
+        """Refuse a change before it is recorded."""
+        store: object = self._store
+        if isinstance(store, KeysByHand):
+            raise ReadOnlyStore(store.name)
+
     async def all(self) -> list[Key]:
         """Return all keys by id; raise `StoreAway`."""
         try:
@@ -109,6 +117,7 @@ class KeyAdmin:
         Raises:
             InvalidChange, IdTaken, AuditUnavailable, StoreAway: Nothing was created.
         """
+        self._check_editable()
         secret, stored_secret = _new_secret(members.get("kind") or "private", test=bool(members.get("test")))
         key = created(members, stored_secret, now=self._clock())
         check_games(key, self._catalogue)
@@ -207,6 +216,7 @@ class KeyAdmin:
             InvalidChange, AuditUnavailable, StoreAway: Nothing was revoked, except that after `StoreAway` this may not
                 be known.
         """
+        self._check_editable()
         if not 0 < for_s <= LONGEST_REVOKED_S:
             raise InvalidChange(f"{for_s:g} s is not allowed; a revocation is kept for up to 90 days")
         if not value or len(value) > 256 or not value.isprintable():
@@ -233,6 +243,7 @@ class KeyAdmin:
         Raises:
             AuditUnavailable, StoreAway: Keys before the one that failed were created; the rest was not.
         """
+        self._check_editable()
         there = {key.id: key for key in await self.all()}
         owners = {secret.digest: key.id for key in there.values() for secret in key.secrets}
         results = []
@@ -253,6 +264,7 @@ class KeyAdmin:
             raise StoreAway(str(error)) from error
 
     async def _expected(self, key_id: str, revision: int | None) -> StoredKey:
+        self._check_editable()
         found = await self.get(key_id)
         if revision is not None and found.revision != revision:
             raise PreconditionFailed(key_id)

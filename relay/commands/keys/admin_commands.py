@@ -36,8 +36,9 @@ def create(
     from relay.commands.keys.key_tables import print_json
     from relay.commands.keys.key_values import expiry
 
+    until = None if expires is None else working.parsed(expiry, "--expires", expires, now=time.time())
+
     async def work(parts: Any, actor: Any) -> None:
-        until = None if expires is None else expiry("--expires", expires, now=time.time())
         moment = None if until is None else datetime.fromisoformat(until).timestamp()
         credential, secret = await parts.admins.create(actor, admin_id, expires_at=moment, read_only=read_only)
         if as_json:
@@ -107,12 +108,16 @@ def serve(
 ) -> None:
     """Serve the admin API, as a process of its own."""
     from relay.admin.api.serve_admin import serve_admin
-    from relay.admin.chosen_store import editable_store
+    from relay.admin.chosen_store import chosen_store
     from relay.commands.run import run
 
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     settings = working.load({"admin": given} if given else {})
-    run(serve_admin(settings, editable_store(settings)))
+
+    async def whole() -> None:
+        await serve_admin(settings, chosen_store(settings))
+
+    run(whole())
 
 
 def _switch(admin_id: str, *, disabled: bool) -> None:

@@ -54,13 +54,15 @@ def create(
     """Create a key. Its secret is shown once; relays accept it within a second."""
     from relay.admin.key_document import id_of_name
 
+    given = working.parsed(_members, name, game, type_, origin, limit, address, expires)
+    members = {
+        "id": key_id or id_of_name(name or "") or f"key-{int(time.time()):x}",
+        "kind": kind,
+        "test": test,
+        **given,
+    }
+
     async def work(keys: Any, parts: Any) -> None:
-        members = {
-            "id": key_id or id_of_name(name or "") or f"key-{int(time.time()):x}",
-            "kind": kind,
-            "test": test,
-            **_members(name, game, type_, origin, limit, address, expires),
-        }
         _show_new(await keys.create(members), as_json=as_json)
 
     _run(work)
@@ -114,14 +116,15 @@ def set_members(
 ) -> None:
     """Change members of a key; each option replaces what was there. Open connections follow within a second."""
 
+    patch = working.parsed(_members, name, game, type_, origin, limit, address, expires)
+    if all_games:
+        patch |= {"games": None, "types": None}
+    if any_address:
+        patch["addresses"] = None
+    if not patch:
+        fail("key set: give at least one of the options that --help lists")
+
     async def work(keys: Any, parts: Any) -> None:
-        patch = _members(name, game, type_, origin, limit, address, expires)
-        if all_games:
-            patch |= {"games": None, "types": None}
-        if any_address:
-            patch["addresses"] = None
-        if not patch:
-            fail("key set: give at least one of the options that --help lists")
         stored = await keys.change(key_id, patch)
         await _show_changed(parts, stored, as_json=as_json)
 
@@ -146,8 +149,10 @@ def rotate(
     """Give a key a new secret, which is shown once."""
     from relay.commands.keys.key_values import duration_s
 
+    overlap_s = working.parsed(duration_s, "--overlap", overlap)
+
     async def work(keys: Any, parts: Any) -> None:
-        new = await keys.rotate(key_id, overlap_s=duration_s("--overlap", overlap))
+        new = await keys.rotate(key_id, overlap_s=overlap_s)
         _show_new(new, as_json=as_json)
 
     _run(work)
@@ -180,10 +185,12 @@ def usage(
     from relay.commands.keys.key_values import duration_s
     from relay.commands.keys.usage_table import show_usage
 
+    since_s = working.parsed(duration_s, "--since", since)
+
     async def work(keys: Any, parts: Any) -> None:
         if key_id is not None:
             await keys.get(key_id)  # an unknown id is an error, one that was not used has no rows
-        found = await parts.usage.since(time.time() - duration_s("--since", since))
+        found = await parts.usage.since(time.time() - since_s)
         show_usage(found, key_id=key_id, by=by, as_json=as_json)
 
     _run(work)
@@ -200,12 +207,13 @@ def revoke(
     """Refuse a single token, or all tokens of a subject, and end their connections within a second."""
     from relay.commands.keys.key_values import duration_s
 
+    if (token is None) == (subject is None):
+        fail("key revoke: give either --token or --subject")
+    what: Literal["token", "subject"] = "subject" if token is None else "token"
+    value = str(subject if token is None else token)
+    for_s = working.parsed(duration_s, "--for", for_)
+
     async def work(keys: Any, parts: Any) -> None:
-        if (token is None) == (subject is None):
-            fail("key revoke: give either --token or --subject")
-        what: Literal["token", "subject"] = "subject" if token is None else "token"
-        value = str(subject if token is None else token)
-        for_s = duration_s("--for", for_)
         await keys.revoke(what, value, for_s=for_s, only_issued_before_now=issued_before_now)
         print(f"revoked {what} {value}", file=sys.stderr)
 

@@ -4,13 +4,15 @@ Imports what a command needs when it runs: `serve` is on the cold-start path of 
 """
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from relay.admin.administration import Administration
     from relay.audit.audit_entry import Actor
 
     Work = Callable[[Administration, Actor], Awaitable[None]]
+
+T = TypeVar("T")
 
 _load: Callable[..., Any]
 
@@ -26,16 +28,33 @@ def load(overrides: dict[str, Any] | None = None, *, log_level: str | None = Non
     return _load(overrides or {}, log_level=log_level)
 
 
-def administer(work: "Work", *, settings: Any = None) -> None:
-    """Open the parts and await `work`; end the program with a sentence when it fails."""
+def parsed(read: Callable[..., T], *given: Any, **more: Any) -> T:
+    """Return what `read` makes of given arguments; end the program with a sentence when they are wrong."""
+    from relay.admin.admin_errors import InvalidChange
+    from relay.commands.run import fail
+
+    try:
+        return read(*given, **more)
+    except InvalidChange as error:
+        fail(str(error))
+
+
+def administer(work: "Work", *, imports: bool = False) -> None:
+    """Open the parts and await `work`; end the program with a sentence when it fails.
+
+    Args:
+        work: What the command does.
+        imports: Whether it takes keys over from the environment.
+    """
     from relay.admin.administration import administering
-    from relay.admin.chosen_store import editable_store
+    from relay.admin.chosen_store import chosen_store, store_to_import_into
     from relay.commands.run import run
 
-    given = load(log_level="error") if settings is None else settings
+    settings = load(log_level="error")
+    choose = store_to_import_into if imports else chosen_store
 
     async def whole() -> None:
-        async with administering(given, editable_store(given)) as parts:
+        async with administering(settings, choose(settings)) as parts:
             await work(parts, _os_user())
 
     run(whole())

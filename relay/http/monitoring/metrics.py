@@ -13,6 +13,7 @@ from relay.admission.held_bytes import HeldBytes
 from relay.config.log_output import dropped_lines
 from relay.history.history import History
 from relay.http.monitoring.scrapes import Scrapes
+from relay.http.monitoring.usage_metrics import usage_metrics
 from relay.links.link_registry import LinkRegistry
 from relay.live.following.log_head import LogHead
 from relay.live.link import CloseReason
@@ -141,4 +142,4 @@ class Metrics:
         if accounts.in_metrics:
             for _ in hub.settle_usage():
                 pass
-            yield from key_metrics(accounts)
+            yield from usage_metrics(accounts)

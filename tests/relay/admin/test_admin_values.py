@@ -1,6 +1,7 @@
 """Values of the command line, forms of subjects, and the limit of wrong credentials."""
 
 import pytest
+from typer.testing import CliRunner
 
 from auth.redact import redact
 from relay.admin.admin_credentials import PREFIX, is_admin_secret
@@ -8,6 +9,7 @@ from relay.admin.admin_errors import InvalidChange
 from relay.admin.api.wrong_credentials import ALLOWED, PERIOD_S, WrongCredentials
 from relay.admin.key_document import id_of_name
 from relay.commands.keys.key_values import duration_s, expiry, limits
+from relay.commands.root import app
 from roundlog.records.record_stream import subject_token
 
 
@@ -103,3 +105,30 @@ def test_wrong_credentials_are_counted_by_address_and_period() -> None:
     for number in range(5000):
         wrong.add(f"c{number}")
     assert len(wrong._counts) == 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("key", "create", "a", "--expires", "soon"), "--expires 'soon' is none of: never, a duration"),
+        (
+            ("key", "create", "a", "--limit", "speed=1"),
+            "--limit 'speed=1' is not NAME=NUMBER; names are",
+        ),
+        (("key", "rotate", "a", "--overlap", "1y"), "--overlap '1y' is not a duration"),
+        (("key", "set", "a"), "give at least one of the options that --help lists"),
+        (("key", "usage", "--since", "x"), "--since 'x' is not a duration"),
+        (("key", "revoke"), "give either --token or --subject"),
+        (("key", "revoke", "--token", "a", "--subject", "b"), "give either --token or --subject"),
+        (("key", "revoke", "--token", "a", "--for", "x"), "--for 'x' is not a duration"),
+        (("admin", "create", "--expires", "x"), "--expires 'x' is none of"),
+    ],
+)
+def test_bad_arguments_are_one_line_before_anything_is_asked(arguments: tuple[str, ...], sentence: str) -> None:
+    """No connection is made for them."""
+    outcome = CliRunner().invoke(app, arguments)
+
+    assert outcome.exit_code == 1
+    assert outcome.stdout == ""
+    [line] = outcome.stderr.splitlines()
+    assert sentence in line

@@ -73,7 +73,9 @@ async def test_two_relays_report_what_their_clients_use(
             await streams.enter_async_context(client.get(f"{url}/sse/crash", headers=KEY_HEADER))
             for url in (one, one, two)
         ]
-        past = await streams.enter_async_context(client.get(f"{two}/sse/crash?from=2020-01-01T00:00:00Z", headers=KEY_HEADER))
+        past = await streams.enter_async_context(
+            client.get(f"{two}/sse/crash?from=2020-01-01T00:00:00Z", headers=KEY_HEADER)
+        )
         token = await token_of(client, two)
         socket = await streams.enter_async_context(client.ws_connect(f"{two}/ws/crash", protocols=[token]))
         await publish("crash", 3, 4, 5)
