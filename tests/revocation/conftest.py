@@ -1,6 +1,7 @@
 """Two relays on one log, each with its keys in memory; and a link of each protocol to any of them."""
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -239,6 +240,12 @@ REVOKED: Final[dict[str, tuple[Any, ...]]] = {
 """How the links of a key end that is no longer valid."""
 
 
+@pytest.fixture(autouse=True)
+def fresh_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Metrics are read at each scrape."""
+    monkeypatch.setattr(scrapes, "FRESH_S", 0.0)
+
+
 @pytest.fixture
 async def log(nats: NatsServer) -> AsyncIterator[LogWriter]:
     """A publisher, for the rounds that a test stores."""
@@ -293,3 +300,9 @@ async def links_of_all_protocols(relays: Relays, secret: str, game: str = "crash
             for relay in relays
             for open_link in PROTOCOLS.values()
         ]
+
+
+def id_of(token: str) -> str:
+    """Return the ``jti`` of a token."""
+    payload = token.split(".")[1]
+    return str(json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["jti"])
