@@ -19,6 +19,7 @@ from auth.revocations import Revocation, Revocations
 from auth.tokens import TokenSigner
 from relay.config.sections import HttpSettings
 from relay.config.settings import Settings
+from relay.http.monitoring import scrapes
 from relay.serve import running_relay
 from roundlog.log_settings import LogSettings
 from rounds import datastream_pb2 as pb
@@ -269,8 +270,9 @@ StartRelays = Callable[..., AbstractAsyncContextManager[Relays]]
 
 
 @pytest.fixture
-def start_relays(nats: NatsServer, key: Key, page_key: Key) -> StartRelays:
+def start_relays(nats: NatsServer, key: Key, page_key: Key, monkeypatch: pytest.MonkeyPatch) -> StartRelays:
     """Start relays: ``async with start_relays(2) as relays``. Arguments are sections of the settings."""
+    monkeypatch.setattr(scrapes, "FRESH_S", 0.0)  # tests wait for metrics
 
     @asynccontextmanager
     async def start(count: int, **sections: Any) -> AsyncIterator[Relays]:
