@@ -1,0 +1,77 @@
+"""Who shares which limit, without a relay around it."""
+
+import pytest
+
+from auth.grants import Grant
+from auth.key import Limits
+from relay.admission.limits.limits import ClientLimits
+from relay.admission.limits.link_limits import Opening
+from relay.config.sections import LimitSettings
+from relay.errors import TooManyRequests
+
+PRIVATE = Grant("k", "private", None, frozenset())
+PUBLIC = Grant("p", "public", None, frozenset({"*"}))
+
+
+def limits_of(**settings: object) -> ClientLimits:
+    return ClientLimits(LimitSettings.model_validate(settings), clock=lambda: 0.0)
+
+
+def test_viewers_of_a_page_have_messages_replays_and_reads_of_their_own() -> None:
+    """One viewer who uses all of them does not keep out the others; servers with one private key share them."""
+    limits = limits_of(subscribes_per_min=1, replays=1, log_rounds_per_min=10)
+    cold = Opening(reads_log=lambda: True)
+    for grant, is_apart in ((PUBLIC, True), (PRIVATE, False)):
+        first = limits.open(grant, "192.0.2.1", cold)
+        first.subscribe()
+        first.begin_replay()
+        limits.log_meter(grant, "192.0.2.1").charge(100)
+        with pytest.raises(TooManyRequests):
+            first.subscribe()
+        with pytest.raises(TooManyRequests):
+            limits.open(grant, "192.0.2.1", cold)
+
+        assert (limits.log_meter(grant, "192.0.2.2").delay_s() == 0) is is_apart
+        other = limits.open(grant, "192.0.2.2")
+        if is_apart:
+            other.subscribe()
+            limits.open(grant, "192.0.2.2", cold)
+        else:
+            with pytest.raises(TooManyRequests):
+                other.subscribe()
+        first.close()
+        assert not limits.of_links.replays[(grant.key_id, "192.0.2.1") if is_apart else grant.key_id]
+
+
+def test_reads_are_paid_after_they_were_made() -> None:
+    """What was read over the limit is regained first; the refusal says when."""
+    meter = limits_of(log_rounds_per_min=60).log_meter(PRIVATE, "")
+    meter.charge(59)
+    assert meter.delay_s() == 0
+    meter.charge(31)
+
+    assert meter.delay_s() == 31
+    assert meter.refusal(31).retry_ms == 31_000
+
+
+def test_identities_of_one_provider_have_limits_of_their_own() -> None:
+    """Each has those that its grant came with."""
+    limits = limits_of()
+    one, other = (
+        Grant("idp", "private", None, frozenset(), Limits(requests_per_min=1), subject=name) for name in ("a", "b")
+    )
+    for grant in (one, other):
+        limits.request(grant, "")
+        with pytest.raises(TooManyRequests):
+            limits.request(grant, "")
+
+
+def test_links_that_were_closed_leave_nothing_behind() -> None:
+    """Tables of open links have no entry for keys and addresses that hold none."""
+    limits = limits_of()
+    for number in range(100):
+        limits.open(Grant(f"k{number}", "private", None, frozenset()), f"10.0.0.{number}").close()
+
+    assert not limits.of_links.links
+    assert not limits.of_links._by_network
+    assert not limits.of_links._filters
