@@ -63,6 +63,7 @@ from relay.rpc.connect.proxy import Proxy
 from relay.rpc.methods import Methods
 from relay.rpc.server import listening_grpc
 from relay.rpc.service import DataStream
+from relay.rpc.unread_answers import UnreadAnswers
 from relay.signals import Reloads, stop_requested
 from relay.turns import Turns
 from relay.usage.usage_reporter import UsageReporter
@@ -208,7 +209,8 @@ async def running_relay(
         proxies=proxies,
         paths=paths_in_words(settings.http.docs),
     )
-    service = DataStream(registry, history, catalogue, methods, proxies)
+    unread = UnreadAnswers(held.most // 2, retry_ms=delays.after_refusal)
+    service = DataStream(registry, history, catalogue, methods, proxies, unread=unread)
     closers: list[Callable[[], None]] = []
     registry.refusals.credentials.settings = settings.audit
     admission.accounts.in_metrics = settings.usage.metrics

@@ -20,6 +20,7 @@ from auth.grants import Grant
 from relay.admission.gate import Permit
 from relay.admission.limits.link_limits import Opening
 from relay.config.trusted_proxies import TrustedProxies
+from relay.errors import TooManyCalls
 from relay.history.history import History
 from relay.history.reading.payer import Payer
 from relay.links.link_registry import LinkRegistry
@@ -32,6 +33,7 @@ from relay.rpc.methods import SERVICE, STREAMS, UNARY, Methods
 from relay.rpc.requests import caller_of_call, only_request
 from relay.rpc.rpc_link import GrpcLink
 from relay.rpc.status import INTERNAL, Status, metadata_of, status_of
+from relay.rpc.unread_answers import UnreadAnswers
 from relay.rpc.wire import stored_entries
 from relay.rpc.write_hint import buffer_next_write
 from rounds import Catalogue
@@ -65,8 +67,12 @@ class DataStream:
         catalogue: Catalogue,
         methods: Methods,
         proxies: TrustedProxies = _NO_PROXIES,
+        *,
+        unread: UnreadAnswers | None = None,
     ) -> None:
+        """Prepare to serve; `unread` bounds the answers that are not read."""
         self._proxies = proxies
+        self._unread = unread
         self._registry = registry
         self._history = history
         self._catalogue = catalogue
@@ -112,11 +118,16 @@ class DataStream:
             await _abort(context, status or INTERNAL)
 
     async def _answer(self, request: Message, grant: Grant, context: "Context") -> bytes:
-        return await self._methods.measured(
-            self._methods.answer(
-                request, grant, self._registry.admission.payer(grant, caller_of_call(context, self._proxies)), PROTO
-            )
-        )
+        caller = caller_of_call(context, self._proxies)
+        payer = self._registry.admission.payer(grant, caller)
+        answer = await self._methods.measured(self._methods.answer(request, grant, payer, PROTO))
+        if self._unread is not None:
+            try:
+                self._unread.count(caller.address, len(answer))
+            except TooManyCalls:
+                answer = b""  # else the error's traceback has it until Python's garbage collector comes
+                raise
+        return answer
 
     async def _stream(self, request: Message, grant: Grant, context: "Context") -> None:
         subscription, start, allow_gap, heartbeat_s = self._methods.stream_request(request, grant)

@@ -22,6 +22,8 @@ pytestmark = pytest.mark.service
 MB: Final = 1 << 20
 LIMIT: Final = 4 * MB
 KEY: Final = f"X-API-Key: {DEMO_KEY}\r\n"
+BETWEEN_READS_S: Final = 0.02
+"""A whole answer then takes longer than two looks at what its connection holds."""
 HEAD: Final = f"GET /api/games HTTP/1.1\r\nHost: x\r\n{KEY}".encode() + b"".join(
     b"X-%d: %s\r\n" % (number, b"x" * 7000) for number in range(8)
 )
@@ -99,7 +101,7 @@ async def test_client_that_reads_slowly_is_not_closed(relay: str, client: aiohtt
         size = 0
         while piece := await answer.content.read(64 << 10):
             size += len(piece)
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(BETWEEN_READS_S)
 
     assert size > MB // 2
     assert await metric(client, relay, "relay_held_shed_total") == 0
