@@ -5,17 +5,15 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import aiohttp
 import pytest
 
-from auth.key import Key
 from auth.key_ring import KeyRing
-from auth.revocations import Revocation
-from auth.stores.key_store import Contents
-from auth.stores.nats_keys import NatsKeys
+from roundlog.buckets.bucket import Bucket
+from roundlog.client.connection import connect
 from roundlog.log_settings import LogSettings
 from tests.cli.command import Outcome, assert_one_line, run, started
 from tests.nats import NatsServer
@@ -35,41 +33,13 @@ authorization {
 """
 
 
-class Ring:
-    """Takes what a store holds into a ring: a `StoreReceiver`."""
-
-    def __init__(self) -> None:
-        self.keys = KeyRing()
-
-    def replace(self, contents: Contents) -> None:
-        self.keys.replace(contents.keys)
-
-    def change(
-        self,
-        keys: Mapping[str, Key | None],
-        revocations: Iterable[Revocation] = (),
-        faults: Mapping[str, str] = {},
-    ) -> None:
-        self.keys.change(keys)
-
-    def reached(self) -> None:
-        pass
-
-    def lost(self, error: Exception) -> None:
-        pass
-
-
 @pytest.fixture
 async def relay_url(nats: NatsServer, start_relay: StartRelay) -> AsyncIterator[str]:
     """A relay that follows the key store in NATS."""
-    ring = Ring()
-    following = asyncio.create_task(NatsKeys(LogSettings(url=nats.url)).follow(ring))
-    try:
-        async with start_relay(keys=ring.keys) as url:
-            yield url
-    finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+    async with connect(LogSettings(url=nats.url), name="test") as connection:
+        await Bucket(connection, "keys").create(replicas=1)
+    async with start_relay(keys=KeyRing(), follow_stores=True) as url:
+        yield url
 
 
 async def cli(nats: NatsServer, *arguments: str, **environment: str) -> Outcome:
