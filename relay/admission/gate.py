@@ -160,8 +160,11 @@ class Admission:
 
         Raises:
             InvalidCredential: Its key has been removed.
+            InvalidToken: Its subject was revoked: a JWT of the identity provider may be older than that.
             TokenTooLong: See `TokenSigner.issue`.
         """
+        if self.revocations.refuses(grant):
+            raise InvalidToken("access of this subject was revoked")
         if grant.is_identity:
             return self._signer.issue_for(grant.within(games), life_s=life_s)
         key = self.keys.get(grant.key_id)

@@ -1,6 +1,8 @@
 """Admission: links of different protocols take different shares of one capacity."""
 
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import pytest
@@ -9,7 +11,8 @@ from hypothesis import strategies as st
 
 from auth.grants import Grant
 from auth.key_ring import KeyRing
-from auth.tokens import TokenSigner
+from auth.revocations import Revocation
+from auth.tokens import InvalidToken, TokenSigner
 from relay.admission.caller import Caller
 from relay.admission.capacity import PROTOCOLS, Capacity, LinkProtocol
 from relay.admission.gate import Admission, Permit
@@ -117,3 +120,16 @@ def test_capacity_is_not_exceeded_by_links_that_come_and_go(moves: list[tuple[Li
         gate.leave(permit)
 
     assert gate.max_links == admission().max_links
+
+
+def test_identity_whose_subject_was_revoked_gets_no_token() -> None:
+    """A JWT of the provider that is older than the revocation would otherwise make a token that is newer."""
+    signed_in = Grant("identity/0", "private", None, frozenset(), subject="anna", issued_at=1000.0)
+    gate = admission()
+    assert gate.token(signed_in)
+    gate.revocations.change([Revocation.of_issued("anna")])
+
+    with pytest.raises(InvalidToken, match="revoked"):
+        gate.token(signed_in)
+    assert gate.token(replace(signed_in, issued_at=time.time() + 1))
+    assert gate.token(replace(signed_in, subject="berta"))
