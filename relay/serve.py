@@ -28,6 +28,7 @@ from relay.admission.limits.limits import ClientLimits
 from relay.admission.limits.shared_use import SharedUse
 from relay.admission.open_files import shared_files
 from relay.admission.strangers import Share
+from relay.admission.unread_answers import UnreadAnswers
 from relay.config.catalogue import load_catalogue
 from relay.config.key_files import check_games, load_credentials
 from relay.config.key_stores import FollowedStores
@@ -63,7 +64,6 @@ from relay.rpc.connect.proxy import Proxy
 from relay.rpc.methods import Methods
 from relay.rpc.server import listening_grpc
 from relay.rpc.service import DataStream
-from relay.rpc.unread_answers import UnreadAnswers
 from relay.signals import Reloads, stop_requested
 from relay.turns import Turns
 from relay.usage.usage_reporter import UsageReporter

@@ -19,7 +19,7 @@ _LOOKED_AT: Final = 128
 """Connections per look; each costs about 2 us."""
 
 
-class Holder(Protocol):
+class ByteHolder(Protocol):
     """A connection that holds bytes."""
 
     address: str
@@ -41,13 +41,13 @@ class HeldBytes:
         """Bytes that are held."""
         self.shed = 0
         """Connections that were closed because of this limit, since the start."""
-        self._sizes: dict[Holder, int] = {}
-        self._by_address: defaultdict[str, dict[Holder, None]] = defaultdict(dict)  # oldest first
+        self._sizes: dict[ByteHolder, int] = {}
+        self._by_address: defaultdict[str, dict[ByteHolder, None]] = defaultdict(dict)  # oldest first
         self._totals: defaultdict[str, int] = defaultdict(int)  # by address
-        self._to_look_at: OrderedDict[Holder, None] = OrderedDict()
+        self._to_look_at: OrderedDict[ByteHolder, None] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
 
-    def look_at(self, holder: Holder) -> None:
+    def look_at(self, holder: ByteHolder) -> None:
         """Count what a connection holds now. It is looked at again until that is little."""
         size = holder.held_bytes()
         if size < LEAST_BYTES:
@@ -65,7 +65,7 @@ class HeldBytes:
         if self.total > self.most:
             self._shed_some()
 
-    def release(self, holder: Holder) -> None:
+    def release(self, holder: ByteHolder) -> None:
         """Count a connection no longer: it holds little, is closed, or is a link now, which has limits of its own."""
         size = self._sizes.pop(holder, None)
         if size is None:

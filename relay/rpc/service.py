@@ -19,6 +19,7 @@ from auth.credentials import find_key
 from auth.grants import Grant
 from relay.admission.gate import Permit
 from relay.admission.limits.link_limits import Opening
+from relay.admission.unread_answers import UnreadAnswers
 from relay.config.trusted_proxies import TrustedProxies
 from relay.errors import TooManyCalls
 from relay.history.history import History
@@ -33,7 +34,6 @@ from relay.rpc.methods import SERVICE, STREAMS, UNARY, Methods
 from relay.rpc.requests import caller_of_call, only_request
 from relay.rpc.rpc_link import GrpcLink
 from relay.rpc.status import INTERNAL, Status, metadata_of, status_of
-from relay.rpc.unread_answers import UnreadAnswers
 from relay.rpc.wire import stored_entries
 from relay.rpc.write_hint import buffer_next_write
 from rounds import Catalogue

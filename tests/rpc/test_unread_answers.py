@@ -12,8 +12,8 @@ from h2.connection import H2Connection
 
 from auth.key_secret import DEMO_KEY
 from relay import serve
+from relay.admission.unread_answers import UnreadAnswers
 from relay.errors import TooManyCalls
-from relay.rpc.unread_answers import UnreadAnswers
 from rounds import datastream_pb2 as pb
 from tests.network.streams import connected
 from tests.relay.conftest import Publish
