@@ -1,6 +1,5 @@
 """A server with accounts, whose log has rounds, and the account of the log as its operator sees it."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +10,7 @@ from nats.aio.msg import Msg
 from roundlog.client.connection import Connection, connect
 from roundlog.publish.store import store
 from roundlog.stream import open_log
+from roundlog.tail import newest_sequences
 from tests.nats import NatsServer
 from tests.security.accounts import log_of
 
@@ -84,7 +84,12 @@ async def guarded_by(server: NatsServer) -> AsyncIterator[Guarded]:
 
 
 async def until_taken(guarded: Guarded) -> None:
-    """Wait until the server has done what was asked of it before: it answers in this order."""
-    for one in (guarded.operator, guarded.keeper) * 2:  # what JetStream publishes comes by a queue of its own
-        await one.request("$JS.API.STREAM.LIST", b"")
-        await asyncio.sleep(0.01)
+    """Wait until the server has done what was asked of it before: a stream answers direct gets in their order."""
+    for one in (guarded.operator, guarded.keeper) * 2:  # what it then publishes is stored, and answered
+        for stream in await streams_of(one):
+            await newest_sequences(one, stream)
+
+
+async def streams_of(connection: Connection) -> list[str]:
+    """Return the names of the streams of an account."""
+    return list(json.loads(await connection.request("$JS.API.STREAM.NAMES", b""))["streams"])
