@@ -37,6 +37,15 @@ class Administration:
         """Return the verbs in the name of `actor`."""
         return KeyAdmin(self.store, self.audit, actor, self.catalogue)
 
+    async def make_streams(self) -> None:
+        """Make all streams of administration that are missing, so that relays need no right to make any.
+
+        Raises:
+            LogError: One cannot be made.
+        """
+        await self.audit.make_streams()
+        await self.usage.make_stream()
+
     def denied(self, error: Exception) -> Exception:
         """Return the error to show for `error`: why NATS did not answer, where it has said so."""
         away = isinstance(error, StoreAway | AuditUnavailable | LogUnavailable)

@@ -43,6 +43,11 @@ class NatsAuditTrail:
         self._refused = RecordStream(connection, refused_stream(settings, replicas=replicas))
         self._create = create
 
+    async def make_streams(self) -> None:
+        """Make both streams if they are missing."""
+        for stream in (self._changes, self._refused):
+            await stream.ensure(create=self._create)
+
     async def record(self, entry: AuditEntry) -> None:
         """Store the entry of a change."""
         subject = f"audit.change.{entry.action.partition('.')[0]}"

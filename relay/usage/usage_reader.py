@@ -26,9 +26,13 @@ class UsageReader:
         self._stream = RecordStream(connection, config)
         self._create = create
 
+    async def make_stream(self) -> None:
+        """Make the stream if it is missing."""
+        await self._stream.ensure(create=self._create)
+
     async def since(self, moment: float) -> UsageByHour:
         """Return the figures of the hours from that of `moment` (Unix seconds) on; raise `LogError`."""
-        await self._stream.ensure(create=self._create)
+        await self.make_stream()
         reports = []
         async for record in self._stream.read(SUBJECTS, since=moment):
             try:

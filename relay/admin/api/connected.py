@@ -1,13 +1,14 @@
 """The parts of administration for a process that starts without NATS, and works when it is there."""
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Self
 
 from auth.stores.key_store import EditableKeyStore
 from relay.admin.administration import Administration, administering
 from relay.config.settings import Settings
+from roundlog.log_errors import LogError
 
 
 class Connected:
@@ -33,4 +34,6 @@ class Connected:
         async with self._connecting:
             if self._parts is None:
                 self._parts = await self._stack.enter_async_context(administering(self._settings, self._store))
+                with suppress(LogError):  # commands may have made them; what is missing shows when it is used
+                    await self._parts.make_streams()
             return self._parts

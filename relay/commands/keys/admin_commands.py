@@ -39,6 +39,7 @@ def create(
     until = None if expires is None else working.parsed(expiry, "--expires", expires, now=time.time())
 
     async def work(parts: Any, actor: Any) -> None:
+        await parts.make_streams()
         moment = None if until is None else datetime.fromisoformat(until).timestamp()
         credential, secret = await parts.admins.create(actor, admin_id, expires_at=moment, read_only=read_only)
         if as_json:
