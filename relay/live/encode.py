@@ -40,7 +40,7 @@ class Form(Protocol):
         ...
 
     def join(self, rendered: list[bytes]) -> Any:
-        """Make one write of several rounds, of the type that sinks of this form take."""
+        """Make one write of several rounds, of the type that sinks of this form take; its length is in bytes."""
         ...
 
 

@@ -270,8 +270,9 @@ class Hub:
                 link.cut(CloseReason.FAILED)
             return
         self.stats.deliveries += len(pending) * len(links)
-        channel.tally.rounds += len(pending)
-        channel.tally.bytes += sum(map(len, pending))
+        tally = channel.tally
+        tally.rounds += len(pending)
+        tally.bytes += len(data)
         for link in links:
             transport = link.transport
             try:

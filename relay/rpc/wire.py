@@ -8,7 +8,7 @@ https://protobuf.dev/programming-guides/encoding/ and https://protobuf.dev/progr
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -32,11 +32,15 @@ _PRECOMPUTED: Final = 512
 """Length prefixes below this are precomputed; times and cursors are all shorter than 128."""
 
 
-class MessageBatch(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class MessageBatch:
     """Serialized messages in order, and their size in bytes together: computed once for all streams."""
 
     messages: Sequence[bytes]
     size: int
+
+    def __len__(self) -> int:
+        return self.size
 
 
 @dataclass(frozen=True, slots=True)
