@@ -216,7 +216,7 @@ async def running_relay(
     admission.accounts.in_metrics = settings.usage.metrics
     reporter = UsageReporter(
         admission.accounts,
-        hub.settle_usage,
+        registry.settle_usage,
         settings.usage,
         settings.nats,
         also=registry.refusals.credentials,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from auth.stores.key_store import EditableKeyStore
 from relay.admin.admin_credentials import AdminCredentials
-from relay.admin.admin_errors import AuditUnavailable, NotPermitted, StoreAway
+from relay.admin.admin_errors import NotPermitted, StoreAway
 from relay.admin.key_admin import KeyAdmin
 from relay.audit.audit_entry import Actor
 from relay.audit.audit_trail import NatsAuditTrail
@@ -17,7 +17,7 @@ from relay.config.catalogue import load_catalogue
 from relay.config.settings import Settings
 from relay.usage.usage_reader import UsageReader
 from roundlog.client.connection import Connection, connect
-from roundlog.log_errors import LogUnavailable
+from roundlog.log_errors import LogDenied, LogUnavailable
 from rounds import Catalogue
 
 
@@ -48,11 +48,12 @@ class Administration:
 
     def denied(self, error: Exception) -> Exception:
         """Return the error to show for `error`: why NATS did not answer, where it has said so."""
-        away = isinstance(error, StoreAway | AuditUnavailable | LogUnavailable)
-        denied = self.connection.newest_denial
-        if not away or denied is None:
-            return error
-        return NotPermitted(f"it does not let this user {denied.verb} to {denied.subject!r}")
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, LogDenied):
+                return NotPermitted(str(cause))
+            cause = cause.__cause__
+        return error
 
 
 @asynccontextmanager

@@ -85,6 +85,14 @@ class LinkRegistry:
             sentence = self.admission.policy.obstacle
         return {} if sentence is None else {"detail": sentence}
 
+    def settle_usage(self) -> Iterator[None]:
+        """Bring the accounts of keys up to date, in slices; yields after each one."""
+        accounts = self.admission.accounts
+        for key_id, rounds in self.admission.payers.reads():
+            if key_id:  # the relay itself reads, too
+                accounts.of(key_id).log_rounds = rounds
+        yield from self.hub.settle_usage()
+
     def age_limit_s(self) -> float:
         """Draw how old a new link may get, in seconds, so that links that open together do not end together."""
         return self.settings.max_age_s * random.uniform(_YOUNGEST_SHARE, 1)  # noqa: S311

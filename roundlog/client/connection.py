@@ -111,11 +111,6 @@ class Connection:
         """
         return self._denials.of_subscription(subject)
 
-    @property
-    def newest_denial(self) -> LogDenied | None:
-        """The newest refusal of any kind since the connection was made; None: there was none."""
-        return self._denials.newest
-
     async def publish(
         self, subject: str, data: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None
     ) -> None:

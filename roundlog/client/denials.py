@@ -26,8 +26,6 @@ class Denials:
         self._shown_url = shown_url
         self._publishes: dict[str, float] = {}
         self._subscriptions: dict[str, float] = {}
-        self.newest: LogDenied | None = None
-        """The newest refusal; None: there was none since the connection was made."""
 
     def note(self, text: str) -> tuple[LogDenied, bool] | None:
         """Read an error of the server: a refusal and whether to report it; None: it is another error."""
@@ -40,12 +38,10 @@ class Denials:
             kept.clear()
         before, kept[subject] = kept.get(subject), now
         denied = LogDenied(self._shown_url, "publish" if is_publish else "subscribe", found[2])
-        self.newest = denied
         return denied, before is None or now - before > _REPEAT_S
 
     def clear(self) -> None:
         """Forget all: the connection is lost, and the next one may have other permissions."""
-        self.newest = None
         self._publishes.clear()
         self._subscriptions.clear()
 

@@ -180,5 +180,5 @@ async def test_nats_that_is_away_or_refuses_is_one_line(nats: NatsServer) -> Non
     finally:
         await guarded.kill()
     assert denied.code == 1
-    assert "permissions violation for publish" in denied.err.lower()
+    assert "does not let this user publish to '$JS.API." in denied.err
     assert "use the NATS user for administration" in denied.err

@@ -49,6 +49,6 @@ def access_metrics(registry: LinkRegistry) -> Iterator["Metric"]:
         value=registry.refusals.credentials.lost,
     )
     if accounts.in_metrics:
-        for _ in registry.hub.settle_usage():
+        for _ in registry.settle_usage():
             pass
         yield from usage_metrics(accounts)
