@@ -17,7 +17,7 @@ from roundlog.client.codes import ErrorCode, NatsStatus
 from roundlog.client.connection import Connection
 from roundlog.client.faults import translated
 from roundlog.direct_get import AnswerEnd, direct_get_subject
-from roundlog.log_errors import LogError, LogUnavailable
+from roundlog.log_errors import LogError, LogUnavailable, NoResponders
 from roundlog.stream import StreamInfo, ensure_stream
 
 _ANSWER_S: Final = 5.0
@@ -137,6 +137,13 @@ class Bucket:
             await asyncio.sleep(_BEHIND_PAUSE_S)
         return []
 
+    async def has_newer(self, revision: int) -> bool:
+        """Say whether an entry may have been changed after a revision. A replica that is behind may not know yet."""
+        try:
+            return bool(await self._direct_get(revision + 1, limit=1))
+        except NoResponders:  # `state` says why
+            return True
+
     async def get(self, key: str) -> BucketEntry | None:
         """Ask the leader for an entry, which may be deleted; None when there never was one, or no bucket."""
         request = {"last_by_subj": self._subject(key)}
@@ -185,7 +192,7 @@ class Bucket:
     def _subject(self, key: str) -> str:
         return f"$KV.{self.name}.{key}"
 
-    async def _direct_get(self, start: int) -> list[BucketEntry]:
+    async def _direct_get(self, start: int, *, limit: int = _PAGE) -> list[BucketEntry]:
         prefix = self.subjects.removesuffix(">")
         entries: list[BucketEntry] = []
         ended: asyncio.Future[AnswerEnd] = asyncio.get_running_loop().create_future()
@@ -199,7 +206,7 @@ class Bucket:
             key = headers.get("Nats-Subject", "").removeprefix(prefix)
             entries.append(_entry(key, int(headers["Nats-Sequence"]), message.data, headers))
 
-        request = {"seq": start, "batch": _PAGE, "max_bytes": _PAGE * _ENTRY_BYTES, "next_by_subj": self.subjects}
+        request = {"seq": start, "batch": limit, "max_bytes": _PAGE * _ENTRY_BYTES, "next_by_subj": self.subjects}
         inbox = self._connection.new_inbox()
         subscription = await self._connection.subscribe(inbox, collect)
         try:
@@ -211,6 +218,8 @@ class Bucket:
                     end = await ended
         finally:
             await self._connection.unsubscribe(subscription)
+        if end.status == NatsStatus.UNAVAILABLE:
+            raise NoResponders(f"bucket {self.name!r} does not answer")
         if end.error is not None:
             raise end.error
         return entries

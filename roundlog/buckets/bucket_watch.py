@@ -19,9 +19,11 @@ from roundlog.log_errors import LogError, LogUnavailable
 from roundlog.log_settings import LogSettings
 from roundlog.tasks import raise_if_cancelled
 
-_POLL_S: Final = 2.0
-"""How often the bucket's state is compared with ours: finds lost hints, and purges, which publish nothing. One small
-request to the leader for each relay."""
+_POLL_S: Final = 0.45
+"""How often the bucket is asked for what is new, which any replica answers. Hints do not cross accounts when the change
+came through an import of a service, and others may be lost."""
+_STATE_S: Final = 2.0
+"""How often the leader is asked for the state of the bucket, which also shows purges and a replaced bucket."""
 _AFTER_HINT_S: Final = (0.01, 0.03, 0.1, 0.25)
 """Pauses between looks after a hint until something new is stored: in a cluster, a hint comes first."""
 _PAUSE_S: Final = (0.1, 2.0)
@@ -68,6 +70,7 @@ class BucketWatch:
         self._wake = asyncio.Event()
         self._pauses: Iterator[float] = iter(())
         self._created: str | None = None  # None: all of it has to be read
+        self._state_at = 0.0  # when the state is asked for next, by the clock of the loop
         self._last = 0
         self._known: dict[str, float | None] = {}  # entries with their markers, and when they are gone by themselves
         self._is_closing = False
@@ -119,6 +122,11 @@ class BucketWatch:
 
     async def _look(self, bucket: Bucket) -> None:
         """Read what has changed; all of it where that is not enough."""
+        now = asyncio.get_running_loop().time()
+        if self._created is not None and now < self._state_at and not await bucket.has_newer(self._last):
+            self._receiver.reached()
+            return
+        self._state_at = now + jittered(_STATE_S)
         state = await bucket.state()
         if state is None:
             raise LogUnavailable(f"bucket {self._name!r} does not exist; {self._hint}")

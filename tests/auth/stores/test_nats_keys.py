@@ -11,6 +11,7 @@ import pytest
 from auth.key import Key
 from auth.stores.key_store import StoreUnavailable
 from auth.stores.nats_keys import NatsKeys
+from roundlog.buckets.bucket_watch import BucketWatch
 from roundlog.log_settings import LogSettings
 from roundlog.tasks import cancel_and_wait
 from tests.auth.stores.installations import NatsInstallation, nats_installation
@@ -129,6 +130,25 @@ async def test_hint_without_a_change_changes_nothing(tmp_path: Path) -> None:
             await installation.put(other := new_key("two"))
             await seen.until_keys(key, other)
             assert seen.faults == {}
+
+
+async def test_change_without_a_hint_is_seen_in_half_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As between accounts, where the publish of a tool does not reach relays. Here no hint is ever published."""
+
+    async def unheard(_self: BucketWatch, _message: object) -> None:
+        pass
+
+    monkeypatch.setattr(BucketWatch, "_on_hint", unheard)
+    monkeypatch.setattr("roundlog.buckets.bucket_watch._STATE_S", 3600.0)
+    async with nats_installation(tmp_path) as installation:
+        await installation.put(key := new_key("one"))
+        async with Following(installation.open()) as seen:
+            await seen.until_keys(key)
+            for number in range(3):
+                await installation.put(changed := replace(key, name=f"change {number}"))
+                started = asyncio.get_running_loop().time()
+                await seen.until_keys(changed)
+                assert asyncio.get_running_loop().time() - started < 1.0
 
 
 async def test_ten_thousand_keys_are_loaded_without_holding_up_the_loop(tmp_path: Path) -> None:
