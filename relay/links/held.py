@@ -44,7 +44,7 @@ class Held:
             self._session.grant = grant
 
 
-class LinkHolder(NamedTuple):
+class Revocable(NamedTuple):
     """A credential, or all of one identity: what may be revoked."""
 
     what: Literal["key", "token", "subject"]
@@ -56,7 +56,7 @@ class HeldLinks:
 
     def __init__(self) -> None:
         # Most tokens open one link, which is stored without a set of its own.
-        self._found: dict[LinkHolder, Held | Members[Held]] = {}
+        self._found: dict[Revocable, Held | Members[Held]] = {}
 
     def add(self, held: Held) -> None:
         """Add a link."""
@@ -80,23 +80,23 @@ class HeldLinks:
             if found is held or (isinstance(found, Members) and not found):
                 del self._found[holder]
 
-    def of(self, holder: LinkHolder) -> list[Held]:
+    def of(self, holder: Revocable) -> list[Held]:
         """Return the links of a holder, oldest first."""
         found = self._found.get(holder)
         return [] if found is None else [found] if isinstance(found, Held) else list(found)
 
-    def count(self, holder: LinkHolder) -> int:
+    def count(self, holder: Revocable) -> int:
         """Return how many links a holder has."""
         found = self._found.get(holder)
         return 0 if found is None else 1 if isinstance(found, Held) else len(found)
 
-    def __contains__(self, holder: LinkHolder) -> bool:
+    def __contains__(self, holder: Revocable) -> bool:
         return holder in self._found
 
 
-def _holders(grant: Grant) -> Iterator[LinkHolder]:
-    yield LinkHolder("key", grant.key_id)
+def _holders(grant: Grant) -> Iterator[Revocable]:
+    yield Revocable("key", grant.key_id)
     if grant.token_id is not None:
-        yield LinkHolder("token", grant.token_id)
+        yield Revocable("token", grant.token_id)
     if grant.subject is not None:
-        yield LinkHolder("subject", grant.subject)
+        yield Revocable("subject", grant.subject)

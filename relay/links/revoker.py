@@ -18,7 +18,7 @@ from auth.revocations import Revocation
 from auth.standing import Withdrawn
 from relay.admission.gate import Admission
 from relay.links.expiries import Expiries
-from relay.links.held import Held, HeldLinks, LinkHolder
+from relay.links.held import Held, HeldLinks, Revocable
 from relay.links.revoke_pace import RevokePace
 from relay.live.link import CloseReason
 
@@ -34,14 +34,14 @@ class Revoker:
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
         self._held = HeldLinks()
-        self._due: dict[LinkHolder, None] = {}  # holders whose links are to be judged, in this order
+        self._due: dict[Revocable, None] = {}  # holders whose links are to be judged, in this order
         self._changed = asyncio.Event()
         self._expiries = Expiries()
 
     def opened(self, held: Held) -> None:
         """Take a new link, and end it when its credential was taken back since it was checked."""
         key_id = held.permit.grant.key_id
-        if LinkHolder("key", key_id) not in self._held:
+        if Revocable("key", key_id) not in self._held:
             self._note_expiry(key_id)
         self._held.add(held)
         self._judge(held)
@@ -65,13 +65,13 @@ class Revoker:
 
     def _on_keys(self, key_ids: frozenset[str]) -> None:
         for key_id in key_ids:
-            self._judge_later(LinkHolder("key", key_id))
+            self._judge_later(Revocable("key", key_id))
 
     def _on_revocations(self, revocations: tuple[Revocation, ...]) -> None:
         for revocation in revocations:
-            self._judge_later(LinkHolder(revocation.what, revocation.value))
+            self._judge_later(Revocable(revocation.what, revocation.value))
 
-    def _judge_later(self, holder: LinkHolder) -> None:
+    def _judge_later(self, holder: Revocable) -> None:
         if holder in self._held:
             self._due[holder] = None
             self._changed.set()
@@ -89,7 +89,7 @@ class Revoker:
                 await self._changed.wait()
         self._changed.clear()
         for key_id in self._expiries.due(time.time()):
-            self._due[LinkHolder("key", key_id)] = None
+            self._due[Revocable("key", key_id)] = None
 
     async def _judge_due(self) -> None:
         pace = RevokePace(sum(map(self._held.count, self._due)), now=time.perf_counter())

@@ -14,7 +14,10 @@ from relay.config.settings import Settings, variables
 from relay.errors import REFUSALS, Unavailable
 from relay.http import application as app
 from relay.http.error_body import HTTP_CODES
+from relay.http.monitoring.access_metrics import access_metrics
+from relay.http.monitoring.link_metrics import link_metrics
 from relay.http.monitoring.metrics import Metrics
+from relay.http.monitoring.round_metrics import round_metrics
 from relay.http.rest import HISTORY_PARAMETERS
 from relay.http.websocket import frames
 from relay.http.websocket.websocket_link import CLOSE_CODES
@@ -171,7 +174,8 @@ def test_table_of_metrics_is_that_of_the_relay() -> None:
 
 def relay_metrics() -> list[str]:
     """Return the names as declared; counters are shown with ``_total``."""
-    source = inspect.getsource(Metrics.collect)
+    parts = (Metrics.collect, link_metrics, round_metrics, access_metrics)
+    source = "".join(inspect.getsource(part) for part in parts)
     return [
         name + ("_total" if kind == "Counter" else "")
         for kind, name in re.findall(r"(Gauge|Counter)\(\s*\"(relay_\w+)\"", source)

@@ -18,8 +18,8 @@ from relay.admin.admin_credentials import AdminCredential, is_admin_secret
 from relay.admin.admin_errors import AdminError, InvalidChange
 from relay.admin.administration import Administration
 from relay.admin.api.admin_openapi import document
+from relay.admin.api.attempts import ALLOWED, Attempts
 from relay.admin.api.connected import Connected
-from relay.admin.api.wrong_credentials import ALLOWED, WrongCredentials
 from relay.admin.key_admin import OVERLAP_S, REVOKED_S, KeyAdmin, NewSecret, StoredKey
 from relay.admin.key_document import document_of, status_of_key
 from relay.audit.audit_entry import Actor, AuditEntry
@@ -68,7 +68,7 @@ class AdminRoutes:
 
     def __init__(self, connected: Connected) -> None:
         self._connected = connected
-        self._wrong = WrongCredentials()
+        self._wrong = Attempts()
         self._known: tuple[float, list[AdminCredential]] = (float("-inf"), [])
         self._used: tuple[float, UsageByHour] = (float("-inf"), {})
         self._looking = asyncio.Lock()

@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 from auth.redact import redact
 from relay.admin.admin_credentials import PREFIX, is_admin_secret
 from relay.admin.admin_errors import InvalidChange
-from relay.admin.api.wrong_credentials import ALLOWED, PERIOD_S, WrongCredentials
+from relay.admin.api.attempts import ALLOWED, PERIOD_S, Attempts
 from relay.admin.key_document import id_of_name
 from relay.commands.keys.key_values import duration_s, expiry, limits
 from relay.commands.root import app
@@ -95,7 +95,7 @@ def test_admin_secret_is_masked_wherever_it_is_logged() -> None:
 def test_wrong_credentials_are_counted_by_address_and_period() -> None:
     """However many addresses there are, memory is bounded."""
     now = 0.0
-    wrong = WrongCredentials(lambda: now)
+    wrong = Attempts(lambda: now)
 
     counts = [wrong.add("a")[0] for _ in range(ALLOWED + 1)]
     assert counts == list(range(1, ALLOWED + 2))

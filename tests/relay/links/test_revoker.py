@@ -21,7 +21,7 @@ from relay.admission.capacity import Capacity
 from relay.admission.gate import Admission, Permit
 from relay.admission.limits.limits import ClientLimits
 from relay.config.sections import LimitSettings
-from relay.links.held import Held, HeldLinks, LinkHolder
+from relay.links.held import Held, HeldLinks, Revocable
 from relay.links.revoker import Revoker
 from relay.live.ending import Ender, ReconnectDelays
 from relay.live.hub import Hub
@@ -269,10 +269,10 @@ async def test_index_forgets_links_that_close() -> None:
     opened = [rig.open(token_id=str(number % 3), subject="anna")[1] for number in range(9)]
     for held in opened:
         held_links.add(held)
-    assert [len(held_links.of(LinkHolder("token", word))) for word in "0123"] == [3, 3, 3, 0]
+    assert [len(held_links.of(Revocable("token", word))) for word in "0123"] == [3, 3, 3, 0]
     for held in opened[::2] + opened[1::2]:
-        assert LinkHolder("key", KEY.id) in held_links
+        assert Revocable("key", KEY.id) in held_links
         held_links.remove(held)
 
-    assert LinkHolder("key", KEY.id) not in held_links
+    assert Revocable("key", KEY.id) not in held_links
     assert not held_links._found

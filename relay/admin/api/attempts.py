@@ -15,7 +15,7 @@ PERIOD_S: Final = 60.0
 _ADDRESSES: Final = 1_000
 
 
-class WrongCredentials:
+class Attempts:
     """Counts wrong credentials by address; bounded, however many addresses there are."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
