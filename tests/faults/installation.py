@@ -30,6 +30,8 @@ _RELAY: Final = {
     "RELAY_HTTP_PORT": "0",
     "RELAY_GRPC_HOST": "127.0.0.1",
     "RELAY_GRPC_PORT": "0",
+    "RELAY_LIMITS_PRIVATE_REQUESTS_PER_MIN": "0",  # all clients have one key, and come back many times a minute
+    "RELAY_LIMITS_PRIVATE_LINKS_PER_S": "0",
     "RELAY_LINKS_HEARTBEAT_S": "2",
     "RELAY_LINKS_RETRY_MS": "300",
     "RELAY_LINKS_UNSENT_BYTES": "32768",

@@ -85,6 +85,7 @@ def start_relay(nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> StartRelay
         sections = {
             "http": HttpSettings(host="127.0.0.1", port=0),
             "drain": {"grace_s": 1, "margin_s": 1},
+            "limits": {"private_links_per_s": 0},  # tests open hundreds at once
             **sections,
             "grpc": {"host": "127.0.0.1", "port": 0, **sections.get("grpc", {})},
         }

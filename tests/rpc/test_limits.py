@@ -356,6 +356,21 @@ async def test_replays_of_a_key_that_read_the_log(relay: GrpcRelay, keys: Keys, 
         assert await ended_as(socket) == (1013, "rate_limited")
 
 
+async def test_rounds_that_a_key_reads_from_the_log(relay: GrpcRelay, keys: Keys, publish: Publish) -> None:
+    """Who causes a read pays for what it read, whatever matched: a search over its limit is refused."""
+    await publish("crash", *range(1, 1500))
+    key = keys.private(log_rounds_per_min=200)
+    search = f"{relay.url}/api/history/crash?min_point=1e9"
+    async with aiohttp.ClientSession() as http:
+        async with http.get(search, headers=key) as response:
+            assert (response.status, await response.json()) == (429, ERROR)
+            assert 1 <= int(response.headers["Retry-After"]) <= 120
+        async with http.get(f"{relay.url}/api/latest/crash", headers=key) as response:
+            assert response.status == 200, "memory answers"
+        async with http.get(search, headers=keys.private()) as response:
+            assert (response.status, await response.json()) == (200, []), "another key is not concerned"
+
+
 async def test_distinct_filters_of_a_key(relay: GrpcRelay, keys: Keys) -> None:
     """Links with the same filter cost as much as one; another filter is refused over the limit."""
     key = keys.private(filters=1)

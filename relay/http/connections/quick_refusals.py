@@ -72,6 +72,9 @@ class QuickRefusals:
         key = _KEY.search(head)
         if key is None or len(_CREDENTIAL.findall(head)) != 1 or line[3]:
             return None
+        from_page = _FROM_PAGE.search(head) is not None
+        if from_page and key[1].startswith(b"sk_"):  # its owner is warned in the answer
+            return None
         caller = Caller.of(address, None)
         if self._proxies.trusts(caller.address):
             return None
@@ -81,7 +84,7 @@ class QuickRefusals:
             return None
         self._refusals.add(refusal, "websocket" if line[2].startswith(b"/ws") else "rest", caller)
         closes = refusal.closes or len(data) > end + 4 or _UNUSUAL.search(head) is not None
-        return QuickAnswer(_render(refusal, closes=closes, for_page=_FROM_PAGE.search(head) is not None), closes)
+        return QuickAnswer(_render(refusal, closes=closes, for_page=from_page), closes)
 
 
 def _render(refusal: TooManyRequests, *, closes: bool, for_page: bool) -> bytes:

@@ -22,10 +22,18 @@ from tests.relay.conftest import StartRelay
 from tests.relay.raw_http import connection, exchange, parse
 
 SPENT, _ = generate("private")
+PAGE, _ = generate("public")
 GOOD, _ = generate("private")
 WRONG, _ = generate("private")
 KEYS = (
     Key("spent", "private", secrets=(stored(SPENT),), limits=Limits(requests_per_min=1, links_per_s=0.001)),
+    Key(
+        "page",
+        "public",
+        allowed_origins=frozenset({"https://app.example.com"}),
+        secrets=(stored(PAGE),),
+        limits=Limits(requests_per_min=1),
+    ),
     Key("good", "private", secrets=(stored(GOOD),)),
 )
 CHANGING = ("date", "retry-after", "x-ratelimit-reset")
@@ -51,6 +59,7 @@ def quick() -> QuickRefusals:
     grant = Grant.of(KEYS[0])
     quick = QuickRefusals(admission, Refusals(), TrustedProxies.parse("10.0.0.1"))
     limits.request(grant, "")
+    limits.request(Grant.of(KEYS[1]), "127.0.0.1")
     limits.open(grant, "")
     for address in ("10.0.0.9", "10.0.0.1"):
         limits.wrong.add(address)
@@ -66,7 +75,7 @@ def quick() -> QuickRefusals:
         (head(), False),
         (head(request="POST /api/auth/token"), False),
         (head(request="GET /ws/crash"), False),
-        (head("Origin: https://app.example.com"), False),
+        (head("Origin: https://app.example.com", key=PAGE), False),
         (head().replace(b"X-API-Key: ", b"Authorization: Bearer "), False),
         (head().replace(b"X-API-Key: ", b"x-api-key:"), False),
         (head("Content-Length: 0", request="POST /api/auth/token"), False),
@@ -93,6 +102,7 @@ def test_head_over_a_limit(quick: QuickRefusals, data: bytes, closes: bool) -> N
         b"",
         head()[:-2],  # incomplete
         head(key=GOOD),
+        head("Origin: https://app.example.com"),  # a private key in a page, of which the answer warns
         head(key=WRONG),  # not from an address with many wrong keys
         head(key="sk_live_0"),
         head(f"Authorization: Bearer {GOOD}"),  # two credentials
@@ -132,17 +142,18 @@ async def relay(start_relay: StartRelay) -> AsyncIterator[str]:
 @pytest.mark.parametrize("origin", [(), ("Origin: https://app.example.com",)], ids=["server", "page"])
 async def test_quick_refusal_looks_like_the_usual_one(relay: str, origin: tuple[str, ...]) -> None:
     """Whichever way it was made."""
-    key = f"X-API-Key: {SPENT}"
+    secret = PAGE if origin else SPENT
+    key = f"X-API-Key: {secret}"
     for status in (200, 429):
         answer = await exchange(relay, "GET /api/games HTTP/1.1", key, *origin, "Connection: close")
         assert answer.status == status
     async with connection(relay) as quick:
-        await quick.send(head(*origin))
+        await quick.send(head(*origin, key=secret))
         seen = await quick.until(b'"rate_limited"}')
-        await quick.send(head(*origin, key=GOOD))  # the connection serves other requests
+        await quick.send(head(key=GOOD))  # the connection serves other requests
         assert b" 200 OK" in await quick.until(b"\r\n\r\n")
     async with connection(relay) as usual:
-        await usual.send(head(*origin, request="GET /api/games?_=1"))
+        await usual.send(head(*origin, request="GET /api/games?_=1", key=secret))
         other = await usual.until(b'"rate_limited"}')
 
     one, two = parse(seen), parse(other)
