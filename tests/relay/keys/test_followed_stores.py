@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from pydantic import SecretStr
 
-from auth.key import Key
+from auth.key import Key, Limits
 from auth.key_ring import KeyRing
 from auth.key_secret import generate, stored
 from auth.stores.nats_keys import NatsKeys
@@ -80,7 +80,7 @@ async def test_store_changes_and_rotation_under_load_refuse_no_client(
 ) -> None:
     """Clients loop with the newest secret they were given, while keys are added, removed and rotated."""
     store = NatsKeys(LogSettings(url=nats.url))
-    secret, key = made("partner")
+    secret, key = made("partner", limits=Limits(requests_per_min=10**9))
     revision = await store.write(key, revision=0)
     statuses: list[int] = []
     async with start_relay(keys=KeyRing(), follow_stores=True, auth=AuthSettings(store="nats")) as url:
