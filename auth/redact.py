@@ -18,12 +18,14 @@ _SECRETS: Final = re.compile(
       ( [sp]k_(?: live | test )_ | admin_(?= [0-9a-f]{8} ) ) \w*
     | ( eyJ ) [\w-]{8,} (?: \.[\w-]* )*                          # a JWT starts with base64url of '{"'
     | ( (?i: api_key | token ) = ) [^&\s"'<>\#;,)]+
+    | ( (?i: token_secrets ) ["']? [ ]? [=:] ) [^&\s<>]+
+    | ( PRIVATE[ ]KEY-----) [A-Za-z0-9+/=\s\\]+                # PEM, also where line ends are escaped: RFC 7468
     | ( (?i: bearer ) [ ]{1,4} ) [\w.~+/=-]{16,}                # RFC 6750 section 2.1; shorter words are prose
     """,
     re.VERBOSE | re.ASCII,
 )
 # Most text has none of these, and searching for them is much cheaper than running the pattern.
-_MARKS: Final = ("_live_", "_test_", "admin_", "eyJ", "=", "earer", "EARER")
+_MARKS: Final = ("_live_", "_test_", "admin_", "eyJ", "=", "earer", "EARER", "PRIVATE KEY", "_secrets", "_SECRETS")
 _DEEPEST: Final = 32
 
 

