@@ -72,6 +72,7 @@ class UsageReporter:
         self._hour = hour_of(clock())
         self._start: Mapping[str, KeyUsage] = {}
         self._past: deque[UsageReport] = deque(maxlen=_PAST_HOURS)
+        self._failed = ""  # why the last report failed
         self._stack = AsyncExitStack()
         self._stream: RecordStream | None = None
         self._connection: Connection | None = None
@@ -95,7 +96,11 @@ class UsageReporter:
             await self.report()
         except LogError as error:
             self._accounts.reports_failed += 1
-            log.warning("usage_not_reported", error=str(error))
+            if str(error) != self._failed:  # once for an outage: the counter has the rest
+                log.warning("usage_not_reported", error=str(error))
+            self._failed = str(error)
+        else:
+            self._failed = ""
 
     async def report(self) -> None:
         """Report all that was used until now.
