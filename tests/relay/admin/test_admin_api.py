@@ -14,7 +14,7 @@ from openapi_spec_validator import validate
 from relay.admin.administration import Administration
 from relay.admin.api.admin_openapi import document
 from relay.admin.api.admin_routes import AdminRoutes
-from relay.admin.api.wrong_credentials import ALLOWED
+from relay.admin.api.attempts import ALLOWED
 from relay.http.monitoring.probes import Probes
 from tests.nats import NatsServer
 from tests.relay.admin.conftest import TESTER, AdminClient, Answer, StartAdmin
