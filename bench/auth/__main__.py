@@ -28,7 +28,7 @@ _REQUESTS: Final = 1600
 def main() -> int:
     with on_core(_CLIENT_CORE), NatsServer() as server:
         with on_core(_SERVER_CORE):
-            process = relay(server.url, RELAY_LOG_LEVEL="error")
+            process = relay(server.url, RELAY_LOG_LEVEL="error", RELAY_LIMITS_WRONG_CREDENTIALS_PER_MIN="0")
             at = process.__enter__()
             constant = Credentials(at.key, at.token())
             bare = bare_server(constant)
