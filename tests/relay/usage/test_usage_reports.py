@@ -9,6 +9,7 @@ from typing import Final
 import aiohttp
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from auth.key import InvalidCredential
 from auth.key_ring import KeyRing
@@ -217,3 +218,37 @@ async def test_many_refused_credentials_are_few_entries(nats: NatsServer, connec
     assert len(found) == 21
     assert sum((entry.detail or {})["count"] for entry in found) == 3_000
     assert not refused.waits
+
+
+async def test_metrics_have_the_figures_of_keys_on_request_only(
+    start_relay: StartRelay, publish: Publish, client: aiohttp.ClientSession
+) -> None:
+    """Off by default: each key is a series of each metric."""
+    await publish("crash", 1)
+    for wanted in (False, True):
+        async with start_relay(usage={"metrics": wanted}) as url:
+            async with client.get(f"{url}/api/history/crash", headers=KEY_HEADER) as answer:
+                assert answer.status == 200
+            async with client.get(f"{url}/metrics") as answer:
+                lines = (await answer.text()).splitlines()
+        found = [line for line in lines if line.startswith("relay_key_") and 'key="demo"' in line]
+        assert ('relay_key_requests_total{key="demo"} 1.0' in found) is wanted
+        assert ('relay_key_rounds_total{key="demo"} 1.0' in found) is wanted
+        assert bool(found) is wanted
+        assert "relay_usage_reports_failed_total 0.0" in lines
+
+
+async def test_relay_serves_the_admin_api_when_it_has_a_port(
+    nats: NatsServer, start_relay: StartRelay, client: aiohttp.ClientSession
+) -> None:
+    """Without a port there is none; with one, it is another port than that of clients, which has no such path."""
+    with capture_logs() as logs:
+        async with start_relay() as url, client.get(f"{url}/admin/keys") as answer:
+            assert answer.status == 404
+        assert [entry for entry in logs if entry["event"] == "admin_listening"] == []
+        async with start_relay(admin={"port": 0}) as url:
+            [listening] = [entry for entry in logs if entry["event"] == "admin_listening"]
+            async with client.get(f"{listening['url']}/admin/keys") as answer:
+                assert answer.status == 401
+            async with client.get(f"{url}/admin/keys") as answer:
+                assert answer.status == 404
