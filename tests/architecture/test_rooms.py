@@ -36,6 +36,7 @@ LAYERS: Final = {
         {"http"},
         {"rpc"},
         {"admin"},
+        {"compose"},
         {"serve"},
         {"demo"},
         {"commands"},
@@ -52,7 +53,14 @@ LAYERS: Final = {
 """The rooms of a package from the lowest up. A room imports only what is below it."""
 
 VENDORS: Final = {
-    "aiohttp": ("relay.admin.api", "relay.http", "relay.rpc.connect", "relay.serve", "relay.commands.client"),
+    "aiohttp": (
+        "relay.admin.api",
+        "relay.compose",
+        "relay.http",
+        "relay.rpc.connect",
+        "relay.serve",
+        "relay.commands.client",
+    ),
     "asyncpg": ("auth.stores", "backends.postgres", "relay.demo"),
     "grpc": ("relay.rpc", "relay.commands.client"),
     "jwt": ("auth.signing",),

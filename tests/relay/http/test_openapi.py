@@ -9,13 +9,13 @@ import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
+from relay.compose import routes_of
 from relay.history.start import PARAMETERS as START_PARAMETERS
 from relay.http.application import build_app
 from relay.http.openapi import document
 from relay.http.rest import HISTORY_PARAMETERS
 from relay.http.routes import SSE_PARAMETERS, WS_PARAMETERS
 from relay.http.security_headers import BASE
-from relay.serve import routes_of
 from rounds.filter import PARAMETERS as FILTER_PARAMETERS
 from tests.relay.conftest import KEY_HEADER, Publish
 
