@@ -8,7 +8,7 @@ from nats.aio.msg import Msg
 
 from auth.key import Key
 from auth.key_ring import KeyRing
-from auth.key_secret import DEMO_KEY, DEMO_PUBLIC_KEY
+from auth.key_secret import DEMO_KEY, DEMO_PUBLIC_KEY, stored
 from auth.tokens import TokenSigner
 from roundlog.log_settings import LogSettings
 from tests.nats import NatsServer, nats_client
@@ -93,11 +93,7 @@ async def test_game_that_the_key_does_not_cover(start_relay: StartRelay, some_ga
 def some_games() -> KeyRing:
     """The demo's key, for one game only."""
 
-    class OneGame(KeyRing):
-        def authenticate(self, secret: str) -> Key:
-            return Key(super().authenticate(secret).id, "private", games=frozenset({"crash"}))
-
-    return OneGame.demo()
+    return KeyRing((Key("demo", "private", games=frozenset({"crash"}), secrets=(stored(DEMO_KEY),)),))
 
 
 async def test_public_key_needs_an_origin_of_its_own(start_relay: StartRelay, own_origin: KeyRing) -> None:
@@ -119,12 +115,8 @@ async def test_public_key_needs_an_origin_of_its_own(start_relay: StartRelay, ow
 def own_origin() -> KeyRing:
     """The demo's public key, for the pages of one origin only."""
 
-    class OneOrigin(KeyRing):
-        def authenticate(self, secret: str) -> Key:
-            key = super().authenticate(secret)
-            return Key(key.id, key.kind, allowed_origins=frozenset({"https://app.example"}))
-
-    return OneOrigin.demo()
+    origins = frozenset({"https://app.example"})
+    return KeyRing((Key("demo", "public", allowed_origins=origins, secrets=(stored(DEMO_PUBLIC_KEY),)),))
 
 
 @pytest.mark.parametrize(
