@@ -32,6 +32,10 @@ _TTL_SLACK_S: Final = (5.0, 120.0)
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600}
 
 
+class _NoBucket(LogUnavailable):
+    """There is no such bucket yet."""
+
+
 class BucketReceiver(Protocol):
     """Takes the entries of a bucket, in the order of their changes. Its methods must not raise."""
 
@@ -112,7 +116,8 @@ class BucketWatch:
                 pause_s = next(self._pauses, jittered(_POLL_S))
             except (LogError, TimeoutError) as error:
                 self._lost(error if isinstance(error, LogError) else self._no_connection())
-                pause_s = backoff.next_s()
+                # The first key is seen as soon as every other one. NATS answers, so that costs it little.
+                pause_s = jittered(_POLL_S) if isinstance(error, _NoBucket) else backoff.next_s()
             self._until_lost = None
             try:
                 async with asyncio.timeout(pause_s):
@@ -129,7 +134,7 @@ class BucketWatch:
         self._state_at = now + jittered(_STATE_S)
         state = await bucket.state()
         if state is None:
-            raise LogUnavailable(f"bucket {self._name!r} does not exist; {self._hint}")
+            raise _NoBucket(f"bucket {self._name!r} does not exist; {self._hint}")
         if state.created != self._created or state.last < self._last:
             await self._read_all(bucket, state)
         elif state.last > self._last:

@@ -12,9 +12,6 @@ import aiohttp
 import pytest
 
 from auth.key_ring import KeyRing
-from roundlog.buckets.bucket import Bucket
-from roundlog.client.connection import connect
-from roundlog.log_settings import LogSettings
 from tests.cli.command import Outcome, assert_one_line, run, started
 from tests.nats import NatsServer
 from tests.relay.conftest import StartRelay, client, start_relay
@@ -35,10 +32,8 @@ authorization {
 
 @pytest.fixture
 async def relay_url(nats: NatsServer, start_relay: StartRelay) -> AsyncIterator[str]:
-    """A relay that follows the key store in NATS."""
-    async with connect(LogSettings(url=nats.url), name="test") as connection:
-        await Bucket(connection, "keys").create(replicas=1)
-    async with start_relay(keys=KeyRing(), follow_stores=True) as url:
+    """A relay that follows the key store in NATS, which the first key makes; until then the relay is not ready."""
+    async with start_relay(keys=KeyRing(), follow_stores=True, ready=False) as url:
         yield url
 
 
