@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from tests.architecture.test_rooms import ARROWS, LAYERS
-from tests.architecture.tree import ROOT, modules
+from tests.architecture.tree import ROOT, modules, tree_of
 
 PAGE: Final = (ROOT / "docs/architecture.md").read_text("utf-8")
 _CODE: Final = re.compile(r"`([a-z_]+(?:/[a-z_]+)*/?(?:\.[a-z]+)?)`")
@@ -24,7 +24,7 @@ def rooms() -> dict[str, str]:
     found = {}
     for path in modules().values():
         if path.name == "__init__.py":
-            text = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+            text = ast.get_docstring(tree_of(path)) or ""
             sentence = text.partition("\n\n")[0].replace("\n", " ")
             found[str(path.parent.relative_to(ROOT))] = re.match(r".*?\.(?= |$)", sentence)[0]  # type: ignore[index]
     return found

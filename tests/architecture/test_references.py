@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from tests.architecture.tree import PACKAGES, ROOT, modules
+from tests.architecture.tree import PACKAGES, ROOT, modules, tree_of
 
 _PAGES: Final = (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")))
 _FENCED: Final = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
@@ -36,7 +36,7 @@ def docstrings(path: Path) -> tuple[str, ...]:
     """Return each text that stands alone as a statement: docstrings, and those below a constant or a field."""
     return tuple(
         node.value.value
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
     )
 
@@ -90,7 +90,7 @@ def resolves(name: str) -> bool:
         path = module_path(".".join(parts[:length]))
         if path is None:
             continue
-        body: list[ast.stmt] = ast.parse(path.read_text("utf-8")).body
+        body: list[ast.stmt] = tree_of(path).body
         for part in parts[length:]:
             statement = members(body).get(part)
             if statement is None:
@@ -139,7 +139,7 @@ def test_docstring_of_a_module_points_to_modules_that_exist() -> None:
     """What "is decided in `x`" is decided in a module of that name."""
     broken = []
     for path in modules().values():
-        text = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+        text = ast.get_docstring(tree_of(path)) or ""
         names = (name for listed in _IN.findall(text) for name in _MODULE.findall(listed))
         broken += [f"{path.relative_to(ROOT)}: {name}" for name in names if not is_module_seen_from(path, name)]
 
@@ -151,7 +151,7 @@ def test_docstring_of_a_package_lists_modules_that_exist() -> None:
     broken = []
     for path in modules().values():
         if path.name == "__init__.py":
-            tree = ast.parse(path.read_text("utf-8"))
+            tree = tree_of(path)
             names = set(_MODULE.findall(ast.get_docstring(tree) or "")) - members(tree.body).keys()
             broken += [f"{path.relative_to(ROOT)}: {name}" for name in names if not is_module_seen_from(path, name)]
 

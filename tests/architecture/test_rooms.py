@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from tests.architecture.tree import PACKAGES, ROOT, imports, is_in, modules
+from tests.architecture.tree import PACKAGES, ROOT, imports, is_in, modules, tree_of
 
 ARROWS: Final = {
     "rounds": (),
@@ -150,7 +150,7 @@ def test_names_of_modules_are_unique() -> None:
 
 def test_names_of_public_classes_are_unique() -> None:
     """One word means one thing."""
-    trees = [ast.parse(path.read_text("utf-8")) for path in modules().values()]
+    trees = [tree_of(path) for path in modules().values()]
     names = [node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)]
     public = [name for name in names if not name.startswith("_")]
 

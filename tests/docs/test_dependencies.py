@@ -4,6 +4,7 @@ import ast
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
+from functools import cache
 from importlib.metadata import files, packages_distributions
 from pathlib import Path
 from typing import Final
@@ -48,11 +49,15 @@ def _imports(packages: Iterable[str]) -> Iterator[tuple[Path, str]]:
     """Yield each file of some packages with every distribution that it imports from."""
     for package in packages:
         for path in sorted((ROOT / package).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_bytes())):
-                for module in _modules(node):
-                    top = module.partition(".")[0]
-                    if top not in sys.stdlib_module_names and top not in _OURS and top not in _BY_HAND:
-                        yield path.relative_to(ROOT), _distribution(module)
+            for module in _modules_of(path):
+                top = module.partition(".")[0]
+                if top not in sys.stdlib_module_names and top not in _OURS and top not in _BY_HAND:
+                    yield path.relative_to(ROOT), _distribution(module)
+
+
+@cache
+def _modules_of(path: Path) -> list[str]:
+    return [module for node in ast.walk(ast.parse(path.read_bytes())) for module in _modules(node)]
 
 
 def _modules(node: ast.AST) -> list[str]:
@@ -64,6 +69,12 @@ def _modules(node: ast.AST) -> list[str]:
     return []
 
 
+@cache
+def _files_of(name: str) -> list[str]:
+    return [str(file) for file in files(name) or ()]
+
+
+@cache
 def _distribution(module: str) -> str:
     """Name the distribution that a module is from; several may share a namespace such as ``google``."""
     found = set(_DISTRIBUTIONS.get(module.partition(".")[0], ()))
@@ -71,9 +82,7 @@ def _distribution(module: str) -> str:
     while len(found) > 1 and len(parts) > 1:
         folder = "/".join(parts)
         inside = {
-            name
-            for name in found
-            if any(str(file).startswith((f"{folder}/", f"{folder}.")) for file in files(name) or ())
+            name for name in found if any(file.startswith((f"{folder}/", f"{folder}.")) for file in _files_of(name))
         }
         found = inside or found
         parts.pop()
