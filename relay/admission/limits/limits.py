@@ -135,5 +135,5 @@ class ClientLimits:
 
     def rules_of(self, grant: Grant) -> Rules:
         """Return the limits of a grant as they are now."""
-        own = self._own_limits(grant.key_id) if grant.subject is None else None
+        own = self._own_limits(grant.key_id)  # None: of an identity, which has those of its grant
         return self._rules.of(grant.kind, grant.limits if own is None else own)

@@ -66,8 +66,11 @@ class RuleBook:
 
 
 def account_of(grant: Grant) -> str:
-    """Return the name under which the use of a grant is counted: its key, or the identity that it was made for."""
-    return grant.key_id if grant.subject is None else f"{grant.key_id}/{grant.subject}"
+    """Return the name under which the use of a grant is counted: the id of its key or identity.
+
+    Never the subject of a token of a key: who has the key chooses it.
+    """
+    return grant.key_id
 
 
 def user_of(grant: Grant, account: str, network: str) -> User:

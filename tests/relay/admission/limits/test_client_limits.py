@@ -1,5 +1,7 @@
 """Who shares which limit, without a relay around it."""
 
+from dataclasses import replace
+
 import pytest
 
 from auth.grants import Grant
@@ -58,12 +60,42 @@ def test_identities_of_one_provider_have_limits_of_their_own() -> None:
     """Each has those that its grant came with."""
     limits = limits_of()
     one, other = (
-        Grant("idp", "private", None, frozenset(), Limits(requests_per_min=1), subject=name) for name in ("a", "b")
+        Grant(f"identity/{name}", "private", None, frozenset(), Limits(requests_per_min=1), subject=name)
+        for name in ("a", "b")
     )
     for grant in (one, other):
         limits.request(grant, "")
         with pytest.raises(TooManyRequests):
             limits.request(grant, "")
+
+
+@pytest.mark.parametrize("grant", [PRIVATE, PUBLIC], ids=["private", "public"])
+def test_subjects_of_a_key_share_its_limits(grant: Grant) -> None:
+    """Who has a key chooses the subjects of its tokens: they make no limit larger."""
+    limits = limits_of(
+        private_links=2, public_links=2, private_requests_per_min=2, public_requests_per_min=2, subscribes_per_min=2
+    )
+    one, other, third = (replace(grant, subject=name) for name in ("a", "b", "c"))
+
+    uses = [limits.open(each, "192.0.2.1") for each in (one, other)]
+    with pytest.raises(TooManyRequests):
+        limits.open(third, "192.0.2.1")
+    for each in uses:
+        each.subscribe()
+    with pytest.raises(TooManyRequests):
+        uses[0].subscribe()
+    limits.request(one, "192.0.2.1")
+    limits.request(other, "192.0.2.1")
+    with pytest.raises(TooManyRequests):
+        limits.request(third, "192.0.2.1")
+
+
+def test_limits_of_a_key_count_for_tokens_with_a_subject_as_they_are_now() -> None:
+    """Not as they were when the token was made."""
+    limits = ClientLimits(LimitSettings(), own_limits=lambda _key_id: Limits(links=1))
+    limits.open(replace(PRIVATE, subject="a"), "")
+    with pytest.raises(TooManyRequests):
+        limits.open(replace(PRIVATE, subject="a"), "")
 
 
 def test_links_that_were_closed_leave_nothing_behind() -> None:
