@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final, Self
 
 _HEADER_CHARACTERS: Final = 2048
-"""A longer header is not read: a chain of proxies has a few addresses."""
+"""Of a longer header the end is read: a client can make it as long as it likes, and proxies append to it."""
 _HOPS: Final = 16
 """The most addresses that are looked at."""
 _FOR: Final = re.compile(r'(?:\A|;)\s*for\s*=\s*(?:"([^"]*)"|([^;,\s"]*))\s*(?=;|\Z)', re.IGNORECASE)
@@ -78,7 +78,7 @@ def _from_the_right(forwarded_for: str, forwarded: str) -> Iterator[str]:
     """Yield what the proxies say, the nearest first."""
     header = forwarded_for or forwarded
     if len(header) > _HEADER_CHARACTERS:
-        return
+        header = header[-_HEADER_CHARACTERS:].partition(",")[2]  # the first address may be a part of one
     for hop in header.rsplit(",", _HOPS)[:0:-1] if header.count(",") >= _HOPS else header.split(",")[::-1]:
         if forwarded_for:
             yield hop.strip()

@@ -30,6 +30,9 @@ CLIENT = "203.0.113.7"
         ("10.0.0.1", f"{CLIENT}, bogus, 10.0.0.3", "10.0.0.3"),
         ("10.0.0.1", f"{CLIENT},", "10.0.0.1"),
         ("10.0.0.1", "1.2.3.4 " * 400, "10.0.0.1"),  # too long
+        ("10.0.0.1", "6.6.6.6, " * 400 + CLIENT, CLIENT),  # what a client has sent hides nothing
+        ("10.0.0.1", "x" * 4000 + f", {CLIENT}, 10.0.0.2", CLIENT),
+        ("10.0.0.1", "x" * 4000 + ",", "10.0.0.1"),
         ("10.0.0.1", ",".join([CLIENT] + ["10.0.0.2"] * 40), "10.0.0.2"),  # too many
         ("", CLIENT, ""),
     ],
@@ -53,6 +56,7 @@ def test_x_forwarded_for(peer: str, header: str, client: str) -> None:
         ("proto=https", "10.0.0.1"),
         (f"for={CLIENT}, for=_hidden, for=10.1.1.1", "10.1.1.1"),
         (f"xfor={CLIENT}", "10.0.0.1"),
+        ('for="_x";' * 400 + f", for={CLIENT}", CLIENT),
     ],
 )
 def test_forwarded(header: str, client: str) -> None:
