@@ -19,7 +19,10 @@ from relay.errors import REFUSALS, TOO_MANY_REQUESTS, Quota, TooManyRequests
 from relay.http.cors import CORS
 from relay.http.security_headers import BASE
 
-_HEAD: Final = re.compile(rb"\A([A-Z]+) (/[^ ?]*)(\?[^ ]*)? HTTP/1\.1\r\n")
+_HEAD: Final = re.compile(
+    rb"\A(GET|POST|OPTIONS) (/[^ ?\r\n]*) HTTP/1\.1\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*\r\n)+\Z"
+)
+"""A whole head, of which the parser would understand the same: each line is one header (RFC 9112 section 5)."""
 _CREDENTIAL: Final = re.compile(rb"\r\n(?:x-api-key|authorization|sec-websocket-protocol):", re.IGNORECASE)
 _KEY: Final = re.compile(
     rb"\r\n(?:x-api-key:[ \t]*|authorization:[ \t]*bearer +)([sp]k_(?:live|test)_[0-9a-f]{64})[ \t]*\r\n",
@@ -27,9 +30,9 @@ _KEY: Final = re.compile(
 )
 _FROM_PAGE: Final = re.compile(rb"\r\norigin:", re.IGNORECASE)
 _UNUSUAL: Final = re.compile(
-    rb"\r\n(?:transfer-encoding:|expect:|connection:[ \t]*close|content-length:[ \t]*[1-9])", re.IGNORECASE
+    rb"\r\n(?:transfer-encoding:|expect:|connection:[^\r]*\bclose\b|content-length:(?![ \t]*0[ \t]*\r))", re.IGNORECASE
 )
-"""After such a request, the connection is closed."""
+"""After such a request, the connection is closed. What follows may be its body, which must not be read as a request."""
 _BODY: Final = msgspec.json.encode(
     {"error": TOO_MANY_REQUESTS, "success": False, "code": REFUSALS[TooManyRequests].code}
 )
@@ -64,13 +67,10 @@ class QuickRefusals:
 
     def answer(self, data: bytes, address: str) -> QuickAnswer | None:
         """Return the answer to a request that begins with `data`; None when it is to be handled as usual."""
-        end = data.find(b"\r\n\r\n")
-        line = _HEAD.match(data)
-        if end < 0 or line is None:
-            return None
-        head = data[: end + 2]
+        head = data[: data.find(b"\r\n\r\n") + 2]
         key = _KEY.search(head)
-        if key is None or len(_CREDENTIAL.findall(head)) != 1 or line[3]:
+        line = None if key is None else _HEAD.match(head)
+        if key is None or line is None or len(_CREDENTIAL.findall(head)) != 1:
             return None
         from_page = _FROM_PAGE.search(head) is not None
         if from_page and key[1].startswith(b"sk_"):  # its owner is warned in the answer
@@ -83,7 +83,7 @@ class QuickRefusals:
         if refusal is None:
             return None
         self._refusals.add(refusal, "websocket" if line[2].startswith(b"/ws") else "rest", caller)
-        closes = refusal.closes or len(data) > end + 4 or _UNUSUAL.search(head) is not None
+        closes = refusal.closes or len(data) > len(head) + 2 or _UNUSUAL.search(head) is not None
         return QuickAnswer(_render(refusal, closes=closes, for_page=from_page), closes)
 
 

@@ -83,6 +83,10 @@ def quick() -> QuickRefusals:
         (head("Transfer-Encoding: chunked", request="POST /api/auth/token"), True),
         (head("Expect: 100-continue"), True),
         (head("Connection: close"), True),
+        (head("Connection: keep-alive, close"), True),
+        (head("Content-Length: 02"), True),
+        (head("Content-Length: 0", "Content-Length: 2"), True),
+        (head("Content-Length: +2"), True),
         (head() + head(), True),  # pipelined
     ],
 )
@@ -112,6 +116,12 @@ def test_head_over_a_limit(quick: QuickRefusals, data: bytes, closes: bool) -> N
         head(request="GET /ws/crash?after=k1-1"),
         head(request="POST /api/grpc/datastream.DataStream/ListGames"),  # errors of Connect look different
         head(request="OPTIONS /api/games"),
+        head("Content-Length:", " 2"),  # folded
+        head("Content-Length : 2"),
+        head("X: 1\nContent-Length: 2"),
+        head("X: 1\rContent-Length: 2"),
+        head("no header"),
+        head(request="HEAD /api/games"),  # its answer has no body
         head(version="HTTP/1.0"),
         head(version="HTTP/2.0"),
         b"GET /api/games HTTP/1.1\r\nReferer: https://a/?X-API-Key: " + SPENT.encode() + b"\r\n\r\n",
