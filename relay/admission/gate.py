@@ -6,12 +6,14 @@ them a credential covers is checked with the request, in `relay.admission.reques
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from auth.credentials import Presented, authorize
 from auth.grants import Grant
+from auth.identity.identity_rules import InvalidIdentity
 from auth.key import InvalidCredential
 from auth.key_ring import KeyRing
 from auth.revocations import Revocations
@@ -26,7 +28,7 @@ from relay.admission.limits.rules import network_of
 from relay.admission.strangers import Share
 from relay.audit.refused_credentials import mark
 from relay.config.sections import LimitSettings
-from relay.errors import TooManyRequests, Unavailable
+from relay.errors import NotAllowed, TooManyRequests, Unavailable
 from relay.history.reading.payer import Payer, Payers
 from relay.live.ending import ReconnectDelays
 from relay.usage.account import Accounts
@@ -134,7 +136,7 @@ class Admission:
             TooManyRequests: It is not valid, and one of too many from this address.
         """
         wrong, network = self.of_clients.wrong, network_of(caller.address)
-        if presented is not None and presented.kind == "token":
+        if presented is not None and presented.kind == "token" and self._signer.is_slow:
             wrong.check_token(network)
         try:
             grant = authorize(presented, self.keys, self._signer, origin=origin, revocations=self.revocations)
@@ -147,6 +149,21 @@ class Admission:
             raise
         self.accounts.of(grant.key_id).accepted()
         return grant
+
+    @contextmanager
+    def identifying(self, caller: Caller) -> Iterator[None]:
+        """Count an identity that the block refuses as a wrong credential of `caller`.
+
+        Raises:
+            TooManyRequests: It is one of too many from this address.
+        """
+        wrong, network = self.of_clients.wrong, network_of(caller.address)
+        wrong.check_token(network)
+        try:
+            yield
+        except (InvalidIdentity, NotAllowed):
+            wrong.add(network)
+            raise
 
     def standing(self, permit: Permit, follows: frozenset[str] | None) -> Grant | Withdrawn:
         """Return what the credential of a link that `follows` games allows now; see `auth.standing`."""

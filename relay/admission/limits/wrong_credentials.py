@@ -1,8 +1,9 @@
 """Wrong credentials of one client address: after too many of them, they are refused cheaply.
 
 Owns that nobody else is refused. Behind a balancer all clients may have one address, so an address is never refused as
-a whole: a key is still looked up, which takes a microsecond, and a valid one is accepted at any time. Tokens take
-longer to verify; those of such an address are verified at a bounded rate.
+a whole: a key is still looked up, which takes a microsecond, and a token with a shared secret verified, in ten;
+valid ones are accepted at any time. Signatures with public keys take longer; those of such an address are verified at a
+bounded rate.
 """
 
 from typing import Final
@@ -12,7 +13,7 @@ from relay.admission.limits.meters import Meters, Rate
 from relay.errors import TooManyRequests
 
 _CHECKS: Final = Rate.per_s(50)
-"""Tokens of one such address that are verified: 5 ms in a second."""
+"""Tokens and identities of one such address that are verified by a public key: 5 to 10 ms in a second."""
 _ADDRESSES: Final = 10_000
 _NAME: Final = "wrong_credentials"
 

@@ -19,7 +19,7 @@ from relay.errors import BadRequest
 from relay.http.connections.expectations import read_expected_body
 from relay.http.connections.guarded import SMALL_BODY_BYTES
 from relay.http.parameters import read_query
-from relay.http.request import counted, granted, presented_key
+from relay.http.request import caller_of, counted, granted, presented_key
 from relay.http.tokens.identities import Identities, SignedIn
 from relay.http.tokens.token_request import TokenRequest, read_token_request
 from relay.links.link_registry import LinkRegistry
@@ -73,10 +73,12 @@ class TokenRoutes:
     async def _accepted(self, request: web.Request, presented: Presented) -> SignedIn:
         if self._identities is None or not is_jwt(presented.secret):
             return SignedIn(granted(request, presented, self._registry.admission))
-        signed_in = await self._identities.sign_in(presented.secret)
-        if self._registry.admission.revocations.refuses(signed_in.grant):
-            raise InvalidIdentity("the identity was revoked; sign in again, or ask the operator")
-        counted(request, signed_in.grant, self._registry.admission)
+        admission = self._registry.admission
+        with admission.identifying(caller_of(request)):
+            signed_in = await self._identities.sign_in(presented.secret)
+            if admission.revocations.refuses(signed_in.grant):
+                raise InvalidIdentity("the identity was revoked; sign in again, or ask the operator")
+        counted(request, signed_in.grant, admission)
         return signed_in
 
     def _narrowed(self, grant: Grant, asked: TokenRequest) -> frozenset[str] | None:

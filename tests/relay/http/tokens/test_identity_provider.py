@@ -282,6 +282,23 @@ async def test_identity_that_covers_no_game_is_refused(
 
 
 @pytest.mark.service
+@pytest.mark.parametrize("is_forged", [True, False], ids=["forged", "without games"])
+async def test_identities_that_are_refused_are_wrong_credentials(
+    start_relay: StartRelay, client: aiohttp.ClientSession, server: KeyServer, is_forged: bool
+) -> None:
+    """Too many of one address get 429; keys and other identities of that address are accepted."""
+    limits = {"wrong_credentials_per_min": 5}
+    async with start_relay(identity=settings_of(server.url), limits=limits) as url:
+        wrong = Provider(p1=private_key()).token() if is_forged else server.provider.token(games=[])
+        statuses = [(await sign_in(client, url, wrong))[0] for _ in range(7)]
+
+        assert statuses == [401 if is_forged else 403] * 5 + [429] * 2
+        assert await accepted(client, url, server.provider.token())
+        async with client.post(f"{url}/api/auth/token", headers=KEY_HEADER) as answer:
+            assert answer.status == 200
+
+
+@pytest.mark.service
 async def test_relay_starts_and_serves_keys_without_its_provider(
     start_relay: StartRelay, client: aiohttp.ClientSession, server: KeyServer
 ) -> None:
