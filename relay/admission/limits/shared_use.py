@@ -38,7 +38,11 @@ _ENTRIES: Final = 500
 """Keys in one message: about 30 KB."""
 _ACCOUNTS: Final = 50_000
 """Keys whose use is kept for the next report, and keys of another relay whose links are known."""
+_MOST_ACCOUNTS: Final = 200_000
+"""Keys of all other relays together whose links are known: 40 MB."""
 _RELAYS: Final = 1000
+_NAME_CHARACTERS: Final = 128
+"""Of a relay, and of a key or identity: ours are shorter."""
 _MOST_S: Final = 120.0
 """A key is in debt for so long at most because of what others report: two periods of a limit per minute."""
 
@@ -81,6 +85,7 @@ class SharedUse:
         self._is_asked = True
         self._leaves = False
         self._elsewhere: Counter[str] = Counter()
+        self._known_accounts = 0  # of all relays
         self._relays: dict[str, tuple[float, Counter[str]]] = {}
         limits.ledger.on_use = self._note_use
         limits.of_links.on_change = self._note_links
@@ -185,7 +190,7 @@ class SharedUse:
         if report.relay == self._name:
             self._bus.came_back()
             return
-        if report.relay not in self._relays and len(self._relays) >= _RELAYS:
+        if report.relay not in self._relays and (len(self._relays) >= _RELAYS or len(report.relay) > _NAME_CHARACTERS):
             return
         if report.asks:
             self._is_asked = True
@@ -196,7 +201,7 @@ class SharedUse:
     def _add_use(self, used: Mapping[str, Mapping[str, float]]) -> None:
         for name in SHARED:
             for account, time_s in used.get(name, {}).items():
-                if time_s > 0:
+                if time_s > 0 and len(account) <= _NAME_CHARACTERS:
                     self._limits.ledger.used_elsewhere(name, account, min(time_s, _MOST_S), most_s=_MOST_S)
 
     def _add_links(self, report: Report) -> None:
@@ -205,16 +210,24 @@ class SharedUse:
             self._take_away(known)
             known = Counter()
         for account, count in report.links.items():
-            if (account in known or len(known) < _ACCOUNTS) and 0 <= count < 1 << 31:
+            if (account in known or self._may_know(account, known)) and 0 <= count < 1 << 31:
+                accounts = len(known)
                 self._elsewhere[account] += count - known[account]
                 known[account] = count
                 if not count:
                     decrease(known, account)
                 if not self._elsewhere[account]:
                     decrease(self._elsewhere, account)
+                self._known_accounts += len(known) - accounts
         self._relays[report.relay] = (asyncio.get_running_loop().time(), known)
 
+    def _may_know(self, account: str, known: Counter[str]) -> bool:
+        """Whether the links of one more key of a relay may be remembered."""
+        is_name = len(account) <= _NAME_CHARACTERS
+        return is_name and len(known) < _ACCOUNTS and self._known_accounts < _MOST_ACCOUNTS
+
     def _take_away(self, links: Mapping[str, int]) -> None:
+        self._known_accounts -= len(links)
         for account, count in links.items():
             self._elsewhere[account] -= count
             if self._elsewhere[account] <= 0:

@@ -13,6 +13,7 @@ from auth.key import Key, Limits
 from auth.key_ring import KeyRing
 from auth.key_secret import generate, stored
 from auth.tokens import TokenSigner
+from relay.admission.limits import shared_use
 from relay.admission.limits.limits import ClientLimits
 from relay.admission.limits.shared_use import Report, SharedUse
 from relay.config.sections import LimitSettings
@@ -142,6 +143,24 @@ async def test_what_others_report_is_bounded() -> None:
     assert left.reset_s <= 120
     assert limits.of_links.elsewhere("k0") == 1
     assert limits.of_links.elsewhere("k1999") == 0
+
+
+async def test_keys_that_others_report_are_bounded_over_all_relays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many relays report them, and their names are those of keys; what a relay takes back makes room."""
+    monkeypatch.setattr(shared_use, "_MOST_ACCOUNTS", 5)
+    limits, shared = shared_with()
+
+    def report(relay: str, *keys: str, whole: bool = False) -> None:
+        shared.received(msgspec.json.encode(Report(relay, links=dict.fromkeys(keys, 1), whole=whole)))
+
+    report("r1", "a", "b", "c", "x" * 129)
+    report("r2", "d", "e", "f")
+    report("r" * 129, "a")
+    elsewhere = limits.of_links.elsewhere
+    assert [elsewhere(name) for name in ("a", "e", "f", "x" * 129)] == [1, 1, 0, 0]
+    report("r1", whole=True)
+    report("r2", "f")
+    assert [elsewhere(name) for name in ("a", "e", "f")] == [0, 1, 1]
 
 
 async def test_report_of_all_links_replaces_earlier_ones() -> None:
