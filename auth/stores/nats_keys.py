@@ -6,6 +6,7 @@ that was deleted by mistake would disconnect every client.
 """
 
 import hashlib
+import re
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -28,6 +29,7 @@ _KEY: Final = "key."
 _REVOKED: Final = "revoked."
 _DOT: Final = "=2E"
 """A dot in an id, since NATS allows none at the end or beside another. Ids have no ``=``."""
+_NAMED: Final = re.compile(r"\A[A-Za-z0-9._=/-]+\Z")
 _HINT: Final = "make a first key with: stream-relay key create"
 
 
@@ -73,6 +75,8 @@ class NatsKeys:
 
     async def read(self, key_id: str) -> tuple[Key, int] | None:
         """See `auth.stores.key_store.EditableKeyStore.read`."""
+        if _NAMED.match(key_id) is None or key_id_of(entry_name(key_id)) != key_id:  # no entry has such a name
+            return None
         async with self._open() as bucket:
             entry = await bucket.get(entry_name(key_id))
         if entry is None or entry.is_deleted:

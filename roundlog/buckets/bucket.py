@@ -33,6 +33,8 @@ _TTL_DISABLED: Final = 10166
 """``err_code``: the stream does not allow messages a time to live of their own."""
 _MARKER_S: Final = 86_400
 """Readers that follow the bucket see a deletion at once; those that begin to follow read all entries anyway."""
+_KEY: Final = re.compile(r"\A[A-Za-z0-9_=/-]+(?:\.[A-Za-z0-9_=/-]+)*\Z")
+"""With a wildcard in it, a request would be about other entries: a deletion of ``*`` would remove all."""
 _HEADER: Final = re.compile(rb"\r\n([A-Za-z-]+): ?([^\r]*)")
 
 
@@ -190,6 +192,8 @@ class Bucket:
         raise kind(f"entry {key!r} of bucket {self.name!r} was not stored: {ack.error.description}")
 
     def _subject(self, key: str) -> str:
+        if _KEY.match(key) is None:
+            raise ValueError(f"{key!r} is not the key of an entry")
         return f"$KV.{self.name}.{key}"
 
     async def _direct_get(self, start: int, *, limit: int = _PAGE) -> list[BucketEntry]:

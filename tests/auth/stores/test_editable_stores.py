@@ -44,6 +44,16 @@ async def test_key_is_written_read_changed_and_deleted(installation: Any) -> Non
         assert await store.read("full") == (key, third)
 
 
+@pytest.mark.parametrize("key_id", ["*", ">", "one.*", "*.b", "one=2Eb", "one.b ", "one.b\n", "one?b", "", " ", "."])
+async def test_text_that_is_no_id_is_no_key(installation: Any, key_id: str) -> None:
+    """In NATS it could name other entries."""
+    async with installation.open() as store:
+        for name in ("one.b", "two"):
+            await store.write(new_key(name), revision=0)
+
+        assert await store.read(key_id) is None
+
+
 async def test_change_of_an_outdated_key_is_a_conflict(installation: Any) -> None:
     """Nothing is stored, so no change of somebody else is lost."""
     async with installation.open() as store:

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ import pytest
 from auth.key import Key
 from auth.stores.key_store import StoreUnavailable
 from auth.stores.nats_keys import NatsKeys
+from roundlog.buckets.bucket import Bucket
 from roundlog.buckets.bucket_watch import BucketWatch
 from roundlog.log_settings import LogSettings
 from roundlog.tasks import cancel_and_wait
@@ -250,3 +252,11 @@ async def test_permissions_that_the_page_states_suffice(tmp_path: Path) -> None:
         assert [key.id for key in (await relay.load()).keys] == ["two"]
     finally:
         await server.kill()
+
+
+@pytest.mark.parametrize("key", ["*", ">", "key.*", "key.>", "", ".", "key.", "a b", "a\r\nb"])
+async def test_bucket_takes_no_key_that_could_mean_others(key: str) -> None:
+    """Deletion of a wildcard would remove all entries."""
+    nothing: Any = SimpleNamespace(request=None)
+    with pytest.raises(ValueError, match="is not the key of an entry"):
+        await Bucket(nothing, "keys").delete(key, revision=1)

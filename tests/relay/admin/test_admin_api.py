@@ -51,6 +51,18 @@ def test_every_route_is_described_and_nothing_else() -> None:
 
 
 @pytest.mark.service
+@pytest.mark.parametrize("key_id", ["*", "%3E", "w*", "web.*", "we%3Db", "%20", "..%2Fkeys"])
+async def test_path_that_names_no_key_changes_none(admin: AdminClient, key_id: str) -> None:
+    """Not the wildcards of NATS either."""
+    await admin("POST", "/admin/keys", {"id": "web"})
+    for method, path in (("GET", ""), ("DELETE", ""), ("PATCH", ""), ("POST", "/disable"), ("POST", "/rotate")):
+        answer = await admin(method, f"/admin/keys/{key_id}{path}", {} if method == "PATCH" else None)
+        assert (answer.status, answer.body["code"]) == (404, "unknown_key")
+
+    assert [key["status"] for key in (await admin("GET", "/admin/keys")).body["keys"]] == ["active"]
+
+
+@pytest.mark.service
 async def test_a_key_from_its_creation_to_its_end(admin: AdminClient, parts: Administration) -> None:
     """Every path works, answers as described, and changes what the store holds; each change is in the audit log."""
     created = await admin("POST", "/admin/keys", PUBLIC | {"name": "Web"})
