@@ -13,6 +13,10 @@ from relay.errors import Quota
 
 _SAMPLE: Final = 8
 """Entries looked at when a table is full, to find the one whose loss matters least."""
+_MOST: Final = 10**9
+"""A larger amount is like no limit."""
+_LEAST_PER_S: Final = 1e-9
+"""One in 30 years: the sum of longer times is not exact, or infinite."""
 _ROUNDING: Final = 0.01
 """Share of an interval that times may be wrong by: sums of floats are not exact."""
 _MOST_DEBT: Final = 2.0
@@ -33,6 +37,7 @@ class Rate(NamedTuple):
     @classmethod
     def per_s(cls, amount: float) -> Self:
         """At least one at once: 0.5 per second is one every two seconds."""
+        amount = min(max(amount, _LEAST_PER_S), _MOST)
         return cls(max(1, math.floor(amount)), 1 / amount)
 
     @property

@@ -15,6 +15,8 @@ from relay.admission.limits.meters import Rate
 from relay.config.sections import LimitSettings
 
 _KNOWN: Final = 4096
+_MOST: Final = 10**9
+"""A larger number is like no limit: the claims of an identity may have any."""
 RESUME_RATE: Final = 2
 """Links that resume may come this many times as fast as others, and have a rate of their own."""
 
@@ -91,7 +93,7 @@ def network_of(address: str) -> str:
 
 def _count(own: int | None, common: int) -> int | None:
     """Return the limit of a key if it has one, or the common one; None for none."""
-    return (common if own is None else own) or None
+    return min(common if own is None else own, _MOST) or None
 
 
 def _per_min(own: int | None, common: int) -> Rate | None:

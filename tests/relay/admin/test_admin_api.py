@@ -51,6 +51,28 @@ def test_every_route_is_described_and_nothing_else() -> None:
 
 
 @pytest.mark.service
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/admin/keys/web", '{"disabled":true,"disabled":false}'),
+        ("/admin/keys/web", '{"limits":{"links":1,"links":2}}'),
+        ("/admin/keys/web", '{"limits":{"links_per_s":1e400}}'),
+        ("/admin/keys/web", '{"name":NaN}'),
+        ("/admin/keys/web/rotate", '{"overlap_s":1' + "0" * 400 + "}"),
+        ("/admin/revocations", '{"subject":"u","for_s":1' + "0" * 400 + "}"),
+        ("/admin/revocations", '{"subject":"u","for_s":1e400}'),
+    ],
+)
+async def test_body_that_is_ambiguous_or_extreme_changes_nothing(admin: AdminClient, path: str, body: str) -> None:
+    """A member twice, and numbers that are no time or limit."""
+    await admin("POST", "/admin/keys", {"id": "web"})
+    method = "PATCH" if path.endswith("/web") else "POST"
+    answer = await admin(method, path, body, Content_Type="application/json")
+
+    assert (answer.status, answer.body["code"]) == (400, "bad_request")
+
+
+@pytest.mark.service
 @pytest.mark.parametrize("key_id", ["*", "%3E", "w*", "web.*", "we%3Db", "%20", "..%2Fkeys"])
 async def test_path_that_names_no_key_changes_none(admin: AdminClient, key_id: str) -> None:
     """Not the wildcards of NATS either."""

@@ -98,6 +98,22 @@ def test_limits_of_a_key_count_for_tokens_with_a_subject_as_they_are_now() -> No
         limits.open(replace(PRIVATE, subject="a"), "")
 
 
+@pytest.mark.parametrize("number", [5e-324, 1e-12, 0.001, 1, 1e308, 10**400])
+def test_any_number_is_a_limit(number: float) -> None:
+    """Files and claims of identities may have extreme ones; whole numbers where none else is allowed."""
+    whole = max(1, int(number))
+    own = Limits(requests_per_min=whole, links=whole, links_per_s=number, replays=whole, log_rounds_per_min=whole)
+    limits = limits_of()
+    grant = replace(PRIVATE, limits=own)
+    shown = [limits.request(grant, ""), limits.open(grant, "", Opening(reads_log=lambda: True)).quota]
+    limits.log_meter(grant, "").charge(1)
+
+    for quota in shown:
+        assert quota is not None
+        assert len(str(quota.limit)) < 20
+        assert len(str(quota.reset_s)) < 20
+
+
 def test_links_that_were_closed_leave_nothing_behind() -> None:
     """Tables of open links have no entry for keys and addresses that hold none."""
     limits = limits_of()
