@@ -3,6 +3,7 @@
 AdminError
 ├── InvalidChange        what was asked for is not allowed
 ├── UnknownKey           there is no such key; the text has ids that look like it
+├── UnreadableKey        the store has an entry of this id that is no key
 ├── UnknownAdmin         there is no such credential
 ├── IdTaken              a key or a credential with this id exists
 ├── RevisionDiffers      somebody else has changed the key since it was read
@@ -18,6 +19,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import ClassVar, Final
 
+from auth.key_members import shown
 from relay.errors import RelayError
 
 _AGAIN: Final = 3
@@ -50,7 +52,21 @@ class UnknownKey(AdminError):
 
     def __str__(self) -> str:
         there_are = f"there are: {', '.join(self.near)}" if self.near else "there are no keys yet"
-        return f"there is no key {self.key_id!r}; {there_are}"
+        return f"there is no key {shown(self.key_id)}; {there_are}"
+
+
+class UnreadableKey(AdminError):
+    """The store has an entry of this id that is no key: of a newer version, or written by hand."""
+
+    status = 409
+    code = "unreadable_key"
+
+    def __init__(self, reason: str, revision: int) -> None:
+        super().__init__(reason)
+        self.reason, self.revision = reason, revision
+
+    def __str__(self) -> str:
+        return f"{self.reason}; correct the entry where it is stored, or delete the key"
 
 
 class UnknownAdmin(AdminError):

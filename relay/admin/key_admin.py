@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final, Literal, NamedTuple
 
-from auth.key import Key, StoredSecret
+from auth.key import InvalidKeys, Key, StoredSecret
+from auth.key_members import check_id
 from auth.key_secret import generate, stored
+from auth.redact import redact
 from auth.revocations import Revocation
 from auth.stores.key_store import Conflict, EditableKeyStore, StoreMissing, StoreUnavailable, UnreadableEntry
 from relay.admin.admin_errors import (
@@ -22,6 +24,7 @@ from relay.admin.admin_errors import (
     RevisionDiffers,
     StoreAway,
     UnknownKey,
+    UnreadableKey,
 )
 from relay.admin.chosen_store import KeysByHand
 from relay.admin.key_document import check_games, created, document_of, patched, rotated, same_but_for_labels
@@ -99,11 +102,13 @@ class KeyAdmin:
             raise StoreAway(str(error)) from error
 
     async def get(self, key_id: str) -> StoredKey:
-        """Return a key; raise `UnknownKey` or `StoreAway`."""
+        """Return a key; raise `UnknownKey`, `UnreadableKey` or `StoreAway`."""
         try:
-            found = await self._store.read(key_id)
+            found = await self._store.read(key_id) if _may_be_id(key_id) else None
         except StoreUnavailable as error:
             raise StoreAway(str(error)) from error
+        except UnreadableEntry as error:
+            raise UnreadableKey(str(error), error.revision) from error
         if found is None:
             raise UnknownKey(key_id, [key.id for key in await self.all()])
         return StoredKey(*found)
@@ -180,7 +185,7 @@ class KeyAdmin:
             try:
                 key, found = await self._expected(key_id, revision)
                 before = document_of(key)
-            except UnreadableEntry as error:  # it can only be deleted
+            except UnreadableKey as error:  # it can only be deleted
                 before, found = {"unreadable": str(error)}, error.revision
             entry = AuditEntry.of_change(self._actor, "key.delete", key_id, before=before)
             await recorded(self._audit, entry)
@@ -223,6 +228,8 @@ class KeyAdmin:
             raise InvalidChange(f"the {what} to revoke must be 1 to 256 printable characters")
         if value.startswith("eyJ"):
             raise InvalidChange("this is a whole token; give its jti, which is in the log line link_opened")
+        if redact(value) != value:  # it would be stored, in the audit log too
+            raise InvalidChange(f"the {what} to revoke holds a secret; to take a key back, disable or rotate the key")
         if only_issued_before_now and what == "token":
             raise InvalidChange("only a subject can have tokens that are issued later")
         now = self._clock()
@@ -262,6 +269,8 @@ class KeyAdmin:
             return await self._store.read(key_id) is not None
         except StoreUnavailable as error:
             raise StoreAway(str(error)) from error
+        except UnreadableEntry:
+            return True
 
     async def _expected(self, key_id: str, revision: int | None) -> StoredKey:
         self._check_editable()
@@ -313,6 +322,15 @@ async def recorded(audit: AuditTrail, entry: AuditEntry) -> None:
         await audit.record(entry)
     except LogError as error:
         raise AuditUnavailable(str(error)) from error
+
+
+def _may_be_id(key_id: str) -> bool:
+    """Whether a key may have this id. Others are never looked for: to a store they may mean several entries."""
+    try:
+        check_id("keys", key_id)
+    except InvalidKeys:
+        return False
+    return True
 
 
 def _new_secret(kind: object, *, test: bool) -> tuple[str, StoredSecret]:

@@ -193,7 +193,7 @@ class Bucket:
 
     def _subject(self, key: str) -> str:
         if _KEY.match(key) is None:
-            raise ValueError(f"{key!r} is not the key of an entry")
+            raise ValueError(f"{key[:80]!r} is no key of a bucket; it has letters, digits, and -/_=. between them")
         return f"$KV.{self.name}.{key}"
 
     async def _direct_get(self, start: int, *, limit: int = _PAGE) -> list[BucketEntry]:

@@ -5,7 +5,6 @@ Owns the order of a request: credential, parameters, body, verb. What a verb doe
 
 import asyncio
 import hashlib
-import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -46,6 +45,8 @@ _USED_S: Final = 10.0
 _LAST_USED_DAYS: Final = 7
 _MOST_HOURS: Final = 24 * 400
 _MOST_ENTRIES: Final = 1000
+_MOST_S: Final = 10**9
+"""Larger numbers of seconds are none; each verb has a limit of its own."""
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 
 
@@ -322,12 +323,9 @@ async def _no_members(request: web.Request) -> None:
 
 def _number(members: Mapping[str, Any], name: str, default: float) -> float:
     value = members.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > _MOST_S:
         raise InvalidChange(f"{name} must be a number of seconds")
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf
+    return float(value)
 
 
 def _if_match(request: web.Request) -> int | None:

@@ -16,6 +16,9 @@ from relay.admin.api.admin_openapi import document
 from relay.admin.api.admin_routes import AdminRoutes
 from relay.admin.api.attempts import ALLOWED
 from relay.http.monitoring.probes import Probes
+from roundlog.buckets.bucket import Bucket
+from roundlog.client.connection import connect
+from roundlog.log_settings import LogSettings
 from tests.nats import NatsServer
 from tests.relay.admin.conftest import TESTER, AdminClient, Answer, StartAdmin
 from tests.rpc.certificates import Authority
@@ -155,6 +158,9 @@ BAD: Final[list[tuple[str, str, object, dict[str, str], int, str]]] = [
     ("POST", "/admin/keys", "{", {"Content_Type": "application/json"}, 400, "not a JSON object"),
     ("POST", "/admin/keys", b"\xff", {"Content_Type": "application/json"}, 400, "not a JSON object"),
     ("POST", "/admin/keys", "[" * 9000, {"Content_Type": "application/json"}, 400, "not a JSON object"),
+    ("POST", "/admin/keys", b'{"id":' + b"[" * 9000, {"Content_Type": "application/json"}, 400, "not a JSON object"),
+    ("POST", "/admin/keys", b'{"id":"\xff"}', {"Content_Type": "application/json"}, 400, "not a JSON object"),
+    ("POST", "/admin/keys", b'{"\xc3":1}', {"Content_Type": "application/json"}, 400, "not a JSON object"),
     ("POST", "/admin/keys", "id=b", {"Content_Type": "application/x-www-form-urlencoded"}, 415, "application/json"),
     ("POST", "/admin/keys", " " * 20_000, {"Content_Type": "application/json"}, 413, "16384 bytes"),
     ("PATCH", "/admin/keys/web", {"kind": "private"}, {}, 400, "'kind' is not a member"),
@@ -166,11 +172,15 @@ BAD: Final[list[tuple[str, str, object, dict[str, str], int, str]]] = [
     ("POST", "/admin/keys/web/rotate", {"overlap_s": "1d"}, {}, 400, "overlap_s must be a number of seconds"),
     ("POST", "/admin/keys/web/rotate", {"overlap": 1}, {}, 400, "allowed are overlap_s"),
     ("POST", "/admin/keys/web/rotate", {"overlap_s": -1}, {}, 400, "from 0 to 90 days"),
+    ("POST", "/admin/keys/web/rotate", {"overlap_s": 10**400}, {}, 400, "overlap_s must be a number of seconds"),
     ("POST", "/admin/keys/web/enable", {"x": 1}, {}, 400, "takes no body"),
     ("GET", "/admin/keys/web/usage?hours=0", None, {}, 400, "hours"),
     ("GET", "/admin/keys/nope/usage", None, {}, 404, "there is no key"),
     ("POST", "/admin/revocations", {}, {}, 400, "give either token (its jti) or subject"),
     ("POST", "/admin/revocations", {"token": "a", "subject": "b"}, {}, 400, "give either"),
+    ("POST", "/admin/revocations", {"subject": "u", "for_s": 10**400}, {}, 400, "for_s must be a number of seconds"),
+    ("POST", "/admin/revocations", {"subject": f"sk_live_{'7' * 64}"}, {}, 400, "holds a secret"),
+    ("POST", "/admin/revocations", {"token": f"admin_{'7' * 64}"}, {}, 400, "holds a secret"),
     ("POST", "/admin/revocations", {"token": 7}, {}, 400, "as text"),
     ("GET", "/admin/audit?limit=0", None, {}, 400, "limit"),
     ("GET", "/admin/audit?refused=maybe", None, {}, 400, "refused"),
@@ -196,6 +206,52 @@ async def test_bad_input_is_refused_with_the_error_body(admin: AdminClient, part
 
     assert await parts.keys(TESTER).get("web") == before
     assert [entry.action for entry in await parts.audit.newest(9, refused=False)] == ["admin.create", "key.create"]
+
+
+@pytest.mark.service
+@pytest.mark.parametrize(
+    "pattern", ["*", "%3E", "web.*", "w*", "a=2Eb", "a%20b", "%00", "%0D%0Aweb", "%F0%9F%98%80", "k" * 3000]
+)
+async def test_an_id_is_never_a_pattern_of_others(pattern: str, admin: AdminClient) -> None:
+    """What no key can be named is unknown to every verb, also where it would mean several entries of the store."""
+    for key_id in ("web", "a.b"):
+        await admin("POST", "/admin/keys", {"id": key_id})
+    path = f"/admin/keys/{pattern}"
+    answers = [
+        await admin("GET", path),
+        await admin("GET", f"{path}/usage"),
+        await admin("PATCH", path, {"name": "x"}),
+        await admin("POST", f"{path}/rotate"),
+        await admin("POST", f"{path}/disable"),
+        await admin("POST", f"{path}/enable"),
+        await admin("DELETE", path),
+    ]
+
+    assert {(answer.status, answer.body["code"]) for answer in answers} == {(404, "unknown_key")}
+    keys = (await admin("GET", "/admin/keys")).body["keys"]
+    assert [(key["id"], key["status"], len(key["secrets"])) for key in keys] == [
+        ("a.b", "active", 1),
+        ("web", "active", 1),
+    ]
+    audited = (await admin("GET", "/admin/audit")).body["entries"]
+    assert [entry["action"] for entry in audited] == ["admin.create", "key.create", "key.create"]
+
+
+@pytest.mark.service
+async def test_an_entry_that_is_no_key_can_only_be_deleted(admin: AdminClient, nats: NatsServer) -> None:
+    """Each verb says so with a sentence; a new key of this id is refused until it is deleted."""
+    settings = LogSettings(url=nats.url)
+    await admin("POST", "/admin/keys", {"id": "web"})
+    async with connect(settings, name="test") as opened:
+        await Bucket(opened, "keys").put("key.broken", b'{"format":1,"newer":true}')
+    for method, path in (("GET", "broken"), ("PATCH", "broken"), ("POST", "broken/disable"), ("POST", "broken/rotate")):
+        answer = await admin(method, f"/admin/keys/{path}")
+        assert (answer.status, answer.body["code"]) == (409, "unreadable_key"), answer
+        assert "delete the key" in answer.body["error"]
+    assert (await admin("POST", "/admin/keys", {"id": "broken"})).status == 409
+    assert (await admin("DELETE", "/admin/keys/broken")).status == 204
+    assert (await admin("GET", "/admin/keys/broken")).status == 404
+    assert (await admin("POST", "/admin/keys", {"id": "broken"})).status == 201
 
 
 @pytest.mark.service
