@@ -17,6 +17,8 @@ ALL: Final = "*"
 _SLUG: Final = re.compile(r"\A[a-z0-9][a-z0-9-]{0,63}\Z")
 _MOST: Final = 1000
 _LONGEST_SUBJECT: Final = 256
+_MOST_OF_LIMIT: Final = 10**9
+"""As of the limits of keys."""
 
 
 class InvalidIdentity(Exception):
@@ -118,7 +120,7 @@ def _limits(value: Any, rules: IdentityRules) -> Limits:
     except msgspec.ValidationError:
         given = None
     values = {} if given is None else {name: getattr(given, name) for name in Limits.__slots__}
-    if given is None or any(number is not None and number < 0 for number in values.values()):
+    if given is None or any(number is not None and not 0 <= number <= _MOST_OF_LIMIT for number in values.values()):
         raise InvalidIdentity(f"the token's claim {rules.limits_claim!r} is not an object of limits and numbers")
     merged = {
         name: getattr(rules.default_limits, name) if number is None else number for name, number in values.items()

@@ -15,8 +15,8 @@ _SAMPLE: Final = 8
 """Entries looked at when a table is full, to find the one whose loss matters least."""
 _MOST: Final = 10**9
 """A larger amount is like no limit."""
-_LEAST_PER_S: Final = 1e-9
-"""One in 30 years: the sum of longer times is not exact, or infinite."""
+_LONGEST_S: Final = 86_400.0
+"""Time in which one unit is regained at most: delays that clients get stay numbers that they can read."""
 _ROUNDING: Final = 0.01
 """Share of an interval that times may be wrong by: sums of floats are not exact."""
 _MOST_DEBT: Final = 2.0
@@ -36,8 +36,8 @@ class Rate(NamedTuple):
 
     @classmethod
     def per_s(cls, amount: float) -> Self:
-        """At least one at once: 0.5 per second is one every two seconds."""
-        amount = min(max(amount, _LEAST_PER_S), _MOST)
+        """At least one at once: 0.5 per second is one every two seconds; and at least one in `_LONGEST_S`."""
+        amount = min(max(amount, 1 / _LONGEST_S), _MOST)
         return cls(max(1, math.floor(amount)), 1 / amount)
 
     @property

@@ -280,7 +280,19 @@ def test_limits_come_from_claims_over_defaults() -> None:
     assert given == Limits(links=9, links_per_s=0.5, filters=3)
 
 
-@pytest.mark.parametrize("limits", [[], "links", {"links": "9"}, {"links": -1}, {"links": 1.5}, {"links": True}])
+@pytest.mark.parametrize(
+    "limits",
+    [
+        [],
+        "links",
+        {"links": "9"},
+        {"links": -1},
+        {"links": 1.5},
+        {"links": True},
+        {"links": 10**400},
+        {"links_per_s": float("1e308")},
+    ],
+)
 def test_malformed_limits_are_refused(limits: object) -> None:
     """They could have been meant to be low."""
     with pytest.raises(InvalidIdentity, match="not an object of limits"):

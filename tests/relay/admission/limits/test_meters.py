@@ -101,3 +101,12 @@ def test_debt_is_bounded(amount: int) -> None:
     meters.use("k", rate, 0.0, amount)
 
     assert meters.wait_s("k", rate, 0.0) <= 120
+
+
+def test_a_rate_near_none_gives_delays_that_can_be_read() -> None:
+    """Also of the least number above 0: the client waits for a day, and not for longer than a float can say."""
+    for amount in (5e-324, 1e-300, 1e-9):
+        rate, meters = Rate.per_s(amount), Meters(10)
+        meters.use("k", rate, 0.0)
+        assert 0 < meters.wait_s("k", rate, 1.0) <= 86_400
+        assert meters.quota("k", rate, 1.0).reset_s <= 86_400
