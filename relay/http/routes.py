@@ -3,7 +3,7 @@
 Owns the order of a request: credential, parameters, permit, hand-over, link. Makes no decisions of its own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final, Literal, NoReturn
@@ -44,6 +44,8 @@ from roundlog.log_errors import LogError
 from rounds import Catalogue
 from rounds.filter import PARAMETERS as FILTER_PARAMETERS
 
+_GRANT: Final = web.RequestKey("grant", Grant)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _STREAM_PATHS: Final = ("", "/type/{type}", "/{game}")
 WS_PARAMETERS: Final = (*START_PARAMETERS, *FILTER_PARAMETERS, "token")
 SSE_PARAMETERS: Final = (*WS_PARAMETERS, *CLIENT_PARAMETERS, "api_key", "lastEventId")
@@ -60,9 +62,23 @@ class Routes:
 
     def table(self) -> list[web.RouteDef]:
         return [
-            *(web.get(f"/ws{path}", self.stream_websocket, allow_head=False) for path in _STREAM_PATHS),
-            *(web.get(f"/sse{path}", self.stream_sse, allow_head=False) for path in _STREAM_PATHS),
+            *(web.get(f"/ws{path}", self._counting(self.stream_websocket), allow_head=False) for path in _STREAM_PATHS),
+            *(web.get(f"/sse{path}", self._counting(self.stream_sse), allow_head=False) for path in _STREAM_PATHS),
         ]
+
+    def _counting(self, handler: Handler) -> Handler:
+        """Count what opens no link, since it asks for what it may not, as a request."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            try:
+                return await handler(request)
+            except Exception as error:
+                grant, limits = request.get(_GRANT), self._registry.admission.of_clients
+                if grant is not None:
+                    limits.failed_opening(grant, caller_of(request).address, error)
+                raise
+
+        return handle
 
     async def stream_websocket(self, request: web.Request) -> web.StreamResponse:
         # RFC 9110 section 7.8: an upgrade in a request of HTTP/1.0 is ignored.
@@ -194,7 +210,7 @@ class Routes:
         presented = required(found, request.query, tokens=True)
         admission, caller = self._registry.admission, caller_of(request)
         grant = admission.grant(presented, origin=request.headers.get("Origin"), caller=caller)
-        request[KEY_ID] = grant.key_id
+        request[KEY_ID], request[_GRANT] = grant.key_id, grant
         note_browser(request, presented, grant, admission)
         show_quota(request, admission.of_clients.requests_left(grant, caller.address))
         return check_request(request, grant, self._catalogue, parameters)

@@ -5,7 +5,7 @@ Uses no generated servicer: a round is serialized once for all streams, and gRPC
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -104,10 +104,12 @@ class DataStream:
         try:
             grant = self.grant(context)  # first: without a key, no answer depends on the request, nor waits for it
             key_id = grant.key_id
+            limits = self._registry.admission.of_clients
             if counts:
-                self._registry.admission.of_clients.request(grant, caller.address)
-            data = await only_request(context, within_s=self._methods.request_s)
-            return await method(parse_message(data, kind), grant, context)
+                limits.request(grant, caller.address)
+            with nullcontext() if counts else limits.opening(grant, caller.address):
+                data = await only_request(context, within_s=self._methods.request_s)
+                return await method(parse_message(data, kind), grant, context)
         except (aio.AbortError, aio.InternalError, asyncio.CancelledError):
             raise  # gRPC has the status already, or the client has left
         except Exception as error:

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 import aiohttp
 import grpc
 import pytest
+from grpc import aio
 
 from auth.key import Key, Limits
 from auth.key_ring import KeyRing
@@ -229,6 +230,53 @@ async def test_all_protocols_count_together(relay: GrpcRelay, keys: Keys) -> Non
 
         for ask in REQUESTS.values():
             assert (await ask(relay, key)).limited
+
+
+WRONG_STREAMS: Final = {
+    "sse": "/sse/no-such-game",
+    "sse parameter": "/sse/crash?min_point=x",
+    "websocket": "/ws/no-such-game",
+    "websocket cursor": "/ws/crash?after=x",
+}
+
+
+@pytest.mark.parametrize("path", WRONG_STREAMS.values(), ids=list(WRONG_STREAMS))
+async def test_streams_that_are_refused_for_what_they_ask_are_requests(relay: GrpcRelay, keys: Keys, path: str) -> None:
+    """Else they would be work without a limit."""
+    key = keys.private(requests_per_min=3)
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    headers = key | upgrade | {"Sec-WebSocket-Key": "MDEyMzQ1Njc4OWFiY2RlZg=="}
+    async with aiohttp.ClientSession() as http:
+        statuses = []
+        for _ in range(5):
+            async with http.get(relay.url + path, headers=headers) as response:
+                statuses.append(response.status)
+
+    assert set(statuses[:3]) <= {400, 404}
+    assert statuses[3:] == [429, 429]
+
+
+async def test_calls_of_streams_that_are_refused_are_requests(relay: GrpcRelay, keys: Keys) -> None:
+    """Over gRPC and its proxy."""
+    key = keys.private(requests_per_min=3)
+    request = pb.StreamByGameRequest(game_slug="no-such-game")
+    headers = key | {"Content-Type": "application/connect+json"}
+    async with Caller(relay.address, key["X-API-Key"]) as caller, aiohttp.ClientSession() as http:
+
+        async def over_grpc() -> str:
+            with pytest.raises(aio.AioRpcError) as error:
+                await caller.call(request).read()
+            return error.value.code().name.lower()
+
+        async def over_the_proxy() -> str:
+            data = envelope(b'{"game_slug":"no-such-game"}')
+            async with http.post(relay.proxy("StreamByGame"), headers=headers, data=data) as response:
+                [(_, end)] = elements(await response.read())
+            return str(json.loads(end)["error"]["code"])
+
+        codes = [await ask() for ask in (over_grpc, over_the_proxy, over_grpc, over_grpc, over_the_proxy)]
+
+    assert codes == ["not_found"] * 3 + ["resource_exhausted"] * 2
 
 
 async def test_default_limits_are_the_given_ones(relay: GrpcRelay, keys: Keys) -> None:

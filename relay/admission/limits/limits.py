@@ -7,7 +7,8 @@ counted in `relay.admission.limits.wrong_credentials`, nor other relays, whose u
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from auth.grants import Grant
 from auth.key import Limits as KeyLimits
@@ -17,7 +18,7 @@ from relay.admission.limits.meters import Rate
 from relay.admission.limits.rules import RuleBook, Rules, User, account_of, network_of, user_of
 from relay.admission.limits.wrong_credentials import WrongCredentials
 from relay.config.sections import LimitSettings
-from relay.errors import Quota, TooManyRequests
+from relay.errors import Quota, TooManyRequests, refusal_of
 
 
 class LogMeter:
@@ -86,6 +87,25 @@ class ClientLimits:
         for part in parts:
             self.ledger.use(*part)
         return self._nearest(parts)
+
+    @contextmanager
+    def opening(self, grant: Grant, address: str) -> Iterator[None]:
+        """Count what the block raises as `failed_opening` does."""
+        try:
+            yield
+        except Exception as error:
+            self.failed_opening(grant, address, error)
+            raise
+
+    def failed_opening(self, grant: Grant, address: str, error: Exception) -> None:
+        """Count what was to open a link, and gets an error that its client caused, as a request that is answered.
+
+        Raises:
+            TooManyRequests: It is over the limit of requests, and is answered with this.
+        """
+        refusal = refusal_of(error)
+        if refusal is not None and 400 <= refusal.status < 500 and not isinstance(error, TooManyRequests):
+            self.request(grant, address)
 
     def requests_left(self, grant: Grant, address: str) -> Quota | None:
         """Return the state of the nearest limit of requests, None where there is none."""

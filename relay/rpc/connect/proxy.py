@@ -92,16 +92,19 @@ class Proxy:
         if not dialect.web and dialect.streams == (name in UNARY):
             raise WrongMediaType(dialect.content_type, allowed=accepted(streams=name not in UNARY))
         grant = self._grant(request, opens_link=name not in UNARY)
-        deadline = deadline_of(request)
-        async with asyncio.timeout_at(deadline):
-            message = await message_of(request, dialect, kind, limit=self._methods.request_bytes)
-            if name in UNARY:
+        if name in UNARY:
+            async with asyncio.timeout_at(deadline_of(request)):
+                message = await message_of(request, dialect, kind, limit=self._methods.request_bytes)
                 payer = self._registry.admission.payer(grant, caller_of(request))
                 answer = await self._methods.answer(message, grant, payer, dialect.answers)
                 return await _single(request, dialect, answer)
-        if isinstance(message, pb.ReplayRequest):
-            return await self._replay(request, dialect, message, grant, deadline)
-        return await self._stream(request, dialect, message, grant, deadline)
+        with self._registry.admission.of_clients.opening(grant, caller_of(request).address):
+            deadline = deadline_of(request)
+            async with asyncio.timeout_at(deadline):
+                message = await message_of(request, dialect, kind, limit=self._methods.request_bytes)
+            if isinstance(message, pb.ReplayRequest):
+                return await self._replay(request, dialect, message, grant, deadline)
+            return await self._stream(request, dialect, message, grant, deadline)
 
     @asynccontextmanager
     async def _permit(self, request: web.Request, grant: Grant, opening: Opening) -> AsyncIterator[Permit]:
