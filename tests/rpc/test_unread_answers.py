@@ -11,7 +11,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 
 from auth.key_secret import DEMO_KEY
-from relay import serve
+from relay import compose
 from relay.admission.unread_answers import UnreadAnswers
 from relay.errors import TooManyCalls
 from rounds import datastream_pb2 as pb
@@ -52,7 +52,7 @@ async def test_answers_are_counted_until_their_call_is_over() -> None:
 @pytest.fixture
 async def relay(start_relay: StartRelay, monkeypatch: pytest.MonkeyPatch, publish: Publish) -> AsyncIterator[GrpcRelay]:
     """A relay whose gRPC clients may leave 4 MB unread, of each address 2 MB; a page of its history has 0.5 MB."""
-    monkeypatch.setattr(serve, "held_bytes_limit", lambda: 8 * MB)
+    monkeypatch.setattr(compose, "held_bytes_limit", lambda: 8 * MB)
     async with start_relay() as running:
         await publish("crash", *range(500), extras='{"point":"2.50","more":"' + "x" * 1000 + '"}')
         yield running
