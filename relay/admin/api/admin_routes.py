@@ -23,6 +23,7 @@ from relay.admin.api.attempts import ALLOWED, Attempts
 from relay.admin.api.connected import Connected
 from relay.admin.key_admin import OVERLAP_S, REVOKED_S, KeyAdmin, NewSecret, StoredKey
 from relay.admin.key_document import document_of, status_of_key
+from relay.admission.limits.rules import network_of
 from relay.audit.audit_entry import Actor, AuditEntry
 from relay.errors import WrongMediaType
 from relay.history.start import parse_int
@@ -139,7 +140,7 @@ class AdminRoutes:
 
     async def _refuse(self, request: web.Request, presented: str) -> web.Response:
         address = caller_of(request).address
-        count, ends_in_s = self._wrong.add(address)
+        count, ends_in_s = self._wrong.add(network_of(address))
         if count in (1, ALLOWED):  # one line for an attack, and one when it is limited
             await self._note_refusal(presented, address, limited=count == ALLOWED)
         if count > ALLOWED:
