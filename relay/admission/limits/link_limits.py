@@ -19,6 +19,8 @@ from rounds import Filter
 _RESUME_SHARE: Final = 1.1
 """A link that resumes is also opened when a key's links are at their limit: another relay may not have counted the end
 of the link that it continues."""
+_OF_FREE: Final = 9
+"""Of the links of a public key, a client address may hold this many times what is free: a tenth is left for others."""
 _NO_FILTER: Final = Filter()
 K = TypeVar("K", bound=Hashable)
 
@@ -105,6 +107,7 @@ class LinkLimits:
         self.on_change: Callable[[str], None] = lambda _account: None
         """Called when the number of open links of an account has changed."""
         self._by_network: Counter[str] = Counter()
+        self._by_viewer: Counter[User] = Counter()
         self._filters: dict[str, Counter[Filter]] = {}
 
     def open(self, holder: LinkHolder, opening: Opening) -> LinkUse:
@@ -113,11 +116,12 @@ class LinkLimits:
         Raises:
             TooManyRequests: It is over a limit, and was not counted.
         """
-        account, _, network, rules = holder
+        account, user, network, rules = holder
         nearest = [
             self._open_quota("links", rules.links, self.links[account] + self.elsewhere(account), opening),
             self._open_quota("address_links", self._address_links, self._by_network[network], opening),
         ]
+        self._check_share(holder)
         rates = (
             ("new_links", account, rules.resumes if opening.resumes else rules.new_links),
             ("address_new_links", network, self._of_address_resuming if opening.resumes else self._of_address),
@@ -134,6 +138,8 @@ class LinkLimits:
                 nearest.append(self.ledger.quota(meter, who, rate))
         self.links[account] += 1
         self._by_network[network] += 1
+        if user != account:
+            self._by_viewer[user] += 1
         if opening.filter != _NO_FILTER:
             self._filters.setdefault(account, Counter())[opening.filter] += 1
         self.on_change(account)
@@ -142,9 +148,11 @@ class LinkLimits:
 
     def close(self, use: LinkUse) -> None:
         """Count a link no longer."""
-        account, _, network, _ = use.holder
+        account, user, network, _ = use.holder
         decrease(self.links, account)
         decrease(self._by_network, network)
+        if user != account:
+            decrease(self._by_viewer, user)
         if use.filter != _NO_FILTER:
             decrease(self._filters[account], use.filter)
             if not self._filters[account]:
@@ -167,6 +175,15 @@ class LinkLimits:
         known = self._filters.get(holder.account)
         if known is not None and opening.filter not in known and len(known) >= most:
             raise self.ledger.refusal_at("filters", most)
+
+    def _check_share(self, holder: LinkHolder) -> None:
+        """Keep links of a public key for others than the address that holds the most."""
+        account, user, _, rules = holder
+        if rules.links is None or user == account:
+            return
+        held, free = self._by_viewer[user], rules.links - self.links[account] - self.elsewhere(account)
+        if held and held >= _OF_FREE * free:
+            raise self.ledger.refusal_at("links", rules.links)
 
     def _open_quota(self, name: str, most: int | None, count: int, opening: Opening) -> Quota | None:
         if most is None:

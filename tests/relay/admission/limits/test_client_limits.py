@@ -7,7 +7,7 @@ import pytest
 from auth.grants import Grant
 from auth.key import Limits
 from relay.admission.limits.limits import ClientLimits
-from relay.admission.limits.link_limits import Opening
+from relay.admission.limits.link_limits import FRESH, Opening
 from relay.config.sections import LimitSettings
 from relay.errors import TooManyRequests
 
@@ -69,6 +69,33 @@ def test_identities_of_one_provider_have_limits_of_their_own() -> None:
             limits.request(grant, "")
 
 
+def test_one_address_leaves_links_of_a_public_key_to_others() -> None:
+    """Nine tenths of them at most, also with cursors; a private key's are all for one."""
+    limits = limits_of(public_links=100, private_links=100)
+
+    def opened(grant: Grant, address: str, opening: Opening = FRESH) -> int:
+        for count in range(200):
+            try:
+                limits.open(grant, address, opening)
+            except TooManyRequests:
+                return count
+        return 200
+
+    assert opened(PUBLIC, "192.0.2.1") == 90
+    assert opened(PUBLIC, "192.0.2.1", Opening(resumes=True)) == 0
+    assert opened(PUBLIC, "192.0.2.2") >= 1
+    assert opened(PRIVATE, "192.0.2.1") == 100
+
+
+def test_a_small_number_of_links_is_for_anybody() -> None:
+    """There is no tenth of it."""
+    limits = limits_of(public_links=3)
+    for _ in range(3):
+        limits.open(PUBLIC, "192.0.2.1")
+    with pytest.raises(TooManyRequests):
+        limits.open(PUBLIC, "192.0.2.1")
+
+
 @pytest.mark.parametrize("grant", [PRIVATE, PUBLIC], ids=["private", "public"])
 def test_subjects_of_a_key_share_its_limits(grant: Grant) -> None:
     """Who has a key chooses the subjects of its tokens: they make no limit larger."""
@@ -118,8 +145,10 @@ def test_links_that_were_closed_leave_nothing_behind() -> None:
     """Tables of open links have no entry for keys and addresses that hold none."""
     limits = limits_of()
     for number in range(100):
-        limits.open(Grant(f"k{number}", "private", None, frozenset()), f"10.0.0.{number}").close()
+        for kind in ("private", "public"):
+            limits.open(Grant(f"k{number}", kind, None, frozenset()), f"10.0.0.{number}").close()
 
     assert not limits.of_links.links
     assert not limits.of_links._by_network
+    assert not limits.of_links._by_viewer
     assert not limits.of_links._filters
