@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from auth.credentials import Presented, authorize
+from auth.credentials import NotAllowedOrigin, Presented, authorize
 from auth.grants import Grant
 from auth.identity.identity_rules import InvalidIdentity
 from auth.key import InvalidCredential
@@ -28,7 +28,7 @@ from relay.admission.limits.rules import network_of
 from relay.admission.strangers import Share
 from relay.audit.refused_credentials import mark
 from relay.config.sections import LimitSettings
-from relay.errors import NotAllowed, TooManyRequests, Unavailable
+from relay.errors import NotAllowed, NotAllowedAddress, TooManyRequests, Unavailable
 from relay.history.reading.payer import Payer, Payers
 from relay.live.ending import ReconnectDelays
 from relay.usage.account import Accounts
@@ -133,7 +133,7 @@ class Admission:
             InvalidCredential, InvalidToken: There is none, or it is not valid.
             NotAllowedOrigin: It is a browser's key, and `origin` is not one of its origins.
             KeysUnavailable, NotAllowedAddress, NotAllowed: See `KeyPolicy.check`.
-            TooManyRequests: It is not valid, and one of too many from this address.
+            TooManyRequests: It is not valid, or not from there, and one of too many from this address.
         """
         wrong, network = self.of_clients.wrong, network_of(caller.address)
         if presented is not None and presented.kind == "token" and self._signer.is_slow:
@@ -145,6 +145,10 @@ class Admission:
             mark(error, presented, self.keys)
             if presented is not None and isinstance(error, InvalidCredential | InvalidToken):
                 self.policy.check_judged(None)
+                wrong.add(network)
+            elif isinstance(
+                error, NotAllowedOrigin | NotAllowedAddress
+            ):  # the key is not counted: it is not its holder
                 wrong.add(network)
             raise
         self.accounts.of(grant.key_id).accepted()

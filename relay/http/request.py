@@ -78,8 +78,8 @@ def granted(
     """
     grant = admission.grant(presented, origin=request.headers.get("Origin"), caller=caller_of(request))
     request[KEY_ID] = grant.key_id
-    note_browser(request, presented, grant, admission)
     counted(request, grant, admission, opens_link=opens_link)
+    note_browser(request, presented, grant, admission)
     return grant
 
 

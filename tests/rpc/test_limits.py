@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from ipaddress import ip_network
 from typing import Any, Final, NamedTuple
 
 import aiohttp
@@ -464,6 +465,29 @@ async def test_many_wrong_keys_and_a_good_one_of_the_same_address(relay: GrpcRel
                 assert response.status == 429
         limited = await samples(http, relay.url, "relay_limited_total")
         assert limited['{limit="wrong_credentials"}'] >= 25
+
+
+@pytest.mark.parametrize("where", ["origin", "address"])
+async def test_key_that_is_used_from_elsewhere_is_a_wrong_credential(relay: GrpcRelay, keys: Keys, where: str) -> None:
+    """It is not counted against the key, so that its holder does not pay; nor is it without a limit."""
+    if where == "origin":
+        good = keys.public()
+        stolen = good | {"Origin": "https://evil.example"}
+    else:
+        secret, _ = generate("private")
+        network = ip_network("192.0.2.0/24")
+        keys.ring.change({"inside": Key("inside", "private", secrets=(stored(secret),), addresses=(network,))})
+        stolen = {"X-API-Key": secret}
+        good = stolen | {"X-Forwarded-For": "192.0.2.1"}
+    async with aiohttp.ClientSession() as http:
+        statuses = []
+        for path in ["/api/games", "/sse/crash"] * 40:
+            async with http.get(relay.url + path, headers=stolen) as response:
+                statuses.append(response.status)
+        assert statuses[0] == 403
+        assert statuses[-1] == 429
+        async with http.get(f"{relay.url}/api/games", headers=good) as response:
+            assert response.status == 200
 
 
 async def test_wrong_tokens_are_counted_as_wrong_keys_are(relay: GrpcRelay, keys: Keys) -> None:
