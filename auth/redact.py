@@ -15,7 +15,7 @@ MASK: Final = "***"
 # Every alternative fails within a bounded distance of its start, so hostile text cannot make matching quadratic.
 _SECRETS: Final = re.compile(
     r"""
-      ( [sp]k_(?: live | test )_ | admin_(?= [0-9a-f]{8} ) ) \w*
+      ( [sp]k_(?: live | test )_ | admin_(?= [0-9a-f]{8} ) ) \w+
     | ( eyJ ) [\w-]{8,} (?: \.[\w-]* )*                          # a JWT starts with base64url of '{"'
     | ( (?i: api_key | token ) = ) [^&\s"'<>\#;,)]+
     | ( (?i: token_secrets ) ["']? [ ]? [=:] ) [^&\s<>]+

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, Final, Literal, NamedTuple
 
 from auth.key import InvalidKeys, Key, StoredSecret
-from auth.key_members import check_id
+from auth.key_members import check_id, time_text
 from auth.key_secret import generate, stored
 from auth.redact import redact
 from auth.revocations import Revocation
@@ -224,17 +224,14 @@ class KeyAdmin:
         self._check_editable()
         if not 0 < for_s <= LONGEST_REVOKED_S:
             raise InvalidChange(f"{for_s:g} s is not allowed; a revocation is kept for up to 90 days")
-        if not value or len(value) > 256 or not value.isprintable():
-            raise InvalidChange(f"the {what} to revoke must be 1 to 256 printable characters")
-        if value.startswith("eyJ"):
-            raise InvalidChange("this is a whole token; give its jti, which is in the log line link_opened")
-        if redact(value) != value:  # it would be stored, in the audit log too
-            raise InvalidChange(f"the {what} to revoke holds a secret; to take a key back, disable or rotate the key")
+        _check_revoked(what, value)
         if only_issued_before_now and what == "token":
             raise InvalidChange("only a subject can have tokens that are issued later")
         now = self._clock()
         revocation = Revocation(what, value, now + for_s, now if only_issued_before_now else None)
-        detail = {"until": revocation.until, "issued_before": revocation.issued_before}
+        detail = {"until": time_text(revocation.until)}
+        if revocation.issued_before is not None:
+            detail["issued_before"] = time_text(revocation.issued_before)
         entry = AuditEntry.of_change(self._actor, f"{what}.revoke", value, detail=detail)
         await recorded(self._audit, entry)
         try:
@@ -331,6 +328,16 @@ def _may_be_id(key_id: str) -> bool:
     except InvalidKeys:
         return False
     return True
+
+
+def _check_revoked(what: Literal["token", "subject"], value: str) -> None:
+    """Refuse what names no token and no subject; the value is stored and shown, so a secret is refused too."""
+    if value.startswith("eyJ"):
+        raise InvalidChange("this is a whole token; give its jti, which is in the log line link_opened")
+    if redact(value) != value:
+        raise InvalidChange(f"the {what} to revoke holds a secret; to take a key back, disable or rotate the key")
+    if not value or len(value) > 256 or not value.isprintable():
+        raise InvalidChange(f"the {what} to revoke must be 1 to 256 printable characters")
 
 
 def _new_secret(kind: object, *, test: bool) -> tuple[str, StoredSecret]:

@@ -36,7 +36,9 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 
 
 def fail(sentence: str, *, status: int = 1) -> NoReturn:
-    """Print each line of `sentence` on stderr and exit."""
+    """Print each line of `sentence` on stderr, without the secrets that a user may have pasted, and exit."""
+    from auth.redact import redact
+
     for line in sentence.splitlines():
-        print(f"stream-relay: {line}", file=sys.stderr)
+        print(f"stream-relay: {redact(line)}", file=sys.stderr)
     raise typer.Exit(status)

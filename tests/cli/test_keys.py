@@ -157,8 +157,11 @@ async def test_what_only_the_store_knows_is_one_line(nats: NatsServer) -> None:
         (("show", "nope"), ("there is no key 'nope'; there are no keys yet",)),
         (("create", "a", "--game", "krash"), ("games holds 'krash'", "known are: crash")),
         (("import",), ("neither RELAY_AUTH_KEYS nor RELAY_AUTH_KEYS_FILE has a key",)),
+        (("show", f"sk_live_{64 * '5'}"), ("there is no key 'sk_live_***'",)),
     ):
-        assert_one_line(await cli(nats, "key", *arguments), *parts)
+        ended = await cli(nats, "key", *arguments)
+        assert_one_line(ended, *parts)
+        assert 10 * "5" not in ended.err
 
 
 async def test_nats_that_is_away_or_refuses_is_one_line(nats: NatsServer) -> None:

@@ -311,13 +311,17 @@ async def test_bad_patch(patch: dict[str, Any], sentence: str) -> None:
     [
         ("token", "", {}, "must be 1 to 256 printable characters"),
         ("token", "eyJhbGciOiJIUzI1NiJ9.e30.c2ln", {}, "this is a whole token; give its jti"),
+        ("token", "eyJhbGciOiJIUzI1NiJ9." + 300 * "e" + ".c2ln", {}, "this is a whole token; give its jti"),
+        ("token", "sk_live_" + 64 * "5", {}, "the token to revoke holds a secret; to take a key back, disable"),
+        ("subject", "pk_test_" + 64 * "5", {}, "the subject to revoke holds a secret"),
+        ("token", "admin_" + 64 * "5", {}, "holds a secret"),
         ("token", "abc", {"only_issued_before_now": True}, "only a subject"),
         ("subject", "x", {"for_s": 0}, "up to 90 days"),
         ("subject", "x", {"for_s": 1e9}, "up to 90 days"),
     ],
 )
 async def test_bad_revocation(what: Any, value: str, options: dict[str, Any], sentence: str) -> None:
-    """One sentence; a token that was pasted whole is not echoed."""
+    """One sentence; a token or key that was pasted whole is neither echoed nor recorded."""
     desk = Desk()
 
     with pytest.raises(InvalidChange) as failed:
@@ -325,6 +329,8 @@ async def test_bad_revocation(what: Any, value: str, options: dict[str, Any], se
 
     assert sentence in str(failed.value)
     assert "eyJ" not in str(failed.value)
+    assert 10 * "5" not in str(failed.value)
+    assert desk.trail.entries == []
 
 
 async def test_taking_over_says_what_became_of_each_key_and_can_be_repeated() -> None:
