@@ -19,6 +19,7 @@ from auth.key import InvalidKeys
 from auth.key_members import check_id
 from relay.admin.admin_errors import IdTaken, InvalidChange, RevisionDiffers, StoreAway, UnknownAdmin
 from relay.admin.key_admin import recorded
+from relay.admin.key_document import time_or_none
 from relay.audit.audit_entry import Actor, AuditEntry
 from relay.audit.audit_trail import AuditTrail
 from roundlog.client.connection import Connection
@@ -53,8 +54,8 @@ class AdminCredential(msgspec.Struct, frozen=True, omit_defaults=True):
         return {
             "id": self.id,
             "prefix": self.prefix,
-            "created_at": self.created_at,
-            "expires_at": self.expires_at,
+            "created_at": time_or_none(self.created_at),
+            "expires_at": time_or_none(self.expires_at),
             "disabled": self.disabled,
             "read_only": self.read_only,
         }

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from typing import Any, Final, Literal
 
 from auth.key import InvalidKeys, Key, StoredSecret
-from auth.key_members import checked_key, members_of, shown, time_text
+from auth.key_members import ALLOWED, checked_key, members_of, shown, time_text
 from relay.admin.admin_errors import InvalidChange
 from rounds import Catalogue
 
@@ -35,12 +35,10 @@ def document_of(key: Key) -> dict[str, Any]:
         "allowed_origins": sorted(key.allowed_origins),
         "limits": {name: limit for name, limit in asdict(key.limits).items() if limit is not None},
         "addresses": [str(network) for network in key.addresses],
-        "created_at": _time_or_none(key.created_at),
-        "expires_at": _time_or_none(key.expires_at),
+        "created_at": time_or_none(key.created_at),
+        "expires_at": time_or_none(key.expires_at),
         "disabled": key.disabled,
-        "secrets": [
-            {"prefix": secret.prefix, "expires_at": _time_or_none(secret.expires_at)} for secret in key.secrets
-        ],
+        "secrets": [{"prefix": secret.prefix, "expires_at": time_or_none(secret.expires_at)} for secret in key.secrets],
     }
 
 
@@ -97,10 +95,9 @@ def check_games(key: Key, catalogue: Catalogue) -> None:
     for member, given, known in (("games", key.games or (), catalogue.slugs), ("types", key.types, types)):
         for slug in sorted(given):
             if slug not in known:
-                near = get_close_matches(slug, known, n=3) or sorted(known)
-                raise InvalidChange(
-                    f"{member} holds {slug!r}, which is not in the catalogue; known are: {', '.join(near)}"
-                )
+                near = get_close_matches(slug, known, n=3)
+                others = f"similar: {', '.join(near)}" if near else f"known are: {', '.join(sorted(known))}"
+                raise InvalidChange(f"{member} holds {slug!r}, which is not in the catalogue; {others}")
 
 
 def same_but_for_labels(one: Key, other: Key) -> bool:
@@ -128,7 +125,8 @@ def _checked(key_id: object, members: Mapping[str, Any]) -> Key:
     try:
         return checked_key("keys", key_id, members)
     except InvalidKeys as error:
-        raise InvalidChange(str(error).removeprefix("keys: ")) from None
+        # Names were checked; the list of all members has those that can only be given to a store.
+        raise InvalidChange(str(error).removeprefix("keys: ").removesuffix(f"; allowed are {ALLOWED}")) from None
 
 
 def _check_names(members: Mapping[str, Any], allowed: Iterable[str]) -> None:
@@ -137,5 +135,6 @@ def _check_names(members: Mapping[str, Any], allowed: Iterable[str]) -> None:
             raise InvalidChange(f"{shown(name)} is not a member that can be given; allowed are {', '.join(allowed)}")
 
 
-def _time_or_none(moment: float | None) -> str | None:
-    return None if moment is None else time_text(moment)
+def time_or_none(moment: float | None) -> str | None:
+    """Return Unix seconds as RFC 3339; None for 0 and None, which mean never or not known."""
+    return time_text(moment) if moment else None

@@ -12,7 +12,6 @@ _TEXT: Final[Json] = {"type": "string"}
 _FLAG: Final[Json] = {"type": "boolean"}
 _COUNT: Final[Json] = {"type": "integer", "format": "int64", "minimum": 0}
 _SECONDS: Final[Json] = {"type": "number"}
-_MOMENT: Final[Json] = {"type": ["number", "null"], "description": "Unix seconds."}
 _TIME: Final[Json] = {"type": ["string", "null"], "format": "date-time"}
 _TEXTS: Final[Json] = {"type": "array", "items": _TEXT}
 _LIMITS: Final[Json] = {
@@ -39,7 +38,7 @@ _FIGURES: Final[Json] = {
     "requests": _COUNT,
     "log_rounds": _COUNT,
     "refused": _COUNT,
-    "last_used": _MOMENT,
+    "last_used": _TIME,
 }
 _KEY: Final[Json] = {
     "id": _TEXT,
@@ -73,7 +72,7 @@ def _object(properties: Json, *, required: bool = True, closed: bool = False) ->
 
 _SCHEMAS: Final[Json] = {
     "Key": _object(_KEY),
-    "KeyWithUse": _object({**_KEY, "last_used": _MOMENT}),
+    "KeyWithUse": _object({**_KEY, "last_used": _TIME}),
     "KeyWithSecret": _object({**_KEY, "secret": {**_TEXT, "description": "Shown once."}}),
     "Keys": _object({"keys": {"type": "array", "items": {"$ref": "#/components/schemas/KeyWithUse"}}}),
     "NewKey": {
@@ -85,13 +84,13 @@ _SCHEMAS: Final[Json] = {
     "NewRevocation": _object(
         {"token": _TEXT, "subject": _TEXT, "for_s": _SECONDS, "issued_before_now": _FLAG}, required=False, closed=True
     ),
-    "Revocation": _object({"what": _TEXT, "value": _TEXT, "until": _SECONDS, "issued_before": _MOMENT}),
+    "Revocation": _object({"what": _TEXT, "value": _TEXT, "until": _TIME, "issued_before": _TIME}),
     "Figures": _object(_FIGURES),
     "KeyUsage": _object(
         {
             "key": _TEXT,
             "total": {"$ref": "#/components/schemas/Figures"},
-            "hours": {"type": "array", "items": _object({"hour": _COUNT, **_FIGURES})},
+            "hours": {"type": "array", "items": _object({"hour": _TIME, **_FIGURES})},
         }
     ),
     "Usage": _object({"keys": {"type": "array", "items": {"$ref": "#/components/schemas/KeyUsage"}}}),

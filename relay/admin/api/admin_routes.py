@@ -22,7 +22,7 @@ from relay.admin.api.admin_openapi import document
 from relay.admin.api.attempts import ALLOWED, Attempts
 from relay.admin.api.connected import Connected
 from relay.admin.key_admin import OVERLAP_S, REVOKED_S, KeyAdmin, NewSecret, StoredKey
-from relay.admin.key_document import document_of, status_of_key
+from relay.admin.key_document import document_of, status_of_key, time_or_none
 from relay.admission.limits.rules import network_of
 from relay.audit.audit_entry import Actor, AuditEntry
 from relay.errors import WrongMediaType
@@ -170,12 +170,9 @@ class AdminRoutes:
 
     async def _list(self, call: Call) -> web.Response:
         read_query(call.request.query.items(), ())
+        keys = await call.keys.all()
         used = await self._last_uses(call.parts)
-        keys = [
-            {**_shown(stored), "last_used": total(used.get(stored.id, {})).last_used or None}
-            for stored in await call.keys.all()
-        ]
-        return _json({"keys": keys})
+        return _json({"keys": [{**_shown(key), "last_used": _last_used(used, key.id)} for key in keys]})
 
     async def _create(self, call: Call) -> web.Response:
         members = await _body(call.request)
@@ -188,8 +185,8 @@ class AdminRoutes:
         read_query(call.request.query.items(), ())
         stored = await call.keys.get(call.key_id)
         used = await self._last_uses(call.parts)
-        last_used = total(used.get(stored.key.id, {})).last_used or None
-        return _json({**_shown(stored.key), "last_used": last_used}, headers=_etag(stored.revision))
+        document = {**_shown(stored.key), "last_used": _last_used(used, stored.key.id)}
+        return _json(document, headers=_etag(stored.revision))
 
     async def _patch(self, call: Call) -> web.Response:
         patch = await _body(call.request)
@@ -239,8 +236,8 @@ class AdminRoutes:
             {
                 "what": revocation.what,
                 "value": revocation.value,
-                "until": revocation.until,
-                "issued_before": revocation.issued_before,
+                "until": time_or_none(revocation.until),
+                "issued_before": time_or_none(revocation.issued_before),
             },
             status=201,
         )
@@ -257,10 +254,14 @@ class AdminRoutes:
         return _json(document())
 
     async def _last_uses(self, parts: Administration) -> UsageByHour:
+        """Return what keys used; without it, keys are shown all the same."""
         async with self._looking:
             looked_at, used = self._used
             if time.monotonic() - looked_at >= _USED_S:
-                used = await parts.usage.since(time.time() - _LAST_USED_DAYS * 86_400)
+                try:
+                    used = await parts.usage.since(time.time() - _LAST_USED_DAYS * 86_400)
+                except LogError as error:
+                    log.warning("usage_not_read", error=str(error))
                 self._used = (time.monotonic(), used)
         return used
 
@@ -275,12 +276,16 @@ def _usage_document(key_id: str, hours: Mapping[int, KeyUsage]) -> Mapping[str, 
     return {
         "key": key_id,
         "total": _figures(total(hours)),
-        "hours": [{"hour": hour, **_figures(hours[hour])} for hour in sorted(hours)],
+        "hours": [{"hour": time_or_none(hour), **_figures(hours[hour])} for hour in sorted(hours)],
     }
 
 
+def _last_used(used: UsageByHour, key_id: str) -> str | None:
+    return time_or_none(int(total(used.get(key_id, {})).last_used))
+
+
 def _figures(usage: KeyUsage) -> dict[str, object]:
-    return {**msgspec.structs.asdict(usage), "last_used": usage.last_used or None}
+    return {**msgspec.structs.asdict(usage), "last_used": time_or_none(int(usage.last_used))}
 
 
 def _bearer(request: web.Request) -> str | None:

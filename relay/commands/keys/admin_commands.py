@@ -61,6 +61,9 @@ def list_admins(as_json: Json = False) -> None:
         if as_json:
             print_json([credential.document() for credential in found])
             return
+        if not found:
+            print("there are no admin credentials; make one with: stream-relay admin create", file=sys.stderr)
+            return
         columns = ("id", "secret begins", "may", "status", "created")
         print_rows(
             columns,
@@ -92,10 +95,12 @@ def enable(admin_id: Id) -> None:
 
 
 @admin_app.command()
-def delete(admin_id: Id) -> None:
-    """Remove a credential for ever."""
+def delete(admin_id: Id, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
+    """Remove a credential for ever. To take it back for a while, use `disable`."""
 
     async def work(parts: Any, actor: Any) -> None:
+        how = f"admin delete: add --yes to delete {admin_id!r} without a question"
+        working.confirm(f"Delete admin credential {admin_id!r}?", how, yes=yes)
         await parts.admins.delete(actor, admin_id)
         print(f"deleted {admin_id}", file=sys.stderr)
 

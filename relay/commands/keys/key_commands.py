@@ -163,10 +163,8 @@ def delete(key_id: Id, yes: Annotated[bool, typer.Option("--yes", help="Do not a
 
     async def work(keys: Any, parts: Any) -> None:
         stored = await keys.get(key_id)
-        if not yes:
-            if not sys.stdin.isatty():
-                fail(f"key delete: add --yes to delete {key_id!r} without a question")
-            typer.confirm(f"Delete key {key_id!r} ({stored.key.name or stored.key.kind})?", abort=True, err=True)
+        question = f"Delete key {key_id!r} ({stored.key.name or stored.key.kind})?"
+        working.confirm(question, f"key delete: add --yes to delete {key_id!r} without a question", yes=yes)
         await keys.delete(key_id)
         print(f"deleted {key_id}", file=sys.stderr)
 
@@ -278,16 +276,21 @@ def _members(
 
 
 async def _documents(parts: Any, keys: list[Any]) -> list[dict[str, Any]]:
-    """Return keys as they are shown, with their last use as far as it is known."""
-    from relay.admin.key_document import document_of, status_of_key
+    """Return keys as they are shown, with their last use as far as it is known: a change is done without it."""
+    from relay.admin.key_document import document_of, status_of_key, time_or_none
     from relay.usage.usage_form import total
+    from roundlog.log_errors import LogError
 
-    used = await parts.usage.since(time.time() - _LIST_DAYS * 86_400)
+    used = {}
+    try:
+        used = await parts.usage.since(time.time() - _LIST_DAYS * 86_400)
+    except LogError as error:
+        print(f"when keys were used is not known: {parts.denied(error)}", file=sys.stderr)
     return [
         {
             **document_of(key),
             "status": status_of_key(key),
-            "last_used": total(used.get(key.id, {})).last_used or None,
+            "last_used": time_or_none(int(total(used.get(key.id, {})).last_used)),
         }
         for key in keys
     ]

@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any, Final
 
 from rich.console import Console
@@ -87,10 +88,12 @@ def audit_line(entry: AuditEntry) -> str:
     return f"{entry.at} {entry.actor}{where}: {entry.action} {entry.target}{of}{': ' if said else ''}{said}"
 
 
-def ago(moment: float | None) -> str:
-    """Describe how long ago a time (Unix seconds) is."""
+def ago(moment: float | str | None) -> str:
+    """Describe how long ago a time (Unix seconds, or RFC 3339) is."""
     if not moment:
         return ""
+    if isinstance(moment, str):
+        moment = datetime.fromisoformat(moment).timestamp()
     seconds = max(0, round(time.time() - moment))
     for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:

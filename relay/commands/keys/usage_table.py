@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Literal
 
+from relay.admin.key_document import time_or_none
 from relay.commands.keys.key_tables import ago, print_json, print_rows
 from relay.usage.usage_form import KeyUsage, total
 from relay.usage.usage_reader import UsageByHour
@@ -40,8 +41,9 @@ def _rows(
         yield name, when, total({hour: figures for hour, figures in hours.items() if hour // step * step == start})
 
 
-def _all(figures: KeyUsage) -> dict[str, float | None]:
-    return {**{name: getattr(figures, name) for name in _COUNTS}, "last_used": figures.last_used or None}
+def _all(figures: KeyUsage) -> dict[str, int | str | None]:
+    counts = {name: getattr(figures, name) for name in _COUNTS}
+    return {**counts, "last_used": time_or_none(int(figures.last_used))}
 
 
 def _grouped(figures: KeyUsage, name: str) -> str:

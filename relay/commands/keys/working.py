@@ -39,6 +39,21 @@ def parsed(read: Callable[..., T], *given: Any, **more: Any) -> T:
         fail(str(error))
 
 
+def confirm(question: str, how: str, *, yes: bool) -> None:
+    """Ask before something is removed for ever; end the program when nobody can be asked, or the answer is no."""
+    import sys
+
+    import typer
+
+    from relay.commands.run import fail
+
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        fail(how)
+    typer.confirm(question, abort=True, err=True)
+
+
 def administer(work: "Work", *, imports: bool = False) -> None:
     """Open the parts and await `work`; end the program with a sentence when it fails.
 

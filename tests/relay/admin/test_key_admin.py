@@ -251,8 +251,10 @@ async def test_null_takes_a_member_back_to_its_default() -> None:
         ({"id": "b", "allowed_origins": ["https://a.example"]}, "allowed_origins is for public keys"),
         ({"id": "b c"}, "key id 'b c' is not allowed"),
         ({"id": 7}, "id '7' is not text"),
-        ({"id": "b", "games": ["krash"]}, "games holds 'krash', which is not in the catalogue; known are: crash"),
-        ({"id": "b", "types": ["colour"]}, "types holds 'colour', which is not in the catalogue; known are: color"),
+        ({"id": "b", "games": "crash"}, "key 'b': Expected `array | null`, got `str` - at `$.games`"),
+        ({"id": "b", "games": ["krash"]}, "games holds 'krash', which is not in the catalogue; similar: crash"),
+        ({"id": "b", "types": ["colour"]}, "types holds 'colour', which is not in the catalogue; similar: color"),
+        ({"id": "b", "types": ["sqq"]}, "types holds 'sqq', which is not in the catalogue; known are: color"),
         ({"id": "b", "games": []}, "games is empty"),
         ({"id": "b", "limits": {"request": 1}}, "limits has no member 'request'; allowed are requests_per_min"),
         ({"id": "b", "limits": {"links": -1}}, "limits.links='-1' is not allowed"),
@@ -277,6 +279,7 @@ async def test_bad_members_of_a_new_key(members: dict[str, Any], sentence: str) 
 
     assert sentence in str(failed.value)
     assert "\n" not in str(failed.value)
+    assert "allowed are hash" not in str(failed.value)
     assert (desk.store.keys, desk.trail.entries) == ({}, [])
 
 
