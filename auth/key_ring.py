@@ -57,6 +57,11 @@ class KeyRing:
         Raises:
             InvalidCredential: The secret does not have the form of a key, is unknown, or its key is not valid now.
         """
+        if secret.startswith("eyJ"):
+            raise InvalidCredential(
+                "this is a token, and an API key is needed here; "
+                "a token opens a WebSocket or an event stream, with ?token= in its URL"
+            )
         if not is_secret(secret):
             raise InvalidCredential(
                 "the API key is malformed; a key is sk_live_, pk_live_, sk_test_ or pk_test_ followed by 64 hex digits"

@@ -140,6 +140,8 @@ class AuthSettings(_Section):
     def _check_store(self) -> Self:
         if self.store == "postgres" and self.dsn is None:
             raise ValueError("store=postgres needs dsn (RELAY_AUTH_DSN), the URL of the database")
+        if self.dsn is not None and not self.dsn.get_secret_value().startswith(("postgresql://", "postgres://")):
+            raise ValueError("dsn (RELAY_AUTH_DSN) is not a URL of the form postgresql://user@host/database")
         if self.store == "file" and self.keys_file is None:
             raise ValueError("store=file needs keys_file (RELAY_AUTH_KEYS_FILE)")
         return self

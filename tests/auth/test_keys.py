@@ -252,6 +252,12 @@ def test_unknown_secret_is_refused_without_being_echoed(secret: str) -> None:
     assert len(secret) < 10 or secret not in str(caught.value)
 
 
+def test_token_in_place_of_a_key_has_a_sentence_of_its_own() -> None:
+    """A user who sends one has mixed up the two, and "malformed" would not help."""
+    with pytest.raises(InvalidCredential, match="this is a token, and an API key is needed here"):
+        KeyRing.demo().authenticate("eyJhbGciOiJIUzI1NiJ9.e30.c2ln")
+
+
 @given(st.text())
 def test_any_text_is_a_key_or_refused(secret: str) -> None:
     """No text raises an error other than `InvalidCredential`."""

@@ -86,4 +86,7 @@ def test_dsn_is_masked_in_the_printed_settings() -> None:
     assert "hunter2" not in outcome.out
 
     assert_one_line(run("config", RELAY_AUTH_STORE="postgres"), "RELAY_AUTH", "needs dsn (RELAY_AUTH_DSN)")
+    wrong = run("config", RELAY_AUTH_STORE="postgres", RELAY_AUTH_DSN="host=db password=hunter2")
+    assert_one_line(wrong, "dsn (RELAY_AUTH_DSN) is not a URL of the form postgresql://")
+    assert "hunter2" not in wrong.err
     assert_one_line(run("config", RELAY_AUTH_STORE="redis"), "RELAY_AUTH_STORE='redis'", "postgres")

@@ -4,6 +4,7 @@ Owns which bodies are read. Clients that know of no body may send any: only a JS
 a misspelt one, is a request. A misspelt member is refused, since the token would be wider than its client meant.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
@@ -69,7 +70,7 @@ _EXAMPLES: Final = {"games": "crash", "types": "multiplier"}
 def _life_s(found: Mapping[str, Any]) -> int:
     life_s = found.get("ttl_s", LIFE_S)
     if isinstance(life_s, bool) or not isinstance(life_s, int) or not 1 <= life_s <= LIFE_S:
-        raise BadRequest(f"ttl_s is {str(life_s)[:40]!r}; it must be a whole number from 1 to {LIFE_S}")
+        raise BadRequest(f"ttl_s is {json.dumps(life_s)[:40]}; it must be a whole number from 1 to {LIFE_S}")
     return life_s
 
 
