@@ -31,7 +31,7 @@ async def test_sample_whose_connections_are_cut_misses_nothing(brisk: LiveRelay,
         websockets.connect(f"{brisk.ws_url}/ws/crash", subprotocols=[token], max_queue=None) as whole,
         CuttingProxy(brisk.port, carry_bytes=4000).listening() as proxy,
     ):
-        sample = await asyncio.to_thread(start, name, {"BASE_URL": proxy.url})
+        sample = await asyncio.to_thread(start, name, {"BASE_URL": proxy.url, "API_KEY": brisk.key})
         try:
             found = await asyncio.to_thread(sample.wait_for, r"^\[.*$", count=60, within_s=60)
         finally:
