@@ -8,12 +8,13 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from auth.grants import IDENTITY_PREFIX
 from relay.usage.usage_form import KeyUsage
 
 OTHERS: Final = "(others)"
 """The account of all keys that came after `_MOST` others. No key has this id."""
 _MOST: Final = 10_000
-"""Accounts: some 4 MB. An operator's keys are fewer; identities of an identity provider may be more."""
+"""Accounts: some 4 MB. An operator's keys are fewer; identities of an identity provider may be more, and get half."""
 
 
 class Account:
@@ -106,7 +107,8 @@ class Accounts:
         """Return the account of a key; that of `OTHERS` when there are too many."""
         account = self._accounts.get(key_id)
         if account is None:
-            if len(self._accounts) >= self._most:
+            most = self._most // 2 if key_id.startswith(IDENTITY_PREFIX) else self._most
+            if len(self._accounts) >= most:
                 key_id = OTHERS
             account = self._accounts.setdefault(key_id, Account(key_id))
         return account

@@ -65,6 +65,15 @@ def test_accounts_are_bounded() -> None:
     assert {key: usage.requests for key, usage in accounts.figures().items()} == {"a": 2, "b": 1, OTHERS: 2}
 
 
+def test_identities_take_no_account_from_a_key() -> None:
+    """They may be very many: half of the accounts are for keys."""
+    accounts = Accounts(most=5)
+    for key_id in ("identity/a", "identity/b", "identity/c", "k", "l"):
+        accounts.of(key_id).accepted()
+
+    assert set(accounts.figures()) == {"identity/a", "identity/b", OTHERS, "k", "l"}
+
+
 def test_figures_of_relays_are_added_and_stale_links_are_closed() -> None:
     """Two relays and two hours; a relay that has not reported for a while holds no links any more."""
     hour = 1_800_000_000 // 3600 * 3600
