@@ -18,7 +18,7 @@ import msgspec
 from auth.grants import Grant
 from auth.key import DEFAULT_LIMITS, Key, Kind, Limits
 from auth.key_secret import PREFIXES
-from auth.signing.algorithms import HS256, SharedSecret, Signer
+from auth.signing.algorithms import SharedSecret, Signer
 from auth.signing.compact import Compact, MalformedToken, encoded, read_compact, read_object
 from auth.signing.signing_keys import SigningKeys, read_secrets
 
@@ -124,11 +124,6 @@ class TokenSigner:
     def ephemeral(cls) -> Self:
         """Make a signer with a random secret that only this process has: for a single relay."""
         return cls({"ephemeral": secrets.token_bytes(32)})
-
-    @property
-    def is_slow(self) -> bool:
-        """Whether a token may take longer to verify than the rest of its request: not with shared secrets."""
-        return any(key.algorithm != HS256 for key in self.keys.by_id.values())
 
     def replace(self, keys: SigningKeys) -> None:
         """Sign and verify with other keys from now on."""

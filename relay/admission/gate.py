@@ -136,8 +136,6 @@ class Admission:
             TooManyRequests: It is not valid, or not from there, and one of too many from this address.
         """
         wrong, network = self.of_clients.wrong, network_of(caller.address)
-        if presented is not None and presented.kind == "token" and self._signer.is_slow:
-            wrong.check_token(network)
         try:
             grant = authorize(presented, self.keys, self._signer, origin=origin, revocations=self.revocations)
             self.policy.check(grant, caller)
@@ -146,9 +144,7 @@ class Admission:
             if presented is not None and isinstance(error, InvalidCredential | InvalidToken):
                 self.policy.check_judged(None)
                 wrong.add(network)
-            elif isinstance(
-                error, NotAllowedOrigin | NotAllowedAddress
-            ):  # the key is not counted: it is not its holder
+            elif isinstance(error, NotAllowedOrigin | NotAllowedAddress):  # it is not the holder of the key who pays
                 wrong.add(network)
             raise
         self.accounts.of(grant.key_id).accepted()
@@ -162,7 +158,6 @@ class Admission:
             TooManyRequests: It is one of too many from this address.
         """
         wrong, network = self.of_clients.wrong, network_of(caller.address)
-        wrong.check_token(network)
         try:
             yield
         except (InvalidIdentity, NotAllowed):

@@ -1,20 +1,16 @@
 """Wrong credentials of one client address: after too many of them, they are refused cheaply.
 
 Owns that nobody else is refused. Behind a balancer all clients may have one address, so an address is never refused as
-a whole: a key is still looked up, which takes a microsecond, and a token with a shared secret verified, in ten;
-valid ones are accepted at any time. Signatures with public keys take longer; those of such an address are verified at a
-bounded rate.
+a whole. A key is looked up, in a microsecond, and a token or an identity verified, in 10 to 100, which is less than the
+rest of its request takes: valid ones are accepted at any time.
 """
 
 from typing import Final
 
 from relay.admission.limits.ledger import Ledger
-from relay.admission.limits.meters import Meters, Rate
+from relay.admission.limits.meters import Rate
 from relay.errors import TooManyRequests
 
-_CHECKS: Final = Rate.per_s(50)
-"""Tokens and identities of one such address that are verified by a public key: 5 to 10 ms in a second."""
-_ADDRESSES: Final = 10_000
 _NAME: Final = "wrong_credentials"
 
 
@@ -25,20 +21,10 @@ class WrongCredentials:
         """`per_min`: how many an address may send in a minute; 0 for any number."""
         self._ledger = ledger
         self._rate = Rate.per_min(per_min) if per_min else None
-        self._checks = Meters(_ADDRESSES)
 
     def wait_s(self, network: str) -> float:
         """Return for how long wrong credentials of an address are refused cheaply; 0 when they are not."""
         return 0.0 if self._rate is None else self._ledger.wait_s(_NAME, network, self._rate)
-
-    def check_token(self, network: str) -> None:
-        """Raise `TooManyRequests` when a token of an address is not to be verified now."""
-        if self._rate is None or not self.wait_s(network):
-            return
-        now = self._ledger.now()
-        if self._checks.wait_s(network, _CHECKS, now) > 0:
-            raise self.refusal(network)
-        self._checks.use(network, _CHECKS, now)
 
     def add(self, network: str) -> None:
         """Count a wrong credential; raise `TooManyRequests` when it is one too many."""

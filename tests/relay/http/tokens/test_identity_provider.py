@@ -293,6 +293,8 @@ async def test_identities_that_are_refused_are_wrong_credentials(
         statuses = [(await sign_in(client, url, wrong))[0] for _ in range(7)]
 
         assert statuses == [401 if is_forged else 403] * 5 + [429] * 2
+        more = await asyncio.gather(*[sign_in(client, url, wrong) for _ in range(60)])
+        assert {status for status, _ in more} == {429}
         assert await accepted(client, url, server.provider.token())
         async with client.post(f"{url}/api/auth/token", headers=KEY_HEADER) as answer:
             assert answer.status == 200
