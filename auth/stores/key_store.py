@@ -109,6 +109,10 @@ class StoreUnavailable(Exception):
     """The store cannot be reached or does not answer. ``str()`` says what to check, without secrets."""
 
 
+class StoreDenied(StoreUnavailable):
+    """The store has refused what was asked, and done nothing: its user may not do that."""
+
+
 class StoreMissing(StoreUnavailable):
     """The store can be reached, and nothing was ever stored there: no bucket, no table."""
 

@@ -16,7 +16,15 @@ from urllib.parse import urlsplit
 from auth.key import InvalidKeys, Key
 from auth.redact import redact
 from auth.revocations import Revocation
-from auth.stores.key_store import Conflict, Contents, StoreMissing, StoreReceiver, StoreUnavailable, UnreadableEntry
+from auth.stores.key_store import (
+    Conflict,
+    Contents,
+    StoreDenied,
+    StoreMissing,
+    StoreReceiver,
+    StoreUnavailable,
+    UnreadableEntry,
+)
 from auth.stores.stored_entries import StoredEntries
 from auth.stores.stored_json import key_json, key_of_json, revocation_json
 from roundlog.backoff import Backoff, jittered
@@ -161,6 +169,8 @@ class PostgresKeys:
             raise
         except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError) as error:
             raise StoreMissing(f"{self._shown} has no {_WHERE}; {_MISSING}") from error
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise StoreDenied(f"{self._shown}: {error}") from error
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
             raise self._unavailable(error) from error
         except BaseException as error:

@@ -9,6 +9,7 @@ AdminError
 ├── RevisionDiffers      somebody else has changed the key since it was read
 ├── ReadOnlyStore        the configured store cannot be edited
 ├── NotPermitted         the user of NATS may not do it
+├── NotPermittedInStore  the user of the database may not do it
 ├── AuditUnavailable     the change could not be recorded, so it was not made
 └── StoreAway            the store or NATS does not answer
 
@@ -168,6 +169,20 @@ class AuditUnavailable(AdminError):
 
     def __str__(self) -> str:
         return f"nothing was changed, since the audit log cannot be written: {self.reason}"
+
+
+class NotPermittedInStore(AdminError):
+    """The user of the key store may not do what the change needs; nothing was changed."""
+
+    status = 503
+    code = "not_permitted"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.reason}; use the user for tools that edit keys (RELAY_AUTH_DSN), which docs/keys.md describes"
 
 
 class StoreAway(AdminError):

@@ -14,11 +14,19 @@ from auth.key_members import check_id, time_text
 from auth.key_secret import generate, stored
 from auth.redact import redact
 from auth.revocations import Revocation
-from auth.stores.key_store import Conflict, EditableKeyStore, StoreMissing, StoreUnavailable, UnreadableEntry
+from auth.stores.key_store import (
+    Conflict,
+    EditableKeyStore,
+    StoreDenied,
+    StoreMissing,
+    StoreUnavailable,
+    UnreadableEntry,
+)
 from relay.admin.admin_errors import (
     AuditUnavailable,
     IdTaken,
     InvalidChange,
+    NotPermittedInStore,
     PreconditionFailed,
     ReadOnlyStore,
     RevisionDiffers,
@@ -99,14 +107,14 @@ class KeyAdmin:
         except StoreMissing:  # the first key makes it
             return []
         except StoreUnavailable as error:
-            raise StoreAway(str(error)) from error
+            raise _failed(error) from error
 
     async def get(self, key_id: str) -> StoredKey:
         """Return a key; raise `UnknownKey`, `UnreadableKey` or `StoreAway`."""
         try:
             found = await self._store.read(key_id) if _may_be_id(key_id) else None
         except StoreUnavailable as error:
-            raise StoreAway(str(error)) from error
+            raise _failed(error) from error
         except UnreadableEntry as error:
             raise UnreadableKey(str(error), error.revision) from error
         if found is None:
@@ -197,8 +205,8 @@ class KeyAdmin:
                     raise RevisionDiffers(key_id) from None
                 continue
             except StoreUnavailable as error:
-                await self._note_failure(entry, "unknown", str(error))
-                raise StoreAway(str(error), outcome_unknown=True) from error
+                await self._note_failure(entry, "failed" if isinstance(error, StoreDenied) else "unknown", str(error))
+                raise _failed(error, changing=True) from error
             return
 
     async def revoke(
@@ -237,8 +245,8 @@ class KeyAdmin:
         try:
             await self._store.revoke(revocation)
         except StoreUnavailable as error:
-            await self._note_failure(entry, "unknown", str(error))
-            raise StoreAway(str(error), outcome_unknown=True) from error
+            await self._note_failure(entry, "failed" if isinstance(error, StoreDenied) else "unknown", str(error))
+            raise _failed(error, changing=True) from error
         return revocation
 
     async def take_over(self, keys: Iterable[Key], *, dry_run: bool) -> list[Imported]:
@@ -265,7 +273,7 @@ class KeyAdmin:
         try:
             return await self._store.read(key_id) is not None
         except StoreUnavailable as error:
-            raise StoreAway(str(error)) from error
+            raise _failed(error) from error
         except UnreadableEntry:
             return True
 
@@ -304,8 +312,8 @@ class KeyAdmin:
             await self._note_failure(entry, "failed", "the key was changed meanwhile")
             raise
         except StoreUnavailable as error:
-            await self._note_failure(entry, "unknown", str(error))
-            raise StoreAway(str(error), outcome_unknown=True) from error
+            await self._note_failure(entry, "failed" if isinstance(error, StoreDenied) else "unknown", str(error))
+            raise _failed(error, changing=True) from error
 
     async def _note_failure(self, entry: AuditEntry, outcome: Literal["failed", "unknown"], reason: str) -> None:
         """Record that a change was not made, or may not have been; the caller's error is what counts."""
@@ -319,6 +327,13 @@ async def recorded(audit: AuditTrail, entry: AuditEntry) -> None:
         await audit.record(entry)
     except LogError as error:
         raise AuditUnavailable(str(error)) from error
+
+
+def _failed(error: StoreUnavailable, *, changing: bool = False) -> NotPermittedInStore | StoreAway:
+    """Return what to raise for an error of the store."""
+    if isinstance(error, StoreDenied):
+        return NotPermittedInStore(str(error))
+    return StoreAway(str(error), outcome_unknown=changing)
 
 
 def _may_be_id(key_id: str) -> bool:

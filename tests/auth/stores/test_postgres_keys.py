@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from auth.stores.key_store import StoreUnavailable
+from auth.stores.key_store import StoreDenied, StoreUnavailable
 from auth.stores.postgres_keys import PostgresKeys, statement
 from tests.auth.stores.installations import postgres_installation
 from tests.auth.stores.making import new_key
@@ -64,7 +64,7 @@ async def test_relays_need_to_read_and_tools_to_write(tmp_path: Path) -> None:
             await tool.delete("two", revision=revision)
             await seen.until_keys(key)
         for attempt in (relay.write(new_key("three"), revision=0), relay.delete("one", revision=1)):
-            with pytest.raises(StoreUnavailable, match="permission denied"):
+            with pytest.raises(StoreDenied, match="permission denied for table keys"):
                 await attempt
 
 

@@ -10,11 +10,13 @@ import pytest
 from auth.key import Key, Limits, StoredSecret
 from auth.key_ring import KeyRing
 from auth.key_secret import generate, stored
+from auth.stores.key_store import StoreDenied
 from relay.admin.admin_errors import (
     AdminError,
     AuditUnavailable,
     IdTaken,
     InvalidChange,
+    NotPermittedInStore,
     PreconditionFailed,
     RevisionDiffers,
     StoreAway,
@@ -173,6 +175,21 @@ async def test_change_to_what_is_already_so_changes_and_records_nothing() -> Non
 
     assert (await desk.keys.disable("a")).revision == 1
     assert desk.trail.entries == []
+
+
+async def test_store_that_refuses_a_change_has_not_made_it() -> None:
+    """So the outcome is known, and repeating the command is of no use."""
+    desk = Desk(a_key())
+
+    async def denied(*_: object, **__: object) -> int:
+        raise StoreDenied("permission denied for table keys")
+
+    desk.store.write = denied  # type: ignore[method-assign]
+    with pytest.raises(NotPermittedInStore, match="permission denied for table keys; use the user for tools") as failed:
+        await desk.keys.disable("a")
+
+    assert failed.value.exit_status == 1
+    assert desk.trail.actions == ["key.disable", "key.disable failed"]
 
 
 async def test_unknown_key_lists_ids_that_look_like_it() -> None:
