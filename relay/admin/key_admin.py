@@ -102,10 +102,15 @@ class KeyAdmin:
 
     async def all(self) -> list[Key]:
         """Return all keys by id; raise `StoreAway`."""
+        return (await self.all_and_faults())[0]
+
+    async def all_and_faults(self) -> tuple[list[Key], list[str]]:
+        """Return all keys by id, and a sentence for each entry that is no key; raise `StoreAway`."""
         try:
-            return sorted((await self._store.load()).keys, key=lambda key: key.id)
+            found = await self._store.load()
+            return sorted(found.keys, key=lambda key: key.id), [found.faults[name] for name in sorted(found.faults)]
         except StoreMissing:  # the first key makes it
-            return []
+            return [], []
         except StoreUnavailable as error:
             raise _failed(error) from error
 

@@ -12,8 +12,9 @@ import aiohttp
 import pytest
 
 from auth.key_ring import KeyRing
+from roundlog.log_settings import LogSettings
 from tests.cli.command import Outcome, assert_one_line, run, started
-from tests.nats import NatsServer
+from tests.nats import NatsServer, nats_client
 from tests.relay.conftest import StartRelay, client, start_relay
 from tests.waiting import until
 
@@ -175,6 +176,19 @@ async def test_keys_are_changed_and_shown_also_where_their_usage_cannot_be_read(
         assert done.code == 0
         assert "disabled" in done.out
         assert re.fullmatch("when keys were used is not known: stream 'USAGE' does not exist.*\n", done.err)
+
+
+async def test_entry_that_is_no_key_is_reported_with_the_list(nats: NatsServer) -> None:
+    """Its client is refused, so an operator who looks for the key must see why it is not there."""
+    assert (await cli(nats, "key", "create", "a")).code == 0
+    async with nats_client(LogSettings(url=nats.url)) as nc:
+        await nc.publish("$KV.keys.key.bad", b'{"format":1,"hsh":"x"}')
+        await nc.flush()
+
+    listed = await cli(nats, "key", "list", "--json")
+
+    assert [key["id"] for key in json.loads(listed.out)] == ["a"]
+    assert re.fullmatch("no key: .*'bad'.*unknown field `hsh`.*\n", listed.err)
 
 
 async def test_nats_that_is_away_or_refuses_is_one_line(nats: NatsServer) -> None:

@@ -74,7 +74,12 @@ _SCHEMAS: Final[Json] = {
     "Key": _object(_KEY),
     "KeyWithUse": _object({**_KEY, "last_used": _TIME}),
     "KeyWithSecret": _object({**_KEY, "secret": {**_TEXT, "description": "Shown once."}}),
-    "Keys": _object({"keys": {"type": "array", "items": {"$ref": "#/components/schemas/KeyWithUse"}}}),
+    "Keys": _object(
+        {
+            "keys": {"type": "array", "items": {"$ref": "#/components/schemas/KeyWithUse"}},
+            "faults": {**_TEXTS, "description": "A sentence for each entry of the store that is no key."},
+        }
+    ),
     "NewKey": {
         **_object({"id": _TEXT, "kind": _KEY["kind"], "test": _FLAG, **_EDITABLE}, required=False, closed=True),
         "required": ["id"],

@@ -170,9 +170,10 @@ class AdminRoutes:
 
     async def _list(self, call: Call) -> web.Response:
         read_query(call.request.query.items(), ())
-        keys = await call.keys.all()
+        keys, faults = await call.keys.all_and_faults()
         used = await self._last_uses(call.parts)
-        return _json({"keys": [{**_shown(key), "last_used": _last_used(used, key.id)} for key in keys]})
+        shown = [{**_shown(key), "last_used": _last_used(used, key.id)} for key in keys]
+        return _json({"keys": shown, "faults": faults})
 
     async def _create(self, call: Call) -> web.Response:
         members = await _body(call.request)

@@ -73,7 +73,7 @@ def list_keys(as_json: Json = False) -> None:
     from relay.commands.keys.key_tables import KEY_COLUMNS, key_rows, print_json, print_rows
 
     async def work(keys: Any, parts: Any) -> None:
-        found = await keys.all()
+        found, faults = await keys.all_and_faults()
         documents = await _documents(parts, found)
         if as_json:
             print_json(documents)
@@ -81,6 +81,8 @@ def list_keys(as_json: Json = False) -> None:
             print_rows(KEY_COLUMNS, key_rows(documents))
         else:
             print("there are no keys; make one with: stream-relay key create", file=sys.stderr)
+        for fault in faults:
+            print(f"no key: {fault}", file=sys.stderr)
 
     _run(work)
 
