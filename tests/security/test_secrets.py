@@ -22,6 +22,7 @@ from tests.relay.http.test_http import secret_positions
 from tests.relay.raw_http import connection
 from tests.rpc.caller import Caller, read
 from tests.security.full_run import FullRun, full_run
+from tests.security.key_steps import administer, hand_out_keys, report, sign_in, take_back, use_up_limits
 from tests.security.known_secrets import KnownSecrets
 from tests.waiting import until
 
@@ -121,6 +122,9 @@ async def misuse_keys(run: FullRun) -> None:
         run.secrets.add("an altered token", f"{header}.{payload}.{signature[::-1]}"),
         run.secrets.add("a wrong key", f"sk_live_{'5c0b' * 16}"),
         relay.token_secrets.partition(":")[2],
+        run.partner_key,
+        run.admin_secret,
+        run.identity("a JWT in wrong places"),
         *run.passwords.values(),
     ]
     for secret in wrong:
@@ -199,7 +203,10 @@ async def print_settings(run: FullRun) -> None:
         run.received.append((f"stream-relay {' '.join(words)}", f"{outcome.out}\n{outcome.err}".encode()))
 
 
-STEPS: Final[tuple[Step, ...]] = (use_keys, use_grpc, misuse_keys, look_around, lose_nats, use_keys, print_settings)
+STEPS: Final[tuple[Step, ...]] = (
+    *(hand_out_keys, use_keys, use_grpc, take_back, sign_in, use_up_limits),
+    *(misuse_keys, administer, look_around, lose_nats, use_keys, print_settings, report),
+)
 
 
 async def test_no_secret_leaves_a_full_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,6 +223,10 @@ async def test_no_secret_leaves_a_full_run(tmp_path: Path, monkeypatch: pytest.M
     assert found == [], "\n".join(found)
     assert "link_opened" in printed[0][1]
     assert "round_rejected" in printed[1][1]
+    stored = b"".join(path.read_bytes() for path in tmp_path.rglob("*.blk"))  # streams and buckets, not compressed
+    assert all(
+        subject in stored for subject in (b"audit.change.", b"audit.refused", b"usage.", b"$KV.keys.key.partner")
+    )
     assert run.secrets.looked_at > 100_000
 
 
