@@ -10,21 +10,40 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Final
+from ipaddress import ip_address
+from typing import Any, Final
 from urllib.parse import parse_qsl
 
 import jwt
+import msgspec
 from multidict import CIMultiDict
 
 from auth.credentials import AmbiguousCredential, find_key, find_sse_credential, find_ws_credential
-from auth.key import InvalidCredential, InvalidKeys
+from auth.grants import IDENTITY_PREFIX, Grant
+from auth.identity.identity_rules import IdentityRules, InvalidIdentity
+from auth.identity.identity_token import checked_identity, read_identity
+from auth.identity.key_set import KeySet, MalformedKeySet
+from auth.key import InvalidCredential, InvalidKeys, Key, Limits
 from auth.key_forms import read_keys
 from auth.key_ring import KeyRing
+from auth.key_secret import stored
 from auth.redact import redact
-from auth.tokens import AUDIENCE, ISSUER, InvalidToken, TokenSigner
+from auth.revocations import Revocations
+from auth.signing.algorithms import ASYMMETRIC, HS256, SharedSecret
+from auth.signing.compact import encoded
+from auth.stores.stored_json import key_json, key_of_json, revocation_json, revocation_of_json
+from auth.tokens import AUDIENCE, ISSUER, InvalidToken, TokenSigner, TokenTooLong
 from backends.postgres.replication.protocol.pgoutput import InvalidMessage, decode
+from relay.admin.admin_errors import InvalidChange
+from relay.admin.key_document import created, document_of, patched
+from relay.admission.limits.meters import Meters
+from relay.admission.limits.rules import RuleBook
+from relay.admission.requested import games_of_type, named_games
+from relay.config.sections import LimitSettings
+from relay.config.trusted_proxies import TrustedProxies
 from relay.errors import BadMessage, BadRequest, NeedsUpgrade, TooLarge, Unsupported
 from relay.history.start import Start
+from relay.http.tokens.token_request import read_token_request
 from relay.http.websocket.frames import FrameError, FrameReader
 from relay.http.websocket.handshake import check_upgrade, shake_hands
 from relay.http.websocket.websocket_link import read_message
@@ -32,7 +51,7 @@ from relay.rpc.connect.json_request import from_json
 from relay.rpc.connect.proxy_request import message_in_envelope
 from relay.rpc.convert import parse_message, read_filter, read_start
 from relay.rpc.methods import STREAMS, UNARY
-from rounds import Cursor, Filter, InvalidCursor, InvalidFilter, Round
+from rounds import Catalogue, Cursor, Filter, InvalidCursor, InvalidFilter, Round, UnknownGame, UnknownType
 from rounds import datastream_pb2 as pb
 from rounds.filter import Facts
 from rounds.round import InvalidRound
@@ -44,6 +63,14 @@ _SECRET: Final = "x3Vq8Zt1Lw6Rb9Ny4Kc7Pd2Hs5Mg0Jf8"
 _SIGNER: Final = TokenSigner.parse(f"k1:{_SECRET}")
 _RING: Final = KeyRing.demo()
 _MESSAGE_BYTES: Final = 512
+_NOW: Final = 1_800_000_000.0
+"""The time at which claims are checked; those of the corpus are of then."""
+_RULES: Final = IdentityRules(ISSUER, frozenset({AUDIENCE}), (HS256,), limits_claim="limits")
+_PROVIDER: Final = SharedSecret(b"z" * 32)
+_CATALOGUE: Final = Catalogue.load()
+_BOOK: Final = RuleBook(LimitSettings())
+_HERE: Final = Key("k", "private", secrets=(stored(f"sk_live_{'1' * 64}"),))
+_PROXIES: Final = TrustedProxies.parse("10.0.0.0/8,fd00::/8,2001:db8::/32")
 _KEY: Final = re.compile(r"[sp]k_(?:live|test)_\w", re.ASCII)
 
 
@@ -167,6 +194,100 @@ def keys(data: bytes) -> None:
         KeyRing(found)
 
 
+def stored_keys(data: bytes) -> None:
+    """A stored key, or a revocation: refused in one sentence without secrets, or written and read again the same."""
+    try:
+        key = key_of_json("bucket keys", "k", data)
+    except InvalidKeys as error:
+        _check_sentence(error)
+    else:
+        assert key_of_json("bucket keys", "k", key_json(key)) == key
+        document_of(key)
+        KeyRing([key])
+        _check_limits(key.limits)
+    try:
+        revocation = revocation_of_json("bucket keys", data)
+    except InvalidKeys as error:
+        _check_sentence(error)
+    else:
+        assert revocation_of_json("bucket keys", revocation_json(revocation)) == revocation
+        Revocations([revocation])
+
+
+def key_changes(data: bytes) -> None:
+    """The body of the admin API that makes a key, or changes one: refused in one sentence, or a key that is stored."""
+    try:
+        members = msgspec.json.decode(data, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return
+    for make in (partial(created, {"id": "k"} | members, _HERE.secrets[0], now=_NOW), partial(patched, _HERE, members)):
+        try:
+            key = make()
+        except InvalidChange as error:
+            _check_sentence(error)
+        else:
+            assert key_of_json("bucket keys", key.id, key_json(key)) == key
+            document_of(key)
+            _check_limits(key.limits)
+
+
+def token_requests(data: bytes) -> None:
+    """The body of a request for a token: refused, or what it asks for is in the token that is made of it."""
+    try:
+        asked = read_token_request("application/json", data)
+        assert 1 <= asked.life_s <= 30
+        games = None if asked.games is None else named_games(_CATALOGUE, None, asked.games)
+        for name in asked.types or ():
+            games = (games or frozenset()) | games_of_type(_CATALOGUE, None, name)
+        token, _ = _SIGNER.issue(_HERE, games=games, subject=asked.subject, life_s=asked.life_s)
+        found = _SIGNER.verify(token)
+        assert (found.games, found.subject) == (games, asked.subject)
+    except (BadRequest, UnknownGame, UnknownType, TokenTooLong) as error:
+        str(error).encode()  # clients get it
+
+
+def identity_tokens(data: bytes) -> None:
+    """A JWT that the provider has not signed: it is refused, and the sentence does not repeat it."""
+    text = _text(data)
+    try:
+        checked_identity(read_identity(text, _RULES), [_PROVIDER], _RULES, now=_NOW)
+    except InvalidIdentity as error:
+        assert len(text) < 24 or text not in str(error)  # noqa: PT017
+    else:
+        raise AssertionError("a JWT was accepted that nobody signed")
+
+
+def identity_claims(data: bytes) -> None:
+    """Claims that the provider has signed: what they grant is in the token that is made of them."""
+    signed = encoded(b'{"alg":"HS256","typ":"JWT"}') + b"." + encoded(data)
+    token = (signed + b"." + encoded(_PROVIDER.sign(signed))).decode()
+    with suppress(InvalidIdentity):
+        found = checked_identity(read_identity(token, _RULES), [_PROVIDER], _RULES, now=_NOW)
+        _check_limits(found.limits)
+        grant = Grant(f"{IDENTITY_PREFIX}0", "private", found.games, frozenset(), found.limits, subject=found.subject)
+        with suppress(TokenTooLong):
+            given = _SIGNER.verify(_SIGNER.issue_for(grant)[0])
+            assert (given.games, given.limits, given.subject) == (found.games, found.limits, found.subject)
+
+
+def key_sets(data: bytes) -> None:
+    """The answer of an identity provider: no key set, or keys that can be asked to verify."""
+    with suppress(MalformedKeySet):
+        found = KeySet.read(data, ASYMMETRIC)
+        for algorithm in ASYMMETRIC:
+            for key in found.find(None, algorithm):
+                assert not key.verify(b"signed", b"no signature")
+
+
+def forwarded(data: bytes) -> None:
+    """The address of a connection, X-Forwarded-For and Forwarded, one in each line: the result is an address of one of
+    them, and of the connection unless that is a trusted proxy's."""
+    peer, for_, by = (*_text(data).split("\n", 2), "", "")[:3]
+    client = _PROXIES.client(peer, for_, by)
+    assert client == peer or str(ip_address(client)) == client
+    assert client == peer or _PROXIES.trusts(peer)
+
+
 def start(data: bytes) -> None:
     """The query of a stream, and a Last-Event-ID after a blank line."""
     query, newline, last = _text(data).partition("\n")
@@ -200,11 +321,36 @@ TARGETS: Final[Mapping[str, Target]] = {
         tokens,
         claims,
         keys,
+        stored_keys,
+        key_changes,
+        token_requests,
+        identity_tokens,
+        identity_claims,
+        key_sets,
+        forwarded,
         start,
         client_message,
         log_line,
     )
 }
+
+
+def _check_sentence(error: Exception) -> None:
+    """Check an error that operators read."""
+    assert _KEY.search(str(error)) is None
+    assert "\n" not in str(error)
+    str(error).encode()
+
+
+def _check_limits(limits: Limits) -> None:
+    """Limits that were accepted can be applied: the delay that a client gets is a number."""
+    rules = _BOOK.of("private", limits)
+    for rate in (rules.requests, rules.new_links, rules.resumes, rules.log_rounds, rules.subscribes):
+        if rate is not None:
+            meters = Meters(2)
+            meters.use("k", rate, 0.0)
+            assert meters.quota("k", rate, 0.5).reset_s >= 0
+            round(meters.wait_s("k", rate, 0.5) * 1000)
 
 
 def _text(data: bytes) -> str:
