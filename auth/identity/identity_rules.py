@@ -117,7 +117,7 @@ def _limits(value: Any, rules: IdentityRules) -> Limits:
         return rules.default_limits
     try:
         given = msgspec.convert(value, Limits)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeEncodeError):  # half of a character, which JSON can write
         given = None
     values = {} if given is None else {name: getattr(given, name) for name in Limits.__slots__}
     if given is None or any(number is not None and not 0 <= number <= _MOST_OF_LIMIT for number in values.values()):

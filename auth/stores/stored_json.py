@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from auth.key import InvalidKeys, Key
-from auth.key_members import checked_key, members_of
+from auth.key_members import checked_key, members_of, shown
 from auth.redact import redact
 from auth.revocations import Revocation
 
@@ -68,6 +68,5 @@ def revocation_of_json(where: str, data: bytes | str) -> Revocation:
 
 def _check_version(at: str, version: object) -> None:
     if version != FORMAT or isinstance(version, bool):
-        raise InvalidKeys(
-            f"{at} has format {redact(str(version))[:20]}, not {FORMAT}; upgrade the relay, or correct the entry"
-        )
+        given = shown(version) if isinstance(version, str) else redact(str(version))[:20]
+        raise InvalidKeys(f"{at} has format {given}, not {FORMAT}; upgrade the relay, or correct the entry")
