@@ -83,7 +83,8 @@ def find_ws_credential(headers: Mapping[str, str], query: Mapping[str, str]) -> 
     presented = _the_one(found + [Presented("token", token) for token in tokens])
     if presented is None:
         return None
-    return Presented(presented.kind, presented.secret, named or (tokens[0] if tokens else None))
+    # What has another form is refused, and never selected: it could be no value of a header.
+    return Presented(presented.kind, presented.secret, named or next(filter(_JWT.match, tokens), None))
 
 
 def required(presented: Presented | None, query: Mapping[str, str], *, tokens: bool) -> Presented:
