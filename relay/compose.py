@@ -28,7 +28,7 @@ from relay.history.history import History
 from relay.history.reading.payer import Payers
 from relay.http.application import build_app
 from relay.http.connections.guarded import ConnectionLimits
-from relay.http.connections.quick_refusals import QuickRefusals
+from relay.http.connections.quick_answers import QuickAnswers
 from relay.http.monitoring.metrics import Metrics
 from relay.http.monitoring.operator_paths import operator_routes, paths_in_words
 from relay.http.monitoring.probes import Probes
@@ -92,7 +92,7 @@ def compose(
     checks: Iterable[Middleware],
 ) -> Parts:
     """Make the parts of a relay; the arguments are those of `relay.serve.running_relay`."""
-    links, turns = settings.links, Turns()
+    links, turns, checks = settings.links, Turns(), tuple(checks)
     ring = Ring(rounds_per_game=settings.replay.ring_rounds, bytes_per_game=settings.replay.ring_bytes)
     hub = Hub(ring, unsent_bytes=links.unsent_bytes)
     delays = ReconnectDelays(links.retry_ms)
@@ -133,7 +133,9 @@ def compose(
     )
     app.on_response_prepare.append(partial(_end_keep_alive, admission))
     unread = UnreadAnswers(held.most // 2, retry_ms=delays.after_refusal)
-    shares, quick = admission.shares, QuickRefusals(admission, registry.refusals, proxies)
+    shares = admission.shares
+    # Checks look at requests of aiohttp.
+    answers = None if checks else QuickAnswers(admission, registry.refusals, proxies)
     return Parts(
         reader=reader,
         feed=feed,
@@ -142,7 +144,7 @@ def compose(
         turns=turns,
         capacity=capacity,
         files=files,
-        connections=ConnectionLimits(shares["strangers"], shares["guests"], settings.http.request_s, held, quick),
+        connections=ConnectionLimits(shares["strangers"], shares["guests"], settings.http.request_s, held, answers),
         proxies=proxies,
         app=app,
         service=DataStream(registry, history, catalogue, methods, proxies, unread=unread),

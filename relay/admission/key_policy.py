@@ -22,7 +22,7 @@ from relay.live.ending import ReconnectDelays
 
 log = structlog.get_logger()
 
-_FROM_BROWSERS: Final = ("Origin", "Sec-Fetch-Site", "Sec-Fetch-Dest")
+FROM_BROWSERS: Final = ("Origin", "Sec-Fetch-Site", "Sec-Fetch-Dest")
 """Headers that pages cannot set or omit. Not ``Sec-Fetch-Mode``, which the fetch of Node.js sends too."""
 _AGAIN_S: Final = 600.0
 _MOST_NOTED: Final = 1000
@@ -107,7 +107,7 @@ class KeyPolicy:
         Raises:
             PrivateKeyInBrowser: It does, and the settings refuse that.
         """
-        if grant.kind != "private" or presented.kind != "key" or not any(name in headers for name in _FROM_BROWSERS):
+        if grant.kind != "private" or presented.kind != "key" or not any(name in headers for name in FROM_BROWSERS):
             return False
         self._note(grant.key_id, headers.get("Origin"))
         if self._refuses_in_browsers:

@@ -12,14 +12,13 @@ from aiohttp.typedefs import Middleware
 
 from relay.admission.refusals import Protocol, Refusals
 from relay.config.trusted_proxies import TrustedProxies
-from relay.errors import TooManyRequests, Unavailable, refusal_of
+from relay.errors import refusal_of
 from relay.http.connections.departures import has_left
 from relay.http.connections.expectations import closes_connection, has_unknown
 from relay.http.connections.guarded import GuardedHandler
 from relay.http.connections.over_limit import note_refusal, quota_headers
-from relay.http.connections.quick_refusals import retry_headers
 from relay.http.cors import cors_headers, preflight_headers, warning_headers
-from relay.http.error_body import HTTP_CODES, error_response, internal_error
+from relay.http.error_body import HTTP_CODES, error_response, internal_error, refusal_headers
 from relay.http.protocol import HttpProtocol
 from relay.http.request import KEY_ID, PROXIES, caller_of
 from relay.http.security_headers import add_to, page_headers
@@ -33,12 +32,6 @@ _METHODS: Final = "GET, HEAD, OPTIONS, POST"
 
 _BODY_BYTES: Final = 64 << 10
 """The largest request body; no path needs more."""
-
-_HEADERS: Final = {
-    401: {"WWW-Authenticate": "Bearer"},
-    426: {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"},
-    503: {"Retry-After": "1"},
-}
 
 _NO_PROXIES: Final = TrustedProxies()
 _REFUSALS: Final = web.AppKey("refusals", Refusals)
@@ -148,7 +141,7 @@ async def _answer(request: web.Request, protocol: HttpProtocol, handler: Handler
             return internal_error()
         request.app[_REFUSALS].add(error, _protocol_of(request), caller_of(request), key_id=request.get(KEY_ID))
         note_refusal(request, error)
-        return error_response(refusal.status, refusal.code, str(error), _retry_headers(error, refusal.status))
+        return error_response(refusal.status, refusal.code, str(error), refusal_headers(error, refusal.status))
 
 
 def _not_http1(request: web.Request) -> web.Response:
@@ -161,15 +154,6 @@ def _not_http1(request: web.Request) -> web.Response:
 def _protocol_of(request: web.Request) -> Protocol:
     first = request.path.split("/", 2)[1]
     return "websocket" if first == "ws" else "sse" if first == "sse" else "rest"
-
-
-def _retry_headers(error: Exception, status: int) -> dict[str, str] | None:
-    """Return the headers that HTTP has for what a client should do next."""
-    if isinstance(error, Unavailable):
-        return {"Retry-After": str(-(-error.retry_ms // 1000))}
-    if isinstance(error, TooManyRequests):
-        return retry_headers(error.retry_ms)
-    return _HEADERS.get(status)
 
 
 def _sentence(request: web.Request, error: web.HTTPException) -> str:

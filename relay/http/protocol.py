@@ -30,11 +30,16 @@ _PIECE_BYTES: Final = 2 << 10
 
 INTERNALS: Final = (
     "_buffer_paused",
+    "_close",
     "_current_request",
+    "_keepalive_handle",
+    "_keepalive_timeout",
     "_max_msg_queue_size",
     "_message_tail",
     "_messages",
+    "_next_keepalive_close_time",
     "_parser",
+    "_process_keepalive",
     "_read_bufsize",
     "_reading_paused",
     "_resume_reading_if_drained",
@@ -105,26 +110,32 @@ class HttpProtocol(GuardedHandler):
 
     def data_received(self, data: bytes) -> None:
         """Parse one request after the other; after an error, ignore what follows."""
-        if not self._has_failed and not self._refuse_at_once(data):
+        if not self._has_failed and not self._answer_at_once(data):
             self._read(data)
 
-    def _refuse_at_once(self, data: bytes) -> bool:
-        """Answer a request that is over a limit, if that can be seen in its first bytes; return whether it was."""
-        quick, transport = self._limits.quick, self.transport
-        if quick is None or transport is None or not quick.is_active:
+    def _answer_at_once(self, data: bytes) -> bool:
+        """Answer a request of which all can be seen in its first bytes; return whether it was."""
+        answers, transport = self._limits.answers, self.transport
+        if answers is None or transport is None or self._head.size or self._in_body or not self._is_idle:
             return False
-        if self._head.size or self._in_body or self._half_closed or self._upgraded or not self._is_idle:
+        if self._half_closed or self._upgraded or self._close or transport.get_write_buffer_size():
             return False
-        answer = quick.answer(data, self.address)
+        answer = answers.answer(data, self)
         if answer is None:
             return False
         transport.write(answer.data)
+        self.answered(len(answer.data))
         if answer.closes:
             linger(self, transport)
-        elif self._deadline is not None:  # aiohttp closes an idle connection only when it had a request
-            self._head_arrived()
-            self._await_head()
+        else:
+            self._wait_for_next()
         return True
+
+    def _wait_for_next(self) -> None:
+        """Give the client its time for the next request, as aiohttp does after an answer."""
+        at = self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self._loop.call_at(at, self._process_keepalive)
 
     def _read(self, data: bytes) -> None:
         count, in_body, read = self._request_count, self._in_body, self._body_bytes

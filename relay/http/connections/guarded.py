@@ -11,14 +11,14 @@ import sys
 import termios
 import traceback
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from aiohttp import web
 
 from relay.admission.held_bytes import LEAST_BYTES, HeldBytes
 from relay.admission.strangers import Share
 from relay.errors import BadRequest, SlowRequest, TooLarge
-from relay.http.connections.quick_refusals import QuickRefusals
+from relay.http.connections.quick_refusals import QuickAnswer
 from relay.turns import Turns
 
 SMALL_BODY_BYTES: Final = 4 << 10
@@ -38,6 +38,13 @@ _TAKEN_BYTES: Final = 16 << 10
 """A client that does not take this much of an answer in `_TAKEN_S` is cut: the largest takes 4 min at most."""
 
 
+class AnswersHeads(Protocol):
+    """See `relay.http.connections.quick_answers`."""
+
+    def answer(self, data: bytes, connection: "GuardedHandler") -> QuickAnswer | None:
+        """Return the answer to a request that begins with `data`; None when it is to be handled as usual."""
+
+
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
     """The limits that all connections share."""
@@ -48,8 +55,8 @@ class ConnectionLimits:
     """Time for the head of a request, and again for its body."""
     held: HeldBytes = field(default_factory=lambda: HeldBytes(_HELD_BYTES))
     """Of requests that are not whole, and of answers that are not read."""
-    quick: QuickRefusals | None = None
-    """Answers requests over a limit."""
+    answers: AnswersHeads | None = None
+    """Answers requests of which all is in the first bytes."""
 
 
 class GuardedHandler(web.RequestHandler):
@@ -195,6 +202,13 @@ class GuardedHandler(web.RequestHandler):
             self._share.work(self)
         elif self._share is not None:  # a stranger may be shed at any time: it may not read the answer
             self._rest(self._share)
+
+    def answered(self, answer_bytes: int) -> None:
+        """Note that a request was answered as soon as its head was read: its client is idle again."""
+        self._head_arrived()
+        if self._share is not None:
+            self._rest(self._share)
+            self._look_at_unread(answer_bytes)
 
     def came_for(self, address: str) -> None:
         """Count the connection as one of a client: its request has come through a trusted proxy."""

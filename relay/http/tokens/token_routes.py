@@ -21,11 +21,11 @@ from relay.http.connections.guarded import SMALL_BODY_BYTES
 from relay.http.parameters import read_query
 from relay.http.request import caller_of, counted, granted, presented_key
 from relay.http.tokens.identities import Identities, SignedIn
+from relay.http.tokens.token_answer import NOT_STORED, token_json
 from relay.http.tokens.token_request import TokenRequest, read_token_request
 from relay.links.link_registry import LinkRegistry
 from rounds import Catalogue
 
-_NOT_STORED: Final = {"Cache-Control": "no-store"}
 _KEYS_MAX_AGE: Final = {"Cache-Control": "public, max-age=300"}
 """A new key is put beside the old one, and signs when every relay has it: so verifiers may keep keys for a while."""
 
@@ -57,13 +57,8 @@ class TokenRoutes:
             )
         except TokenTooLong as error:
             raise BadRequest(str(error)) from error
-        answer = {"token": token, "expires_at": expires_at}
-        if games is not None:
-            answer["games"] = ",".join(sorted(games))
-        # Strings only: given clients decode this into a map of strings.
-        return web.Response(
-            body=msgspec.json.encode(answer), content_type="application/json", charset="utf-8", headers=_NOT_STORED
-        )
+        body = token_json(token, expires_at, games)
+        return web.Response(body=body, content_type="application/json", charset="utf-8", headers=NOT_STORED)
 
     async def keys(self, _request: web.Request) -> web.Response:
         """Answer with the public keys of our tokens; none are public with shared secrets."""

@@ -175,9 +175,9 @@ async def test_quick_refusal_looks_like_the_usual_one(relay: str, origin: tuple[
 
 @pytest.mark.service
 async def test_connection_with_quick_refusals_only_is_closed_when_idle(start_relay: StartRelay) -> None:
-    """As one that sends nothing."""
+    """As any other."""
     async with start_relay(
-        keys=KeyRing(KEYS), http={"host": "127.0.0.1", "port": 0, "request_s": 0.5}
+        keys=KeyRing(KEYS), http={"host": "127.0.0.1", "port": 0, "keepalive_s": 1}
     ) as url, connection(url) as used, connection(url) as quick:  # fmt: skip
         await used.send(head() + head())
         await used.until(b'"rate_limited"}')
