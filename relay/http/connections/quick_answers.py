@@ -30,6 +30,8 @@ from relay.http.error_body import error_json, refusal_headers
 from relay.http.security_headers import BASE
 from relay.http.tokens.token_answer import NOT_STORED, token_json
 
+_HANDSHAKE: Final = b"GET /ws"
+"""Is never plain."""
 _TOKEN: Final = ("POST", "/api/auth/token")
 _KEY_FIRST: Final = re.compile(
     r"/(?:sse(?:/type)?(?:/[^/]+)?|api/games|api/latest/[^/]+|api/history(?:/type/[^/]+|/[^/]+)?)"
@@ -60,7 +62,7 @@ class QuickAnswers:
             refused = self._over_limits.answer(data, connection.address)
             if refused is not None:
                 return refused
-        head = PlainHead.read(data)
+        head = None if data.startswith(_HANDSHAKE) else PlainHead.read(data)
         if head is None or self._admission.draining:
             return None
         secret = _key_of(head.fields)
