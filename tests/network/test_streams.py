@@ -79,6 +79,7 @@ def left_by(block: Callable[[], Awaitable[None]]) -> list[str]:
         running.update(asyncio.all_tasks() - {asyncio.current_task()})
 
     gc.collect()
+    gc.freeze()  # what other tests have loaded: the second collection would look at all of it again
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         asyncio.run(run())
