@@ -12,7 +12,7 @@ import pytest
 from grpc import StatusCode
 
 from auth.key_secret import DEMO_KEY
-from relay import serve
+from relay import compose
 from relay.admission import capacity
 from relay.admission.capacity import Capacity
 from relay.admission.open_files import FileShares
@@ -34,7 +34,7 @@ FIT: Final = 2
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A relay with capacity for two gRPC streams, or three streams of the proxy, or ten others."""
-    monkeypatch.setattr(serve, "capacity_of", lambda *_, **__: TEN)
+    monkeypatch.setattr(compose, "capacity_of", lambda *_, **__: TEN)
 
 
 @pytest.fixture
@@ -240,8 +240,8 @@ async def test_memory_of_the_container_decides(
     limit = tmp_path / "memory.max"
     limit.write_text(f"{512 << 20}\n")
     monkeypatch.setattr(capacity, "_CGROUP_FILES", (str(limit),))
-    monkeypatch.setattr(serve, "capacity_of", capacity.capacity_of)
-    monkeypatch.setattr(serve, "shared_files", lambda links: FileShares.of(1 << 20, links=links))
+    monkeypatch.setattr(compose, "capacity_of", capacity.capacity_of)
+    monkeypatch.setattr(compose, "shared_files", lambda links: FileShares.of(1 << 20, links=links))
     grpc: dict[str, str] = {}
     if tls:
         pair = Authority(tmp_path / "authority", "test").sign("relay")

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from auth.key_secret import DEMO_KEY
-from relay import serve
+from relay import compose
 from relay.admission.open_files import FileShares
 from relay.http.connections import guarded
 from tests.relay.conftest import StartRelay, metric, metric_becomes
@@ -199,7 +199,7 @@ async def test_answer_that_nobody_reads(
 def few_files(monkeypatch: pytest.MonkeyPatch) -> FileShares:
     """A relay with room for 64 strangers and 64 guests."""
     files = FileShares.of(560, links=50_000)
-    monkeypatch.setattr(serve, "shared_files", lambda _: files)
+    monkeypatch.setattr(compose, "shared_files", lambda _: files)
     return files
 
 

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from auth.key_secret import DEMO_KEY
-from relay import serve
+from relay import compose
 from tests.relay.conftest import KEY_HEADER, Publish, StartRelay, metric, metric_becomes
 from tests.waiting import until
 
@@ -39,7 +39,7 @@ ATTACKS: Final = {"heads": HEAD, "bodies": BODY, "answers": HISTORY, "small answ
 @pytest.fixture
 async def relay(start_relay: StartRelay, monkeypatch: pytest.MonkeyPatch, publish: Publish) -> AsyncIterator[str]:
     """A relay with 0.6 MB of history, whose connections may hold 4 MB."""
-    monkeypatch.setattr(serve, "held_bytes_limit", lambda: LIMIT)
+    monkeypatch.setattr(compose, "held_bytes_limit", lambda: LIMIT)
     async with start_relay(limits={"private_requests_per_min": 10_000_000}) as url:
         await publish("crash", *range(500), extras='{"point":"2.50","more":"' + "x" * 1000 + '"}')
         yield url
