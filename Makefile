@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 FAILED = { echo "Installing failed (is a package registry reachable?): $$(grep -E '^ERROR' $(VENV)/install.log | tail -1); all of it is in $(VENV)/install.log" >&2; exit 1; }
 # Tests with real servers mostly wait for them, so more workers than cores are useful.
 WORKERS ?= 4
-.PHONY: help run run-postgres test check check-versions faults fuzz nightly format bench proto lock install clean
+.PHONY: help run run-postgres test check check-versions faults fuzz lint unit nightly format bench proto lock install clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -37,9 +37,14 @@ test: $(READY) check ## Run check, then the tests that start real servers and cl
 	$(BIN)/python -m pytest -q -n $(WORKERS) -m "service and not heavy"
 
 check: $(READY) ## Check format, lint and types, and run the unit tests; no services, under 30 s
+	@$(MAKE) --no-print-directory -j 2 lint unit
+
+lint: $(READY)
 	$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -n auto -m "not service"
+
+unit: $(READY)
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not service"
 
 check-versions: ## Run unit tests and a smoke run with the oldest, then the newest allowed dependencies
 	.ci/versions oldest

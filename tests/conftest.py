@@ -1,5 +1,6 @@
 """Fixtures that several test folders share, and what is set once for the process that runs the tests."""
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,8 +12,17 @@ from tests.signals import keep_ignored_signals_from_children
 
 pytest_plugins = ["tests.leaks"]
 
+_SERVICE = re.compile(r"^pytestmark = \[?pytest\.mark\.service\b", re.MULTILINE)
+
 keep_ignored_signals_from_children()
 load_profiles()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import modules in which all tests are service tests when none of those is to run: that takes seconds."""
+    if config.option.markexpr != "not service" or not collection_path.name.startswith("test_"):
+        return None
+    return True if _SERVICE.search(collection_path.read_text("utf-8")) else None
 
 
 @pytest.fixture

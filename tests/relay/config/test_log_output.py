@@ -152,6 +152,7 @@ def python(code: str, *, stderr: int = subprocess.PIPE) -> subprocess.CompletedP
     return subprocess.run([sys.executable, "-c", BEGIN + code], stderr=stderr, text=True, timeout=30, check=False)
 
 
+@pytest.mark.service
 def test_everything_printed_appears_in_order_before_the_end() -> None:
     """Events, prints in pieces, warnings, and the traceback of the error that ends the process."""
     done = python(
@@ -164,6 +165,7 @@ def test_everything_printed_appears_in_order_before_the_end() -> None:
     assert done.returncode == 1
 
 
+@pytest.mark.service
 def test_process_with_an_unread_pipe_ends_with_its_own_code() -> None:
     """Three megabytes of log lines into a pipe that nobody reads."""
     reader, end = os.pipe()
@@ -176,6 +178,7 @@ def test_process_with_an_unread_pipe_ends_with_its_own_code() -> None:
     assert done.returncode == 7
 
 
+@pytest.mark.service
 @pytest.mark.parametrize("file", ["/dev/full", "closed pipe"])
 def test_process_that_cannot_print_ends_with_its_own_code(file: str) -> None:
     """Nothing that is printed ends a process."""
@@ -192,6 +195,7 @@ def test_process_that_cannot_print_ends_with_its_own_code(file: str) -> None:
     assert done.returncode == 7
 
 
+@pytest.mark.service
 def test_process_without_stderr_runs() -> None:
     """A service manager may start it with the file closed; its number then belongs to a connection."""
     command = ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-c", BEGIN + "log.info('line'); sys.exit(7)"]

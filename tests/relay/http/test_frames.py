@@ -195,6 +195,7 @@ def test_message_that_is_not_deflated_is_refused() -> None:
     assert caught.value.code == 1007
 
 
+@pytest.mark.service
 def test_websockets_is_not_loaded_at_start() -> None:
     """It is loaded when the relay is ready: the start imports only what it needs."""
     program = "import sys, relay.serve; print([name for name in sys.modules if name.startswith('websockets')])"

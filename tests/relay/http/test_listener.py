@@ -16,6 +16,8 @@ from relay.http.connections.listener import Listener
 from relay.turns import Turns
 from tests.waiting import until
 
+pytestmark = pytest.mark.service
+
 both_loops = pytest.mark.parametrize(
     "loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
 )

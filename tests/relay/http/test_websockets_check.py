@@ -79,6 +79,7 @@ async def test_relay_ends_on_a_websockets_that_lacks_a_part(
     assert failed.group_contains(StartError, match="cannot read frames")
 
 
+@pytest.mark.service
 def test_websockets_is_imported_when_the_relay_is_ready() -> None:
     """And not before: the start does not wait for it."""
     program = """
