@@ -51,7 +51,7 @@ def standing(
         return grant
     if key is None:
         return Withdrawn.REMOVED
-    if (why := _invalid(key, grant, now)) is not None:
+    if (why := withdrawn(key, grant, now)) is not None:
         return why
     current = Grant.of(key)
     if not current.allows_origin(grant.origin):
@@ -66,7 +66,7 @@ def standing(
     return replace(grant, games=games, allowed_origins=current.allowed_origins, limits=current.limits)
 
 
-def _invalid(key: Key, grant: Grant, now: float) -> Withdrawn | None:
+def withdrawn(key: Key, grant: Grant, now: float) -> Withdrawn | None:
     """Return why neither the key nor its token may be used any more, from anywhere; None: they may be."""
     if not key.is_valid(now):
         return Withdrawn.DISABLED if key.disabled else Withdrawn.EXPIRED

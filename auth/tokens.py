@@ -21,6 +21,7 @@ from auth.key_secret import PREFIXES
 from auth.signing.algorithms import SharedSecret, Signer
 from auth.signing.compact import Compact, MalformedToken, encoded, read_compact, read_object
 from auth.signing.signing_keys import SigningKeys, read_secrets
+from auth.standing import withdrawn
 
 LIFE_S: Final = 30
 ISSUER: Final = "stream-relay"
@@ -82,11 +83,7 @@ def granted_by(token: Grant, key: Key | None, *, now: float | None = None) -> Gr
     if token.is_identity:
         return token
     moment = time.time() if now is None else now
-    if key is None or key.kind != token.kind or not key.is_valid(moment):
-        raise InvalidToken(_KEY_IS_GONE)
-    if token.secret_id is not None and not any(
-        secret.id == token.secret_id and secret.is_valid(moment) for secret in key.secrets
-    ):
+    if key is None or withdrawn(key, token, moment) is not None:
         raise InvalidToken(_KEY_IS_GONE)
     return Grant(
         key.id,
