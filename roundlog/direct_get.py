@@ -1,15 +1,21 @@
-"""Batched direct get: how a request for stored messages is addressed, and how its answer ends.
+"""Batched direct get: requests for stored messages, how they are addressed, and how an answer ends.
 
 Any replica answers, one may be behind, and the server keeps no state (nats-server >= 2.11). Knows nothing of the
 messages themselves: `roundlog.reader` reads whole rounds, `roundlog.tail` only their headers.
 https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-31.md
 """
 
+import asyncio
 import re
-from collections.abc import Mapping
-from typing import Final, NamedTuple, Self
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple, Self
+
+import msgspec
+from nats.aio.msg import Msg
 
 from roundlog.client.codes import NatsStatus
+from roundlog.client.connection import Connection
+from roundlog.client.faults import translated
 from roundlog.log_errors import LogUnavailable
 
 _STATUS: Final = re.compile(rb"NATS/1\.0 ([0-9]{3})([^\r]*)")
@@ -57,3 +63,37 @@ class AnswerEnd(NamedTuple):
             return None
         kind = TooManyResults if self.status == NatsStatus.TOO_MANY_RESULTS else LogUnavailable
         return kind(f"the log answered '{self.status} {self.description}'")
+
+
+async def get_batch(
+    connection: Connection,
+    stream: str,
+    request: Mapping[str, Any],
+    take: Callable[[Mapping[str, str], bytes], None],
+    *,
+    within_s: float,
+    failure: str,
+) -> AnswerEnd:
+    """Ask for stored messages, hand the headers and the data of each to `take`, and return how the answer ends.
+
+    `failure` begins the text of the error. Raises `LogUnavailable` without an answer in `within_s` seconds.
+    """
+    ended: asyncio.Future[AnswerEnd] = asyncio.get_running_loop().create_future()
+
+    async def collect(message: Msg) -> None:
+        headers = message.headers or {}
+        end = AnswerEnd.of_headers(headers)
+        if end is None:
+            take(headers, message.data)
+        elif not ended.done():
+            ended.set_result(end)
+
+    inbox = connection.new_inbox()
+    subscription = await connection.subscribe(inbox, collect)
+    try:
+        with translated(failure):
+            async with asyncio.timeout(within_s):
+                await connection.publish(direct_get_subject(stream), msgspec.json.encode(request), reply=inbox)
+                return await ended
+    finally:
+        await connection.unsubscribe(subscription)

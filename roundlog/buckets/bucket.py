@@ -7,16 +7,15 @@ the caller. The form: https://github.com/nats-io/nats-architecture-and-design/bl
 
 import asyncio
 import re
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from nats.aio.msg import Msg
 
 from roundlog.client.api import ApiError, ask_api, decoded
 from roundlog.client.codes import ErrorCode, NatsStatus
 from roundlog.client.connection import Connection
-from roundlog.client.faults import translated
-from roundlog.direct_get import AnswerEnd, direct_get_subject
+from roundlog.direct_get import get_batch
 from roundlog.log_errors import LogError, LogUnavailable, NoResponders
 from roundlog.stream import StreamInfo, ensure_stream
 
@@ -199,29 +198,14 @@ class Bucket:
     async def _direct_get(self, start: int, *, limit: int = _PAGE) -> list[BucketEntry]:
         prefix = self.subjects.removesuffix(">")
         entries: list[BucketEntry] = []
-        ended: asyncio.Future[AnswerEnd] = asyncio.get_running_loop().create_future()
 
-        async def collect(message: Msg) -> None:
-            headers = message.headers or {}
-            if end := AnswerEnd.of_headers(headers):
-                if not ended.done():
-                    ended.set_result(end)
-                return
+        def take(headers: Mapping[str, str], data: bytes) -> None:
             key = headers.get("Nats-Subject", "").removeprefix(prefix)
-            entries.append(_entry(key, int(headers["Nats-Sequence"]), message.data, headers))
+            entries.append(_entry(key, int(headers["Nats-Sequence"]), data, headers))
 
         request = {"seq": start, "batch": limit, "max_bytes": _PAGE * _ENTRY_BYTES, "next_by_subj": self.subjects}
-        inbox = self._connection.new_inbox()
-        subscription = await self._connection.subscribe(inbox, collect)
-        try:
-            with translated(f"bucket {self.name!r} cannot be read"):
-                async with asyncio.timeout(_ANSWER_S):
-                    await self._connection.publish(
-                        direct_get_subject(self._stream), msgspec.json.encode(request), reply=inbox
-                    )
-                    end = await ended
-        finally:
-            await self._connection.unsubscribe(subscription)
+        failure = f"bucket {self.name!r} cannot be read"
+        end = await get_batch(self._connection, self._stream, request, take, within_s=_ANSWER_S, failure=failure)
         if end.status == NatsStatus.UNAVAILABLE:
             raise NoResponders(f"bucket {self.name!r} does not answer")
         if end.error is not None:
@@ -229,7 +213,7 @@ class Bucket:
         return entries
 
 
-def _entry(key: str, revision: int, data: bytes, headers: dict[str, Any]) -> BucketEntry:
+def _entry(key: str, revision: int, data: bytes, headers: Mapping[str, Any]) -> BucketEntry:
     is_deleted = headers.get(_OPERATION) in ("DEL", "PURGE") or _REASON in headers
     return BucketEntry(key, revision, data, is_deleted, headers.get(_TTL, ""))
 

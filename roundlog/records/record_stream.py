@@ -4,19 +4,14 @@ Owns requests and answers. Does not know what records say; what a stream must lo
 are few: tens in a second at most. Rounds are in the log, which has its own reader and publisher.
 """
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-import msgspec
-from nats.aio.msg import Msg
-
 from roundlog.client.codes import ErrorCode
 from roundlog.client.connection import Connection
-from roundlog.client.faults import translated
-from roundlog.direct_get import AnswerEnd, direct_get_subject
+from roundlog.direct_get import get_batch
 from roundlog.log_errors import LogUnavailable, LogUnsuitable
 from roundlog.publish.store import store
 from roundlog.stream import StreamInfo, ensure_stream
@@ -126,26 +121,14 @@ class RecordStream:
 
     async def _page(self, request: Mapping[str, Any]) -> tuple[list[Record], int]:
         records: list[Record] = []
-        ended: asyncio.Future[AnswerEnd] = asyncio.get_running_loop().create_future()
-
-        async def collect(message: Msg) -> None:
-            headers = message.headers or {}
-            if end := AnswerEnd.of_headers(headers):
-                if not ended.done():
-                    ended.set_result(end)
-                return
-            records.append(_record_of(headers, message.data))
-
-        inbox = self._connection.new_inbox()
-        subscription = await self._connection.subscribe(inbox, collect)
-        try:
-            with translated(f"stream {self.name!r} cannot be read"):
-                async with asyncio.timeout(_ANSWER_S):
-                    body = msgspec.json.encode({**request, "max_bytes": _PAGE_BYTES})
-                    await self._connection.publish(direct_get_subject(self.name), body, reply=inbox)
-                    end = await ended
-        finally:
-            await self._connection.unsubscribe(subscription)
+        end = await get_batch(
+            self._connection,
+            self.name,
+            {**request, "max_bytes": _PAGE_BYTES},
+            lambda headers, data: records.append(_record_of(headers, data)),
+            within_s=_ANSWER_S,
+            failure=f"stream {self.name!r} cannot be read",
+        )
         if end.error is not None:
             raise LogUnavailable(f"stream {self.name!r} cannot be read: {end.error}")
         return records, end.remaining
