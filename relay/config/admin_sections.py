@@ -3,14 +3,12 @@
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from relay.config.sections import Section, check_tls_files
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class AdminSettings(_Section):
+class AdminSettings(Section):
     """The section ``admin``: the HTTP API that changes keys."""
 
     host: str = "127.0.0.1"
@@ -26,14 +24,11 @@ class AdminSettings(_Section):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        if (self.tls_cert_file is None) != (self.tls_key_file is None):
-            raise ValueError("tls_cert_file and tls_key_file must be set together; one of them is missing")
-        if self.tls_client_ca_file is not None and self.tls_cert_file is None:
-            raise ValueError("tls_client_ca_file needs tls_cert_file and tls_key_file")
+        check_tls_files(self.tls_cert_file, self.tls_key_file, self.tls_client_ca_file)
         return self
 
 
-class AuditSettings(_Section):
+class AuditSettings(Section):
     """The section ``audit``: the stream of all changes of keys, and of refused credentials."""
 
     max_age_s: float = Field(default=400 * 86_400, ge=3600)
@@ -46,7 +41,7 @@ class AuditSettings(_Section):
     """Strangers cause these entries, so they have a stream and a size of their own."""
 
 
-class UsageSettings(_Section):
+class UsageSettings(Section):
     """The section ``usage``: what each key uses."""
 
     interval_s: float = Field(default=15.0, ge=1, le=3600)

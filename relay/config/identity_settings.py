@@ -8,20 +8,19 @@ from ipaddress import ip_address
 from typing import Final, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from auth.identity.identity_rules import IdentityRules
 from auth.key import Limits
 from auth.signing.algorithms import ASYMMETRIC
 from auth.tokens import ISSUER
+from relay.config.sections import Section
 
 _LIMITS: Final = tuple(field.name for field in fields(Limits))
 _TOGETHER: Final = ("jwks_url", "issuer", "audience")
 
 
-class IdentitySettings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class IdentitySettings(Section):
     jwks_url: str = ""
     """Where the provider publishes its keys. https; http for addresses of this machine only. Empty: no provider."""
     issuer: str = ""

@@ -15,11 +15,21 @@ Access = Literal["public", "key", "off"]
 """Who may read a path on the HTTP port: everybody, clients with a key, or nobody."""
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A section: immutable, and without unknown fields."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class HttpSettings(_Section):
+def check_tls_files(cert_file: Path | None, key_file: Path | None, client_ca_file: Path | None) -> None:
+    """Raise `ValueError` for files of TLS of which one needs another that is not set."""
+    if (cert_file is None) != (key_file is None):
+        raise ValueError("tls_cert_file and tls_key_file must be set together; one of them is missing")
+    if client_ca_file is not None and cert_file is None:
+        raise ValueError("tls_client_ca_file needs tls_cert_file and tls_key_file")
+
+
+class HttpSettings(Section):
     host: str = "0.0.0.0"  # noqa: S104 - in a container the platform controls access
     """``::`` listens on all addresses of IPv6 and IPv4, for HTTP and for gRPC; ``0.0.0.0`` on those of IPv4."""
     port: int = Field(default=8080, ge=0, le=65535)
@@ -65,7 +75,7 @@ class HttpSettings(_Section):
         return self
 
 
-class GrpcSettings(_Section):
+class GrpcSettings(Section):
     host: str = "0.0.0.0"  # noqa: S104 - as for HTTP
     port: int = Field(default=50051, ge=0, le=65535)
     """0 lets the system choose."""
@@ -94,14 +104,11 @@ class GrpcSettings(_Section):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        if (self.tls_cert_file is None) != (self.tls_key_file is None):
-            raise ValueError("tls_cert_file and tls_key_file must be set together; one of them is missing")
-        if self.tls_client_ca_file is not None and self.tls_cert_file is None:
-            raise ValueError("tls_client_ca_file needs tls_cert_file and tls_key_file")
+        check_tls_files(self.tls_cert_file, self.tls_key_file, self.tls_client_ca_file)
         return self
 
 
-class AuthSettings(_Section):
+class AuthSettings(Section):
     keys: SecretStr = SecretStr("")
     """Keys in the one-line form, for platforms without files; see docs/auth.md."""
     keys_file: Path | None = None
@@ -147,7 +154,7 @@ class AuthSettings(_Section):
         return self
 
 
-class LimitSettings(_Section):
+class LimitSettings(Section):
     """Limits of keys and addresses, where a key has none of its own; 0: no limit. See docs/limits.md."""
 
     private_requests_per_min: int = Field(default=1000, ge=0, le=10_000_000)
@@ -182,7 +189,7 @@ class LimitSettings(_Section):
     """Count what a key uses on all relays, with messages over NATS. Off: each relay applies the limits alone."""
 
 
-class LinkSettings(_Section):
+class LinkSettings(Section):
     heartbeat_s: float = Field(default=14.0, ge=0.1, le=55)
     """Time between comments and pings. The contract is one every 15 s; proxies often close after 60 s of silence."""
     unsent_bytes: int = Field(default=1 << 20, ge=16 << 10)
@@ -204,7 +211,7 @@ class LinkSettings(_Section):
     """Maximum number of links of this instance, over all protocols. 0: derived from the memory limit."""
 
 
-class ReplaySettings(_Section):
+class ReplaySettings(Section):
     ring_rounds: int = Field(default=500, ge=1)
     """Rounds kept in memory per game. They serve most reconnects without a read of the log."""
     ring_bytes: int = Field(default=1 << 20, ge=1 << 12)
@@ -214,7 +221,7 @@ class ReplaySettings(_Section):
     several keys read, one more."""
 
 
-class DrainSettings(_Section):
+class DrainSettings(Section):
     grace_s: float = Field(default=10.0, ge=0, le=3600)
     """Time between SIGTERM and the platform's SIGKILL: Cloud Run 10 s, Fargate and Container Apps 30 s."""
     margin_s: float = Field(default=2.0, ge=0)
@@ -231,7 +238,7 @@ class DrainSettings(_Section):
         return min(2.0, self.grace_s / 5) if self.accept_s is None else self.accept_s
 
 
-class LoggingSettings(_Section):
+class LoggingSettings(Section):
     format: Literal["auto", "json", "console"] = "auto"
     """auto: readable on a terminal, JSON lines elsewhere."""
     level: Literal["debug", "info", "warning", "error"] = "info"
