@@ -16,7 +16,7 @@ class MalformedKeySet(ValueError):
 
 
 class KeySet:
-    """Keys that verify by the algorithms that are allowed; the others of the set are left out."""
+    """Keys that verify by the algorithms that are allowed, without the other keys of the set."""
 
     def __init__(self, keys: Iterable[tuple[str | None, Verifier]] = ()) -> None:
         self._found: dict[tuple[str | None, str], list[Verifier]] = {}
@@ -29,7 +29,7 @@ class KeySet:
     def read(cls, data: bytes, algorithms: Iterable[str]) -> Self:
         """Read the keys that fit `algorithms`.
 
-        Keys that cannot be used are left out: for encryption, secret, weak, of another type, or of another algorithm.
+        Keys that cannot be used are omitted: for encryption, secret, weak, of another type, or of another algorithm.
 
         Raises:
             MalformedKeySet: The text is not a JSON object with an array ``keys``.

@@ -20,7 +20,7 @@ _RESUME_SHARE: Final = 1.1
 """A link that resumes is also opened when a key's links are at their limit: another relay may not have counted the end
 of the link that it continues."""
 _OF_FREE: Final = 9
-"""Of the links of a public key, a client address may hold this many times what is free: a tenth is left for others."""
+"""Of the links of a public key, an address may hold this many times what is free. A tenth is for other addresses."""
 _NO_FILTER: Final = Filter()
 K = TypeVar("K", bound=Hashable)
 
