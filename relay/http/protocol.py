@@ -59,6 +59,7 @@ class HttpProtocol(GuardedHandler):
         "_half_closed",
         "_has_failed",
         "_head",
+        "_is_answered",
         "_is_chunked",
         "_newest_body",
     )
@@ -97,6 +98,7 @@ class HttpProtocol(GuardedHandler):
         self._newest_body: Any = None  # of the request that was parsed last
         self._is_chunked = False  # that body
         self._half_closed = False
+        self._is_answered = False  # every request so far; aiohttp waits for the next one a turn later
         self._has_failed = False  # after an error no request can be found
 
     @property
@@ -168,6 +170,7 @@ class HttpProtocol(GuardedHandler):
         super().data_received(data)
         if self._request_count == count:
             return in_body and not self._in_body
+        self._is_answered = False
         message, self._newest_body = self._messages[-1]
         if isinstance(message, RawRequestMessage):
             if hdrs.EXPECT in message.headers:
@@ -213,7 +216,7 @@ class HttpProtocol(GuardedHandler):
 
         Not one whose answer has been sent so far as there is any: the client of a stream has left.
         """
-        if self._is_idle or self._is_streaming or self._in_body:
+        if self._is_idle or self._is_answered or self._is_streaming or self._in_body:
             return False
         self._half_closed = True
         return True
@@ -225,7 +228,8 @@ class HttpProtocol(GuardedHandler):
         if self._upgraded and not self._messages:
             self._decline_upgrade()
         finished = await self.turns.measured(super().finish_response(request, resp, start_time))
-        if self._half_closed and not self._messages:
+        self._is_answered = not self._messages
+        if self._half_closed and self._is_answered:
             self.close()
         if (self.is_last or closes_connection(request)) and self.transport is not None:
             linger(self, self.transport)

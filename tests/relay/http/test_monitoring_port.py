@@ -1,5 +1,6 @@
 """The port for probes and scrapes, of a relay and of ``ingest``: its errors are those of the HTTP port."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from relay.http.monitoring.exposition import scrape_of, serving_probes
+from relay.http.protocol import HttpProtocol
 from tests.relay.raw_http import connection, exchange, parse
 
 pytestmark = pytest.mark.service
@@ -68,6 +70,23 @@ async def test_error_has_the_error_body(port: str, what: str) -> None:
     assert (answer.json["success"], answer.json["code"]) == (False, code)
     assert answer.headers["server"] == "stream-relay"
     assert "access-control-allow-origin" not in answer.headers
+
+
+async def test_end_between_two_requests_closes_the_connection(port: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client closes its sending side in the turn between an answer and aiohttp's wait for the next request."""
+    finish = HttpProtocol.finish_response
+
+    async def finish_response(protocol: HttpProtocol, *answer: Any) -> Any:
+        finished = await finish(protocol, *answer)
+        if protocol.transport is not None:
+            intake: Any = protocol.transport.get_protocol()
+            asyncio.get_running_loop().call_soon(intake.eof_received)
+        return finished
+
+    monkeypatch.setattr(HttpProtocol, "finish_response", finish_response)
+    async with connection(port) as link:
+        await link.send(raw("GET /healthz HTTP/1.1"))
+        assert parse(await link.rest()).status == 200
 
 
 async def test_unknown_path_names_the_known_ones(port: str) -> None:
