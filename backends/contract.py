@@ -39,7 +39,11 @@ class Captured(NamedTuple, Generic[P]):
     """One round that a backend read, and the offset right after it."""
 
     round: Round
+    """Its `Round.revision` is always 1: the publisher numbers corrections."""
     offset: P
+    is_correction: bool = False
+    """Whether it is a later state of a round that was finished before: a change of its content, or, with
+    `Round.voided`, that it is taken back. Only with the option ``corrections``."""
 
 
 class Rejected(NamedTuple, Generic[P]):

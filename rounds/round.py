@@ -21,14 +21,17 @@ _SHORT: Final = 128
 _SLUG_RULE: Final = "is not allowed; use 1 to 64 of a-z, 0-9 and '-', not starting with '-'"
 
 Int63 = Annotated[int, Meta(ge=0, le=_MAX_INT64)]
+Revision = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 
 
 class InvalidRound(ValueError):
     """The data is not a round. The text names the field, its value and what is allowed."""
 
 
-class Round(msgspec.Struct, frozen=True, gc=False):
+class Round(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One finished round of one game: the six fields of the wire contract, in its order.
+
+    A *correction* is a later state of a round that was published before, and has two more fields.
 
     Values made by `parse` and `make` have been checked; the bare constructor checks nothing.
     """
@@ -44,6 +47,10 @@ class Round(msgspec.Struct, frozen=True, gc=False):
     """A JSON object as text; the numbers in it are strings. Unknown keys pass through untouched."""
     timestamp: Int63
     """Unix milliseconds at which the source committed the round, so that now - timestamp is the latency."""
+    revision: Revision = 1
+    """1: the round as it was first finished; 2 and more: a correction. Not written when it is 1."""
+    voided: bool = False
+    """Whether a correction takes the round back. Not written when it is False."""
 
     @classmethod
     def parse(cls, data: bytes | str) -> "Round":

@@ -16,6 +16,7 @@ LIVE_SUBJECTS: Final = "live.rounds.*"
 LIVE_TEMPLATE: Final = "live.rounds.{{wildcard(1)}}"
 """Where the stream republishes what it has stored, see `docs/adr/0002-republish-for-live.md`."""
 
+_CORRECTIONS: Final = "~corrections"
 _SLUG: Final = re.compile(SLUG_PATTERN)
 
 
@@ -59,9 +60,25 @@ def live_subject(game_slug: str) -> str:
     return f"live.rounds.{check_slug(game_slug)}"
 
 
-def dedup_id(game_slug: str, round_id: int) -> str:
-    """Name a round for ``Nats-Msg-Id``. The same round has the same id whatever backend, slot or process sends it."""
-    return f"{game_slug}:{round_id}"
+def corrections_of(game_slug: str) -> str:
+    """Name what stands for a game's corrections wherever a game's slug stands for its rounds: ``<game>~corrections``.
+
+    No slug has a ``~``, so no game, no client and no older relay can name it.
+    """
+    return f"{check_slug(game_slug)}{_CORRECTIONS}"
+
+
+def corrections_subject(game_slug: str) -> str:
+    """Name the subject under which the log stores corrections of a game's rounds: ``rounds.<game>~corrections``."""
+    return f"rounds.{corrections_of(game_slug)}"
+
+
+def dedup_id(game_slug: str, round_id: int, revision: int = 1) -> str:
+    """Name a round for ``Nats-Msg-Id``. The same round has the same id whatever backend, slot or process sends it.
+
+    ``<game>:<round_id>``, and ``<game>:<round_id>:<revision>`` for a correction.
+    """
+    return f"{game_slug}:{round_id}" if revision == 1 else f"{game_slug}:{round_id}:{revision}"
 
 
 def _shortened(value: object) -> str:

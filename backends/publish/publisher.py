@@ -322,7 +322,7 @@ class Publisher(Generic[P]):
         self._checked_at = max(read_at, self._comparison.compared_at)
 
     def _entry(self, item: Captured[P]) -> Entry[P] | Rejected[P]:
-        round_, offset = item
+        round_, offset = item.round, item.offset
         try:
             subject = self._subjects.get(round_.game_slug) or self._subject(round_.game_slug)
             msg_id = _msg_id(round_)

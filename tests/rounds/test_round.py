@@ -3,12 +3,14 @@
 import json
 from datetime import UTC
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rounds import InvalidRound, Round, stringify_extras
 from rounds.round import with_cursor
+from rounds.subjects import corrections_of, corrections_subject, dedup_id, is_slug
 from rounds.times import utc_text
 
 GOOD = {
@@ -153,3 +155,28 @@ def test_extras_that_are_not_a_json_object_are_refused(value: object) -> None:
 def test_times_are_written_in_utc_with_z(moment_ms: int, text: str) -> None:
     """Milliseconds are written only if they are not zero."""
     assert utc_text(moment_ms) == text
+
+
+def test_correction_has_two_more_fields_after_the_given_ones() -> None:
+    """A round itself has none of them, so that it is the same to every reader."""
+    plain = Round.make(
+        round_id=7,
+        game_slug="crash",
+        game_type="multiplier",
+        finished_at="2026-01-18T10:00:30Z",
+        extras="{}",
+        timestamp=1,
+    )
+    voided = msgspec.structs.replace(plain, revision=2, voided=True)
+
+    assert plain.to_json().endswith(b'"timestamp":1}')
+    assert voided.to_json() == plain.to_json()[:-1] + b',"revision":2,"voided":true}'
+    assert Round.parse(voided.to_json()) == voided
+
+
+def test_corrections_stand_where_no_game_can() -> None:
+    """Every name that older relays and clients can use is a slug."""
+    assert corrections_subject("crash") == "rounds.crash~corrections"
+    assert not is_slug(corrections_of("crash"))
+    assert dedup_id("crash", 7) == "crash:7"
+    assert dedup_id("crash", 7, 2) == "crash:7:2"
