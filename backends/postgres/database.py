@@ -12,7 +12,7 @@ import asyncpg
 
 from backends.contract import SourceError
 from backends.postgres.dsn import UnsupportedParameter
-from backends.postgres.mapping import SESSION
+from backends.postgres.mapping.text_forms import SESSION
 from backends.postgres.postgres_options import PostgresOptions
 from roundlog.client.library_errors import means_lost
 
@@ -32,7 +32,7 @@ class ConnectionLost(Exception):
 
 
 async def open_connection(options: PostgresOptions, role: str) -> Connection:
-    """Open a connection whose session writes rows as `backends.postgres.mapping` reads them.
+    """Open a connection whose session writes rows as `mapping.text_forms` reads them.
 
     Args:
         options: Where the database is, and whether a pooler is in between.

@@ -1,48 +1,44 @@
-"""The options that both Postgres backends share: the database, the table, and its columns.
+"""The options that both Postgres backends share: the database, and the tables with what they map.
 
 Owns how options are checked and how faults are reported. Knows nothing of connections. Each backend adds its own
-options in a subclass.
+options in a subclass. The options of a table are in `mapping.table_options`.
 """
 
+import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Self, TypeVar
+from functools import cached_property
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from backends.contract import InvalidOptions
 from backends.postgres.dsn import Dsn
-
-_IDENTIFIER_BYTES: Final = 63
-
-
-def _identifier(text: str) -> str:
-    if not text or "\0" in text or len(text.encode(errors="replace")) > _IDENTIFIER_BYTES:
-        raise ValueError(f"must be a name of 1 to {_IDENTIFIER_BYTES} bytes, as it is in the catalogue, without quotes")
-    return text
+from backends.postgres.identifiers import Identifier as Identifier
+from backends.postgres.identifiers import quote_identifier as quote_identifier
+from backends.postgres.identifiers import quote_literal as quote_literal
+from backends.postgres.mapping.table_options import TableOptions
 
 
-Identifier = Annotated[str, AfterValidator(_identifier)]
-"""A name as it is in the database's catalogue: case-sensitive and without quotes."""
+def _tables(value: object) -> object:
+    """Read the JSON that an environment variable holds."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise ValueError(f'must be a JSON array of objects, such as [{{"table":"dice"}}]: {error}') from None
 
 
-class PostgresOptions(BaseModel):
-    """The options of every Postgres backend."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+class PostgresOptions(TableOptions):
+    """The options of every Postgres backend. Those of a table are defaults for each of `tables`."""
 
     dsn: SecretStr
     """``postgresql://user:password@host:port/database?sslmode=require``, also with several
     hosts: ``host:port,host:port``. Missing parts come from ``PGPASSWORD`` and the other variables of libpq."""
-    table: str = "public.rounds"
-    """The table of rounds, ``schema.table`` or ``table`` (in schema public); case-sensitive."""
-    round_id_column: Identifier = "round_id"
-    game_slug_column: Identifier = "game_slug"
-    game_type_column: Identifier | None = None
-    """Unset: column ``game_type`` if the table has one, else the type in the catalogue of games."""
-    finished_at_column: Identifier = "finished_at"
-    """timestamptz; a timestamp without time zone is read as UTC."""
-    extras_column: Identifier = "extras"
-    """json, jsonb or text with a JSON object. NULL is read as ``{}``."""
+    tables: Annotated[tuple[TableOptions, ...], BeforeValidator(_tables)] = ()
+    """Several tables, ``[[backend.tables]]``, each with its own mapping; in the environment a JSON array."""
+    corrections: bool = False
+    """Whether changes of finished rounds go into the log, for clients that ask for corrections."""
     connect_timeout_s: float = Field(default=10.0, ge=0.1, le=300)
     """Limit of one attempt to connect."""
     retry_max_s: float = Field(default=10.0, ge=0.05, le=300)
@@ -54,36 +50,23 @@ class PostgresOptions(BaseModel):
         Dsn.parse(value.get_secret_value())
         return value
 
-    @field_validator("table")
-    @classmethod
-    def _check_table(cls, value: str) -> str:
-        for part in value.split(".", 1):
-            _identifier(part)
-        return value
+    @model_validator(mode="after")
+    def _check_tables(self) -> Self:
+        if self.tables and "table" in self.model_fields_set:
+            raise ValueError("table and tables exclude each other; set one of them")
+        if nameless := [number for number, table in enumerate(self.tables) if "table" not in table.model_fields_set]:
+            raise ValueError(f"tables.{nameless[0]} has no 'table'; it must name a table, such as public.rounds")
+        names = [table.source for table in self.all_tables]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"tables has {twice[0]} twice; a table has one mapping")
+        return self
 
-    @property
-    def schema_name(self) -> str:
-        schema, dot, _ = self.table.partition(".")
-        return schema if dot else "public"
-
-    @property
-    def table_name(self) -> str:
-        return self.table.partition(".")[2] or self.table
-
-    @property
-    def quoted_table(self) -> str:
-        """The table's name, quoted for SQL."""
-        return f"{quote_identifier(self.schema_name)}.{quote_identifier(self.table_name)}"
-
-    @property
-    def source(self) -> str:
-        """The table's full name, without quotes."""
-        return f"{self.schema_name}.{self.table_name}"
-
-    @property
-    def order(self) -> str:
-        """The column whose order rows are read in."""
-        return self.round_id_column
+    @cached_property
+    def all_tables(self) -> tuple[TableOptions, ...]:
+        """Every table of rounds with all of its options; these options themselves if `tables` is unset."""
+        if not self.tables:
+            return (self,)
+        return tuple(TableOptions.model_validate(table.over(self)) for table in self.tables)
 
     @property
     def is_pooled(self) -> bool:
@@ -134,22 +117,17 @@ def read_options(model: type[M], options: Mapping[str, object]) -> M:
 
 
 def _sentence(model: type[BaseModel], fault: Any, secret: set[str]) -> str:
-    name = ".".join(str(part) for part in fault["loc"]) or "options"
+    where = fault["loc"]
+    name = ".".join(str(part) for part in where)
+    reason = fault["msg"].removeprefix("Value error, ")
+    reason = f"{reason[:1].lower()}{reason[1:]}"
     if fault["type"] == "extra_forbidden":
-        return f"unknown option {name!r}; allowed are {', '.join(sorted(model.model_fields))}"
+        known = model if len(where) == 1 else TableOptions
+        return f"unknown option {name!r}; allowed are {', '.join(sorted(known.model_fields))}"
     if fault["type"] == "missing":
         return f"option {name!r} is missing" + (f"; {missing_dsn()}" if name == "dsn" else "")
-    reason = fault["msg"].removeprefix("Value error, ")
-    if fault["loc"] and fault["loc"][0] in secret:
-        return f"option {name!r} {reason[:1].lower()}{reason[1:]}"
-    return f"option {name} = {fault['input']!r:.80}: {reason[:1].lower()}{reason[1:]}"
-
-
-def quote_identifier(name: str) -> str:
-    """Quote a name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def quote_literal(text: str) -> str:
-    """Quote text as an SQL string constant (standard_conforming_strings, on since 9.1)."""
-    return "'" + text.replace("'", "''") + "'"
+    if not where:  # of several options; the input is all of them, with their secrets
+        return reason
+    if where[0] in secret or isinstance(fault["input"], Mapping):
+        return f"option {name!r} {reason}"
+    return f"option {name} = {fault['input']!r:.80}: {reason}"

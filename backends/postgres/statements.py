@@ -1,6 +1,7 @@
 """Read the SQL files of this package, and substitute psql variables, so that psql runs the same files.
 
-``:'name'`` becomes a string constant, ``:"name"`` an identifier, and ``:name`` the text of ``name.sql``.
+``:'name'`` becomes a string constant, ``:"name"`` an identifier, and ``:name`` the text of ``name.sql``, or of SQL that
+is composed by the caller, such as a list of columns.
 ``psql -v slot=stream_relay -f create_slot.sql``
 """
 
@@ -9,11 +10,13 @@ from functools import cache
 from importlib import resources
 from typing import Final
 
-from backends.postgres.postgres_options import quote_identifier, quote_literal
+from backends.postgres.identifiers import quote_identifier, quote_literal
 
 _COMMENT: Final = re.compile(r"^--.*\n", re.MULTILINE)
 _VARIABLE: Final = re.compile(r""":'(?P<literal>\w+)'|:"(?P<identifier>\w+)\"""")
 _FRAGMENT: Final = re.compile(r"(?<= ):(?P<name>[a-z_]+)")
+_COMPOSED: Final = frozenset({"row_values", "row_key"})
+"""Fragments that are no files."""
 
 
 def statement(name: str, **values: str) -> str:
@@ -24,7 +27,10 @@ def statement(name: str, **values: str) -> str:
             return quote_literal(values[match["literal"]])
         return quote_identifier(values[match["identifier"]])
 
-    return _VARIABLE.sub(value, _text(name))
+    def composed(match: re.Match[str]) -> str:
+        return values[match["name"]]
+
+    return _FRAGMENT.sub(composed, _VARIABLE.sub(value, _text(name)))
 
 
 def one_line(sql: str) -> str:
@@ -35,4 +41,8 @@ def one_line(sql: str) -> str:
 @cache
 def _text(name: str) -> str:
     text = resources.files(__package__).joinpath("sql", f"{name}.sql").read_text("utf-8")
-    return _FRAGMENT.sub(lambda match: _text(match["name"]), _COMMENT.sub("", text).strip())
+
+    def included(match: re.Match[str]) -> str:
+        return match[0] if match["name"] in _COMPOSED else _text(match["name"])
+
+    return _FRAGMENT.sub(included, _COMMENT.sub("", text).strip())

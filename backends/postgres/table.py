@@ -3,9 +3,13 @@
 Owns whether a column can order the rows. Which rows are read, and when, is up to the caller.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from backends.contract import SourceError
+from backends.postgres.mapping.column_kinds import Column
+from backends.postgres.mapping.table_mapper import TableMapper
+from backends.postgres.mapping.table_options import TableOptions
 from backends.postgres.postgres_options import PostgresOptions
 from backends.postgres.statements import statement
 
@@ -16,16 +20,19 @@ OLDEST_VERSION: Final = 140000
 """The oldest ``server_version_num`` that both backends can read: PostgreSQL 14."""
 
 
-async def read_table(connection: "Connection", options: PostgresOptions) -> dict[str, Any]:
-    """Describe the server and the table, with the columns of ``sql/read_table.sql``.
+async def read_table(
+    connection: "Connection", options: PostgresOptions, table: TableOptions | None = None
+) -> dict[str, Any]:
+    """Describe the server and one table, by default that of `options`, with the columns of ``sql/read_table.sql``.
 
     Raises:
         SourceError: There is no such table.
     """
-    names = {"schema": options.schema_name, "table": options.table_name, "order_column": options.order}
+    table = table or options
+    names = {"schema": table.schema_name, "table": table.table_name, "order_column": table.order}
     row = await connection.fetchrow(statement("read_table", **names))
     if row is None:
-        raise SourceError(f"{options.shown_dsn} has no table {options.quoted_table}; set the option 'table'")
+        raise SourceError(f"{options.shown_dsn} has no table {table.quoted_table}; set the option 'table'")
     return dict(row)
 
 
@@ -46,31 +53,28 @@ def has_unique_order(table: dict[str, Any], *, is_named: bool) -> bool:
     return bool(table["is_partitioned"] and table["is_indexed"] and (table["numbered"] == "always" or may_be_set))
 
 
-def game_type_column(options: PostgresOptions, columns: list[str]) -> str | None:
-    """Name the column of the game type; None: the table has none. `columns` are those of the table."""
-    return options.game_type_column or ("game_type" if "game_type" in columns else None)
+def columns_of(table: Mapping[str, Any]) -> list[Column]:
+    """Return the columns of a table as the mapper takes them; `table` is as `read_table` returns it."""
+    return [Column(*column) for column in zip(table["columns"] or [], table["column_types"] or [], strict=True)]
 
 
-def scan_statement(options: PostgresOptions, columns: list[str]) -> str:
-    """Write the query for the rows of several ranges of ids; `columns` are those of the table."""
-    return _rows_statement("scan_rows", options, columns)
+def scan_statement(mapper: TableMapper) -> str:
+    """Write the query for the rows of several ranges of ids."""
+    return _rows_statement("scan_rows", mapper)
 
 
-def page_statement(options: PostgresOptions, columns: list[str]) -> str:
-    """Write the query for the next page of one range of ids; `columns` are those of the table."""
-    return _rows_statement("read_page", options, columns)
+def page_statement(mapper: TableMapper) -> str:
+    """Write the query for the next page of one range of ids."""
+    return _rows_statement("read_page", mapper)
 
 
-def _rows_statement(name: str, options: PostgresOptions, columns: list[str]) -> str:
+def _rows_statement(name: str, mapper: TableMapper) -> str:
+    options = mapper.table
     return statement(
         name,
         schema=options.schema_name,
         table=options.table_name,
         order_column=options.order,
-        round_id=options.round_id_column,
-        game_slug=options.game_slug_column,
-        # Without a column of the game type any column will do: its value is dropped, see `mapping.item_of`.
-        game_type=game_type_column(options, columns) or options.game_slug_column,
-        finished_at=options.finished_at_column,
-        extras=options.extras_column,
+        row_values=mapper.values_sql("t"),
+        row_key=mapper.key_sql("t"),
     )

@@ -14,10 +14,11 @@ import structlog
 
 from backends.contract import BackendContext, Captured, Rejected, SourceError, SourceUnavailable
 from backends.postgres.database import ConnectionLost, ask, close_connection, open_connection
-from backends.postgres.mapping import MAX_ROUND_ID, RowMapper, item_of
+from backends.postgres.mapping.table_mapper import ColumnMissing, TableMapper, item_of
+from backends.postgres.mapping.text_forms import MAX_ROUND_ID
 from backends.postgres.postgres_options import PostgresOptions
 from backends.postgres.statements import statement
-from backends.postgres.table import game_type_column, page_statement, read_table
+from backends.postgres.table import columns_of, page_statement, read_table
 from backends.publish.stored_ids import KnownRounds
 from roundlog.backoff import Backoff
 from roundlog.log_errors import LogUnavailable
@@ -30,8 +31,8 @@ _PAGES_PER_S: Final = 4
 _ANSWER_S: Final = 60.0
 _PAUSE_S: Final = 0.5
 _CLOSE_S: Final = 1.0
-_AFTER_ALL_GAMES: Final = "\U0010ffff"
-"""Sorts after every game slug."""
+_AFTER_ALL_KEYS: Final = "\U0010ffff"
+"""Sorts after every key of a row."""
 
 
 class Range(NamedTuple):
@@ -42,10 +43,10 @@ class Range(NamedTuple):
 
 
 class RowOffset(NamedTuple):
-    """A row of the range. An id without its game need not be unique."""
+    """A row of the range. An id without the key need not be unique."""
 
     offset: int
-    game: str
+    key: str
 
 
 _Item = Captured[RowOffset] | Rejected[RowOffset]
@@ -77,13 +78,13 @@ class TableBackfill:
             on_progress: Called with the range, and the id up to which everything is in the log.
         """
         self._options = options
-        self._mapper = RowMapper(context.catalogue, options.table)
+        self._catalogue = context.catalogue
         self._log_settings = log_settings
         self._first, self._last = first, last
         self._rate = rate
         self._on_progress = on_progress
         self._range = Range(0, -1)
-        self._has_game_type = False
+        self._mapper: TableMapper
         self._page_sql = ""
         self.left_out = 0
         """Number of rounds that the log had already."""
@@ -117,7 +118,7 @@ class TableBackfill:
         first, last = self._range
         own_ids = self._options.order == self._options.round_id_column
         span = self._range if own_ids else Range(0, MAX_ROUND_ID)
-        after = RowOffset(first - 1, _AFTER_ALL_GAMES)
+        after = RowOffset(first - 1, _AFTER_ALL_KEYS)
         async with KnownRounds(self._log_settings, span.first, span.last) as known:
             while after.offset <= last:
                 started = asyncio.get_running_loop().time()
@@ -143,9 +144,9 @@ class TableBackfill:
 
     def _prepare(self, table: dict[str, Any]) -> None:
         options, columns = self._options, table["columns"] or []
-        wanted = [options.order, options.round_id_column, options.game_slug_column, options.finished_at_column]
-        if missing := [name for name in [*wanted, options.extras_column] if name not in columns]:
-            raise SourceError(f"table {options.quoted_table} has no column {', '.join(missing)}; set the options")
+        mapper = TableMapper(options, self._catalogue, columns_of(table))
+        if options.order not in columns:
+            raise ColumnMissing(options.table, options.order, "order_column", columns)
         if not table["is_ordered"]:
             raise SourceError(
                 f"column {options.order} of {options.quoted_table} is not an integer, so rows cannot be ordered by it"
@@ -154,8 +155,8 @@ class TableBackfill:
             raise SourceError(
                 f"our role may not read {options.quoted_table}; run: GRANT SELECT ON {options.quoted_table} TO ROLE;"
             )
-        self._has_game_type = game_type_column(options, columns) is not None
-        self._page_sql = page_statement(options, columns)
+        self._mapper = mapper
+        self._page_sql = page_statement(mapper)
 
     async def _page(self, after: RowOffset) -> list[Any]:
         """Read one page; reconnect until it succeeds."""
@@ -175,7 +176,7 @@ class TableBackfill:
             await asyncio.sleep(backoff.next_s())
 
     def _item(self, row: Any) -> _Item:
-        return item_of(row, self._mapper, _offset(row), has_game_type=self._has_game_type)
+        return item_of(row, self._mapper, _offset(row))
 
     def _is_known(self, item: _Item, known: KnownRounds) -> bool:
         is_known = isinstance(item, Captured) and item.round in known
@@ -184,7 +185,7 @@ class TableBackfill:
 
 
 def _offset(row: Any) -> RowOffset:
-    return RowOffset(row["row_offset"], row["game_slug"] or "")
+    return RowOffset(row["row_offset"], row["row_key"])
 
 
 async def _refresh(known: KnownRounds, *, above: int) -> None:

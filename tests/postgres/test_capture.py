@@ -204,7 +204,7 @@ def test_missing_column_stops_capture() -> None:
     capture = make_capture()
 
     with pytest.raises(
-        ColumnMissing, match=r"has no column 'extras' .* it has .*payload; set the option 'extras_column'"
+        ColumnMissing, match=r"has no column 'extras'; it has .*payload; set the option 'extras_column'"
     ):
         capture.feed([frames.relation(columns=("round_id", "game_slug", "finished_at", "payload"))])
 

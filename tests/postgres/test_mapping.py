@@ -7,20 +7,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.contract import InvalidOptions
-from backends.postgres.mapping import FIELDS, RAW_BYTES, RowMapper
+from backends.postgres.mapping.column_kinds import Column
+from backends.postgres.mapping.table_mapper import RAW_BYTES, TableMapper
+from backends.postgres.mapping.table_options import TableOptions
 from backends.postgres.postgres_options import PostgresOptions
 from backends.postgres.replication.slot import ReplicationOptions
 from backends.postgres.statements import statement
+from backends.postgres.table import page_statement, scan_statement
 from rounds import Catalogue, InvalidRound, Round
 
-MAPPER = RowMapper(Catalogue.load(), "public.rounds")
+FIELDS = ("round_id", "game_slug", "game_type", "finished_at", "extras")
+MAPPER = TableMapper(TableOptions(), Catalogue.load(), [Column(name) for name in FIELDS])
 GOOD = ("67890", "crash", "multiplier", "2026-01-18 10:00:30+00", '{"point": "2.50"}')
 DSN = "postgresql://writer:hunter2@db.example:5433/games"
 
 
 def mapped(**changed: str | None) -> Round:
-    names = ("round_id", "game_slug", "game_type", "finished_at", "extras")
-    return MAPPER.to_round([changed.get(name, value) for name, value in zip(names, GOOD, strict=True)], 1768730430000)
+    return MAPPER.to_round([changed.get(name, value) for name, value in zip(FIELDS, GOOD, strict=True)], 1768730430000)
 
 
 def test_row_becomes_a_round_of_the_contract() -> None:
@@ -159,7 +162,10 @@ def test_password_is_never_shown() -> None:
     ("options", "sentence"),
     [
         ({}, "option 'dsn' is missing"),
-        ({"dsn": DSN, "tabel": "x"}, "unknown option 'tabel'; allowed are accept_lsn, connect_timeout_s, create, dsn"),
+        (
+            {"dsn": DSN, "tabel": "x"},
+            "unknown option 'tabel'; allowed are accept_lsn, connect_timeout_s, corrections, create",
+        ),
         ({"dsn": DSN, "slot": "My-Slot"}, "option slot = 'My-Slot': string should match pattern"),
         ({"dsn": DSN, "table": "public."}, "option table = 'public.': must be a name of 1 to 63 bytes"),
         ({"dsn": DSN, "round_id_column": "x" * 64}, "must be a name of 1 to 63 bytes"),
@@ -189,10 +195,12 @@ def test_names_cannot_escape_from_sql() -> None:
 
 def test_statement_includes_the_columns_of_another_file() -> None:
     """Both queries for rows select the columns that the mapper reads, quoted as names."""
-    names = {"schema": "s", "table": "t", "order_column": 'o"x', "round_id": "r", "game_slug": "g", "game_type": "y"}
-    for name in ("scan_rows", "read_page"):
-        sql = statement(name, **names, finished_at="f", extras="e")
+    table = TableOptions(order_column='o"x', extras_column="e:x")
+    mapper = TableMapper(table, Catalogue.load(), [Column(name) for name in (*FIELDS, "e:x")])
+    for write in (scan_statement, page_statement):
+        sql = write(mapper)
 
         assert ":row_columns" not in sql
         assert 't."o""x"::bigint AS row_offset' in sql
-        assert [field for field in FIELDS if f"::text AS {field}" not in sql] == []
+        assert 'ARRAY[ t."round_id"::text, t."game_slug"::text, ' in sql
+        assert 't."e:x"::text ]::text []' in sql

@@ -308,7 +308,7 @@ async def test_other_names_of_table_and_columns_are_options(postgres: PostgresSe
     ("options", "says"),
     [
         ({"table": "no_such"}, "has no table"),
-        ({"extras_column": "payload"}, "has no column payload"),
+        ({"extras_column": "payload"}, "has no column 'payload'"),
         ({"order_column": "game_slug"}, "is not an integer"),
         ({"order_column": "gone"}, "set the option 'order_column'"),
         ({"dsn": "postgresql://postgres@127.0.0.1:1/postgres", "connect_timeout_s": 1}, "cannot be reached"),

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import Field
 
+from backends.postgres.mapping.table_mapper import ColumnMissing, check_columns
 from backends.postgres.postgres_options import Identifier, PostgresOptions, quote_identifier, quote_literal
 from backends.postgres.statements import statement
-from backends.postgres.table import OLDEST_VERSION, has_unique_order, read_table
+from backends.postgres.table import OLDEST_VERSION, columns_of, has_unique_order, read_table
 
 if TYPE_CHECKING:
     from backends.postgres.database import Connection
@@ -22,9 +23,6 @@ class NotifyOptions(PostgresOptions):
 
     consumer: Identifier = "stream_relay"
     """Processes with the same consumer are standbys of each other; different logs need different consumers."""
-    order_column: Identifier | None = None
-    """A unique integer column that grows with every row, by a sequence; unset: the round id. Set it if round ids are
-    unique only within their game."""
     start: Literal["now", "beginning"] = "now"
     """Where the first start begins. Later starts continue after the last one."""
     notify: bool = True
@@ -48,10 +46,6 @@ class NotifyOptions(PostgresOptions):
     """A standby ends the session of a reader that has been silent for so long."""
 
     @property
-    def order(self) -> str:
-        return self.order_column or self.round_id_column
-
-    @property
     def is_pooled(self) -> bool:
         return not self.notify
 
@@ -73,9 +67,6 @@ def faults_of(source: dict[str, Any], options: NotifyOptions) -> list[str]:
     """Say why rounds cannot be read, one sentence for each fault, with what to run; empty: they can be read."""
     table, order, where = options.quoted_table, quote_identifier(options.order), options.shown_dsn
     columns = source["columns"] or []
-    wanted = [options.round_id_column, options.game_slug_column, options.finished_at_column, options.extras_column]
-    wanted += [options.game_type_column] if options.game_type_column else []
-    missing = [name for name in wanted if name not in columns]
     faults = []
     if source["version"] < OLDEST_VERSION:
         faults.append(f"{where} is PostgreSQL {source['version'] // 10000}; 14 is the oldest supported version")
@@ -83,8 +74,7 @@ def faults_of(source: dict[str, Any], options: NotifyOptions) -> list[str]:
         faults.append(
             f"{where} is a standby, which does not show locks of writers; set the option 'dsn' to the primary"
         )
-    if missing:
-        faults.append(f"table {table} has no column {', '.join(missing)}; it has {', '.join(columns)}; set the options")
+    faults += _missing_columns(source, options)
     if not source["may_read"]:
         faults.append(f"our role may not read {table}; {_SETUP} --grant-to ROLE")
     if options.order not in columns:
@@ -121,6 +111,14 @@ def warnings_of(source: dict[str, Any], options: NotifyOptions) -> list[str]:
             "ALTER SYSTEM SET track_commit_timestamp = on; and restart the server"
         )
     return warnings
+
+
+def _missing_columns(source: dict[str, Any], options: NotifyOptions) -> list[str]:
+    try:
+        check_columns(options, columns_of(source))
+    except ColumnMissing as error:
+        return [str(error)]
+    return []
 
 
 def _why_not_unique(source: dict[str, Any], options: NotifyOptions) -> str:

@@ -22,21 +22,26 @@ from backends.postgres.database import (
     pooler_sentence,
     terminate,
 )
+from backends.postgres.mapping.table_mapper import TableMapper
 from backends.postgres.notify.frontier import Span
 from backends.postgres.notify.notify_options import NotifyOptions, faults_of, read_source, warnings_of
 from backends.postgres.statements import statement
-from backends.postgres.table import game_type_column, scan_statement
+from backends.postgres.table import columns_of, scan_statement
+from rounds import Catalogue
 
 _PROBE_S: Final = 3.0
 _CLOSE_S: Final = 1.0
 _STANDBY_POLL_S: Final = 0.2
+_NO_GAMES: Final = Catalogue({})
+"""For sessions that make no rounds."""
 
 
 class NotifySession:
     """A pair of connections, made by `connect`. Call `close` when done, also after an error."""
 
-    def __init__(self, options: NotifyOptions, reader: Connection, keeper: Connection) -> None:
+    def __init__(self, options: NotifyOptions, catalogue: Catalogue, reader: Connection, keeper: Connection) -> None:
         self._options = options
+        self._catalogue = catalogue
         self._timeout_s = options.answer_timeout_s
         self._reader = reader
         self._keeper = keeper
@@ -45,13 +50,15 @@ class NotifySession:
         self._probe: asyncio.Future[None] | None = None
         self._token = ""
         self._scan_sql = ""
-        self.has_game_type = False
         self.warnings: list[str] = []
         for connection in (reader, keeper):
             connection.add_termination_listener(self._on_terminated)
 
+    mapper: TableMapper
+    """Reads the rows of `scan`."""
+
     @classmethod
-    async def connect(cls, options: NotifyOptions) -> Self:
+    async def connect(cls, options: NotifyOptions, catalogue: Catalogue = _NO_GAMES) -> Self:
         """Connect, check the source, and listen.
 
         Raises:
@@ -62,7 +69,7 @@ class NotifySession:
         try:
             made.append(await open_connection(options, "reader"))
             made.append(await open_connection(options, "keeper"))
-            session = cls(options, *made)
+            session = cls(options, catalogue, *made)
             await session._prepare()
         except BaseException:
             for connection in made:
@@ -187,9 +194,8 @@ class NotifySession:
         if faults := faults_of(source, options):
             raise SourceError("\n".join(faults))
         self.warnings = warnings_of(source, options)
-        columns: list[str] = source["columns"]
-        self._scan_sql = scan_statement(options, columns)
-        self.has_game_type = game_type_column(options, columns) is not None
+        self.mapper = TableMapper(options, self._catalogue, columns_of(source))
+        self._scan_sql = scan_statement(self.mapper)
         if options.notify:
             await ask(options, self._keeper.add_listener(options.channel, self._on_notified))
             await self._probe_listening()

@@ -17,7 +17,7 @@ import structlog
 from backends.backlog import Backlog
 from backends.contract import BackendContext, Captured, Rejected, SourceError, SourceOffsets, SourceUnavailable
 from backends.postgres.database import ConnectionLost
-from backends.postgres.mapping import RowMapper, item_of
+from backends.postgres.mapping.table_mapper import TableMapper, item_of
 from backends.postgres.notify.frontier import Frontier
 from backends.postgres.notify.notify_admin import NotifyAdmin
 from backends.postgres.notify.notify_offsets import NotifyOffsets
@@ -72,7 +72,7 @@ class PostgresNotify:
 
     def __init__(self, options: Mapping[str, object], context: BackendContext) -> None:
         self._options = NotifyOptions.read(options)
-        self._mapper = RowMapper(context.catalogue, self._options.table)
+        self._catalogue = context.catalogue
         self._log = log.bind(table=self._options.source, database=self._options.shown_dsn)
         self._state = NotifyState.CONNECTING
         self._session: NotifySession | None = None
@@ -94,7 +94,7 @@ class PostgresNotify:
     async def open(self) -> AsyncIterator[None]:
         """Check the source, and store where a first start begins. See `Backend.open`."""
         try:
-            session = await NotifySession.connect(self._options)
+            session = await NotifySession.connect(self._options, self._catalogue)
         except ConnectionLost as error:
             raise SourceUnavailable(f"{self._options.shown_dsn} cannot be reached: {error}") from error
         try:
@@ -114,7 +114,7 @@ class PostgresNotify:
         backoff = Backoff(_FIRST_PAUSE_S, self._options.retry_max_s)
         while True:
             try:
-                session = self._session = await NotifySession.connect(self._options)
+                session = self._session = await NotifySession.connect(self._options, self._catalogue)
                 await self._begin(session)
                 backoff.reset()
                 keeper = asyncio.create_task(self._keep(session), name="postgres-keeper")
@@ -238,7 +238,7 @@ class PostgresNotify:
             if look_back and not is_cut:
                 look_back_at = now() + _LOOK_BACK_S
             if news:
-                yield self._items([row for row in rows if row["row_offset"] in news], session.has_game_type)
+                yield self._items([row for row in rows if row["row_offset"] in news], session.mapper)
             can_close = frontier.has_holes and frontier.update_writers(await session.writers())
             if is_cut or can_close:
                 continue
@@ -255,11 +255,8 @@ class PostgresNotify:
                 self._log.warning("reading_held_back", safe=frontier.safe, newest=frontier.top, reason=_HELD_BACK)
         return may
 
-    def _items(self, rows: list[Any], has_game_type: bool) -> list[_Item]:
-        return [
-            item_of(row, self._mapper, self._offset.next_offset(row["row_offset"]), has_game_type=has_game_type)
-            for row in rows
-        ]
+    def _items(self, rows: list[Any], mapper: TableMapper) -> list[_Item]:
+        return [item_of(row, mapper, self._offset.next_offset(row["row_offset"])) for row in rows]
 
     # --- keeping our offset --------------------------------------------------------------------------------------
 

@@ -5,10 +5,13 @@ stream continues where the last one broke, also within a transaction. Why so: do
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from backends.contract import Captured, Rejected, SourceError
-from backends.postgres.mapping import Row, RowMapper
+from backends.contract import Captured, Rejected
+from backends.postgres.mapping.column_kinds import Column
+from backends.postgres.mapping.json_documents import Row
+from backends.postgres.mapping.table_mapper import ColumnMissing as ColumnMissing
+from backends.postgres.mapping.table_mapper import TableMapper
 from backends.postgres.postgres_options import PostgresOptions
 from backends.postgres.replication.protocol.pgoutput import (
     Begin,
@@ -35,20 +38,6 @@ class WalOffset(NamedTuple):
 WalItem = Captured[WalOffset] | Rejected[WalOffset]
 
 
-class ColumnMissing(SourceError):
-    """The table has no column that the options name. No row was skipped."""
-
-    def __init__(self, table: str, column: str, option: str, present: Sequence[str]) -> None:
-        super().__init__(table, column, option, present)
-        self.table, self.column, self.option, self.present = table, column, option, tuple(present)
-
-    def __str__(self) -> str:
-        return (
-            f"table {self.table} has no column {self.column!r} in its publication; it has {', '.join(self.present)};"
-            f" set the option {self.option!r}"
-        )
-
-
 class TableRenamed(Exception):
     """The table of rounds was renamed: its new rows are not ours, and a new table may have its name."""
 
@@ -61,49 +50,23 @@ class TableRenamed(Exception):
 
 
 class _Unmappable(NamedTuple):
+    mapper: TableMapper
     row: Row
     reason: str
 
 
 class _Columns(NamedTuple):
-    """The indexes of a round's columns in a row of the table."""
+    """What is read of a row of the table."""
 
     width: int
-    indexes: tuple[int | None, ...]  # in the order of mapping.FIELDS; None: no such column
+    mapper: TableMapper
 
     def pick(self, values: Sequence[bytes | None], errors: str = "strict") -> Row:
         if len(values) != self.width:
             raise InvalidMessage(f"a row of {len(values)} values in a table of {self.width} columns")
-        return Row(
-            *[
-                None if index is None or (value := values[index]) is None else value.decode("utf-8", errors)
-                for index in self.indexes
-            ]
-        )
-
-
-def columns_of(options: PostgresOptions, names: Sequence[str]) -> _Columns:
-    """Find a round's columns in the columns of the table; raise `ColumnMissing`."""
-    indexes: list[int | None] = []
-    for option in _COLUMN_OPTIONS:
-        name = getattr(options, option)
-        wanted = name or "game_type"
-        if wanted in names:
-            indexes.append(names.index(wanted))
-        elif name is None:
-            indexes.append(None)  # the catalogue has the type
-        else:
-            raise ColumnMissing(options.table, name, option, names)
-    return _Columns(len(names), tuple(indexes))
-
-
-_COLUMN_OPTIONS: Final = (
-    "round_id_column",
-    "game_slug_column",
-    "game_type_column",
-    "finished_at_column",
-    "extras_column",
-)
+        return [
+            None if (value := values[index]) is None else value.decode("utf-8", errors) for index in self.mapper.indexes
+        ]
 
 
 class Capture:
@@ -116,7 +79,7 @@ class Capture:
     def __init__(self, options: PostgresOptions, catalogue: Catalogue) -> None:
         self._options = options
         self._table = (options.schema_name, options.table_name)
-        self._mapper = RowMapper(catalogue, options.table)
+        self._catalogue = catalogue
         self._columns: dict[int, _Columns] = {}  # by relation id; only the table of rounds
         self._relation: int | None = None  # the id of the table of rounds, in all streams of this history
         self._before = WalOffset(0, 0)  # the end of the last transaction whose rows were all yielded
@@ -241,11 +204,12 @@ class Capture:
             self._yielded += 1
         try:
             row = columns.pick(values)
-            self._held = self._mapper.to_round(row, self._timestamp_ms)
+            self._held = columns.mapper.to_round(row, self._timestamp_ms)
         except InvalidRound as error:
-            self._held = _Unmappable(row, str(error))
+            self._held = _Unmappable(columns.mapper, row, str(error))
         except UnicodeDecodeError as error:
-            self._held = _Unmappable(columns.pick(values, "replace"), f"the row is not UTF-8: {error.reason}")
+            replaced = columns.pick(values, "replace")
+            self._held = _Unmappable(columns.mapper, replaced, f"the row is not UTF-8: {error.reason}")
 
     def _on_other(self, message: object, out: list[WalItem]) -> None:
         match message:
@@ -260,7 +224,9 @@ class Capture:
                 self._on_commit(message, out)
             case Relation():
                 if (message.schema, message.table) == self._table:
-                    self._columns[message.id] = columns_of(self._options, message.columns)
+                    names = [Column(name) for name in message.columns]
+                    mapper = TableMapper(self._options, self._catalogue, names)
+                    self._columns[message.id] = _Columns(len(names), mapper)
                     self._relation = message.id
                 elif message.id == self._relation:
                     raise TableRenamed(self._options.table, f"{message.schema}.{message.table}")
@@ -287,4 +253,4 @@ class Capture:
     def _item(self, held: Round | _Unmappable, offset: WalOffset) -> WalItem:
         if isinstance(held, Round):
             return Captured(held, offset)
-        return self._mapper.reject(held.row, held.reason, offset)
+        return held.mapper.reject(held.row, held.reason, offset)

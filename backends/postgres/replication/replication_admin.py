@@ -13,8 +13,9 @@ from backends.backlog import Backlog
 from backends.contract import SourceError
 from backends.postgres.database import Connection, ask
 from backends.postgres.findings import SETUP_COMMAND, STATEMENT_S, Finding, Verdict, connected, reader_name, run_sql
+from backends.postgres.mapping.column_kinds import Column
+from backends.postgres.mapping.table_mapper import ColumnMissing, check_columns
 from backends.postgres.postgres_options import quote_identifier
-from backends.postgres.replication.capture import ColumnMissing, columns_of
 from backends.postgres.replication.protocol.replication_connection import ReplicationConnection, StreamLost
 from backends.postgres.replication.slot import BACKFILL, PUBLICATION_SKIPPED, UNDEFINED, ReplicationOptions, SlotState
 from backends.postgres.statements import statement
@@ -228,7 +229,7 @@ class ReplicationAdmin:
         if columns[0]["relpersistence"] != b"p":
             return [f"table {options.quoted_table} is not logged; run: ALTER TABLE {options.quoted_table} SET LOGGED;"]
         try:
-            columns_of(options, [column["attname"] for column in columns])
+            check_columns(options, [Column(column["attname"], column["column_type"]) for column in columns])
         except ColumnMissing as error:
             return [str(error)]
         return []

@@ -14,8 +14,9 @@ import structlog
 from backends.contract import SourceError, SourceUnavailable
 from backends.postgres.database import ConnectionLost, close_connection, is_transient, open_connection
 from backends.postgres.dsn import UnsupportedParameter
+from backends.postgres.mapping.column_kinds import Column
+from backends.postgres.mapping.table_mapper import check_columns
 from backends.postgres.postgres_options import quote_identifier
-from backends.postgres.replication.capture import columns_of
 from backends.postgres.replication.protocol.replication_connection import (
     NoAnswer,
     Record,
@@ -113,7 +114,7 @@ async def _check_source(link: ReplicationConnection, options: ReplicationOptions
             f"table {options.quoted_table} is unlogged or temporary, so its rows are not in the write-ahead log; run:"
             f" ALTER TABLE {options.quoted_table} SET LOGGED;"
         )
-    columns_of(options, [column["attname"] or "" for column in columns])
+    check_columns(options, [Column(column["attname"] or "", int(column["column_type"] or 0)) for column in columns])
 
 
 async def _create_missing(link: ReplicationConnection, options: ReplicationOptions) -> int | None:

@@ -1,6 +1,7 @@
 -- The columns of a table in their order, and the kind of table; no row: no such table, or it has no columns.
 SELECT
     a.attname,
+    a.atttypid::bigint AS column_type,
     c.relkind,
     c.relpersistence
 FROM pg_catalog.pg_class AS c

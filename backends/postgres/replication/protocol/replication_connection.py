@@ -15,7 +15,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import DiagnosticField, ExecStatus
 
-from backends.postgres.mapping import SESSION
+from backends.postgres.mapping.text_forms import SESSION
 from backends.postgres.postgres_options import PostgresOptions
 from roundlog.client.library_errors import means_lost
 

@@ -1,0 +1,115 @@
+"""What a change of a row means for its round: the one place that decides it, for every way to read a table. Pure.
+
+A row becomes a round when it is first finished. Later changes are corrections, which only the option ``corrections``
+asks for.
+"""
+
+from enum import Enum, auto
+from typing import Final, NamedTuple
+
+import msgspec
+
+from backends.postgres.mapping.game_slugs import UnknownGameKey
+from backends.postgres.mapping.json_documents import Row
+from backends.postgres.mapping.table_mapper import RowState, TableMapper
+from rounds import InvalidRound, Round
+
+
+class Meaning(Enum):
+    """What one change is."""
+
+    ROUND = auto()  # the row was finished
+    CORRECTION = auto()  # a finished round has other content, or is taken back: `Round.voided`
+    REOPENED = auto()  # a finished round is finished no longer, and corrections are not asked for
+    UNFINISHED = auto()  # a new row that may be finished later
+    OTHER = auto()  # the row is no round
+    REJECTED = auto()  # the row is finished and cannot become a round
+    NOTHING = auto()  # the change does not concern its round
+
+
+class Outcome(NamedTuple):
+    """One thing that follows from a change."""
+
+    meaning: Meaning
+    round: Round | None = None
+    """Of ROUND, CORRECTION and REOPENED."""
+    row: Row | None = None
+    reason: str = ""
+    """Of REJECTED, with `row`: one sentence."""
+
+
+_NOTHING: Final = (Outcome(Meaning.NOTHING),)
+_OTHER: Final = (Outcome(Meaning.OTHER),)
+_UNFINISHED: Final = (Outcome(Meaning.UNFINISHED),)
+
+
+def changes_of(
+    mapper: TableMapper, old: Row | None, new: Row | None, timestamp_ms: int, *, corrections: bool
+) -> tuple[Outcome, ...]:
+    """Say what follows from one change of a row, in the order in which it has to be published.
+
+    Args:
+        mapper: That of the table.
+        old: The row before; None: it was inserted, or nothing is known of it.
+        new: The row now; None: it was deleted.
+        timestamp_ms: When the change was committed, Unix milliseconds.
+        corrections: Whether the log also gets changes of finished rounds.
+
+    Raises:
+        UnknownGameKey: The table of games has to be read again.
+    """
+    if old is None:
+        return _NOTHING if new is None else _of_new(mapper, new, timestamp_ms)
+    before = _round_of(mapper, old, timestamp_ms)
+    if new is None:
+        if not isinstance(before, Round) or mapper.table.deletes != "void":
+            return _NOTHING
+        return _taken_back(before, corrections=corrections)
+    if not isinstance(before, Round):
+        after = _of_new(mapper, new, timestamp_ms)
+        return _NOTHING if _is_repeated(before, after[0]) else after
+    return _of_finished(mapper, before, new, timestamp_ms, corrections=corrections)
+
+
+def _of_new(mapper: TableMapper, new: Row, timestamp_ms: int) -> tuple[Outcome, ...]:
+    after = _round_of(mapper, new, timestamp_ms)
+    return (Outcome(Meaning.ROUND, after),) if isinstance(after, Round) else (after,)
+
+
+def _of_finished(
+    mapper: TableMapper, before: Round, new: Row, timestamp_ms: int, *, corrections: bool
+) -> tuple[Outcome, ...]:
+    after = _round_of(mapper, new, timestamp_ms)
+    if not isinstance(after, Round):
+        if after.meaning is Meaning.REJECTED:
+            return (after,) if corrections else _NOTHING
+        return _taken_back(before, corrections=corrections)
+    if after == before or not corrections:
+        return _NOTHING
+    if (after.game_slug, after.round_id) == (before.game_slug, before.round_id):
+        return (Outcome(Meaning.CORRECTION, after),)
+    return (*_taken_back(before, corrections=True), Outcome(Meaning.ROUND, after))
+
+
+def _round_of(mapper: TableMapper, row: Row, timestamp_ms: int) -> Round | Outcome:
+    """Return the round of a finished row, or what else the row is."""
+    try:
+        state = mapper.state(row)
+        if state is RowState.FINISHED:
+            return mapper.to_round(row, timestamp_ms)
+    except UnknownGameKey:
+        raise
+    except InvalidRound as error:
+        return Outcome(Meaning.REJECTED, None, row, str(error))
+    return (_UNFINISHED if state is RowState.UNFINISHED else _OTHER)[0]
+
+
+def _taken_back(before: Round, *, corrections: bool) -> tuple[Outcome, ...]:
+    if not corrections:
+        return (Outcome(Meaning.REOPENED, before),)
+    return (Outcome(Meaning.CORRECTION, msgspec.structs.replace(before, voided=True)),)
+
+
+def _is_repeated(before: Outcome, after: Outcome) -> bool:
+    """Whether a row that was no round is none for the same reason."""
+    return before.meaning is after.meaning is not Meaning.ROUND and before.reason == after.reason
