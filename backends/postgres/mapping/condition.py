@@ -71,6 +71,11 @@ class Condition:
         return tuple(test.path for test in self.tests)
 
     @property
+    def is_not_null(self) -> bool:
+        """Whether it only says that one value is not NULL."""
+        return len(self.tests) == 1 and self.tests[0].kind == "null" and self.tests[0].is_negated
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The first names of its paths. Only `ValuePath.place` says which columns of a table they are."""
         return tuple(dict.fromkeys(path.parts[0] for path in self.paths))

@@ -31,12 +31,13 @@ class GameSlugs:
         self._table = table
         self._catalogue = catalogue
         self._from_table: Mapping[str, str] = {}
-        self._found: dict[str | None, tuple[str, str]] = {}
+        self.found: dict[str | None, tuple[str, str]] = {}
+        """What `game_of` has returned, by its argument; a part of it."""
 
     def learn(self, slugs: Mapping[str, str]) -> None:
         """Take the rows of the table of games: slugs by key, both as text."""
         self._from_table = slugs
-        self._found.clear()
+        self.found.clear()
 
     def game_of(self, value: str | None) -> tuple[str, str]:
         """Return the slug and the type of the game; `value` is what the column holds, as text.
@@ -45,11 +46,11 @@ class GameSlugs:
             UnknownGameKey: The table of games has to be read again.
             InvalidRound: The value names no game.
         """
-        found = self._found.get(value)
+        found = self.found.get(value)
         if found is None:
             found = self._find(value)
-            if len(self._found) < _REMEMBERED:
-                self._found[value] = found
+            if len(self.found) < _REMEMBERED:
+                self.found[value] = found
         return found
 
     def _find(self, value: str | None) -> tuple[str, str]:

@@ -39,8 +39,28 @@ class Outcome(NamedTuple):
 
 
 _NOTHING: Final = (Outcome(Meaning.NOTHING),)
-_OTHER: Final = (Outcome(Meaning.OTHER),)
-_UNFINISHED: Final = (Outcome(Meaning.UNFINISHED),)
+_BY_STATE: Final = {
+    RowState.UNFINISHED: Outcome(Meaning.UNFINISHED),
+    RowState.OTHER: Outcome(Meaning.OTHER),
+    RowState.VOIDED: Outcome(Meaning.OTHER),  # a round that was voided before it was finished never was one
+}
+
+
+def round_of(mapper: TableMapper, row: Row, timestamp_ms: int) -> Round | Outcome:
+    """Return the round of a finished row, or what else the row is: OTHER, UNFINISHED or REJECTED.
+
+    For an INSERT this is all that `changes_of` does, without a tuple for each round.
+
+    Raises:
+        UnknownGameKey: The table of games has to be read again.
+    """
+    try:
+        made = mapper.round_or_state(row, timestamp_ms)
+    except UnknownGameKey:
+        raise
+    except InvalidRound as error:
+        return Outcome(Meaning.REJECTED, None, row, str(error))
+    return _BY_STATE[made] if isinstance(made, RowState) else made
 
 
 def changes_of(
@@ -60,7 +80,7 @@ def changes_of(
     """
     if old is None:
         return _NOTHING if new is None else _of_new(mapper, new, timestamp_ms)
-    before = _round_of(mapper, old, timestamp_ms)
+    before = round_of(mapper, old, timestamp_ms)
     if new is None:
         if not isinstance(before, Round) or mapper.table.deletes != "void":
             return _NOTHING
@@ -72,14 +92,14 @@ def changes_of(
 
 
 def _of_new(mapper: TableMapper, new: Row, timestamp_ms: int) -> tuple[Outcome, ...]:
-    after = _round_of(mapper, new, timestamp_ms)
+    after = round_of(mapper, new, timestamp_ms)
     return (Outcome(Meaning.ROUND, after),) if isinstance(after, Round) else (after,)
 
 
 def _of_finished(
     mapper: TableMapper, before: Round, new: Row, timestamp_ms: int, *, corrections: bool
 ) -> tuple[Outcome, ...]:
-    after = _round_of(mapper, new, timestamp_ms)
+    after = round_of(mapper, new, timestamp_ms)
     if not isinstance(after, Round):
         if after.meaning is Meaning.REJECTED:
             return (after,) if corrections else _NOTHING
@@ -89,19 +109,6 @@ def _of_finished(
     if (after.game_slug, after.round_id) == (before.game_slug, before.round_id):
         return (Outcome(Meaning.CORRECTION, after),)
     return (*_taken_back(before, corrections=True), Outcome(Meaning.ROUND, after))
-
-
-def _round_of(mapper: TableMapper, row: Row, timestamp_ms: int) -> Round | Outcome:
-    """Return the round of a finished row, or what else the row is."""
-    try:
-        state = mapper.state(row)
-        if state is RowState.FINISHED:
-            return mapper.to_round(row, timestamp_ms)
-    except UnknownGameKey:
-        raise
-    except InvalidRound as error:
-        return Outcome(Meaning.REJECTED, None, row, str(error))
-    return (_UNFINISHED if state is RowState.UNFINISHED else _OTHER)[0]
 
 
 def _taken_back(before: Round, *, corrections: bool) -> tuple[Outcome, ...]:

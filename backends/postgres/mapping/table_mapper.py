@@ -101,7 +101,6 @@ class TableMapper:
         self._key = [self._place(ValuePath.parse(path), option) for path, option in paths]
         self._round_id, self._game, self._game_type, self._finished_at = self._field_readers()
         self._extras = self._extras_reader()
-        is_plain = self._is_plain()
         self._finished_when = (
             Condition.parse(table.finished_when)
             if table.finished_when is not None
@@ -110,17 +109,11 @@ class TableMapper:
         self._is_finished = self._test_of(self._finished_when, "finished_when")
         self._is_voided = self._optional_test("voided_when")
         self._is_ours = self._optional_test("rows_when")
-        self.to_round = self._to_plain_round if is_plain and len(self._read) == len(_PLAIN) else self._to_round
-
-    @property
-    def columns(self) -> tuple[str, ...]:
+        self.columns = tuple(self._read)
         """The names of the columns that are read: the order of the values of a `Row`."""
-        return tuple(self._read)
-
-    @property
-    def indexes(self) -> tuple[int, ...]:
-        """The places of `columns` in the columns of the table as they were given."""
-        return tuple(map(self._names.index, self._read))
+        self.indexes = tuple(map(self._names.index, self._read))
+        """The places of these columns in those that were given."""
+        self.to_round = self._plain() or self._to_round
 
     def state(self, row: Row) -> RowState:
         """Say what a row is; raise `InvalidRound` if a column of a condition should hold JSON and does not."""
@@ -129,6 +122,14 @@ class TableMapper:
         if self._is_voided is not None and self._is_voided(row):
             return RowState.VOIDED
         return RowState.FINISHED if self._is_finished(row) else RowState.UNFINISHED
+
+    def round_or_state(self, row: Row, timestamp_ms: int) -> Round | RowState:
+        """Return the round of a finished row, or the state of another row; raise as `to_round` and `state` do."""
+        if self._is_ours is None and self._is_voided is None:
+            # The usual table, in the path of each round.
+            return self.to_round(row, timestamp_ms) if self._is_finished(row) else RowState.UNFINISHED
+        state = self.state(row)
+        return self.to_round(row, timestamp_ms) if state is RowState.FINISHED else state
 
     def reject(self, row: Row, reason: str, offset: P) -> Rejected[P]:
         """Describe a row that cannot become a round, with the key to find it in the table."""
@@ -214,6 +215,10 @@ class TableMapper:
         ]
         if len(parts) == 1:
             ((read, matches),) = parts
+            place = self._place(condition.tests[0].path, option)
+            if condition.is_not_null and not place.members:  # the default, in the path of each round
+                index = self._index(place.column)
+                return lambda row: row[index] is not None
             return lambda row: matches(read(row))
         return lambda row: all(matches(read(row)) for read, matches in parts)
 
@@ -237,19 +242,31 @@ class TableMapper:
             self._documents[column] = JsonColumn(column, self._index(column))
         return self._documents[column]
 
-    def _is_plain(self) -> bool:
-        """Whether a row has exactly the five values of the fields of a round, in their order."""
+    def _plain(self) -> Callable[[Row, int], Round] | None:
+        """Return a faster `to_round` if a row has exactly the fields of a round, in their order; else None."""
         table = self.table
-        names = [table.round_id_column, table.game_slug_column, table.game_type_column or "game_type"]
-        names += [table.finished_at_column, table.extras_column]
-        is_usual = table.round_ids == "integer" and table.game_slug is None and table.game_type is None
-        return is_usual and table.extras_columns is None and self._read == names
+        usual = table.round_ids == "integer" and table.extras_columns is None
+        if not usual or table.game_slug is not None or table.game_type is not None:
+            return None
+        before = [table.round_id_column, table.game_slug_column]
+        after = [table.finished_at_column, table.extras_column]
+        if self._read == [*before, *after]:
+            return self._to_untyped_round
+        typed = self._read == [*before, table.game_type_column or "game_type", *after]
+        return self._to_typed_round if typed else None
 
     # --- making rounds ------------------------------------------------------------------------------------------
 
-    def _to_plain_round(self, row: Row, timestamp_ms: int) -> Round:
-        round_id, game_slug, game_type, finished_at, extras = row
-        slug, own_type = self.games.game_of(game_slug)
+    def _to_untyped_round(self, row: Row, timestamp_ms: int) -> Round:
+        round_id, game, finished_at, extras = row
+        slug, game_type = self.games.found.get(game) or self.games.game_of(game)
+        return Round(
+            round_id_of(round_id), slug, game_type, finished_at_of(finished_at), extras_of(extras), timestamp_ms
+        )
+
+    def _to_typed_round(self, row: Row, timestamp_ms: int) -> Round:
+        round_id, game, game_type, finished_at, extras = row
+        slug, own_type = self.games.found.get(game) or self.games.game_of(game)
         if game_type is None:
             game_type = own_type
         elif game_type not in self._checked_types:
@@ -284,9 +301,6 @@ class TableMapper:
         if len(self._checked_types) < _TYPES_KEPT:
             self._checked_types.add(stripped)
         return stripped
-
-
-_PLAIN: Final = ("round_id", "game_slug", "game_type", "finished_at", "extras")
 
 
 def _hashed(text: str | None) -> int:
