@@ -7,13 +7,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backends.postgres.replication.protocol.pgoutput import (
+    UNCHANGED,
     Begin,
     Commit,
+    Delete,
     Insert,
     InvalidMessage,
     LogicalMessage,
     Other,
     Relation,
+    Truncate,
+    Update,
     decode,
 )
 from backends.postgres.replication.protocol.wal import (
@@ -30,16 +34,51 @@ from tests.postgres import wal_frames as frames
 def test_messages_of_a_transaction_are_read() -> None:
     """Each kind that the capture uses, at its position in a frame."""
     assert decode(frames.begin(0x1234, 1000), DATA_START) == Begin(0x1234, 1_000_000, 7)
-    assert decode(frames.relation(), DATA_START) == Relation(frames.TABLE, "public", "rounds", frames.COLUMNS)
+    assert decode(frames.relation(), DATA_START) == Relation(
+        frames.TABLE, "public", "rounds", frames.COLUMNS, (25,) * 5, "d"
+    )
     assert decode(frames.insert("1", None, ""), DATA_START) == Insert(frames.TABLE, [b"1", None, b""])
     assert decode(frames.commit(8, 16), DATA_START)[:2] == (8, 16)
     assert isinstance(decode(frames.commit(8, 16), DATA_START), Commit)
-    assert decode(frames.message(99, "p", b"c"), DATA_START) == LogicalMessage(False, 99, "p", b"c")
+    assert decode(frames.message(99, "p", b"c"), DATA_START) == LogicalMessage(False, 99, "p", memoryview(b"c"))
 
 
-@pytest.mark.parametrize("kind", "UDTYO")
+def test_changes_of_rows_are_read() -> None:
+    """With the replica identity FULL the old row comes whole; the columns of a key alone are no old row."""
+    assert decode(frames.update(("1", None), ("1", "x")), DATA_START) == Update(
+        frames.TABLE, [b"1", None], [b"1", b"x"]
+    )
+    assert decode(frames.update(("1", None), ("2", "x"), kind=b"K"), DATA_START) == Update(
+        frames.TABLE, None, [b"2", b"x"]
+    )
+    assert decode(frames.update(None, ("2", "x")), DATA_START) == Update(frames.TABLE, None, [b"2", b"x"])
+    assert decode(frames.delete(("1", "x")), DATA_START) == Delete(frames.TABLE, [b"1", b"x"])
+    assert decode(frames.delete(("1", None), kind=b"K"), DATA_START) == Delete(frames.TABLE, None)
+    assert decode(frames.truncate(7, 8), DATA_START) == Truncate((7, 8))
+
+
+def test_value_that_was_not_changed_is_taken_from_the_old_row() -> None:
+    """A value that is stored out of line is sent only with the old row, if an update does not change it."""
+    update = decode(frames.update(("1", "large", None), ("2", UNCHANGED, UNCHANGED)), DATA_START)
+    assert update == Update(frames.TABLE, [b"1", b"large", None], [b"2", b"large", None])
+
+    alone = decode(frames.update(None, ("2", UNCHANGED)), DATA_START)
+    assert isinstance(alone, Update)
+    assert alone.values[1] is UNCHANGED
+
+
+def test_content_of_a_logical_message_is_not_copied() -> None:
+    """It may be the message of another application, of any size."""
+    frame = frames.message(99, "p", b"content")
+    message = decode(frame, DATA_START)
+
+    assert isinstance(message, LogicalMessage)
+    assert message.content.obj is frame
+
+
+@pytest.mark.parametrize("kind", "YO")
 def test_messages_of_other_kinds_are_ignored(kind: str) -> None:
-    """Updates, deletes and truncations make no rounds, whatever they contain."""
+    """Types and origins make no rounds, whatever they contain."""
     assert decode(kind.encode() + b"\0\1\2") == Other(kind)
 
 
@@ -60,6 +99,12 @@ def test_huge_value_is_read_whole() -> None:
         (b"I\0\0\0\1N\0\1u", "value of kind 'u'"),
         (b"I\0\0\0\1N\0\1t\xff\xff\xff\xffab", "ends at"),
         (b"I\0\0\0\1N\0\0rest", "ends at 8 of 12"),
+        (b"U\0\0\0\1X\0\0", "without a new row"),
+        (b"U\0\0\0\1O\0\0X\0\0", "without a new row"),
+        (b"U\0\0\0\1N\0\1b\0\0\0\0", "value of kind 'b'"),
+        (b"D\0\0\0\1N\0\0", "without an old row"),
+        (b"D\0\0\0\1O\0\1t\0\0\0\7ab", "ends at"),
+        (b"T\0\0\0\2\0\0\0\0\1", "has 10 bytes, not 14"),
         (b"R\0\0\0\1public", "unterminated"),
         (b"R\0\0\0\1\xff\0", "not UTF-8"),
     ],
@@ -77,6 +122,9 @@ WHOLE = [
     frames.row(1),
     frames.insert(None, "x"),
     frames.message(5, content=b"abc"),
+    frames.update(("1", None), ("1", UNCHANGED)),
+    frames.delete(("1", "x")),
+    frames.truncate(7, 8),
 ]
 
 
@@ -103,6 +151,15 @@ def test_damaged_message_is_decoded_or_refused(whole: bytes, choose: st.DataObje
 def test_values_come_back_as_they_were_sent(values: list[bytes | None], oid: int) -> None:
     """Any values in any number of columns, also none."""
     assert decode(frames.insert(*values, oid=oid), DATA_START) == Insert(oid, values)
+
+
+@given(st.lists(st.tuples(st.none() | st.binary(max_size=20), st.none() | st.binary(max_size=20)), max_size=9))
+def test_both_rows_of_an_update_come_back_as_they_were_sent(pairs: list[tuple[bytes | None, bytes | None]]) -> None:
+    """Any values in any number of columns."""
+    old, new = [before for before, _ in pairs], [after for _, after in pairs]
+
+    assert decode(frames.update(old, new), DATA_START) == Update(frames.TABLE, old, new)
+    assert decode(frames.delete(old), DATA_START) == Delete(frames.TABLE, old)
 
 
 # --- frames and numbers ----------------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """Frames as a walsender with pgoutput sends them, for tests that need no server."""
 
 import struct
+from collections.abc import Sequence
 
-from backends.postgres.replication.protocol.pgoutput import EPOCH_US
+from backends.postgres.replication.protocol.pgoutput import EPOCH_US, UNCHANGED
 
 TABLE = 16384
 COLUMNS = ("round_id", "game_slug", "game_type", "finished_at", "extras")
@@ -25,25 +26,50 @@ def commit(commit_lsn: int, end_lsn: int | None = None) -> bytes:
     return data(struct.pack(">cBQQq", b"C", 0, commit_lsn, end_lsn or commit_lsn + 8, 0))
 
 
-def relation(oid: int = TABLE, name: str = "public.rounds", columns: tuple[str, ...] = COLUMNS) -> bytes:
+def relation(
+    oid: int = TABLE, name: str = "public.rounds", columns: tuple[str, ...] = COLUMNS, identity: str = "d"
+) -> bytes:
     schema, table = name.split(".")
     head = struct.pack(">cI", b"R", oid) + f"{schema}\0{table}\0".encode()
     return data(
         head
-        + struct.pack(">cH", b"d", len(columns))
+        + struct.pack(">cH", identity.encode(), len(columns))
         + b"".join(b"\0" + column.encode() + b"\0" + struct.pack(">Ii", 25, -1) for column in columns)
     )
 
 
-def insert(*values: str | bytes | None, oid: int = TABLE) -> bytes:
-    parts = [struct.pack(">cIcH", b"I", oid, b"N", len(values))]
+Value = str | bytes | None
+
+
+def insert(*values: Value, oid: int = TABLE) -> bytes:
+    return data(struct.pack(">cI", b"I", oid) + _tuple(b"N", values))
+
+
+def update(old: Sequence[Value] | None, new: Sequence[Value], *, oid: int = TABLE, kind: bytes = b"O") -> bytes:
+    """An update; a new value that is `UNCHANGED` is not sent."""
+    before = b"" if old is None else _tuple(kind, old)
+    return data(struct.pack(">cI", b"U", oid) + before + _tuple(b"N", new))
+
+
+def delete(old: Sequence[Value], *, oid: int = TABLE, kind: bytes = b"O") -> bytes:
+    return data(struct.pack(">cI", b"D", oid) + _tuple(kind, old))
+
+
+def truncate(*oids: int) -> bytes:
+    return data(struct.pack(f">cIB{len(oids)}I", b"T", len(oids), 0, *oids))
+
+
+def _tuple(kind: bytes, values: Sequence[Value]) -> bytes:
+    parts = [kind + struct.pack(">H", len(values))]
     for value in values:
         if value is None:
             parts.append(b"n")
+        elif value is UNCHANGED:
+            parts.append(b"u")
         else:
             raw = value.encode() if isinstance(value, str) else value
             parts.append(b"t" + struct.pack(">I", len(raw)) + raw)
-    return data(b"".join(parts))
+    return b"".join(parts)
 
 
 def row(round_id: int, game: str = "crash") -> bytes:

@@ -5,7 +5,7 @@ rounds. Reference: https://www.postgresql.org/docs/current/protocol-logicalrep-m
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -37,9 +37,15 @@ class Relation(NamedTuple):
     """The definition of a table. Sent before its first row, and again after it has changed."""
 
     id: int
+    """The table's oid."""
     schema: str
     table: str
     columns: tuple[str, ...]
+    types: tuple[int, ...]
+    """The oids of the columns' types."""
+    identity: str
+    """What an update contains of the old row: ``f`` all of it, ``d`` the primary key, ``i`` the columns of an index,
+    ``n`` nothing."""
 
 
 class Insert(NamedTuple):
@@ -48,34 +54,60 @@ class Insert(NamedTuple):
     """The columns in the relation's order, as text; None is NULL."""
 
 
+class Update(NamedTuple):
+    relation: int
+    old: Sequence[bytes | None] | None
+    """The whole old row; None: the table's replica identity is not FULL."""
+    values: Sequence[bytes | None]
+    """The new row. A large value that was not changed is not sent: it is `UNCHANGED`, or taken from `old`."""
+
+
+class Delete(NamedTuple):
+    relation: int
+    old: Sequence[bytes | None] | None
+    """As in `Update`."""
+
+
+class Truncate(NamedTuple):
+    relations: tuple[int, ...]
+
+
 class LogicalMessage(NamedTuple):
     """A message written with ``pg_logical_emit_message``."""
 
     transactional: bool
     lsn: int
     prefix: str
-    content: bytes
+    content: memoryview
+    """A view of the decoded bytes: nothing is copied, since it may be the large message of another application."""
 
 
 class Other(NamedTuple):
-    """A message that makes no round: an update, a delete, a truncation, a type, an origin."""
+    """A message that has no row: a type, an origin."""
 
     kind: str
 
 
-Message = Begin | Commit | Relation | Insert | LogicalMessage | Other
+Message = Begin | Commit | Relation | Insert | Update | Delete | Truncate | LogicalMessage | Other
+
+UNCHANGED: Final = b"\0unchanged"
+"""Stands for a value that the server did not send, since it is stored out of line and was not changed. Compare with
+``is``; no text of PostgreSQL has a null byte."""
 
 _BEGIN: Final = Struct(">xQqI")
 _COMMIT: Final = Struct(">xBQQq")
 _INSERT: Final = Struct(">xIcH")
+_ROW: Final = Struct(">xIc")
+_COUNT: Final = Struct(">H")
+_TRUNCATE: Final = Struct(">xIB")
 _RELATION: Final = Struct(">xI")
 _REPLICA_IDENTITY: Final = Struct(">cH")
 _COLUMN_TYPE: Final = Struct(">Ii")
 _LOGICAL: Final = Struct(">xBQ")
 _LENGTH: Final = Struct(">I")
-_IGNORED: Final = frozenset(b"UDTYO")
+_IGNORED: Final = frozenset(b"YO")
 
-_NULL, _TEXT = b"nt"
+_NULL, _TEXT, _UNCHANGED = b"ntu"
 
 
 def decode(data: bytes, start: int = 0) -> Message:
@@ -88,14 +120,14 @@ def decode(data: bytes, start: int = 0) -> Message:
         kind = data[start]
         if kind == 0x49:  # I
             return _insert(data, start)
+        if kind == 0x55:  # U
+            return _update(data, start)
         if kind == 0x42:  # B
             return _begin(data, start)
         if kind == 0x43:  # C
             return _commit(data, start)
-        if kind == 0x52:  # R
-            return _relation(data, start)
-        if kind == 0x4D:  # M
-            return _logical_message(data, start)
+        if (read := _RARER.get(kind)) is not None:
+            return read(data, start)
     except (struct.error, IndexError):
         raise InvalidMessage(f"pgoutput message is truncated: {_shown(data, start)}") from None
     if kind in _IGNORED:
@@ -127,6 +159,66 @@ def _insert(data: bytes, at: int) -> Insert:
     return Insert(relation, values)
 
 
+def _update(data: bytes, start: int) -> Update:
+    relation, marker = _ROW.unpack_from(data, start)
+    at = start + _ROW.size
+    old: list[bytes | None] | None = None
+    if marker != b"N":
+        if marker not in (b"O", b"K"):
+            raise InvalidMessage(f"pgoutput update without a new row: {_shown(data, start)}")
+        old, at = _values(data, start, at)
+        if data[at] != 0x4E:  # N
+            raise InvalidMessage(f"pgoutput update without a new row: {_shown(data, start)}")
+        at += 1
+        if marker == b"K":
+            old = None
+    values, at = _values(data, start, at)
+    _expect_end(data, start, at)
+    if UNCHANGED in values and old is not None and len(old) == len(values):
+        values = [old[index] if value is UNCHANGED else value for index, value in enumerate(values)]
+    return Update(relation, old, values)
+
+
+def _delete(data: bytes, start: int) -> Delete:
+    relation, marker = _ROW.unpack_from(data, start)
+    if marker not in (b"O", b"K"):
+        raise InvalidMessage(f"pgoutput delete without an old row: {_shown(data, start)}")
+    old, at = _values(data, start, start + _ROW.size)
+    _expect_end(data, start, at)
+    return Delete(relation, old if marker == b"O" else None)
+
+
+def _values(data: bytes, start: int, at: int) -> tuple[list[bytes | None], int]:
+    """Read a row; return its values and where the next field starts."""
+    length_at = _LENGTH.unpack_from
+    values: list[bytes | None] = []
+    (count,) = _COUNT.unpack_from(data, at)
+    at += _COUNT.size
+    for _ in range(count):
+        kind = data[at]
+        if kind == _TEXT:
+            begin = at + 5
+            at = begin + length_at(data, at + 1)[0]
+            values.append(data[begin:at])
+        elif kind == _NULL:
+            values.append(None)
+            at += 1
+        elif kind == _UNCHANGED:
+            values.append(UNCHANGED)
+            at += 1
+        else:
+            raise InvalidMessage(f"pgoutput row with a value of kind {chr(kind)!r}: {_shown(data, start)}")
+    if at > len(data):
+        raise InvalidMessage(f"pgoutput row ends at {at - start} of {len(data) - start}: {_shown(data, start)}")
+    return values, at
+
+
+def _truncate(data: bytes, start: int) -> Truncate:
+    count, _ = _TRUNCATE.unpack_from(data, start)
+    _expect_end(data, start, start + _TRUNCATE.size + 4 * count)
+    return Truncate(struct.unpack_from(f">{count}I", data, start + _TRUNCATE.size))
+
+
 def _begin(data: bytes, at: int) -> Begin:
     _expect_end(data, at, at + _BEGIN.size)
     lsn, moment, xid = _BEGIN.unpack_from(data, at)
@@ -143,17 +235,17 @@ def _relation(data: bytes, start: int) -> Relation:
     (oid,) = _RELATION.unpack_from(data, start)
     schema, at = _text(data, start + _RELATION.size)
     table, at = _text(data, at)
-    _, count = _REPLICA_IDENTITY.unpack_from(data, at)
+    identity, count = _REPLICA_IDENTITY.unpack_from(data, at)
     at += _REPLICA_IDENTITY.size
-    names = []
+    names, types = [], []
     for _ in range(count):
         name, at = _text(data, at + 1)
         names.append(name)
-        _COLUMN_TYPE.unpack_from(data, at)
+        types.append(_COLUMN_TYPE.unpack_from(data, at)[0])
         at += _COLUMN_TYPE.size
     _expect_end(data, start, at)
     # An empty schema name stands for pg_catalog.
-    return Relation(oid, schema or "pg_catalog", table, tuple(names))
+    return Relation(oid, schema or "pg_catalog", table, tuple(names), tuple(types), identity.decode("latin-1"))
 
 
 def _logical_message(data: bytes, start: int) -> LogicalMessage:
@@ -162,7 +254,7 @@ def _logical_message(data: bytes, start: int) -> LogicalMessage:
     begin = at + _LENGTH.size
     end = begin + _LENGTH.unpack_from(data, at)[0]
     _expect_end(data, start, end)
-    return LogicalMessage(bool(flags & 1), lsn, prefix, data[begin:end])
+    return LogicalMessage(bool(flags & 1), lsn, prefix, memoryview(data)[begin:end])
 
 
 def _text(data: bytes, at: int) -> tuple[str, int]:
@@ -186,3 +278,11 @@ def _expect_end(data: bytes, start: int, end: int) -> None:
 def _shown(data: bytes, start: int) -> str:
     """The first 16 bytes of a message, for errors. The rest may contain customer data."""
     return data[start : start + 16].hex(" ")
+
+
+_RARER: Final[Mapping[int, Callable[[bytes, int], Message]]] = {
+    ord("R"): _relation,
+    ord("M"): _logical_message,
+    ord("D"): _delete,
+    ord("T"): _truncate,
+}
