@@ -17,6 +17,7 @@ class StoredMessage(msgspec.Struct):
     subject: str
     seq: int
     data: bytes = b""  # base64 on the wire, which msgspec decodes
+    hdrs: bytes = b""  # the header block, in the same form
 
 
 class LeaderReply(msgspec.Struct):

@@ -44,6 +44,7 @@ class LogInfo:
     first_at: datetime | None = None  # when the oldest round in it was stored
     allows_batches: bool = False  # whether it takes fast-ingest batches; see `roundlog.publish.fast_batch`
     duplicate_window_s: float = 120.0  # how long the server itself recognises ids
+    deleted: int = 0  # how many messages after its oldest one were deleted or purged
     differences: Differences = NO_DIFFERENCES  # from the settings that are needed
 
 
@@ -84,9 +85,10 @@ async def read_log(connection: Connection, settings: LogSettings, watch: StreamW
     if watch is not None:
         watch.note(settings.stream, differences, stopped=is_stopped(info.state))
     state = info.state
+    first = state["first_seq"] or state["last_seq"] + 1
     return LogInfo(
         epoch=epoch_of(int(datetime.fromisoformat(info.created).timestamp() * 1000)),
-        first=state["first_seq"] or state["last_seq"] + 1,
+        first=first,
         last=state["last_seq"],
         stream=settings.stream,
         last_at=_time_of(state["last_ts"]),
@@ -95,6 +97,7 @@ async def read_log(connection: Connection, settings: LogSettings, watch: StreamW
         allows_batches=bool(info.config.get("allow_batched")),
         first_at=_time_of(state["first_ts"]) if state["first_seq"] else None,
         duplicate_window_s=info.config.get("duplicate_window", 0) / NANO,
+        deleted=max(0, state["last_seq"] + 1 - first - state["messages"]),
         differences=differences,
     )
 

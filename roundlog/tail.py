@@ -1,20 +1,27 @@
-"""Read the ids and offsets of the rounds at the end of the log, so that no round is stored twice.
+"""Read what the log holds, so that no round is stored twice: ids and offsets of its tail, and whole corrections.
 
 Owns the reading of stored headers. nats-server itself knows ids for its duplicate window only, two minutes by default.
-Knows nothing of the rounds' data.
+Ids are read as `rounds.dedup_id` writes them, without what `rounds.subjects.resent_id` adds. Knows nothing of the
+rounds' data.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+import re
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import msgspec
 from nats.aio.msg import Msg
 
+from roundlog.client.api import ApiError, ask_api
+from roundlog.client.codes import NatsStatus
 from roundlog.client.connection import Connection
 from roundlog.direct_get import AnswerEnd, TooManyResults, direct_get_subject
-from rounds.subjects import LOG_SUBJECTS
+from roundlog.leader import ask_leader
+from roundlog.log_errors import LogUnavailable
+from rounds.subjects import LOG_SUBJECTS, is_corrections_subject, parse_dedup_id, plain_id
 
 _ANSWER_S: Final = 10.0
 _BEHIND_TRIES: Final = 20
@@ -23,7 +30,7 @@ _PAGE: Final = 2_000
 _PAGE_BYTES: Final = 4 << 20
 _GAMES: Final = 1_000
 _OF_ROUNDS: Final = {"next_by_subj": LOG_SUBJECTS}
-
+_ID_HEADER: Final = re.compile(rb"\r\nNats-Msg-Id: *([^\r]*)\r\n", re.IGNORECASE)
 
 OFFSET_HEADER: Final = "Relay-Position"
 """The header that carries a round's offset in its source, ``source:offset``. Optional."""
@@ -33,8 +40,10 @@ class TailPage(NamedTuple):
     """The headers of some rounds of the log, in its order."""
 
     ids: list[bytes]
-    offsets: list[str]  # one for each round that has one
+    offsets: list[str]  # of the same rounds; empty: it has none
     last: int  # the sequence of the newest message in it; 0: there are none
+    sequences: list[int]  # of the same rounds
+    data: list[bytes]  # of the same rounds
 
 
 async def stored_ids(connection: Connection, stream: str, *, first: int, last: int) -> AsyncIterator[list[bytes]]:
@@ -43,15 +52,18 @@ async def stored_ids(connection: Connection, stream: str, *, first: int, last: i
         yield page.ids
 
 
-async def stored_pages(connection: Connection, stream: str, *, first: int, last: int) -> AsyncIterator[TailPage]:
-    """Yield, page by page, the headers of the rounds stored at sequences `first` to at least `last`.
+async def stored_pages(
+    connection: Connection, stream: str, *, first: int, last: int, subject: str = LOG_SUBJECTS
+) -> AsyncIterator[TailPage]:
+    """Yield, page by page, the rounds stored at sequences `first` to at least `last`, under `subject`.
 
     Raises:
         LogUnavailable: No answer in time, or the connection is lost.
     """
     tries = _BEHIND_TRIES
     while first <= last:
-        page = await _page(connection, stream, {"seq": first, "batch": _PAGE, "max_bytes": _PAGE_BYTES, **_OF_ROUNDS})
+        request = {"seq": first, "batch": _PAGE, "max_bytes": _PAGE_BYTES, "next_by_subj": subject}
+        page = await _page(connection, stream, request)
         if page.last:
             yield page
             first = page.last + 1
@@ -61,6 +73,73 @@ async def stored_pages(connection: Connection, stream: str, *, first: int, last:
             await asyncio.sleep(_BEHIND_PAUSE_S)
         else:
             return
+
+
+async def ids_at(connection: Connection, stream: str, sequences: Iterable[int]) -> dict[int, bytes]:
+    """Return the id of the round stored at each of these sequences, where there is one.
+
+    A replica that is behind may have answered: the newest rounds can be missing.
+
+    Raises:
+        LogUnavailable: No answer in time, or the connection is lost.
+    """
+    found: dict[int, bytes] = {}
+    wanted = sorted(sequences)
+    at = 0
+    while at < len(wanted):
+        first = wanted[at]
+        last = wanted[bisect_right(wanted, first + _PAGE - 1) - 1]
+        request = {"seq": first, "batch": last - first + 1, "max_bytes": _PAGE_BYTES, **_OF_ROUNDS}
+        page = await _page(connection, stream, request)
+        found.update(zip(page.sequences, page.ids, strict=True))
+        # An answer can be cut by its size; where it is empty, nothing of these is stored.
+        at = bisect_right(wanted, max(page.last, first) if page.last else last)
+    return {sequence: found[sequence] for sequence in wanted if sequence in found}
+
+
+async def id_of_leader(connection: Connection, stream: str, sequence: int) -> bytes | None:
+    """Return the id of the round at this sequence as the stream's leader has it; None: there is none.
+
+    Raises:
+        LogUnavailable: No answer in time, no leader, or the connection is lost.
+    """
+    reply = await ask_leader(connection, stream, {"seq": sequence})
+    if reply.message is not None:
+        match = _ID_HEADER.search(reply.message.hdrs)
+        return None if match is None else plain_id(match[1].decode()).encode()
+    if reply.error.code == NatsStatus.NOT_FOUND:
+        return None
+    raise LogUnavailable(f"the log's leader answered {reply.error.description!r}")
+
+
+async def corrections_ends(connection: Connection, stream: str) -> dict[str, int]:
+    """Return each subject under which the log holds corrections, with the sequence of its newest.
+
+    Raises:
+        LogUnavailable: No answer in time, no leader, or the connection is lost.
+    """
+    info = await ask_api(connection, f"STREAM.INFO.{stream}", {"subjects_filter": LOG_SUBJECTS}, _Subjects)
+    if info.error is not None:
+        raise LogUnavailable(f"the log's subjects cannot be read: {info.error.description}")
+    ends: dict[str, int] = {}
+    for subject in filter(is_corrections_subject, info.state.subjects or {}):
+        reply = await ask_leader(connection, stream, {"last_by_subj": subject})
+        if reply.message is not None:
+            ends[subject] = reply.message.seq
+        elif reply.error.code != NatsStatus.NOT_FOUND:
+            raise LogUnavailable(f"the log's leader answered {reply.error.description!r}")
+    return ends
+
+
+class _State(msgspec.Struct, frozen=True):
+    subjects: dict[str, int] | None = None
+
+
+class _Subjects(msgspec.Struct):
+    """What the API says of a stream's subjects."""
+
+    state: _State = _State()
+    error: ApiError | None = None
 
 
 async def first_since(connection: Connection, stream: str, moment: datetime) -> int:
@@ -73,7 +152,7 @@ async def first_since(connection: Connection, stream: str, moment: datetime) -> 
 
 
 async def newest_ids(connection: Connection, stream: str) -> dict[str, int]:
-    """Return the id of the newest round of each game that the log has rounds of.
+    """Return the id of the newest round of each game that the log has rounds of. Corrections do not count.
 
     Raises:
         LogUnavailable: No answer in time, or the connection is lost.
@@ -81,14 +160,14 @@ async def newest_ids(connection: Connection, stream: str) -> dict[str, int]:
     found: dict[str, int] = {}
     page = await _page(connection, stream, {"multi_last": [LOG_SUBJECTS], "batch": _GAMES})
     for msg_id in page.ids:
-        game, _, number = msg_id.decode().rpartition(":")
-        if number.isdigit():
-            found[game] = int(number)
+        parsed = parse_dedup_id(msg_id.decode())
+        if parsed is not None and parsed.revision == 1:
+            found[parsed.game_slug] = parsed.round_id
     return found
 
 
 async def newest_sequences(connection: Connection, stream: str) -> dict[bytes, int] | None:
-    """Return the sequence of the newest round of each subject of the log; None: it has more subjects than one answer.
+    """Return the sequence of the newest message of each subject of the log; None: it has more subjects than one answer.
 
     Raises:
         LogUnavailable: No answer in time, or the connection is lost.
@@ -104,8 +183,7 @@ async def newest_sequences(connection: Connection, stream: str) -> dict[bytes, i
 async def _page(
     connection: Connection, stream: str, request: dict[str, Any], by_subject: dict[bytes, int] | None = None
 ) -> TailPage:
-    ids: list[bytes] = []
-    offsets: list[str] = []
+    page = TailPage([], [], 0, [], [])
     last = 0
     ended: asyncio.Future[AnswerEnd] = asyncio.get_running_loop().create_future()
 
@@ -120,9 +198,10 @@ async def _page(
         if by_subject is not None:
             by_subject[headers["Nats-Subject"].encode()] = last
         if msg_id := headers.get("Nats-Msg-Id"):
-            ids.append(msg_id.encode())
-        if offset := headers.get(OFFSET_HEADER):
-            offsets.append(offset)
+            page.ids.append(plain_id(msg_id).encode())
+            page.offsets.append(headers.get(OFFSET_HEADER, ""))
+            page.sequences.append(last)
+            page.data.append(message.data)
 
     inbox, subject = connection.new_inbox(), direct_get_subject(stream)
     subscription = await connection.subscribe(inbox, collect)
@@ -133,4 +212,4 @@ async def _page(
     await connection.unsubscribe(subscription)
     if end.error is not None:
         raise end.error
-    return TailPage(ids, offsets, last)
+    return page._replace(last=last)

@@ -92,7 +92,10 @@ class Round(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             raise InvalidRound(str(error)) from error
 
     def to_json(self) -> bytes:
-        """Render the six given fields in contract order, without spaces. This is the form the log stores."""
+        """Render the six given fields in contract order, then those of a correction, without spaces.
+
+        This is the form the log stores.
+        """
         return _encoder.encode(self)
 
     @property

@@ -6,7 +6,7 @@ because NATS itself accepts a publish to ``rounds.*`` or ``rounds.a.b`` and stor
 
 import re
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 SLUG_PATTERN: Final = r"\A[a-z0-9][a-z0-9-]{0,63}\Z"
 """Lower-case letters, digits and ``-``, 1 to 64 of them. ``\\Z``, since ``$`` would let a trailing newline through."""
@@ -79,6 +79,40 @@ def dedup_id(game_slug: str, round_id: int, revision: int = 1) -> str:
     ``<game>:<round_id>``, and ``<game>:<round_id>:<revision>`` for a correction.
     """
     return f"{game_slug}:{round_id}" if revision == 1 else f"{game_slug}:{round_id}:{revision}"
+
+
+class ParsedId(NamedTuple):
+    """What an id of `dedup_id` names."""
+
+    game_slug: str
+    round_id: int
+    revision: int
+
+
+def parse_dedup_id(text: str) -> ParsedId | None:
+    """Read back what `dedup_id` wrote; None: it has another form, of another program."""
+    game, *numbers = text.split(":")
+    if not 1 <= len(numbers) <= 2 or not all(number.isascii() and number.isdigit() for number in numbers):
+        return None
+    return ParsedId(game, int(numbers[0]), int(numbers[1]) if len(numbers) == 2 else 1)
+
+
+def resent_id(msg_id: bytes, times: int) -> bytes:
+    """Name an entry for ``Nats-Msg-Id`` that the server takes for stored although the log lacks it: ``<id>~<times>``.
+
+    `times` is how often it was found missing; 0: the id itself.
+    """
+    return b"%b~%d" % (msg_id, times) if times else msg_id
+
+
+def plain_id(text: str) -> str:
+    """Return the id of which `resent_id` was made."""
+    return text.partition("~")[0]
+
+
+def is_corrections_subject(subject: str) -> bool:
+    """Whether the log stores corrections under this subject."""
+    return subject.endswith(_CORRECTIONS)
 
 
 def _shortened(value: object) -> str:

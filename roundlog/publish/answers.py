@@ -17,7 +17,7 @@ _decode_reply: Final = msgspec.json.Decoder(StoreReply).decode
 
 
 class Acks(NamedTuple):
-    """Acks that came together. All these publishes are stored."""
+    """Acks that came together. All these publishes are stored, or were and are remembered by their ids."""
 
     numbers: list[int]
     duplicates: int  # so many of them were stored before
@@ -29,6 +29,16 @@ class Acks(NamedTuple):
         if not self.frames:  # one ack, or that of a batch, whose rounds have consecutive sequences
             return zip(self.numbers, range(self.sequence + 1 - len(self.numbers), self.sequence + 1), strict=True)
         return [(int(number), int(sequence)) for number, sequence, _ in self.frames]
+
+    def parted(self) -> tuple["Acks", list[tuple[int, int]]]:
+        """Return the acks of what was stored now, and the numbers and sequences of the duplicates."""
+        if not self.duplicates:
+            return self, []
+        if not self.frames:  # a single one
+            return Acks([], 0, self.sequence), [(self.numbers[0], self.sequence)]
+        stored = [frame for frame in self.frames if not frame[2]]
+        duplicates = [(int(number), int(sequence)) for number, sequence, duplicate in self.frames if duplicate]
+        return Acks([int(number) for number, _, _ in stored], 0, self.sequence, stored), duplicates
 
 
 class ErrorAck(NamedTuple):
