@@ -123,7 +123,7 @@ class Instrumented(Generic[P]):
         offset = Numbered(self.yielded, item.offset)
         if isinstance(item, Captured):
             self._waiting.append((self.yielded, now, item.round.timestamp))
-            return Captured(item.round, offset)
+            return Captured(item.round, offset, item.is_correction)
         self._waiting.append((self.yielded, now, 0))
         return Rejected(item.key, item.reason, item.raw, offset)
 

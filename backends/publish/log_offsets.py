@@ -8,7 +8,7 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from itertools import groupby
 from typing import Any, Final, Generic, Self, TypeVar
@@ -74,13 +74,23 @@ class LogOffsets(Generic[P]):
         log_settings: LogSettings,
         settings: PublisherSettings | None = None,
         *,
-        on_ids: Callable[[set[bytes]], None] = lambda _ids: None,
+        on_ids: Callable[[set[bytes], int], None] = lambda _ids, _first: None,
+        on_page: Callable[[Sequence[bytes], Sequence[str]], None] = lambda _ids, _offsets: None,
         stored: Callable[[], P | None] = lambda: None,
     ) -> None:
-        """Prepare; `on_ids` is called with the ids that `recall` found, and `stored` returns the property `stored`."""
+        """Prepare.
+
+        Args:
+            log_settings: The log.
+            settings: How far back `recall` reads; None: the defaults.
+            on_ids: Called with the ids that `recall` found, and the sequence from which on it has read.
+            on_page: Called with the ids and offsets of each page that it reads.
+            stored: Returns the property `stored`.
+        """
         self._log_settings = log_settings
         self._settings = settings or PublisherSettings()
         self._on_ids = on_ids
+        self._on_page = on_page
         self._stored = stored
         self._stack = AsyncExitStack()
         self._connection: Connection | None = None
@@ -107,11 +117,11 @@ class LogOffsets(Generic[P]):
         return KeptOffset(record.offset, record.note, record.epoch, record.last)
 
     async def recall(self, source: str, comes_again: Callable[[str], bool], *, since: KeptOffset | None = None) -> None:
-        async def look(connection: Connection) -> set[bytes]:
+        async def look(connection: Connection) -> tuple[set[bytes], int]:
             info = await read_log(connection, self._log_settings)
             return await self._look_back(connection, info, f"{source}:", comes_again, since)
 
-        self._on_ids(await self._retried(look))
+        self._on_ids(*await self._retried(look))
 
     async def keep(self, source: str, offset: str, note: str = "") -> bool:
         while self._can_keep:
@@ -166,8 +176,11 @@ class LogOffsets(Generic[P]):
         prefix: str,
         comes_again: Callable[[str], bool],
         since: KeptOffset | None,
-    ) -> set[bytes]:
-        """Read ids from the log's end backwards, until the source does not yield the rounds found there again."""
+    ) -> tuple[set[bytes], int]:
+        """Read ids from the log's end backwards, until the source does not yield the rounds found there again.
+
+        Return them, and the sequence at which the reading ended.
+        """
         settings = self._settings
         floor = max(info.first, info.last + 1 - max(settings.recall_rounds, settings.tail_rounds))
         enough = max(info.first, info.last + 1 - settings.tail_rounds)
@@ -182,17 +195,18 @@ class LogOffsets(Generic[P]):
             own = again = False
             async for page in stored_pages(connection, info.stream, first=lower, last=upper):
                 known.update(page.ids)
+                self._on_page(page.ids, page.offsets)
                 for offset, _ in groupby(page.offsets):
                     if offset.startswith(prefix):
                         own = True
                         again |= comes_again(offset[len(prefix) :])
             found |= own
             if (own and not again) or (lower <= enough and (since is not None or not found)):
-                return known
+                return known, lower
             upper, step = lower - 1, _STEP
         if floor > info.first:
             log.warning("tail_not_covered", rounds=len(known), until=floor, hint="raise RELAY_PUBLISH_RECALL_ROUNDS")
-        return known
+        return known, floor
 
     # --- keeping ------------------------------------------------------------------------------------------------
 

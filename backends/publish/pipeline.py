@@ -16,6 +16,7 @@ import structlog
 
 from backends.contract import Rejected
 from backends.publish.clock import boot_s
+from backends.publish.duplicates import Duplicate
 from backends.publish.lease import Lease, LeaseOver
 from backends.publish.publisher_settings import PublisherSettings
 from backends.publish.window.acks import Entry, Lag, Stats, Window
@@ -23,7 +24,7 @@ from backends.publish.window.dispatch import Dispatch
 from roundlog.backoff import Backoff
 from roundlog.client.codes import ErrorCode, NatsStatus
 from roundlog.client.connection import Connection
-from roundlog.log_errors import LogUnavailable
+from roundlog.log_errors import LogError, LogUnavailable
 from roundlog.publish.answers import Acks, ErrorAck
 from roundlog.publish.fast_batch import UNCLEAR
 from roundlog.publish.hpub import HEADER_ROOM
@@ -39,6 +40,8 @@ Compare = Callable[[bool], Awaitable[Mapping[bytes, int] | None]]
 
 Called with whether everything that was sent has had a clear answer, so that what is found is of another process.
 """
+HeldOf = Callable[[Mapping[int, Duplicate]], Awaitable[set[int]]]
+"""Returns the numbers of those that the log holds; see `backends.publish.duplicates.held_of`."""
 Rejects = Callable[[Rejected[Any]], Awaitable[None]]
 """Takes an item that cannot become a round. Its offset is confirmed to the source after this has returned."""
 
@@ -52,6 +55,8 @@ _CONDITIONS: Final = (
     ErrorCode.WRONG_LAST_SEQUENCE_IN_PROCESS,
     UNCLEAR,
 )
+_MISSING: Final = -2
+"""The code of an error ack: the server takes the round for stored, and the log does not hold it."""
 _MOST_DOUBLINGS: Final = 16
 """Enough to reach the bound from a millisecond. Without a limit, a thousand attempts would overflow."""
 
@@ -92,7 +97,9 @@ class Pipeline(Generic[P]):
         self._lag: Lag[P] = Lag(settings.confirm_lag_s)
         self._dispatch = Dispatch(self.window)
         self._error_acks: dict[int, ErrorAck] = {}
+        self._duplicates: dict[int, Duplicate] = {}  # to be looked up in the log
         self._compare: Compare | None = None
+        self._held_of: HeldOf | None = None
         self._backoff = Backoff(*_ERROR_PAUSE_S)
         self._log_errors_at = 0.0
         self._progress_at = 0.0
@@ -142,6 +149,7 @@ class Pipeline(Generic[P]):
         self._connection += 1  # late answers of the old one are ignored
         self._unacked_connections += 1  # until the next has an ack
         self._error_acks.clear()
+        self._duplicates.clear()
         self._dispatch.rewind()
         self._confirm_settled()
 
@@ -158,6 +166,7 @@ class Pipeline(Generic[P]):
         *,
         newest: Mapping[bytes, int] | None = None,
         compare: Compare | None = None,
+        held_of: HeldOf | None = None,
         compared_at: float = math.inf,
     ) -> None:
         """Publish over this connection until `reader` has ended and everything is settled.
@@ -170,6 +179,7 @@ class Pipeline(Generic[P]):
             reader: Adds entries until it ends.
             newest: For a replicated log: the sequence of each subject's newest round, read before the comparison.
             compare: Settles what the log has; called when nothing is in flight.
+            held_of: Looks duplicates up in the log; None: what the server takes for stored is stored.
             compared_at: When the comparison began.
 
         Raises:
@@ -177,7 +187,7 @@ class Pipeline(Generic[P]):
         """
         number = self._connection
         self._dispatch.begin(info, newest)
-        self._compare = compare
+        self._compare, self._held_of = compare, held_of
         self.lease.begin(info.duplicate_window_s, compared_at)
         publishing = await open_publish_connection(
             connection,
@@ -213,6 +223,9 @@ class Pipeline(Generic[P]):
         if not publishing.is_open:
             raise LogUnavailable("the connection to NATS was lost")
         self._check_lease([])
+        if self._duplicates:
+            await self._look_up_duplicates()
+            return
         if self._error_acks:
             if not self.window.unanswered:
                 await self._handle_error_acks()
@@ -247,8 +260,11 @@ class Pipeline(Generic[P]):
             async with asyncio.timeout(self._settings.leave_s):
                 while self.window.unanswered and publishing.is_open:
                     self._wake.clear()
-                    await self._wake.wait()
-        except TimeoutError:
+                    if self._duplicates:
+                        await self._look_up_duplicates()
+                    else:
+                        await self._wake.wait()
+        except (TimeoutError, LogError):
             log.warning("left_unacked", in_flight=len(self.window))
 
     # --- sending ------------------------------------------------------------------------------------------------
@@ -298,6 +314,12 @@ class Pipeline(Generic[P]):
         error_acks, self._error_acks = self._error_acks, {}
         if number is None:
             return
+        if missing := [of for of, error_ack in error_acks.items() if error_ack.code == _MISSING]:
+            for of in missing:
+                self.window.entry(of).missing += 1
+            log.warning("rounds_missing_from_log", rounds=len(missing), action="published again")
+            self._dispatch.rewind()
+            return
         code, reason = error_acks[number].code, error_acks[number].reason
         if code == ErrorCode.MESSAGE_TOO_LARGE:
             await self._reject_entry(number, f"the stream refuses it: {reason}")
@@ -323,6 +345,24 @@ class Pipeline(Generic[P]):
         if self._compare is not None:
             self._dispatch.compared(await self._compare(code != UNCLEAR))
 
+    async def _look_up_duplicates(self) -> None:
+        """Settle the duplicates that the log holds. The others fail, and are sent again."""
+        duplicates, self._duplicates = self._duplicates, {}
+        held = set(duplicates) if self._held_of is None else await self._held_of(duplicates)
+        settled = []
+        for number in duplicates:
+            entry = self.window.in_flight(number)
+            if entry is None or entry.settled:
+                continue  # answered once more meanwhile
+            if number in held and entry.correction is None:
+                settled.append(number)
+            elif self.window.fail(number):
+                # The log may hold another correction of the same round under this id.
+                code, reason = (UNCLEAR, "its id is in use") if number in held else (_MISSING, "it was deleted")
+                self._error_acks[number] = ErrorAck(number, code, reason)
+        self.stats.duplicates += self.window.settle(settled)
+        self._progress_at = self._now()
+
     # --- answers ------------------------------------------------------------------------------------------------
 
     def _on_acks(self, connection: int, acks: Acks) -> None:
@@ -333,14 +373,17 @@ class Pipeline(Generic[P]):
         self._unacked_connections = 0
         self._backoff.reset()
         self.head = max(self.head, acks.sequence)
-        self._dispatch.acked(acks)
-        # Acks do not say which are duplicates, and the log may have a duplicate with another offset, or with none.
-        count = window.settle(acks.numbers, stored=not acks.duplicates)
+        stored, duplicates = acks.parted()
+        self._dispatch.acked(stored)
+        count = window.settle(stored.numbers, stored=True)
+        for number, sequence in duplicates:
+            entry = window.in_flight(number)
+            if entry is not None and not entry.settled:
+                self._duplicates[number] = Duplicate(entry.msg_id, sequence)
         if window.lanes is not None or window.oldest != oldest:
             # In a log of one replica acks come in order: while the oldest has none, others are no progress.
             self._progress_at = self._now()
-        self.stats.acked += count - acks.duplicates
-        self.stats.duplicates += acks.duplicates
+        self.stats.acked += count
         self._wake.set()
 
     def _on_error_ack(self, connection: int, error_ack: ErrorAck) -> None:

@@ -6,17 +6,19 @@ Why a pipeline of our own: docs/adr/0003-own-publish-pipeline.md
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeGuard, TypeVar
 
 import structlog
 
 from backends.contract import Captured, HasOffsets, HasStandby, Rejected
 from backends.publish.clock import boot_s
 from backends.publish.comparison import Comparison
+from backends.publish.corrections.stored_corrections import StoredCorrections, id_of
+from backends.publish.duplicates import held_of
 from backends.publish.hand_over import HandedOver, why_hand_over
 from backends.publish.log_offsets import LogOffsets
 from backends.publish.pipeline import RAW_BYTES, Carried, Pipeline, Rejects
@@ -30,10 +32,11 @@ from roundlog.log_errors import LogError, LogUnavailable
 from roundlog.log_settings import LogSettings
 from roundlog.promises.stream_watch import StreamWatch
 from roundlog.publish.hpub import offset_header
-from roundlog.stream import LogInfo
+from roundlog.stream import LogInfo, read_log
 from roundlog.tail import newest_sequences
 from roundlog.tasks import cancel_and_wait, raise_if_cancelled
 from rounds import Round, dedup_id, log_subject
+from rounds.subjects import corrections_subject
 
 log = structlog.get_logger()
 
@@ -79,7 +82,10 @@ class Publisher(Generic[P]):
         self._check = StreamCheck(log_settings, streams or StreamWatch())
         self._settings = settings
         self._pipeline: Pipeline[P] = Pipeline(settings, confirm=confirm, rejects=rejects, acked=acked, carried=carried)
-        self._comparison: Comparison[P] = Comparison(settings, self._pipeline)
+        self._corrections = StoredCorrections(settings.correction_rounds, self._pipeline.stats)
+        self._comparison: Comparison[P] = Comparison(
+            settings, self._pipeline, on_page=self._corrections.revisions.load_origins
+        )
         self._standby = standby
         self._make = partial(
             Publisher[P],
@@ -94,10 +100,16 @@ class Publisher(Generic[P]):
         )
         self._with_offsets = with_offsets
         self._offsets: LogOffsets[P] = LogOffsets(
-            log_settings, settings, on_ids=self._comparison.add_known, stored=lambda: self._pipeline.window.stored
+            log_settings,
+            settings,
+            on_ids=self._comparison.add_known,
+            on_page=self._corrections.revisions.load_origins,
+            stored=lambda: self._pipeline.window.stored,
         )
         if with_offsets is not None:
             with_offsets.attach(self._offsets)
+        self._corrected = self._corrections.revisions
+        self._trusts_known = False  # whether the log was asked, for this batch, if it still has what it had
         self._offset_text: bytes | None = None  # of the last round, and its header line
         self._offset_line = b""
         self._subjects: dict[str, bytes] = {}
@@ -164,6 +176,8 @@ class Publisher(Generic[P]):
                     self._log_settings, name="ingest", on_disconnected=self._on_disconnected, reconnect=False
                 ) as connection:
                     info, newest = await self._open(connection)
+                    await self._corrections.load(connection, info)
+                    self._settle_corrections()
                     await self._comparison.begin(connection, info)
                     self._log_restored()
                     backoff.reset()
@@ -200,6 +214,7 @@ class Publisher(Generic[P]):
                 reader,
                 newest=newest,
                 compare=partial(self._compare, connection),
+                held_of=partial(held_of, connection, self._log_settings),
                 compared_at=self._comparison.compared_at,
             )
         except LogUnavailable as error:
@@ -268,7 +283,9 @@ class Publisher(Generic[P]):
     async def _compare(self, connection: Connection, all_answered: bool) -> Mapping[bytes, int] | None:
         """Compare again: the log refused a round since it has others, or did not answer clearly."""
         info, newest = await self._open(connection)
-        found = await self._comparison.compare(connection, info, all_answered=all_answered)
+        await self._corrections.load(connection, info)
+        found = self._settle_corrections()
+        found += await self._comparison.compare(connection, info, all_answered=all_answered)
         if found and all_answered and self._standby is not None:
             raise HandedOver(f"another process has stored {found} rounds that were read here")
         return newest
@@ -282,7 +299,17 @@ class Publisher(Generic[P]):
         if self._standby is None or connection is None:
             return
         with suppress(LogUnavailable):  # then the next connection begins with a comparison
-            await self._comparison.compare_tail(connection, await self._check.opened(connection))
+            info = await self._check.opened(connection)
+            await self._corrections.load(connection, info)
+            self._settle_corrections()
+            await self._comparison.compare_tail(connection, info)
+
+    def _settle_corrections(self) -> int:
+        """Number the unsettled corrections again, after those of the log were loaded; return how many it has."""
+        window = self._pipeline.window
+        found = self._corrections.renumber(window.unsettled())
+        window.refresh()
+        return found
 
     # --- reading ------------------------------------------------------------------------------------------------
 
@@ -298,13 +325,23 @@ class Publisher(Generic[P]):
                     is_first = False
                     await self._compare_at_start()
                 read_at = boot_s()
+                self._trusts_known = False
                 pipeline.begin_batch(read_at)
                 self._begin_entries(read_at)
                 for item in batch:
                     if not window.has_room:
                         await pipeline.room()
                         self._begin_entries(read_at)
-                    entry = self._entry(item) if isinstance(item, Captured) else item
+                    if self._may_lack(item):
+                        await self._ask_log(partial(self._look_up, item.round))
+                    if isinstance(item, Captured):
+                        entry = self._entry(item)
+                        while entry is None:
+                            await self._ask_log(self._forget_deleted)
+                            self._trusts_known = True
+                            entry = self._entry(item)
+                    else:
+                        entry = item
                     stats.read += 1
                     if isinstance(entry, Rejected):
                         await pipeline.reject(entry)
@@ -321,7 +358,8 @@ class Publisher(Generic[P]):
         self._floor = self._comparison.floor()
         self._checked_at = max(read_at, self._comparison.compared_at)
 
-    def _entry(self, item: Captured[P]) -> Entry[P] | Rejected[P]:
+    def _entry(self, item: Captured[P]) -> Entry[P] | Rejected[P] | None:
+        """Return the entry of an item; None: the log had it, and must be asked whether it still has."""
         round_, offset = item.round, item.offset
         try:
             subject = self._subjects.get(round_.game_slug) or self._subject(round_.game_slug)
@@ -330,12 +368,61 @@ class Publisher(Generic[P]):
         except (ValueError, TypeError) as error:
             key = f"{round_.game_slug!s:.64}:{round_.round_id!s:.32}"
             return Rejected(key, str(error), repr(round_).encode(errors="replace")[:RAW_BYTES], offset)
+        if item.is_correction or msg_id in self._corrected or round_.revision != 1 or round_.voided:
+            return self._correction(item, subject, msg_id)
         comparison = self._comparison
         if msg_id in comparison.known or msg_id in comparison.met:
+            if not self._trusts_known:
+                return None
             self._pipeline.stats.duplicates += 1
             return _settled(offset)
         line = b"" if self._with_offsets is None else self._line(offset)
         return Entry(offset, subject, msg_id, data, line, self._floor, self._checked_at)
+
+    def _correction(self, item: Captured[P], subject: bytes, key: bytes) -> Entry[P]:
+        """Return the entry of a correction, or of a round that has corrections already."""
+        round_, offset = item.round, item.offset
+        line = b"" if self._with_offsets is None else self._line(offset)
+        numbered = self._corrected.number(
+            round_, self._offset_text if line else None, key, is_first=not item.is_correction and not round_.voided
+        )
+        if numbered is None:
+            self._pipeline.stats.corrections_skipped += 1
+            return _settled(offset)
+        self._pipeline.stats.corrections += 1
+        return Entry(
+            offset,
+            corrections_subject(round_.game_slug).encode(),
+            id_of(numbered),
+            numbered.round.to_json(),
+            line,
+            self._floor,
+            self._checked_at,
+            lane=subject,
+            correction=numbered,
+        )
+
+    def _may_lack(self, item: Captured[P] | Rejected[P]) -> TypeGuard[Captured[P]]:
+        return isinstance(item, Captured) and item.is_correction and not self._corrected.is_complete
+
+    async def _look_up(self, round_: Round, connection: Connection) -> None:
+        await self._corrections.look_up(connection, self._log_settings.stream, round_)
+
+    async def _forget_deleted(self, connection: Connection) -> None:
+        info = await read_log(connection, self._log_settings)
+        if info.epoch != self._comparison.epoch:
+            abort(connection.client)  # the next connection begins with the new stream
+            raise LogUnavailable("the stream was made again")
+        await self._comparison.forget_deleted(connection, info)
+
+    async def _ask_log(self, ask: Callable[[Connection], Awaitable[None]]) -> None:
+        """Ask the log for what is needed to read on; wait until it answers."""
+        backoff = Backoff(*_PAUSE_S)
+        while True:
+            if self._open_log is not None:
+                with suppress(LogError):
+                    return await ask(self._open_log)
+            await asyncio.sleep(backoff.next_s())
 
     def _line(self, offset: P) -> bytes:
         """Return the header line of an offset; the rounds of a transaction share one."""

@@ -20,6 +20,9 @@ class PublisherSettings(BaseModel):
     recall_rounds: int = Field(default=500_000, ge=0)
     """How many are recognised at most when the source redelivers more than `tail_rounds`: after a huge transaction,
     or from a slot that was not used for a while. About 100 bytes of memory each."""
+    correction_rounds: int = Field(default=100_000, ge=10_000)
+    """Of how many rounds the corrections in the log are held in memory, about 600 bytes each. Those whose newest
+    correction is the oldest are forgotten first; for a further correction of one, those of its game are read again."""
     confirm_lag_s: float = Field(default=0.0, ge=0)
     """Confirm only what was acked longer ago. nats-server acks before fsync (``sync_interval``, 2 min): where a power
     failure of all replicas must lose nothing, set this above it: the source then redelivers what was lost."""

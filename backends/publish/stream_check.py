@@ -69,6 +69,8 @@ class StreamCheck:
                 continue  # acks show whether the log works
             if info.differences.losing:
                 raise LogMismatch(info.stream, info.differences.losing)
+            if info.epoch != opened.epoch:
+                raise LogUnavailable("the stream was made again")
             if (info.replicas > 1) != (opened.replicas > 1):
                 raise LogUnavailable(f"the log has {info.replicas} replicas now, and had {opened.replicas}")
             if info.replicas > 1 and info.allows_batches and not opened.allows_batches:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
+from backends.publish.corrections.revisions import Numbered
 from backends.publish.window.order import Lanes
 
 P = TypeVar("P")
@@ -33,6 +34,10 @@ class Stats:
     """Connections tried after the first."""
     in_flight: int = 0
     """Rounds read and not yet settled."""
+    corrections: int = 0
+    """Later entries of rounds that were read and that the log did not have; they count in `acked` too."""
+    corrections_skipped: int = 0
+    """Those that were read and not published: the log has them, or they change nothing."""
     handed_over: int = 0
     """How often this process let another one read, because it could not store rounds."""
 
@@ -43,8 +48,11 @@ class Entry(Generic[P]):
     __slots__ = (
         "attempts",
         "checked_at",
+        "correction",
         "data",
         "floor",
+        "lane",
+        "missing",
         "msg_id",
         "offset",
         "offset_header",
@@ -62,10 +70,19 @@ class Entry(Generic[P]):
         offset_header: bytes = b"",
         floor: int = 0,
         checked_at: float = math.inf,
+        *,
+        lane: bytes | None = None,
+        correction: Numbered | None = None,
     ) -> None:
         self.offset = offset
         self.subject = subject
+        self.lane = subject if lane is None else lane
+        """The subject of the game's rounds: in a replicated log, one entry of a lane is in flight at a time."""
         self.msg_id = msg_id
+        self.missing = 0
+        """How often the server took this for a duplicate while the log did not hold it."""
+        self.correction = correction
+        """For a correction: how it was numbered."""
         self.data = data
         self.offset_header = offset_header
         """The header line with the offset, including its line end; empty: none."""
@@ -95,7 +112,7 @@ class Window(Generic[P]):
     """
 
     lanes: Lanes["Entry[P]"] | None = None
-    """When set, at most one entry per subject is handed out and unsettled. Set it only when none is handed out."""
+    """When set, at most one entry per lane is handed out and unsettled. Set it only when none is handed out."""
 
     def __init__(self, *, max_count: int, max_bytes: int) -> None:
         self._max_count = max_count
@@ -169,7 +186,7 @@ class Window(Generic[P]):
         while queue and max_bytes > 0 and (upto is None or number < upto):
             entry = queue.popleft()
             sent.append(entry)
-            if not entry.settled and (lanes is None or lanes.enter(entry.subject, number, entry)):
+            if not entry.settled and (lanes is None or lanes.enter(entry.lane, number, entry)):
                 taken.append((number, entry))
                 max_bytes -= entry.size
             number += 1
@@ -188,7 +205,7 @@ class Window(Generic[P]):
         sent, lanes = self._sent, self.lanes
         for number in numbers:
             index = number - self._base
-            if lanes is not None and not (0 <= index < len(sent) and lanes.leave(sent[index].subject, number)):
+            if lanes is not None and not (0 <= index < len(sent) and lanes.leave(sent[index].lane, number)):
                 continue
             if index == 0 and sent and not sent[0].settled and number not in self._failed:
                 # The usual case: acks come in the order of the publishes.
@@ -212,7 +229,7 @@ class Window(Generic[P]):
         index = number - self._base
         if not 0 <= index < len(self._sent) or self._sent[index].settled or number in self._failed:
             return False
-        if self.lanes is not None and not self.lanes.holds(self._sent[index].subject, number):
+        if self.lanes is not None and not self.lanes.holds(self._sent[index].lane, number):
             return False
         self._failed.add(number)
         self._unanswered -= 1
@@ -247,7 +264,7 @@ class Window(Generic[P]):
         if not 0 <= index < len(self._sent):
             return None
         entry = self._sent[index]
-        return entry if self.lanes is None or self.lanes.holds(entry.subject, number) else None
+        return entry if self.lanes is None or self.lanes.holds(entry.lane, number) else None
 
     def refresh(self) -> None:
         """Account for entries that a caller has marked settled; only between `rewind` and `take`."""

@@ -18,6 +18,7 @@ from roundlog.log_errors import LogUnavailable
 from roundlog.publish.answers import Acks
 from roundlog.publish.hpub import Publish
 from roundlog.stream import LogInfo
+from rounds.subjects import resent_id
 
 P = TypeVar("P")
 
@@ -81,10 +82,9 @@ class Dispatch(Generic[P]):
                 fenced.add(entry.subject)  # in a batch the first of a game is the condition for the others
             if lanes is not None:
                 lanes.sent(number, now)
-            publishes.append(
-                Publish(entry.subject, number, entry.msg_id, expected, entry.offset_header, entry.data, after)
-            )
-            self._previous = entry.msg_id
+            msg_id = resent_id(entry.msg_id, entry.missing) if entry.missing else entry.msg_id
+            publishes.append(Publish(entry.subject, number, msg_id, expected, entry.offset_header, entry.data, after))
+            self._previous = msg_id
         return publishes
 
     @property

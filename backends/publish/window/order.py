@@ -41,7 +41,7 @@ _LONGEST_PAUSE_S: Final = 60.0
 
 
 class Lanes(Generic[E]):
-    """One lane per subject: its first entry is in flight, the others wait until that is settled."""
+    """One lane per game: its first entry is in flight, the others wait until that is settled."""
 
     def __init__(self) -> None:
         self._waiting: dict[bytes, deque[tuple[int, E]]] = {}

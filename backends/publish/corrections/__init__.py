@@ -1,0 +1,1 @@
+"""Corrections of rounds: which revision a change becomes, and which ones the log has."""

@@ -1,0 +1,215 @@
+"""Number the corrections of rounds: which state of a round the log has, and which revision a change of it becomes.
+
+Pure: no I/O. Owns three rules. A revision is one more than the newest that the log holds, and at least 2; a state equal
+to the newest is none; a change that the source yields again, after a crash, is recognised by its offset and its
+content, in the order in which the source yielded it. Why: docs/adr/0036-corrections-in-the-log.md
+"""
+
+from collections.abc import Iterable
+from hashlib import blake2b
+from typing import Final, NamedTuple
+
+import msgspec
+
+from rounds import Round, dedup_id
+
+_STATES_KEPT: Final = 64
+"""Of one round. Older ones are not recognised when they are yielded again; only a row that is changed so often within
+what is unconfirmed has more."""
+_VOIDED: Final = 1
+
+
+class State(NamedTuple):
+    """One revision, by digests of its offset (0: it has none) and of its content."""
+
+    offset: int
+    content: int
+
+
+class Numbered(NamedTuple):
+    """A change as it was numbered."""
+
+    round: Round
+    """As it is in the log, with its revision."""
+    state: State
+    key: bytes
+    """The id of the round itself."""
+    is_first: bool
+    """Whether the source yielded it as a round that was finished, not as a correction."""
+
+
+class _Round:
+    """What is known of one round that has corrections."""
+
+    __slots__ = ("first", "newest_stored", "origin", "passed", "states", "stored_state")
+
+    def __init__(self) -> None:
+        self.states: list[State] = []  # consecutive revisions, those of the log first
+        self.first = 2  # the revision of states[0]
+        self.newest_stored = 1  # the newest revision that was read from the log
+        self.stored_state = State(0, 0)
+        self.passed = 1  # the revision up to which the source has yielded its changes, as far as known
+        self.origin = 0  # the offset of the round itself, until the source has passed it; 0: not known
+
+    @property
+    def newest(self) -> int:
+        return self.first + len(self.states) - 1
+
+    def append(self, state: State) -> None:
+        self.states.append(state)
+        if len(self.states) > _STATES_KEPT:
+            self.first += 1
+            del self.states[0]
+
+    def store(self, revision: int, state: State) -> None:
+        """Take a revision that the log holds."""
+        if revision <= self.newest:
+            if self.first <= revision:
+                self.states[revision - self.first] = state
+        elif self.states and revision == self.newest + 1:
+            self.append(state)
+        else:  # the first known one, or those before it were deleted
+            self.states, self.first = [state], revision
+        if revision >= self.newest_stored:
+            self.newest_stored, self.stored_state = revision, state
+
+    def drop_pending(self) -> None:
+        """Forget the revisions that were not read from the log."""
+        if self.newest_stored < self.first:
+            self.states = [self.stored_state] if self.newest_stored > 1 else []
+            self.first = max(2, self.newest_stored)
+        else:
+            del self.states[self.newest_stored + 1 - self.first :]
+
+    def at(self, revision: int) -> State | None:
+        return self.states[revision - self.first] if self.first <= revision <= self.newest else None
+
+    def number(self, state: State, *, is_first: bool) -> int | None:
+        """Return the revision that a change becomes; None: it becomes none."""
+        if is_first and self.origin and self.origin == state.offset:
+            self.origin = 0
+            return None
+        if state.offset:
+            for revision in range(max(self.first, self.passed + 1), self.newest + 1):
+                if self.at(revision) == state:
+                    self.passed = revision
+                    return None
+        for revision in (self.passed, self.newest):
+            known = self.at(revision)
+            if known is not None and known.content == state.content:
+                self.passed = max(self.passed, revision)
+                return None
+        self.append(state)
+        self.passed = self.newest
+        return self.newest
+
+
+class Revisions:
+    """The rounds that have corrections, in the log or in flight. About 600 bytes each."""
+
+    def __init__(self, most: int) -> None:
+        """Keep at most so many rounds; those whose newest correction is the oldest are forgotten first."""
+        self._most = most
+        self._rounds: dict[bytes, _Round] = {}
+        self._pending: set[bytes] = set()  # of changes that were numbered and not read from the log
+        self.is_complete = True
+        """Whether nothing was forgotten: what is not in here has no corrections in the log."""
+
+    def __len__(self) -> int:
+        return len(self._rounds)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._rounds
+
+    def number(self, round_: Round, offset: bytes | None, key: bytes, *, is_first: bool) -> Numbered | None:
+        """Number a change that the source yields; None: it becomes no revision.
+
+        Args:
+            round_: The round after the change.
+            offset: The change's offset in the source; None: it has no text.
+            key: The id of the round itself.
+            is_first: Whether it was yielded as a round that was finished. Only for a round that is in here.
+        """
+        state = State(_digest(offset) if offset else 0, content_digest(round_))
+        known = self._moved_to_end(key)
+        revision = known.number(state, is_first=is_first)
+        if revision is None:
+            return None
+        self._pending.add(key)
+        return Numbered(msgspec.structs.replace(round_, revision=revision), state, key, is_first)
+
+    def begin_loading(self) -> None:
+        """Forget which revisions were given to what is in flight, before what the log has is read."""
+        for key in self._pending:
+            if (known := self._rounds.get(key)) is not None:
+                known.drop_pending()
+        self._pending.clear()
+
+    def load(self, round_: Round, offset: str) -> None:
+        """Take a correction that the log holds, in its order; `offset` is empty if it has none."""
+        key = dedup_id(round_.game_slug, round_.round_id).encode()
+        state = State(_digest(offset.encode()) if offset else 0, content_digest(round_))
+        self._moved_to_end(key).store(round_.revision, state)
+
+    def load_origins(self, ids: Iterable[bytes], offsets: Iterable[str]) -> None:
+        """Take the offsets of rounds that the log holds, of which it has corrections."""
+        for msg_id, offset in zip(ids, offsets, strict=True):
+            known = self._rounds.get(msg_id)
+            if known is not None and offset:
+                known.origin = _digest(offset.encode())
+
+    def renumber(self, unsettled: Iterable[Numbered]) -> list[Numbered | None]:
+        """Number again what was numbered and may be stored, in the order of the source, after loading.
+
+        None: the log has it, or it is no revision any more.
+        """
+        again: list[Numbered | None] = []
+        begun: set[bytes] = set()
+        for one in unsettled:
+            known = self._moved_to_end(one.key)
+            if one.key not in begun:
+                begun.add(one.key)
+                known.passed = one.round.revision - 1
+            held = known.at(one.round.revision)
+            if held is not None and held.content == one.state.content and known.passed < one.round.revision:
+                known.passed = one.round.revision  # stored as it was sent, by this process or by another
+                again.append(None)
+                continue
+            revision = known.number(one.state, is_first=False)
+            if revision is None:
+                again.append(None)
+                continue
+            self._pending.add(one.key)
+            again.append(one._replace(round=msgspec.structs.replace(one.round, revision=revision)))
+        return again
+
+    def clear(self) -> None:
+        """Forget everything: the log is another one."""
+        self._rounds.clear()
+        self._pending.clear()
+        self.is_complete = True
+
+    def _moved_to_end(self, key: bytes) -> _Round:
+        known = self._rounds.pop(key, None)
+        if known is None:
+            known = _Round()
+            if len(self._rounds) >= self._most:
+                self.is_complete = False
+                del self._rounds[next(iter(self._rounds))]
+        self._rounds[key] = known
+        return known
+
+
+def content_digest(round_: Round) -> int:
+    """Return a number of 64 bits that is the same for the same content. All voids are the same.
+
+    The time of the commit is no content.
+    """
+    if round_.voided:
+        return _VOIDED
+    # The parts contain no line break, except for `extras`, which is the last.
+    return _digest(f"{round_.game_type}\n{round_.finished_at}\n{round_.extras}".encode()) or 2
+
+
+def _digest(text: bytes) -> int:
+    return int.from_bytes(blake2b(text, digest_size=8).digest())

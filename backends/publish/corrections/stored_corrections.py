@@ -1,0 +1,124 @@
+"""The corrections that the log has, as one publisher knows them, and the numbers of those that it is about to publish.
+
+Owns when the log is read for them: on each connection, whenever another process may have stored some, and for a single
+round that is not held in memory. The rules are in `revisions`. Without corrections in the log it holds nothing.
+Why: docs/adr/0036-corrections-in-the-log.md
+"""
+
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import structlog
+
+from backends.publish.corrections.revisions import Numbered, Revisions
+from backends.publish.window.acks import Entry, Stats
+from roundlog.client.connection import Connection
+from roundlog.stream import LogInfo
+from roundlog.tail import corrections_ends, stored_pages
+from rounds import InvalidRound, Round, dedup_id
+from rounds.subjects import corrections_subject
+
+log = structlog.get_logger()
+
+
+class StoredCorrections:
+    """The corrections of one log, over all connections of one publisher."""
+
+    def __init__(self, most: int, stats: Stats) -> None:
+        """Hold at most so many rounds that have corrections."""
+        self.revisions = Revisions(most)
+        self._stats = stats
+        self._epoch = ""
+        self._read_to: dict[str, int] = {}  # by subject
+        self._is_warned = False
+
+    async def load(self, connection: Connection, info: LogInfo) -> None:
+        """Read the corrections that were stored since the last call.
+
+        What is in flight is numbered again by `renumber`, which has to follow.
+
+        Raises:
+            LogUnavailable: No answer in time, or the connection is lost.
+        """
+        if info.epoch != self._epoch:
+            self.revisions.clear()
+            self._read_to.clear()
+            self._epoch = info.epoch
+        ends = await corrections_ends(connection, info.stream)
+        found: list[tuple[Round, str]] = []
+        async for round_, offset in self._new_of(connection, info, ends):
+            found.append((round_, offset))
+        # Nothing is awaited from here on: an entry is never numbered with half of this.
+        self.revisions.begin_loading()
+        for round_, offset in found:
+            self.revisions.load(round_, offset)
+        self._read_to.update(ends)
+        self._warn()
+
+    def renumber(self, unsettled: Iterable[Entry[Any]]) -> int:
+        """Give what is unsettled its number once more, after `load`; settle what the log has, and return how many."""
+        entries = [entry for entry in unsettled if entry.correction is not None]
+        again = self.revisions.renumber([entry.correction for entry in entries if entry.correction is not None])
+        settled = 0
+        for entry, numbered in zip(entries, again, strict=True):
+            if numbered is None:
+                entry.settled = True
+                settled += 1
+                if entry.attempts:
+                    self._stats.acked += 1
+                else:
+                    self._stats.duplicates += 1
+            elif entry.correction is None or numbered.round.revision != entry.correction.round.revision:
+                entry.missing = 0
+                entry.correction, entry.msg_id, entry.data = numbered, id_of(numbered), numbered.round.to_json()
+        return settled
+
+    async def look_up(self, connection: Connection, stream: str, round_: Round) -> None:
+        """Read the corrections of one round, if its key is not held and some were forgotten. Reads those of its game.
+
+        Raises:
+            LogUnavailable: No answer in time, or the connection is lost.
+        """
+        key = dedup_id(round_.game_slug, round_.round_id).encode()
+        if self.revisions.is_complete or key in self.revisions:
+            return
+        subject = corrections_subject(round_.game_slug)
+        last = (await corrections_ends(connection, stream)).get(subject, 0)
+        found: list[tuple[Round, str]] = []
+        async for page in stored_pages(connection, stream, first=1, last=last, subject=subject):
+            for msg_id, offset, data in zip(page.ids, page.offsets, page.data, strict=True):
+                if msg_id.startswith(key + b":") and (correction := _correction_of(data)) is not None:
+                    found.append((correction, offset))
+        for correction, offset in found:
+            self.revisions.load(correction, offset)
+
+    async def _new_of(
+        self, connection: Connection, info: LogInfo, ends: dict[str, int]
+    ) -> AsyncIterator[tuple[Round, str]]:
+        for subject, last in ends.items():
+            first = max(info.first, self._read_to.get(subject, 0) + 1)
+            async for page in stored_pages(connection, info.stream, first=first, last=last, subject=subject):
+                for offset, data in zip(page.offsets, page.data, strict=True):
+                    if (found := _correction_of(data)) is not None:
+                        yield found, offset
+
+    def _warn(self) -> None:
+        if not self.revisions.is_complete and not self._is_warned:
+            self._is_warned = True
+            hint = "raise RELAY_PUBLISH_CORRECTION_ROUNDS"
+            log.warning("corrections_not_held", rounds=len(self.revisions), hint=hint)
+
+
+def id_of(numbered: Numbered) -> bytes:
+    """Return the id of a correction in the log."""
+    round_ = numbered.round
+    return dedup_id(round_.game_slug, round_.round_id, round_.revision).encode()
+
+
+def _correction_of(data: bytes) -> Round | None:
+    """Read a stored correction; None: another program has published something else."""
+    try:
+        round_ = Round.parse(data)
+    except InvalidRound:
+        return None
+    return round_ if round_.revision > 1 else None

@@ -1,0 +1,245 @@
+"""The numbers of corrections: one more than the log has, nothing twice, and nothing lost, whatever is yielded again."""
+
+from typing import NamedTuple
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends.publish.corrections.revisions import Numbered, Revisions, content_digest
+from rounds import Round, dedup_id
+from tests.backends.harness import make_round
+
+
+def state(letter: str, number: int = 7) -> Round:
+    """A state of a round, named by a letter; V: it is voided."""
+    round_ = make_round(number, "crash", extras=f'{{"point":"{letter}"}}')
+    return msgspec.structs.replace(round_, voided=letter == "V")
+
+
+def numbers(revisions: Revisions, *changes: tuple[str, str]) -> list[int | None]:
+    """Number changes, each an offset and a state; a state in lower case is yielded as a round that was finished."""
+    found = []
+    for offset, letter in changes:
+        round_ = state(letter.upper())
+        numbered = revisions.number(round_, offset.encode() or None, b"crash:7", is_first=letter.islower())
+        found.append(numbered.round.revision if numbered else None)
+    return found
+
+
+def loaded(*stored: tuple[str, str], first: int = 2) -> Revisions:
+    """What a process has read of a log that has these corrections."""
+    revisions = Revisions(10)
+    for revision, (offset, letter) in enumerate(stored, first):
+        revisions.load(msgspec.structs.replace(state(letter), revision=revision), offset)
+    return revisions
+
+
+def test_first_correction_is_revision_2_and_the_next_is_one_more() -> None:
+    assert numbers(Revisions(10), ("1", "B"), ("2", "C"), ("3", "V"), ("4", "c")) == [2, 3, 4, 5]
+    assert numbers(loaded(("1", "B"), ("2", "C")), ("3", "D")) == [4]
+    assert numbers(loaded(("9", "F"), first=6), ("10", "G")) == [7]
+
+
+def test_state_equal_to_the_newest_is_no_revision() -> None:
+    """Neither in this process nor in one that has read it; a round that is voided is voided once."""
+    assert numbers(Revisions(10), ("1", "B"), ("2", "B"), ("3", "V"), ("4", "V")) == [2, None, 3, None]
+    assert numbers(loaded(("1", "B")), ("2", "B"), ("3", "b")) == [None, None]
+    voided_otherwise = msgspec.structs.replace(state("V"), extras="{}", finished_at="2026-01-18T10:00:31Z")
+    assert content_digest(voided_otherwise) == content_digest(state("V")) != content_digest(state("B"))
+
+
+def test_commit_time_is_no_content() -> None:
+    later = msgspec.structs.replace(state("B"), timestamp=99)
+    assert content_digest(later) == content_digest(state("B"))
+
+
+def test_change_that_is_yielded_again_is_recognised() -> None:
+    """There and back, also within one transaction, and what came after it is numbered on."""
+    assert numbers(loaded(("1", "B"), ("2", "A")), ("1", "B"), ("2", "A"), ("3", "B")) == [None, None, 4]
+    assert numbers(loaded(("1", "B"), ("1", "A")), ("1", "B"), ("1", "A"), ("1", "B")) == [None, None, 4]
+    assert numbers(loaded(("1", "B"), ("1", "A"), ("1", "B")), ("1", "B"), ("1", "A"), ("1", "B")) == [None] * 3
+
+
+def test_new_change_is_not_taken_for_an_old_one() -> None:
+    """The same content as an earlier revision, with an offset of its own or with none."""
+    assert numbers(loaded(("1", "B"), ("2", "A")), ("3", "B")) == [4]
+    assert numbers(loaded(("", "B"), ("", "A")), ("", "B")) == [4]
+
+
+def test_round_that_is_finished_again_is_the_next_revision() -> None:
+    """And the round itself, yielded again after a crash, is none."""
+    revisions = loaded(("2", "V"))
+    revisions.load_origins([b"crash:8", b"crash:7"], ["1", "1"])
+    assert numbers(revisions, ("1", "a"), ("2", "V"), ("3", "a")) == [None, None, 3]
+
+
+def test_change_that_another_process_has_stored_is_not_published() -> None:
+    """Its number is known after loading; what another change has taken meanwhile is numbered on."""
+    revisions = Revisions(10)
+    ours = [
+        revisions.number(state(letter), offset.encode(), b"crash:7", is_first=False)
+        for offset, letter in [("1", "B"), ("2", "C"), ("3", "D")]
+    ]
+    numbered = [one for one in ours if one is not None]
+
+    revisions.begin_loading()
+    revisions.load(msgspec.structs.replace(state("B"), revision=2), "1")
+    revisions.load(msgspec.structs.replace(state("X"), revision=3), "other:5")
+    again = revisions.renumber(numbered)
+
+    assert [one and one.round.revision for one in again] == [None, 4, 5]
+    assert numbers(revisions, ("4", "E")) == [6]
+
+
+def test_ack_that_was_lost_counts_without_offsets_too() -> None:
+    """B and A were stored, and no ack came: the log has them under the numbers that they were sent with."""
+    revisions = Revisions(10)
+    ours = [revisions.number(state(letter), None, b"crash:7", is_first=False) for letter in "BAB"]
+    revisions.begin_loading()
+    for revision, letter in [(2, "B"), (3, "A")]:
+        revisions.load(msgspec.structs.replace(state(letter), revision=revision), "")
+
+    again = revisions.renumber([one for one in ours if one is not None])
+
+    assert [one and one.round.revision for one in again] == [None, None, 4]
+
+
+def test_memory_is_bounded_and_the_oldest_are_forgotten() -> None:
+    revisions = Revisions(2)
+    for number in (1, 2, 1, 3):
+        revisions.number(state("B", number), b"1", dedup_id("crash", number).encode(), is_first=False)
+    assert len(revisions) == 2
+    assert b"crash:1" in revisions
+    assert b"crash:3" in revisions
+    assert not revisions.is_complete
+
+
+def test_row_that_changes_all_the_time_is_numbered_on() -> None:
+    revisions = Revisions(10)
+    found = numbers(revisions, *[(str(at), "BC"[at % 2]) for at in range(1000)])
+    assert found == list(range(2, 1002))
+    revisions.begin_loading()
+    assert numbers(revisions, ("x", "D")) == [2]  # the log has none of them
+
+
+# --- crashes -------------------------------------------------------------------------------------------------------
+
+
+class Change(NamedTuple):
+    """What the source yields."""
+
+    number: int
+    offset: str
+    letter: str
+    is_first: bool
+
+
+class Stored(NamedTuple):
+    """What the log holds."""
+
+    number: int
+    offset: str
+    letter: str
+    revision: int
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[list[Change]]:
+    """Transactions of a table: rounds are finished, changed, voided, and finished again; nothing stays as it was."""
+    now: dict[int, str] = {}
+    transactions = []
+    for offset in range(draw(st.integers(1, 12))):
+        transaction = []
+        for number, letter in draw(st.lists(st.tuples(st.integers(0, 1), st.sampled_from("ABV")), max_size=4)):
+            before = now.get(number)
+            if letter == before or (before is None and letter == "V"):
+                continue
+            now[number] = letter
+            transaction.append(Change(number, f"s:{offset + 1}", letter, before is None or before == "V"))
+        transactions.append(transaction)
+    return transactions
+
+
+class Process:
+    """A publisher, as far as numbers are concerned, over a log that stores in order."""
+
+    def __init__(self, log: list[Stored]) -> None:
+        self.log = log
+        self.revisions = Revisions(10)
+        self.known = {one.number for one in log}
+        self.read_to = 0
+        self.pending: list[tuple[Stored, Numbered | None]] = []
+        self.load()
+        self.revisions.load_origins(
+            [dedup_id("crash", one.number).encode() for one in log if one.revision == 1],
+            [one.offset for one in log if one.revision == 1],
+        )
+
+    def load(self) -> None:
+        self.revisions.begin_loading()
+        for one in self.log[self.read_to :]:
+            if one.revision > 1:
+                self.revisions.load(
+                    msgspec.structs.replace(state(one.letter, one.number), revision=one.revision), one.offset
+                )
+        self.read_to = len(self.log)
+
+    def read(self, change: Change) -> None:
+        key = dedup_id("crash", change.number).encode()
+        if change.is_first and key not in self.revisions:
+            if change.number not in self.known:
+                self.pending.append((Stored(change.number, change.offset, change.letter, 1), None))
+                self.known.add(change.number)
+            return
+        numbered = self.revisions.number(
+            state(change.letter, change.number), change.offset.encode(), key, is_first=change.is_first
+        )
+        if numbered is not None:
+            revision = numbered.round.revision
+            self.pending.append((Stored(change.number, change.offset, change.letter, revision), numbered))
+
+    def store(self, count: int, *, lost_acks: bool) -> None:
+        self.log += [stored for stored, _ in self.pending[:count]]
+        if not lost_acks:
+            del self.pending[:count]
+            return
+        self.load()  # the connection was lost
+        again = iter(self.revisions.renumber([numbered for _, numbered in self.pending if numbered is not None]))
+        rest: list[tuple[Stored, Numbered | None]] = []
+        for stored, numbered in self.pending:
+            if numbered is None:
+                if stored not in self.log:
+                    rest.append((stored, None))
+            elif (new := next(again)) is not None:
+                rest.append((stored._replace(revision=new.round.revision), new))
+        self.pending = rest
+
+
+@given(histories(), st.data())
+def test_crashes_at_any_moment_lose_and_double_nothing(history: list[list[Change]], data: st.DataObject) -> None:
+    """The log has each state that a round was in, once, in the order of the source, numbered from 2 without a gap."""
+    log: list[Stored] = []
+    confirmed = 0
+    is_done = False
+    while not is_done:
+        process = Process(log)
+        at = confirmed
+        is_done = crashes = data.draw(st.integers(0, 3)) == 0
+        last = len(history) if crashes else data.draw(st.integers(confirmed, len(history)))
+        while at < last:
+            for change in history[at]:
+                process.read(change)
+            at += 1
+            count = data.draw(st.integers(0, len(process.pending)))
+            process.store(count, lost_acks=data.draw(st.booleans()))
+            if not process.pending and data.draw(st.booleans()):
+                confirmed = at
+        if is_done:
+            process.store(len(process.pending), lost_acks=False)
+
+    for number in range(2):
+        expected = [change.letter for transaction in history for change in transaction if change.number == number]
+        found = [one for one in log if one.number == number]
+        assert [one.letter for one in found] == expected
+        assert [one.revision for one in found] == list(range(1, len(expected) + 1))
