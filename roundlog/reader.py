@@ -23,7 +23,7 @@ from roundlog.log_errors import LogUnavailable
 from roundlog.log_settings import LogSettings
 from roundlog.parser import RoundFrames
 from roundlog.stream import StreamInfo
-from rounds.subjects import LOG_SUBJECTS, log_subject
+from rounds.subjects import LOG_SUBJECTS, stored_subject
 from rounds.times import utc_text
 
 _ANSWER_S: Final = 5.0
@@ -110,6 +110,8 @@ class LogReader:
 
     async def page(self, start: int, *, limit: int, game: str | None = None) -> Page:
         """Read up to `limit` entries from sequence `start` on, of one game or of all; at most about 1 MB.
+
+        `game`, here and below, stands for a game's rounds or for their corrections, see `rounds.subjects`.
 
         Raises:
             LogUnavailable: No answer in time, or the connection is lost. Every other method raises it too.
@@ -271,4 +273,4 @@ class LogReader:
 
 
 def _subject_of(game: str | None) -> str:
-    return LOG_SUBJECTS if game is None else log_subject(game)
+    return LOG_SUBJECTS if game is None else stored_subject(game)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17rounds/datastream.proto\x12\ndatastream\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd8\x01\n\x05Round\x12\x10\n\x08round_id\x18\x01 \x01(\x03\x12\x11\n\tgame_slug\x18\x02 \x01(\t\x12\x11\n\tgame_type\x18\x03 \x01(\t\x12\x13\n\x0b\x66inished_at\x18\x04 \x01(\t\x12\x0e\n\x06\x65xtras\x18\x05 \x01(\t\x12\x11\n\ttimestamp\x18\x06 \x01(\x03\x12\x0e\n\x06\x63ursor\x18\x07 \x01(\t\x12\x31\n\rfinished_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x03gap\x18\t \x01(\x0b\x32\x0f.datastream.Gap\"=\n\x03Gap\x12\x13\n\x0b\x66rom_cursor\x18\x01 \x01(\t\x12\x11\n\tto_cursor\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"t\n\x06\x46ilter\x12\x16\n\tmin_point\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tmax_point\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x0e\n\x06\x63olors\x18\x03 \x03(\t\x12\x0e\n\x06trends\x18\x04 \x03(\tB\x0c\n\n_min_pointB\x0c\n\n_max_point\"\xb7\x01\n\x05Start\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\t\x12-\n\tfrom_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04last\x18\x03 \x01(\r\x12+\n\x07to_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05speed\x18\x05 \x01(\x01\x12\x11\n\tallow_gap\x18\x06 \x01(\x08\x12\x13\n\x0bheartbeat_s\x18\x07 \x01(\r\"}\n\x13StreamByGameRequest\x12\x11\n\tgame_slug\x18\x01 \x01(\t\x12\"\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x12.datastream.Filter\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\x12 \n\x05start\x18\x04 \x01(\x0b\x32\x11.datastream.Start\"}\n\x13StreamByTypeRequest\x12\x11\n\tgame_type\x18\x01 \x01(\t\x12\"\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x12.datastream.Filter\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\x12 \n\x05start\x18\x04 \x01(\x0b\x32\x11.datastream.Start\"{\n\x10StreamAllRequest\x12\"\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x12.datastream.Filter\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t\x12 \n\x05start\x18\x03 \x01(\x0b\x32\x11.datastream.Start\x12\x12\n\ngame_slugs\x18\x04 \x03(\t\"%\n\x10GetLatestRequest\x12\x11\n\tgame_slug\x18\x01 \x01(\t\"\xe7\x01\n\x11GetHistoryRequest\x12\x11\n\tgame_slug\x18\x01 \x01(\t\x12\x11\n\tgame_type\x18\x02 \x01(\t\x12\"\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x12.datastream.Filter\x12\r\n\x05limit\x18\x04 \x01(\r\x12\x0e\n\x06\x62\x65\x66ore\x18\x05 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x06 \x01(\t\x12-\n\tfrom_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07to_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"^\n\x12GetHistoryResponse\x12!\n\x06rounds\x18\x01 \x03(\x0b\x32\x11.datastream.Round\x12\x13\n\x0bnext_before\x18\x02 \x01(\t\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\"\x12\n\x10ListGamesRequest\"4\n\x11ListGamesResponse\x12\x1f\n\x05games\x18\x01 \x03(\x0b\x32\x10.datastream.Game\"m\n\x04Game\x12\x0c\n\x04slug\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x17\n\nlast_round\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x0blast_update\x18\x05 \x01(\tB\r\n\x0b_last_round\"V\n\rReplayRequest\x12\x12\n\ngame_slugs\x18\x01 \x03(\t\x12\"\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x12.datastream.Filter\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\"/\n\nRoundBatch\x12!\n\x06rounds\x18\x01 \x03(\x0b\x32\x11.datastream.Round2\xfb\x03\n\nDataStream\x12\x44\n\x0cStreamByGame\x12\x1f.datastream.StreamByGameRequest\x1a\x11.datastream.Round0\x01\x12\x44\n\x0cStreamByType\x12\x1f.datastream.StreamByTypeRequest\x1a\x11.datastream.Round0\x01\x12>\n\tStreamAll\x12\x1c.datastream.StreamAllRequest\x1a\x11.datastream.Round0\x01\x12\x41\n\tGetLatest\x12\x1c.datastream.GetLatestRequest\x1a\x11.datastream.Round\"\x03\x90\x02\x01\x12P\n\nGetHistory\x12\x1d.datastream.GetHistoryRequest\x1a\x1e.datastream.GetHistoryResponse\"\x03\x90\x02\x01\x12M\n\tListGames\x12\x1c.datastream.ListGamesRequest\x1a\x1d.datastream.ListGamesResponse\"\x03\x90\x02\x01\x12=\n\x06Replay\x12\x19.datastream.ReplayRequest\x1a\x16.datastream.RoundBatch0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17rounds/datastream.proto\x12\ndatastream\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfa\x01\n\x05Round\x12\x10\n\x08round_id\x18\x01 \x01(\x03\x12\x11\n\tgame_slug\x18\x02 \x01(\t\x12\x11\n\tgame_type\x18\x03 \x01(\t\x12\x13\n\x0b\x66inished_at\x18\x04 \x01(\t\x12\x0e\n\x06\x65xtras\x18\x05 \x01(\t\x12\x11\n\ttimestamp\x18\x06 \x01(\x03\x12\x0e\n\x06\x63ursor\x18\x07 \x01(\t\x12\x31\n\rfinished_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x03gap\x18\t \x01(\x0b\x32\x0f.datastream.Gap\x12\x10\n\x08revision\x18\n \x01(\x05\x12\x0e\n\x06voided\x18\x0b \x01(\x08\"=\n\x03Gap\x12\x13\n\x0b\x66rom_cursor\x18\x01 \x01(\t\x12\x11\n\tto_cursor\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"t\n\x06\x46ilter\x12\x16\n\tmin_point\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tmax_point\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x0e\n\x06\x63olors\x18\x03 \x03(\t\x12\x0e\n\x06trends\x18\x04 \x03(\tB\x0c\n\n_min_pointB\x0c\n\n_max_point\"\xb7\x01\n\x05Start\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\t\x12-\n\tfrom_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04last\x18\x03 \x01(\r\x12+\n\x07to_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05speed\x18\x05 \x01(\x01\x12\x11\n\tallow_gap\x18\x06 \x01(\x08\x12\x13\n\x0bheartbeat_s\x18\x07 \x01(\r\"\x92\x01\n\x13StreamByGameRequest\x12\x11\n\tgame_slug\x18\x01 \x01(\t\x12\"\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x12.datastream.Filter\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\x12 \n\x05start\x18\x04 \x01(\x0b\x32\x11.datastream.Start\x12\x13\n\x0b\x63orrections\x18\x05 \x01(\x08\"\x92\x01\n\x13StreamByTypeRequest\x12\x11\n\tgame_type\x18\x01 \x01(\t\x12\"\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x12.datastream.Filter\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\x12 \n\x05start\x18\x04 \x01(\x0b\x32\x11.datastream.Start\x12\x13\n\x0b\x63orrections\x18\x05 \x01(\x08\"\x90\x01\n\x10StreamAllRequest\x12\"\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x12.datastream.Filter\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t\x12 \n\x05start\x18\x03 \x01(\x0b\x32\x11.datastream.Start\x12\x12\n\ngame_slugs\x18\x04 \x03(\t\x12\x13\n\x0b\x63orrections\x18\x05 \x01(\x08\":\n\x10GetLatestRequest\x12\x11\n\tgame_slug\x18\x01 \x01(\t\x12\x13\n\x0b\x63orrections\x18\x02 \x01(\x08\"\xfc\x01\n\x11GetHistoryRequest\x12\x11\n\tgame_slug\x18\x01 \x01(\t\x12\x11\n\tgame_type\x18\x02 \x01(\t\x12\"\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x12.datastream.Filter\x12\r\n\x05limit\x18\x04 \x01(\r\x12\x0e\n\x06\x62\x65\x66ore\x18\x05 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x06 \x01(\t\x12-\n\tfrom_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07to_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x63orrections\x18\t \x01(\x08\"^\n\x12GetHistoryResponse\x12!\n\x06rounds\x18\x01 \x03(\x0b\x32\x11.datastream.Round\x12\x13\n\x0bnext_before\x18\x02 \x01(\t\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\"\x12\n\x10ListGamesRequest\"4\n\x11ListGamesResponse\x12\x1f\n\x05games\x18\x01 \x03(\x0b\x32\x10.datastream.Game\"m\n\x04Game\x12\x0c\n\x04slug\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x17\n\nlast_round\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x0blast_update\x18\x05 \x01(\tB\r\n\x0b_last_round\"k\n\rReplayRequest\x12\x12\n\ngame_slugs\x18\x01 \x03(\t\x12\"\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x12.datastream.Filter\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\x12\x13\n\x0b\x63orrections\x18\x04 \x01(\x08\"/\n\nRoundBatch\x12!\n\x06rounds\x18\x01 \x03(\x0b\x32\x11.datastream.Round2\xfb\x03\n\nDataStream\x12\x44\n\x0cStreamByGame\x12\x1f.datastream.StreamByGameRequest\x1a\x11.datastream.Round0\x01\x12\x44\n\x0cStreamByType\x12\x1f.datastream.StreamByTypeRequest\x1a\x11.datastream.Round0\x01\x12>\n\tStreamAll\x12\x1c.datastream.StreamAllRequest\x1a\x11.datastream.Round0\x01\x12\x41\n\tGetLatest\x12\x1c.datastream.GetLatestRequest\x1a\x11.datastream.Round\"\x03\x90\x02\x01\x12P\n\nGetHistory\x12\x1d.datastream.GetHistoryRequest\x1a\x1e.datastream.GetHistoryResponse\"\x03\x90\x02\x01\x12M\n\tListGames\x12\x1c.datastream.ListGamesRequest\x1a\x1d.datastream.ListGamesResponse\"\x03\x90\x02\x01\x12=\n\x06Replay\x12\x19.datastream.ReplayRequest\x1a\x16.datastream.RoundBatch0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,35 +39,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DATASTREAM'].methods_by_name['ListGames']._loaded_options = None
   _globals['_DATASTREAM'].methods_by_name['ListGames']._serialized_options = b'\220\002\001'
   _globals['_ROUND']._serialized_start=73
-  _globals['_ROUND']._serialized_end=289
-  _globals['_GAP']._serialized_start=291
-  _globals['_GAP']._serialized_end=352
-  _globals['_FILTER']._serialized_start=354
-  _globals['_FILTER']._serialized_end=470
-  _globals['_START']._serialized_start=473
-  _globals['_START']._serialized_end=656
-  _globals['_STREAMBYGAMEREQUEST']._serialized_start=658
-  _globals['_STREAMBYGAMEREQUEST']._serialized_end=783
-  _globals['_STREAMBYTYPEREQUEST']._serialized_start=785
-  _globals['_STREAMBYTYPEREQUEST']._serialized_end=910
-  _globals['_STREAMALLREQUEST']._serialized_start=912
-  _globals['_STREAMALLREQUEST']._serialized_end=1035
-  _globals['_GETLATESTREQUEST']._serialized_start=1037
-  _globals['_GETLATESTREQUEST']._serialized_end=1074
-  _globals['_GETHISTORYREQUEST']._serialized_start=1077
-  _globals['_GETHISTORYREQUEST']._serialized_end=1308
-  _globals['_GETHISTORYRESPONSE']._serialized_start=1310
-  _globals['_GETHISTORYRESPONSE']._serialized_end=1404
-  _globals['_LISTGAMESREQUEST']._serialized_start=1406
-  _globals['_LISTGAMESREQUEST']._serialized_end=1424
-  _globals['_LISTGAMESRESPONSE']._serialized_start=1426
-  _globals['_LISTGAMESRESPONSE']._serialized_end=1478
-  _globals['_GAME']._serialized_start=1480
-  _globals['_GAME']._serialized_end=1589
-  _globals['_REPLAYREQUEST']._serialized_start=1591
-  _globals['_REPLAYREQUEST']._serialized_end=1677
-  _globals['_ROUNDBATCH']._serialized_start=1679
-  _globals['_ROUNDBATCH']._serialized_end=1726
-  _globals['_DATASTREAM']._serialized_start=1729
-  _globals['_DATASTREAM']._serialized_end=2236
+  _globals['_ROUND']._serialized_end=323
+  _globals['_GAP']._serialized_start=325
+  _globals['_GAP']._serialized_end=386
+  _globals['_FILTER']._serialized_start=388
+  _globals['_FILTER']._serialized_end=504
+  _globals['_START']._serialized_start=507
+  _globals['_START']._serialized_end=690
+  _globals['_STREAMBYGAMEREQUEST']._serialized_start=693
+  _globals['_STREAMBYGAMEREQUEST']._serialized_end=839
+  _globals['_STREAMBYTYPEREQUEST']._serialized_start=842
+  _globals['_STREAMBYTYPEREQUEST']._serialized_end=988
+  _globals['_STREAMALLREQUEST']._serialized_start=991
+  _globals['_STREAMALLREQUEST']._serialized_end=1135
+  _globals['_GETLATESTREQUEST']._serialized_start=1137
+  _globals['_GETLATESTREQUEST']._serialized_end=1195
+  _globals['_GETHISTORYREQUEST']._serialized_start=1198
+  _globals['_GETHISTORYREQUEST']._serialized_end=1450
+  _globals['_GETHISTORYRESPONSE']._serialized_start=1452
+  _globals['_GETHISTORYRESPONSE']._serialized_end=1546
+  _globals['_LISTGAMESREQUEST']._serialized_start=1548
+  _globals['_LISTGAMESREQUEST']._serialized_end=1566
+  _globals['_LISTGAMESRESPONSE']._serialized_start=1568
+  _globals['_LISTGAMESRESPONSE']._serialized_end=1620
+  _globals['_GAME']._serialized_start=1622
+  _globals['_GAME']._serialized_end=1731
+  _globals['_REPLAYREQUEST']._serialized_start=1733
+  _globals['_REPLAYREQUEST']._serialized_end=1840
+  _globals['_ROUNDBATCH']._serialized_start=1842
+  _globals['_ROUNDBATCH']._serialized_end=1889
+  _globals['_DATASTREAM']._serialized_start=1892
+  _globals['_DATASTREAM']._serialized_end=2399
 # @@protoc_insertion_point(module_scope)

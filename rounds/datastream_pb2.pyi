@@ -38,6 +38,8 @@ class Round(_message.Message):
     CURSOR_FIELD_NUMBER: _builtins.int
     FINISHED_TIME_FIELD_NUMBER: _builtins.int
     GAP_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    VOIDED_FIELD_NUMBER: _builtins.int
     round_id: _builtins.int
     """Unique within its game."""
     game_slug: _builtins.str
@@ -54,6 +56,12 @@ class Round(_message.Message):
     """The cursor of this round: send it as `after` to get the rounds after it. In a heartbeat, which a stream with
     `heartbeat_s` sends, only this field is set: every requested round up to it was sent.
     """
+    revision: _builtins.int
+    """2 and more: this is a correction, a later state of a round with the same `round_id`; the largest number is the newest.
+    0: the round itself. Corrections come only to requests with `corrections`.
+    """
+    voided: _builtins.bool
+    """The round is taken back. Only in corrections."""
     @_builtins.property
     def finished_time(self) -> _timestamp_pb2.Timestamp:
         """The same time as `finished_at`, as a Timestamp."""
@@ -74,10 +82,12 @@ class Round(_message.Message):
         cursor: _builtins.str = ...,
         finished_time: _timestamp_pb2.Timestamp | None = ...,
         gap: Global___Gap | None = ...,
+        revision: _builtins.int = ...,
+        voided: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["finished_time", b"finished_time", "gap", b"gap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "extras", b"extras", "finished_at", b"finished_at", "finished_time", b"finished_time", "game_slug", b"game_slug", "game_type", b"game_type", "gap", b"gap", "round_id", b"round_id", "timestamp", b"timestamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "extras", b"extras", "finished_at", b"finished_at", "finished_time", b"finished_time", "game_slug", b"game_slug", "game_type", b"game_type", "gap", b"gap", "revision", b"revision", "round_id", b"round_id", "timestamp", b"timestamp", "voided", b"voided"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -224,10 +234,13 @@ class StreamByGameRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
+    CORRECTIONS_FIELD_NUMBER: _builtins.int
     game_slug: _builtins.str
     """The game, such as `crash`."""
     after: _builtins.str
     """The cursor of the last round that the client has; short for `start.after`."""
+    corrections: _builtins.bool
+    """Also return corrections of the rounds, whether or not they match `filter`; see `Round.revision`."""
     @_builtins.property
     def filter(self) -> Global___Filter:
         """Selects among its rounds."""
@@ -243,10 +256,11 @@ class StreamByGameRequest(_message.Message):
         filter: Global___Filter | None = ...,
         after: _builtins.str = ...,
         start: Global___Start | None = ...,
+        corrections: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "filter", b"filter", "game_slug", b"game_slug", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "corrections", b"corrections", "filter", b"filter", "game_slug", b"game_slug", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -262,10 +276,13 @@ class StreamByTypeRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
+    CORRECTIONS_FIELD_NUMBER: _builtins.int
     game_type: _builtins.str
     """The type, such as `multiplier`."""
     after: _builtins.str
     """The cursor of the last round that the client has; short for `start.after`."""
+    corrections: _builtins.bool
+    """Also return corrections of the rounds, whether or not they match `filter`; see `Round.revision`."""
     @_builtins.property
     def filter(self) -> Global___Filter:
         """Selects among the rounds."""
@@ -281,10 +298,11 @@ class StreamByTypeRequest(_message.Message):
         filter: Global___Filter | None = ...,
         after: _builtins.str = ...,
         start: Global___Start | None = ...,
+        corrections: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "filter", b"filter", "game_type", b"game_type", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "corrections", b"corrections", "filter", b"filter", "game_type", b"game_type", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -300,8 +318,11 @@ class StreamAllRequest(_message.Message):
     AFTER_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
     GAME_SLUGS_FIELD_NUMBER: _builtins.int
+    CORRECTIONS_FIELD_NUMBER: _builtins.int
     after: _builtins.str
     """The cursor of the last round that the client has; short for `start.after`."""
+    corrections: _builtins.bool
+    """Also return corrections of the rounds, whether or not they match `filter`; see `Round.revision`."""
     @_builtins.property
     def filter(self) -> Global___Filter:
         """Selects among the rounds."""
@@ -321,10 +342,11 @@ class StreamAllRequest(_message.Message):
         after: _builtins.str = ...,
         start: Global___Start | None = ...,
         game_slugs: _abc.Iterable[_builtins.str] | None = ...,
+        corrections: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "filter", b"filter", "game_slugs", b"game_slugs", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "corrections", b"corrections", "filter", b"filter", "game_slugs", b"game_slugs", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -337,16 +359,20 @@ class GetLatestRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     GAME_SLUG_FIELD_NUMBER: _builtins.int
+    CORRECTIONS_FIELD_NUMBER: _builtins.int
     game_slug: _builtins.str
     """The game, such as `crash`."""
+    corrections: _builtins.bool
+    """Return the newest correction of the newest round, if it has one; see `Round.revision`."""
     def __init__(
         self,
         *,
         game_slug: _builtins.str = ...,
+        corrections: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["game_slug", b"game_slug"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["corrections", b"corrections", "game_slug", b"game_slug"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -366,6 +392,7 @@ class GetHistoryRequest(_message.Message):
     AFTER_FIELD_NUMBER: _builtins.int
     FROM_TIME_FIELD_NUMBER: _builtins.int
     TO_TIME_FIELD_NUMBER: _builtins.int
+    CORRECTIONS_FIELD_NUMBER: _builtins.int
     game_slug: _builtins.str
     """One game."""
     game_type: _builtins.str
@@ -376,6 +403,8 @@ class GetHistoryRequest(_message.Message):
     """Only rounds before this cursor: the `next_before` of the previous page."""
     after: _builtins.str
     """Only rounds after this cursor."""
+    corrections: _builtins.bool
+    """Also return corrections of the rounds, whether or not they match `filter`; see `Round.revision`."""
     @_builtins.property
     def filter(self) -> Global___Filter:
         """Selects among the rounds."""
@@ -399,10 +428,11 @@ class GetHistoryRequest(_message.Message):
         after: _builtins.str = ...,
         from_time: _timestamp_pb2.Timestamp | None = ...,
         to_time: _timestamp_pb2.Timestamp | None = ...,
+        corrections: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "from_time", b"from_time", "to_time", b"to_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "filter", b"filter", "from_time", b"from_time", "game_slug", b"game_slug", "game_type", b"game_type", "limit", b"limit", "to_time", b"to_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "corrections", b"corrections", "filter", b"filter", "from_time", b"from_time", "game_slug", b"game_slug", "game_type", b"game_type", "limit", b"limit", "to_time", b"to_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -530,8 +560,11 @@ class ReplayRequest(_message.Message):
     GAME_SLUGS_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
+    CORRECTIONS_FIELD_NUMBER: _builtins.int
     after: _builtins.str
     """Only rounds after this cursor; empty: from the oldest round on."""
+    corrections: _builtins.bool
+    """Also return corrections of the rounds, whether or not they match `filter`; see `Round.revision`."""
     @_builtins.property
     def game_slugs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """These games; none: all that the key covers."""
@@ -546,10 +579,11 @@ class ReplayRequest(_message.Message):
         game_slugs: _abc.Iterable[_builtins.str] | None = ...,
         filter: Global___Filter | None = ...,
         after: _builtins.str = ...,
+        corrections: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "filter", b"filter", "game_slugs", b"game_slugs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "corrections", b"corrections", "filter", b"filter", "game_slugs", b"game_slugs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

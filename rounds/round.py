@@ -11,7 +11,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from rounds.subjects import is_slug
+from rounds.subjects import game_of, is_corrections, is_slug
 from rounds.times import is_utc_time
 
 _MAX_INT64: Final = 2**63 - 1
@@ -68,6 +68,25 @@ class Round(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         except RecursionError as error:
             raise InvalidRound("nested too deeply") from error
         return _checked(round_)
+
+    @classmethod
+    def parse_stored(cls, data: bytes, name: str) -> "Round":
+        """Read a round as the log holds it; `name` stands for a game, or for its corrections, and is its subject's end.
+
+        Raises:
+            InvalidRound: As `parse`; or a correction stands where rounds do, or the reverse; or a correction is of
+                another game.
+        """
+        round_ = cls.parse(data)
+        is_plain = round_.revision == 1 and not round_.voided
+        if not is_corrections(name):
+            if is_plain:
+                return round_
+            raise InvalidRound(f"a correction (revision {round_.revision}) stands among the rounds of {name!r}")
+        if round_.revision > 1 and round_.game_slug == game_of(name):
+            return round_
+        what = f"revision {round_.revision} of a round of {round_.game_slug!r}"
+        raise InvalidRound(f"{what} stands among the corrections of {game_of(name)!r}")
 
     @classmethod
     def make(

@@ -5,6 +5,7 @@ because NATS itself accepts a publish to ``rounds.*`` or ``rounds.a.b`` and stor
 """
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -71,6 +72,38 @@ def corrections_of(game_slug: str) -> str:
 def corrections_subject(game_slug: str) -> str:
     """Name the subject under which the log stores corrections of a game's rounds: ``rounds.<game>~corrections``."""
     return f"rounds.{corrections_of(game_slug)}"
+
+
+def is_corrections(name: str) -> bool:
+    """Whether a name that stands for a game, or for its corrections, is the latter."""
+    return name.endswith(_CORRECTIONS)
+
+
+def game_of(name: str) -> str:
+    """Return the game of a name that stands for it or for its corrections."""
+    return name.removesuffix(_CORRECTIONS)
+
+
+def games_of(names: Iterable[str]) -> frozenset[str]:
+    """Return the games among names that stand for games and for their corrections."""
+    return frozenset(name for name in names if not is_corrections(name))
+
+
+def with_corrections(games: Iterable[str]) -> frozenset[str]:
+    """Return names that stand for games and for their corrections."""
+    names = frozenset(games)
+    return names | {corrections_of(game) for game in names}
+
+
+def only_game(names: frozenset[str]) -> str | None:
+    """Return the one game that names stand for, with its corrections or without; None: they stand for several."""
+    games = {game_of(name) for name in names}
+    return games.pop() if len(games) == 1 else None
+
+
+def stored_subject(name: str) -> str:
+    """Name the subject under which the log stores what a name stands for: a game's rounds, or their corrections."""
+    return corrections_subject(game_of(name)) if is_corrections(name) else log_subject(name)
 
 
 def dedup_id(game_slug: str, round_id: int, revision: int = 1) -> str:

@@ -4,10 +4,15 @@ Owns which games a request may name. Does not know credentials, nor where in the
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from relay.errors import BadRequest, NotAllowed
 from relay.live.channels import Subscription
 from rounds import Catalogue, Filter
+
+PARAMETERS: Final = ("corrections",)
+"""The parameters of a subscription beside its games and its filter."""
+_FLAGS: Final[Mapping[str, bool]] = {"0": False, "false": False, "1": True, "true": True}
 
 
 def requested(
@@ -19,7 +24,8 @@ def requested(
         catalogue: The games there are.
         allowed: The games of the credential; None for all.
         path: The parameters of the path: ``game``, ``type``, or neither.
-        query: The filter parameters, and ``games`` (comma-separated), which is read when the path has no parameter.
+        query: The filter parameters, ``corrections``, and ``games`` (comma-separated), which is read when the path has
+            no parameter.
 
     A credential of some games gets the same answer for a game that it does not cover and for one that does not exist,
     and for types likewise: what else there is would be revealed by the difference.
@@ -27,7 +33,7 @@ def requested(
     Raises:
         UnknownGame, UnknownType: It is not in the catalogue, and the credential covers all games.
         NotAllowed: The credential does not cover a named game, or covers none of the games asked for.
-        BadRequest: ``games`` holds an empty name.
+        BadRequest: ``games`` holds an empty name, or see `asks_corrections`.
         InvalidFilter: See `Filter.parse`.
     """
     if "game" in path:
@@ -40,7 +46,16 @@ def requested(
         games = catalogue.slugs if allowed is None else catalogue.slugs & allowed
         if not games:
             raise NotAllowed("this credential covers no game")
-    return Subscription(games, Filter.parse(query))
+    wanted = Subscription(games, Filter.parse(query))
+    return wanted.with_corrections() if asks_corrections(query) else wanted
+
+
+def asks_corrections(query: Mapping[str, str]) -> bool:
+    """Read ``corrections``: whether a client also wants corrections of rounds; raise `BadRequest` for an odd value."""
+    text = query.get("corrections", "0")
+    if text not in _FLAGS:
+        raise BadRequest(f"corrections {text[:40]!r} is none of 1 and true, 0 and false")
+    return _FLAGS[text]
 
 
 def named_games(catalogue: Catalogue, allowed: frozenset[str] | None, names: Iterable[str]) -> frozenset[str]:

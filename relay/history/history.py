@@ -4,8 +4,9 @@ Owns how history is found, by time and by count, and what all its readers share:
 nothing of links.
 """
 
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import structlog
@@ -13,7 +14,7 @@ import structlog
 from relay.errors import NoRoundYet
 from relay.history.reading.fair_shares import Claim, FairShares, Turn
 from relay.history.reading.flight import Flight, Flights
-from relay.history.reading.pages import PageSource, in_turn
+from relay.history.reading.pages import LogChanged, PageSource, in_turn
 from relay.history.reading.payer import RELAY, Payer
 from relay.history.reading.reach_back import ReachBack
 from relay.history.reading.slice_turns import SliceTurns
@@ -21,10 +22,12 @@ from relay.history.start import OVERRUN_MS
 from relay.live.bounds import Bounds, Gap
 from relay.live.hub import Hub
 from relay.live.item import Item
+from relay.live.revisions import is_revision_of
 from relay.turns import Turns
 from roundlog.entry import LogEntry
 from roundlog.reader import LogReader
 from rounds import Cursor
+from rounds.subjects import corrections_of
 
 log = structlog.get_logger()
 
@@ -81,6 +84,36 @@ class History:
         if item is None or not item.valid:
             raise NoRoundYet(f"game {game!r} has no round yet")
         return item
+
+    async def newest_revision(self, game: str) -> Item:
+        """Return the newest correction of a game's newest round, or that round when it has none.
+
+        It is in memory, except that the first one who asks after the start may have to wait for a search of the log.
+        The relay pays for that.
+
+        Raises:
+            NoRoundYet: There is no round, as `newest`.
+            LogUnavailable: The log has to be searched and does not answer.
+        """
+        revisions = self.hub.ring.revisions
+        while (unseen := revisions.unseen(self.newest(game))) is not None:
+            with suppress(LogChanged):
+                await self._flights.join(("revision", game, unseen), partial(self._search_revision, self.newest(game)))
+        return revisions.of(self.newest(game))
+
+    async def _search_revision(self, round_: Item, flight: Flight[None]) -> None:
+        flight.sent()
+        revisions, generation = self.hub.ring.revisions, self.hub.generation
+        names, found = frozenset({corrections_of(round_.game)}), None
+        unseen = revisions.unseen(round_)
+        position = unseen.begin if unseen is not None else 0
+        while unseen is not None and position < unseen.end:
+            stretch = await self.pages.read(position, names, generation=generation, finds_gaps=False)
+            for item in stretch.items():
+                if item.sequence <= unseen.end and is_revision_of(item, round_):
+                    found = item
+            position = max(position + 1, stretch.covered_to)
+        revisions.found(round_, found)
 
     def count_gap(self, gap: Gap, *, link: str) -> None:
         """Count and log a gap that a link is about to get."""

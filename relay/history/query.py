@@ -22,6 +22,7 @@ from relay.live.channels import Subscription
 from relay.live.hub import Generation
 from relay.live.item import Item
 from rounds import Cursor
+from rounds.subjects import games_of
 
 DEFAULT_LIMIT: Final = 500
 MAX_LIMIT: Final = 1000
@@ -173,10 +174,11 @@ async def _windows(
     """
     history.pages.check(generation)
     ring, games = history.hub.ring, query.wanted.games
+    count = len(games_of(games))
     most = PAGE * 4 // 5  # a window that holds a little more is still read with one request
     goal = min(most, query.limit) if query.wanted.filter.is_empty else most
     # First as if every game were equally busy; then as the windows show.
-    width = goal * max(1, len(ring.newest) // len(games))
+    width = goal * max(1, len(ring.newest) // count)
     while ceiling > floor + 1:
         history.pages.check(generation)
         whole_from, head = ring.whole_from(games), history.hub.head.sequence
@@ -188,12 +190,12 @@ async def _windows(
             begin = ceiling - width
             begin -= (begin - 1) % CELL  # many ask for the newest rounds at nearly the same time: one page for all
             begin = max(floor + 1, begin, head + 1 if ceiling > head + 1 else 0)
-            expected = goal + goal // 4 if len(games) == 1 else ceiling - begin
+            expected = goal + goal // 4 if count == 1 else ceiling - begin
             page = min(PAGE, expected)
             items, read = await _forward(history, games, generation, begin, ceiling, page=page, payer=query.payer)
             items.reverse()
             # One game is found by its subject, however few rounds it has; for several games, all rounds are read.
-            widest = _WIDEST if len(games) == 1 else _MOST_READ // 4
+            widest = _WIDEST if count == 1 else _MOST_READ // 4
             width = min(widest, width * (min(8, 1 + goal // len(items)) if items else 8))
         yield _Window(begin, [item for item in items if item.sequence > floor], read)
         ceiling = begin

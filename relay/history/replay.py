@@ -17,7 +17,7 @@ from typing import Final
 import structlog
 
 from relay.history.history import History
-from relay.history.locate import locate_in_log, locate_in_memory, newest_of_each
+from relay.history.locate import is_newest_only, locate_in_log, locate_in_memory, newest_of_each
 from relay.history.pace import ReplayPace
 from relay.history.reading.pages import LogChanged, Pages
 from relay.history.reading.payer import RELAY, Payer
@@ -78,7 +78,7 @@ class Replay:
 
     def begin(self) -> bool:
         """Answer from memory when that is enough; return True when the link is live."""
-        if self._start.last == 1 and self._is_open_ended:
+        if self._is_open_ended and is_newest_only(self._start, self.wanted.games):
             self._walk.begin(self._hub.generation, self._hub.head.sequence)
             self._send(hello(self._hub.bounds, complete=True))
             self._writer.write(newest_of_each(self._hub, self.wanted.games))

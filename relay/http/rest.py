@@ -11,7 +11,8 @@ import msgspec
 from aiohttp import web
 
 from auth.grants import Grant
-from relay.admission.requested import named_games
+from relay.admission.requested import PARAMETERS as SUBSCRIPTION_PARAMETERS
+from relay.admission.requested import asks_corrections, named_games
 from relay.errors import BadRequest
 from relay.history.history import History
 from relay.history.query import DEFAULT_LIMIT, MAX_LIMIT, Query, look_back
@@ -26,7 +27,7 @@ from relay.live.item import Item
 from rounds import Catalogue, Cursor
 from rounds.filter import PARAMETERS as FILTER_PARAMETERS
 
-HISTORY_PARAMETERS: Final = ("before", "after", "from", "to", "limit", *FILTER_PARAMETERS)
+HISTORY_PARAMETERS: Final = ("before", "after", "from", "to", "limit", *FILTER_PARAMETERS, *SUBSCRIPTION_PARAMETERS)
 _JSON: Final = "application/json"
 _CACHING: Final = {"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding, Authorization, X-API-Key"}
 
@@ -72,13 +73,13 @@ class Rest:
         return await _answer(request, msgspec.json.encode(rows))
 
     async def latest(self, request: web.Request) -> web.Response:
-        """Answer with the newest round of a game, with its main figure as ``value``."""
+        """Answer with the newest round of a game, or its newest correction; with its main figure as ``value``."""
         slug = request.match_info["game"]
         grant = self._grant(request)
-        read_query(request.query.items(), ())
+        corrected = asks_corrections(read_query(request.query.items(), SUBSCRIPTION_PARAMETERS))
         named_games(self._catalogue, grant.games, [slug])
         async with self._registry.feed.listening():
-            item = self._history.newest(slug)
+            item = await self._history.newest_revision(slug) if corrected else self._history.newest(slug)
         etag = f'W/"{item.cursor}"'  # weak: it names the round, in any content coding
         if is_known(etag, listed(request.headers, "If-None-Match")):
             return web.Response(status=304, headers={**_CACHING, "ETag": etag})

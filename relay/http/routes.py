@@ -15,6 +15,7 @@ from auth.credentials import Presented, find_sse_credential, find_ws_credential,
 from auth.grants import Grant
 from relay.admission.gate import Permit
 from relay.admission.limits.link_limits import Opening
+from relay.admission.requested import PARAMETERS as SUBSCRIPTION_PARAMETERS
 from relay.errors import KeysUnavailable, TooManyRequests, Unavailable
 from relay.history.history import History
 from relay.history.query import Query, is_over
@@ -47,7 +48,7 @@ from rounds.filter import PARAMETERS as FILTER_PARAMETERS
 _GRANT: Final = web.RequestKey("grant", Grant)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _STREAM_PATHS: Final = ("", "/type/{type}", "/{game}")
-WS_PARAMETERS: Final = (*START_PARAMETERS, *FILTER_PARAMETERS, "token")
+WS_PARAMETERS: Final = (*START_PARAMETERS, *FILTER_PARAMETERS, *SUBSCRIPTION_PARAMETERS, "token")
 SSE_PARAMETERS: Final = (*WS_PARAMETERS, *CLIENT_PARAMETERS, "api_key", "lastEventId")
 """``lastEventId``: EventSource polyfills that cannot set headers send it when they reconnect."""
 

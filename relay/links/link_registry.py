@@ -35,6 +35,7 @@ from relay.live.hub import Hub
 from relay.live.link import CloseReason, Link
 from roundlog.log_errors import LogError
 from roundlog.promises.stream_watch import OBSTACLE
+from rounds.subjects import games_of
 
 log = structlog.get_logger()
 
@@ -139,12 +140,12 @@ class LinkRegistry:
         """Register a link that has its own connection until it closes; its permit is then given back."""
         held = Held(link, permit, session=session, games=None)
         link.on_closed = partial(self._closed, held, session)
-        self._opened(held, games)
+        self._opened(held, games_of(games))
 
     @contextmanager
     def open(self, link: Link, permit: Permit, games: Iterable[str]) -> Iterator[None]:
         """Register a link while the block runs; no `games`: all that its grant covers."""
-        named = frozenset(games)
+        named = games_of(games)
         held = Held(link, permit, session=None, games=named or None)
         self._opened(held, named)
         try:

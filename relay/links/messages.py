@@ -13,3 +13,5 @@ class ClientMessage(msgspec.Struct, forbid_unknown_fields=True):
     action: Action
     games: list[str] = []
     after: str | None = None
+    corrections: bool | None = None
+    """Of ``subscribe``: whether corrections of these games come, too; None: if the link was opened with them."""

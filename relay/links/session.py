@@ -22,6 +22,7 @@ from relay.links.messages import ClientMessage
 from relay.live.channels import Subscription
 from relay.live.link import CloseReason, Link
 from rounds import Catalogue, Cursor, InvalidCursor, UnknownGame
+from rounds.subjects import game_of, games_of, is_corrections, with_corrections
 
 log = structlog.get_logger()
 
@@ -34,7 +35,19 @@ Games = frozenset[str]
 class Session:
     """One link's subscription. Entered for as long as the link is open."""
 
-    __slots__ = ("_catalogue", "_history", "_hub", "_link", "_live", "_payer", "_replays", "_use", "grant")
+    __slots__ = (
+        "_asks_corrections",
+        "_catalogue",
+        "_history",
+        "_hub",
+        "_link",
+        "_live",
+        "_payer",
+        "_replays",
+        "_shows_corrections",
+        "_use",
+        "grant",
+    )
 
     def __init__(
         self, history: History, catalogue: Catalogue, permit: Permit, link: Link, payer: Payer = RELAY
@@ -49,6 +62,8 @@ class Session:
         self._link = link
         self._payer = payer
         self._live = Subscription.nothing()
+        self._asks_corrections = False  # of games that a message names without saying
+        self._shows_corrections = False
         self._replays: dict[Replay, asyncio.Task[None] | None] = {}
 
     async def __aenter__(self) -> Self:
@@ -75,6 +90,7 @@ class Session:
             return
         self._link.cursor = self.cursor
         self._link.receives_events = start.receives_events
+        self._asks_corrections = self._shows_corrections = any(map(is_corrections, subscription.games))
         if start.is_live:
             self._live = self._hub.add(self._link, subscription)
             if start.receives_events:
@@ -97,6 +113,10 @@ class Session:
     @property
     def games(self) -> Games:
         """The games that the link follows now, live or in a replay."""
+        return games_of(self._followed())
+
+    def _followed(self) -> Games:
+        """The games, and the corrections of games, that the link follows now."""
         return self._live.games | self._replayed()
 
     def _replayed(self) -> Games:
@@ -117,26 +137,52 @@ class Session:
         except TooManyRequests:
             self._link.end(CloseReason.RATE_LIMITED)
             return
-        if not message.games:
-            raise BadMessage(f"games must be a list of slugs to {message.action}")
-        try:
-            games = named_games(self._catalogue, self.grant.games, message.games)
-            after = None if message.after is None else Cursor.parse(message.after)
-        except (ClientError, UnknownGame, InvalidCursor) as error:
-            raise BadMessage(str(error)) from error
+        games, after = self._read(message)
         subscribes = message.action == "subscribe"
+        wanted, unwanted = self._with_corrections(games, message.corrections)
         if after is not None or not subscribes:
-            self._drop(games)
+            self._drop(with_corrections(games))
+        elif unwanted:
+            self._drop(unwanted)
         if subscribes and after is not None and len(self._replays) >= _MAX_REPLAYS:
             raise BadMessage(f"more than {_MAX_REPLAYS} replays at a time on one connection")
         replayed = self._replayed()
-        in_force = self._live.games | replayed | (games if subscribes else frozenset())
-        self._link.send_event({"event": "subscribed", "games": sorted(in_force)})
+        in_force = self._live.games | replayed | (wanted if subscribes else frozenset())
+        self._link.send_event(self._subscribed(in_force))
         if subscribes and after is None:
-            self._follow(games - replayed)
+            self._follow(wanted - replayed)
         elif subscribes:
             self._link.receives_events = True
-            self._replay(games, Start(after=after), checked=False)
+            self._replay(wanted, Start(after=after), checked=False)
+
+    def _read(self, message: ClientMessage) -> tuple[Games, Cursor | None]:
+        """Return the games that a message names, and its cursor."""
+        if not message.games:
+            raise BadMessage(f"games must be a list of slugs to {message.action}")
+        if message.action != "subscribe" and message.corrections is not None:
+            raise BadMessage("corrections is for subscribe; unsubscribe ends games and their corrections")
+        try:
+            games = named_games(self._catalogue, self.grant.games, message.games)
+            return games, None if message.after is None else Cursor.parse(message.after)
+        except (ClientError, UnknownGame, InvalidCursor) as error:
+            raise BadMessage(str(error)) from error
+
+    def _with_corrections(self, games: Games, asked: bool | None) -> tuple[Games, Games]:
+        """Return what a client that names games wants of them, and what it does not want any more."""
+        if asked is None:
+            asked = self._asks_corrections
+        elif asked:
+            self._shows_corrections = True
+        else:
+            return games, with_corrections(games) - games
+        return (with_corrections(games) if asked else games), frozenset()
+
+    def _subscribed(self, names: Games) -> dict[str, object]:
+        """Return the event that says what is followed; of corrections only to a client that has asked for some."""
+        event: dict[str, object] = {"event": "subscribed", "games": sorted(games_of(names))}
+        if self._shows_corrections:
+            event["corrections"] = sorted(game_of(name) for name in names if is_corrections(name))
+        return event
 
     def _follow(self, games: Games) -> None:
         self._live = self._hub.add(self._link, self._live._replace(games=self._live.games | games))

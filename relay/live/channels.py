@@ -13,10 +13,15 @@ from relay.live.members import Members
 from relay.usage.tally import Tally
 from rounds import Filter
 from rounds.filter import Facts
+from rounds.subjects import with_corrections
 
 
 class Subscription(NamedTuple):
-    """What a link subscribed to: rounds of these games that match this filter."""
+    """What a link subscribed to: rounds of these games that match this filter.
+
+    Corrections of a game stand in `games` under a name of their own, see `rounds.subjects.corrections_of`. They come
+    whether or not they match: the client may have got the round as it was.
+    """
 
     games: frozenset[str]
     filter: Filter
@@ -24,6 +29,10 @@ class Subscription(NamedTuple):
     @classmethod
     def nothing(cls) -> Self:
         return cls(frozenset(), Filter())
+
+    def with_corrections(self) -> Self:
+        """Return the subscription that also has the corrections of its games."""
+        return self._replace(games=with_corrections(self.games))
 
 
 class _FilterInUse:

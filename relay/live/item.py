@@ -1,4 +1,4 @@
-"""A round between the log and its clients: parsed once, encoded once per wire form.
+"""A round, or a correction of one, between the log and its clients: parsed once, encoded once per wire form.
 
 Owns when that is done: when the bytes are first asked for. A round without subscribers costs next to nothing, and one
 with 10,000 is encoded once per form. Does not know links.
@@ -14,6 +14,7 @@ from rounds import Filter, InvalidRound, Round
 from rounds.cursor import cursor_text
 from rounds.filter import Facts
 from rounds.round import with_cursor
+from rounds.subjects import is_corrections
 
 log = structlog.get_logger()
 
@@ -32,13 +33,18 @@ class Item:
         self._rendered: dict[Form, bytes] | None = None
 
     @property
+    def is_correction(self) -> bool:
+        """Whether it stands among the corrections of a game."""
+        return is_corrections(self.game)
+
+    @property
     def cursor(self) -> str:
         """The round's cursor."""
         return cursor_text(self._epoch, self.sequence)
 
     @property
     def valid(self) -> bool:
-        """False when the entry is no round: another program wrote to the subject."""
+        """False when the entry is no round, or no correction: another program wrote to the subject."""
         return (self._parsed() if self._round is None else self._round) is not False
 
     @property
@@ -57,8 +63,8 @@ class Item:
         return self._json
 
     def matches(self, filter_: Filter) -> bool:
-        """Whether a valid item passes a filter."""
-        return filter_.is_empty or filter_.matches(self.facts)
+        """Whether a valid item passes a filter. A correction passes each: the round that it corrects may have."""
+        return filter_.is_empty or self.is_correction or filter_.matches(self.facts)
 
     @property
     def facts(self) -> Facts:
@@ -79,7 +85,7 @@ class Item:
     def _parsed(self) -> Round | Literal[False]:
         if self._round is None:
             try:
-                self._round = Round.parse(self.data)
+                self._round = Round.parse_stored(self.data, self.game)
             except InvalidRound as error:
                 log.warning("round_invalid", game=self.game, cursor=self.cursor, error=str(error))
                 self._round = False

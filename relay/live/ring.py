@@ -1,6 +1,7 @@
 """The newest rounds of every game, in memory: answers most reconnects, and is where replays join the live stream.
 
 Pure. Owns from which sequence on it holds every round of a game, and returns None instead of an incomplete answer.
+Corrections of a game are held beside its rounds, as if they were a game of their own: they displace no round.
 Does not know the log, which has the older rounds.
 """
 
@@ -13,6 +14,8 @@ from operator import attrgetter
 from typing import Final
 
 from relay.live.item import Item
+from relay.live.revisions import NewestRevisions
+from rounds.subjects import is_corrections
 
 _ITEM_OVERHEAD_BYTES: Final = 1500
 """Memory of an item's objects besides its data, with two wire forms; measured with tracemalloc."""
@@ -21,11 +24,12 @@ _by_sequence: Final = attrgetter("sequence")
 
 
 class _GameRing:
-    __slots__ = ("items", "size", "whole_from")
+    __slots__ = ("is_of_corrections", "items", "size", "whole_from")
 
-    def __init__(self, whole_from: int) -> None:
+    def __init__(self, whole_from: int, *, is_of_corrections: bool) -> None:
         self.items: deque[Item] = deque()
         self.size = 0
+        self.is_of_corrections = is_of_corrections
         self.whole_from = whole_from  # every round of this game after this sequence is in `items`
 
 
@@ -39,20 +43,30 @@ class Ring:
         self._begun_at = 0
         self.newest: dict[str, Item] = {}
         """The last round of each game, of any age."""
+        self.revisions = NewestRevisions()
+        """The last correction of each game's last round."""
 
     def begin(self, head: int, newest: Iterable[Item] = ()) -> None:
-        """Drop all rounds, and start after sequence `head`. `newest` has the last round of each game up to it."""
+        """Drop all rounds, and start after sequence `head`.
+
+        `newest` has the last round of each game up to it, and the last correction of each game, also one after it.
+        """
         self._games.clear()
         self._begun_at = head
-        self.newest = {item.game: item for item in newest}
+        items = list(newest)
+        self.newest = {item.game: item for item in items if not item.is_correction}
+        self.revisions.begin(head, self.newest, [item for item in items if item.is_correction])
 
     def append(self, item: Item) -> None:
         """Add the next round of the log."""
         ring = self._games.get(item.game)
         if ring is None:
-            ring = self._games[item.game] = _GameRing(self._begun_at)
+            ring = self._games[item.game] = _GameRing(self._begun_at, is_of_corrections=item.is_correction)
         ring.items.append(item)
-        self.newest[item.game] = item
+        if ring.is_of_corrections:
+            self.revisions.append(item, self.newest)
+        else:
+            self.newest[item.game] = item
         ring.size += len(item.data) + _ITEM_OVERHEAD_BYTES
         while len(ring.items) > self._rounds_per_game or ring.size > self._bytes_per_game:
             oldest = ring.items.popleft()
@@ -74,7 +88,7 @@ class Ring:
             if ring.whole_from == begun_at:  # it has dropped no round
                 ring.whole_from = start
         for game, found in older.items():
-            ring = self._games.setdefault(game, _GameRing(start))
+            ring = self._games.setdefault(game, _GameRing(start, is_of_corrections=is_corrections(game)))
             if ring.whole_from == start:
                 self._put_before(ring, found)
 

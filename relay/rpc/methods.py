@@ -80,6 +80,8 @@ class Methods:
         subscription = requested(self._catalogue, grant.games, path, {})._replace(filter=read_filter(request.filter))
         if isinstance(request, pb.StreamAllRequest):
             subscription = self._narrowed(subscription, request.game_slugs, grant)
+        if request.corrections:
+            subscription = subscription.with_corrections()
         start = read_start(request.start, request.after)
         return StreamRequest(subscription, start, request.start.allow_gap, read_heartbeat(request.start))
 
@@ -96,7 +98,7 @@ class Methods:
         try:
             async with self._registry.feed.listening():
                 if isinstance(request, pb.GetLatestRequest):
-                    rounds, answer = 1, form.message(self._latest(request, grant))
+                    rounds, answer = 1, form.message(await self._latest(request, grant))
                 elif isinstance(request, pb.GetHistoryRequest):
                     rounds, answer = await self._page(request, grant, payer, form)
                 else:
@@ -116,6 +118,8 @@ class Methods:
         """
         subscription = requested(self._catalogue, grant.games, {}, {})._replace(filter=read_filter(request.filter))
         subscription = self._narrowed(subscription, request.game_slugs, grant)
+        if request.corrections:
+            subscription = subscription.with_corrections()
         after = read_cursor(request.after)
         bulk = BulkReplay(self._history, link, subscription, write, payer)
         await bulk.locate(after)
@@ -128,8 +132,10 @@ class Methods:
             return subscription
         return subscription._replace(games=named_games(self._catalogue, grant.games, names))
 
-    def _latest(self, request: pb.GetLatestRequest, grant: Grant) -> pb.Round:
+    async def _latest(self, request: pb.GetLatestRequest, grant: Grant) -> pb.Round:
         named_games(self._catalogue, grant.games, [_required_slug("game_slug", request.game_slug)])
+        if request.corrections:
+            return round_message(await self._history.newest_revision(request.game_slug))
         return round_message(self._history.newest(request.game_slug))
 
     async def _page(
@@ -142,8 +148,9 @@ class Methods:
         path = {"game": request.game_slug} if request.game_slug else {}
         path |= {"type": request.game_type} if request.game_type else {}
         since_ms, until_ms = read_times(request)
+        subscription = requested(self._catalogue, grant.games, path, {})._replace(filter=read_filter(request.filter))
         query = Query(
-            requested(self._catalogue, grant.games, path, {})._replace(filter=read_filter(request.filter)),
+            subscription.with_corrections() if request.corrections else subscription,
             limit=request.limit or DEFAULT_LIMIT,
             before=read_cursor(request.before),
             after=read_cursor(request.after),

@@ -58,7 +58,7 @@ def round_bytes(round_: Round, cursor: str) -> bytes:
     """Serialize a valid round; fields are in the order of their numbers, as generated code writes them."""
     number, moment, finished_at = round_.round_id, round_.timestamp, round_.finished_at
     text, extras, written = finished_at.encode(), round_.extras.encode(), cursor.encode()
-    return b"".join(
+    data = b"".join(
         (
             b"\x08" + _fast_varint(number) if number else b"",
             _game(round_.game_slug, round_.game_type),
@@ -72,6 +72,12 @@ def round_bytes(round_: Round, cursor: str) -> bytes:
             _finished_time(finished_at),
         )
     )
+    return data if round_.revision == 1 else data + _of_correction(round_)
+
+
+def _of_correction(round_: Round) -> bytes:
+    """Serialize the fields that only corrections have."""
+    return b"\x50" + varint(round_.revision) + (b"\x58\x01" if round_.voided else b"")
 
 
 def batch_entry(round_: Round, cursor: str) -> bytes:
@@ -81,27 +87,34 @@ def batch_entry(round_: Round, cursor: str) -> bytes:
 
 
 def stored_entries(epoch: str, entries: Iterable[LogEntry]) -> list[bytes]:
-    """Return ``batch_entry(Round.parse(data), cursor)`` of each stored round, at half the cost.
+    """Return ``batch_entry(Round.parse_stored(data, game), cursor)`` of each stored round, at half the cost.
 
     The checks of a game and its type, of a minute and of short extras are cached with their bytes, and functions are
     inlined. Unusual rounds are parsed and serialized by the general functions.
 
     Raises:
-        InvalidRound: As `Round.parse`, for any of the rounds.
+        InvalidRound: As `Round.parse_stored`, for any of the rounds.
     """
     written, leading, upper_bits, prefix = [], _LEADING_BYTES, _cached_varint, cursor_prefix(epoch).encode()
-    for sequence, _, data in entries:
+    for sequence, name, data in entries:
         try:
             round_ = read_unchecked(data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            written.append(_checked_entry(epoch, sequence, data))
+            written.append(_checked_entry(epoch, sequence, name, data))
             continue
         number, moment, text, extras = round_.round_id, round_.timestamp, round_.finished_at, round_.extras
         slug, type_ = round_.game_slug, round_.game_type
         game, time = len(slug) + len(type_) <= _CACHED_CHARACTERS and _checked_game(slug, type_), _finished_time(text)
         payload = len(extras) <= _CACHED_CHARACTERS and _checked_extras(extras)
-        if not (game and time and payload) or number < _TWO_BYTES_END or moment < _TWO_BYTES_END:
-            written.append(_checked_entry(epoch, sequence, data))
+        if (
+            not (game and time and payload)
+            or number < _TWO_BYTES_END
+            or moment < _TWO_BYTES_END
+            or name != slug  # a correction
+            or round_.revision != 1
+            or round_.voided
+        ):
+            written.append(_checked_entry(epoch, sequence, name, data))
             continue
         cursor = b"%b%d" % (prefix, sequence)
         entry = b"".join(
@@ -126,13 +139,15 @@ def stored_entries(epoch: str, entries: Iterable[LogEntry]) -> list[bytes]:
     return written
 
 
-def _checked_entry(epoch: str, sequence: int, data: bytes) -> bytes:
-    return batch_entry(Round.parse(data), cursor_text(epoch, sequence))
+def _checked_entry(epoch: str, sequence: int, name: str, data: bytes) -> bytes:
+    return batch_entry(Round.parse_stored(data, name), cursor_text(epoch, sequence))
 
 
 def stored_json(epoch: str, entries: Iterable[LogEntry]) -> list[bytes]:
-    """Render stored rounds with `round_json`; raise as `Round.parse` does."""
-    return [round_json(Round.parse(data), cursor_text(epoch, sequence)) for sequence, _, data in entries]
+    """Render stored rounds with `round_json`; raise as `Round.parse_stored` does."""
+    return [
+        round_json(Round.parse_stored(data, name), cursor_text(epoch, sequence)) for sequence, name, data in entries
+    ]
 
 
 class _JsonRound(msgspec.Struct, omit_defaults=True):
@@ -146,6 +161,8 @@ class _JsonRound(msgspec.Struct, omit_defaults=True):
     timestamp: str = ""
     cursor: str = ""
     finished_time: str = ""
+    revision: int = 0
+    voided: bool = False
 
 
 def round_json(round_: Round, cursor: str) -> bytes:
@@ -166,6 +183,8 @@ def round_json(round_: Round, cursor: str) -> bytes:
             str(round_.timestamp) if round_.timestamp else "",
             cursor,
             moment,
+            round_.revision if round_.revision > 1 else 0,
+            round_.voided,
         )
     )
 

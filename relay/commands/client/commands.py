@@ -16,6 +16,9 @@ from relay.commands.secret_arguments import key_from_file, warned_key, warned_ur
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 _FIELDS: Final = ("round_id", "game_slug", "game_type", "finished_at", "extras", "timestamp")
+_OF_CORRECTIONS: Final = ("revision", "voided")
+_PLAIN: Final[dict[str, Any]] = {"revision": 1, "voided": ""}
+"""What a round that is no correction does not say."""
 _COLUMNS: Final = ("finished_at", "game_slug", "round_id", "extras")
 """Columns of the table; the cursor is added where the terminal is wide enough."""
 _UNWRAPPED: Final = 100_000
@@ -52,6 +55,9 @@ Count = Annotated[int | None, typer.Option("--count", "-n", min=1, help="Stop af
 From = Annotated[str | None, typer.Option("--from", help="Earliest time of a round, such as 2026-01-18T10:00:00Z.")]
 To = Annotated[str | None, typer.Option("--to", help="Latest time of a round.")]
 After = Annotated[str | None, typer.Option(help="The cursor of the last round that you have.")]
+Corrections = Annotated[
+    bool, typer.Option("--corrections", help="Also print corrections: rounds with a revision, voided or changed.")
+]
 Where = Annotated[list[str] | None, typer.Option("--where", help="A filter, such as min_point=2 or colors=red,black.")]
 
 
@@ -69,9 +75,11 @@ def tail(
     key_file: KeyFile = None,
     count: Count = None,
     where: Where = None,
+    corrections: Corrections = False,
 ) -> None:
     """Print live rounds, one JSON line each; reconnect without missing a round."""
-    run(_print(_followed(game, url, key_file or key, via, _filters(where)), count, nullcontext(lambda _data: None)))
+    parameters = _filters(where) | _asks(corrections)
+    run(_print(_followed(game, url, key_file or key, via, parameters), count, nullcontext(lambda _data: None)))
 
 
 def replay(
@@ -91,6 +99,7 @@ def replay(
     key_file: KeyFile = None,
     count: Count = None,
     where: Where = None,
+    corrections: Corrections = False,
 ) -> None:
     """Print past rounds, then live rounds; with --to, stop at that time."""
     from relay.commands.client.progress_bars import time_progress
@@ -99,7 +108,7 @@ def replay(
     if all(value is None for value in given.values()):
         fail("one of --from, --after and --last is needed; --to or --speed alone begin with the oldest round")
     parameters = {name: str(value) for name, value in given.items() if value is not None}
-    rounds = _followed(game, url, key_file or key, via, parameters | _filters(where))
+    rounds = _followed(game, url, key_file or key, via, parameters | _filters(where) | _asks(corrections))
     is_long = to is not None and not sys.stdout.isatty()
     title = f"replay of {game or 'all games'}"
     bar = time_progress(title, begin_ms=_moment_ms(from_), end_ms=_moment_ms(to), shown=is_long)
@@ -116,10 +125,12 @@ def history(
     key: ApiKey = "",
     key_file: KeyFile = None,
     where: Where = None,
+    corrections: Corrections = False,
 ) -> None:
     """Print past rounds, newest first."""
     given = {"from": from_, "to": to}
     parameters = {name: value for name, value in given.items() if value is not None} | _filters(where)
+    parameters |= _asks(corrections)
     run(_print_history(_target(game, url, key_file or key), parameters, limit, form))
 
 
@@ -190,32 +201,36 @@ async def _print_history(target: Any, parameters: Mapping[str, str], limit: int,
     from relay.commands.client.follow import history as pages
     from relay.commands.client.progress_bars import count_progress
 
+    more = _OF_CORRECTIONS if "corrections" in parameters else ()
     with count_progress(f"history of {target.game or 'all games'}", total=limit, shown=limit > 1000) as advance:
         rows = []
         if form == "csv":
-            print(",".join(_FIELDS))
+            print(",".join((*_FIELDS, *more)))
         async for round_ in pages(target, parameters, limit=limit):
             advance(1)
             if form == "table":
-                rows.append(round_)
+                rows.append(_PLAIN | round_)
             else:
-                print(_line(round_, form))
+                print(_csv_line(round_, (*_FIELDS, *more)) if form == "csv" else _json_line(round_))
     if form == "table":
-        _print_table(rows)
+        _print_table(rows, (*_COLUMNS, *more))
     sys.stdout.flush()  # here, since `run` handles a closed pipe
 
 
-def _line(round_: Mapping[str, Any], form: str) -> str:
-    if form == "csv":
-        line = io.StringIO()
-        csv.writer(line, lineterminator="").writerow([round_[field] for field in _FIELDS])
-        return line.getvalue()
+def _csv_line(round_: Mapping[str, Any], fields: Sequence[str]) -> str:
+    line = io.StringIO()
+    values = _PLAIN | dict(round_)
+    csv.writer(line, lineterminator="").writerow([values[field] for field in fields])
+    return line.getvalue()
+
+
+def _json_line(round_: Mapping[str, Any]) -> str:
     import msgspec
 
     return msgspec.json.encode(round_).decode()
 
 
-def _print_table(rows: list[dict[str, Any]]) -> None:
+def _print_table(rows: list[dict[str, Any]], columns: Sequence[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -228,9 +243,9 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
         return table
 
     console = Console(width=None if sys.stdout.isatty() else _UNWRAPPED)  # one line per round, for grep and awk
-    table = table_of(*_COLUMNS, "cursor")
+    table = table_of(*columns, "cursor")
     if console.measure(table, options=console.options.update(width=_UNWRAPPED)).maximum > console.width:
-        table = table_of(*_COLUMNS)
+        table = table_of(*columns)
     with console.capture() as drawn:
         console.print(table)
     for line in drawn.get().splitlines():
@@ -269,6 +284,10 @@ def _moment_ms(text: str | None) -> int | None:
         return None if text is None else parse_time({"moment": text}, "moment")
     except BadRequest:
         return None
+
+
+def _asks(corrections: bool) -> dict[str, str]:
+    return {"corrections": "1"} if corrections else {}
 
 
 def _filters(where: list[str] | None) -> dict[str, str]:

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import grpc
 from grpc import StatusCode, aio
 
+from relay.admission.requested import asks_corrections
 from relay.commands.client.target import OPEN, Ended, Interrupted, Refused, Target, Unreachable
 from relay.errors import BadRequest
 from relay.history.start import Start, parse_time
@@ -41,13 +42,15 @@ async def read_grpc(_session: object, target: Target, parameters: Mapping[str, s
         Start.parse(parameters)
     except (BadRequest, InvalidCursor, InvalidFilter) as error:
         raise Refused(str(error)) from error
-    filter_, start = _filter(parameters), _start(parameters)
+    filter_, start, corrections = _filter(parameters), _start(parameters), asks_corrections(parameters)
     async with _channel(target) as channel:
         if target.game is None:
-            request: Any = pb.StreamAllRequest(filter=filter_, start=start)
+            request: Any = pb.StreamAllRequest(filter=filter_, start=start, corrections=corrections)
             method = "StreamAll"
         else:
-            request = pb.StreamByGameRequest(game_slug=target.game, filter=filter_, start=start)
+            request = pb.StreamByGameRequest(
+                game_slug=target.game, filter=filter_, start=start, corrections=corrections
+            )
             method = "StreamByGame"
         call = channel.unary_stream(
             f"/{SERVICE}/{method}",
@@ -138,5 +141,7 @@ def _json_of(message: pb.Round) -> bytes:
         message.finished_at,
         message.extras,
         message.timestamp,
+        message.revision or 1,
+        message.voided,
     )
     return with_cursor(round_.to_json(), message.cursor)

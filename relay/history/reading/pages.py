@@ -11,14 +11,16 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import Final, NamedTuple
 
 from relay.history.reading.budget import FEW, Budget
+from relay.history.reading.corrections import CorrectionPages
 from relay.history.reading.fair_shares import Claim, FairShares, Turn
 from relay.history.reading.flight import Flight
 from relay.history.reading.payer import RELAY, Payer
 from relay.history.reading.shared_pages import SharedPages
-from relay.history.reading.stretch import Stretch, has_holes, limit_of_all, stretch_of
+from relay.history.reading.stretch import Stretch, corrected, has_holes, limit_of_all, stretch_of
 from relay.live.hub import Generation, Hub
 from roundlog.log_errors import LogUnavailable
 from roundlog.reader import LogReader
+from rounds.subjects import corrections_of, only_game
 
 PAGE: Final = 500
 """Rounds asked of the log at a time: about 100 KB, some milliseconds of the server's work."""
@@ -58,6 +60,7 @@ class PageSource:
         self.held = Budget(_HELD)
         """What replays may hold of the log."""
         self._shared = SharedPages()
+        self._corrections = CorrectionPages()
         self._hub = hub
         self._reader = reader
         self._reading = FairShares(concurrent + _SPARE, most=concurrent, head_start=_HEAD_START)
@@ -80,6 +83,8 @@ class PageSource:
     ) -> Stretch:
         """Read a page after `position`: of the one game or, when several are asked for, of all.
 
+        Of one game and its corrections, a page of each is read, where the latter are not at hand, and both are merged.
+
         Args:
             position: The sequence that was reached.
             games: What is wanted.
@@ -93,9 +98,33 @@ class PageSource:
             LogChanged: The generation is over.
             LogUnavailable: No answer, or no turn, in time.
         """
-        self.check(generation)
-        only = next(iter(games)) if len(games) == 1 else None
+        game = only_game(games)
+        if game is None or len(games) == 1:
+            only = None if game is None else next(iter(games))
+            return await self._page(position, only, generation, limit, known, payer, finds_gaps=finds_gaps)
+        rounds = await self._page(position, game, generation, limit, known, payer, finds_gaps=finds_gaps)
+        name = corrections_of(game)
+        found = self._corrections.find(name, position, generation, end=rounds.covered_to)
+        if found is None:
+            # After the rounds: then it reaches as far as they do, unless corrections are as many.
+            known = max(known, rounds.covered_to)
+            found = await self._page(position, name, generation, limit, known, payer, finds_gaps=finds_gaps)
+            self._corrections.keep(name, position, generation, found)
+        return corrected(rounds, found, position)
 
+    async def _page(
+        self,
+        position: int,
+        only: str | None,
+        generation: Generation,
+        limit: int,
+        known: int,
+        payer: Payer,
+        *,
+        finds_gaps: bool,
+    ) -> Stretch:
+        """Read a page of what one name stands for, or of all games."""
+        self.check(generation)
         most = limit_of_all(position, limit) if only is None else limit
 
         async def read(flight: Flight[Stretch]) -> Stretch:
@@ -118,7 +147,13 @@ class PageSource:
         self, position: int, games: frozenset[str], generation: Generation, *, limit: int, finds_gaps: bool
     ) -> bool:
         """Whether a page is at hand that `read` returns for these arguments, so that nobody is charged for it."""
-        only = next(iter(games)) if len(games) == 1 else None
+        game = only_game(games)
+        if game is not None and len(games) > 1:
+            if self._corrections.find(corrections_of(game), position, generation, end=position) is None:
+                return False
+            only: str | None = game
+        else:
+            only = None if game is None else next(iter(games))
         return _is_shared(limit) and self._shared.has((generation, position, only, limit, finds_gaps))
 
     async def _read(

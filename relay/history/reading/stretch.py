@@ -10,6 +10,7 @@ Why: docs/adr/0014-one-walk-through-history.md
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from heapq import merge
 from itertools import pairwise
 from operator import attrgetter
 from typing import Final
@@ -38,6 +39,7 @@ class Stretch:
     gap: Gap | None  # what is gone of it
     holes: tuple[Gap, ...] = ()  # what is gone between its entries
     is_last: bool = False  # the log had nothing more of these games
+    _sources: tuple["Stretch", ...] = ()  # those whose entries these are, in order; it has none of its own
     _items: list[Item] | None = field(default=None, init=False, repr=False, compare=False)
 
     def parts(self) -> Iterator[tuple[list[Item], int, Gap | None]]:
@@ -52,8 +54,42 @@ class Stretch:
     def items(self) -> list[Item]:
         """Return an item of each entry: the same ones to every reader, so that a round is encoded once."""
         if self._items is None:
-            self._items = [Item(self.epoch, entry) for entry in self.entries]
+            if self._sources:
+                found = merge(*(source.items() for source in self._sources), key=attrgetter("sequence"))
+                sequences = {entry.sequence for entry in self.entries}
+                self._items = [item for item in found if item.sequence in sequences]
+            else:
+                self._items = [Item(self.epoch, entry) for entry in self.entries]
         return self._items
+
+
+def corrected(rounds: Stretch, corrections: Stretch, position: int) -> Stretch:
+    """Return a page of one game's rounds that was read after `position`, with the corrections among them.
+
+    `corrections` has those of the game, from that position or an earlier one on. The result ends where the first of
+    both does.
+    """
+    begin, end, gap = position, min(rounds.covered_to, corrections.covered_to), rounds.gap
+    if corrections.gap is not None and corrections.gap.end.sequence > (gap.end.sequence if gap else position):
+        begin = corrections.gap.end.sequence  # purged after the rounds were read
+        gap = corrections.gap._replace(begin=Cursor(rounds.epoch, position))
+    found = _between(corrections.entries, begin, end)
+    if not found and gap is rounds.gap and end == rounds.covered_to:
+        return rounds
+    return Stretch(
+        rounds.epoch,
+        list(merge(_between(rounds.entries, begin, end), found, key=attrgetter("sequence"))),
+        end,
+        gap,
+        is_last=rounds.is_last and corrections.is_last,
+        _sources=(rounds, corrections),
+    )
+
+
+def _between(entries: list[LogEntry], begin: int, end: int) -> list[LogEntry]:
+    """Return the entries after `begin` up to `end`."""
+    first = bisect_right(entries, begin, key=attrgetter("sequence"))
+    return entries[first : bisect_right(entries, end, key=attrgetter("sequence"))]
 
 
 def limit_of_all(position: int, limit: int) -> int:

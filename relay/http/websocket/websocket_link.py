@@ -190,6 +190,8 @@ def _fault(text: bytes) -> str:
     games = message.get("games", [])
     if not isinstance(games, list) or not all(isinstance(game, str) for game in games):
         return "games must be a list of slugs"
+    if not isinstance(message.get("corrections"), bool | None):
+        return "corrections must be true or false"
     return "after must be a cursor"
 
 

@@ -26,6 +26,7 @@ from roundlog.promises.stream_watch import StreamWatch
 from roundlog.reader import LogReader
 from roundlog.stream import LogInfo, last_sequence, open_log, read_log
 from roundlog.tasks import raise_if_cancelled
+from rounds.subjects import is_corrections
 
 log = structlog.get_logger()
 
@@ -198,7 +199,7 @@ class Feed:
             # good when a flush is answered that was given up.
             info = await self._read_log(connection)
             live.confirm()
-            newest = [entry for entry in await self._reader.newest() if entry.sequence <= info.last]
+            newest = _up_to(info.last, await self._reader.newest())
         except LogError:
             await self._unsubscribe()
             raise
@@ -309,7 +310,7 @@ class Feed:
             self._begin(info, head=0, newest=())
         elif (end := await self._end_of_ours(info.last)) < seen:
             log.error("log_tail_lost", epoch=info.epoch, seen=seen, end=end, last=info.last)
-            newest = [entry for entry in await self._reader.newest() if entry.sequence <= end]
+            newest = _up_to(end, await self._reader.newest())
             if self._sequencer is not sequencer:
                 return True
             self._begin(info, head=end, newest=newest)
@@ -344,3 +345,8 @@ class Feed:
         self._sequencer = sequencer = Sequencer(head, park_limit=_PARK_LIMIT)
         self._hub.begin(Bounds(info.epoch, info.first, head), newest)
         return sequencer
+
+
+def _up_to(end: int, newest: Iterable[LogEntry]) -> list[LogEntry]:
+    """Return the newest rounds up to a sequence, and all newest corrections: that there is a later one counts."""
+    return [entry for entry in newest if entry.sequence <= end or is_corrections(entry.game)]
