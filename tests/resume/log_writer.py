@@ -10,7 +10,8 @@ from roundlog.client.connection import Connection, connect
 from roundlog.log_errors import LogUnsuitable
 from roundlog.log_settings import LogSettings
 from roundlog.stream import LogInfo, open_log
-from rounds import Cursor, Round, log_subject
+from rounds import Cursor, Round
+from rounds.subjects import corrections_of, game_of, is_corrections, stored_subject
 from rounds.times import utc_text
 
 TEN_O_CLOCK_MS: Final = 1_768_730_400_000
@@ -30,6 +31,25 @@ def make_round(game: str, number: int, *, at_ms: int | None = None, point: str =
     )
 
 
+def make_correction(
+    game: str, number: int, revision: int = 2, *, at_ms: int | None = None, point: str = "9.50", voided: bool = False
+) -> Round:
+    """Make a later revision of round `number` of a game; by default of its own time."""
+    round_ = make_round(game, number, at_ms=at_ms, point=point)
+    return msgspec.structs.replace(round_, revision=revision, voided=voided)
+
+
+def make_stored(name: str, number: int, *, at_ms: int | None = None, point: str = "2.50") -> Round:
+    """Make what stands under a name of a game, or under that of its corrections."""
+    make = make_correction if is_corrections(name) else make_round
+    return make(game_of(name), number, at_ms=at_ms, point=point)
+
+
+def name_of(round_: Round) -> str:
+    """Return the name under which the log has a round, or a correction."""
+    return round_.game_slug if round_.revision == 1 else corrections_of(round_.game_slug)
+
+
 class LogWriter:
     """A connection with every permission on the log."""
 
@@ -47,8 +67,8 @@ class LogWriter:
             yield cls(connection, settings, await open_log(connection, settings))
 
     async def store(self, *rounds: Round) -> list[int]:
-        """Store rounds one by one; return their sequences."""
-        return [await self.store_raw(log_subject(round_.game_slug), round_.to_json()) for round_ in rounds]
+        """Store rounds and corrections one by one; return their sequences."""
+        return [await self.store_raw(stored_subject(name_of(round_)), round_.to_json()) for round_ in rounds]
 
     async def store_raw(self, subject: str, data: bytes) -> int:
         answer = await self._ask(subject, data)
@@ -58,7 +78,7 @@ class LogWriter:
         """Store many rounds at once; return the sequence of the last, when all are stored."""
         last = (await self.info()).last
         for round_ in rounds:
-            await self._nc.publish(log_subject(round_.game_slug), round_.to_json())
+            await self._nc.publish(stored_subject(name_of(round_)), round_.to_json())
             last += 1
         await self._nc.flush(timeout=30)
         while (await self.info()).last < last:

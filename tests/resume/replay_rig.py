@@ -21,7 +21,7 @@ from roundlog.entry import LogEntry
 from roundlog.reader import Page
 from rounds import Filter
 from tests.relay.live.recording_link import NeverEnded
-from tests.resume.log_writer import TEN_O_CLOCK_MS, make_round
+from tests.resume.log_writer import TEN_O_CLOCK_MS, make_stored
 from tests.resume.memory_log import MemoryLog
 
 HIGH_WATER: Final = 1 << 16
@@ -135,10 +135,10 @@ class Rig:
         return rig
 
     def store(self, game: str = "crash", *, at_ms: int | None = None) -> int:
-        """Store a round that the relay has not seen yet; return its number, which is unique."""
+        """Store a round, or a correction, that the relay has not seen yet; return its number, which is unique."""
         self.head, self.number = self.head + 1, self.number + 1
         at_ms = TEN_O_CLOCK_MS + self.number * 1000 if at_ms is None else at_ms
-        entry = LogEntry(self.head, game, make_round(game, self.number, at_ms=at_ms).to_json())
+        entry = LogEntry(self.head, game, make_stored(game, self.number, at_ms=at_ms).to_json())
         self.log.store(entry, at_ms=at_ms)
         self._unseen.append(entry)
         return self.number

@@ -13,16 +13,18 @@ from relay.history.reading.pages import PAGE, LogChanged
 from relay.history.start import Start
 from relay.live.encode import Renderable, SseBlock
 from rounds import Cursor
+from rounds.subjects import corrections_of, with_corrections
 from tests.resume.log_writer import TEN_O_CLOCK_MS
 from tests.resume.replay_rig import HIGH_WATER, Client, Rig, turns
 from tests.waiting import until
 
 GAMES = ("crash", "dice", "plinko")
+NAMES = (*GAMES, corrections_of("crash"))
 
 happenings = st.lists(
     st.one_of(
-        st.tuples(st.just("store"), st.sampled_from(GAMES)),
-        st.tuples(st.just("live"), st.sampled_from(GAMES)),
+        st.tuples(st.just("store"), st.sampled_from(NAMES)),
+        st.tuples(st.just("live"), st.sampled_from(NAMES)),
         st.tuples(st.just("turns"), st.integers(1, 12)),
         st.tuples(st.just("purge"), st.floats(0, 1)),
         st.tuples(st.just("lose_tail"), st.floats(0, 1)),
@@ -118,8 +120,9 @@ class Story:
 
 @settings(max_examples=100)
 @given(
-    before=st.lists(st.sampled_from(GAMES), max_size=25),
-    games=st.sets(st.sampled_from(GAMES), min_size=1).map(sorted),
+    before=st.lists(st.sampled_from(NAMES), max_size=25),
+    games=st.sets(st.sampled_from(GAMES), min_size=1).map(sorted)
+    | st.sets(st.sampled_from(GAMES), min_size=1).map(with_corrections).map(sorted),
     happenings=happenings,
     delays=st.lists(st.integers(0, 6), max_size=40),
     page=st.integers(1, 6),
@@ -139,7 +142,10 @@ def test_whatever_happens_between_two_steps(
     speed: float | None,
     cell: int,
 ) -> None:
-    """Live rounds, ends of pages and slices, purges, a lost tail, a new log: each round once, in order, or a gap."""
+    """Live rounds, ends of pages and slices, purges, a lost tail, a new log: each round once, in order, or a gap.
+
+    The same with corrections, of which a replay of one game reads pages of their own.
+    """
 
     async def tell() -> None:
         story = Story(Rig(ring_rounds=ring_rounds, delays=delays))

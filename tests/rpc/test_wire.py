@@ -17,6 +17,8 @@ from relay.rpc.wire import batch_entry, batch_json, round_bytes, round_json, sto
 from roundlog.entry import LogEntry
 from rounds import InvalidRound, Round
 from rounds import datastream_pb2 as pb
+from rounds.subjects import corrections_of
+from tests.resume.log_writer import name_of
 
 FORMS: Final = (PROTO, JSON)
 _SLUGS: Final = st.from_regex(r"\A[a-z0-9][a-z0-9-]{0,30}\Z")
@@ -26,7 +28,8 @@ _EXTRAS: Final = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
 
 @st.composite
 def rounds(draw: st.DrawFn) -> Round:
-    """Any valid round."""
+    """Any valid round, or correction of one."""
+    revision = draw(st.sampled_from([1, 1, 2, 200, 2**31 - 1]))
     moment = draw(st.datetimes(min_value=datetime(1, 1, 1), max_value=datetime(9999, 12, 31)))  # noqa: DTZ001
     return Round(
         round_id=draw(st.integers(0, 2**63 - 1)),
@@ -35,6 +38,8 @@ def rounds(draw: st.DrawFn) -> Round:
         finished_at=moment.replace(microsecond=0).isoformat() + draw(_FRACTIONS) + "Z",
         extras="{" + draw(_EXTRAS) + "}",
         timestamp=draw(st.integers(0, 2**63 - 1)),
+        revision=revision,
+        voided=revision > 1 and draw(st.booleans()),
     )
 
 
@@ -42,8 +47,9 @@ def generated(round_: Round, cursor: str) -> pb.Round:
     """The same round in generated code."""
     whole, _, fraction = round_.finished_at[:-1].partition(".")
     since = datetime.fromisoformat(whole).replace(tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    fields = {name: getattr(round_, name) for name in round_.__struct_fields__}
     return pb.Round(
-        **{name: getattr(round_, name) for name in round_.__struct_fields__},
+        **fields | {"revision": 0 if round_.revision == 1 else round_.revision},
         cursor=cursor,
         finished_time=Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=int(fraction.ljust(9, "0"))),
     )
@@ -64,12 +70,12 @@ def test_batch_is_a_sequence_of_entries(batch: list[Round]) -> None:
     assert json_format.Parse(batch_json([round_json(round_, "k3f9a2-1") for round_ in batch]), pb.RoundBatch()) == whole
 
 
-def expect_same(data: bytes, epoch: str = "k3f9a2", sequence: int = 1042) -> None:
+def expect_same(data: bytes, epoch: str = "k3f9a2", sequence: int = 1042, *, name: str = "crash") -> None:
     """Expect the same bytes, or the same error, of both functions; also the second time, from the caches."""
-    entry = LogEntry(sequence, "crash", data)
+    entry = LogEntry(sequence, name, data)
     for write, long_way in ((stored_entries, batch_entry), (stored_json, round_json)):
         try:
-            expected = long_way(Round.parse(data), f"{epoch}-{sequence}")
+            expected = long_way(Round.parse_stored(data, name), f"{epoch}-{sequence}")
         except InvalidRound as error:
             for _ in range(2):
                 with pytest.raises(InvalidRound, match=f"^{re.escape(str(error))}$"):
@@ -81,7 +87,9 @@ def expect_same(data: bytes, epoch: str = "k3f9a2", sequence: int = 1042) -> Non
 @given(rounds(), st.from_regex(r"\A[a-z0-9]{1,16}\Z"), st.integers(1, 2**64 - 1))
 def test_any_stored_round_is_written_as_if_parsed(round_: Round, epoch: str, sequence: int) -> None:
     """The fast path and the general one give the same bytes."""
-    expect_same(round_.to_json(), epoch, sequence)
+    expect_same(round_.to_json(), epoch, sequence, name=name_of(round_))
+    expect_same(round_.to_json(), epoch, sequence, name="crash")
+    expect_same(round_.to_json(), epoch, sequence, name=corrections_of("crash"))
 
 
 @pytest.mark.parametrize(
@@ -109,6 +117,10 @@ def test_any_stored_round_is_written_as_if_parsed(round_: Round, epoch: str, seq
         {"round_id": "1"},
         {"timestamp": (1 << 14) - 1},
         {"timestamp": None},
+        {"revision": 2},
+        {"revision": 0},
+        {"voided": True},
+        {"voided": False},
     ],
     ids=str,
 )
@@ -171,6 +183,7 @@ def test_nanoseconds_are_kept() -> None:
         finished_at="2026-01-18T10:00:30.123456789Z",
         extras="{}",
         timestamp=1,
+        revision=1,
     )
 
     message = pb.Round.FromString(round_bytes(round_, "k3f9a2-1"))  # type: ignore[arg-type]

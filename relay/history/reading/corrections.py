@@ -16,9 +16,16 @@ _FRESH_S: Final = 1.0
 """How long a page is used. What is deleted from the log is not sent longer than this."""
 
 
-class _Kept(NamedTuple):
+class CorrectionsOf(NamedTuple):
+    """Which corrections pages are of, and how they were read."""
+
+    name: str  # stands for the corrections of a game
     generation: Generation
-    name: str
+    finds_gaps: bool
+
+
+class _Kept(NamedTuple):
+    of: CorrectionsOf
     begin: int
     stretch: Stretch
     until: float  # loop time
@@ -30,20 +37,16 @@ class CorrectionPages:
     def __init__(self) -> None:
         self._kept: list[_Kept] = []
 
-    def find(self, name: str, position: int, generation: Generation, *, end: int) -> Stretch | None:
-        """Return corrections that are whole after `position` up to `end` at least; None when none are kept.
-
-        `name` stands for the corrections of a game.
-        """
+    def find(self, of: CorrectionsOf, position: int, *, end: int) -> Stretch | None:
+        """Return corrections that are whole after `position` up to `end` at least; None when none are kept."""
         now = asyncio.get_running_loop().time()
         self._kept = [kept for kept in self._kept if kept.until >= now]
         for kept in self._kept:
-            is_same = (kept.name, kept.generation) == (name, generation)
-            if is_same and kept.begin <= position and kept.stretch.covered_to >= end:
+            if kept.of == of and kept.begin <= position and kept.stretch.covered_to >= end:
                 return kept.stretch
         return None
 
-    def keep(self, name: str, position: int, generation: Generation, stretch: Stretch) -> None:
+    def keep(self, of: CorrectionsOf, position: int, stretch: Stretch) -> None:
         """Keep corrections that were read after `position`."""
         until = asyncio.get_running_loop().time() + _FRESH_S
-        self._kept = [*self._kept[1 - _KEPT :], _Kept(generation, name, position, stretch, until)]
+        self._kept = [*self._kept[1 - _KEPT :], _Kept(of, position, stretch, until)]

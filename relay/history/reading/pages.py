@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import Final, NamedTuple
 
 from relay.history.reading.budget import FEW, Budget
-from relay.history.reading.corrections import CorrectionPages
+from relay.history.reading.corrections import CorrectionPages, CorrectionsOf
 from relay.history.reading.fair_shares import Claim, FairShares, Turn
 from relay.history.reading.flight import Flight
 from relay.history.reading.payer import RELAY, Payer
@@ -104,13 +104,14 @@ class PageSource:
             return await self._page(position, only, generation, limit, known, payer, finds_gaps=finds_gaps)
         rounds = await self._page(position, game, generation, limit, known, payer, finds_gaps=finds_gaps)
         name = corrections_of(game)
-        found = self._corrections.find(name, position, generation, end=rounds.covered_to)
+        of = CorrectionsOf(name, generation, finds_gaps)
+        found = self._corrections.find(of, position, end=rounds.covered_to)
         if found is None:
             # After the rounds: then it reaches as far as they do, unless corrections are as many.
             known = max(known, rounds.covered_to)
             found = await self._page(position, name, generation, limit, known, payer, finds_gaps=finds_gaps)
-            self._corrections.keep(name, position, generation, found)
-        return corrected(rounds, found, position)
+            self._corrections.keep(of, position, found)
+        return corrected(rounds, found, position, finds_gaps=finds_gaps)
 
     async def _page(
         self,
@@ -149,7 +150,8 @@ class PageSource:
         """Whether a page is at hand that `read` returns for these arguments, so that nobody is charged for it."""
         game = only_game(games)
         if game is not None and len(games) > 1:
-            if self._corrections.find(corrections_of(game), position, generation, end=position) is None:
+            of = CorrectionsOf(corrections_of(game), generation, finds_gaps)
+            if self._corrections.find(of, position, end=position) is None:
                 return False
             only: str | None = game
         else:

@@ -63,16 +63,16 @@ class Stretch:
         return self._items
 
 
-def corrected(rounds: Stretch, corrections: Stretch, position: int) -> Stretch:
+def corrected(rounds: Stretch, corrections: Stretch, position: int, *, finds_gaps: bool) -> Stretch:
     """Return a page of one game's rounds that was read after `position`, with the corrections among them.
 
     `corrections` has those of the game, from that position or an earlier one on. The result ends where the first of
-    both does.
+    both does. `finds_gaps`: whether it was looked for what is gone.
     """
-    begin, end, gap = position, min(rounds.covered_to, corrections.covered_to), rounds.gap
-    if corrections.gap is not None and corrections.gap.end.sequence > (gap.end.sequence if gap else position):
-        begin = corrections.gap.end.sequence  # purged after the rounds were read
-        gap = corrections.gap._replace(begin=Cursor(rounds.epoch, position))
+    begin, end, gap, later = position, min(rounds.covered_to, corrections.covered_to), rounds.gap, corrections.gap
+    if finds_gaps and later is not None and later.end.sequence > (gap.end.sequence if gap else position):
+        begin = later.end.sequence  # purged after the rounds were read
+        gap = later._replace(begin=Cursor(rounds.epoch, position))
     found = _between(corrections.entries, begin, end)
     if not found and gap is rounds.gap and end == rounds.covered_to:
         return rounds
