@@ -30,6 +30,8 @@ class Backlog(NamedTuple):
     """The position up to which everything was confirmed to it, in the same numbers."""
     behind: int
     """The amount between the two, in `unit`."""
+    kept_bytes: int | None = None
+    """What the source really keeps for us on its disk, also beside what is not confirmed; None: not known."""
 
 
 @runtime_checkable

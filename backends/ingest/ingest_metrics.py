@@ -115,6 +115,8 @@ class IngestMetrics:
         if (backlog := self._backlog.newest) is not None:
             help_text = "Backlog of the source: what was not confirmed to it, as its server reports it."
             yield Gauge(f"ingest_lag_{backlog.unit}", help_text, value=backlog.behind)
+            if backlog.kept_bytes is not None:
+                yield Gauge("ingest_kept_bytes", "WAL that the server keeps for us.", value=backlog.kept_bytes)
             age = Gauge("ingest_lag_seconds", "Age of the oldest change in the backlog, to 5 s.")
             age.add_metric([], self._backlog.behind_s or 0.0)
             yield age

@@ -78,7 +78,7 @@ class PostgresReplication:
         except SlotLost as error:
             self._set_state(error.state)
             raise
-        heartbeat = asyncio.create_task(write_heartbeats(self._options), name="postgres-heartbeat")
+        heartbeat = asyncio.create_task(write_heartbeats(self._options, lambda: self.leads), name="postgres-heartbeat")
         try:
             yield
         finally:

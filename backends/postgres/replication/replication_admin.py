@@ -18,6 +18,7 @@ from backends.postgres.mapping.table_mapper import ColumnMissing, check_columns
 from backends.postgres.postgres_options import quote_identifier
 from backends.postgres.replication.protocol.replication_connection import ReplicationConnection, StreamLost
 from backends.postgres.replication.slot import BACKFILL, PUBLICATION_SKIPPED, UNDEFINED, ReplicationOptions, SlotState
+from backends.postgres.replication.slot_heartbeat import KeptWal
 from backends.postgres.statements import statement
 from backends.postgres.table import OLDEST_VERSION, has_unique_order, read_table
 
@@ -114,6 +115,8 @@ class ReplicationAdmin:
             if row is None:
                 return {"state": "missing", "run": f"{SETUP_COMMAND} --backend postgres-replication"}
             faults = await self._setup_faults(connection)
+            wal = statement("read_wal_size")
+            wal_bytes = await ask(options, connection.fetchval(wal)) if row["may_list_wal"] else None
         fault = {"state": str(faults[0].state), "run": faults[0].text.partition("run: ")[2]} if faults else {}
         return {
             "state": "streaming" if row["active"] else "no reader",
@@ -122,20 +125,31 @@ class ReplicationAdmin:
             "wal_status": str(row["wal_status"]),
             "confirmed": str(row["confirmed"]),
             "lag": f"{row['lag_bytes'] or 0:,} bytes, {_seconds(row)}",
-            "kept for it": f"{row['kept_bytes'] or 0:,} bytes",
+            "kept for it": f"{row['kept_bytes'] or 0:,} bytes, from restart_lsn {row['restart_lsn'] or '-'}",
+            "kept in the catalogue": f"from catalog_xmin {row['catalog_xmin']}, {row['catalog_age']:,} transactions ago"
+            if row["catalog_xmin"]
+            else "-",
+            "WAL on the server": "not shown to this role" if wal_bytes is None else f"{wal_bytes:,} bytes",
             "until it is lost": "no limit" if row["left_bytes"] is None else f"{row['left_bytes']:,} bytes",
         }
 
     @asynccontextmanager
     async def measuring(self) -> AsyncIterator[Callable[[], Awaitable[Backlog]]]:
         options, sql = self.options, statement("read_slot_status", slot=self.options.slot)
+        kept = KeptWal()
         async with connected(options) as connection:
 
             async def measure() -> Backlog:
                 row = await ask(options, connection.fetchrow(sql, timeout=options.connect_timeout_s))
                 if row is None or row["lag_bytes"] is None:
                     raise SourceError(f"replication slot {options.slot!r} on {options.shown_dsn} has no offset")
-                return Backlog("bytes", row["head"], row["head"] - row["lag_bytes"], max(0, row["lag_bytes"]))
+                kept_bytes = None
+                if row["restart"] is not None:
+                    kept_bytes = kept.kept_bytes(
+                        head=row["head"], restart=row["restart"], catalog_xmin=row["catalog_xmin"]
+                    )
+                confirmed = row["head"] - row["lag_bytes"]
+                return Backlog("bytes", row["head"], confirmed, max(0, row["lag_bytes"]), kept_bytes)
 
             yield measure
 

@@ -46,7 +46,10 @@ class ReplicationOptions(PostgresOptions):
     """After so long a silence the server ends the reader's connection, and the reader reconnects to the server. Sets
     ``wal_sender_timeout`` for this connection."""
     heartbeat_s: float = Field(default=0.0, ge=0, le=3600)
-    """Interval of messages written into the server's log; 0: none. When it is needed: docs/postgres-replication.md"""
+    """Interval of messages written into the server's log; 0: only as `release_wal_bytes` says."""
+    release_wal_bytes: int = Field(default=16 << 20, ge=0, le=1 << 40)
+    """Write a message once the server keeps so much WAL that nobody has to read; 0: never. One segment of WAL, the unit
+    in which the server removes it: an idle server gets no message."""
 
     @property
     def log_fields(self) -> dict[str, str]:
