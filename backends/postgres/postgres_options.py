@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationErr
 
 from backends.contract import InvalidOptions
 from backends.postgres.dsn import Dsn
+from backends.postgres.feed.feed_table import FEED_TABLE
 from backends.postgres.identifiers import Identifier as Identifier
 from backends.postgres.identifiers import quote_identifier as quote_identifier
 from backends.postgres.identifiers import quote_literal as quote_literal
@@ -39,6 +40,11 @@ class PostgresOptions(TableOptions):
     """Several tables, ``[[backend.tables]]``, each with its own mapping; in the environment a JSON array."""
     corrections: bool = False
     """Whether changes of finished rounds go into the log, for clients that ask for corrections."""
+    feed: bool = False
+    """Read the feed, a table that triggers fill, instead of the tables: docs/postgres-feed.md"""
+    feed_keep_s: float = Field(default=600.0, ge=0, le=2_592_000)
+    """The youngest age at which rows of the feed are deleted once every reader has stored them. Ten minutes of rows are
+    few, and show what was read lately."""
     connect_timeout_s: float = Field(default=10.0, ge=0.1, le=300)
     """Limit of one attempt to connect."""
     retry_max_s: float = Field(default=10.0, ge=0.05, le=300)
@@ -67,6 +73,19 @@ class PostgresOptions(TableOptions):
         if not self.tables:
             return (self,)
         return tuple(TableOptions.model_validate(table.over(self)) for table in self.tables)
+
+    @cached_property
+    def reading(self) -> Self:
+        """The options of what is read: these, or with `feed` those of the feed as one table."""
+        if not self.feed:
+            return self
+        own = {name: value for name, value in self.given.items() if name not in {*TableOptions.model_fields, "tables"}}
+        return type(self).model_validate({**own, **FEED_TABLE.over(FEED_TABLE)})
+
+    @property
+    def feed_reader(self) -> str:
+        """The name of the reader in ``stream_relay.positions``. What it has not stored of the feed is kept."""
+        return ""
 
     @property
     def is_pooled(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Final, Protocol, Self
 
 from backends.backlog import HasBacklog
 from backends.contract import InvalidOptions
+from backends.postgres.feed.feed_admin import FeedAdmin
 from backends.postgres.findings import Finding, Verdict, run_sql
 from backends.postgres.notify.notify_admin import NotifyAdmin
 from backends.postgres.postgres_options import PostgresOptions, missing_dsn
@@ -83,7 +84,10 @@ def admin_of(name: str, options: Mapping[str, object]) -> SourceAdmin:
         raise InvalidOptions(f"backend {name!r:.64} needs no set-up; backends with set-up: {with_setup}") from None
     if not options.get("dsn"):
         raise InvalidOptions(f"backend {name!r} needs the option 'dsn'; {missing_dsn()}")
-    return make(options)
+    admin = make(options)
+    if admin.options.feed:
+        return FeedAdmin(admin.options, make)
+    return admin
 
 
 _ADMINS: Final[Mapping[str, Callable[[Mapping[str, object]], SourceAdmin]]] = {

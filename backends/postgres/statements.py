@@ -13,9 +13,9 @@ from typing import Final
 from backends.postgres.identifiers import quote_identifier, quote_literal
 
 _COMMENT: Final = re.compile(r"^--.*\n", re.MULTILINE)
-_VARIABLE: Final = re.compile(r""":'(?P<literal>\w+)'|:"(?P<identifier>\w+)\"""")
 _FRAGMENT: Final = re.compile(r"(?<= ):(?P<name>[a-z_]+)")
-_COMPOSED: Final = frozenset({"row_values", "row_key"})
+_VARIABLE: Final = re.compile(rf""":'(?P<literal>\w+)'|:"(?P<identifier>\w+)"|{_FRAGMENT.pattern}""")
+_COMPOSED: Final = frozenset({"row_values", "row_key", "old_values", "new_values"})
 """Fragments that are no files."""
 
 
@@ -25,12 +25,12 @@ def statement(name: str, **values: str) -> str:
     def value(match: re.Match[str]) -> str:
         if match["literal"]:
             return quote_literal(values[match["literal"]])
-        return quote_identifier(values[match["identifier"]])
-
-    def composed(match: re.Match[str]) -> str:
+        if match["identifier"]:
+            return quote_identifier(values[match["identifier"]])
         return values[match["name"]]
 
-    return _FRAGMENT.sub(composed, _VARIABLE.sub(value, _text(name)))
+    # In one pass, so that nothing is replaced within a value.
+    return _VARIABLE.sub(value, _text(name))
 
 
 def one_line(sql: str) -> str:

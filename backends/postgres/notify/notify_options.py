@@ -46,6 +46,10 @@ class NotifyOptions(PostgresOptions):
     """A standby ends the session of a reader that has been silent for so long."""
 
     @property
+    def feed_reader(self) -> str:
+        return self.consumer
+
+    @property
     def is_pooled(self) -> bool:
         return not self.notify
 

@@ -56,6 +56,10 @@ class ReplicationOptions(PostgresOptions):
         """The log fields that name the slot."""
         return {"slot": self.slot, "database": self.shown_dsn}
 
+    @property
+    def feed_reader(self) -> str:
+        return f"slot {self.slot}"
+
     @model_validator(mode="after")
     def _check_failover(self) -> Self:
         if self.failover and not self.create:

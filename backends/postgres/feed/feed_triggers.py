@@ -1,0 +1,120 @@
+"""The function and the triggers that copy the rounds of one table into the feed, as SQL. Pure.
+
+Owns which changes of a row are copied. A trigger's condition decides it, and costs little where it is false; it runs as
+the writer. The function is in ``sql/create_feed_function.sql``. Why so: docs/adr/0037-a-feed-by-trigger.md
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2s
+from typing import Final
+
+from backends.postgres.feed.feed_table import SCHEMA
+from backends.postgres.identifiers import quote_identifier, quote_literal
+from backends.postgres.statements import statement
+
+PREFIX: Final = "stream_relay_feed_"
+"""The names of the triggers begin with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedMapping:
+    """What of one table has to be in the feed."""
+
+    source: str
+    """The table's full name, without quotes; each row of the feed has it."""
+    quoted_table: str
+    columns: tuple[str, ...]
+    """The columns that the mapping reads."""
+    finished_old: str | None
+    """SQL that is true if the old row is a finished round, and raises for no row. None: there is no such SQL, and every
+    change of `columns` is copied."""
+    finished_new: str | None
+    deletes: bool = False
+    """Whether deletions of finished rounds are copied."""
+
+    @property
+    def function(self) -> str:
+        """The name of the function, quoted."""
+        return f"{SCHEMA}.{quote_identifier(function_name(self.source))}"
+
+
+@dataclass(frozen=True, slots=True)
+class FeedTrigger:
+    """One trigger of a table."""
+
+    name: str
+    statement: str
+    """CREATE TRIGGER as an argument of ``format``, with ``%s`` where the table is."""
+
+
+def function_name(source: str) -> str:
+    """Name the function of a table: by a hash, since the name of the table may have 63 bytes itself."""
+    return f"feed_{blake2s(source.encode(), digest_size=8).hexdigest()}"
+
+
+def version_of(mapping: FeedMapping) -> str:
+    """Name what the function and the triggers do: a trigger has it as an argument, and another mapping another one."""
+    made = [function_sql(mapping), *(trigger.statement for trigger in _triggers(mapping, ""))]
+    return blake2s("\n".join(made).encode(), digest_size=8).hexdigest()
+
+
+def triggers_of(mapping: FeedMapping) -> list[FeedTrigger]:
+    """Return the triggers that a table needs."""
+    return _triggers(mapping, version_of(mapping))
+
+
+def function_sql(mapping: FeedMapping) -> str:
+    """Write the function of the triggers of a table."""
+    return statement(
+        "create_feed_function",
+        function=function_name(mapping.source),
+        source=mapping.source,
+        old_values=_object("OLD", mapping.columns),
+        new_values=_object("NEW", mapping.columns),
+    )
+
+
+def _object(row: str, columns: Sequence[str]) -> str:
+    """Write a JSON object of the columns as text, NULL as null."""
+    names = ", ".join(quote_literal(column) for column in columns)
+    values = ", ".join(_text(f"{row}.{quote_identifier(column)}") for column in columns)
+    return f"pg_catalog.json_object(ARRAY[{names}], ARRAY[{values}]::text[])"
+
+
+def _text(value: str) -> str:
+    # format() calls the output function of the type; a cast to text may be a function that the type's owner wrote.
+    return f"CASE WHEN {value} IS DISTINCT FROM NULL THEN pg_catalog.format('%s', {value}) END"
+
+
+def _triggers(mapping: FeedMapping, version: str) -> list[FeedTrigger]:
+    old, new = mapping.finished_old, mapping.finished_new
+    if old is None or new is None:
+        made = [("insert", "INSERT", None, "new"), ("change", "UPDATE", _differs(mapping.columns), "both")]
+        if mapping.deletes:
+            made.append(("delete", "DELETE", None, "old"))
+    else:
+        # Changes of finished rounds also without corrections: a row that was rejected may have been mended.
+        made = [
+            ("insert", "INSERT", new, "new"),
+            ("finish", "UPDATE", f"({new}) AND NOT ({old})", "new"),
+            ("change", "UPDATE", f"({old}) AND (NOT ({new}) OR {_differs(mapping.columns)})", "both"),
+        ]
+        if mapping.deletes:
+            made.append(("delete", "DELETE", old, "old"))
+    return [_trigger(mapping, version, *parts) for parts in made]
+
+
+def _trigger(mapping: FeedMapping, version: str, name: str, event: str, when: str | None, rows: str) -> FeedTrigger:
+    condition = "" if when is None else f" WHEN ({when.replace('%', '%%')})"
+    call = f"{mapping.function}({quote_literal(rows)}, {quote_literal(version)})"
+    return FeedTrigger(
+        f"{PREFIX}{name}",
+        f"CREATE OR REPLACE TRIGGER {PREFIX}{name} AFTER {event} ON %s FOR EACH ROW{condition} EXECUTE FUNCTION {call}",
+    )
+
+
+def _differs(columns: Sequence[str]) -> str:
+    """Write the condition that a column has changed, in any type: by its image, since json has no equality."""
+    old, new = (", ".join(f"{row}.{quote_identifier(column)}" for column in columns) for row in ("OLD", "NEW"))
+    return f"pg_catalog.record_image_ne(ROW({old}), ROW({new}))"

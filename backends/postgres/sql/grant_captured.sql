@@ -1,0 +1,3 @@
+-- Grant the role of ingest to read a table that fills the feed: its columns at a start, and its rows for a backfill.
+GRANT USAGE ON SCHEMA :"schema" TO :"role";
+GRANT SELECT ON :"schema".:"table" TO :"role";

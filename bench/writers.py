@@ -1,0 +1,192 @@
+"""``python -m bench.writers``: what capture costs those who write rounds: transactions a second, and WAL.
+
+pgbench plays the life of a round, in three transactions: it is inserted, runs, and is finished. Each way to capture it
+takes its turn beside the plain table, several times, so that only ratios of one turn are compared. The server does not
+wait for a disk (``fsync = off``), so the ratios are the worst case. Results: docs/benchmarks.md.
+"""
+
+import asyncio
+import re
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import uvloop
+
+from backends.postgres.source_admin import admin_of
+from bench._postgres import Postgres
+from bench._report import heading, table
+from relay.demo.postgres_programs import command_as, find_programs, reachable_programs, server_account
+from tests.postgres_server import PostgresServer
+
+_COMMAND: Final = "python -m bench.writers"
+_CLIENTS: Final = 4
+_SPAN_S: Final = 4
+_TURNS: Final = 5
+_BULK_ROWS: Final = 50_000
+
+_TABLE: Final = """
+CREATE TABLE rounds (
+    round_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, game_slug text NOT NULL, state text NOT NULL,
+    server_seed text, started_at timestamptz NOT NULL DEFAULT now(), finished_at timestamptz, extras jsonb
+)
+"""
+_LIFE: Final = r"""
+INSERT INTO rounds (game_slug, state, server_seed) VALUES ('crash', 'betting', md5('seed')) RETURNING round_id \gset
+UPDATE rounds SET state = 'running' WHERE round_id = :round_id;
+{begin}
+UPDATE rounds SET state = 'finished', finished_at = now(), extras = '{{"point": "2.50", "hash": "0123456789abcdef"}}'
+WHERE round_id = :round_id;
+{end}
+"""
+_MESSAGE: Final = """
+SELECT pg_logical_emit_message(true, 'stream_relay', json_build_object(
+    'round_id', (:round_id)::text, 'game_slug', 'crash', 'finished_at', now()::text,
+    'extras', '{{"point": "2.50", "hash": "0123456789abcdef"}}')::text);
+"""
+
+
+class Way(NamedTuple):
+    """One way to capture the table."""
+
+    name: str
+    make: Callable[[PostgresServer], Awaitable[None]]
+    begin: str = ""
+    end: str = ""
+
+
+class Turn(NamedTuple):
+    """One run of pgbench."""
+
+    rounds_per_s: float
+    wal_bytes: float
+
+
+async def _nothing(_server: PostgresServer) -> None:
+    pass
+
+
+def _sql(sql: str) -> Callable[[PostgresServer], Awaitable[None]]:
+    return lambda server: server.execute(sql)
+
+
+def _set_up(backend: str, **options: str) -> Callable[[PostgresServer], Awaitable[None]]:
+    async def make(server: PostgresServer) -> None:
+        await admin_of(backend, {"dsn": server.dsn(), "finished_when": "state = 'finished'", **options}).set_up(None)
+
+    return make
+
+
+_PLAIN: Final = Way("plain table", _nothing)
+_WAYS: Final = (
+    Way("REPLICA IDENTITY FULL", _sql("ALTER TABLE rounds REPLICA IDENTITY FULL")),
+    Way(
+        "logical message when finished", _nothing, "BEGIN;", f"{_MESSAGE}COMMIT;".replace("{{", "{").replace("}}", "}")
+    ),
+    Way("feed", _set_up("postgres-notify", feed="true", notify="false")),
+    Way("feed and its notification", _set_up("postgres-notify", feed="true")),
+    Way("notification without the feed", _set_up("postgres-notify")),
+)
+
+
+async def main() -> None:
+    postgres = Postgres()
+    try:
+        await postgres.run(postgres.server.start())
+        heading(f"Writers: the life of a round, {_CLIENTS} clients, ratios of {_TURNS} turns", _COMMAND)
+        await lives(postgres)
+        heading(f"Writers: one UPDATE that finishes {_BULK_ROWS:,} rounds, ratios of {_TURNS} turns", _COMMAND)
+        await bulk(postgres)
+    finally:
+        await postgres.discard()
+
+
+async def lives(postgres: Postgres) -> None:
+    """Rounds a second of each way by that of the plain table right before it."""
+    rows = []
+    for way in _WAYS:
+        pairs = [(await _turn(postgres, _PLAIN), await _turn(postgres, way)) for _ in range(_TURNS)]
+        speed = [one.rounds_per_s / plain.rounds_per_s for plain, one in pairs]
+        wal = [one.wal_bytes / plain.wal_bytes for plain, one in pairs]
+        rate = statistics.median(one.rounds_per_s for _, one in pairs)
+        rows.append([way.name, f"{rate:,.0f}", f"**{statistics.median(speed):.2f}**", _spread(speed), _middle(wal)])
+    table(["", "rounds/s", "ratio to the plain table", "lowest to highest", "WAL ratio"], rows)
+
+
+async def bulk(postgres: Postgres) -> None:
+    """Time of one statement that finishes many rounds, by that of the plain table."""
+    rows = []
+    for way in _WAYS:
+        if way.end:
+            continue
+        pairs = [(await _bulk(postgres, _PLAIN), await _bulk(postgres, way)) for _ in range(_TURNS)]
+        took = statistics.median(one for _, one in pairs) / _BULK_ROWS * 1e6
+        rows.append([way.name, f"{took:.1f}", f"**{statistics.median(one / plain for plain, one in pairs):.2f}**"])
+    table(["", "µs/round", "times the plain table"], rows)
+
+
+async def _turn(postgres: Postgres, way: Way) -> Turn:
+    await postgres.run(_fresh(postgres.server, way))
+    before = await postgres.run(_wal(postgres.server))
+    script = _LIFE.format(begin=way.begin, end=way.end)
+    count, rate = await asyncio.to_thread(_pgbench, postgres.server, script)
+    return Turn(rate, (await postgres.run(_wal(postgres.server)) - before) / count)
+
+
+async def _bulk(postgres: Postgres, way: Way) -> float:
+    server = postgres.server
+    await postgres.run(_fresh(server, way))
+    fill = "INSERT INTO rounds (game_slug, state, server_seed) SELECT 'crash', 'running', md5(n::text)"
+    await postgres.run(server.execute(f"{fill} FROM generate_series(1, {_BULK_ROWS}) n"))
+    began = time.perf_counter()
+    finish = "UPDATE rounds SET state = 'finished', finished_at = now(), extras = '{\"point\": \"2.50\"}'"
+    await postgres.run(server.execute(finish))
+    return time.perf_counter() - began
+
+
+async def _fresh(server: PostgresServer, way: Way) -> None:
+    await server.execute("DROP SCHEMA IF EXISTS stream_relay CASCADE")
+    await server.execute("DROP TABLE IF EXISTS rounds")
+    await server.execute(_TABLE)
+    await way.make(server)
+    await server.execute("CHECKPOINT")
+
+
+async def _wal(server: PostgresServer) -> int:
+    [row] = await server.fetch("SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint")
+    return int(row[0])
+
+
+def _pgbench(server: PostgresServer, script: str) -> tuple[int, float]:
+    """Run pgbench; return the number of scripts that it ran, and how many in a second."""
+    programs = find_programs(18)
+    assert programs is not None
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        path = Path(folder, "life.sql")
+        path.write_text(script)
+        pgbench = reachable_programs(programs, Path(folder)) / "pgbench"
+        how: list[str | Path] = ["-n", "-M", "prepared", "-c", str(_CLIENTS), "-T", str(_SPAN_S), "-f", path]
+        command = [*command_as(server_account()), pgbench, *how, server.dsn()]
+        run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
+    count = re.search(r"actually processed: (\d+)", run.stdout)
+    rate = re.search(r"tps = ([\d.]+)", run.stdout)
+    assert count is not None, run.stdout + run.stderr
+    assert rate is not None
+    return int(count[1]), float(rate[1])
+
+
+def _middle(values: list[float]) -> str:
+    return f"{statistics.median(values):.2f}"
+
+
+def _spread(values: list[float]) -> str:
+    return f"{min(values):.2f}-{max(values):.2f}"
+
+
+if __name__ == "__main__":
+    uvloop.run(main())
