@@ -25,7 +25,7 @@ from tests.postgres_server import PostgresServer
 
 _COMMAND: Final = "python -m bench.writers"
 _CLIENTS: Final = 4
-_SPAN_S: Final = 4
+_SPAN_S: Final = 3
 _TURNS: Final = 5
 _BULK_ROWS: Final = 50_000
 
@@ -95,21 +95,23 @@ _WAYS: Final = (
 
 async def main() -> None:
     postgres = Postgres()
+    folder = tempfile.TemporaryDirectory()
     try:
         await postgres.run(postgres.server.start())
         heading(f"Writers: the life of a round, {_CLIENTS} clients, ratios of {_TURNS} turns", _COMMAND)
-        await lives(postgres)
+        await lives(postgres, _pgbench_in(Path(folder.name)))
         heading(f"Writers: one UPDATE that finishes {_BULK_ROWS:,} rounds, ratios of {_TURNS} turns", _COMMAND)
         await bulk(postgres)
     finally:
         await postgres.discard()
+        folder.cleanup()
 
 
-async def lives(postgres: Postgres) -> None:
+async def lives(postgres: Postgres, pgbench: Path) -> None:
     """Rounds a second of each way by that of the plain table right before it."""
     rows = []
     for way in _WAYS:
-        pairs = [(await _turn(postgres, _PLAIN), await _turn(postgres, way)) for _ in range(_TURNS)]
+        pairs = [(await _turn(postgres, pgbench, _PLAIN), await _turn(postgres, pgbench, way)) for _ in range(_TURNS)]
         speed = [one.rounds_per_s / plain.rounds_per_s for plain, one in pairs]
         wal = [one.wal_bytes / plain.wal_bytes for plain, one in pairs]
         rate = statistics.median(one.rounds_per_s for _, one in pairs)
@@ -129,11 +131,11 @@ async def bulk(postgres: Postgres) -> None:
     table(["", "µs/round", "times the plain table"], rows)
 
 
-async def _turn(postgres: Postgres, way: Way) -> Turn:
+async def _turn(postgres: Postgres, pgbench: Path, way: Way) -> Turn:
     await postgres.run(_fresh(postgres.server, way))
     before = await postgres.run(_wal(postgres.server))
     script = _LIFE.format(begin=way.begin, end=way.end)
-    count, rate = await asyncio.to_thread(_pgbench, postgres.server, script)
+    count, rate = await asyncio.to_thread(_run, pgbench, postgres.server, script)
     return Turn(rate, (await postgres.run(_wal(postgres.server)) - before) / count)
 
 
@@ -161,18 +163,22 @@ async def _wal(server: PostgresServer) -> int:
     return int(row[0])
 
 
-def _pgbench(server: PostgresServer, script: str) -> tuple[int, float]:
-    """Run pgbench; return the number of scripts that it ran, and how many in a second."""
+def _pgbench_in(folder: Path) -> Path:
+    """Return pgbench where the server's account can run it; `folder` may get a copy."""
     programs = find_programs(18)
     assert programs is not None
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        path = Path(folder, "life.sql")
-        path.write_text(script)
-        pgbench = reachable_programs(programs, Path(folder)) / "pgbench"
-        how: list[str | Path] = ["-n", "-M", "prepared", "-c", str(_CLIENTS), "-T", str(_SPAN_S), "-f", path]
+    return reachable_programs(programs, folder) / "pgbench"
+
+
+def _run(pgbench: Path, server: PostgresServer, script: str) -> tuple[int, float]:
+    """Run pgbench; return the number of scripts that it ran, and how many in a second."""
+    with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:
+        file.write(script)
+        file.flush()
+        Path(file.name).chmod(0o644)
+        how: list[str | Path] = ["-n", "-M", "prepared", "-c", str(_CLIENTS), "-T", str(_SPAN_S), "-f", file.name]
         command = [*command_as(server_account()), pgbench, *how, server.dsn()]
-        run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
+        run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tempfile.gettempdir())
     count = re.search(r"actually processed: (\d+)", run.stdout)
     rate = re.search(r"tps = ([\d.]+)", run.stdout)
     assert count is not None, run.stdout + run.stderr

@@ -1,0 +1,191 @@
+"""The feed on a real server: what its triggers copy, that they fail nobody's statement, and how it is cared for."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from backends.postgres.feed.feed_table import FEED
+from backends.postgres.findings import Verdict
+from backends.postgres.source_admin import SourceAdmin, admin_of, run_sql
+from backends.postgres.statements import statement
+from tests.postgres_server import PostgresServer
+
+pytestmark = pytest.mark.service
+
+CRASH = """
+CREATE TYPE round_state AS ENUM ('betting', 'running', 'finished', 'aborted');
+CREATE TABLE crash_rounds (
+    id bigint GENERATED ALWAYS AS IDENTITY, state round_state NOT NULL DEFAULT 'betting', multiplier numeric(12, 2),
+    ended_at timestamptz, voided boolean NOT NULL DEFAULT false, note char(6), touched int
+);
+"""
+OPTIONS = {
+    "feed": "true",
+    "table": "crash_rounds",
+    "round_id_column": "id",
+    "game_slug": "crash",
+    "finished_at_column": "ended_at",
+    "extras_columns": "point=multiplier, note",
+    "finished_when": "state = 'finished'",
+    "voided_when": "voided",
+    "deletes": "void",
+}
+FINISH = "UPDATE crash_rounds SET state = 'finished', multiplier = 2.50, ended_at = '2026-11-29 12:00:00.5+02'"
+
+
+def admin(
+    server: PostgresServer, backend: str = "postgres-notify", user: str = "postgres", **options: str
+) -> SourceAdmin:
+    return admin_of(backend, {"dsn": server.dsn(user=user), **OPTIONS, **options})
+
+
+async def feed_of(server: PostgresServer) -> list[tuple[Any, ...]]:
+    """The rows of the feed: old and new values, and the error."""
+    rows = await server.fetch(f"SELECT old, new, error FROM {FEED} ORDER BY seq")  # noqa: S608
+    return [tuple(json.loads(value) if value and value[0] == "{" else value for value in row) for row in rows]
+
+
+async def failures(admin: SourceAdmin) -> list[str]:
+    return [finding.text for finding in await admin.check() if finding.verdict is Verdict.FAILURE]
+
+
+async def test_triggers_copy_what_concerns_a_round(any_postgres: PostgresServer) -> None:
+    """Each way to finish a round is one row of the feed, touched rows are none, for a role without any right on it.
+
+    Values have the text of pgoutput, with any settings of the writer's session.
+    """
+    server = any_postgres
+    await server.execute(CRASH)
+    await admin(server).set_up(None)
+    await server.execute(
+        "CREATE ROLE writer LOGIN; GRANT ALL ON crash_rounds TO writer; CREATE TABLE done (LIKE crash_rounds)"
+    )
+    await server.execute("GRANT ALL ON done TO writer")
+    finished = {
+        "id": "1",
+        "ended_at": "2026-11-29 10:00:00.5+00",
+        "multiplier": "2.50",
+        "note": None,
+        "state": "finished",
+    }
+    finished |= {"voided": "f"}
+
+    await server.execute(
+        f"""
+        SET DateStyle = 'German'; SET TimeZone = 'Asia/Tokyo'; SET IntervalStyle = 'sql_standard';
+        SET extra_float_digits = -5; SET search_path = public;
+        INSERT INTO crash_rounds DEFAULT VALUES; UPDATE crash_rounds SET state = 'running'; {FINISH};
+        UPDATE crash_rounds SET touched = 1; UPDATE crash_rounds SET state = 'finished';
+        UPDATE crash_rounds SET note = 'late'; UPDATE crash_rounds SET voided = true;
+        INSERT INTO crash_rounds DEFAULT VALUES; UPDATE crash_rounds SET state = 'aborted' WHERE id = 2;
+        DELETE FROM crash_rounds WHERE id = 2;
+        INSERT INTO crash_rounds (state, multiplier) VALUES ('finished', 'NaN'); DELETE FROM crash_rounds WHERE id = 3;
+        """,  # noqa: S608
+        user="writer",
+    )
+
+    nan = finished | {"id": "3", "multiplier": "NaN", "ended_at": None}
+    late = finished | {"note": "late  "}
+    assert await feed_of(server) == [
+        (None, finished, None),
+        (finished, late, None),
+        (late, late | {"voided": "t"}, None),
+        (None, nan, None),
+        (nan, None, None),
+    ]
+    # COPY, ON CONFLICT and MERGE, in one transaction; TRUNCATE voids nothing.
+    await server.execute("CREATE UNIQUE INDEX ON crash_rounds (id)")
+    insert, values = "INSERT INTO crash_rounds (id) OVERRIDING SYSTEM VALUE VALUES", "VALUES (10)"
+    await server.execute(
+        f"""
+        COPY crash_rounds (state, multiplier) FROM PROGRAM 'printf "finished\\t1.5\\n"';
+        {insert} (9); {insert} (9) ON CONFLICT (id) DO UPDATE SET state = 'finished';
+        {insert} (10);
+        MERGE INTO crash_rounds AS c USING ({values}) AS v (id) ON c.id = v.id
+        WHEN MATCHED THEN UPDATE SET state = 'finished';
+        TRUNCATE crash_rounds;
+        """  # noqa: S608
+    )
+    assert [(old, new["id"]) for old, new, _ in (await feed_of(server))[5:]] == [(None, "4"), (None, "9"), (None, "10")]
+
+
+async def test_triggers_fail_no_statement(postgres: PostgresServer) -> None:
+    """A renamed column, a huge row, a sequence that was set back, a feed that is gone: the owner's writes succeed."""
+    await postgres.execute(CRASH.replace("touched int", "touched int, story text"))
+    await admin(postgres, extras_columns="note, story").set_up(None)
+    insert = "INSERT INTO crash_rounds (state, story) VALUES ('finished', {})"
+
+    await postgres.execute(insert.format("repeat('x', 9000000)"))
+    await postgres.execute(f"ALTER SEQUENCE {FEED}_seq_seq RESTART; {insert.format(1)}; {insert.format(2)}")
+    await postgres.execute(f"ALTER TABLE crash_rounds RENAME COLUMN note TO remark; {insert.format(3)}")
+
+    rows = await feed_of(postgres)
+    assert [new and (new["id"], len(new["story"])) for _, new, _ in rows] == [("1", 1000), ("2", 1), ("3", 1), None]
+    assert "the row has 90000" in rows[0][2]
+    assert 'record "new" has no field "note"' in rows[3][2]
+    await postgres.execute(f"DROP TABLE {FEED}; {insert.format(4)}")
+    assert any("was not captured" in line for line in postgres.log)
+    assert any("is missing" in text for text in await failures(admin(postgres, extras_columns="story")))
+
+
+async def test_check_names_what_does_not_fill_the_feed(postgres: PostgresServer) -> None:
+    """A disabled or outdated trigger, a new child, missing rights; setup mends each, and touches nothing else."""
+    await postgres.execute(CRASH)
+    await postgres.execute("CREATE TABLE old_rounds () INHERITS (crash_rounds); CREATE ROLE ingest LOGIN")
+    ours = admin(postgres)
+    assert any("stream-relay backend setup --feed" in text for text in await failures(ours))
+    await ours.set_up("ingest")
+    assert await failures(ours) == []
+    assert await failures(admin(postgres, user="ingest")) == []
+    made = await postgres.fetch("SELECT xmin::text FROM pg_trigger WHERE tgname LIKE 'stream_relay_feed%' ORDER BY oid")
+
+    await ours.set_up("ingest")
+
+    now = await postgres.fetch("SELECT xmin::text FROM pg_trigger WHERE tgname LIKE 'stream_relay_feed%' ORDER BY oid")
+    assert now == made, "a second setup touches no trigger"
+    assert len(made) == 8
+    broken = {
+        "ALTER TABLE crash_rounds DISABLE TRIGGER stream_relay_feed_finish": "public.crash_rounds that .* is disabled",
+        "CREATE TABLE new_rounds () INHERITS (crash_rounds)": "public.new_rounds that .* is missing",
+        "DROP TRIGGER stream_relay_feed_delete ON old_rounds": "public.old_rounds that .* is missing",
+        f"REVOKE DELETE ON {FEED} FROM ingest": "may not delete stored rows",
+    }
+    for sql, said in broken.items():
+        await postgres.execute(sql)
+        [text] = await failures(admin(postgres, user="ingest"))
+        assert re.search(said, text)
+        await ours.set_up("ingest")
+        assert await failures(admin(postgres, user="ingest")) == []
+    other = admin(postgres, finished_when="state in ('finished', 'aborted')")
+    assert len(await failures(other)) == 3
+    await other.set_up(None)
+    assert await failures(other) == []
+    await run_sql(other.options, other.teardown_sql())
+    left = "SELECT tgname FROM pg_trigger WHERE tgname LIKE 'stream_relay%'"
+    schema = "SELECT nspname FROM pg_namespace WHERE nspname = 'stream_relay'"
+    assert await postgres.fetch(f"{left} UNION ALL {schema}") == []
+
+
+async def test_rows_are_deleted_when_every_reader_has_stored_them(postgres: PostgresServer) -> None:
+    """Never a row above the lowest offset, nor while the sequence is behind the offsets, and in bounded steps."""
+    await postgres.execute(CRASH)
+    await admin(postgres).set_up(None)
+    await postgres.execute("INSERT INTO crash_rounds (state) SELECT 'finished' FROM generate_series(1, 20)")
+    trim = statement("trim_feed")
+
+    async def gone(limit: int = 1000) -> int:
+        return int((await postgres.fetch(trim, 0.0, limit))[0][0])
+
+    assert await gone() == 0, "no reader has begun"
+    await postgres.execute("INSERT INTO stream_relay.positions SELECT 'a', $1, 0, 15 UNION SELECT 'b', $1, 0, 8", FEED)
+    assert (await postgres.fetch(trim, 60.0, 1000))[0][0] == 0, "all are younger"
+    assert [await gone(5), await gone(5), await gone(5)] == [5, 3, 0]
+    await postgres.execute("UPDATE stream_relay.positions SET safe = 15")
+    await postgres.execute(f"ALTER SEQUENCE {FEED}_seq_seq RESTART WITH 3")
+    assert await gone() == 0
+    assert any("behind offset 15" in text for text in await failures(admin(postgres)))
+    await admin(postgres).set_up(None)
+    assert await failures(admin(postgres)) == []
+    assert await gone() == 7
