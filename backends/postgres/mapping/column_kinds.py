@@ -4,9 +4,9 @@ Only those matter that are written in two forms (``t`` and ``true``, padded ``ch
 not write as a string: booleans, JSON, arrays.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 
 class Kind(StrEnum):
@@ -57,6 +57,17 @@ BUILT_IN_TYPES: Final[Mapping[int, ColumnType]] = {
     for oid, column_type in ((one, ColumnType(kind)), (many, ColumnType(Kind.ARRAY, kind)))
 } | {1020: ColumnType(Kind.ARRAY, Kind.TEXT, ";")}
 """By the OID in ``pg_type``; the OIDs of pg_catalog never change."""
+
+
+def own_types_of(rows: Iterable[Mapping[str, Any]]) -> dict[int, ColumnType]:
+    """Return the types that ``sql/read_types.sql`` found, by OID; the values may be text."""
+    found = {}
+    for row in rows:
+        base = BUILT_IN_TYPES.get(int(row["base_oid"] or 0), _TEXT)
+        is_array = row["is_array"] in (True, "t")
+        delimiter = row["delimiter"] or ","
+        found[int(row["type_oid"])] = ColumnType(Kind.ARRAY, base.kind, delimiter) if is_array else base
+    return found
 
 
 def column_type(oid: int, own_types: Mapping[int, ColumnType] | None = None) -> ColumnType:

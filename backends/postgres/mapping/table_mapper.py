@@ -4,7 +4,7 @@ Pure. Takes values as PostgreSQL writes them as text in a session with the setti
 backends and the backfill make the same round of the same row. What a change of a row means is in `row_changes`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum, auto
 from operator import itemgetter
 from typing import Any, Final, TypeVar
@@ -16,7 +16,7 @@ from backends.postgres.identifiers import quote_identifier
 from backends.postgres.mapping.column_kinds import Column, ColumnType, Kind, column_type
 from backends.postgres.mapping.composed_extras import Reader, column_reader, compose, shifted
 from backends.postgres.mapping.condition import Condition, tester
-from backends.postgres.mapping.game_slugs import GameSlugs
+from backends.postgres.mapping.game_slugs import GameSlugs, UnknownGameKey
 from backends.postgres.mapping.hashed_ids import hashed_id
 from backends.postgres.mapping.json_documents import JsonColumn, Row, text_of
 from backends.postgres.mapping.table_options import TableOptions
@@ -130,6 +130,21 @@ class TableMapper:
             return self.to_round(row, timestamp_ms) if self._is_finished(row) else RowState.UNFINISHED
         state = self.state(row)
         return self.to_round(row, timestamp_ms) if state is RowState.FINISHED else state
+
+    def needs_games(self, rows: Iterable[Row]) -> bool:
+        """Whether the table of games has to be read before these rows are made rounds, see `GameSlugs.learn`."""
+        if self.table.game_slug_table is None or self._game is None:
+            return False
+        needed = False
+        for row in rows:
+            try:
+                if self.state(row) is RowState.FINISHED:
+                    self.games.game_of(self._game(row))
+            except UnknownGameKey:
+                needed = True  # the others too, so that one read is enough
+            except InvalidRound:
+                continue
+        return needed
 
     def reject(self, row: Row, reason: str, offset: P) -> Rejected[P]:
         """Describe a row that cannot become a round, with the key to find it in the table."""
