@@ -51,6 +51,8 @@ def value_of(text: str, column_type: ColumnType, name: str) -> object:
             return truth_of(text)
         case Kind.CHAR:
             return text.rstrip(" ")
+        case Kind.ADDRESS:  # a cast to text adds the length of the network, also that of one host
+            return text.removesuffix("/128" if ":" in text else "/32")
         case Kind.JSON:
             return read_json(text, name)
         case Kind.ARRAY:

@@ -97,9 +97,8 @@ class Condition:
 
         A member of a text column that holds no JSON does raise.
         """
-        return " AND ".join(
-            _test_sql(test, sql_of(place_of(test.path), alias), kind_of(test.path)) for test in self.tests
-        )
+        kinds = [(test, kind_of(test.path)) for test in self.tests]
+        return " AND ".join(_test_sql(test, sql_of(place_of(test.path), alias, kind), kind) for test, kind in kinds)
 
 
 def truth_of(text: str) -> bool:

@@ -20,7 +20,7 @@ class Meaning(Enum):
 
     ROUND = auto()  # the row was finished
     CORRECTION = auto()  # a finished round has other content, or is taken back: `Round.voided`
-    REOPENED = auto()  # a finished round is finished no longer, and corrections are not asked for
+    REOPENED = auto()  # without corrections: a row was a round, and is none now; it may become the same round again
     UNFINISHED = auto()  # a new row that may be finished later
     OTHER = auto()  # the row is no round
     REJECTED = auto()  # the row is finished and cannot become a round
@@ -101,8 +101,8 @@ def _of_finished(
 ) -> tuple[Outcome, ...]:
     after = round_of(mapper, new, timestamp_ms)
     if not isinstance(after, Round):
-        if after.meaning is Meaning.REJECTED:
-            return (after,) if corrections else _NOTHING
+        if after.meaning is Meaning.REJECTED and corrections:
+            return (after,)  # clients keep the round: that its row cannot be read does not take it back
         return _taken_back(before, corrections=corrections)
     if after == before or not corrections:
         return _NOTHING

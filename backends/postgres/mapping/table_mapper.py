@@ -13,7 +13,7 @@ import msgspec
 
 from backends.contract import Captured, Rejected, SourceError
 from backends.postgres.identifiers import quote_identifier
-from backends.postgres.mapping.column_kinds import Column, ColumnType, Kind, column_type
+from backends.postgres.mapping.column_kinds import Column, ColumnType, Kind, column_type, output_sql
 from backends.postgres.mapping.composed_extras import Reader, column_reader, compose, shifted
 from backends.postgres.mapping.condition import Condition, tester
 from backends.postgres.mapping.game_slugs import GameSlugs, UnknownGameKey
@@ -91,6 +91,7 @@ class TableMapper:
         self.table = table
         self.games = games or GameSlugs(table, catalogue)
         self._types = {column.name: column_type(column.type_oid, own_types) for column in columns}
+        self._columns = tuple(columns)
         self._names = [column.name for column in columns]
         self._read: list[str] = []
         self._documents: dict[str, JsonColumn] = {}
@@ -170,8 +171,9 @@ class TableMapper:
         return condition.sql(lambda path: self._place(path, option), self._kind_of, alias)
 
     def values_sql(self, alias: str) -> str:
-        """Write the list of `columns` as text, each as an SQL expression."""
-        return ", ".join(f"{alias}.{quote_identifier(name)}::text" for name in self._read)
+        """Write the list of `columns` as text, each as an SQL expression of what pgoutput sends."""
+        oids = {column.name: column.type_oid for column in self._columns}
+        return ", ".join(output_sql(f"{alias}.{quote_identifier(name)}", oids[name]) for name in self._read)
 
     def key_sql(self, alias: str) -> str:
         """Write an SQL expression of text that no two rounds share: the columns of the game and of the round id."""

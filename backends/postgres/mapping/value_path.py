@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from backends.postgres.identifiers import check_identifier, quote_identifier, quote_literal
+from backends.postgres.mapping.column_kinds import Kind, output_sql
 
+_ADDRESS_OID: Final = 869
 _PART: Final = re.compile(r'(?:"((?:[^"]|"")+)"|([^".]+))(?:\.(?=.)|\Z)', re.DOTALL)
 
 
@@ -56,10 +58,16 @@ class ValuePath:
         return None
 
 
-def sql_of(place: Place, alias: str) -> str:
-    """Write an SQL expression of the value as text; NULL if the document has no such member."""
+def sql_of(place: Place, alias: str, kind: Kind) -> str:
+    """Write an SQL expression of the value as text; NULL if the document has no such member.
+
+    Args:
+        place: Where the value is.
+        alias: What the row is called in the statement.
+        kind: Of the column. Booleans and char(n) are written as a cast writes them.
+    """
     column = f"{alias}.{quote_identifier(place.column)}"
     if not place.members:
-        return f"{column}::text"
+        return output_sql(column, _ADDRESS_OID) if kind is Kind.ADDRESS else f"{column}::text"
     path = ", ".join(quote_literal(member) for member in place.members)
     return f"({column}::jsonb #>> ARRAY[{path}])"

@@ -1,0 +1,1 @@
+"""The mapping from rows of any table to rounds."""
