@@ -21,13 +21,16 @@ from backends.postgres.mapping.table_options import TableOptions
 
 
 def _tables(value: object) -> object:
-    """Read the JSON that an environment variable holds."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError as error:
-        raise ValueError(f'must be a JSON array of objects, such as [{{"table":"dice"}}]: {error}') from None
+    """Read an array of tables of TOML, or the JSON that an environment variable holds."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise ValueError(f'must be a JSON array of objects, such as [{{"table":"dice"}}]: {error}') from None
+    entries = value if isinstance(value, list | tuple) else [None]
+    if not all(isinstance(entry, Mapping | TableOptions) for entry in entries):
+        raise ValueError("must be an array of tables: [[backend.tables]] in TOML, a JSON array of objects elsewhere")
+    return value
 
 
 class PostgresOptions(TableOptions):
@@ -147,6 +150,6 @@ def _sentence(model: type[BaseModel], fault: Any, secret: set[str]) -> str:
         return f"option {name!r} is missing" + (f"; {missing_dsn()}" if name == "dsn" else "")
     if not where:  # of several options; the input is all of them, with their secrets
         return reason
-    if where[0] in secret or isinstance(fault["input"], Mapping):
+    if where[0] in secret or isinstance(fault["input"], Mapping):  # an entry of tables
         return f"option {name!r} {reason}"
     return f"option {name} = {fault['input']!r:.80}: {reason}"
