@@ -5,7 +5,7 @@ to the newest is none; a change that the source yields again, after a crash, is 
 content, in the order in which the source yielded it. Why: docs/adr/0036-corrections-in-the-log.md
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
@@ -41,7 +41,7 @@ class Numbered(NamedTuple):
 class _Round:
     """What is known of one round that has corrections."""
 
-    __slots__ = ("first", "newest_stored", "origin", "passed", "states", "stored_state")
+    __slots__ = ("before", "first", "newest_stored", "origin", "passed", "states", "stored_state", "stored_upto")
 
     def __init__(self) -> None:
         self.states: list[State] = []  # consecutive revisions, those of the log first
@@ -49,6 +49,8 @@ class _Round:
         self.newest_stored = 1  # the newest revision that was read from the log
         self.stored_state = State(0, 0)
         self.passed = 1  # the revision up to which the source has yielded its changes, as far as known
+        self.before = 1  # the newest revision before those of the log were loaded
+        self.stored_upto = 1  # the newest revision of this source that the log has, as of the last `pass_stored`
         self.origin = 0  # the offset of the round itself, until the source has passed it; 0: not known
 
     @property
@@ -75,11 +77,25 @@ class _Round:
 
     def drop_pending(self) -> None:
         """Forget the revisions that were not read from the log."""
+        self.before = self.newest
         if self.newest_stored < self.first:
             self.states = [self.stored_state] if self.newest_stored > 1 else []
             self.first = max(2, self.newest_stored)
         else:
             del self.states[self.newest_stored + 1 - self.first :]
+
+    def pass_stored(self, unsettled: Mapping[int, int]) -> None:
+        """Find the newest revision of this source that the log has; `unsettled` has the contents of those in flight.
+
+        The others up to `before` are settled. One that is older than a settled one must not follow it.
+        """
+        stored = 1
+        for revision in range(max(self.first, min(unsettled)), min(self.before, self.newest) + 1):
+            known = self.at(revision)
+            if known is not None and unsettled.get(revision, known.content) == known.content:
+                stored = revision
+        self.stored_upto = max(stored, min(unsettled) - 1)
+        self.passed = self.stored_upto
 
     def at(self, revision: int) -> State | None:
         return self.states[revision - self.first] if self.first <= revision <= self.newest else None
@@ -161,18 +177,18 @@ class Revisions:
     def renumber(self, unsettled: Iterable[Numbered]) -> list[Numbered | None]:
         """Number again what was numbered and may be stored, in the order of the source, after loading.
 
-        None: the log has it, or it is no revision any more.
+        None: the log has it, or a later state that this process has stored meanwhile, or it is no revision any more.
         """
+        numbered = list(unsettled)
+        contents: dict[bytes, dict[int, int]] = {}
+        for one in numbered:
+            contents.setdefault(one.key, {})[one.round.revision] = one.state.content
+        for key, by_revision in contents.items():
+            self._moved_to_end(key).pass_stored(by_revision)
         again: list[Numbered | None] = []
-        begun: set[bytes] = set()
-        for one in unsettled:
+        for one in numbered:
             known = self._moved_to_end(one.key)
-            if one.key not in begun:
-                begun.add(one.key)
-                known.passed = one.round.revision - 1
-            held = known.at(one.round.revision)
-            if held is not None and held.content == one.state.content and known.passed < one.round.revision:
-                known.passed = one.round.revision  # stored as it was sent, by this process or by another
+            if one.round.revision <= known.stored_upto:
                 again.append(None)
                 continue
             revision = known.number(one.state, is_first=False)

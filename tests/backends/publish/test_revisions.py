@@ -105,6 +105,22 @@ def test_ack_that_was_lost_counts_without_offsets_too() -> None:
     assert [one and one.round.revision for one in again] == [None, None, 4]
 
 
+def test_change_that_was_overtaken_is_not_published_after_a_later_one() -> None:
+    """Another process took the number of B; C was sent at the same time, and stored."""
+    revisions = Revisions(10)
+    ours = [
+        revisions.number(state(letter), offset.encode(), b"crash:7", is_first=False)
+        for offset, letter in [("1", "B"), ("2", "C"), ("3", "D")]
+    ]
+    revisions.begin_loading()
+    revisions.load(msgspec.structs.replace(state("X"), revision=2), "other:5")
+    revisions.load(msgspec.structs.replace(state("C"), revision=3), "2")
+
+    again = revisions.renumber([one for one in (ours[0], ours[2]) if one is not None])
+
+    assert [one and one.round.revision for one in again] == [None, 4]
+
+
 def test_memory_is_bounded_and_the_oldest_are_forgotten() -> None:
     revisions = Revisions(2)
     for number in (1, 2, 1, 3):
