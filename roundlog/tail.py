@@ -21,7 +21,7 @@ from roundlog.client.connection import Connection
 from roundlog.direct_get import AnswerEnd, TooManyResults, direct_get_subject
 from roundlog.leader import ask_leader
 from roundlog.log_errors import LogUnavailable
-from rounds.subjects import LOG_SUBJECTS, is_corrections_subject, parse_dedup_id, plain_id
+from rounds.subjects import LOG_SUBJECTS, is_corrections, parse_dedup_id, plain_id
 
 _ANSWER_S: Final = 10.0
 _BEHIND_TRIES: Final = 20
@@ -122,7 +122,7 @@ async def corrections_ends(connection: Connection, stream: str) -> dict[str, int
     if info.error is not None:
         raise LogUnavailable(f"the log's subjects cannot be read: {info.error.description}")
     ends: dict[str, int] = {}
-    for subject in filter(is_corrections_subject, info.state.subjects or {}):
+    for subject in filter(is_corrections, info.state.subjects or {}):
         reply = await ask_leader(connection, stream, {"last_by_subj": subject})
         if reply.message is not None:
             ends[subject] = reply.message.seq

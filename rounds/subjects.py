@@ -75,7 +75,7 @@ def corrections_subject(game_slug: str) -> str:
 
 
 def is_corrections(name: str) -> bool:
-    """Whether a name that stands for a game, or for its corrections, is the latter."""
+    """Whether a name that stands for a game, or for its corrections, is the latter; or a subject of such a name."""
     return name.endswith(_CORRECTIONS)
 
 
@@ -141,11 +141,6 @@ def resent_id(msg_id: bytes, times: int) -> bytes:
 def plain_id(text: str) -> str:
     """Return the id of which `resent_id` was made."""
     return text.partition("~")[0]
-
-
-def is_corrections_subject(subject: str) -> bool:
-    """Whether the log stores corrections under this subject."""
-    return subject.endswith(_CORRECTIONS)
 
 
 def _shortened(value: object) -> str:

@@ -6,43 +6,41 @@ Why a pipeline of our own: docs/adr/0003-own-publish-pipeline.md
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Final, Generic, TypeGuard, TypeVar
+from typing import Final, Generic, TypeVar
 
 import structlog
 
 from backends.contract import Captured, HasOffsets, HasStandby, Rejected
 from backends.publish.clock import boot_s
 from backends.publish.comparison import Comparison
-from backends.publish.corrections.stored_corrections import StoredCorrections, id_of
+from backends.publish.corrections.stored_corrections import StoredCorrections
 from backends.publish.duplicates import held_of
+from backends.publish.entries import Entries, settled
 from backends.publish.hand_over import HandedOver, why_hand_over
 from backends.publish.log_offsets import LogOffsets
-from backends.publish.pipeline import RAW_BYTES, Carried, Pipeline, Rejects
+from backends.publish.pipeline import Carried, Pipeline, Rejects
 from backends.publish.publisher_settings import PublisherSettings
 from backends.publish.stream_check import StreamCheck
-from backends.publish.window.acks import Entry, Stats
+from backends.publish.window.acks import Stats
 from roundlog.backoff import Backoff
 from roundlog.client.connection import Connection, connect
 from roundlog.client.nats_internals import abort
 from roundlog.log_errors import LogError, LogUnavailable
 from roundlog.log_settings import LogSettings
 from roundlog.promises.stream_watch import StreamWatch
-from roundlog.publish.hpub import offset_header
 from roundlog.stream import LogInfo, read_log
 from roundlog.tail import newest_sequences
 from roundlog.tasks import cancel_and_wait, raise_if_cancelled
-from rounds import Round, dedup_id, log_subject
-from rounds.subjects import corrections_subject
+from rounds import Round
 
 log = structlog.get_logger()
 
 P = TypeVar("P")
 
-_SUBJECTS_KEPT: Final = 4096
 _PAUSE_S: Final = (0.1, 5.0)
 _WATCH_S: Final = 0.25
 
@@ -98,7 +96,7 @@ class Publisher(Generic[P]):
             streams=streams,
             standby=standby,
         )
-        self._with_offsets = with_offsets
+        self._entries: Entries[P] = Entries(self._pipeline, self._comparison, self._corrections, with_offsets)
         self._offsets: LogOffsets[P] = LogOffsets(
             log_settings,
             settings,
@@ -108,13 +106,6 @@ class Publisher(Generic[P]):
         )
         if with_offsets is not None:
             with_offsets.attach(self._offsets)
-        self._corrected = self._corrections.revisions
-        self._trusts_known = False  # whether the log was asked, for this batch, if it still has what it had
-        self._offset_text: bytes | None = None  # of the last round, and its header line
-        self._offset_line = b""
-        self._subjects: dict[str, bytes] = {}
-        self._floor = 0  # of entries that are made now, and the next one too
-        self._checked_at = 0.0
         self._lost_at: float | None = None  # the same clock
         self._open_log: Connection | None = None
 
@@ -316,7 +307,7 @@ class Publisher(Generic[P]):
     async def _read(self, batches: AsyncIterator[Sequence[Captured[P] | Rejected[P]]], start: asyncio.Event) -> None:
         """Move what the backend yields into the pipeline, as room allows."""
         pipeline, stats = self._pipeline, self._pipeline.stats
-        window = pipeline.window
+        window, entries = pipeline.window, self._entries
         await start.wait()
         is_first = True
         try:
@@ -325,27 +316,23 @@ class Publisher(Generic[P]):
                     is_first = False
                     await self._compare_at_start()
                 read_at = boot_s()
-                self._trusts_known = False
                 pipeline.begin_batch(read_at)
-                self._begin_entries(read_at)
+                entries.begin_batch(read_at)
                 for item in batch:
                     if not window.has_room:
                         await pipeline.room()
-                        self._begin_entries(read_at)
-                    if self._may_lack(item):
-                        await self._ask_log(partial(self._look_up, item.round))
+                        entries.compared()
                     if isinstance(item, Captured):
-                        entry = self._entry(item)
+                        entry = entries.make(item)
                         while entry is None:
-                            await self._ask_log(self._forget_deleted)
-                            self._trusts_known = True
-                            entry = self._entry(item)
+                            await self._ask_log(item.round)
+                            entry = entries.make(item)
                     else:
                         entry = item
                     stats.read += 1
                     if isinstance(entry, Rejected):
                         await pipeline.reject(entry)
-                        entry = _settled(entry.offset)
+                        entry = settled(entry.offset)
                     window.add(entry)
                 pipeline.wake()
         finally:
@@ -353,102 +340,17 @@ class Publisher(Generic[P]):
             if close is not None:
                 await close()
 
-    def _begin_entries(self, read_at: float) -> None:
-        """Prepare for entries of rounds that were read at this time. A comparison may have found them since."""
-        self._floor = self._comparison.floor()
-        self._checked_at = max(read_at, self._comparison.compared_at)
-
-    def _entry(self, item: Captured[P]) -> Entry[P] | Rejected[P] | None:
-        """Return the entry of an item; None: the log had it, and must be asked whether it still has."""
-        round_, offset = item.round, item.offset
-        try:
-            subject = self._subjects.get(round_.game_slug) or self._subject(round_.game_slug)
-            msg_id = _msg_id(round_)
-            data = round_.to_json()
-        except (ValueError, TypeError) as error:
-            key = f"{round_.game_slug!s:.64}:{round_.round_id!s:.32}"
-            return Rejected(key, str(error), repr(round_).encode(errors="replace")[:RAW_BYTES], offset)
-        if item.is_correction or msg_id in self._corrected or round_.revision != 1 or round_.voided:
-            return self._correction(item, subject, msg_id)
-        comparison = self._comparison
-        if msg_id in comparison.known or msg_id in comparison.met:
-            if not self._trusts_known:
-                return None
-            self._pipeline.stats.duplicates += 1
-            return _settled(offset)
-        line = b"" if self._with_offsets is None else self._line(offset)
-        return Entry(offset, subject, msg_id, data, line, self._floor, self._checked_at)
-
-    def _correction(self, item: Captured[P], subject: bytes, key: bytes) -> Entry[P]:
-        """Return the entry of a correction, or of a round that has corrections already."""
-        round_, offset = item.round, item.offset
-        line = b"" if self._with_offsets is None else self._line(offset)
-        numbered = self._corrected.number(
-            round_, self._offset_text if line else None, key, is_first=not item.is_correction and not round_.voided
-        )
-        if numbered is None:
-            self._pipeline.stats.corrections_skipped += 1
-            return _settled(offset)
-        self._pipeline.stats.corrections += 1
-        return Entry(
-            offset,
-            corrections_subject(round_.game_slug).encode(),
-            id_of(numbered),
-            numbered.round.to_json(),
-            line,
-            self._floor,
-            self._checked_at,
-            lane=subject,
-            correction=numbered,
-        )
-
-    def _may_lack(self, item: Captured[P] | Rejected[P]) -> TypeGuard[Captured[P]]:
-        return isinstance(item, Captured) and item.is_correction and not self._corrected.is_complete
-
-    async def _look_up(self, round_: Round, connection: Connection) -> None:
-        await self._corrections.look_up(connection, self._log_settings.stream, round_)
-
-    async def _forget_deleted(self, connection: Connection) -> None:
-        info = await read_log(connection, self._log_settings)
-        if info.epoch != self._comparison.epoch:
-            abort(connection.client)  # the next connection begins with the new stream
-            raise LogUnavailable("the stream was made again")
-        await self._comparison.forget_deleted(connection, info)
-
-    async def _ask_log(self, ask: Callable[[Connection], Awaitable[None]]) -> None:
-        """Ask the log for what is needed to read on; wait until it answers."""
+    async def _ask_log(self, round_: Round) -> None:
+        """Ask the log what it has now, for an entry that depends on it; wait until it answers."""
         backoff = Backoff(*_PAUSE_S)
         while True:
-            if self._open_log is not None:
+            if (connection := self._open_log) is not None:
                 with suppress(LogError):
-                    return await ask(self._open_log)
+                    info = await read_log(connection, self._log_settings)
+                    if info.epoch != self._comparison.epoch:
+                        abort(connection.client)  # the next connection begins with the new stream
+                        raise LogUnavailable("the stream was made again")
+                    await self._comparison.forget_deleted(connection, info)
+                    await self._corrections.refresh(connection, info, round_)
+                    return self._entries.asked()
             await asyncio.sleep(backoff.next_s())
-
-    def _line(self, offset: P) -> bytes:
-        """Return the header line of an offset; the rounds of a transaction share one."""
-        text = self._with_offsets.offset_text(offset) if self._with_offsets is not None else None
-        if text is not self._offset_text:
-            self._offset_text = text
-            self._offset_line = b"" if text is None else offset_header(text)
-        return self._offset_line
-
-    def _subject(self, slug: str) -> bytes:
-        subject = log_subject(slug).encode()
-        if len(self._subjects) < _SUBJECTS_KEPT:
-            self._subjects[slug] = subject
-        return subject
-
-
-def _settled(offset: P) -> Entry[P]:
-    """Return an entry for an item that is not sent, so that its offset is confirmed in its turn."""
-    entry = Entry(offset, b"", b"", b"")
-    entry.settled = True
-    return entry
-
-
-def _msg_id(round_: Round) -> bytes:
-    # A round that was not validated may hold anything; a line break would start another header.
-    number: object = round_.round_id
-    if type(number) is not int or not 0 <= number < 1 << 63:
-        raise TypeError(f"round_id {number!r:.40} is not an integer from 0 to 2^63-1")
-    return dedup_id(round_.game_slug, round_.round_id).encode()

@@ -5,11 +5,12 @@ round that is not held in memory. The rules are in `revisions`. Without correcti
 Why: docs/adr/0036-corrections-in-the-log.md
 """
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 import structlog
 
+from backends.publish.clock import boot_s
 from backends.publish.corrections.revisions import Numbered, Revisions
 from backends.publish.window.acks import Entry, Stats
 from roundlog.client.connection import Connection
@@ -30,12 +31,14 @@ class StoredCorrections:
         self._stats = stats
         self._epoch = ""
         self._read_to: dict[str, int] = {}  # by subject
+        self._loaded_at = 0.0  # in seconds of `boot_s`
+        self._looked_up = b""  # the round that was looked up last
         self._is_warned = False
 
     async def load(self, connection: Connection, info: LogInfo) -> None:
-        """Read the corrections that were stored since the last call.
+        """Read the corrections that were stored since the last call, while nothing is in flight.
 
-        What is in flight is numbered again by `renumber`, which has to follow.
+        What is unsettled has to be numbered again by `renumber`, before anything else happens.
 
         Raises:
             LogUnavailable: No answer in time, or the connection is lost.
@@ -44,16 +47,29 @@ class StoredCorrections:
             self.revisions.clear()
             self._read_to.clear()
             self._epoch = info.epoch
-        ends = await corrections_ends(connection, info.stream)
-        found: list[tuple[Round, str]] = []
-        async for round_, offset in self._new_of(connection, info, ends):
-            found.append((round_, offset))
-        # Nothing is awaited from here on: an entry is never numbered with half of this.
-        self.revisions.begin_loading()
-        for round_, offset in found:
-            self.revisions.load(round_, offset)
-        self._read_to.update(ends)
-        self._warn()
+        await self._take_new(connection, info, self.revisions.begin_loading)
+
+    async def refresh(self, connection: Connection, info: LogInfo, round_: Round) -> None:
+        """Read them at any time, and those of a round that may have been forgotten: the number after them is free.
+
+        Raises:
+            LogUnavailable: No answer in time, or the connection is lost.
+        """
+        await self._take_new(connection, info, lambda: None)
+        key = dedup_id(round_.game_slug, round_.round_id).encode()
+        if not self.revisions.is_complete and key not in self.revisions:
+            await self._look_up(connection, info, corrections_subject(round_.game_slug), key)
+        self._looked_up = key
+
+    def must_ask(self, key: bytes, now: float, lease_s: float) -> bool:
+        """Whether `refresh` is needed before a change of this round is numbered.
+
+        Another process may have stored corrections too. A number that is taken is refused by the server for as long as
+        it recognises ids, and `lease_s` is a third of that.
+        """
+        if now - self._loaded_at > lease_s:
+            return True
+        return not self.revisions.is_complete and key not in self.revisions and key != self._looked_up
 
     def renumber(self, unsettled: Iterable[Entry[Any]]) -> int:
         """Give what is unsettled its number once more, after `load`; settle what the log has, and return how many."""
@@ -73,19 +89,23 @@ class StoredCorrections:
                 entry.correction, entry.msg_id, entry.data = numbered, id_of(numbered), numbered.round.to_json()
         return settled
 
-    async def look_up(self, connection: Connection, stream: str, round_: Round) -> None:
-        """Read the corrections of one round, if its key is not held and some were forgotten. Reads those of its game.
+    async def _take_new(self, connection: Connection, info: LogInfo, begin: Callable[[], None]) -> None:
+        began_at = boot_s()
+        ends = await corrections_ends(connection, info.stream)
+        found = [one async for one in self._new_of(connection, info, ends)]
+        # Nothing is awaited from here on: no change is numbered with half of this.
+        begin()
+        for round_, offset in found:
+            self.revisions.load(round_, offset)
+        self._read_to.update(ends)
+        self._loaded_at = began_at
+        self._warn()
 
-        Raises:
-            LogUnavailable: No answer in time, or the connection is lost.
-        """
-        key = dedup_id(round_.game_slug, round_.round_id).encode()
-        if self.revisions.is_complete or key in self.revisions:
-            return
-        subject = corrections_subject(round_.game_slug)
-        last = (await corrections_ends(connection, stream)).get(subject, 0)
+    async def _look_up(self, connection: Connection, info: LogInfo, subject: str, key: bytes) -> None:
+        """Read the corrections of one round, among all those of its game."""
         found: list[tuple[Round, str]] = []
-        async for page in stored_pages(connection, stream, first=1, last=last, subject=subject):
+        pages = stored_pages(connection, info.stream, first=1, last=self._read_to.get(subject, 0), subject=subject)
+        async for page in pages:
             for msg_id, offset, data in zip(page.ids, page.offsets, page.data, strict=True):
                 if msg_id.startswith(key + b":") and (correction := _correction_of(data)) is not None:
                     found.append((correction, offset))
