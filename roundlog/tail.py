@@ -19,7 +19,7 @@ from roundlog.client.api import ApiError, ask_api
 from roundlog.client.codes import NatsStatus
 from roundlog.client.connection import Connection
 from roundlog.direct_get import AnswerEnd, TooManyResults, direct_get_subject
-from roundlog.leader import ask_leader
+from roundlog.leader import StoredMessage, ask_leader
 from roundlog.log_errors import LogUnavailable
 from rounds.subjects import LOG_SUBJECTS, is_corrections, parse_dedup_id, plain_id
 
@@ -103,13 +103,26 @@ async def id_of_leader(connection: Connection, stream: str, sequence: int) -> by
     Raises:
         LogUnavailable: No answer in time, no leader, or the connection is lost.
     """
-    reply = await ask_leader(connection, stream, {"seq": sequence})
-    if reply.message is not None:
-        match = _ID_HEADER.search(reply.message.hdrs)
-        return None if match is None else plain_id(match[1].decode()).encode()
-    if reply.error.code == NatsStatus.NOT_FOUND:
-        return None
-    raise LogUnavailable(f"the log's leader answered {reply.error.description!r}")
+    message = await _of_leader(connection, stream, {"seq": sequence})
+    match = None if message is None else _ID_HEADER.search(message.hdrs)
+    return None if match is None else plain_id(match[1].decode()).encode()
+
+
+async def data_of_leader(connection: Connection, stream: str, sequence: int) -> bytes | None:
+    """Return the data of the round at this sequence as the stream's leader has it; None: there is none.
+
+    Raises:
+        LogUnavailable: No answer in time, no leader, or the connection is lost.
+    """
+    message = await _of_leader(connection, stream, {"seq": sequence})
+    return None if message is None else message.data
+
+
+async def _of_leader(connection: Connection, stream: str, request: dict[str, Any]) -> StoredMessage | None:
+    reply = await ask_leader(connection, stream, request)
+    if reply.message is None and reply.error.code != NatsStatus.NOT_FOUND:
+        raise LogUnavailable(f"the log's leader answered {reply.error.description!r}")
+    return reply.message
 
 
 async def corrections_ends(connection: Connection, stream: str) -> dict[str, int]:
@@ -123,11 +136,9 @@ async def corrections_ends(connection: Connection, stream: str) -> dict[str, int
         raise LogUnavailable(f"the log's subjects cannot be read: {info.error.description}")
     ends: dict[str, int] = {}
     for subject in filter(is_corrections, info.state.subjects or {}):
-        reply = await ask_leader(connection, stream, {"last_by_subj": subject})
-        if reply.message is not None:
-            ends[subject] = reply.message.seq
-        elif reply.error.code != NatsStatus.NOT_FOUND:
-            raise LogUnavailable(f"the log's leader answered {reply.error.description!r}")
+        newest = await _of_leader(connection, stream, {"last_by_subj": subject})
+        if newest is not None:
+            ends[subject] = newest.seq
     return ends
 
 

@@ -12,12 +12,14 @@ from backends.backend_settings import BackendSettings
 from backends.contract import Backend, SourceError
 from backends.ingest.run_ingest import run_ingest
 from backends.postgres.notify.notify_options import NotifyOptions
+from backends.postgres.postgres_options import PostgresOptions
 from backends.postgres.table_backfill import Range, TableBackfill
 from backends.publish.publisher_settings import PublisherSettings
 from relay.commands.backfill_command import backfill
 from relay.config.settings import Settings
 from roundlog.log_settings import LogSettings
 from tests.backends.harness import stored
+from tests.backends.publish.test_corrections import corrections
 from tests.cli.command import COMMAND
 from tests.cli.command import run as run_command
 from tests.clients.program import clean_environment
@@ -225,3 +227,46 @@ def said_on_a_terminal(command: list[str], environment: dict[str, str]) -> str:
         os.close(ours)
         assert process.wait(WAIT_S) == 0, said
     return said.decode()
+
+
+async def test_backfill_with_corrections_adds_what_changed_since(postgres: PostgresServer, nats: NatsServer) -> None:
+    """Other content, a void, and a round that is unfinished again; what was deleted is not seen, and nothing twice."""
+    await postgres.execute(
+        "CREATE TABLE public.rounds (round_id bigint PRIMARY KEY, game_slug text, finished_at timestamptz,"
+        " extras jsonb, voided boolean NOT NULL DEFAULT false)"
+    )
+    await postgres.execute(
+        "INSERT INTO public.rounds SELECT n, 'crash', '2026-01-18T10:00:30Z', '{\"point\":\"2.50\"}', n = 9"
+        " FROM generate_series(1, 9) AS n"
+    )
+    options = {"dsn": postgres.dsn(), "corrections": True, "voided_when": "voided"}
+    settings = LogSettings(url=nats.url)
+
+    async def run(**more: Any) -> TableBackfill:
+        fill = TableBackfill(PostgresOptions.read(options | more), CONTEXT, settings)
+        await run_ingest(fill, settings)
+        return fill
+
+    await run()
+    assert await corrections(settings, "rounds.crash") == [f"crash:{number} 2.50" for number in range(1, 9)]
+    for sql in (
+        'UPDATE rounds SET extras = \'{"point":"7.00"}\' WHERE round_id = 2',
+        "UPDATE rounds SET voided = true WHERE round_id = 3",
+        "UPDATE rounds SET finished_at = NULL WHERE round_id = 4",
+        "UPDATE rounds SET extras = extras WHERE round_id = 5",
+        "DELETE FROM rounds WHERE round_id = 6",
+    ):
+        await postgres.execute(sql)
+
+    # Without the option the log gets none of it.
+    assert (await run(corrections=False)).left_out == 8
+    assert (await run()).left_out == 5
+    changed = ["crash:2:2 7.00", "crash:3:2 V", "crash:4:2 V"]
+    assert await corrections(settings) == changed
+    assert (await run()).left_out == 8
+
+    await postgres.execute('UPDATE rounds SET extras = \'{"point":"2.50"}\', voided = false')
+    await postgres.execute("UPDATE rounds SET finished_at = '2026-01-18T10:00:30Z'")
+    assert (await run()).left_out == 4  # 1, 5, 7 and 8; 9 is a round for the first time
+    assert (await corrections(settings))[3:] == ["crash:2:3 2.50", "crash:3:3 2.50", "crash:4:3 2.50"]
+    assert (await corrections(settings, "rounds.crash"))[8:] == ["crash:9 2.50"]

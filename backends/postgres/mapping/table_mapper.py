@@ -132,6 +132,12 @@ class TableMapper:
         state = self.state(row)
         return self.to_round(row, timestamp_ms) if state is RowState.FINISHED else state
 
+    def round_key(self, row: Row) -> tuple[str, int]:
+        """Return the game and the round id of a row in any state; raise `InvalidRound`."""
+        slug, _ = self.games.game_of(self.table.game_slug if self._game is None else self._game(row))
+        text = self._round_id(row)
+        return slug, _hashed(text) if self.table.round_ids == "hashed" else round_id_of(text)
+
     def needs_games(self, rows: Iterable[Row]) -> bool:
         """Whether the table of games has to be read before these rows are made rounds, see `GameSlugs.learn`."""
         if self.table.game_slug_table is None or self._game is None:

@@ -16,7 +16,8 @@ from rounds import Round, dedup_id
 _STATES_KEPT: Final = 64
 """Of one round. Older ones are not recognised when they are yielded again; only a row that is changed so often within
 what is unconfirmed has more."""
-_VOIDED: Final = 1
+VOIDED: Final = 1
+"""The `content_digest` of every void."""
 
 
 class State(NamedTuple):
@@ -222,7 +223,7 @@ def content_digest(round_: Round) -> int:
     The time of the commit is no content.
     """
     if round_.voided:
-        return _VOIDED
+        return VOIDED
     # The parts contain no line break, except for `extras`, which is the last.
     return _digest(f"{round_.game_type}\n{round_.finished_at}\n{round_.extras}".encode()) or 2
 

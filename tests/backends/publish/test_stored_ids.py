@@ -33,6 +33,23 @@ def test_many_numbers_take_few_bytes() -> None:
     assert 5 not in digests
 
 
+@given(st.lists(st.tuples(st.integers(1, 60).map(lambda n: n << 10), st.integers(0, 2**64 - 1)), max_size=3000))
+def test_values_are_kept_as_in_a_mapping(pairs: list[tuple[int, int]]) -> None:
+    """The newest value of each number, through any growth."""
+    digests = Digests(values=2)
+    for number, value in pairs:
+        digests.add(number, value, value ^ 5)
+    for number in range(10_000, 10_700):
+        digests.add(number, number, 0)
+
+    expected = dict(pairs)
+    assert {number: tuple(digests.values(number) or ()) for number in expected} == {
+        number: (value, value ^ 5) for number, value in expected.items()
+    }
+    assert digests.values(61 << 10) is None
+    assert len(digests) == len(expected) + 700
+
+
 @pytest.mark.service
 async def test_rounds_of_the_range_are_known_and_too_many_are_a_sentence(nats: NatsServer) -> None:
     """Including those stored later. Over the bound nothing is published, and the error says what to do."""
