@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from backends.contract import Captured, Rejected
+from backends.postgres.encodings import UTF_8, readable_name, why_not_text
 from backends.postgres.mapping.column_kinds import Column
 from backends.postgres.mapping.json_documents import Row
 from backends.postgres.mapping.table_mapper import ColumnMissing as ColumnMissing
@@ -61,11 +62,11 @@ class _Columns(NamedTuple):
     width: int
     mapper: TableMapper
 
-    def pick(self, values: Sequence[bytes | None], errors: str = "strict") -> Row:
+    def pick(self, values: Sequence[bytes | None], codec: str, errors: str = "strict") -> Row:
         if len(values) != self.width:
             raise InvalidMessage(f"a row of {len(values)} values in a table of {self.width} columns")
         return [
-            None if (value := values[index]) is None else value.decode("utf-8", errors) for index in self.mapper.indexes
+            None if (value := values[index]) is None else value.decode(codec, errors) for index in self.mapper.indexes
         ]
 
 
@@ -86,6 +87,7 @@ class Capture:
         self._confirmed = self._before
         self._idle_lsn = 0  # up to here, nothing was committed after _before
         self._received = 0
+        self._codec = UTF_8
         self._transaction: Begin | None = None
         self._timestamp_ms = 0
         self._held: Round | _Unmappable | None = None
@@ -154,8 +156,9 @@ class Capture:
             self._before = self._confirmed = WalOffset(self._before.generation, lsn)
             self._half = None
 
-    def begin_stream(self) -> None:
-        """Prepare for a stream from `start_lsn`; the last one may have broken anywhere."""
+    def begin_stream(self, codec: str = UTF_8) -> None:
+        """Prepare for a stream from `start_lsn`, with text in `codec`; the last one may have broken anywhere."""
+        self._codec = codec
         if self._transaction is not None and (yielded := self._yielded + self._skip):
             self._half = (self._transaction.commit_lsn, yielded)
         self._transaction = self._held = None
@@ -203,13 +206,13 @@ class Capture:
             out.append(self._item(self._held, self._before))
             self._yielded += 1
         try:
-            row = columns.pick(values)
+            row = columns.pick(values, self._codec)
             self._held = columns.mapper.to_round(row, self._timestamp_ms)
         except InvalidRound as error:
             self._held = _Unmappable(columns.mapper, row, str(error))
         except UnicodeDecodeError as error:
-            replaced = columns.pick(values, "replace")
-            self._held = _Unmappable(columns.mapper, replaced, f"the row is not UTF-8: {error.reason}")
+            replaced = columns.pick(values, self._codec, "replace")
+            self._held = _Unmappable(columns.mapper, replaced, why_not_text(error, self._codec))
 
     def _on_other(self, message: object, out: list[WalItem]) -> None:
         match message:
@@ -223,6 +226,7 @@ class Capture:
             case Commit():
                 self._on_commit(message, out)
             case Relation():
+                message = _readable(message, self._codec)
                 if (message.schema, message.table) == self._table:
                     names = [Column(name) for name in message.columns]
                     mapper = TableMapper(self._options, self._catalogue, names)
@@ -254,3 +258,8 @@ class Capture:
         if isinstance(held, Round):
             return Captured(held, offset)
         return held.mapper.reject(held.row, held.reason, offset)
+
+
+def _readable(relation: Relation, codec: str) -> Relation:
+    names = [readable_name(name, codec) for name in (relation.schema, relation.table, *relation.columns)]
+    return relation._replace(schema=names[0], table=names[1], columns=tuple(names[2:]))

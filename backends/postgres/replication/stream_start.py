@@ -89,7 +89,7 @@ class StreamStart:
             self._raise_slot_error()
             (system,) = await link.query("IDENTIFY_SYSTEM", options.connect_timeout_s)
             await self._offset.choose_start(system, slot)
-            capture.begin_stream()
+            capture.begin_stream(link.codec)
             command = (
                 f"START_REPLICATION SLOT {quote_identifier(options.slot)} LOGICAL {format_lsn(capture.start_lsn)}"
                 f" (proto_version '1', publication_names {quote_literal(quote_identifier(options.publication))},"

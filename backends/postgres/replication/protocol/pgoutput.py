@@ -262,10 +262,8 @@ def _text(data: bytes, at: int) -> tuple[str, int]:
     end = data.find(b"\0", at)
     if end < 0:
         raise InvalidMessage(f"pgoutput message with an unterminated string: {_shown(data, at)}")
-    try:
-        return data[at:end].decode(), end + 1
-    except UnicodeDecodeError:
-        raise InvalidMessage(f"pgoutput message with a name that is not UTF-8: {data[at:end][:63]!r}") from None
+    # Names have the encoding of the database, which is not known here: no byte may be lost.
+    return data[at:end].decode("utf-8", "surrogateescape"), end + 1
 
 
 def _expect_end(data: bytes, start: int, end: int) -> None:

@@ -15,6 +15,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import DiagnosticField, ExecStatus
 
+from backends.postgres.encodings import RAW, UTF_8, codec_of, readable
 from backends.postgres.mapping.text_forms import SESSION
 from backends.postgres.postgres_options import PostgresOptions
 from roundlog.client.library_errors import means_lost
@@ -63,6 +64,8 @@ class ReplicationConnection:
         self._ended = False
         self._is_closed = False
         self._data_at = self._loop.time()
+        self.codec = UTF_8
+        """The codec of all text of the database: the server converts nothing. UTF-8 where it has to convert."""
         self.pid = self._libpq.backend_pid
         """The process id of the server process."""
 
@@ -93,10 +96,12 @@ class ReplicationConnection:
                         autocommit=True,
                         options=" ".join([str(given), *words]).strip(),
                         application_name="stream-relay",
-                        client_encoding="UTF8",
+                        client_encoding=RAW,
                         replication="database" if replication else None,
                     )
-                return cls(connection)
+                    link = cls(connection)
+                    await link._choose_codec(options.connect_timeout_s)
+                return link
         except TimeoutError:
             raise StreamLost(f"no answer from {options.shown_dsn} within {options.connect_timeout_s:g} s") from None
 
@@ -114,6 +119,17 @@ class ReplicationConnection:
         """Call `callback` with the text of each notice or warning of the server."""
         self._connection.add_notice_handler(lambda notice: callback(notice.message_primary or ""))
 
+    async def _choose_codec(self, timeout_s: float) -> None:
+        codec = codec_of((self._libpq.parameter_status(b"server_encoding") or b"UTF8").decode())
+        if codec is not None:
+            self.codec = codec
+            return
+        try:
+            await self.query("SET client_encoding TO 'UTF8'", timeout_s)
+        except BaseException:
+            await self.close()
+            raise
+
     # --- queries ------------------------------------------------------------------------------------------------
 
     async def query(self, sql: str, timeout_s: float) -> list[Record]:
@@ -124,10 +140,11 @@ class ReplicationConnection:
             StreamLost: The connection broke, or no answer came within `timeout_s`.
         """
         result = await self._run(sql, timeout_s)
-        names = [(result.fname(column) or b"").decode() for column in range(result.nfields)]
+        codec = self.codec
+        names = [readable(result.fname(column) or b"", codec) for column in range(result.nfields)]
         return [
             {
-                name: None if (value := result.get_value(row, column)) is None else value.decode()
+                name: None if (value := result.get_value(row, column)) is None else readable(value, codec)
                 for column, name in enumerate(names)
             }
             for row in range(result.ntuples)
@@ -149,7 +166,7 @@ class ReplicationConnection:
         try:
             with _loss():
                 async with asyncio.timeout(timeout_s):
-                    self._libpq.send_query(sql.encode())
+                    self._libpq.send_query(sql.encode(self.codec, "backslashreplace"))
                     while self._libpq.flush():
                         await self._wait(self._loop.add_writer, self._loop.remove_writer)
                     result = await self._result()
