@@ -12,8 +12,8 @@ import asyncpg
 
 from backends.contract import SourceError
 from backends.postgres.dsn import UnsupportedParameter
-from backends.postgres.mapping.text_forms import SESSION
 from backends.postgres.postgres_options import PostgresOptions
+from backends.postgres.session import TRANSACTION_TIMEOUT, TRANSACTION_TIMEOUT_SINCE, for_transaction, session_settings
 from roundlog.client.library_errors import means_lost
 
 _KEEPALIVE: Final = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
@@ -34,16 +34,20 @@ class ConnectionLost(Exception):
 async def open_connection(options: PostgresOptions, role: str) -> Connection:
     """Open a connection whose session writes rows as `mapping.text_forms` reads them.
 
+    Behind a pooler in transaction mode, only `fetch_rows` does so.
+
     Args:
         options: Where the database is, and whether a pooler is in between.
-        role: What the connection is for, as ``application_name`` shows it.
+        role: What the connection is for, as ``application_name`` shows it. ``admin`` changes the database.
 
     Raises:
         ConnectionLost: The server cannot be reached now.
         SourceError: The server cannot be used with these options.
     """
     pooled = options.is_pooled
-    settings = {} if pooled else {**SESSION, **_KEEPALIVE, "application_name": f"stream-relay {role}"}
+    reads = role != "admin"
+    own = {**session_settings(reads=reads), **_KEEPALIVE, "application_name": f"stream-relay {role}"}
+    settings = {} if pooled else own
     try:
         target = options.target.for_asyncpg(options.connect_timeout_s)
     except UnsupportedParameter as error:
@@ -55,7 +59,30 @@ async def open_connection(options: PostgresOptions, role: str) -> Connection:
         server_settings=settings,
     )
     connection: Connection = await ask(options, connect)
+    if not pooled and reads and connection.get_server_version() >= (TRANSACTION_TIMEOUT_SINCE // 10000,):
+        try:
+            await ask(options, connection.execute(TRANSACTION_TIMEOUT, timeout=options.connect_timeout_s))
+        except BaseException:
+            terminate(connection)
+            raise
     return connection
+
+
+async def fetch_rows(
+    options: PostgresOptions, connection: Connection, sql: str, *arguments: object, timeout_s: float
+) -> list[Any]:
+    """Run a query whose values are read as text by `backends.postgres.mapping`; errors as in `ask`."""
+    if not options.is_pooled:
+        rows: list[Any] = await ask(options, connection.fetch(sql, *arguments, timeout=timeout_s))
+        return rows
+
+    async def in_transaction() -> list[Any]:
+        async with asyncio.timeout(timeout_s), connection.transaction():
+            await connection.execute(for_transaction())
+            found: list[Any] = await connection.fetch(sql, *arguments)
+            return found
+
+    return await ask(options, in_transaction())
 
 
 async def ask(options: PostgresOptions, answer: Awaitable[T]) -> T:

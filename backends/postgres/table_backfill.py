@@ -13,10 +13,9 @@ from typing import Any, Final, NamedTuple
 import structlog
 
 from backends.contract import BackendContext, Captured, Rejected, SourceError, SourceUnavailable
-from backends.postgres.database import ConnectionLost, ask, close_connection, open_connection
-from backends.postgres.mapping.table_mapper import ColumnMissing, TableMapper
+from backends.postgres.database import ConnectionLost, ask, close_connection, fetch_rows, open_connection
+from backends.postgres.mapping.table_mapper import ColumnMissing, TableMapper, item_of
 from backends.postgres.mapping.text_forms import MAX_ROUND_ID
-from backends.postgres.missing_changes import missing_change
 from backends.postgres.postgres_options import PostgresOptions
 from backends.postgres.statements import statement
 from backends.postgres.table import columns_of, page_statement, read_table
@@ -88,7 +87,7 @@ class TableBackfill:
         self._mapper: TableMapper
         self._page_sql = ""
         self.left_out = 0
-        """Number of rows that needed nothing: the log had their rounds already, or they are no rounds."""
+        """Number of rounds that the log had already."""
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -120,16 +119,14 @@ class TableBackfill:
         own_ids = self._options.order == self._options.round_id_column
         span = self._range if own_ids else Range(0, MAX_ROUND_ID)
         after = RowOffset(first - 1, _AFTER_ALL_KEYS)
-        corrections = self._options.corrections
-        async with KnownRounds(self._log_settings, span.first, span.last, with_contents=corrections) as known:
+        async with KnownRounds(self._log_settings, span.first, span.last) as known:
             while after.offset <= last:
                 started = asyncio.get_running_loop().time()
                 rows = await self._page(after)
                 if not rows:
                     return
                 await _refresh(known, above=after.offset - 1 if own_ids else -1)
-                items = await self._missing(rows, known)
-                self.left_out += len(rows) - len(items)
+                items = [item for item in map(self._item, rows) if not self._is_known(item, known)]
                 after = _offset(rows[-1])
                 if items:
                     yield items
@@ -169,29 +166,21 @@ class TableBackfill:
             try:
                 connection = await open_connection(self._options, "backfill")
                 try:
-                    page = connection.fetch(self._page_sql, *after, self._range.last, limit, timeout=_ANSWER_S)
-                    rows: list[Any] = await ask(self._options, page)
-                    return rows
+                    arguments = (*after, self._range.last, limit)
+                    return await fetch_rows(self._options, connection, self._page_sql, *arguments, timeout_s=_ANSWER_S)
                 finally:
                     await close_connection(connection, within_s=_CLOSE_S)
             except ConnectionLost as error:
                 log.warning("source_lost", error=str(error))
             await asyncio.sleep(backoff.next_s())
 
-    async def _missing(self, rows: Sequence[Any], known: KnownRounds) -> list[_Item]:
-        """Return what the log lacks of these rows; retry until it is available."""
-        corrections = self._options.corrections
-        while True:
-            try:
-                found = [
-                    await missing_change(row, self._mapper, known, _offset(row), corrections=corrections)
-                    for row in rows
-                ]
-            except LogUnavailable as error:
-                log.warning("log_lost", error=str(error))
-                await asyncio.sleep(_PAUSE_S)
-            else:
-                return [item for item in found if item is not None]
+    def _item(self, row: Any) -> _Item:
+        return item_of(row, self._mapper, _offset(row))
+
+    def _is_known(self, item: _Item, known: KnownRounds) -> bool:
+        is_known = isinstance(item, Captured) and item.round in known
+        self.left_out += is_known
+        return is_known
 
 
 def _offset(row: Any) -> RowOffset:

@@ -1,4 +1,7 @@
-"""The text forms of values: what a session writes, and how the fields of a round are read from it. Pure."""
+"""The text forms of values: how the fields of a round are read from what a session of ours writes. Pure.
+
+What it writes depends on its settings: see `backends.postgres.session`.
+"""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -10,9 +13,6 @@ import msgspec
 
 from rounds import InvalidRound, stringify_extras
 from rounds.times import SECONDS, minute_s
-
-SESSION: Final = {"DateStyle": "ISO, YMD", "TimeZone": "UTC", "IntervalStyle": "postgres"}
-"""The settings of a session that reads rows."""
 
 MAX_ROUND_ID: Final = 2**63 - 1
 _DIGITS: Final = 19

@@ -18,6 +18,7 @@ from backends.postgres.database import (
     ConnectionLost,
     ask,
     close_connection,
+    fetch_rows,
     open_connection,
     pooler_sentence,
     terminate,
@@ -82,9 +83,9 @@ class NotifySession:
     async def scan(self, spans: Sequence[Span], limit: int) -> list[asyncpg.Record]:
         """Read rows within `spans` in ascending order, at most `limit`, in one snapshot."""
         lows, highs = [span.low for span in spans], [span.high for span in spans]
-        scan = self._reader.fetch(self._scan_sql, lows, highs, limit, timeout=self._timeout_s)
-        rows: list[asyncpg.Record] = await ask(self._options, scan)
-        return rows
+        return await fetch_rows(
+            self._options, self._reader, self._scan_sql, lows, highs, limit, timeout_s=self._timeout_s
+        )
 
     async def writers(self) -> list[str]:
         """Return the ids of the transactions that may have uncommitted rows in the table."""

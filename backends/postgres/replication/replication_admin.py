@@ -193,7 +193,7 @@ class ReplicationAdmin:
         notices: list[str] = []
 
         def listen(_connection: object, notice: Any) -> None:
-            notices.append(str(notice.message))
+            notices.append(str(notice.sqlstate))
 
         connection.add_log_listener(listen)
         sql = statement("peek_slot", slot=options.slot, publications=quote_identifier(options.publication))
@@ -211,7 +211,7 @@ class ReplicationAdmin:
                 return True
         finally:
             connection.remove_log_listener(listen)
-        return any(notice.startswith(PUBLICATION_SKIPPED) for notice in notices)
+        return PUBLICATION_SKIPPED in notices
 
     def _server_faults(self, server: Mapping[str, Any], slot: object) -> list[str]:
         where, faults = self.options.shown_dsn, []

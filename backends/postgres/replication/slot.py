@@ -22,8 +22,8 @@ BACKFILL: Final = (
 
 UNDEFINED: Final = "42704"
 """The SQLSTATE of a stream whose publication was created after the offset of the slot."""
-PUBLICATION_SKIPPED: Final = "skipped loading publication"
-"""The beginning of the warning that PostgreSQL 18 and later send instead."""
+PUBLICATION_SKIPPED: Final = "55000"
+"""The SQLSTATE of the warning that PostgreSQL 18 and later send instead; its text is in the language of the server."""
 
 
 class ReplicationOptions(PostgresOptions):

@@ -141,7 +141,7 @@ class StreamStart:
             raise SlotLost(SlotState.INVALIDATED, self._options, error.message)
 
 
-def _fail_if_skipping(link: ReplicationConnection, notice: str) -> None:
+def _fail_if_skipping(link: ReplicationConnection, sqlstate: str, notice: str) -> None:
     """Fail the stream on the warning with which PostgreSQL 18 and later skip rows of a missing publication."""
-    if notice.startswith(PUBLICATION_SKIPPED):
+    if sqlstate == PUBLICATION_SKIPPED:
         link.fail(ServerError(UNDEFINED, notice))

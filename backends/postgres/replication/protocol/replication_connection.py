@@ -16,8 +16,8 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import DiagnosticField, ExecStatus
 
 from backends.postgres.encodings import RAW, UTF_8, codec_of, readable
-from backends.postgres.mapping.text_forms import SESSION
 from backends.postgres.postgres_options import PostgresOptions
+from backends.postgres.session import TRANSACTION_TIMEOUT, TRANSACTION_TIMEOUT_SINCE, as_options, session_settings
 from roundlog.client.library_errors import means_lost
 
 _FRAMES: Final = 1000
@@ -78,7 +78,7 @@ class ReplicationConnection:
         Args:
             options: The database and the timeout.
             replication: Whether `start` will be called; requires a role with REPLICATION.
-            settings: Settings of the session, in addition to `mapping.SESSION`.
+            settings: Settings of the session, in addition to those of `backends.postgres.session`.
 
         Raises:
             StreamLost: The server cannot be reached, or rejects us.
@@ -86,21 +86,20 @@ class ReplicationConnection:
         dsn = options.dsn.get_secret_value()
         try:
             with _loss(f"cannot connect to {options.shown_dsn}"):
-                given = conninfo_to_dict(dsn).get("options") or ""
-                words = [
-                    f"-c {name}={value.replace(' ', '')}" for name, value in {**SESSION, **(settings or {})}.items()
-                ]
+                # libpq reads PGOPTIONS only when the parameter is not given. What is last wins.
+                given = conninfo_to_dict(dsn).get("options") or os.environ.get("PGOPTIONS", "")
+                own = as_options({**session_settings(), **(settings or {})})
                 async with asyncio.timeout(options.connect_timeout_s):
                     connection = await psycopg.AsyncConnection.connect(
                         dsn,
                         autocommit=True,
-                        options=" ".join([str(given), *words]).strip(),
+                        options=f"{given} {own}".strip(),
                         application_name="stream-relay",
                         client_encoding=RAW,
                         replication="database" if replication else None,
                     )
                     link = cls(connection)
-                    await link._choose_codec(options.connect_timeout_s)
+                    await link._prepare(options.connect_timeout_s)
                 return link
         except TimeoutError:
             raise StreamLost(f"no answer from {options.shown_dsn} within {options.connect_timeout_s:g} s") from None
@@ -115,17 +114,21 @@ class ReplicationConnection:
         """How long the pending `receive` has been without data; 0: none is pending."""
         return 0.0 if self._waiter is None else self._loop.time() - self._data_at
 
-    def on_notice(self, callback: Callable[[str], None]) -> None:
-        """Call `callback` with the text of each notice or warning of the server."""
-        self._connection.add_notice_handler(lambda notice: callback(notice.message_primary or ""))
+    def on_notice(self, callback: Callable[[str, str], None]) -> None:
+        """Call `callback` with the SQLSTATE and the text of each notice or warning; the text may be translated."""
+        self._connection.add_notice_handler(
+            lambda notice: callback(notice.sqlstate or "", notice.message_primary or "")
+        )
 
-    async def _choose_codec(self, timeout_s: float) -> None:
+    async def _prepare(self, timeout_s: float) -> None:
         codec = codec_of((self._libpq.parameter_status(b"server_encoding") or b"UTF8").decode())
-        if codec is not None:
-            self.codec = codec
-            return
         try:
-            await self.query("SET client_encoding TO 'UTF8'", timeout_s)
+            if codec is None:
+                await self.query("SET client_encoding TO 'UTF8'", timeout_s)
+            else:
+                self.codec = codec
+            if self._libpq.server_version >= TRANSACTION_TIMEOUT_SINCE:
+                await self.query(TRANSACTION_TIMEOUT, timeout_s)
         except BaseException:
             await self.close()
             raise
