@@ -21,6 +21,7 @@ class Backfill:
         settings: IngestSections,
         context: BackendContext,
         *,
+        table: str | None,
         first: int | None,
         last: int | None,
         rate: float,
@@ -28,14 +29,23 @@ class Backfill:
     ) -> None:
         """Prepare; ids from `first` to `last`, both inclusive and None for all, at most `rate` a second (0: no limit).
 
+        `table` is one of several, None for all.
+
         Raises:
             BackendError: The backend has no table, or its options are wrong.
         """
         self._settings = settings
-        self._is_open_ended = last is None
         self._options = admin_of(settings.backend.name, settings.backend.options).options
+        self._is_open_ended = last is None and (table is None or len(self._options.all_tables) == 1)
         self._table = TableBackfill(
-            self._options, context, settings.nats, first=first, last=last, rate=rate, on_progress=on_progress
+            self._options,
+            context,
+            settings.nats,
+            table=table,
+            first=first,
+            last=last,
+            rate=rate,
+            on_progress=on_progress,
         )
 
     @property

@@ -117,11 +117,13 @@ async def _fill_in(
     if state in _RENEWED:
         await admin.renew(always=is_known_late)
     async with accept_slot_after(admin.options, settings.nats):
-        first = scope.first if await admin.has_unique_ids() else 0
+        # Ids of several tables say nothing of each other; each is read from its oldest row.
+        is_one = len(admin.options.all_tables) == 1 and admin.options.all_tables[0].has_ordered_ids
+        first = scope.first if is_one and await admin.has_unique_ids() else None
         backfill = TableBackfill(admin.options, context, settings.nats, first=first)
         publish = settings.publish.holding_nothing_back()
         stats = await run_ingest(_Missing(backfill, scope), settings.nats, publish, rejects=rejects, name="recovery")
-    log.warning("slot_recovered", from_id=first, stored=stats.acked, left_out=backfill.left_out)
+    log.warning("slot_recovered", from_id=first or 0, stored=stats.acked, left_out=backfill.left_out)
     return True
 
 

@@ -31,9 +31,13 @@ async def missing_change(
 
     Raises:
         LogUnavailable: The log cannot be read.
-        UnknownGameKey: The table of games has to be read again.
     """
-    if mapper.state(row["row_values"]) is not RowState.FINISHED:
+    values = row["row_values"]
+    try:
+        is_finished = mapper.state(values) is RowState.FINISHED
+    except InvalidRound as error:
+        return mapper.reject(values, str(error), offset)
+    if not is_finished:
         return await _taken_back(row, mapper, known, offset) if corrections else None
     item = item_of(row, mapper, offset)
     if isinstance(item, Rejected):

@@ -1,4 +1,4 @@
-"""Read a range of rows that are already in the table, and publish the rounds that the log lacks.
+"""Read ranges of rows that are already in the tables, and publish the rounds that the log lacks.
 
 A backend like any other, so that rounds are published in the same way. Owns the pages, the rate, and the check against
 the log. Stores no state: run a stopped backfill again to continue it. No round is missed between a backfill and live
@@ -12,10 +12,22 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
-from backends.contract import BackendContext, Captured, Rejected, SourceError, SourceUnavailable
-from backends.postgres.database import ConnectionLost, ask, close_connection, fetch_rows, open_connection
-from backends.postgres.mapping.table_mapper import ColumnMissing, TableMapper, item_of
+from backends.contract import BackendContext, Captured, InvalidOptions, Rejected, SourceError, SourceUnavailable
+from backends.postgres.database import (
+    Connection,
+    ConnectionLost,
+    ask,
+    close_connection,
+    fetch_rows,
+    open_connection,
+)
+from backends.postgres.game_tables import read_games
+from backends.postgres.mapping.column_kinds import own_types_of
+from backends.postgres.mapping.game_slugs import GameSlugs
+from backends.postgres.mapping.table_mapper import ColumnMissing, TableMapper
+from backends.postgres.mapping.table_options import TableOptions
 from backends.postgres.mapping.text_forms import MAX_ROUND_ID
+from backends.postgres.missing_changes import missing_change
 from backends.postgres.postgres_options import PostgresOptions
 from backends.postgres.statements import statement
 from backends.postgres.table import columns_of, page_statement, read_table
@@ -23,6 +35,7 @@ from backends.publish.stored_ids import KnownRounds
 from roundlog.backoff import Backoff
 from roundlog.log_errors import LogUnavailable
 from roundlog.log_settings import LogSettings
+from rounds import Catalogue
 
 log = structlog.get_logger()
 
@@ -36,15 +49,18 @@ _AFTER_ALL_KEYS: Final = "\U0010ffff"
 
 
 class Range(NamedTuple):
-    """The first and the last id to read."""
+    """The first and the last id to read, of one table."""
 
     first: int
     last: int
+    table: str = ""
 
 
 class RowOffset(NamedTuple):
-    """A row of the range. An id without the key need not be unique."""
+    """A row of one of the ranges. An id without the key need not be unique."""
 
+    table: int
+    """Which table: tables are read one after another."""
     offset: int
     key: str
 
@@ -53,7 +69,7 @@ _Item = Captured[RowOffset] | Rejected[RowOffset]
 
 
 class TableBackfill:
-    """Reads one range once, and ends. Implements `backends.contract.Backend` with `RowOffset`."""
+    """Reads one range of each table once, and ends. Implements `backends.contract.Backend` with `RowOffset`."""
 
     def __init__(
         self,
@@ -61,6 +77,7 @@ class TableBackfill:
         context: BackendContext,
         log_settings: LogSettings,
         *,
+        table: str | None = None,
         first: int | None = None,
         last: int | None = None,
         rate: float = 0,
@@ -72,93 +89,82 @@ class TableBackfill:
             options: Those of the backend for live capture.
             context: The catalogue of games.
             log_settings: The log to compare with.
+            table: Which of the tables; None: all of them, one after another.
             first: The first id; None: the oldest in the table.
             last: The last id; None: the newest at the time of `open`.
             rate: Rounds per second at most; 0: no limit.
-            on_progress: Called with the range, and the id up to which everything is in the log.
+            on_progress: Called with a range, and the id up to which everything is in the log.
+
+        Raises:
+            InvalidOptions: There is no such table, or it is not clear of which table `first` and `last` are.
         """
         self._options = options
-        self._catalogue = context.catalogue
+        tables = _chosen(options, table)
+        if len(tables) > 1 and (first is not None or last is not None):
+            names = ", ".join(one.source for one in tables)
+            raise InvalidOptions(f"--from-id and --to-id are ids of one table; name it with --table: {names}")
+        self._tables = [_OneTable(options, one, context.catalogue, index) for index, one in enumerate(tables)]
         self._log_settings = log_settings
         self._first, self._last = first, last
         self._rate = rate
         self._on_progress = on_progress
-        self._range = Range(0, -1)
-        self._mapper: TableMapper
-        self._page_sql = ""
         self.left_out = 0
-        """Number of rounds that the log had already."""
+        """Number of rows that needed nothing: the log had their rounds already, or they are no rounds."""
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Check the table, and determine the range. See `Backend.open`."""
+        """Check the tables, and determine the ranges. See `Backend.open`."""
         options = self._options
         try:
             connection = await open_connection(options, "backfill")
             try:
-                table = await ask(options, read_table(connection, options))
-                self._prepare(table)
-                sql = statement(
-                    "read_extent", schema=options.schema_name, table=options.table_name, order_column=options.order
-                )
-                extent: Any = await ask(options, connection.fetchrow(sql, timeout=_ANSWER_S))
-                oldest, newest = extent
+                for table in self._tables:
+                    await table.prepare(connection, self._first, self._last)
             finally:
                 await close_connection(connection, within_s=_CLOSE_S)
         except ConnectionLost as error:
             raise SourceUnavailable(f"{options.shown_dsn} cannot be reached: {error}") from error
-        first = self._first if self._first is not None else oldest or 0
-        last = self._last if self._last is not None else (-1 if newest is None else newest)
-        self._range = Range(first, last)
-        log.info("backfill_started", table=options.source, first=first, last=last)
+        for table in self._tables:
+            log.info("backfill_started", table=table.range.table, first=table.range.first, last=table.range.last)
         yield
 
     async def read(self) -> AsyncIterator[Sequence[_Item]]:
-        """Yield the rows that the log does not have, page by page. See `Backend.read`."""
-        first, last = self._range
-        own_ids = self._options.order == self._options.round_id_column
-        span = self._range if own_ids else Range(0, MAX_ROUND_ID)
-        after = RowOffset(first - 1, _AFTER_ALL_KEYS)
-        async with KnownRounds(self._log_settings, span.first, span.last) as known:
+        """Yield the rows that the log does not have, table by table and page by page. See `Backend.read`."""
+        for table in self._tables:
+            async for items in self._read_table(table):
+                yield items
+
+    def confirm(self, offset: RowOffset) -> None:
+        """Report the progress. See `Backend.confirm`."""
+        self._on_progress(self._tables[offset.table].range, offset.offset)
+
+    # --- inside -------------------------------------------------------------------------------------------------
+
+    async def _read_table(self, table: "_OneTable") -> AsyncIterator[Sequence[_Item]]:
+        first, last, _ = table.range
+        own_ids = table.options.has_ordered_ids
+        known_first, known_last = (first, last) if own_ids else (0, MAX_ROUND_ID)
+        after = RowOffset(table.index, first - 1, _AFTER_ALL_KEYS)
+        corrections = self._options.corrections
+        async with KnownRounds(self._log_settings, known_first, known_last, with_contents=corrections) as known:
             while after.offset <= last:
                 started = asyncio.get_running_loop().time()
-                rows = await self._page(after)
+                rows = await self._page(table, after)
                 if not rows:
                     return
                 await _refresh(known, above=after.offset - 1 if own_ids else -1)
-                items = [item for item in map(self._item, rows) if not self._is_known(item, known)]
-                after = _offset(rows[-1])
+                items = await self._missing(table, rows, known)
+                self.left_out += len(rows) - len(items)
+                after = table.offset(rows[-1])
                 if items:
                     yield items
                 else:
-                    self._on_progress(self._range, after.offset)
+                    self._on_progress(table.range, after.offset)
                 if self._rate:
                     elapsed_s = asyncio.get_running_loop().time() - started
                     await asyncio.sleep(max(0.0, len(items) / self._rate - elapsed_s))
 
-    def confirm(self, offset: RowOffset) -> None:
-        """Report the progress. See `Backend.confirm`."""
-        self._on_progress(self._range, offset.offset)
-
-    # --- inside -------------------------------------------------------------------------------------------------
-
-    def _prepare(self, table: dict[str, Any]) -> None:
-        options, columns = self._options, table["columns"] or []
-        mapper = TableMapper(options, self._catalogue, columns_of(table))
-        if options.order not in columns:
-            raise ColumnMissing(options.table, options.order, "order_column", columns)
-        if not table["is_ordered"]:
-            raise SourceError(
-                f"column {options.order} of {options.quoted_table} is not an integer, so rows cannot be ordered by it"
-            )
-        if not table["may_read"]:
-            raise SourceError(
-                f"our role may not read {options.quoted_table}; run: GRANT SELECT ON {options.quoted_table} TO ROLE;"
-            )
-        self._mapper = mapper
-        self._page_sql = page_statement(mapper)
-
-    async def _page(self, after: RowOffset) -> list[Any]:
+    async def _page(self, table: "_OneTable", after: RowOffset) -> list[Any]:
         """Read one page; reconnect until it succeeds."""
         limit = _PAGE_ROWS if not self._rate else max(1, min(_PAGE_ROWS, int(self._rate / _PAGES_PER_S)))
         backoff = Backoff(_PAUSE_S, self._options.retry_max_s)
@@ -166,25 +172,92 @@ class TableBackfill:
             try:
                 connection = await open_connection(self._options, "backfill")
                 try:
-                    arguments = (*after, self._range.last, limit)
-                    return await fetch_rows(self._options, connection, self._page_sql, *arguments, timeout_s=_ANSWER_S)
+                    return await table.page(connection, after, limit)
                 finally:
                     await close_connection(connection, within_s=_CLOSE_S)
             except ConnectionLost as error:
                 log.warning("source_lost", error=str(error))
             await asyncio.sleep(backoff.next_s())
 
-    def _item(self, row: Any) -> _Item:
-        return item_of(row, self._mapper, _offset(row))
+    async def _missing(self, table: "_OneTable", rows: Sequence[Any], known: KnownRounds) -> list[_Item]:
+        """Return what the log lacks of these rows; retry until it is available."""
+        corrections = self._options.corrections
+        while True:
+            try:
+                found = [
+                    await missing_change(row, table.mapper, known, table.offset(row), corrections=corrections)
+                    for row in rows
+                ]
+            except LogUnavailable as error:
+                log.warning("log_lost", error=str(error))
+                await asyncio.sleep(_PAUSE_S)
+            else:
+                return [item for item in found if item is not None]
 
-    def _is_known(self, item: _Item, known: KnownRounds) -> bool:
-        is_known = isinstance(item, Captured) and item.round in known
-        self.left_out += is_known
-        return is_known
+
+class _OneTable:
+    """One table: its mapping, its range and its pages. Usable once it is prepared."""
+
+    mapper: TableMapper
+    range: Range
+
+    def __init__(self, options: PostgresOptions, table: TableOptions, catalogue: Catalogue, index: int) -> None:
+        self.options = table
+        self.index = index
+        self._source = options
+        self._catalogue = catalogue
+        self._games = GameSlugs(table, catalogue)
+        self._page_sql = ""
+
+    async def prepare(self, connection: Connection, first: int | None, last: int | None) -> None:
+        """Check the table, read its games, and determine the range."""
+        source, table = self._source, self.options
+        names = {"schema": table.schema_name, "table": table.table_name}
+        described = await ask(source, read_table(connection, source, table))
+        if table.order not in (described["columns"] or []):
+            raise ColumnMissing(table.table, table.order, "order_column", described["columns"] or [])
+        if not described["is_ordered"]:
+            raise SourceError(
+                f"column {table.order} of {table.quoted_table} is not an integer, so rows cannot be ordered by it; set "
+                "the option 'order_column'"
+            )
+        if not described["may_read"]:
+            raise SourceError(
+                f"our role may not read {table.quoted_table}; run: GRANT SELECT ON {table.quoted_table} TO ROLE;"
+            )
+        types = await ask(source, connection.fetch(statement("read_types", **names), timeout=_ANSWER_S))
+        await read_games(connection, source, [self._games])
+        self.mapper = TableMapper(
+            table, self._catalogue, columns_of(described), games=self._games, own_types=own_types_of(types)
+        )
+        self._page_sql = page_statement(self.mapper)
+        sql = statement("read_extent", **names, order_column=table.order)
+        extent: Any = await ask(source, connection.fetchrow(sql, timeout=_ANSWER_S))
+        oldest, newest = extent
+        first = first if first is not None else oldest or 0
+        self.range = Range(first, last if last is not None else (-1 if newest is None else newest), table.source)
+
+    async def page(self, connection: Connection, after: RowOffset, limit: int) -> list[Any]:
+        """Read the next rows, and their games if one is not known."""
+        arguments = (after.offset, after.key, self.range.last, limit)
+        rows = await fetch_rows(self._source, connection, self._page_sql, *arguments, timeout_s=_ANSWER_S)
+        if self.mapper.needs_games(row["row_values"] for row in rows):
+            await read_games(connection, self._source, [self._games])
+        return rows
+
+    def offset(self, row: Any) -> RowOffset:
+        """Return the offset of a row."""
+        return RowOffset(self.index, row["row_offset"], row["row_key"])
 
 
-def _offset(row: Any) -> RowOffset:
-    return RowOffset(row["row_offset"], row["row_key"])
+def _chosen(options: PostgresOptions, table: str | None) -> Sequence[TableOptions]:
+    if table is None:
+        return options.all_tables
+    chosen = [one for one in options.all_tables if table in (one.table, one.source)]
+    if not chosen:
+        names = ", ".join(one.source for one in options.all_tables)
+        raise InvalidOptions(f"--table = {table!r:.80} is not a table of the options; there are: {names}")
+    return chosen
 
 
 async def _refresh(known: KnownRounds, *, above: int) -> None:

@@ -155,6 +155,7 @@ def status(backend: Backend = None, option: Options = None) -> None:
 def backfill(
     backend: Backend = None,
     option: Options = None,
+    table: Annotated[str | None, typer.Option("--table", help="Which of several tables; default: all.")] = None,
     first: Annotated[int | None, typer.Option("--from-id", min=0, help="First id; default: the oldest.")] = None,
     last: Annotated[
         int | None, typer.Option("--to-id", min=0, help="Last id; default: the newest at the start.")
@@ -166,7 +167,7 @@ def backfill(
 
     settings = _load(chosen(backend, option))
     _check_has_admin(settings.backend.name, "has no table to backfill from; stream-relay ingest reads all it has")
-    run(work(settings, first=first, last=last, rate=rate, interactive=sys.stderr.isatty()))
+    run(work(settings, table=table, first=first, last=last, rate=rate, interactive=sys.stderr.isatty()))
 
 
 def _admin_for(lack: str, backend: str | None, option: list[str] | None, dsn: str | None = None) -> Any:

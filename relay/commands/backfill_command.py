@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 
-async def backfill(settings: Settings, *, first: int | None, last: int | None, rate: float, interactive: bool) -> None:
+async def backfill(
+    settings: Settings,
+    *,
+    table: str | None = None,
+    first: int | None,
+    last: int | None,
+    rate: float,
+    interactive: bool,
+) -> None:
     """Run until the range is in the log, or until SIGTERM or SIGINT. Another run resumes where this one stopped.
 
     Raises:
@@ -30,7 +38,7 @@ async def backfill(settings: Settings, *, first: int | None, last: int | None, r
     """
     bar = _Bar(interactive)
     context = BackendContext(catalogue=load_catalogue(settings.games_file), interactive=interactive)
-    filling = Backfill(settings, context, first=first, last=last, rate=rate, on_progress=bar.show)
+    filling = Backfill(settings, context, table=table, first=first, last=last, rate=rate, on_progress=bar.show)
     work = asyncio.create_task(filling.run(), name="backfill")
     stop = asyncio.create_task(stop_requested(), name="stop")
     with bar.progress:
@@ -48,7 +56,7 @@ class _Bar:
 
     def __init__(self, interactive: bool) -> None:
         self.progress = Progress(
-            TextColumn("backfill"),
+            TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("ids"),
@@ -56,9 +64,10 @@ class _Bar:
             console=Console(stderr=True),
             disable=not interactive,
         )
-        self._task: TaskID | None = None
+        self._tasks: dict[str, TaskID] = {}
 
     def show(self, span: Range, last_id: int) -> None:
-        if self._task is None:
-            self._task = self.progress.add_task("backfill", total=span.last - span.first + 1)
-        self.progress.update(self._task, completed=last_id - span.first + 1)
+        if span.table not in self._tasks:
+            name = f"backfill {span.table}".rstrip()
+            self._tasks[span.table] = self.progress.add_task(name, total=span.last - span.first + 1)
+        self.progress.update(self._tasks[span.table], completed=last_id - span.first + 1)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from backends.backend_settings import BackendSettings
-from backends.contract import Backend, SourceError
+from backends.contract import Backend, InvalidOptions, Rejected, SourceError
 from backends.ingest.run_ingest import run_ingest
 from backends.postgres.notify.notify_options import NotifyOptions
 from backends.postgres.postgres_options import PostgresOptions
@@ -103,7 +103,7 @@ async def test_progress_is_reported_from_the_first_id_to_the_last(table: Postgre
     backfill = backfill_of(table, nats, on_progress=lambda span, done: seen.append((span, done)))
     await run_ingest(backfill, LogSettings(url=nats.url))
 
-    assert seen[-1] == (Range(101, 300), 300)
+    assert seen[-1] == (Range(101, 300, "public.rounds"), 300)
 
 
 async def test_rate_is_kept_by_small_pages(table: PostgresServer, nats: NatsServer) -> None:
@@ -130,6 +130,55 @@ async def test_ids_that_are_unique_only_within_a_game_are_all_found(postgres: Po
 
     found = await stored(nats)
     assert len(found) == len(set(found)) == 90
+
+
+async def test_tables_with_mappings_of_their_own_are_read_one_after_another(
+    postgres: PostgresServer, nats: NatsServer
+) -> None:
+    """Unfinished rows, voided rows and rows of others are no rounds; ids of any type are read in the order given."""
+    await postgres.execute(
+        """CREATE DOMAIN number AS bigint;
+           CREATE TABLE games (id int PRIMARY KEY, code text);
+           INSERT INTO games VALUES (1, 'CRASH'), (2, 'WALL_STREET');
+           CREATE TABLE results (no numeric(20,0) PRIMARY KEY, game_id int, done_at timestamptz, cents int, gone bool);
+           INSERT INTO results VALUES (1, 1, now(), 250, false), (2, 1, NULL, NULL, false), (3, 2, now(), 5, false),
+             (4, 1, now(), 100, true), (5, 9, now(), 100, false);
+           CREATE TABLE outbox (id uuid PRIMARY KEY, seq number UNIQUE, type text, payload text);
+           INSERT INTO outbox VALUES
+             ('0b8d9df0-6c34-4a9b-8f1e-2f6f2a4c7d10', 1, 'Finished', '{"at": "2026-01-18T10:00:30Z", "r": {"n": 1}}'),
+             ('1b8d9df0-6c34-4a9b-8f1e-2f6f2a4c7d10', 2, 'Paid', 'no json'),
+             ('2b8d9df0-6c34-4a9b-8f1e-2f6f2a4c7d10', 3, 'Finished', 'no json')"""
+    )
+    results = {
+        "table": "results", "round_id_column": "no", "finished_at_column": "done_at", "voided_when": "gone",
+        "extras_columns": ["point=cents/100"], "game_slug_column": "game_id", "game_slug_table": "games",
+        "game_slug_table_slug_column": "code", "game_slug_spelling": "dashed",
+    }  # fmt: skip
+    outbox = {
+        "table": "outbox", "round_id_column": "id", "round_ids": "hashed", "order_column": "seq", "game_slug": "dice",
+        "rows_when": "type = 'Finished'", "finished_at_column": "payload.at", "extras_column": "payload.r",
+    }  # fmt: skip
+    options = NotifyOptions.read({"dsn": postgres.dsn(), "tables": [results, outbox]})
+    for _ in range(2):
+        await run_ingest(TableBackfill(options, CONTEXT, LogSettings(url=nats.url)), LogSettings(url=nats.url))
+    one = TableBackfill(options, CONTEXT, LogSettings(url=nats.url), table="public.outbox", first=1, last=3)
+    async with one.open():
+        items = [item async for batch in one.read() for item in batch]
+
+    assert await stored(nats) == [
+        ("rounds.crash", 1),
+        ("rounds.wall-street", 3),
+        ("rounds.dice", 7277068681513134711),
+    ]
+    assert [item.reason for item in items if isinstance(item, Rejected)] == [
+        "payload 'no json' are not JSON: JSON is malformed: invalid character (byte 4)"
+    ]
+    with pytest.raises(
+        InvalidOptions, match=r"ids of one table; name it with --table: public\.results, public\.outbox"
+    ):
+        TableBackfill(options, CONTEXT, LogSettings(url=nats.url), first=1)
+    with pytest.raises(InvalidOptions, match=r"'x' is not a table of the options; there are: public\.results"):
+        TableBackfill(options, CONTEXT, LogSettings(url=nats.url), table="x")
 
 
 async def test_backfill_of_an_empty_table_ends_at_once(table: PostgresServer, nats: NatsServer) -> None:

@@ -226,6 +226,11 @@ class TableOptions(BaseModel):
         """The column whose order rows are read in."""
         return self.order_column or self.round_id_column
 
+    @property
+    def has_ordered_ids(self) -> bool:
+        """Whether rows are read in the order of their round ids."""
+        return self.order == self.round_id_column and self.round_ids == "integer"
+
     def over(self, defaults: "TableOptions") -> Mapping[str, Any]:
         """Return the options that were set, here or else in `defaults`.
 

@@ -4,7 +4,12 @@ SELECT
     current_setting('server_version_num')::integer AS version,
     pg_catalog.pg_is_in_recovery() AS is_standby,
     has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AS may_read,
-    coalesce(o.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype), FALSE) AS is_ordered,
+    -- An integer, or a numeric without a fraction, also below a domain.
+    coalesce(
+        y.base IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)
+        OR (y.base = 'numeric'::regtype AND y.modifier >= 0 AND (y.modifier - 4) & 2047 = 0),
+        FALSE
+    ) AS is_ordered,
     (SELECT array_agg(a.attname::text ORDER BY a.attnum) FROM pg_catalog.pg_attribute AS a
     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns,
     (SELECT array_agg(a.atttypid::bigint ORDER BY a.attnum) FROM pg_catalog.pg_attribute AS a
@@ -38,4 +43,11 @@ FROM pg_catalog.pg_class AS c
 INNER JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_attribute AS o
     ON o.attrelid = c.oid AND o.attname = :'order_column' AND o.attnum > 0 AND NOT o.attisdropped
+LEFT JOIN LATERAL (
+    SELECT
+        coalesce(nullif(t.typbasetype, 0), t.oid) AS base,
+        CASE WHEN t.typbasetype = 0 THEN o.atttypmod ELSE t.typtypmod END AS modifier
+    FROM pg_catalog.pg_type AS t
+    WHERE t.oid = o.atttypid
+) AS y ON TRUE
 WHERE n.nspname = :'schema' AND c.relname = :'table' AND c.relkind IN ('r', 'p')

@@ -10,9 +10,9 @@ from backends.postgres.mapping.column_kinds import Column, own_types_of
 from backends.postgres.mapping.hashed_ids import hashed_id
 from backends.postgres.mapping.table_mapper import TableMapper
 from backends.postgres.mapping.table_options import TableOptions
-from backends.postgres.mapping.text_forms import SESSION
 from backends.postgres.postgres_options import PostgresOptions
 from backends.postgres.replication.protocol.pgoutput import Insert, decode
+from backends.postgres.session import TEXT
 from backends.postgres.statements import statement
 from backends.postgres.table import columns_of, page_statement, read_table, scan_statement
 from rounds import Catalogue
@@ -51,7 +51,7 @@ async def test_live_and_read_rows_make_the_same_rounds(any_postgres: PostgresSer
     columns = [f"c{number} {type_}" for number, (type_, _, _) in enumerate(forms)]
     literals = [literal.replace("'", "''") for _, literal, _ in forms]
     connection = await server.connect()
-    for name, value in SESSION.items():
+    for name, value in TEXT.items():
         await connection.execute(f"SET {name} = '{value}'")
     await connection.execute(
         f"""{OWN_TYPES}
