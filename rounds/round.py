@@ -90,9 +90,19 @@ class Round(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     @classmethod
     def make(
-        cls, *, round_id: int, game_slug: str, game_type: str, finished_at: str, extras: str, timestamp: int
+        cls,
+        *,
+        round_id: int,
+        game_slug: str,
+        game_type: str,
+        finished_at: str,
+        extras: str,
+        timestamp: int,
+        voided: bool = False,
     ) -> "Round":
         """Build a round from values of any origin, checked as strictly as `parse` does.
+
+        `voided`: of a correction that takes the round back.
 
         Raises:
             InvalidRound: A value is outside what the contract allows.
@@ -104,6 +114,7 @@ class Round(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             "finished_at": finished_at,
             "extras": extras,
             "timestamp": timestamp,
+            "voided": voided,
         }
         try:
             return _checked(msgspec.convert(fields, cls))

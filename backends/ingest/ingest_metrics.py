@@ -91,6 +91,9 @@ class IngestMetrics:
         yield Counter("ingest_rounds_doubled", "Rounds that were in the log already.", value=stats.duplicates)
         yield Counter("ingest_rounds_rejected", "Items of the source that cannot become a round.", value=stats.rejected)
         yield Counter("ingest_rounds_resent", "Publishes of a round after its first.", value=stats.resent)
+        yield Counter("ingest_corrections_published", "Corrections that the log lacked.", value=stats.corrections)
+        help_text = "Changes of finished rounds that the log had, or that changed nothing."
+        yield Counter("ingest_corrections_skipped", help_text, value=stats.corrections_skipped)
         help_text = "Times that this process handed over reading because it could not store rounds."
         yield Counter("ingest_handed_over", help_text, value=stats.handed_over)
         yield Gauge(

@@ -10,7 +10,7 @@ import msgspec
 
 from backends.contract import Captured, Rejected
 from backends.postgres.mapping.table_mapper import RowState, TableMapper, item_of
-from backends.publish.corrections.revisions import VOIDED, content_digest
+from backends.publish.corrections.revision_numbers import VOIDED, content_digest
 from backends.publish.stored_ids import KnownRounds
 from rounds import InvalidRound
 

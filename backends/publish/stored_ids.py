@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from backends.contract import SourceError
-from backends.publish.corrections.revisions import content_digest
+from backends.publish.corrections.revision_numbers import content_digest
 from roundlog.client.connection import Connection, connect
 from roundlog.log_settings import LogSettings
 from roundlog.stream import read_log

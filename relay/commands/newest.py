@@ -16,6 +16,7 @@ class _Round(msgspec.Struct):
     round_id: int
     game_slug: str
     timestamp: int
+    revision: int = 1
 
 
 async def newest_round(settings: LogSettings) -> str:
@@ -27,7 +28,8 @@ async def newest_round(settings: LogSettings) -> str:
         return f"unknown: {error}"
     if reply.message is not None:
         newest = msgspec.json.decode(reply.message.data, type=_Round)
-        return f"{newest.game_slug} {newest.round_id}, {time.time() - newest.timestamp / 1000:.1f} s ago"
+        of = "" if newest.revision == 1 else f" (revision {newest.revision})"
+        return f"{newest.game_slug} {newest.round_id}{of}, {time.time() - newest.timestamp / 1000:.1f} s ago"
     if reply.error.err_code != ErrorCode.MESSAGE_NOT_FOUND:
         return f"unknown: {reply.error.description}"
     return "no rounds yet"

@@ -1,7 +1,7 @@
 """The corrections that the log has, as one publisher knows them, and the numbers of those that it is about to publish.
 
 Owns when the log is read for them: on each connection, whenever another process may have stored some, and for a single
-round that is not held in memory. The rules are in `revisions`. Without corrections in the log it holds nothing.
+round that is not held in memory. The rules are in `revision_numbers`. Without corrections in the log it holds nothing.
 Why: docs/adr/0036-corrections-in-the-log.md
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from backends.publish.clock import boot_s
-from backends.publish.corrections.revisions import Numbered, Revisions
+from backends.publish.corrections.revision_numbers import NumberedChange, RevisionNumbers
 from backends.publish.window.acks import Entry, Stats
 from roundlog.client.connection import Connection
 from roundlog.stream import LogInfo
@@ -27,7 +27,7 @@ class StoredCorrections:
 
     def __init__(self, most: int, stats: Stats) -> None:
         """Hold at most so many rounds that have corrections."""
-        self.revisions = Revisions(most)
+        self.revisions = RevisionNumbers(most)
         self._stats = stats
         self._epoch = ""
         self._read_to: dict[str, int] = {}  # by subject
@@ -129,7 +129,7 @@ class StoredCorrections:
             log.warning("corrections_not_held", rounds=len(self.revisions), hint=hint)
 
 
-def id_of(numbered: Numbered) -> bytes:
+def id_of(numbered: NumberedChange) -> bytes:
     """Return the id of a correction in the log."""
     round_ = numbered.round
     return dedup_id(round_.game_slug, round_.round_id, round_.revision).encode()

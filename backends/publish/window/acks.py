@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from backends.publish.corrections.revisions import Numbered
+from backends.publish.corrections.revision_numbers import NumberedChange
 from backends.publish.window.order import Lanes
 
 P = TypeVar("P")
@@ -72,7 +72,7 @@ class Entry(Generic[P]):
         checked_at: float = math.inf,
         *,
         lane: bytes | None = None,
-        correction: Numbered | None = None,
+        correction: NumberedChange | None = None,
     ) -> None:
         self.offset = offset
         self.subject = subject

@@ -6,7 +6,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.publish.corrections.revisions import Numbered, Revisions, content_digest
+from backends.publish.corrections.revision_numbers import NumberedChange, RevisionNumbers, content_digest
 from rounds import Round, dedup_id
 from tests.backends.harness import make_round
 
@@ -17,7 +17,7 @@ def state(letter: str, number: int = 7) -> Round:
     return msgspec.structs.replace(round_, voided=letter == "V")
 
 
-def numbers(revisions: Revisions, *changes: tuple[str, str]) -> list[int | None]:
+def numbers(revisions: RevisionNumbers, *changes: tuple[str, str]) -> list[int | None]:
     """Number changes, each an offset and a state; a state in lower case is yielded as a round that was finished."""
     found = []
     for offset, letter in changes:
@@ -27,23 +27,23 @@ def numbers(revisions: Revisions, *changes: tuple[str, str]) -> list[int | None]
     return found
 
 
-def loaded(*stored: tuple[str, str], first: int = 2) -> Revisions:
+def loaded(*stored: tuple[str, str], first: int = 2) -> RevisionNumbers:
     """What a process has read of a log that has these corrections."""
-    revisions = Revisions(10)
+    revisions = RevisionNumbers(10)
     for revision, (offset, letter) in enumerate(stored, first):
         revisions.load(msgspec.structs.replace(state(letter), revision=revision), offset)
     return revisions
 
 
 def test_first_correction_is_revision_2_and_the_next_is_one_more() -> None:
-    assert numbers(Revisions(10), ("1", "B"), ("2", "C"), ("3", "V"), ("4", "c")) == [2, 3, 4, 5]
+    assert numbers(RevisionNumbers(10), ("1", "B"), ("2", "C"), ("3", "V"), ("4", "c")) == [2, 3, 4, 5]
     assert numbers(loaded(("1", "B"), ("2", "C")), ("3", "D")) == [4]
     assert numbers(loaded(("9", "F"), first=6), ("10", "G")) == [7]
 
 
 def test_state_equal_to_the_newest_is_no_revision() -> None:
     """Neither in this process nor in one that has read it; a round that is voided is voided once."""
-    assert numbers(Revisions(10), ("1", "B"), ("2", "B"), ("3", "V"), ("4", "V")) == [2, None, 3, None]
+    assert numbers(RevisionNumbers(10), ("1", "B"), ("2", "B"), ("3", "V"), ("4", "V")) == [2, None, 3, None]
     assert numbers(loaded(("1", "B")), ("2", "B"), ("3", "b")) == [None, None]
     voided_otherwise = msgspec.structs.replace(state("V"), extras="{}", finished_at="2026-01-18T10:00:31Z")
     assert content_digest(voided_otherwise) == content_digest(state("V")) != content_digest(state("B"))
@@ -76,7 +76,7 @@ def test_round_that_is_finished_again_is_the_next_revision() -> None:
 
 def test_change_that_another_process_has_stored_is_not_published() -> None:
     """Its number is known after loading; what another change has taken meanwhile is numbered on."""
-    revisions = Revisions(10)
+    revisions = RevisionNumbers(10)
     ours = [
         revisions.number(state(letter), offset.encode(), b"crash:7", is_first=False)
         for offset, letter in [("1", "B"), ("2", "C"), ("3", "D")]
@@ -94,7 +94,7 @@ def test_change_that_another_process_has_stored_is_not_published() -> None:
 
 def test_ack_that_was_lost_counts_without_offsets_too() -> None:
     """B and A were stored, and no ack came: the log has them under the numbers that they were sent with."""
-    revisions = Revisions(10)
+    revisions = RevisionNumbers(10)
     ours = [revisions.number(state(letter), None, b"crash:7", is_first=False) for letter in "BAB"]
     revisions.begin_loading()
     for revision, letter in [(2, "B"), (3, "A")]:
@@ -107,7 +107,7 @@ def test_ack_that_was_lost_counts_without_offsets_too() -> None:
 
 def test_change_that_was_overtaken_is_not_published_after_a_later_one() -> None:
     """Another process took the number of B; C was sent at the same time, and stored."""
-    revisions = Revisions(10)
+    revisions = RevisionNumbers(10)
     ours = [
         revisions.number(state(letter), offset.encode(), b"crash:7", is_first=False)
         for offset, letter in [("1", "B"), ("2", "C"), ("3", "D")]
@@ -122,7 +122,7 @@ def test_change_that_was_overtaken_is_not_published_after_a_later_one() -> None:
 
 
 def test_memory_is_bounded_and_the_oldest_are_forgotten() -> None:
-    revisions = Revisions(2)
+    revisions = RevisionNumbers(2)
     for number in (1, 2, 1, 3):
         revisions.number(state("B", number), b"1", dedup_id("crash", number).encode(), is_first=False)
     assert len(revisions) == 2
@@ -132,7 +132,7 @@ def test_memory_is_bounded_and_the_oldest_are_forgotten() -> None:
 
 
 def test_row_that_changes_all_the_time_is_numbered_on() -> None:
-    revisions = Revisions(10)
+    revisions = RevisionNumbers(10)
     found = numbers(revisions, *[(str(at), "BC"[at % 2]) for at in range(1000)])
     assert found == list(range(2, 1002))
     revisions.begin_loading()
@@ -182,10 +182,10 @@ class Process:
 
     def __init__(self, log: list[Stored]) -> None:
         self.log = log
-        self.revisions = Revisions(10)
+        self.revisions = RevisionNumbers(10)
         self.known = {one.number for one in log}
         self.read_to = 0
-        self.pending: list[tuple[Stored, Numbered | None]] = []
+        self.pending: list[tuple[Stored, NumberedChange | None]] = []
         self.load()
         self.revisions.load_origins(
             [dedup_id("crash", one.number).encode() for one in log if one.revision == 1],
@@ -222,7 +222,7 @@ class Process:
             return
         self.load()  # the connection was lost
         again = iter(self.revisions.renumber([numbered for _, numbered in self.pending if numbered is not None]))
-        rest: list[tuple[Stored, Numbered | None]] = []
+        rest: list[tuple[Stored, NumberedChange | None]] = []
         for stored, numbered in self.pending:
             if numbered is None:
                 if stored not in self.log:

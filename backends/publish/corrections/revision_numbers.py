@@ -20,19 +20,19 @@ VOIDED: Final = 1
 """The `content_digest` of every void."""
 
 
-class State(NamedTuple):
+class RevisionState(NamedTuple):
     """One revision, by digests of its offset (0: it has none) and of its content."""
 
     offset: int
     content: int
 
 
-class Numbered(NamedTuple):
+class NumberedChange(NamedTuple):
     """A change as it was numbered."""
 
     round: Round
     """As it is in the log, with its revision."""
-    state: State
+    state: RevisionState
     key: bytes
     """The id of the round itself."""
     is_first: bool
@@ -45,10 +45,10 @@ class _Round:
     __slots__ = ("before", "first", "newest_stored", "origin", "passed", "states", "stored_state", "stored_upto")
 
     def __init__(self) -> None:
-        self.states: list[State] = []  # consecutive revisions, those of the log first
+        self.states: list[RevisionState] = []  # consecutive revisions, those of the log first
         self.first = 2  # the revision of states[0]
         self.newest_stored = 1  # the newest revision that was read from the log
-        self.stored_state = State(0, 0)
+        self.stored_state = RevisionState(0, 0)
         self.passed = 1  # the revision up to which the source has yielded its changes, as far as known
         self.before = 1  # the newest revision before those of the log were loaded
         self.stored_upto = 1  # the newest revision of this source that the log has, as of the last `pass_stored`
@@ -58,13 +58,13 @@ class _Round:
     def newest(self) -> int:
         return self.first + len(self.states) - 1
 
-    def append(self, state: State) -> None:
+    def append(self, state: RevisionState) -> None:
         self.states.append(state)
         if len(self.states) > _STATES_KEPT:
             self.first += 1
             del self.states[0]
 
-    def store(self, revision: int, state: State) -> None:
+    def store(self, revision: int, state: RevisionState) -> None:
         """Take a revision that the log holds."""
         if revision <= self.newest:
             if self.first <= revision:
@@ -98,10 +98,10 @@ class _Round:
         self.stored_upto = max(stored, min(unsettled) - 1)
         self.passed = self.stored_upto
 
-    def at(self, revision: int) -> State | None:
+    def at(self, revision: int) -> RevisionState | None:
         return self.states[revision - self.first] if self.first <= revision <= self.newest else None
 
-    def number(self, state: State, *, is_first: bool) -> int | None:
+    def number(self, state: RevisionState, *, is_first: bool) -> int | None:
         """Return the revision that a change becomes; None: it becomes none."""
         if is_first and self.origin and self.origin == state.offset:
             self.origin = 0
@@ -121,7 +121,7 @@ class _Round:
         return self.newest
 
 
-class Revisions:
+class RevisionNumbers:
     """The rounds that have corrections, in the log or in flight. About 600 bytes each."""
 
     def __init__(self, most: int) -> None:
@@ -138,7 +138,7 @@ class Revisions:
     def __contains__(self, key: bytes) -> bool:
         return key in self._rounds
 
-    def number(self, round_: Round, offset: bytes | None, key: bytes, *, is_first: bool) -> Numbered | None:
+    def number(self, round_: Round, offset: bytes | None, key: bytes, *, is_first: bool) -> NumberedChange | None:
         """Number a change that the source yields; None: it becomes no revision.
 
         Args:
@@ -147,13 +147,13 @@ class Revisions:
             key: The id of the round itself.
             is_first: Whether it was yielded as a round that was finished. Only for a round that is in here.
         """
-        state = State(_digest(offset) if offset else 0, content_digest(round_))
+        state = RevisionState(_digest(offset) if offset else 0, content_digest(round_))
         known = self._moved_to_end(key)
         revision = known.number(state, is_first=is_first)
         if revision is None:
             return None
         self._pending.add(key)
-        return Numbered(msgspec.structs.replace(round_, revision=revision), state, key, is_first)
+        return NumberedChange(msgspec.structs.replace(round_, revision=revision), state, key, is_first)
 
     def begin_loading(self) -> None:
         """Forget which revisions were given to what is in flight, before what the log has is read."""
@@ -165,7 +165,7 @@ class Revisions:
     def load(self, round_: Round, offset: str) -> None:
         """Take a correction that the log holds, in its order; `offset` is empty if it has none."""
         key = dedup_id(round_.game_slug, round_.round_id).encode()
-        state = State(_digest(offset.encode()) if offset else 0, content_digest(round_))
+        state = RevisionState(_digest(offset.encode()) if offset else 0, content_digest(round_))
         self._moved_to_end(key).store(round_.revision, state)
 
     def load_origins(self, ids: Iterable[bytes], offsets: Iterable[str]) -> None:
@@ -175,7 +175,7 @@ class Revisions:
             if known is not None and offset:
                 known.origin = _digest(offset.encode())
 
-    def renumber(self, unsettled: Iterable[Numbered]) -> list[Numbered | None]:
+    def renumber(self, unsettled: Iterable[NumberedChange]) -> list[NumberedChange | None]:
         """Number again what was numbered and may be stored, in the order of the source, after loading.
 
         None: the log has it, or a later state that this process has stored meanwhile, or it is no revision any more.
@@ -186,7 +186,7 @@ class Revisions:
             contents.setdefault(one.key, {})[one.round.revision] = one.state.content
         for key, by_revision in contents.items():
             self._moved_to_end(key).pass_stored(by_revision)
-        again: list[Numbered | None] = []
+        again: list[NumberedChange | None] = []
         for one in numbered:
             known = self._moved_to_end(one.key)
             if one.round.revision <= known.stored_upto:
