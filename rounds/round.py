@@ -74,19 +74,25 @@ class Round(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         """Read a round as the log holds it; `name` stands for a game, or for its corrections, and is its subject's end.
 
         Raises:
-            InvalidRound: As `parse`; or a correction stands where rounds do, or the reverse; or a correction is of
-                another game.
+            InvalidRound: As `parse`, or as `check_stands`.
         """
         round_ = cls.parse(data)
-        is_plain = round_.revision == 1 and not round_.voided
+        if round_.game_slug != name or round_.revision != 1 or round_.voided:
+            round_.check_stands(name)
+        return round_
+
+    def check_stands(self, name: str) -> None:
+        """Check that this may stand in the log under `name`, which stands for a game, or for its corrections.
+
+        Raises:
+            InvalidRound: A correction stands where rounds do, or the reverse; or a correction is of another game.
+        """
         if not is_corrections(name):
-            if is_plain:
-                return round_
-            raise InvalidRound(f"a correction (revision {round_.revision}) stands among the rounds of {name!r}")
-        if round_.revision > 1 and round_.game_slug == game_of(name):
-            return round_
-        what = f"revision {round_.revision} of a round of {round_.game_slug!r}"
-        raise InvalidRound(f"{what} stands among the corrections of {game_of(name)!r}")
+            if self.revision != 1 or self.voided:
+                raise InvalidRound(f"a correction (revision {self.revision}) stands among the rounds of {name!r}")
+        elif self.revision == 1 or self.game_slug != game_of(name):
+            what = f"revision {self.revision} of a round of {self.game_slug!r}"
+            raise InvalidRound(f"{what} stands among the corrections of {game_of(name)!r}")
 
     @classmethod
     def make(
@@ -135,8 +141,24 @@ class Round(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 _decoder: Final = msgspec.json.Decoder(Round)
-read_unchecked: Final = _decoder.decode
-"""Decodes a round and checks types only, not what else `Round.parse` checks; raises msgspec's and Python's errors."""
+
+
+class PlainRound(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """The six fields of a round that is no correction, as `Round` has them."""
+
+    round_id: Int63
+    game_slug: str
+    game_type: str
+    finished_at: str
+    extras: str
+    timestamp: Int63
+
+
+read_plain_unchecked: Final = msgspec.json.Decoder(PlainRound).decode
+"""Decodes what has a round's six fields and no others, and checks types only; raises msgspec's and Python's errors.
+
+For what is done for each stored round: at what is refused here, `Round.parse_stored` has to look.
+"""
 _encoder: Final = msgspec.json.Encoder()
 
 

@@ -293,7 +293,7 @@ def _takes_all(channels: Iterable[Channel], _item: Item) -> Iterable[Channel]:
 
 
 def _takes_matching(channels: Iterable[Channel], item: Item) -> Iterator[Channel]:
-    facts = item.facts if channels and not item.is_correction else None
+    facts = item.facts if channels else None
     for channel in channels:
         if channel.filter is None or facts is None or channel.filter.matches(facts):
             yield channel

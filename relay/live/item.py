@@ -64,13 +64,13 @@ class Item:
 
     def matches(self, filter_: Filter) -> bool:
         """Whether a valid item passes a filter. A correction passes each: the round that it corrects may have."""
-        return filter_.is_empty or self.is_correction or filter_.matches(self.facts)
+        return filter_.is_empty or (facts := self.facts) is None or filter_.matches(facts)
 
     @property
-    def facts(self) -> Facts:
-        """What filters look at; only of a `valid` item."""
-        if self._facts is None:
-            self._facts = Facts.of(self.round.extras)
+    def facts(self) -> Facts | None:
+        """What filters look at; None: it is a correction, which passes every filter. Only of a `valid` item."""
+        if self._facts is None and (round_ := self.round).revision == 1:
+            self._facts = Facts.of(round_.extras)
         return self._facts
 
     def rendered(self, form: Form) -> bytes:
@@ -85,7 +85,11 @@ class Item:
     def _parsed(self) -> Round | Literal[False]:
         if self._round is None:
             try:
-                self._round = Round.parse_stored(self.data, self.game)
+                round_ = Round.parse(self.data)
+                # As `Round.parse_stored`, without another call: this is done for each live round.
+                if round_.game_slug != self.game or round_.revision != 1 or round_.voided:
+                    round_.check_stands(self.game)
+                self._round = round_
             except InvalidRound as error:
                 log.warning("round_invalid", game=self.game, cursor=self.cursor, error=str(error))
                 self._round = False

@@ -16,7 +16,7 @@ from relay.live.encode import Renderable
 from roundlog.entry import LogEntry
 from rounds import Round
 from rounds.cursor import cursor_prefix, cursor_text
-from rounds.round import extras_fault, read_unchecked
+from rounds.round import extras_fault, read_plain_unchecked
 from rounds.subjects import is_slug
 from rounds.times import SECONDS, is_utc_time, minute_s, nanos, unix_s
 
@@ -98,7 +98,7 @@ def stored_entries(epoch: str, entries: Iterable[LogEntry]) -> list[bytes]:
     written, leading, upper_bits, prefix = [], _LEADING_BYTES, _cached_varint, cursor_prefix(epoch).encode()
     for sequence, name, data in entries:
         try:
-            round_ = read_unchecked(data)
+            round_ = read_plain_unchecked(data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             written.append(_checked_entry(epoch, sequence, name, data))
             continue
@@ -106,14 +106,7 @@ def stored_entries(epoch: str, entries: Iterable[LogEntry]) -> list[bytes]:
         slug, type_ = round_.game_slug, round_.game_type
         game, time = len(slug) + len(type_) <= _CACHED_CHARACTERS and _checked_game(slug, type_), _finished_time(text)
         payload = len(extras) <= _CACHED_CHARACTERS and _checked_extras(extras)
-        if (
-            not (game and time and payload)
-            or number < _TWO_BYTES_END
-            or moment < _TWO_BYTES_END
-            or name != slug  # a correction
-            or round_.revision != 1
-            or round_.voided
-        ):
+        if not (game and time and payload) or number < _TWO_BYTES_END or moment < _TWO_BYTES_END or name != slug:
             written.append(_checked_entry(epoch, sequence, name, data))
             continue
         cursor = b"%b%d" % (prefix, sequence)
