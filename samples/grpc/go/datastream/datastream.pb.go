@@ -48,7 +48,12 @@ type Round struct {
 	// The same time as `finished_at`, as a Timestamp.
 	FinishedTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=finished_time,json=finishedTime,proto3" json:"finished_time,omitempty"`
 	// Rounds that are gone. Then no other field is set. Only in streams with `allow_gap`.
-	Gap           *Gap `protobuf:"bytes,9,opt,name=gap,proto3" json:"gap,omitempty"`
+	Gap *Gap `protobuf:"bytes,9,opt,name=gap,proto3" json:"gap,omitempty"`
+	// 2 and more: this is a correction, a later state of a round with the same `round_id`; the largest number is the newest.
+	// 0: the round itself. Corrections come only to requests with `corrections`.
+	Revision int32 `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The round is taken back. Only in corrections.
+	Voided        bool `protobuf:"varint,11,opt,name=voided,proto3" json:"voided,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -144,6 +149,20 @@ func (x *Round) GetGap() *Gap {
 		return x.Gap
 	}
 	return nil
+}
+
+func (x *Round) GetRevision() int32 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Round) GetVoided() bool {
+	if x != nil {
+		return x.Voided
+	}
+	return false
 }
 
 // Rounds after `from_cursor`, up to and including `to_cursor`, are gone.
@@ -396,7 +415,9 @@ type StreamByGameRequest struct {
 	// The cursor of the last round that the client has; short for `start.after`.
 	After string `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
 	// Where to start and end.
-	Start         *Start `protobuf:"bytes,4,opt,name=start,proto3" json:"start,omitempty"`
+	Start *Start `protobuf:"bytes,4,opt,name=start,proto3" json:"start,omitempty"`
+	// Also return corrections of the rounds, whether or not they match `filter`; see `Round.revision`.
+	Corrections   bool `protobuf:"varint,5,opt,name=corrections,proto3" json:"corrections,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -459,6 +480,13 @@ func (x *StreamByGameRequest) GetStart() *Start {
 	return nil
 }
 
+func (x *StreamByGameRequest) GetCorrections() bool {
+	if x != nil {
+		return x.Corrections
+	}
+	return false
+}
+
 // Selects the rounds of a type to stream.
 type StreamByTypeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -469,7 +497,9 @@ type StreamByTypeRequest struct {
 	// The cursor of the last round that the client has; short for `start.after`.
 	After string `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
 	// Where to start and end.
-	Start         *Start `protobuf:"bytes,4,opt,name=start,proto3" json:"start,omitempty"`
+	Start *Start `protobuf:"bytes,4,opt,name=start,proto3" json:"start,omitempty"`
+	// Also return corrections of the rounds, whether or not they match `filter`; see `Round.revision`.
+	Corrections   bool `protobuf:"varint,5,opt,name=corrections,proto3" json:"corrections,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -532,6 +562,13 @@ func (x *StreamByTypeRequest) GetStart() *Start {
 	return nil
 }
 
+func (x *StreamByTypeRequest) GetCorrections() bool {
+	if x != nil {
+		return x.Corrections
+	}
+	return false
+}
+
 // Selects the rounds of all games, or of several, to stream.
 type StreamAllRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -542,7 +579,9 @@ type StreamAllRequest struct {
 	// Where to start and end.
 	Start *Start `protobuf:"bytes,3,opt,name=start,proto3" json:"start,omitempty"`
 	// These games; none: all that the key covers.
-	GameSlugs     []string `protobuf:"bytes,4,rep,name=game_slugs,json=gameSlugs,proto3" json:"game_slugs,omitempty"`
+	GameSlugs []string `protobuf:"bytes,4,rep,name=game_slugs,json=gameSlugs,proto3" json:"game_slugs,omitempty"`
+	// Also return corrections of the rounds, whether or not they match `filter`; see `Round.revision`.
+	Corrections   bool `protobuf:"varint,5,opt,name=corrections,proto3" json:"corrections,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -605,11 +644,20 @@ func (x *StreamAllRequest) GetGameSlugs() []string {
 	return nil
 }
 
+func (x *StreamAllRequest) GetCorrections() bool {
+	if x != nil {
+		return x.Corrections
+	}
+	return false
+}
+
 // Names the game whose newest round is returned.
 type GetLatestRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The game, such as `crash`.
-	GameSlug      string `protobuf:"bytes,1,opt,name=game_slug,json=gameSlug,proto3" json:"game_slug,omitempty"`
+	GameSlug string `protobuf:"bytes,1,opt,name=game_slug,json=gameSlug,proto3" json:"game_slug,omitempty"`
+	// Return the newest correction of the newest round, if it has one; see `Round.revision`.
+	Corrections   bool `protobuf:"varint,2,opt,name=corrections,proto3" json:"corrections,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -651,6 +699,13 @@ func (x *GetLatestRequest) GetGameSlug() string {
 	return ""
 }
 
+func (x *GetLatestRequest) GetCorrections() bool {
+	if x != nil {
+		return x.Corrections
+	}
+	return false
+}
+
 // Selects past rounds. With neither a game nor a type: of all games that the key covers.
 type GetHistoryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -669,7 +724,9 @@ type GetHistoryRequest struct {
 	// Only rounds from this time on, inclusive.
 	FromTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=from_time,json=fromTime,proto3" json:"from_time,omitempty"`
 	// Only rounds up to this time, inclusive.
-	ToTime        *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=to_time,json=toTime,proto3" json:"to_time,omitempty"`
+	ToTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=to_time,json=toTime,proto3" json:"to_time,omitempty"`
+	// Also return corrections of the rounds, whether or not they match `filter`; see `Round.revision`.
+	Corrections   bool `protobuf:"varint,9,opt,name=corrections,proto3" json:"corrections,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -758,6 +815,13 @@ func (x *GetHistoryRequest) GetToTime() *timestamppb.Timestamp {
 		return x.ToTime
 	}
 	return nil
+}
+
+func (x *GetHistoryRequest) GetCorrections() bool {
+	if x != nil {
+		return x.Corrections
+	}
+	return false
 }
 
 // A page of past rounds.
@@ -997,7 +1061,9 @@ type ReplayRequest struct {
 	// Selects among their rounds.
 	Filter *Filter `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
 	// Only rounds after this cursor; empty: from the oldest round on.
-	After         string `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	After string `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	// Also return corrections of the rounds, whether or not they match `filter`; see `Round.revision`.
+	Corrections   bool `protobuf:"varint,4,opt,name=corrections,proto3" json:"corrections,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1053,6 +1119,13 @@ func (x *ReplayRequest) GetAfter() string {
 	return ""
 }
 
+func (x *ReplayRequest) GetCorrections() bool {
+	if x != nil {
+		return x.Corrections
+	}
+	return false
+}
+
 // Several rounds in one message.
 type RoundBatch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1104,7 +1177,7 @@ var File_datastream_proto protoreflect.FileDescriptor
 const file_datastream_proto_rawDesc = "" +
 	"\n" +
 	"\x10datastream.proto\x12\n" +
-	"datastream\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaf\x02\n" +
+	"datastream\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe3\x02\n" +
 	"\x05Round\x12\x19\n" +
 	"\bround_id\x18\x01 \x01(\x03R\aroundId\x12\x1b\n" +
 	"\tgame_slug\x18\x02 \x01(\tR\bgameSlug\x12\x1b\n" +
@@ -1115,7 +1188,10 @@ const file_datastream_proto_rawDesc = "" +
 	"\ttimestamp\x18\x06 \x01(\x03R\ttimestamp\x12\x16\n" +
 	"\x06cursor\x18\a \x01(\tR\x06cursor\x12?\n" +
 	"\rfinished_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\ffinishedTime\x12!\n" +
-	"\x03gap\x18\t \x01(\v2\x0f.datastream.GapR\x03gap\"[\n" +
+	"\x03gap\x18\t \x01(\v2\x0f.datastream.GapR\x03gap\x12\x1a\n" +
+	"\brevision\x18\n" +
+	" \x01(\x05R\brevision\x12\x16\n" +
+	"\x06voided\x18\v \x01(\bR\x06voided\"[\n" +
 	"\x03Gap\x12\x1f\n" +
 	"\vfrom_cursor\x18\x01 \x01(\tR\n" +
 	"fromCursor\x12\x1b\n" +
@@ -1138,25 +1214,29 @@ const file_datastream_proto_rawDesc = "" +
 	"\x05speed\x18\x05 \x01(\x01R\x05speed\x12\x1b\n" +
 	"\tallow_gap\x18\x06 \x01(\bR\ballowGap\x12\x1f\n" +
 	"\vheartbeat_s\x18\a \x01(\rR\n" +
-	"heartbeatS\"\x9d\x01\n" +
+	"heartbeatS\"\xbf\x01\n" +
 	"\x13StreamByGameRequest\x12\x1b\n" +
 	"\tgame_slug\x18\x01 \x01(\tR\bgameSlug\x12*\n" +
 	"\x06filter\x18\x02 \x01(\v2\x12.datastream.FilterR\x06filter\x12\x14\n" +
 	"\x05after\x18\x03 \x01(\tR\x05after\x12'\n" +
-	"\x05start\x18\x04 \x01(\v2\x11.datastream.StartR\x05start\"\x9d\x01\n" +
+	"\x05start\x18\x04 \x01(\v2\x11.datastream.StartR\x05start\x12 \n" +
+	"\vcorrections\x18\x05 \x01(\bR\vcorrections\"\xbf\x01\n" +
 	"\x13StreamByTypeRequest\x12\x1b\n" +
 	"\tgame_type\x18\x01 \x01(\tR\bgameType\x12*\n" +
 	"\x06filter\x18\x02 \x01(\v2\x12.datastream.FilterR\x06filter\x12\x14\n" +
 	"\x05after\x18\x03 \x01(\tR\x05after\x12'\n" +
-	"\x05start\x18\x04 \x01(\v2\x11.datastream.StartR\x05start\"\x9c\x01\n" +
+	"\x05start\x18\x04 \x01(\v2\x11.datastream.StartR\x05start\x12 \n" +
+	"\vcorrections\x18\x05 \x01(\bR\vcorrections\"\xbe\x01\n" +
 	"\x10StreamAllRequest\x12*\n" +
 	"\x06filter\x18\x01 \x01(\v2\x12.datastream.FilterR\x06filter\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\tR\x05after\x12'\n" +
 	"\x05start\x18\x03 \x01(\v2\x11.datastream.StartR\x05start\x12\x1d\n" +
 	"\n" +
-	"game_slugs\x18\x04 \x03(\tR\tgameSlugs\"/\n" +
+	"game_slugs\x18\x04 \x03(\tR\tgameSlugs\x12 \n" +
+	"\vcorrections\x18\x05 \x01(\bR\vcorrections\"Q\n" +
 	"\x10GetLatestRequest\x12\x1b\n" +
-	"\tgame_slug\x18\x01 \x01(\tR\bgameSlug\"\xab\x02\n" +
+	"\tgame_slug\x18\x01 \x01(\tR\bgameSlug\x12 \n" +
+	"\vcorrections\x18\x02 \x01(\bR\vcorrections\"\xcd\x02\n" +
 	"\x11GetHistoryRequest\x12\x1b\n" +
 	"\tgame_slug\x18\x01 \x01(\tR\bgameSlug\x12\x1b\n" +
 	"\tgame_type\x18\x02 \x01(\tR\bgameType\x12*\n" +
@@ -1165,7 +1245,8 @@ const file_datastream_proto_rawDesc = "" +
 	"\x06before\x18\x05 \x01(\tR\x06before\x12\x14\n" +
 	"\x05after\x18\x06 \x01(\tR\x05after\x127\n" +
 	"\tfrom_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\bfromTime\x123\n" +
-	"\ato_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x06toTime\"|\n" +
+	"\ato_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x06toTime\x12 \n" +
+	"\vcorrections\x18\t \x01(\bR\vcorrections\"|\n" +
 	"\x12GetHistoryResponse\x12)\n" +
 	"\x06rounds\x18\x01 \x03(\v2\x11.datastream.RoundR\x06rounds\x12\x1f\n" +
 	"\vnext_before\x18\x02 \x01(\tR\n" +
@@ -1182,12 +1263,13 @@ const file_datastream_proto_rawDesc = "" +
 	"last_round\x18\x04 \x01(\x03H\x00R\tlastRound\x88\x01\x01\x12\x1f\n" +
 	"\vlast_update\x18\x05 \x01(\tR\n" +
 	"lastUpdateB\r\n" +
-	"\v_last_round\"p\n" +
+	"\v_last_round\"\x92\x01\n" +
 	"\rReplayRequest\x12\x1d\n" +
 	"\n" +
 	"game_slugs\x18\x01 \x03(\tR\tgameSlugs\x12*\n" +
 	"\x06filter\x18\x02 \x01(\v2\x12.datastream.FilterR\x06filter\x12\x14\n" +
-	"\x05after\x18\x03 \x01(\tR\x05after\"7\n" +
+	"\x05after\x18\x03 \x01(\tR\x05after\x12 \n" +
+	"\vcorrections\x18\x04 \x01(\bR\vcorrections\"7\n" +
 	"\n" +
 	"RoundBatch\x12)\n" +
 	"\x06rounds\x18\x01 \x03(\v2\x11.datastream.RoundR\x06rounds2\xfb\x03\n" +
