@@ -22,7 +22,7 @@ from relay.history.start import OVERRUN_MS
 from relay.live.bounds import Bounds, Gap
 from relay.live.hub import Hub
 from relay.live.item import Item
-from relay.live.revisions import is_revision_of
+from relay.live.newest_revisions import is_revision_of
 from relay.turns import Turns
 from roundlog.entry import LogEntry
 from roundlog.reader import LogReader

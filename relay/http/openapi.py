@@ -34,13 +34,26 @@ _ROUND_FIELDS: Final[Json] = {
     "timestamp": {"type": "integer", "format": "int64", "description": "When the round was committed, Unix ms."},
     "cursor": {**_TEXT, "description": "The position of the round in the log: send it as `after` to resume here."},
 }
+_OF_CORRECTIONS: Final[Json] = {
+    "revision": {
+        "type": "integer",
+        "format": "int32",
+        "minimum": 2,
+        "description": "Only in corrections: the largest is the newest state of the round with this `round_id`.",
+    },
+    "voided": {"const": True, "description": "Only in corrections: the round is taken back."},
+}
 
 _SCHEMAS: Final[Json] = {
-    "Round": {"type": "object", "required": list(_ROUND_FIELDS), "properties": _ROUND_FIELDS},
+    "Round": {"type": "object", "required": list(_ROUND_FIELDS), "properties": {**_ROUND_FIELDS, **_OF_CORRECTIONS}},
     "LatestRound": {
         "type": "object",
         "required": [*_ROUND_FIELDS, "value"],
-        "properties": {**_ROUND_FIELDS, "value": {**_NULLABLE_TEXT, "description": "The main figure of the extras."}},
+        "properties": {
+            **_ROUND_FIELDS,
+            **_OF_CORRECTIONS,
+            "value": {**_NULLABLE_TEXT, "description": "The main figure of the extras."},
+        },
     },
     "Game": {
         "type": "object",
@@ -139,6 +152,11 @@ _FILTERS: Final = [
     _query("colors", "Any of these colors, separated by commas or repeated."),
     _query("trends", "Any of these trends, separated by commas or repeated."),
 ]
+_CORRECTIONS: Final = _query(
+    "corrections",
+    "`1` or `true`: also corrections of rounds, whether or not they match the filter.",
+    {"enum": ["0", "1", "false", "true"], "default": "0"},
+)
 _RANGE: Final = [
     _query("after", "Only rounds after this cursor."),
     _query("from", "The first moment, inclusive.", _TIME),
@@ -162,6 +180,7 @@ _PAGE: Final = [
     _query("before", "Only rounds before this cursor; `Link: rel=next` contains it."),
     *_RANGE,
     *_FILTERS,
+    _CORRECTIONS,
     _query(
         "limit",
         "The largest number of rounds.",
@@ -273,12 +292,15 @@ _RPC_GET: Final = [
 
 def _stream(summary: str, *parameters: Json) -> tuple[Json, Json]:
     token = _query("token", "A stream token, for clients that cannot offer a subprotocol.")
-    ws = _operation(f"{summary} over WebSocket", _WS, *parameters, *_START, *_FILTERS, token, status="101")
+    ws = _operation(
+        f"{summary} over WebSocket", _WS, *parameters, *_START, *_FILTERS, _CORRECTIONS, token, status="101"
+    )
     ws["description"] = "The token of `POST /api/auth/token` is offered as a subprotocol."
     sse_parameters = [
         *parameters,
         *_START,
         *_FILTERS,
+        _CORRECTIONS,
         _query(
             "heartbeat",
             "Seconds between comments, if less than usual.",
@@ -332,6 +354,11 @@ def _paths(metrics: Access) -> Json:
             "The newest round of a game",
             _LATEST,
             _GAME,
+            _query(
+                "corrections",
+                "`1` or `true`: the newest correction of that round, if it has one.",
+                {"enum": ["0", "1", "false", "true"], "default": "0"},
+            ),
             _header("If-None-Match", "The `ETag` of an earlier answer; 304 when there is no newer round."),
             others={"304": _UNCHANGED},
         ),

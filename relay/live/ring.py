@@ -14,7 +14,7 @@ from operator import attrgetter
 from typing import Final
 
 from relay.live.item import Item
-from relay.live.revisions import NewestRevisions
+from relay.live.newest_revisions import NewestRevisions
 from rounds.subjects import is_corrections
 
 _ITEM_OVERHEAD_BYTES: Final = 1500

@@ -1,6 +1,7 @@
 """Corrections over WebSocket, SSE and REST: for clients that ask, and for nobody else."""
 
 import asyncio
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from tests.relay.conftest import metric
 from tests.resume.conftest import StartRelay
 from tests.resume.log_writer import TEN_O_CLOCK_MS, LogWriter, make_correction, make_round
 from tests.resume.viewers import Message, watch
+from tests.samples.program_samples import start
 
 pytestmark = pytest.mark.service
 
@@ -94,14 +96,14 @@ async def test_past_of_clients_that_ask_and_of_others(relay: str, log: LogWriter
         ({"from_": utc_text(moment), "speed": 10_000}, lambda each: each.timestamp >= moment),
     ]
     for path, belongs in PATHS:
-        for start, follows in starts:
+        for begins, follows in starts:
             wanted = entries(stored, lambda each, f=follows, b=belongs: f(each) and b(each))  # type: ignore[misc]
             plain = [entry for entry in wanted if entry[2] == 1]
             both: list[tuple[dict[str, Any], list[Entry]]] = [({"corrections": 1}, wanted), ({}, plain)]
             for asks, expected in both:
-                async with watch(relay, path, protocol=protocol, **asks, **start) as viewer:
+                async with watch(relay, path, protocol=protocol, **asks, **begins) as viewer:
                     await viewer.until_rounds(len(expected))
-                assert seen(viewer.seen) == expected, (path, start, asks)
+                assert seen(viewer.seen) == expected, (path, begins, asks)
                 assert not viewer.gaps
 
 
@@ -296,3 +298,33 @@ async def test_messages_ask_for_corrections_of_games(relay: str, log: LogWriter)
         await viewer.say(action="unsubscribe", games=["dice"], corrections=True)
         await viewer.to_the_end()
         assert viewer.ended["error"] == "corrections is for subscribe; unsubscribe ends games and their corrections"
+
+
+async def test_sample_keeps_the_newest_state_of_each_round(relay: str, log: LogWriter) -> None:
+    """From history and live. What comes a second time, or late, changes nothing."""
+    await log.store(make_round("crash", 1), make_round("crash", 2), make_correction("crash", 1, point="3.00"))
+    await log.store(make_correction("crash", 3, 5, voided=True), make_correction("crash", 3, 4))
+    expected = [
+        r'\[crash\] Round 1: {"point":"2.50"}',
+        r'\[crash\] Round 2: {"point":"2.50"}',
+        r'\[crash\] Round 1: {"point":"3.00"} \(revision 2\)',
+        r"\[crash\] Round 3 was taken back",
+        r"\[crash\] Round 2 was taken back",
+        r"\[crash\] Round 9: .*",
+    ]
+
+    def run() -> list[str]:
+        with start("corrections/python", {"BASE_URL": relay, "API_KEY": DEMO_KEY}) as sample:
+            sample.wait_for(expected[3])
+            asyncio.run_coroutine_threadsafe(store_rest(), loop).result()
+            sample.wait_for(expected[-1])
+        return sample.printed
+
+    async def store_rest() -> None:
+        await log.store(make_correction("crash", 2, voided=True), make_correction("crash", 1), make_round("crash", 9))
+
+    loop = asyncio.get_running_loop()
+    printed = await asyncio.to_thread(run)
+
+    assert len(printed) == len(expected)
+    assert all(re.fullmatch(pattern, line) for pattern, line in zip(expected, printed, strict=True)), printed

@@ -59,7 +59,7 @@ def test_parameters_of_the_code_are_described() -> None:
         names = {parameter["name"] for parameter in document()["paths"][path]["get"]["parameters"]}
         assert names >= {*START_PARAMETERS, *FILTER_PARAMETERS}, path
     history = {parameter["name"] for parameter in document()["paths"]["/api/history"]["get"]["parameters"]}
-    assert history == {"games", "before", "after", "from", "to", "limit", *FILTER_PARAMETERS}
+    assert history == {"games", "before", "after", "from", "to", "limit", "corrections", *FILTER_PARAMETERS}
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 
 from relay.live.item import Item
-from relay.live.revisions import Unseen
+from relay.live.newest_revisions import Unseen
 from relay.live.ring import Ring
 from roundlog.entry import LogEntry
 from rounds import Round
