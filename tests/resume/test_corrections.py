@@ -87,11 +87,16 @@ async def test_past_of_clients_that_ask_and_of_others(relay: str, log: LogWriter
     """A resume, the last rounds, a range of time and a paced replay, of one game, a type and all."""
     stored = story(200)
     await log.store_many(stored)
-    last_five = [each for each in stored if each.round_id >= 195 or each in stored[-4:]]
+
+    def last(count: int) -> Callable[[Round], bool]:
+        begin = stored.index(make_round("crash", 200 - count))
+        return lambda each: each in stored[begin:]
+
     moment = TEN_O_CLOCK_MS + 50_000
     starts: list[tuple[dict[str, Any], Callable[[Round], bool]]] = [
         ({"after": log.cursor(0)}, lambda _: True),
-        ({"last": 5}, lambda each: each in last_five),
+        ({"last": 5}, last(5)),
+        ({"last": 60}, last(60)),
         ({"from_": utc_text(moment), "to": utc_text(moment + 60_000)}, lambda e: 0 <= e.timestamp - moment <= 60_000),
         ({"from_": utc_text(moment), "speed": 10_000}, lambda each: each.timestamp >= moment),
     ]
@@ -120,6 +125,22 @@ async def test_history_pages_hold_corrections_for_clients_that_ask(relay: str, l
         assert seen(await pages(relay, at, limit="77", corrections="0")) == [e for e in expected if e[2] == 1]
     after = await pages(relay, "/api/history/crash", after=log.cursor(300), corrections="1", limit="9")
     assert seen(after) == entries(stored[300:], of_crash)
+
+
+async def test_last_round_comes_with_all_its_corrections(relay: str, log: LogWriter) -> None:
+    """Also when memory holds the round, and not all that came since; and with those of older rounds."""
+    stored = [make_round("crash", 1), make_round("crash", 2)]
+    stored += [make_correction("crash", 1 + revision % 2, revision) for revision in range(2, 50)]
+    async with watch(relay, "", corrections=1) as live:
+        await log.store_many(stored)
+        await live.until_rounds(len(stored))
+        for path in ("crash", ""):
+            async with watch(relay, path, corrections=1, last=1) as viewer:
+                await viewer.until_rounds(len(stored) - 1)
+            assert seen(viewer.seen) == entries(stored[1:])
+            async with watch(relay, path, last=1) as viewer:
+                await viewer.until_rounds(1)
+            assert seen(viewer.seen) == [("crash", 2, 1)]
 
 
 @pytest.mark.parametrize("protocol", ["ws", "sse"])

@@ -64,8 +64,14 @@ WRONG: Final = [
     ('{"after":"a","after":"a"}', '"after" is given twice'),
     ('{"filter":{"colors":"red"}}', 'colors "red" is not a list of strings'),
     ('{"filter":{"point":1}}', '"point" is no field of a Filter; its fields: min_point, max_point, colors, trends'),
-    ('{"game":"dice"}', '"game" is no field of a StreamAllRequest; its fields: filter, after, start, game_slugs'),
-    ('{"\\ud800":1}', '"\\ud800" is no field of a StreamAllRequest; its fields: filter, after, start, game_slugs'),
+    (
+        '{"game":"dice"}',
+        '"game" is no field of a StreamAllRequest; its fields: filter, after, start, game_slugs, corrections',
+    ),
+    (
+        '{"\\ud800":1}',
+        '"\\ud800" is no field of a StreamAllRequest; its fields: filter, after, start, game_slugs, corrections',
+    ),
     ("[]", "the request [] is not a StreamAllRequest, which is a JSON object, such as {}"),
     ("null", "the request null is not a StreamAllRequest, which is a JSON object, such as {}"),
     ("{", "the request is not JSON: expecting property name enclosed in double quotes at line 1, column 2"),

@@ -121,3 +121,34 @@ def test_filter_is_part_of_the_subscription() -> None:
     assert one.filter == Filter.parse(query)
     with pytest.raises(InvalidFilter):
         requested(CATALOGUE, None, NONE, {"min_point": "many"})
+
+
+@pytest.mark.parametrize("text", ["1", "true"])
+def test_corrections_are_those_of_the_games(text: str) -> None:
+    """Of each game that the credential covers, and of no other; a client cannot name them."""
+    allowed = frozenset({"crash", "double"})
+    both = {"crash", "crash~corrections", "double", "double~corrections"}
+    asked = {"corrections": text}
+
+    assert requested(CATALOGUE, allowed, {"game": "crash"}, asked).games == {"crash", "crash~corrections"}
+    assert requested(CATALOGUE, allowed, {"type": "multiplier"}, asked).games == {"crash", "crash~corrections"}
+    assert requested(CATALOGUE, allowed, NONE, asked).games == both
+    assert requested(CATALOGUE, allowed, NONE, asked | {"games": "double,crash"}).games == both
+    for name in ("crash~corrections", "dice~corrections"):
+        with pytest.raises(NotAllowed):
+            requested(CATALOGUE, allowed, {"game": name}, asked)
+        with pytest.raises(UnknownGame):
+            requested(CATALOGUE, None, {"game": name}, NONE)
+
+
+@pytest.mark.parametrize("text", ["0", "false"])
+def test_nothing_changes_for_a_client_that_does_not_ask(text: str) -> None:
+    """The flag may be given as off."""
+    assert requested(CATALOGUE, None, {"game": "crash"}, {"corrections": text}).games == {"crash"}
+
+
+@pytest.mark.parametrize("text", ["", "2", "yes", "True", " 1", "1,1"])
+def test_other_flag_is_refused_in_one_sentence(text: str) -> None:
+    """With its value, and what is allowed."""
+    with pytest.raises(BadRequest, match=r"^corrections '.*' is none of 1 and true, 0 and false$"):
+        requested(CATALOGUE, None, {"game": "crash"}, {"corrections": text})
