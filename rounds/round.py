@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from rounds.subjects import game_of, is_corrections, is_slug
-from rounds.times import is_utc_time
+from rounds.times import after_leap_second, is_utc_time
 
 _MAX_INT64: Final = 2**63 - 1
 
@@ -109,6 +109,7 @@ class Round(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         """Build a round from values of any origin, checked as strictly as `parse` does.
 
         `voided`: of a correction that takes the round back.
+        A leap second, such as ``23:59:60Z``, becomes the next second: clients could not read it.
 
         Raises:
             InvalidRound: A value is outside what the contract allows.
@@ -117,7 +118,7 @@ class Round(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             "round_id": round_id,
             "game_slug": game_slug,
             "game_type": game_type,
-            "finished_at": finished_at,
+            "finished_at": after_leap_second(finished_at) or finished_at if ":60" in finished_at else finished_at,
             "extras": extras,
             "timestamp": timestamp,
             "voided": voided,

@@ -6,13 +6,14 @@ https://www.rfc-editor.org/rfc/rfc3339#section-5.6
 """
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
 _MINUTE: Final = re.compile(r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:\Z")
 SECONDS: Final = {f"{second:02}": second for second in range(60)}
 """The seconds of a minute, by their two digits."""
+_LEAP_SECOND: Final = re.compile(r"(?<=[Tt ][0-9]{2}:[0-9]{2}:)60(?![0-9])")
 _WHOLE_SECONDS: Final = {f"{text}Z" for text in SECONDS}
 _PARTS_OF_SECONDS: Final = re.compile(r"\A[0-5][0-9]\.[0-9]{1,9}Z\Z")
 
@@ -23,6 +24,32 @@ def is_utc_time(text: str) -> bool:
     if seconds not in _WHOLE_SECONDS and _PARTS_OF_SECONDS.match(seconds) is None:
         return False
     return minute_s(text[:17]) is not None
+
+
+def parse_moment(text: str) -> datetime:
+    """Read a time in ISO form as `datetime.fromisoformat` does; a leap second is the next second, as in PostgreSQL.
+
+    Raises:
+        ValueError: The text is not such a time.
+    """
+    written = _LEAP_SECOND.sub("59", text, count=1)
+    moment = datetime.fromisoformat(written)
+    if written == text:
+        return moment
+    try:
+        return moment + timedelta(seconds=1)
+    except OverflowError:
+        raise ValueError(f"{text[:40]!r} is after the year 9999") from None
+
+
+def after_leap_second(text: str) -> str | None:
+    """Write a leap second, such as ``2016-12-31T23:59:60.5Z``, as the next second; None for any other text."""
+    if text[17:19] != "60" or not is_utc_time(f"{text[:17]}59{text[19:]}"):
+        return None
+    try:
+        return f"{parse_moment(f'{text[:19]}+00:00'):%Y-%m-%dT%H:%M:%S}{text[19:]}"
+    except ValueError:
+        return None
 
 
 def unix_s(text: str) -> int:

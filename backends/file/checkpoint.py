@@ -54,7 +54,7 @@ class Checkpoint:
     def __init__(self, path: Path, recordings: Sequence[Recording]) -> None:
         self._path = path
         self._recordings = recordings
-        self._heads: dict[int, tuple[str, str]] = {}
+        self._heads: dict[tuple[int, int], tuple[str, str]] = {}  # by index and hashed bytes
         self._first_id = 0
         self._unwritten: FileOffset | None = None
         self._written_at = 0.0
@@ -104,7 +104,7 @@ class Checkpoint:
 
     def _write(self, offset: FileOffset, *, sync: bool) -> None:
         recording = self._recordings[offset.file]
-        head, earlier = self._identity(offset.file)
+        head, earlier = self._identity(offset.file, recording.size)
         state = _State(
             version=1,
             file=recording.path.name,
@@ -136,9 +136,10 @@ class Checkpoint:
             raise self._foreign(f"it stopped in {state.file!r}, which does not exist")
         index = names.index(state.file)
         recording = self._recordings[index]
-        if recording.size != state.size:
+        if recording.size < state.size:
             raise self._foreign(f"{state.file!r} has {recording.size} bytes and had {state.size}")
-        head, earlier = self._identity(index)
+        # A file that has grown is still the same: its beginning is that of its old size.
+        head, earlier = self._identity(index, state.size)
         if head != state.head:
             raise self._foreign(f"the beginning of {state.file!r} has changed")
         if earlier != state.earlier:
@@ -151,17 +152,19 @@ class Checkpoint:
             "name another state_file, or remove this one to replay from the start"
         )
 
-    def _identity(self, index: int) -> tuple[str, str]:
-        if index not in self._heads:
+    def _identity(self, index: int, size: int) -> tuple[str, str]:
+        """Hash the beginning of a file that has, or had, `size` bytes, and what is before it."""
+        bytes_ = min(size, _HEAD_BYTES)
+        if (index, bytes_) not in self._heads:
             path = self._recordings[index].path
             try:
                 with path.open("rb") as file:
-                    head = hashlib.sha256(file.read(_HEAD_BYTES)).hexdigest()
+                    head = hashlib.sha256(file.read(bytes_)).hexdigest()
             except OSError as error:
                 raise SourceError(f"recording '{path}' cannot be read: {error.strerror or error}") from error
             earlier = [(recording.path.name, recording.size) for recording in self._recordings[:index]]
-            self._heads[index] = head, hashlib.sha256(msgspec.json.encode(earlier)).hexdigest()
-        return self._heads[index]
+            self._heads[index, bytes_] = head, hashlib.sha256(msgspec.json.encode(earlier)).hexdigest()
+        return self._heads[index, bytes_]
 
 
 _decode: Final = msgspec.json.Decoder(_State).decode

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from backends.contract import InvalidOptions
 from backends.file.recording.formats import FORMATS, Format
 from rounds import Catalogue, UnknownGame
+from rounds.times import parse_moment
 
 MAX_SPEED: Final = math.inf
 """``speed=max``: no pacing."""
@@ -23,7 +24,7 @@ def _speed(value: object) -> object:
 def _moment(value: object) -> datetime:
     if isinstance(value, str):
         try:
-            value = datetime.fromisoformat(value)
+            value = parse_moment(value)
         except ValueError:
             value = None
     if not isinstance(value, datetime) or value.tzinfo is None:

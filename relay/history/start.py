@@ -14,6 +14,7 @@ from typing import Final, Self
 from relay.errors import BadRequest
 from relay.live.bounds import Bounds
 from rounds import Cursor
+from rounds.times import parse_moment
 
 PARAMETERS: Final = ("after", "from", "last", "to", "speed", "hello")
 MAX_LAST: Final = 10_000
@@ -109,7 +110,7 @@ def parse_time(query: Mapping[str, str], name: str) -> int | None:
     if _RFC3339.match(text):
         try:
             # A '+' that was not percent-encoded arrives as a space.
-            moment = datetime.fromisoformat(text.replace(" ", "+").upper())
+            moment = parse_moment(text.replace(" ", "+").upper())
         except ValueError:
             pass
         else:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rounds.times import is_utc_time, nanos, unix_s, utc_text
+from rounds.times import after_leap_second, is_utc_time, nanos, parse_moment, unix_s, utc_text
 
 SHAPE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z", re.ASCII)
 
@@ -58,3 +58,30 @@ def test_written_moment_is_read_back(moment_ms: int) -> None:
     text = utc_text(moment_ms)
     assert is_utc_time(text)
     assert 1000 * unix_s(text) + nanos(text) // 1_000_000 == moment_ms
+
+
+@pytest.mark.parametrize(
+    ("text", "after"),
+    [
+        ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00Z"),
+        ("2026-01-18T10:00:60.123456789Z", "2026-01-18T10:01:00.123456789Z"),
+        ("9999-12-31T23:59:60Z", None),
+        ("2026-01-18T10:00:59Z", None),
+        ("2026-01-18T10:00:61Z", None),
+        ("2026-02-30T10:00:60Z", None),
+        ("2026-01-18T10:00:60", None),
+    ],
+)
+def test_leap_second_becomes_the_next_second(text: str, after: str | None) -> None:
+    """As PostgreSQL stores it; neither Python nor most clients can read ``:60``."""
+    assert after_leap_second(text) == after
+
+
+def test_moment_may_be_a_leap_second_in_any_form() -> None:
+    """A time that an operator or a client copies from another system."""
+    for text in ("2016-12-31T23:59:60Z", "2016-12-31 23:59:60+00:00", "2017-01-01T00:59:60.0+01:00"):
+        assert parse_moment(text) == datetime(2017, 1, 1, tzinfo=UTC)
+    with pytest.raises(ValueError, match="after the year 9999"):
+        parse_moment("9999-12-31T23:59:60Z")
+    with pytest.raises(ValueError, match="second must be"):
+        parse_moment("2016-12-31T23:59:61Z")

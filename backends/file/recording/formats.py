@@ -5,10 +5,16 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
 
+import msgspec
+
 from rounds import InvalidRound, Round
+from rounds.round import read_unchecked
+from rounds.times import after_leap_second
 
 FIELDS: Final = ("round_id", "game_slug", "game_type", "finished_at", "extras", "timestamp")
 
+_FIELD_BYTES: Final = tuple(name.encode() for name in FIELDS)
+_HEADER_FIELDS: Final = 3
 _LONGEST_FIELD: Final = 64 << 20
 """The maximum of the option ``max_line_bytes``: `LineCutter` bounds lines before they are parsed."""
 _BOM: Final = b"\xef\xbb\xbf"
@@ -80,6 +86,8 @@ class JsonLines:
             if not bare or bare.isspace():
                 return None
             _refuse_utf16(line)
+            if (found := _with_leap_second(bare)) is not None:
+                return found
             if len(bare) == len(line):
                 raise
         return Round.parse(bare)
@@ -89,7 +97,10 @@ class JsonLines:
 
 
 class CsvLines:
-    """Comma-separated values (RFC 4180), one record per line, after a header that names the fields in any order."""
+    """Comma-separated values (RFC 4180), one record per line, after a header that names the fields in any order.
+
+    Further headers, where files were concatenated, hold for the lines after them.
+    """
 
     def __init__(self) -> None:
         # The limit is global to the process. Its default, 128 KiB, is less than a line may have.
@@ -103,6 +114,18 @@ class CsvLines:
         if not self._columns:
             self._read_header(line)
             return None
+        try:
+            return self._round(line)
+        except InvalidRound:
+            bare = line.removeprefix(_BOM)
+            if _is_header(bare):
+                self._read_header(bare)
+                return None
+            if len(bare) == len(line):
+                raise
+        return self._round(bare)
+
+    def _round(self, line: bytes) -> Round:
         record = _record(line)
         if len(record) != self._width:
             raise InvalidRound(f"{len(record)} values where the header names {self._width}")
@@ -117,9 +140,11 @@ class CsvLines:
         )
 
     def skip(self, line: bytes) -> None:
-        """Parse the header; ignore any other line."""
+        """Parse headers; ignore any other line."""
         if not self._columns:
             self.parse(line)
+        elif _is_header(bare := line.removeprefix(_BOM)):
+            self._read_header(bare)
 
     def _read_header(self, line: bytes) -> None:
         try:
@@ -135,6 +160,29 @@ class CsvLines:
             raise InvalidHeader(f"the header names {', '.join(twice)} more than once")
         self._columns = [names.index(name) for name in FIELDS]
         self._width = len(names)
+
+
+def _is_header(line: bytes) -> bool:
+    """Whether a line is a header: half of the fields are named. No round has two of these names as values."""
+    if sum(name in line for name in _FIELD_BYTES) < _HEADER_FIELDS:
+        return False
+    try:
+        names = [name.strip() for name in _record(line)]
+    except InvalidRound:
+        return False
+    return sum(name in names for name in FIELDS) >= _HEADER_FIELDS
+
+
+def _with_leap_second(line: bytes) -> Round | None:
+    """Parse a round that ended in a leap second; None for any other line."""
+    if b":60" not in line:
+        return None
+    try:
+        found = read_unchecked(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    fields = {name: getattr(found, name) for name in FIELDS}
+    return Round.make(**fields) if after_leap_second(found.finished_at) else None
 
 
 def _record(line: bytes) -> list[str]:

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any, Final
 
 from auth.key_members import LIMITS, time_text
 from relay.admin.admin_errors import InvalidChange
+from rounds.times import parse_moment
 
 _DURATION: Final = re.compile(r"\A(\d{1,6}(?:\.\d{1,3})?)(s|m|h|d|w)\Z", re.ASCII)
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
@@ -29,7 +30,7 @@ def expiry(option: str, text: str, *, now: float) -> str | None:
     if _DURATION.match(text):
         return time_text(int(now + duration_s(option, text)))
     try:
-        moment = datetime.fromisoformat(text)
+        moment = parse_moment(text)
     except ValueError:
         raise InvalidChange(
             f"{option} {text[:40]!r} is none of: never, a duration such as 90d, a date, a time such as "

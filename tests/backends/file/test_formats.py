@@ -70,6 +70,41 @@ def test_byte_order_mark_and_crlf_are_ignored() -> None:
     assert parser.parse(csv_line(round_)) == round_
 
 
+def test_header_at_the_seam_of_concatenated_files_holds_for_what_follows() -> None:
+    """It may have another order, a byte order mark and CRLF. A resumed replay reads it too."""
+    first, second, third = round_at(1), round_at(2), round_at(3)
+    parser = CsvLines()
+    parser.parse(HEADER)
+    assert parser.parse(csv_line(first)) == first
+    assert parser.parse(HEADER) is None
+    assert parser.parse(b"\xef\xbb\xbf" + csv_line(second)) == second
+    other = b"\xef\xbb\xbf" + b",".join([b"more", *reversed(HEADER.split(b","))]) + b"\r"
+    assert parser.parse(other) is None
+    with pytest.raises(InvalidRound, match="6 values where the header names 7"):
+        parser.parse(csv_line(third))
+    parser.skip(HEADER)
+    assert parser.parse(csv_line(third)) == third
+    with pytest.raises(InvalidHeader, match="names no extras, timestamp"):
+        parser.parse(b",".join(HEADER.split(b",")[:4]))
+
+
+def test_leap_second_is_the_next_second() -> None:
+    """Clients cannot read ``:60``, and a real round must not be refused for it."""
+    leap, text = round_at(1), "2016-12-31T23:59:60.25Z"
+    line = leap.to_json().replace(leap.finished_at.encode(), text.encode())
+    parser = CsvLines()
+    parser.parse(HEADER)
+    for found in (
+        JsonLines().parse(line),
+        JsonLines().parse(b"\xef\xbb\xbf" + line),
+        parser.parse(csv_line(leap).replace(leap.finished_at.encode(), text.encode())),
+    ):
+        assert found is not None
+        assert found.finished_at == "2017-01-01T00:00:00.25Z"
+    with pytest.raises(InvalidRound, match="finished_at"):
+        JsonLines().parse(line.replace(b":60.25Z", b":61Z"))
+
+
 @pytest.mark.parametrize(
     ("header", "reason"),
     [

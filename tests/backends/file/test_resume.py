@@ -1,6 +1,8 @@
 """A replay resumes where it was stopped, and neither loses nor repeats rounds."""
 
+import csv
 import gzip
+import io
 import json
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.contract import SourceError
+from backends.file.recording.formats import FIELDS
+from rounds import Round
 from tests.backends.file.replaying import (
     ids,
     jsonl,
@@ -108,6 +112,31 @@ async def test_file_added_to_a_folder_later_is_played_next(tmp_path: Path) -> No
     assert rounds_of(await played(replay(**options))) == rounds(3, first=40)
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.jsonl.gz", "a.csv.gz"])
+async def test_file_that_has_grown_is_continued(tmp_path: Path, name: str) -> None:
+    """What was appended is played, also by concatenation: with a byte order mark, a second header, a gzip member."""
+    path = tmp_path / name
+    path.write_bytes(_encoded(name, rounds(3)))
+    options = {"path": str(path), "state_file": str(tmp_path / "state")}
+    await played(replay(**options))
+    assert await played(replay(**options)) == []
+
+    for first in (10, 20):
+        with path.open("ab") as file:
+            file.write(_encoded(name, rounds(2, first=first), mark=b"\xef\xbb\xbf"))
+
+        assert rounds_of(await played(replay(**options))) == rounds(2, first=first)
+
+
+def _encoded(name: str, recorded: list[Round], mark: bytes = b"") -> bytes:
+    content = jsonl(recorded)
+    if ".csv" in name:
+        out = io.StringIO()
+        csv.writer(out).writerows([FIELDS, *([getattr(found, field) for field in FIELDS] for found in recorded)])
+        content = out.getvalue().encode()
+    return gzip.compress(mark + content) if name.endswith(".gz") else mark + content
+
+
 async def test_state_is_written_before_the_first_round_and_replaced_in_one_step(tmp_path: Path) -> None:
     """A crash at any time leaves a readable state file, and no other file beside it."""
     path = write(tmp_path / "a.jsonl", rounds(3))
@@ -125,7 +154,7 @@ async def test_state_is_written_before_the_first_round_and_replaced_in_one_step(
 @pytest.mark.parametrize(
     ("change", "difference"),
     [
-        ("grown", r"'1.jsonl' has \d+ bytes and had \d+"),
+        ("truncated", r"'1.jsonl' has \d+ bytes and had \d+"),
         ("other beginning", "the beginning of '1.jsonl' has changed"),
         ("renamed", "it stopped in '1.jsonl', which does not exist"),
         ("file before it changed", "the files before '1.jsonl' have changed"),
@@ -142,8 +171,8 @@ async def test_state_of_another_recording_is_reported_and_not_misapplied(
     kept = state.read_bytes()
 
     file = folder / "1.jsonl"
-    if change == "grown":
-        file.write_bytes(file.read_bytes() + b"\n")
+    if change == "truncated":
+        file.write_bytes(file.read_bytes()[:-1])
     elif change == "other beginning":
         file.write_bytes(file.read_bytes().replace(b'"round_id":110', b'"round_id":911'))
     elif change == "renamed":
