@@ -110,6 +110,8 @@ class KeptOffset(NamedTuple):
     """The log's epoch at that time."""
     last: int
     """The log's newest sequence at that time. Everything up to `offset` was stored at or before it."""
+    lost: bool = False
+    """Whether rounds that were stored after it have expired or were purged, with the offsets that they carried."""
 
 
 class OffsetTaken(Exception):

@@ -111,10 +111,7 @@ class LogOffsets(Generic[P]):
 
     async def kept(self, source: str) -> KeptOffset | None:
         await self._await_publishing()
-        record = await self._retried(lambda connection: self._read(connection, source))
-        if record is None:
-            return None
-        return KeptOffset(record.offset, record.note, record.epoch, record.last)
+        return await self._retried(lambda connection: self._kept(connection, source))  # type: ignore[no-any-return]
 
     async def recall(self, source: str, comes_again: Callable[[str], bool], *, since: KeptOffset | None = None) -> None:
         async def look(connection: Connection) -> tuple[set[bytes], int]:
@@ -207,6 +204,19 @@ class LogOffsets(Generic[P]):
         if floor > info.first:
             log.warning("tail_not_covered", rounds=len(known), until=floor, hint="raise RELAY_PUBLISH_RECALL_ROUNDS")
         return known, floor
+
+    async def _kept(self, connection: Connection, source: str) -> KeptOffset | None:
+        record = await self._read(connection, source)
+        if record is None:
+            return None
+        info = await read_log(connection, self._log_settings)
+        lost = False
+        if info.epoch == record.epoch and info.last > record.last:
+            newest = await ask_leader(connection, info.stream, {"last_by_subj": LOG_SUBJECTS})
+            if newest.message is None and newest.error.err_code != ErrorCode.MESSAGE_NOT_FOUND:
+                raise LogUnavailable(f"the log cannot be read: {newest.error.description}")
+            lost = info.first > record.last + 1 or newest.message is None or newest.message.seq < info.last
+        return KeptOffset(record.offset, record.note, record.epoch, record.last, lost)
 
     # --- keeping ------------------------------------------------------------------------------------------------
 

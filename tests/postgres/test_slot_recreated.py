@@ -7,8 +7,9 @@ import pytest
 from backends.postgres.replication.protocol.replication_connection import Record
 from backends.postgres.replication.slot import Slot, SlotLost, SlotState
 from backends.postgres.replication.slot_offset import SlotOffset
+from roundlog.log_settings import LogSettings
 from tests.backends.harness import captured_events, stored
-from tests.nats import NatsServer
+from tests.nats import NatsServer, nats_client
 from tests.postgres.ingesting import ingesting
 from tests.postgres.reading import make_backend
 from tests.postgres_server import PostgresServer
@@ -57,3 +58,28 @@ async def test_slot_recreated_while_the_stream_begins_is_checked_again(
 
 async def has(nats: NatsServer, count: int) -> bool:
     return len(await stored(nats)) == count
+
+
+@pytest.mark.parametrize("what", ["all", "the newest game"])
+async def test_our_own_slot_is_not_moved_when_the_log_was_purged(
+    postgres: PostgresServer, nats: NatsServer, what: str
+) -> None:
+    """Rounds carried its offset, and have expired or were purged. The slot is ours, and no round is missing."""
+    await postgres.make_rounds_table()
+    first = make_backend(postgres)
+    async with ingesting(first, nats):
+        await until(lambda: first.status.state is SlotState.STREAMING)
+        await postgres.insert_rounds(1, 5)
+        await postgres.insert_rounds(6, 10, game="double")
+        await until(lambda: has(nats, 10))
+        await until(lambda: first.status.confirmed_lsn > 0)
+    await postgres.slots_released()
+    await postgres.insert_rounds(11, 12)
+    async with nats_client(LogSettings(url=nats.url)) as client:
+        await client.jetstream().purge_stream("ROUNDS", subject="rounds.double" if what == "the newest game" else None)
+
+    with captured_events() as events:
+        async with ingesting(make_backend(postgres), nats):
+            await until(lambda: has(nats, 2 if what == "all" else 7))
+    assert "slot_not_proven" in events
+    assert [number for _, number in await stored(nats)][-2:] == [11, 12]

@@ -49,7 +49,7 @@ class OffsetCheck:
         """Check that the slot is where we left it, and recall which rounds it yields again.
 
         Returns:
-            Whether the log has the slot's offset or a later one.
+            Whether the log has the slot's offset or a later one, or had it as far as can be known.
 
         Raises:
             SlotLost: The slot is ahead of the log, or was read with another publication.
@@ -75,7 +75,7 @@ class OffsetCheck:
             log.warning("slot_begins_late", slot=options.slot, at=format_lsn(at), run=BACKFILL)
         if kept is None or _lsn(kept.offset) < at or kept.note != slot.publication:
             await self.keep(at, slot.publication)
-        return newest >= at
+        return newest >= at or (kept is not None and kept.lost)
 
     async def keep(self, lsn: int, publication: str) -> None:
         """Store an offset that no round carries. If the log cannot store it, it has logged that, and we continue."""
@@ -97,7 +97,10 @@ class OffsetCheck:
             if 0 < newest < slot.confirmed_lsn:
                 log.warning("slot_not_proven", slot=self._options.slot, at=at, newest=format_lsn(newest))
             return
-        if slot.confirmed_lsn > newest:
+        if slot.confirmed_lsn > newest and kept.lost:
+            # A round that is no longer in the log carried the offset. Who advanced the slot cannot be known.
+            log.warning("slot_not_proven", slot=self._options.slot, at=at, newest=format_lsn(newest), run=BACKFILL)
+        elif slot.confirmed_lsn > newest:
             raise SlotLost(SlotState.MOVED, self._options, f"from {format_lsn(newest)} to {at}", at=at)
         if kept.note != slot.publication:
             raise SlotLost(SlotState.PUBLICATION_CHANGED, self._options, at=at)

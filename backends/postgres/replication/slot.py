@@ -198,7 +198,7 @@ def _sentence(state: SlotState, options: ReplicationOptions, detail: str, at: st
         case SlotState.INVALIDATED:
             what, run = f"{slot} on {where} was invalidated: {detail}", f"{renew} {backfill}"
         case SlotState.MOVED:
-            what = f"{slot} on {where} was moved {detail} by another program"
+            what = f"{slot} on {where} was moved {detail} by another program, or the log lost its newest rounds"
             run = go_on
         case SlotState.PUBLICATION_MISSING:
             what, run = f"{publication} does not exist on {where}", f"{create_publication} {renew} {backfill}"
