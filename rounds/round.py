@@ -142,6 +142,8 @@ class Round(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 _decoder: Final = msgspec.json.Decoder(Round)
+read_unchecked: Final = _decoder.decode
+"""Decodes a round and checks types only, not what else `Round.parse` checks; raises msgspec's and Python's errors."""
 
 
 class PlainRound(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):

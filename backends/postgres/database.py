@@ -24,6 +24,8 @@ _TRANSIENT: Final = ("08", "53", "57", "40", "55P03", "25006")
 
 Connection: TypeAlias = "asyncpg.Connection[Any]"
 
+"""A query that row level security would hide rows from fails: see `row_security`."""
+
 T = TypeVar("T")
 
 
@@ -34,7 +36,7 @@ class ConnectionLost(Exception):
 async def open_connection(options: PostgresOptions, role: str) -> Connection:
     """Open a connection whose session writes rows as `mapping.text_forms` reads them.
 
-    Behind a pooler in transaction mode, only `fetch_rows` does so.
+    Behind a pooler in transaction mode, only `query_text` does so.
 
     Args:
         options: Where the database is, and whether a pooler is in between.
@@ -68,21 +70,17 @@ async def open_connection(options: PostgresOptions, role: str) -> Connection:
     return connection
 
 
-async def fetch_rows(
+async def query_text(
     options: PostgresOptions, connection: Connection, sql: str, *arguments: object, timeout_s: float
 ) -> list[Any]:
-    """Run a query whose values are read as text by `backends.postgres.mapping`; errors as in `ask`."""
+    """Run a query whose values are read as text by `backends.postgres.mapping`. Await it within `ask`."""
     if not options.is_pooled:
-        rows: list[Any] = await ask(options, connection.fetch(sql, *arguments, timeout=timeout_s))
+        rows: list[Any] = await connection.fetch(sql, *arguments, timeout=timeout_s)
         return rows
-
-    async def in_transaction() -> list[Any]:
-        async with asyncio.timeout(timeout_s), connection.transaction():
-            await connection.execute(for_transaction())
-            found: list[Any] = await connection.fetch(sql, *arguments)
-            return found
-
-    return await ask(options, in_transaction())
+    async with asyncio.timeout(timeout_s), connection.transaction():
+        await connection.execute(for_transaction())
+        found: list[Any] = await connection.fetch(sql, *arguments)
+        return found
 
 
 async def ask(options: PostgresOptions, answer: Awaitable[T]) -> T:

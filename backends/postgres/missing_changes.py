@@ -23,7 +23,7 @@ async def missing_change(
     """Return the item to publish for a row; None: the log has it, or the row is no round.
 
     Args:
-        row: A row with ``row_values`` and ``committed_ms``.
+        row: A row with ``row_values`` and ``committed_ms``, as `backends.postgres.row_bytes` reads it.
         mapper: That of the table.
         known: What the log holds; with contents if `corrections`.
         offset: The offset of the row.
@@ -33,6 +33,8 @@ async def missing_change(
         LogUnavailable: The log cannot be read.
     """
     values = row["row_values"]
+    if fault := row.get("fault"):
+        return mapper.reject(values, fault, offset)
     try:
         is_finished = mapper.state(values) is RowState.FINISHED
     except InvalidRound as error:

@@ -18,7 +18,6 @@ from backends.postgres.database import (
     ConnectionLost,
     ask,
     close_connection,
-    fetch_rows,
     open_connection,
 )
 from backends.postgres.game_tables import read_games
@@ -29,6 +28,7 @@ from backends.postgres.mapping.table_options import TableOptions
 from backends.postgres.mapping.text_forms import MAX_ROUND_ID
 from backends.postgres.missing_changes import missing_change
 from backends.postgres.postgres_options import PostgresOptions
+from backends.postgres.row_bytes import fetch_rows
 from backends.postgres.statements import statement
 from backends.postgres.table import columns_of, page_statement, read_table
 from backends.publish.stored_ids import KnownRounds
@@ -164,7 +164,7 @@ class TableBackfill:
                     elapsed_s = asyncio.get_running_loop().time() - started
                     await asyncio.sleep(max(0.0, len(items) / self._rate - elapsed_s))
 
-    async def _page(self, table: "_OneTable", after: RowOffset) -> list[Any]:
+    async def _page(self, table: "_OneTable", after: RowOffset) -> Sequence[Any]:
         """Read one page; reconnect until it succeeds."""
         limit = _PAGE_ROWS if not self._rate else max(1, min(_PAGE_ROWS, int(self._rate / _PAGES_PER_S)))
         backoff = Backoff(_PAUSE_S, self._options.retry_max_s)
@@ -237,10 +237,13 @@ class _OneTable:
         first = first if first is not None else oldest or 0
         self.range = Range(first, last if last is not None else (-1 if newest is None else newest), table.source)
 
-    async def page(self, connection: Connection, after: RowOffset, limit: int) -> list[Any]:
+    async def page(self, connection: Connection, after: RowOffset, limit: int) -> Sequence[Any]:
         """Read the next rows, and their games if one is not known."""
         arguments = (after.offset, after.key, self.range.last, limit)
-        rows = await fetch_rows(self._source, connection, self._page_sql, *arguments, timeout_s=_ANSWER_S)
+        columns = ("row_offset", "row_key", "committed_ms")
+        rows = await fetch_rows(
+            self._source, connection, self._page_sql, *arguments, columns=columns, timeout_s=_ANSWER_S
+        )
         if self.mapper.needs_games(row["row_values"] for row in rows):
             await read_games(connection, self._source, [self._games])
         return rows

@@ -7,8 +7,8 @@ from typing import Any
 
 from backends.contract import Backend, BackendContext, Captured, Rejected
 from backends.ingest.run_ingest import run_ingest
+from backends.postgres.notify.notify_admin import NotifyAdmin
 from backends.postgres.notify.postgres_notify import PostgresNotify
-from backends.postgres.statements import statement
 from backends.publish.publisher_settings import PublisherSettings
 from roundlog.log_settings import LogSettings
 from roundlog.tasks import cancel_and_wait
@@ -100,4 +100,9 @@ def notify_backend(server: PostgresServer, **options: object) -> PostgresNotify:
 
 async def set_up_notify(server: PostgresServer, table: str = "rounds", schema: str = "public") -> None:
     """Create what `stream-relay backend setup` creates."""
-    await server.execute(statement("create_wake", schema=schema, table=table, channel="stream_relay"))
+    await set_up(server, table=f"{schema}.{table}")
+
+
+async def set_up(server: PostgresServer, **options: object) -> None:
+    """Do what `stream-relay backend setup` does with these options."""
+    await NotifyAdmin(notify_options(server, **options)).set_up(None)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from backends.contract import Captured
-from backends.postgres.database import close_connection, fetch_rows, open_connection
+from backends.postgres.database import close_connection, open_connection, query_text
 from backends.postgres.notify.notify_options import NotifyOptions
 from backends.postgres.replication.protocol.replication_connection import ReplicationConnection
 from backends.postgres.replication.slot import ReplicationOptions
@@ -84,7 +84,7 @@ async def test_settings_of_others_change_nothing(any_postgres: PostgresServer, m
                 await link.close()
         connection = await open_connection(options, "reader")
         try:
-            assert [dict(row) for row in await fetch_rows(options, connection, VALUES, timeout_s=10)] == [WRITTEN]
+            assert [dict(row) for row in await query_text(options, connection, VALUES, timeout_s=10)] == [WRITTEN]
             for name, value in {**session_settings(), **dict.fromkeys(timeout, "0")}.items():
                 assert await connection.fetchval(CURRENT, name) == value, name
         finally:
@@ -112,7 +112,7 @@ async def test_settings_hold_behind_a_pooler(postgres: PostgresServer, nats: Nat
         options = NotifyOptions.read({"dsn": dsn, "notify": False})
         connection = await open_connection(options, "reader")
         try:
-            rows: list[Mapping[str, Any]] = await fetch_rows(options, connection, VALUES, timeout_s=10)
+            rows: list[Mapping[str, Any]] = await query_text(options, connection, VALUES, timeout_s=10)
             assert dict(rows[0]) == WRITTEN
             assert (await connection.fetchval("SHOW DateStyle")).startswith("German")
         finally:

@@ -1,12 +1,23 @@
 """Which rows are yielded, and up to which id the kept offset says that all are stored."""
 
 from backends.postgres.notify.frontier import MIN_ID
-from backends.postgres.notify.table_offset import NotifyOffset, TableOffset
+from backends.postgres.notify.table_offset import Flow, NotifyOffset, TableOffset
 
 
-def begun(safe: int = 0, *, old_to: int | None = None) -> TableOffset:
+class Begun(TableOffset):
+    """The only table of a process."""
+
+    def __init__(self) -> None:
+        self.flow = Flow()
+        super().__init__(self.flow, lookback_ids=100, unfinished_rows=3)
+
+    def confirm(self, offset: NotifyOffset) -> None:
+        self.flow.confirm(offset)
+
+
+def begun(safe: int = 0, *, old_to: int | None = None) -> Begun:
     """A process that begins after id `safe`; rows up to `old_to` existed before its first start."""
-    offset = TableOffset(lookback_ids=100)
+    offset = Begun()
     offset.skip_existing(old_to)
     assert offset.is_behind(safe)
     offset.begin(safe, lowest=safe)
@@ -14,10 +25,10 @@ def begun(safe: int = 0, *, old_to: int | None = None) -> TableOffset:
     return offset
 
 
-def scan(offset: TableOffset, *ids: int, is_cut: bool = False) -> list[NotifyOffset]:
+def scan(offset: Begun, *ids: int, is_cut: bool = False) -> list[NotifyOffset]:
     """Record a scan that finds `ids`; return the offsets of the yielded rows."""
     news = offset.record_scan(ids, is_cut=is_cut)
-    return [offset.next_offset(number) for number in ids if number in news]
+    return offset.offsets_of([number for number in ids if number in news])
 
 
 def test_row_counts_once_the_log_has_it() -> None:
@@ -112,7 +123,7 @@ def test_skipped_rows_are_told_apart_until_the_offset_has_passed_them() -> None:
 
 def test_start_at_the_end_of_the_log_skips_no_row() -> None:
     """The end of the log is known, and all rows after it are new, at any age."""
-    offset = TableOffset(lookback_ids=100)
+    offset = Begun()
     offset.skip_existing(20)
     offset.skip_existing(None)
     offset.begin(10, lowest=10)

@@ -43,6 +43,8 @@ class Frontier:
             lookback: How far below the newest id `spans` reaches with `look_back`.
         """
         self.top = floor
+        self.cap = MAX_ID
+        """Ids above it are not read now: they are those of old rows, since the ids have begun again below them."""
         self._lowest = lowest
         self._lookback = lookback
         self._holes: list[Span] = []
@@ -75,8 +77,8 @@ class Frontier:
             new: Include ids above the newest one.
         """
         found = sorted(self._holes + self._closed) if look_back else list(self._holes)
-        if new:
-            found.append(Span(self.top + 1, MAX_ID))
+        if new and self.top < self.cap:
+            found.append(Span(self.top + 1, self.cap))
         return found
 
     def record(self, ids: Iterable[int], *, up_to: int = MAX_ID) -> list[int]:

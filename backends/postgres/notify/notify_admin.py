@@ -2,14 +2,23 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from backends.backlog import Backlog
 from backends.contract import InvalidOptions, SourceError
 from backends.postgres.database import ConnectionLost, ask
 from backends.postgres.findings import SETUP_COMMAND, Finding, Verdict, connected, reader_name, run_sql
-from backends.postgres.notify.notify_options import NotifyOptions, faults_of, read_source, warnings_of
+from backends.postgres.mapping.table_options import TableOptions
+from backends.postgres.notify.notify_options import NotifyOptions
 from backends.postgres.notify.notify_session import NotifySession
+from backends.postgres.notify.table_check import (
+    faults_of,
+    is_finished_by_update,
+    read_source,
+    shortfalls_of,
+    warnings_of,
+)
+from backends.postgres.row_security import refuse_hidden_rows
 from backends.postgres.statements import statement
 
 _COUNTED: Final = 100_000
@@ -28,27 +37,45 @@ class NotifyAdmin:
     def setup_sql(self, grant_to: str | None, *, renew: bool = False) -> list[str]:
         if renew:
             raise InvalidOptions("--renew-slot is for postgres-replication; postgres-notify has no slot")
-        options = self.options
-        names = {"schema": options.schema_name, "table": options.table_name}
-        made = [statement("create_wake", **names, channel=options.channel)]
-        return made if grant_to is None else [*made, statement("grant_notify", **names, role=grant_to)]
+        made = []
+        for table in self.options.all_tables:
+            names = _names(table)
+            made.append(statement("create_wake", **names, channel=self.options.channel))
+            finished_by = "update" if table.finished_by == "auto" and table.finished_when else table.finished_by
+            made.append(
+                statement(
+                    "create_update_wake",
+                    **names,
+                    channel=self.options.channel,
+                    finished_at=table.finished_at_column,
+                    finished_by=finished_by,
+                )
+            )
+            if grant_to is not None:
+                made.append(statement("grant_notify", **names, order_column=table.order, role=grant_to))
+        return made
 
     def teardown_sql(self) -> list[str]:
         options = self.options
-        names = {"schema": options.schema_name, "table": options.table_name}
-        return [statement("drop_wake", **names, consumer=options.consumer, source=options.source)]
+        return [
+            statement("drop_wake", **_names(table), consumer=options.consumer, source=table.source)
+            for table in options.all_tables
+        ]
 
     async def set_up(self, grant_to: str | None, *, renew: bool = False) -> str | None:
         await run_sql(self.options, self.setup_sql(grant_to, renew=renew))
         return None
 
     async def check(self) -> list[Finding]:
-        options = self.options
+        options, findings = self.options, list[Finding]()
         async with connected(options) as connection:
-            source = await read_source(connection, options)
-        findings = [Finding(Verdict.FAILURE, fault) for fault in faults_of(source, options)]
-        findings += [Finding(Verdict.WARNING, warning) for warning in warnings_of(source, options)]
-        if not findings or all(finding.verdict is not Verdict.FAILURE for finding in findings):
+            for table in options.all_tables:
+                source = await read_source(connection, options, table)
+                faults = [*faults_of(source, options, table), *shortfalls_of(source, options, table)]
+                findings += [Finding(Verdict.FAILURE, fault) for fault in dict.fromkeys(faults)]
+                findings += [Finding(Verdict.WARNING, warning) for warning in warnings_of(source, options, table)]
+        findings = list(dict.fromkeys(findings))
+        if all(finding.verdict is not Verdict.FAILURE for finding in findings):
             findings.append(await self._check_session())
         return findings
 
@@ -63,41 +90,72 @@ class NotifyAdmin:
 
     async def status(self) -> dict[str, str]:
         options = self.options
+        rows: dict[str, Any] = {}
+        waiting: int | None = None
         async with connected(options) as connection:
-            source = await read_source(connection, options)
-            if not source["has_positions"]:
-                return {"state": "not set up", "run": f"{SETUP_COMMAND} --backend postgres-notify"}
-            row = await ask(options, connection.fetchrow(self._status_sql()))
-        if row is None:
+            for table in options.all_tables:
+                source = await read_source(connection, options, table)
+                if not source["has_positions"]:
+                    return {"state": "not set up", "run": f"{SETUP_COMMAND} --backend postgres-notify"}
+                await refuse_hidden_rows(options, connection, table, timeout_s=options.answer_timeout_s)
+                row = await ask(options, connection.fetchrow(self._status_sql(table)))
+                if row is not None:
+                    rows[table.source] = row
+                if is_finished_by_update(source, table) and source["may_keep_unfinished"]:
+                    count = connection.fetchval(statement("count_unfinished"), options.consumer, table.source)
+                    waiting = (waiting or 0) + await ask(options, count)
+        if not rows:
             return {"state": "never run"}
-        at_least = "at least " if row["lag_rows"] >= _COUNTED else ""
-        return {
-            "state": "reading" if row["active_pid"] else "no reader",
-            "active": reader_name(row["active_pid"], row["client"], None),
-            "last confirmed": f"id {row['safe']}, {row['kept_s']:.1f} s ago",
-            "lag": f"{at_least}{row['lag_rows']:,} rows",
-        }
+        return _status_of(rows, len(options.all_tables), waiting)
 
     @asynccontextmanager
     async def measuring(self) -> AsyncIterator[Callable[[], Awaitable[Backlog]]]:
-        options, sql = self.options, self._status_sql()
+        options = self.options
         async with connected(options) as connection:
+            for table in options.all_tables:
+                await refuse_hidden_rows(options, connection, table, timeout_s=options.answer_timeout_s)
 
             async def measure() -> Backlog:
-                row = await ask(options, connection.fetchrow(sql, timeout=options.answer_timeout_s))
-                if row is None:
-                    raise SourceError(f"{options.shown_dsn} has no offset of consumer {options.consumer!r} yet")
-                return Backlog("rows", row["newest"], row["safe"], row["lag_rows"])
+                """Add the tables up: each number grows with each of them."""
+                head = confirmed = behind = 0
+                for table in options.all_tables:
+                    fetch = connection.fetchrow(self._status_sql(table), timeout=options.answer_timeout_s)
+                    row = await ask(options, fetch)
+                    if row is None:
+                        raise SourceError(
+                            f"{options.shown_dsn} has no offset of consumer {options.consumer!r} in {table.source} yet"
+                        )
+                    head, confirmed, behind = head + row["newest"], confirmed + row["safe"], behind + row["lag_rows"]
+                return Backlog("rows", head, confirmed, behind)
 
             yield measure
 
-    def _status_sql(self) -> str:
-        options = self.options
+    def _status_sql(self, table: TableOptions) -> str:
         return statement(
             "read_notify_status",
-            schema=options.schema_name,
-            table=options.table_name,
-            order_column=options.order,
-            consumer=options.consumer,
-            source=options.source,
+            **_names(table),
+            order_column=table.order,
+            consumer=self.options.consumer,
+            source=table.source,
         )
+
+
+def _names(table: TableOptions) -> dict[str, str]:
+    return {"schema": table.schema_name, "table": table.table_name}
+
+
+def _status_of(rows: Mapping[str, Any], tables: int, waiting: int | None) -> dict[str, str]:
+    """Describe the offsets of all tables, by table."""
+    first, lag = next(iter(rows.values())), sum(row["lag_rows"] for row in rows.values())
+    at_least = "at least " if any(row["lag_rows"] >= _COUNTED for row in rows.values()) else ""
+    confirmed = [
+        f"{f'{source} ' if tables > 1 else ''}id {row['safe']}, {row['kept_s']:.1f} s ago"
+        for source, row in rows.items()
+    ]
+    status = {
+        "state": "reading" if first["active_pid"] else "no reader",
+        "active": reader_name(first["active_pid"], first["client"], None),
+        "last confirmed": "; ".join(confirmed),
+        "lag": f"{at_least}{lag:,} rows",
+    }
+    return status if waiting is None else {**status, "unfinished": f"{waiting:,} rows"}

@@ -1,4 +1,4 @@
-"""What the log stores about a table that `postgres-notify` reads: where to begin, and which rows it already has.
+"""What the log stores about one table that `postgres-notify` reads: where to begin, and which rows it already has.
 
 Owns the text form of an offset in the table. Which rows are read again is decided in
 `backends.postgres.notify.frontier`.
@@ -13,10 +13,12 @@ from urllib.parse import urlsplit
 import structlog
 
 from backends.contract import OffsetTaken, SourceOffsets
+from backends.postgres.mapping.table_options import TableOptions
 from backends.postgres.notify.notify_options import NotifyOptions
 
 if TYPE_CHECKING:
     from backends.postgres.notify.notify_session import NotifySession
+    from backends.postgres.notify.table_queries import TableQueries
 
 log = structlog.get_logger()
 
@@ -24,11 +26,12 @@ log = structlog.get_logger()
 class NotifyOffsets:
     """The offsets of one consumer's table."""
 
-    def __init__(self, offsets: SourceOffsets[Any], options: NotifyOptions) -> None:
+    def __init__(self, offsets: SourceOffsets[Any], options: NotifyOptions, table: TableOptions) -> None:
         self._offsets = offsets
         self._options = options
+        self._table = table
         database = urlsplit(options.dsn.get_secret_value()).path.lstrip("/")
-        name = f"{database}.{options.consumer}.{options.source}"
+        name = f"{database}.{options.consumer}.{table.source}"
         self._source = f"nt:{blake2s(name.encode(), digest_size=5).hexdigest()}"
         self._safe = -1  # the last offset, and its text form below
         self._text = b""
@@ -44,14 +47,14 @@ class NotifyOffsets:
         """Wait until the log can be read and answers publishes."""
         await self._offsets.kept(self._source)
 
-    async def begin(self, session: "NotifySession", safe: int, *, is_first: bool) -> int:
+    async def begin(self, session: "NotifySession", queries: "TableQueries", safe: int, *, is_first: bool) -> int:
         """Return the id after which to read, and recall which rows above it the log has.
 
         On a first start this is the end of the log, if the log has rounds of this table: another backend may have
         stored them, and rows may have been added since it stopped. Otherwise it is `safe`.
         """
         if is_first:
-            safe = await self._end_of_log(session, safe)
+            safe = await self._end_of_log(session, queries, safe)
         kept = await self._offsets.kept(self._source)
         since = kept if kept is not None and _number(kept.offset) <= safe else None
         await self._offsets.recall(self._source, lambda offset: _number(offset) >= safe, since=since)
@@ -59,18 +62,18 @@ class NotifyOffsets:
             await self._offsets.keep(self._source, str(safe))
         return safe
 
-    async def _end_of_log(self, session: "NotifySession", safe: int) -> int:
+    async def _end_of_log(self, session: "NotifySession", queries: "TableQueries", safe: int) -> int:
         newest: Mapping[str, int] = await self._offsets.newest()
         if not newest:
             return safe
-        found = await session.find(newest)
+        found = await queries.find(newest)
         if found is None:
-            log.warning("log_not_recognised", table=self._options.source, after=safe, games=len(newest))
+            log.warning("log_not_recognised", table=self._table.source, after=safe, games=len(newest))
             return safe
         # Rows below it may have been committed later.
         begins = min(safe, found - self._options.lookback_ids)
-        await session.rebegin(begins)
-        log.info("log_continued", table=self._options.source, newest=found, after=begins)
+        await session.rebegin(self._table.source, begins)
+        log.info("log_continued", table=self._table.source, newest=found, after=begins)
         return begins
 
 

@@ -1,16 +1,15 @@
-"""The two connections of `postgres-notify`: the reader queries rows; the keeper listens, holds the lock, and stores our
-offset.
+"""The two connections of `postgres-notify`: the reader queries rows; the keeper listens, holds the locks, and stores
+our offsets.
 
-Two connections, so that the offset is stored and the server's health is seen while a query for rows runs. Knows nothing
-of rounds. Which rows are new is decided in `backends.postgres.notify.frontier`.
+Two connections, so that offsets are stored and the server's health is seen while a query for rows runs. Knows nothing
+of rounds. The queries about one table are in `backends.postgres.notify.table_queries`.
 """
 
 import asyncio
 import secrets
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, Self
-
-import asyncpg
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final, NamedTuple, Self
 
 from backends.contract import SourceError
 from backends.postgres.database import (
@@ -18,16 +17,19 @@ from backends.postgres.database import (
     ConnectionLost,
     ask,
     close_connection,
-    fetch_rows,
     open_connection,
     pooler_sentence,
     terminate,
 )
 from backends.postgres.mapping.table_mapper import TableMapper
-from backends.postgres.notify.frontier import Span
-from backends.postgres.notify.notify_options import NotifyOptions, faults_of, read_source, warnings_of
+from backends.postgres.mapping.table_options import TableOptions
+from backends.postgres.notify.notify_options import NotifyOptions
+from backends.postgres.notify.table_check import faults_of, read_source, remembers_unfinished, warnings_of
+from backends.postgres.notify.table_queries import TableQueries
+from backends.postgres.notify.unfinished import UnfinishedChanges
+from backends.postgres.row_security import refuse_hidden_rows
 from backends.postgres.statements import statement
-from backends.postgres.table import columns_of, scan_statement
+from backends.postgres.table import columns_of
 from rounds import Catalogue
 
 _PROBE_S: Final = 3.0
@@ -35,6 +37,15 @@ _CLOSE_S: Final = 1.0
 _STANDBY_POLL_S: Final = 0.2
 _NO_GAMES: Final = Catalogue({})
 """For sessions that make no rounds."""
+
+
+class StoredOffset(NamedTuple):
+    """The offset in one table as the server keeps it."""
+
+    lowest: int
+    safe: int
+    look: str | None
+    """What the table was like, see `table_identity.TableLook`."""
 
 
 class NotifySession:
@@ -50,13 +61,12 @@ class NotifySession:
         self._lost: str | None = None
         self._probe: asyncio.Future[None] | None = None
         self._token = ""
-        self._scan_sql = ""
+        self._keeps_unfinished = False
+        self.tables: list[TableQueries] = []
+        """The queries about each table, in the order of `PostgresOptions.all_tables`."""
         self.warnings: list[str] = []
         for connection in (reader, keeper):
             connection.add_termination_listener(self._on_terminated)
-
-    mapper: TableMapper
-    """Reads the rows of `scan`."""
 
     @classmethod
     async def connect(cls, options: NotifyOptions, catalogue: Catalogue = _NO_GAMES) -> Self:
@@ -80,40 +90,20 @@ class NotifySession:
 
     # --- rows ---------------------------------------------------------------------------------------------------
 
-    async def scan(self, spans: Sequence[Span], limit: int) -> list[asyncpg.Record]:
-        """Read rows within `spans` in ascending order, at most `limit`, in one snapshot."""
-        lows, highs = [span.low for span in spans], [span.high for span in spans]
-        return await fetch_rows(
-            self._options, self._reader, self._scan_sql, lows, highs, limit, timeout_s=self._timeout_s
-        )
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[None]:
+        """Let the queries of the block see all tables at the same moment. One query needs no block."""
+        if len(self.tables) < 2:
+            yield
+            return
+        options, reader = self._options, self._reader
+        await ask(options, reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", timeout=self._timeout_s))
+        yield
+        await ask(options, reader.execute("COMMIT", timeout=self._timeout_s))
 
-    async def writers(self) -> list[str]:
-        """Return the ids of the transactions that may have uncommitted rows in the table."""
-        sql = statement("read_writers")
-        rows = await ask(self._options, self._reader.fetch(sql, self._options.quoted_table, timeout=self._timeout_s))
-        return [row[0] for row in rows]
-
-    async def extent(self) -> tuple[int | None, int | None]:
-        """Return the oldest and the newest visible id; None in an empty table."""
-        options = self._options
-        sql = statement("read_extent", schema=options.schema_name, table=options.table_name, order_column=options.order)
-        row: Any = await ask(options, self._reader.fetchrow(sql, timeout=self._timeout_s))
-        return row["oldest"], row["newest"]
-
-    async def find(self, rounds: Mapping[str, int]) -> int | None:
-        """Return the id of the newest row that is one of `rounds` (round ids by game); None: none was found."""
-        options = self._options
-        sql = statement(
-            "find_rounds",
-            schema=options.schema_name,
-            table=options.table_name,
-            order_column=options.order,
-            game_slug=options.game_slug_column,
-            round_id=options.round_id_column,
-        )
-        games, ids = list(rounds), [str(number) for number in rounds.values()]
-        found: int | None = await ask(options, self._reader.fetchval(sql, games, ids, timeout=self._timeout_s))
-        return found
+    async def check_row_security(self, table: TableOptions) -> None:
+        """Raise `SourceError` if row level security hides rows of the table from our role."""
+        await refuse_hidden_rows(self._options, self._reader, table, timeout_s=self._timeout_s)
 
     async def wait(self, timeout_s: float) -> None:
         """Wait for a notification, at most `timeout_s`; raise `ConnectionLost` when a connection broke."""
@@ -127,50 +117,72 @@ class NotifySession:
         if self._lost is not None:
             raise ConnectionLost(self._lost)
 
-    # --- the lock and the offset --------------------------------------------------------------------------------
+    # --- the locks and the offsets ------------------------------------------------------------------------------
 
     async def lead(self) -> bool:
-        """Try to take the lock of the one reader; return whether we have it.
+        """Try to take the lock of the one reader of each table; return whether we have all of them.
 
         Ends the session of a holder that has been silent for ``takeover_s``.
         """
         options = self._options
         if not options.notify:
             return True  # a pooler in transaction mode keeps no session, and so no lock of a session
-        name = f"stream_relay:{options.consumer}:{options.source}"
-        leads = await ask(options, self._keeper.fetchval(statement("try_lead"), name, timeout=self._timeout_s))
-        if not leads:
-            evict = self._keeper.fetch(statement("evict_leader"), name, options.takeover_s, timeout=self._timeout_s)
-            await ask(options, evict)
-            await self.wait(_STANDBY_POLL_S)
-        return bool(leads)
+        # In the same order in every process; none is held while another one is waited for.
+        names = sorted(f"stream_relay:{options.consumer}:{table.source}" for table in options.all_tables)
+        held: list[str] = []
+        for name in names:
+            if not await ask(options, self._keeper.fetchval(statement("try_lead"), name, timeout=self._timeout_s)):
+                for other in held:
+                    await ask(options, self._keeper.execute(statement("stop_leading"), other, timeout=self._timeout_s))
+                evict = self._keeper.fetch(statement("evict_leader"), name, options.takeover_s, timeout=self._timeout_s)
+                await ask(options, evict)
+                await self.wait(_STANDBY_POLL_S)
+                return False
+            held.append(name)
+        return True
 
-    async def offset(self) -> tuple[int, int] | None:
-        """Return the lowest and the safe id of our stored offset; None: none is stored."""
-        keys = (self._options.consumer, self._options.source)
-        row = await ask(
-            self._options,
-            self._keeper.fetchrow(statement("read_position"), *keys, timeout=self._timeout_s),
-        )
-        return None if row is None else (row["lowest"], row["safe"])
+    async def offset(self, source: str) -> StoredOffset | None:
+        """Return our stored offset in a table; None: none is stored."""
+        sql = statement("read_position")
+        row: Any = await ask(self._options, self._keeper.fetchrow(sql, *self._keys(source), timeout=self._timeout_s))
+        return None if row is None else StoredOffset(row["lowest"], row["safe"], row["identity"])
 
-    async def begin(self, lowest: int) -> bool:
+    async def unfinished(self, source: str) -> list[int]:
+        """Return the ids of the unfinished rows that are stored with our offset."""
+        if not self._keeps_unfinished:
+            return []
+        sql, limit = statement("read_unfinished"), self._options.unfinished_rows
+        fetch = self._reader.fetch(sql, *self._keys(source), limit, timeout=self._timeout_s)
+        return [row["id"] for row in await ask(self._options, fetch)]
+
+    async def add_unfinished(self, source: str, ids: list[int]) -> None:
+        """Store the ids of unfinished rows with the offset that `begin` has stored."""
+        sql = statement("add_unfinished")
+        await ask(self._options, self._keeper.execute(sql, *self._keys(source), ids, timeout=self._timeout_s))
+
+    async def begin(self, source: str, lowest: int) -> bool:
         """Store a first offset, after id `lowest`; return whether none was stored before."""
-        keys = (self._options.consumer, self._options.source)
         sql = statement("begin_position")
-        return await ask(self._options, self._keeper.fetchrow(sql, *keys, lowest, timeout=self._timeout_s)) is not None
+        fetch = self._keeper.fetchrow(sql, *self._keys(source), lowest, timeout=self._timeout_s)
+        return await ask(self._options, fetch) is not None
 
-    async def rebegin(self, lowest: int) -> None:
+    async def rebegin(self, source: str, lowest: int) -> None:
         """Replace the offset that `begin` stored by a lower one. Changes nothing once rows were read."""
-        keys = (self._options.consumer, self._options.source)
         sql = statement("rebegin_position")
-        await ask(self._options, self._keeper.execute(sql, *keys, lowest, timeout=self._timeout_s))
+        await ask(self._options, self._keeper.execute(sql, *self._keys(source), lowest, timeout=self._timeout_s))
 
-    async def keep(self, safe: int, lowest: int) -> None:
-        """Advance our stored offset; ids up to `lowest` are never read again."""
-        keys = (self._options.consumer, self._options.source)
-        sql = statement("keep_position")
-        await ask(self._options, self._keeper.execute(sql, *keys, safe, lowest, timeout=self._timeout_s))
+    async def rewind(self, source: str, safe: int) -> None:
+        """Set our stored offset back, over the connection of the reader: the keeper works at the same time."""
+        sql = statement("rewind_position")
+        await ask(self._options, self._reader.execute(sql, *self._keys(source), safe, timeout=self._timeout_s))
+
+    async def keep(self, source: str, safe: int, lowest: int, look: str | None, unfinished: UnfinishedChanges) -> None:
+        """Advance our stored offset; ids up to `lowest` are never read again. Store the unfinished rows with it."""
+        arguments: tuple[object, ...] = (*self._keys(source), safe, lowest)
+        name = "keep_position"
+        if self._keeps_unfinished:
+            name, arguments = "keep_unfinished", (*arguments, look, unfinished.added, unfinished.removed)
+        await ask(self._options, self._keeper.execute(statement(name), *arguments, timeout=self._timeout_s))
 
     async def heartbeat(self) -> None:
         """Run an empty query, so that standbys see an active session and a dead connection is noticed."""
@@ -189,14 +201,24 @@ class NotifySession:
 
     # --- inside -------------------------------------------------------------------------------------------------
 
+    def _keys(self, source: str) -> tuple[str, str]:
+        return self._options.consumer, source
+
     async def _prepare(self) -> None:
-        options = self._options
-        source = await ask(options, read_source(self._reader, options))
-        if faults := faults_of(source, options):
-            raise SourceError("\n".join(faults))
-        self.warnings = warnings_of(source, options)
-        self.mapper = TableMapper(options, self._catalogue, columns_of(source))
-        self._scan_sql = scan_statement(self.mapper)
+        options, faults = self._options, list[str]()
+        for table in options.all_tables:
+            source = await ask(options, read_source(self._reader, options, table))
+            faults += faults_of(source, options, table)
+            if faults:
+                continue
+            await self.check_row_security(table)
+            self.warnings += warnings_of(source, options, table)
+            self._keeps_unfinished = bool(source["may_keep_unfinished"] and source["keeps_identity"])
+            mapper = TableMapper(table, self._catalogue, columns_of(source))
+            is_updated = remembers_unfinished(source, table)
+            self.tables.append(TableQueries(options, table, mapper, self._reader, is_updated=is_updated))
+        if faults:
+            raise SourceError("\n".join(dict.fromkeys(faults)))
         if options.notify:
             await ask(options, self._keeper.add_listener(options.channel, self._on_notified))
             await self._probe_listening()

@@ -1,8 +1,8 @@
-"""The backend `postgres-notify`: rounds read from the table itself, where logical replication is not available.
+"""The backend `postgres-notify`: rounds read from the tables themselves, where logical replication is not available.
 
-Owns the reader's loop: polling as the guarantee, notifications as the hint, the standby while another process reads,
-and when our offset is written. Which rows are yielded, and up to which id all of them are stored, is decided in
-`backends.postgres.notify.table_offset`. See docs/postgres-notify.md
+Owns the reader's loop over all tables: polling as the guarantee, notifications as the hint, the order of rows of one
+turn, the standby while another process reads, and when our offsets are written. What one table yields is decided in
+`backends.postgres.notify.table_reader`. See docs/postgres-notify.md
 """
 
 import asyncio
@@ -10,20 +10,20 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
 from backends.backlog import Backlog
-from backends.contract import BackendContext, Captured, Rejected, SourceError, SourceOffsets, SourceUnavailable
+from backends.contract import BackendContext, SourceError, SourceOffsets, SourceUnavailable
 from backends.postgres.database import ConnectionLost
-from backends.postgres.mapping.table_mapper import TableMapper, item_of
-from backends.postgres.notify.frontier import Frontier
 from backends.postgres.notify.notify_admin import NotifyAdmin
 from backends.postgres.notify.notify_offsets import NotifyOffsets
 from backends.postgres.notify.notify_options import NotifyOptions
 from backends.postgres.notify.notify_session import NotifySession
-from backends.postgres.notify.table_offset import NotifyOffset, TableOffset
+from backends.postgres.notify.table_offset import Flow, NotifyOffset
+from backends.postgres.notify.table_queries import TableQueries
+from backends.postgres.notify.table_reader import Found, Item, TableReader
 from roundlog.backoff import Backoff
 from roundlog.tasks import cancel_and_wait, raise_if_cancelled
 
@@ -31,15 +31,11 @@ log = structlog.get_logger()
 
 _FIRST_PAUSE_S: Final = 0.05
 _HOLE_POLL_S: Final = 0.2
-_LOOK_BACK_S: Final = 30.0
 _KEEP_S: Final = 0.5
 _HEARTBEAT_S: Final = 2.0
 _LEAVE_S: Final = 2.0
 _LOG_S: Final = 5.0
-"""How long the lock is held while the log is not available, before anything is read."""
-_HELD_BACK: Final = "a transaction that has inserted rows stays open; see pg_stat_activity for the oldest xact_start"
-
-_Item = Captured[NotifyOffset] | Rejected[NotifyOffset]
+"""How long the locks are held while the log is not available, before anything is read."""
 
 
 class NotifyState(StrEnum):
@@ -53,7 +49,7 @@ class NotifyState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NotifyStatus:
-    """The state of capture, for metrics and health."""
+    """The state of capture, for metrics and health. Ids of several tables are added up."""
 
     state: NotifyState
     newest: int
@@ -61,6 +57,10 @@ class NotifyStatus:
     safe: int
     """Every row up to this id is stored in the log."""
     reconnects: int
+    unfinished_rows: int = 0
+    """Number of rows that were read and are not finished."""
+    given_up_rows: int = 0
+    """Number of unfinished rows that are not read again, since there were more than ``unfinished_rows``."""
 
 
 class _LogAway(Exception):
@@ -68,25 +68,36 @@ class _LogAway(Exception):
 
 
 class PostgresNotify:
-    """Reads one table in the order of its ids. Implements `backends.contract.Backend` with `NotifyOffset`."""
+    """Reads tables in the order of their ids. Implements `backends.contract.Backend` with `NotifyOffset`."""
 
     def __init__(self, options: Mapping[str, object], context: BackendContext) -> None:
         self._options = NotifyOptions.read(options)
         self._catalogue = context.catalogue
-        self._log = log.bind(table=self._options.source, database=self._options.shown_dsn)
+        self._flow = Flow()
+        self._readers = [
+            TableReader(self._options, table, index, self._flow) for index, table in enumerate(self._options.all_tables)
+        ]
+        self._offsets: list[NotifyOffsets] = []
         self._state = NotifyState.CONNECTING
         self._session: NotifySession | None = None
-        self._offset = TableOffset(lookback_ids=self._options.lookback_ids)
-        self._offsets: NotifyOffsets | None = None
         self._has_moved = asyncio.Event()
         self._reconnects = 0
         self._warned: set[str] = set()
-        self._is_held_back = False
+        tables = ", ".join(reader.table.source for reader in self._readers)
+        self._log = log.bind(table=tables, database=self._options.shown_dsn)
 
     @property
     def status(self) -> NotifyStatus:
         """The state now."""
-        return NotifyStatus(self._state, self._offset.frontier.top, self._offset.safe, self._reconnects)
+        offsets = [reader.offset for reader in self._readers]
+        return NotifyStatus(
+            self._state,
+            sum(offset.frontier.top for offset in offsets),
+            sum(offset.safe for offset in offsets),
+            self._reconnects,
+            sum(len(offset.unfinished) for offset in offsets),
+            sum(offset.unfinished.given_up for offset in offsets),
+        )
 
     # --- the contract -------------------------------------------------------------------------------------------
 
@@ -98,8 +109,8 @@ class PostgresNotify:
         except ConnectionLost as error:
             raise SourceUnavailable(f"{self._options.shown_dsn} cannot be reached: {error}") from error
         try:
-            if await session.offset() is None:
-                await self._make_offset(session)
+            for reader, queries in zip(self._readers, session.tables, strict=True):
+                await reader.make_offset(session, queries)
         except ConnectionLost as error:
             raise SourceUnavailable(f"the connection to {self._options.shown_dsn} was lost: {error}") from error
         finally:
@@ -109,7 +120,7 @@ class PostgresNotify:
         finally:
             await self._leave()
 
-    async def read(self) -> AsyncIterator[Sequence[_Item]]:
+    async def read(self) -> AsyncIterator[Sequence[Item]]:
         """Yield rows as they are committed; never ends. See `Backend.read`."""
         backoff = Backoff(_FIRST_PAUSE_S, self._options.retry_max_s)
         while True:
@@ -128,8 +139,8 @@ class PostgresNotify:
                 await self._drop()
                 self._state = NotifyState.LEFT
                 self._log.warning("reading_left", reason="the log is not available")
-                if self._offsets is not None:
-                    await self._offsets.wait_for_log()
+                if self._offsets:
+                    await self._offsets[0].wait_for_log()
             except ConnectionLost as error:
                 raise_if_cancelled()
                 self._reconnects += 1
@@ -140,30 +151,33 @@ class PostgresNotify:
 
     def confirm(self, offset: NotifyOffset) -> None:
         """Record that everything up to `offset` is stored; it is written to the server within half a second."""
-        self._offset.confirm(offset)
+        self._flow.confirm(offset)
         self._has_moved.set()
 
     def offset_text(self, offset: NotifyOffset) -> bytes | None:
         """Write an offset for the log. See `HasOffsets`."""
-        return None if self._offsets is None else self._offsets.offset_text(offset.safe)
+        return self._offsets[offset.table].offset_text(offset.safe) if self._offsets else None
 
     def attach(self, offsets: SourceOffsets[NotifyOffset]) -> None:
-        """Take the offsets that the log stores about our table. See `HasOffsets`."""
-        self._offsets = NotifyOffsets(offsets, self._options)
+        """Take the offsets that the log stores about our tables. See `HasOffsets`."""
+        self._offsets = [NotifyOffsets(offsets, self._options, reader.table) for reader in self._readers]
 
     def measuring(self) -> AbstractAsyncContextManager[Callable[[], Awaitable[Backlog]]]:
-        """Measure how many rows are above our offset. See `backends.backlog.HasBacklog`."""
+        """Measure how many rows are above our offsets. See `backends.backlog.HasBacklog`."""
         return NotifyAdmin(self._options.given).measuring()
 
     @property
     def leads(self) -> bool:
-        """Whether this process holds the lock of the reader. See `HasStandby`."""
+        """Whether this process holds the locks of the reader. See `HasStandby`."""
         return self._session is not None and self._state is NotifyState.READING
 
     async def step_down(self) -> None:
-        """Release the lock of the reader; the next one begins at the stored offset. See `HasStandby`."""
+        """Release the locks of the reader; the next one begins at the stored offsets. See `HasStandby`."""
         await self._leave()
-        self._offset = TableOffset(lookback_ids=self._options.lookback_ids)
+        # Offsets of what was read until now are not confirmed any more.
+        self._flow.forget()
+        for reader in self._readers:
+            reader.reset()
         self._has_moved.clear()
         self._state = NotifyState.LEFT
 
@@ -180,88 +194,65 @@ class PostgresNotify:
                 self._state = NotifyState.STANDBY
                 self._log.info("leader_awaited", consumer=self._options.consumer)
         await self._check_log()
-        offset = await session.offset()
-        if offset is None:
-            raise SourceError(
-                f"our offset in stream_relay.positions on {self._options.shown_dsn} was deleted; start ingest again"
-            )
-        lowest, safe = offset
-        if self._offset.is_behind(safe):
-            if self._offsets is not None:
-                is_first = self._options.start == "now" and lowest == safe
-                begins = await self._offsets.begin(session, safe, is_first=is_first)
-                if begins < safe:
-                    safe = lowest = begins
-                    self._offset.skip_existing(None)
-            self._offset.begin(safe, lowest=lowest)
-        self._offset.kept = safe
-        frontier = self._offset.frontier
-        frontier.forget_writers()
+        for reader, queries in zip(self._readers, session.tables, strict=True):
+            await reader.begin(session, queries, self._offsets[reader.index] if self._offsets else None)
         self._state = NotifyState.READING
-        self._log.info("reading_started", after=frontier.safe, newest=frontier.top)
+        for reader in self._readers:
+            frontier = reader.offset.frontier
+            reader.log.info("reading_started", after=frontier.safe, newest=frontier.top)
 
     async def _check_log(self) -> None:
-        """Raise `_LogAway` if the log is not available: another process should have the lock."""
-        if self._offsets is not None:
+        """Raise `_LogAway` if the log is not available: another process should have the locks."""
+        if self._offsets:
             try:
                 async with asyncio.timeout(_LOG_S):
-                    await self._offsets.wait_for_log()
+                    await self._offsets[0].wait_for_log()
             except TimeoutError:
                 raise _LogAway from None
 
-    async def _make_offset(self, session: NotifySession) -> None:
-        """Store the offset of a first start."""
-        oldest, newest = await session.extent()
-        # Sequences start at 1; a table may have lower ids.
-        beginning = 0 if oldest is None else min(0, oldest - 1)
-        if self._options.start == "beginning":
-            await session.begin(beginning)
-        # Ids below the newest may be committed later, so begin lower, and skip the rows that exist already.
-        elif await session.begin(max(beginning, (newest or 0) - self._options.lookback_ids)):
-            self._offset.skip_existing(newest)
-
     # --- scanning -----------------------------------------------------------------------------------------------
 
-    async def _scan_loop(self, session: NotifySession) -> AsyncGenerator[Sequence[_Item], None]:
-        """Scan, yield new rows, update the holes, wait; until the connection breaks."""
-        options, offset = self._options, self._offset
-        frontier = offset.frontier
-        now = asyncio.get_running_loop().time
-        look_back_at = 0.0
+    async def _scan_loop(self, session: NotifySession) -> AsyncGenerator[Sequence[Item], None]:
+        """Scan all tables, yield new rows, update the holes, wait; until the connection breaks."""
+        options, pairs = self._options, list(zip(self._readers, session.tables, strict=True))
+        # Tables share a batch, so that a backlog in one of them does not delay the others.
+        limit = max(1, options.batch_rows // len(pairs))
         while True:
-            look_back = now() >= look_back_at
-            may_advance = self._may_advance(frontier)
-            limit = options.batch_rows
-            rows = await session.scan(frontier.spans(look_back=look_back, new=may_advance), limit)
-            is_cut = len(rows) == limit
-            news = offset.record_scan([row["row_offset"] for row in rows], is_cut=is_cut)
-            if look_back and not is_cut:
-                look_back_at = now() + _LOOK_BACK_S
-            if news:
-                yield self._items([row for row in rows if row["row_offset"] in news], session.mapper)
-            can_close = frontier.has_holes and frontier.update_writers(await session.writers())
-            if is_cut or can_close:
+            for reader, queries in pairs:
+                await reader.look_at(queries, session)
+            async with session.snapshot():
+                scans = [await reader.scan(queries, limit) for reader, queries in pairs]
+            taken = [reader.take(scan, queries) for (reader, queries), scan in zip(pairs, scans, strict=True)]
+            if found := [row for rows, _ in taken for row in rows]:
+                yield self._items(found, session.tables)
+            is_busy = any(is_cut for _, is_cut in taken)
+            for reader, queries in pairs:
+                is_busy |= await reader.close_holes(queries)
+            if is_busy:
                 continue
-            offset.mark_all_yielded()
-            if offset.safe > offset.kept:
+            for reader in self._readers:
+                reader.offset.mark_all_yielded()
+            if any(reader.has_moved for reader in self._readers):
                 self._has_moved.set()
-            await session.wait(min(options.poll_s, _HOLE_POLL_S) if frontier.has_holes else options.poll_s)
+            has_holes = any(reader.offset.frontier.has_holes for reader in self._readers)
+            await session.wait(min(options.poll_s, _HOLE_POLL_S) if has_holes else options.poll_s)
 
-    def _may_advance(self, frontier: Frontier) -> bool:
-        may = frontier.ahead <= self._options.ahead_rows
-        if self._is_held_back == may:
-            self._is_held_back = not may
-            if not may:
-                self._log.warning("reading_held_back", safe=frontier.safe, newest=frontier.top, reason=_HELD_BACK)
-        return may
+    def _items(self, found: list[Found], tables: Sequence[TableQueries]) -> list[Item]:
+        """Make the items of one turn, in the order of their commits if they need not be in that of their ids."""
+        if len(tables) > 1 or tables[0].is_updated:
+            found.sort(key=lambda row: row.committed)
+        numbers = [self._flow.next_number() for _ in found]
+        offsets: dict[int, NotifyOffset] = {}
+        for reader in self._readers:
+            own = [index for index, row in enumerate(found) if row.reader is reader]
+            ids, counts = [found[index].number for index in own], [numbers[index] for index in own]
+            offsets.update(zip(own, reader.offset.offsets_of(ids, counts), strict=True))
+        return [row.reader.item_of(row, offsets[index], tables[row.reader.index]) for index, row in enumerate(found)]
 
-    def _items(self, rows: list[Any], mapper: TableMapper) -> list[_Item]:
-        return [item_of(row, mapper, self._offset.next_offset(row["row_offset"])) for row in rows]
-
-    # --- keeping our offset --------------------------------------------------------------------------------------
+    # --- keeping our offsets -------------------------------------------------------------------------------------
 
     async def _keep(self, session: NotifySession) -> None:
-        """Write our offset when it has advanced, else a heartbeat."""
+        """Write our offsets when they have advanced, else a heartbeat."""
         try:
             while True:
                 with suppress(TimeoutError):
@@ -274,11 +265,8 @@ class PostgresNotify:
             session.fail(str(error))
 
     async def _keep_now(self, session: NotifySession) -> None:
-        safe, lowest = self._offset.safe, self._offset.lowest
-        if safe > self._offset.kept:
-            await session.keep(safe, lowest)
-            self._offset.kept = safe
-        else:
+        kept = [await reader.keep(session) for reader in self._readers]
+        if not any(kept):
             await session.heartbeat()
 
     async def _leave(self) -> None:

@@ -1,5 +1,12 @@
--- Transactions that may have uncommitted rows in the table: those that hold the lock of an INSERT on it or a partition.
+-- Transactions that may have uncommitted rows in the table: those that hold the lock of an INSERT on it, a partition or a
+-- child. Not by pg_partition_tree, which knows no child made with INHERITS.
 -- Run it after the scan that found a hole. Prepared transactions are included.
+WITH RECURSIVE tree (relid) AS (
+    SELECT $1::text::regclass::oid
+    UNION
+    SELECT i.inhrelid FROM pg_catalog.pg_inherits AS i INNER JOIN tree ON tree.relid = i.inhparent
+)
+
 SELECT DISTINCT l.virtualtransaction
 FROM pg_catalog.pg_locks AS l
 WHERE
@@ -7,8 +14,4 @@ WHERE
     AND l.mode = 'RowExclusiveLock'
     AND l.granted
     AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = current_database())
-    AND l.relation IN (
-        SELECT $1::text::regclass::oid
-        UNION ALL
-        SELECT p.relid::oid FROM pg_catalog.pg_partition_tree($1::text::regclass) AS p
-    )
+    AND l.relation IN (SELECT tree.relid FROM tree)

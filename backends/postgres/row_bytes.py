@@ -1,0 +1,103 @@
+"""Read rows whose text may be no UTF-8: in a database with encoding SQL_ASCII, or with bytes that its encoding lacks.
+
+Owns the second query that such rows need: PostgreSQL refuses to convert a value, or sends bytes that are no UTF-8, and
+the whole query fails. The values are then read as bytes and decoded one by one, so that only their rows are rejected.
+"""
+
+from collections.abc import Awaitable, Sequence
+from typing import Any, Final, TypeVar
+
+import asyncpg
+
+from backends.postgres.database import Connection, ask, query_text
+from backends.postgres.identifiers import quote_identifier, quote_literal
+from backends.postgres.postgres_options import PostgresOptions
+
+T = TypeVar("T")
+
+_NOT_CONVERTED: Final = ("22P05", "22021")
+"""SQLSTATEs: a character has no equivalent in UTF-8, or is not valid in the encoding of the database."""
+
+_PYTHON_NAMES: Final = {
+    "SQL_ASCII": "utf-8", "UTF8": "utf-8", "WIN866": "cp866", "WIN874": "cp874", "KOI8R": "koi8_r", "KOI8U": "koi8_u",
+    "EUC_JP": "euc_jp", "EUC_JIS_2004": "euc_jis_2004", "EUC_CN": "gb2312", "EUC_KR": "euc_kr",
+} | {f"LATIN{number}": f"iso8859_{part}" for number, part in enumerate((1, 2, 3, 4, 9, 10, 13, 14, 15, 16), 1)} | {
+    f"ISO_8859_{number}": f"iso8859_{number}" for number in range(5, 9)
+} | {f"WIN{number}": f"cp{number}" for number in range(1250, 1259)}  # fmt: skip
+"""Python's names of the encodings that a database can have. Text of another one has to be ASCII here."""
+
+
+async def fetch_rows(
+    options: PostgresOptions,
+    connection: Connection,
+    sql: str,
+    *arguments: object,
+    columns: Sequence[str],
+    timeout_s: float,
+) -> Sequence[Any]:
+    """Run a query for rows with ``row_values``, a list of text for each, and with `columns`, which hold no text.
+
+    If some text cannot be read, the rows are dictionaries; those with such text have the key ``fault``, a sentence, and
+    their bytes are escaped.
+
+    Raises:
+        ConnectionLost: The connection broke, or there was no answer in time.
+        SourceError: The server rejected the query.
+    """
+    try:
+        rows: Sequence[Any] = await ask(
+            options, _readable(query_text(options, connection, sql, *arguments, timeout_s=timeout_s))
+        )
+        return rows
+    except _UnreadableText:
+        encoding = await ask(options, connection.fetchval("SELECT getdatabaseencoding()::text", timeout=timeout_s))
+        answer = query_text(options, connection, _as_bytes(sql, columns, encoding), *arguments, timeout_s=timeout_s)
+        return [decoded(dict(row), encoding) for row in await ask(options, answer)]
+
+
+def decoded(row: dict[str, Any], encoding: str) -> dict[str, Any]:
+    """Replace the bytes in ``row_values`` by text; name the first that is none in ``fault``.
+
+    Args:
+        row: A row with ``row_values``, a list of bytes and None.
+        encoding: PostgreSQL's name of the encoding of the database.
+    """
+    name = _PYTHON_NAMES.get(encoding, "ascii")
+    values: list[str | None] = []
+    for value in row["row_values"]:
+        try:
+            values.append(None if value is None else value.decode(name))
+        except UnicodeDecodeError as error:
+            values.append(value.decode("ascii", "backslashreplace"))
+            expected = "UTF-8" if encoding == "SQL_ASCII" else encoding
+            row.setdefault(
+                "fault", f"a value is no text in {expected}: byte 0x{value[error.start]:02x} in {values[-1]!r:.80}"
+            )
+    row["row_values"] = values
+    return row
+
+
+class _UnreadableText(Exception):
+    """Some text of the rows is no UTF-8."""
+
+
+async def _readable(answer: Awaitable[T]) -> T:
+    try:
+        return await answer
+    except UnicodeDecodeError as error:
+        raise _UnreadableText from error
+    except asyncpg.PostgresError as error:
+        if str(error.sqlstate or "") in _NOT_CONVERTED:
+            raise _UnreadableText from error
+        raise
+
+
+def _as_bytes(sql: str, columns: Sequence[str], encoding: str) -> str:
+    """Rewrite a query so that it returns the bytes of each text as they are stored."""
+    others = ", ".join(f"r.{quote_identifier(name)}" for name in columns)
+    # Converting to the encoding that the text already has changes nothing, and checks nothing.
+    return (  # our own statements
+        f"SELECT {others}, ARRAY(SELECT pg_catalog.convert_to(u.value, {quote_literal(encoding)}) "  # noqa: S608
+        "FROM pg_catalog.unnest(r.row_values) WITH ORDINALITY AS u (value, place) ORDER BY u.place) AS row_values "
+        f"FROM ({sql}) AS r"
+    )
