@@ -111,6 +111,34 @@ async def test_triggers_copy_what_concerns_a_round(any_postgres: PostgresServer)
     assert [(old, new["id"]) for old, new, _ in (await feed_of(server))[5:]] == [(None, "4"), (None, "9"), (None, "10")]
 
 
+async def test_partitions_and_children_fill_the_feed_once(postgres: PostgresServer) -> None:
+    """Also for statements that name them, and when an UPDATE moves a finished row to another partition."""
+    await postgres.execute(
+        """
+        CREATE TABLE rounds (round_id bigint, game_slug text, finished_at timestamptz, extras jsonb, shard int)
+        PARTITION BY LIST (shard);
+        CREATE TABLE rounds_1 PARTITION OF rounds FOR VALUES IN (1);
+        CREATE TABLE parent (LIKE rounds); CREATE TABLE child () INHERITS (parent);
+        """
+    )
+    options = {"dsn": postgres.dsn(), "feed": "true", "tables": '[{"table": "rounds"}, {"table": "parent"}]'}
+    await admin_of("postgres-notify", options).set_up(None)
+
+    await postgres.execute(
+        """
+        CREATE TABLE rounds_2 PARTITION OF rounds FOR VALUES IN (2);
+        INSERT INTO rounds_1 (round_id, game_slug, shard) VALUES (1, 'crash', 1), (2, 'crash', 1); UPDATE rounds SET finished_at = now();
+        UPDATE rounds SET shard = 2; DELETE FROM rounds WHERE round_id = 1;
+        INSERT INTO rounds VALUES (3, 'crash', now(), NULL, 1);
+        INSERT INTO child VALUES (4, 'crash', now()); UPDATE parent SET extras = '{"point": "1"}';
+        """
+    )
+
+    found = [(old and old["round_id"], new["round_id"]) for old, new, _ in await feed_of(postgres)]
+    assert found == [(None, "1"), (None, "2"), ("1", "1"), ("2", "2"), (None, "3"), (None, "4"), ("4", "4")]
+    assert await failures(admin_of("postgres-notify", options)) == []
+
+
 async def test_triggers_fail_no_statement(postgres: PostgresServer) -> None:
     """A renamed column, a huge row, a sequence that was set back, a feed that is gone: the owner's writes succeed."""
     await postgres.execute(CRASH.replace("touched int", "touched int, story text"))

@@ -34,6 +34,7 @@ class CapturedTable(NamedTuple):
 
     mapper: TableMapper
     columns: Sequence[Column]
+    is_partitioned: bool = False
 
     @property
     def mapping(self) -> FeedMapping:
@@ -46,7 +47,14 @@ class CapturedTable(NamedTuple):
             self._finished("OLD"),
             self._finished("NEW"),
             deletes=table.deletes == "void",
+            keys=self._keys() if self.is_partitioned else (),
         )
+
+    def _keys(self) -> tuple[str, ...]:
+        table = self.mapper.table
+        paths = [table.round_id_column, *([] if table.game_slug else [table.game_slug_column])]
+        places = [ValuePath.parse(path).place([column.name for column in self.columns]) for path in paths]
+        return tuple(place.column for place in places if place is not None)
 
     def _finished(self, row: str) -> str | None:
         """Write the condition that a row is a finished round; None: its SQL could raise, and fail a statement."""
@@ -81,8 +89,9 @@ async def read_captured(
     """
     found = []
     for table in options.all_tables:
-        columns = columns_of(await read_table(connection, options, table))
-        found.append(CapturedTable(TableMapper(table, catalogue, columns), columns))
+        described = await read_table(connection, options, table)
+        columns = columns_of(described)
+        found.append(CapturedTable(TableMapper(table, catalogue, columns), columns, described["is_partitioned"]))
     return found
 
 

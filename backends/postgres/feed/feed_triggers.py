@@ -32,6 +32,13 @@ class FeedMapping:
     finished_new: str | None
     deletes: bool = False
     """Whether deletions of finished rounds are copied."""
+    keys: tuple[str, ...] = ()
+    """Of a partitioned table, the columns that say which round a row is; else none. An UPDATE can move its rows."""
+
+    @property
+    def has_moves(self) -> bool:
+        """Whether the delete that an UPDATE of the partition is must not look like one of a round, nor its insert."""
+        return bool(self.keys) and not self.deletes
 
     @property
     def function(self) -> str:
@@ -50,13 +57,17 @@ class FeedTrigger:
 
 def function_name(source: str) -> str:
     """Name the function of a table: by a hash, since the name of the table may have 63 bytes itself."""
-    return f"feed_{blake2s(source.encode(), digest_size=8).hexdigest()}"
+    return f"feed_{_hash(source)}"
 
 
 def version_of(mapping: FeedMapping) -> str:
     """Name what the function and the triggers do: a trigger has it as an argument, and another mapping another one."""
     made = [function_sql(mapping), *(trigger.statement for trigger in _triggers(mapping, ""))]
-    return blake2s("\n".join(made).encode(), digest_size=8).hexdigest()
+    return _hash("\n".join(made))
+
+
+def _hash(text: str) -> str:
+    return blake2s(text.encode(), digest_size=8).hexdigest()
 
 
 def triggers_of(mapping: FeedMapping) -> list[FeedTrigger]:
@@ -72,6 +83,10 @@ def function_sql(mapping: FeedMapping) -> str:
         source=mapping.source,
         old_values=_object("OLD", mapping.columns),
         new_values=_object("NEW", mapping.columns),
+        memory=f"{SCHEMA}.moved_{_hash(mapping.source)}",
+        has_moves=str(mapping.has_moves).upper(),
+        is_same_key=" AND ".join(f"moved ->> {key} = after ->> {key}" for key in map(quote_literal, mapping.keys))
+        or "TRUE",
     )
 
 
@@ -91,8 +106,6 @@ def _triggers(mapping: FeedMapping, version: str) -> list[FeedTrigger]:
     old, new = mapping.finished_old, mapping.finished_new
     if old is None or new is None:
         made = [("insert", "INSERT", None, "new"), ("change", "UPDATE", _differs(mapping.columns), "both")]
-        if mapping.deletes:
-            made.append(("delete", "DELETE", None, "old"))
     else:
         # Changes of finished rounds also without corrections: a row that was rejected may have been mended.
         made = [
@@ -100,8 +113,8 @@ def _triggers(mapping: FeedMapping, version: str) -> list[FeedTrigger]:
             ("finish", "UPDATE", f"({new}) AND NOT ({old})", "new"),
             ("change", "UPDATE", f"({old}) AND (NOT ({new}) OR {_differs(mapping.columns)})", "both"),
         ]
-        if mapping.deletes:
-            made.append(("delete", "DELETE", old, "old"))
+    if mapping.deletes or mapping.has_moves:
+        made.append(("delete", "DELETE", None if new is None else old, "moved" if mapping.has_moves else "old"))
     return [_trigger(mapping, version, *parts) for parts in made]
 
 

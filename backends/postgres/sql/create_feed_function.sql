@@ -1,4 +1,6 @@
--- Create the function of the triggers of one table. Their first argument names the row to copy: old, new or both.
+-- Create the function of the triggers of one table. Their first argument names the row to copy: old, new or both; moved:
+-- the old one is only remembered, until the next statement of the transaction inserts a row with the same key. It was
+-- moved to another partition, which is a DELETE and an INSERT, or replaced.
 -- Values have the form that pgoutput gives them: written by the output functions of their types, with the settings of a
 -- replication connection. It calls no casts: it runs as its owner, and a cast may be code of the owner of a type.
 -- The handler writes nothing, so it costs no transaction id. A row that it cannot copy is added with the error.
@@ -16,6 +18,7 @@ AS $function$
 DECLARE
     before json;
     after json;
+    moved json;
     fault text;
     size bigint;
 BEGIN
@@ -25,6 +28,17 @@ BEGIN
         END IF;
         IF TG_ARGV[0] <> 'old' THEN
             after := :new_values;
+        END IF;
+        IF TG_ARGV[0] = 'moved' THEN
+            PERFORM set_config(:'memory', before::text, true);
+            RETURN NULL;
+        END IF;
+        IF TG_OP = 'INSERT' AND :has_moves THEN
+            moved := nullif(current_setting(:'memory', true), '')::json;
+            IF :is_same_key THEN
+                before := moved;
+            END IF;
+            PERFORM set_config(:'memory', '', true);
         END IF;
         size := coalesce(octet_length(before::text), 0) + coalesce(octet_length(after::text), 0);
         IF size > 8388608 THEN
