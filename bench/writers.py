@@ -1,9 +1,9 @@
 """``python -m bench.writers``: what capture costs those who write rounds: transactions a second, and WAL.
 
 pgbench plays the life of a round, in three transactions: it is inserted, runs, and is finished. Each way to capture it
-takes its turn beside the plain table, several times, so that only ratios of one turn are compared: of the CPU time of the
-writers' sessions, which other processes of the machine hardly change, and of rounds a second. The server does not wait
-for a disk (``fsync = off``), so the ratios are the worst case. Results: docs/benchmarks.md.
+takes its turn beside the plain table, several times, so that only ratios of one turn are compared: of the CPU time of
+the writers' sessions, which other processes of the machine hardly change, and of rounds a second. The server does not
+wait for a disk (``fsync = off``), so the ratios are the worst case. Results: docs/benchmarks.md.
 """
 
 import asyncio

@@ -127,7 +127,8 @@ async def test_partitions_and_children_fill_the_feed_once(postgres: PostgresServ
     await postgres.execute(
         """
         CREATE TABLE rounds_2 PARTITION OF rounds FOR VALUES IN (2);
-        INSERT INTO rounds_1 (round_id, game_slug, shard) VALUES (1, 'crash', 1), (2, 'crash', 1); UPDATE rounds SET finished_at = now();
+        INSERT INTO rounds_1 (round_id, game_slug, shard) VALUES (1, 'crash', 1), (2, 'crash', 1);
+        UPDATE rounds SET finished_at = now();
         UPDATE rounds SET shard = 2; DELETE FROM rounds WHERE round_id = 1;
         INSERT INTO rounds VALUES (3, 'crash', now(), NULL, 1);
         INSERT INTO child VALUES (4, 'crash', now()); UPDATE parent SET extras = '{"point": "1"}';

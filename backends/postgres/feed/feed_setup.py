@@ -3,15 +3,16 @@
 Only reads from the database; the caller runs the statements. What the triggers do is in `feed_triggers`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from backends.contract import SourceError
 from backends.postgres.feed.feed_table import FEED
 from backends.postgres.feed.feed_triggers import FeedMapping, function_name, function_sql, triggers_of, version_of
 from backends.postgres.findings import Finding, Verdict
-from backends.postgres.mapping.column_kinds import Column
+from backends.postgres.mapping.column_kinds import Column, own_types_of
 from backends.postgres.mapping.condition import Condition
+from backends.postgres.mapping.game_slugs import GameSlugs
 from backends.postgres.mapping.table_mapper import TableMapper
 from backends.postgres.mapping.table_options import TableOptions
 from backends.postgres.mapping.value_path import ValuePath
@@ -80,9 +81,18 @@ def _paths_of(table: TableOptions) -> list[ValuePath]:
 
 
 async def read_captured(
-    connection: "Connection", options: PostgresOptions, catalogue: Catalogue
+    connection: "Connection",
+    options: PostgresOptions,
+    catalogue: Catalogue,
+    games: Mapping[str, GameSlugs] | None = None,
 ) -> list[CapturedTable]:
     """Describe the tables that fill the feed.
+
+    Args:
+        connection: Of a role that may read the catalogue.
+        options: Those of the captured tables.
+        catalogue: The games of this installation.
+        games: The games of each table by `TableOptions.source`; None: rounds are not made.
 
     Raises:
         SourceError: A table or a column is missing.
@@ -91,7 +101,11 @@ async def read_captured(
     for table in options.all_tables:
         described = await read_table(connection, options, table)
         columns = columns_of(described)
-        found.append(CapturedTable(TableMapper(table, catalogue, columns), columns, described["is_partitioned"]))
+        types = await connection.fetch(statement("read_types", schema=table.schema_name, table=table.table_name))
+        mapper = TableMapper(
+            table, catalogue, columns, games=(games or {}).get(table.source), own_types=own_types_of(types)
+        )
+        found.append(CapturedTable(mapper, columns, described["is_partitioned"]))
     return found
 
 

@@ -15,6 +15,7 @@ from backends.postgres.database import Connection, ConnectionLost, ask, close_co
 from backends.postgres.feed.feed_horizon import FeedHorizon, Horizon
 from backends.postgres.feed.feed_mapper import FeedMapper
 from backends.postgres.feed.feed_setup import faults_of_feed, read_captured
+from backends.postgres.game_tables import games_of, read_games
 from backends.postgres.postgres_options import PostgresOptions
 from backends.postgres.statements import statement
 from rounds import Catalogue
@@ -36,6 +37,8 @@ class RowFeed:
         self._options = options
         self._catalogue = catalogue
         self.mapper = FeedMapper(catalogue)
+        self.games = games_of(options, catalogue)
+        """The games of the captured tables; `load_games` reads them when a row raises `UnknownGameKey`."""
         self._columns: object = None
         self._faults: list[str] = []
         self._is_known = False
@@ -53,6 +56,7 @@ class RowFeed:
             try:
                 if faults := await self._look(connection):
                     raise SourceError("\n".join(faults))
+                await read_games(connection, options, self.games.values())
             finally:
                 await close_connection(connection, within_s=_CLOSE_S)
         except ConnectionLost as error:
@@ -96,7 +100,7 @@ class RowFeed:
     async def _look(self, connection: Connection) -> list[str]:
         """Return what is missing, and follow changes of the captured tables."""
         options = self._options
-        tables = await ask(options, read_captured(connection, options, self._catalogue))
+        tables = await ask(options, read_captured(connection, options, self._catalogue, self.games))
         if (columns := [table.columns for table in tables]) != self._columns:
             self._columns = columns
             self.mapper.mappers = {table.mapper.table.source: table.mapper for table in tables}
