@@ -82,7 +82,9 @@ class PostgresOptions(TableOptions):
         """The options of what is read: these, or with `feed` those of the feed as one table."""
         if not self.feed:
             return self
-        own = {name: value for name, value in self.given.items() if name not in {*TableOptions.model_fields, "tables"}}
+        # The feed holds corrections as rows of its own, so that nothing else of it has to be published.
+        left_out = {*TableOptions.model_fields, "tables", "corrections"}
+        own = {name: value for name, value in self.given.items() if name not in left_out}
         return type(self).model_validate({**own, **FEED_TABLE.over(FEED_TABLE)})
 
     @property

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from backends.postgres.feed.feed_horizon import FeedHorizon, Horizon
-from backends.postgres.feed.feed_mapper import FeedMapper
+from backends.postgres.feed.feed_mapper import FeedMapper, FeedTables
 from backends.postgres.feed.feed_setup import CapturedTable
 from backends.postgres.feed.feed_triggers import triggers_of, version_of
 from backends.postgres.mapping.column_kinds import Column
@@ -22,10 +22,10 @@ def captured(**options: object) -> CapturedTable:
     return CapturedTable(TableMapper(TableOptions.model_validate(options), CATALOGUE, COLUMNS), COLUMNS)
 
 
-def feed_mapper(**options: object) -> FeedMapper:
-    mapper = FeedMapper(CATALOGUE)
-    mapper.mappers = {"public.rounds": captured(**options).mapper}
-    return mapper
+def feed_mapper(*, corrections: bool = True, **options: object) -> FeedMapper:
+    tables = FeedTables(corrections=corrections)
+    tables.mappers = {"public.rounds": captured(**options).mapper}
+    return FeedMapper(tables, CATALOGUE)
 
 
 def row(mapper: FeedMapper, **values: object) -> list[str | None]:
@@ -51,7 +51,7 @@ def test_rows_of_the_feed_mean_what_the_changes_mean() -> None:
         row(mapper, old=table_row("2.00")),
     ]
 
-    outcomes = [mapper.outcomes(change, 5, corrections=True) for change in changes]
+    outcomes = [mapper.outcomes(change, 5) for change in changes]
 
     assert [[outcome.meaning for outcome in found] for found in outcomes] == [
         [Meaning.ROUND],
@@ -68,13 +68,31 @@ def test_rows_of_the_feed_mean_what_the_changes_mean() -> None:
     ]
 
 
+def test_reopened_rounds_are_not_sent_again_without_corrections() -> None:
+    """A round that is finished, taken back and finished again was sent when it was finished first."""
+    mapper = feed_mapper(corrections=False)
+    finished, open_ = table_row("1.00"), table_row("1.00", finished_at=None)
+
+    first = mapper.outcomes(row(mapper, new=finished), None)
+    later = [row(mapper, old=finished, new=open_), row(mapper, new=finished), row(mapper, old=finished, new=finished)]
+
+    assert [(outcome.meaning, outcome.round and outcome.round.timestamp) for outcome in first] == [
+        (Meaning.ROUND, 1795953600000)  # when the row was written, if the commit time is not known
+    ]
+    assert [[outcome.meaning for outcome in mapper.outcomes(change, 0)] for change in later] == [
+        [],
+        [],
+        [Meaning.NOTHING],
+    ]
+
+
 def test_rows_of_other_readers_are_not_ours() -> None:
     """The feed may hold rows of tables that another process captures."""
     mapper = feed_mapper()
     other = row(mapper, source="public.other", new=table_row("1.00"))
 
     assert mapper.state(other) is RowState.OTHER
-    assert [outcome.meaning for outcome in mapper.outcomes(other, 0, corrections=False)] == [Meaning.OTHER]
+    assert [outcome.meaning for outcome in mapper.outcomes(other, 0)] == [Meaning.OTHER]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +107,7 @@ def test_rows_that_cannot_become_rounds_are_rejected(values: dict[str, object], 
     """The reject has the key of the captured row, or that of the feed, and says what to do."""
     mapper = feed_mapper()
 
-    [outcome] = mapper.outcomes(row(mapper, **values), 0, corrections=False)
+    [outcome] = mapper.outcomes(row(mapper, **values), 0)
 
     assert outcome.meaning is Meaning.REJECTED
     assert reason in outcome.reason

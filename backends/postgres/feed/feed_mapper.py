@@ -4,7 +4,9 @@ Pure. A row of the feed holds one change of a row of another table, whose own ma
 form of the rows: JSON objects of text by column, as ``sql/create_feed_function.sql`` writes them.
 """
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Final, TypeVar
 
 import msgspec
@@ -15,41 +17,64 @@ from backends.postgres.mapping.column_kinds import Column
 from backends.postgres.mapping.json_documents import Row
 from backends.postgres.mapping.row_changes import Meaning, Outcome, changes_of
 from backends.postgres.mapping.table_mapper import RAW_BYTES, RowState, TableMapper
-from rounds import Catalogue
+from backends.postgres.mapping.text_forms import finished_at_of
+from rounds import Catalogue, Round
 
 P = TypeVar("P")
 
 _VALUES: Final = msgspec.json.Decoder(dict[str, str | None])
 _SETUP: Final = "run: stream-relay backend setup --feed"
+_REMEMBERED: Final = 100_000
+"""Limit of remembered rounds that were reopened while the log takes no corrections."""
+
+
+class FeedTables:
+    """The captured tables, as mappers of the feed share them."""
+
+    def __init__(self, *, corrections: bool) -> None:
+        self.mappers: Mapping[str, TableMapper] = {}
+        """By `TableOptions.source`. Rows of other tables are of another reader."""
+        self.corrections = corrections
+        self._reopened: OrderedDict[tuple[str, int], None] = OrderedDict()
+
+    def reopen(self, round_: Round) -> None:
+        """Remember a round that is no longer finished: without corrections it is not sent again."""
+        self._reopened[round_.game_slug, round_.round_id] = None
+        if len(self._reopened) > _REMEMBERED:
+            self._reopened.popitem(last=False)
+
+    def was_reopened(self, round_: Round) -> bool:
+        return bool(self._reopened) and (round_.game_slug, round_.round_id) in self._reopened
 
 
 class FeedMapper(TableMapper):
     """Reads rows of the feed with the mappers of the captured tables."""
 
-    def __init__(self, catalogue: Catalogue, columns: Sequence[Column] = FEED_COLUMNS) -> None:
+    def __init__(self, tables: FeedTables, catalogue: Catalogue, columns: Sequence[Column] = FEED_COLUMNS) -> None:
+        """Find the columns of the feed; errors as of `TableMapper`."""
         super().__init__(FEED_TABLE, catalogue, columns)
-        self.mappers: Mapping[str, TableMapper] = {}
-        """Those of the captured tables, by `TableOptions.source`. Rows of other tables are of another reader."""
-        self._seq, self._source, self._old, self._new, self._error = map(
-            self.columns.index, ("seq", "source", "old", "new", "error")
+        self._tables = tables
+        self._seq, self._source, self._old, self._new, self._error, self._written_at = map(
+            self.columns.index, ("seq", "source", "old", "new", "error", "written_at")
         )
 
     def state(self, row: Row) -> RowState:
         """Say whether a row is of one of our tables."""
-        return RowState.FINISHED if row[self._source] in self.mappers else RowState.OTHER
+        return RowState.FINISHED if row[self._source] in self._tables.mappers else RowState.OTHER
 
-    def outcomes(self, row: Row, timestamp_ms: int, *, corrections: bool) -> tuple[Outcome, ...]:
-        """Say what follows from one row, in the order in which it has to be published.
+    def outcomes(self, row: Row, timestamp_ms: int | None) -> tuple[Outcome, ...]:
+        """Say what follows from one row, in the order in which it has to be published: rounds, corrections, rejects.
 
         Args:
             row: The values of `columns`.
-            timestamp_ms: When the row was committed, Unix milliseconds.
-            corrections: See `changes_of`.
+            timestamp_ms: When the row was committed, Unix milliseconds; None: the server does not know it, and the
+                time at which the row was written is used.
 
         Raises:
             UnknownGameKey: The table of games has to be read again.
         """
-        mapper = self.mappers.get(row[self._source] or "")
+        tables = self._tables
+        mapper = tables.mappers.get(row[self._source] or "")
         if mapper is None:
             return (Outcome(Meaning.OTHER),)
         if (error := row[self._error]) is not None:
@@ -59,12 +84,23 @@ class FeedMapper(TableMapper):
         except _ColumnNotCopied as missing:
             reason = f"the triggers of {mapper.table.table} do not copy column {str(missing)!r}; {_SETUP}"
             return (Outcome(Meaning.REJECTED, None, row, reason),)
-        found = changes_of(mapper, old, new, timestamp_ms, corrections=corrections)
-        return tuple(outcome if outcome.row is None else outcome._replace(row=row) for outcome in found)
+        when_ms = self._written_ms(row) if timestamp_ms is None else timestamp_ms
+        taken = []
+        for outcome in changes_of(mapper, old, new, when_ms, corrections=tables.corrections):
+            match outcome.meaning:
+                case Meaning.REOPENED if outcome.round is not None:
+                    tables.reopen(outcome.round)
+                case Meaning.ROUND if outcome.round is not None and tables.was_reopened(outcome.round):
+                    pass
+                case Meaning.REJECTED:
+                    taken.append(outcome._replace(row=row))
+                case _:
+                    taken.append(outcome)
+        return tuple(taken)
 
     def reject(self, row: Row, reason: str, offset: P) -> Rejected[P]:
         """Describe a row by the row of the captured table, if it holds one."""
-        mapper = self.mappers.get(row[self._source] or "")
+        mapper = self._tables.mappers.get(row[self._source] or "")
         held = row[self._old] if row[self._new] is None else row[self._new]
         if mapper is not None and held is not None:
             try:
@@ -73,6 +109,9 @@ class FeedMapper(TableMapper):
                 pass
         key = f"{row[self._source]!s:.64}:feed:{row[self._seq]}"
         return Rejected(key, reason, (held or "").encode()[:RAW_BYTES], offset)
+
+    def _written_ms(self, row: Row) -> int:
+        return int(datetime.fromisoformat(finished_at_of(row[self._written_at])).timestamp() * 1000)
 
     @staticmethod
     def _row(mapper: TableMapper, text: str | None) -> Row | None:

@@ -1,7 +1,7 @@
 """Care for the feed while it is read: look after its triggers, and delete the rows that every reader has stored.
 
 Owns a connection of its own and the mappers of the captured tables. Does not read the rows of the feed: each backend
-does, as those of any table, with `RowFeed.mapper`. Why so: docs/adr/0037-a-feed-by-trigger.md
+does, as those of any table, with a `FeedMapper`. Why so: docs/adr/0037-a-feed-by-trigger.md
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import structlog
 from backends.contract import SourceError, SourceUnavailable
 from backends.postgres.database import Connection, ConnectionLost, ask, close_connection, open_connection
 from backends.postgres.feed.feed_horizon import FeedHorizon, Horizon
-from backends.postgres.feed.feed_mapper import FeedMapper
+from backends.postgres.feed.feed_mapper import FeedTables
 from backends.postgres.feed.feed_setup import faults_of_feed, read_captured
 from backends.postgres.game_tables import games_of, read_games
 from backends.postgres.postgres_options import PostgresOptions
@@ -36,7 +36,7 @@ class RowFeed:
     def __init__(self, options: PostgresOptions, catalogue: Catalogue) -> None:
         self._options = options
         self._catalogue = catalogue
-        self.mapper = FeedMapper(catalogue)
+        self.tables = FeedTables(corrections=options.corrections)
         self.games = games_of(options, catalogue)
         """The games of the captured tables; `load_games` reads them when a row raises `UnknownGameKey`."""
         self._columns: object = None
@@ -103,7 +103,7 @@ class RowFeed:
         tables = await ask(options, read_captured(connection, options, self._catalogue, self.games))
         if (columns := [table.columns for table in tables]) != self._columns:
             self._columns = columns
-            self.mapper.mappers = {table.mapper.table.source: table.mapper for table in tables}
+            self.tables.mappers = {table.mapper.table.source: table.mapper for table in tables}
         return await ask(options, faults_of_feed(connection, options, tables))
 
     async def _store_offset(self, connection: Connection, horizon: FeedHorizon, stored_lsn: int) -> None:
