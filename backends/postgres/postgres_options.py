@@ -85,7 +85,12 @@ class PostgresOptions(TableOptions):
         # The feed holds corrections as rows of its own, so that nothing else of it has to be published.
         left_out = {*TableOptions.model_fields, "tables", "corrections"}
         own = {name: value for name, value in self.given.items() if name not in left_out}
-        return type(self).model_validate({**own, **FEED_TABLE.over(FEED_TABLE)})
+        return type(self).model_validate({**own, **self._reading_of_feed, **FEED_TABLE.over(FEED_TABLE)})
+
+    @property
+    def _reading_of_feed(self) -> dict[str, object]:
+        """Options of a backend that are others for the feed."""
+        return {}
 
     @property
     def feed_reader(self) -> str:

@@ -62,10 +62,12 @@ class CapturedTable(NamedTuple):
         table, mapper = self.mapper.table, self.mapper
         if not all(map(self._cannot_raise, _paths_of(table))):
             return None
-        ours, finished, voided = (
-            mapper.sql_of(option, row) for option in ("rows_when", "finished_when", "voided_when")
-        )
-        return f"({ours}) AND ({finished}) AND NOT ({voided})"
+        tests = [f"({mapper.sql_of('finished_when', row)})"]
+        if table.rows_when is not None:
+            tests.append(f"({mapper.sql_of('rows_when', row)})")
+        if table.voided_when is not None:
+            tests.append(f"NOT ({mapper.sql_of('voided_when', row)})")
+        return " AND ".join(tests)
 
     def _cannot_raise(self, path: ValuePath) -> bool:
         place = path.place([column.name for column in self.columns])

@@ -15,6 +15,8 @@ from backends.postgres.statements import statement
 
 PREFIX: Final = "stream_relay_feed_"
 """The names of the triggers begin with it."""
+_DIFFERS: Final = "pg_catalog.record_image_ne(OLD, NEW)"
+"""A column has changed, of any type: by its image, since json has no equality."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,6 @@ def function_sql(mapping: FeedMapping) -> str:
         old_values=_object("OLD", mapping.columns),
         new_values=_object("NEW", mapping.columns),
         memory=f"{SCHEMA}.moved_{_hash(mapping.source)}",
-        has_moves=str(mapping.has_moves).upper(),
         is_same_key=" AND ".join(f"moved ->> {key} = after ->> {key}" for key in map(quote_literal, mapping.keys))
         or "TRUE",
     )
@@ -104,14 +105,17 @@ def _text(value: str) -> str:
 
 def _triggers(mapping: FeedMapping, version: str) -> list[FeedTrigger]:
     old, new = mapping.finished_old, mapping.finished_new
+    inserted = "inserted" if mapping.has_moves else "new"
+    # Conditions are short, since the server parses them for each statement: here the whole rows are compared,
+    # and the columns of the mapping by the function.
     if old is None or new is None:
-        made = [("insert", "INSERT", None, "new"), ("change", "UPDATE", _differs(mapping.columns), "both")]
+        made = [("insert", "INSERT", None, inserted), ("change", "UPDATE", _DIFFERS, "both")]
     else:
         # Changes of finished rounds also without corrections: a row that was rejected may have been mended.
         made = [
-            ("insert", "INSERT", new, "new"),
-            ("finish", "UPDATE", f"({new}) AND NOT ({old})", "new"),
-            ("change", "UPDATE", f"({old}) AND (NOT ({new}) OR {_differs(mapping.columns)})", "both"),
+            ("insert", "INSERT", new, inserted),
+            ("finish", "UPDATE", f"{new} AND NOT ({old})", "new"),
+            ("change", "UPDATE", f"{old} AND {_DIFFERS}", "both"),
         ]
     if mapping.deletes or mapping.has_moves:
         made.append(("delete", "DELETE", None if new is None else old, "moved" if mapping.has_moves else "old"))
@@ -125,9 +129,3 @@ def _trigger(mapping: FeedMapping, version: str, name: str, event: str, when: st
         f"{PREFIX}{name}",
         f"CREATE OR REPLACE TRIGGER {PREFIX}{name} AFTER {event} ON %s FOR EACH ROW{condition} EXECUTE FUNCTION {call}",
     )
-
-
-def _differs(columns: Sequence[str]) -> str:
-    """Write the condition that a column has changed, in any type: by its image, since json has no equality."""
-    old, new = (", ".join(f"{row}.{quote_identifier(column)}" for column in columns) for row in ("OLD", "NEW"))
-    return f"pg_catalog.record_image_ne(ROW({old}), ROW({new}))"

@@ -72,6 +72,11 @@ class NotifyOptions(PostgresOptions):
         return value
 
     @property
+    def _reading_of_feed(self) -> dict[str, object]:
+        # Nothing was read before it was set up. The INSERT itself takes the number, so no row is later than its lock.
+        return {"start": "beginning", "lookback_ids": 0}
+
+    @property
     def feed_reader(self) -> str:
         return self.consumer
 

@@ -1,4 +1,4 @@
--- Create the feed: the table that triggers fill with finished rounds, and what a trigger's function calls to add a row.
+-- Create the feed: the table that triggers fill with finished rounds, and what a trigger's function calls in rare cases.
 -- Nothing here may fail a statement of the owner: a missing table and a sequence that was set back are looked for first,
 -- since a handler around the INSERT would need a subtransaction with an id of its own for each round.
 -- Run by the owner of the captured tables, whose functions add rows for every writer. Safe to run again.
@@ -38,11 +38,14 @@ FROM (
 ) AS s
 WHERE s.floor > coalesce(pg_catalog.pg_sequence_last_value(s.sequence), 0);
 
-CREATE OR REPLACE FUNCTION stream_relay.feed_put(source text, old json, new json, error text) RETURNS void
+-- What is rare: a row that the function of a trigger has not added, and every 10,000th, which it has.
+CREATE OR REPLACE FUNCTION stream_relay.feed_put(source text, old json, new json, error text, placed bigint) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    placed bigint;
-    numbers regclass;
+    before json := feed_put.old;
+    after json := feed_put.new;
+    fault text := feed_put.error;
+    size bigint := coalesce(octet_length(before::text), 0) + coalesce(octet_length(after::text), 0);
     oldest timestamptz;
 BEGIN
     IF to_regclass('stream_relay.feed') IS NULL THEN
@@ -50,26 +53,35 @@ BEGIN
             USING HINT = 'Run stream-relay backend setup --feed, or drop the triggers.';
         RETURN;
     END IF;
-    INSERT INTO stream_relay.feed (source, old, new, error) VALUES (feed_put.source, feed_put.old, feed_put.new, feed_put.error)
-    ON CONFLICT DO NOTHING RETURNING seq INTO placed;
-    IF placed IS NULL THEN
-        -- The sequence was set back. Rows below the offset of a reader would never be read.
-        numbers := pg_get_serial_sequence('stream_relay.feed', 'seq');
-        PERFORM setval(numbers, 1 + (
-            SELECT greatest(max(f.seq), (SELECT max(p.safe) FROM stream_relay.positions AS p)) FROM stream_relay.feed AS f
-        ));
-        INSERT INTO stream_relay.feed (source, old, new, error)
-        VALUES (feed_put.source, feed_put.old, feed_put.new, feed_put.error)
-        ON CONFLICT DO NOTHING RETURNING seq INTO placed;
-    END IF;
-    IF placed % 10000 = 0 THEN
+    IF placed IS NOT NULL THEN
         SELECT f.written_at INTO oldest FROM stream_relay.feed AS f ORDER BY f.seq LIMIT 1;
         IF oldest < now() - interval '1 day' THEN
             RAISE LOG 'stream_relay: no reader has stored the rows of stream_relay.feed since %; it grows', oldest
                 USING HINT = 'Run stream-relay backend status.';
         END IF;
+        RETURN;
+    END IF;
+    IF size > 8388608 THEN
+        fault := format('the row has %s bytes; the feed takes at most 8388608', size);
+        BEGIN
+            SELECT json_object_agg(e.key, left(e.value, 1000)) INTO before FROM json_each_text(feed_put.old) AS e;
+            SELECT json_object_agg(e.key, left(e.value, 1000)) INTO after FROM json_each_text(feed_put.new) AS e;
+        EXCEPTION WHEN OTHERS THEN
+            before := NULL;
+            after := NULL;
+        END;
+    END IF;
+    INSERT INTO stream_relay.feed (source, old, new, error) VALUES (feed_put.source, before, after, fault)
+    ON CONFLICT DO NOTHING RETURNING seq INTO placed;
+    IF placed IS NULL THEN
+        -- The sequence was set back. Rows below the offset of a reader would never be read.
+        PERFORM setval(pg_get_serial_sequence('stream_relay.feed', 'seq'), 1 + (
+            SELECT greatest(max(f.seq), (SELECT max(p.safe) FROM stream_relay.positions AS p)) FROM stream_relay.feed AS f
+        ));
+        INSERT INTO stream_relay.feed (source, old, new, error) VALUES (feed_put.source, before, after, fault)
+        ON CONFLICT DO NOTHING;
     END IF;
 END
 $$;
 
-REVOKE ALL ON FUNCTION stream_relay.feed_put(text, json, json, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION stream_relay.feed_put(text, json, json, text, bigint) FROM PUBLIC;

@@ -12,11 +12,12 @@ BEGIN
         RETURN;
     END IF;
     DROP TABLE IF EXISTS stream_relay.feed;
-    DROP FUNCTION IF EXISTS stream_relay.feed_put(text, json, json, text);
+    DROP FUNCTION IF EXISTS stream_relay.feed_put(text, json, json, text, bigint);
     IF to_regclass('stream_relay.positions') IS NOT NULL AND NOT EXISTS (SELECT FROM stream_relay.positions) THEN
         BEGIN
             -- Without CASCADE, so that this fails while a table has the trigger for notifications.
             DROP FUNCTION IF EXISTS stream_relay.wake();
+            DROP TABLE IF EXISTS stream_relay.unfinished;
             DROP TABLE stream_relay.positions;
             DROP SCHEMA stream_relay;
         EXCEPTION WHEN dependent_objects_still_exist OR insufficient_privilege THEN

@@ -2,7 +2,7 @@
 SELECT
     f.oid IS NOT NULL AS has_feed,
     p.oid IS NOT NULL AS has_positions,
-    to_regprocedure('stream_relay.feed_put(text, json, json, text)') IS NOT NULL AS has_function,
+    to_regprocedure('stream_relay.feed_put(text, json, json, text, bigint)') IS NOT NULL AS has_function,
     coalesce(has_schema_privilege(f.relnamespace, 'USAGE') AND has_table_privilege(f.oid, 'SELECT'), FALSE) AS may_read,
     coalesce(
         has_table_privilege(f.oid, 'DELETE') AND has_table_privilege(p.oid, 'SELECT')
