@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from backends.contract import InvalidOptions
 from backends.postgres.mapping.table_options import TableOptions
 from rounds import Catalogue, InvalidRound, InvalidSlug, UnknownGame, check_slug
 
@@ -34,6 +35,13 @@ class GameSlugs:
     """The games of one table of rounds. Lives longer than its mappers."""
 
     def __init__(self, table: TableOptions, catalogue: Catalogue, *, now: Callable[[], float] = time.monotonic) -> None:
+        """Prepare; raise `InvalidOptions` if the catalogue does not have the one game of the table.
+
+        A catalogue without games is for checks of columns.
+        """
+        if table.game_slug is not None and catalogue.games and table.game_slug not in catalogue.games:
+            unknown = UnknownGame(table.game_slug, catalogue.games)
+            raise InvalidOptions(f"option game_slug = {table.game_slug!r} of table {table.source}: {unknown}")
         self._table = table
         self._catalogue = catalogue
         self._now = now

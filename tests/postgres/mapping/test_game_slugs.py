@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from backends.contract import InvalidOptions
 from backends.postgres.mapping.column_kinds import Column
 from backends.postgres.mapping.game_slugs import GameSlugs, UnknownGameKey
 from backends.postgres.mapping.table_mapper import TableMapper
@@ -31,6 +32,14 @@ def test_dashed_spelling_makes_slugs_of_names(value: str, slug: str) -> None:
 def test_exact_spelling_is_the_default() -> None:
     with pytest.raises(InvalidRound, match="game slug 'CRASH' is not allowed"):
         games().game_of("CRASH")
+
+
+def test_one_game_of_a_table_has_to_exist() -> None:
+    """Otherwise every row would be rejected."""
+    with pytest.raises(
+        InvalidOptions, match=r"option game_slug = 'crsh' of table gaming\.x: unknown game 'crsh'; known"
+    ):
+        games(table="gaming.x", game_slug="crsh")
 
 
 def test_map_is_asked_first_and_then_the_value_itself() -> None:
