@@ -1,9 +1,9 @@
 """Recover from a lost replication slot, where the operator allows it: create a new slot, then backfill.
 
-Owns the order of the steps. First the new slot, so that everything committed after it is captured; then the rounds that
-the table has and the log lacks; then the slot's position is accepted as ours, and capture continues. Nothing is
-captured before that, so rounds keep their order; a process that is killed in between finds the slot ahead of the log at
-its next start, and starts the recovery again.
+Owns the order of the steps. First the check that the table can be read and the slot can be made. Then the new slot, so
+that everything committed after it is captured; then the rounds that the table has and the log lacks; then the slot's
+position is accepted as ours, and capture continues. Nothing is captured before that, so rounds keep their order; a
+process that is killed in between finds the slot ahead of the log at its next start, and starts the recovery again.
 
 Several processes may recover at once. They take turns to look at the slot and to renew it, and wait while another one
 reads it, or while PostgreSQL or NATS is unavailable.
@@ -114,6 +114,8 @@ async def _fill_in(
     if state == "missing" and not scope.floors:
         return False  # ingest never ran: nothing is lost, and the first start is up to the operator
     log.error("slot_lost", state=state, error=str(error), action="backfill")
+    # Before anything is dropped: a backfill that could not read the table would leave a slot without its rounds.
+    await TableBackfill(admin.options, context, settings.nats).check()
     if state in _RENEWED:
         await admin.renew(always=is_known_late)
     async with accept_slot_after(admin.options, settings.nats):

@@ -22,13 +22,13 @@ _OURS: Final[Mapping[str, str]] = {
     **TEXT,
     "standard_conforming_strings": "on",  # `quote_literal` relies on it
     "client_min_messages": "notice",  # PostgreSQL 18 reports a missing publication only with a warning
-    "row_security": "on",  # `off` fails queries that a policy would restrict, also one that hides nothing
     "default_transaction_isolation": "read committed",
     "default_transaction_read_only": "off",
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",  # a listening session is idle for hours
 }
 _OF_READERS: Final[Mapping[str, str]] = {
+    "row_security": "off",  # a query that a policy would hide rows from fails: see `row_security`
     "search_path": "pg_catalog",  # in values of regclass and its like; our own SQL names every schema
     "statement_timeout": "0",  # each query has a limit of ours
     "lock_timeout": "0",

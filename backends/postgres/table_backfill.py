@@ -29,6 +29,7 @@ from backends.postgres.mapping.text_forms import MAX_ROUND_ID
 from backends.postgres.missing_changes import missing_change
 from backends.postgres.postgres_options import PostgresOptions
 from backends.postgres.row_bytes import fetch_rows
+from backends.postgres.row_security import refuse_hidden_rows
 from backends.postgres.statements import statement
 from backends.postgres.table import columns_of, page_statement, read_table
 from backends.publish.stored_ids import KnownRounds
@@ -114,6 +115,18 @@ class TableBackfill:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Check the tables, and determine the ranges. See `Backend.open`."""
+        await self.check()
+        for table in self._tables:
+            log.info("backfill_started", table=table.range.table, first=table.range.first, last=table.range.last)
+        yield
+
+    async def check(self) -> None:
+        """Check that every row of the tables can be read, in order, and mapped.
+
+        Raises:
+            SourceError: A table cannot be read, or not all of it; the text says what to run.
+            SourceUnavailable: The server is away.
+        """
         options = self._options
         try:
             connection = await open_connection(options, "backfill")
@@ -124,9 +137,6 @@ class TableBackfill:
                 await close_connection(connection, within_s=_CLOSE_S)
         except ConnectionLost as error:
             raise SourceUnavailable(f"{options.shown_dsn} cannot be reached: {error}") from error
-        for table in self._tables:
-            log.info("backfill_started", table=table.range.table, first=table.range.first, last=table.range.last)
-        yield
 
     async def read(self) -> AsyncIterator[Sequence[_Item]]:
         """Yield the rows that the log does not have, table by table and page by page. See `Backend.read`."""
@@ -225,6 +235,7 @@ class _OneTable:
             raise SourceError(
                 f"our role may not read {table.quoted_table}; run: GRANT SELECT ON {table.quoted_table} TO ROLE;"
             )
+        await refuse_hidden_rows(source, connection, table, timeout_s=_ANSWER_S)
         types = await ask(source, connection.fetch(statement("read_types", **names), timeout=_ANSWER_S))
         await read_games(connection, source, [self._games])
         self.mapper = TableMapper(
@@ -239,6 +250,7 @@ class _OneTable:
 
     async def page(self, connection: Connection, after: RowOffset, limit: int) -> Sequence[Any]:
         """Read the next rows, and their games if one is not known."""
+        await refuse_hidden_rows(self._source, connection, self.options, timeout_s=_ANSWER_S)
         arguments = (after.offset, after.key, self.range.last, limit)
         columns = ("row_offset", "row_key", "committed_ms")
         rows = await fetch_rows(

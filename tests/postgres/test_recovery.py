@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from backends.backend_settings import BackendSettings
+from backends.contract import SourceError
 from backends.ingest.process import watched_ingest
 from backends.postgres.replication.slot import SlotLost
 from backends.postgres.table_backfill import TableBackfill
@@ -251,3 +252,55 @@ async def log_is_empty(nats: NatsServer) -> None:
             return not (await nc.jetstream().stream_info("ROUNDS")).state.messages
 
         await until(is_empty)
+
+
+OBSTACLES = {
+    # what our role lacks: the loss, what the owner did, what the error says, and what the owner then runs
+    "select": ("advanced", "REVOKE SELECT ON rounds FROM ingest", "may not read", "GRANT SELECT ON rounds TO ingest"),
+    "rows": (
+        "moved",
+        "ALTER TABLE rounds ENABLE ROW LEVEL SECURITY",
+        "row level security of .* may hide rows",
+        "CREATE POLICY all_rows ON rounds FOR SELECT TO ingest USING (true)",
+    ),
+    "slot": (
+        "missing",
+        "ALTER TABLE rounds ALTER round_id TYPE numeric",
+        "round_id of .* is not an integer",
+        "ALTER TABLE rounds ALTER round_id TYPE bigint",
+    ),
+    "publication": (
+        "table_not_published",
+        "SELECT 1",
+        r"cannot be recreated: our role \"ingest\" lacks rights.* ALTER TABLE public.rounds OWNER TO",
+        "GRANT ALL ON DATABASE postgres TO ingest; ALTER TABLE rounds OWNER TO ingest; DROP PUBLICATION stream_relay",
+    ),
+}
+SLOTS = "SELECT slot_name, confirmed_flush_lsn FROM pg_replication_slots"
+
+
+@pytest.mark.parametrize("obstacle", OBSTACLES)
+async def test_recovery_that_cannot_do_all_of_it_changes_nothing(
+    postgres: PostgresServer, nats: NatsServer, obstacle: str
+) -> None:
+    """It stops with what is missing, at every start, and a moved slot does not count as ours. Once mended, it works."""
+    loss, prevent, reason, mend = OBSTACLES[obstacle]
+    await postgres.make_rounds_table()
+    await postgres.execute("CREATE ROLE ingest LOGIN REPLICATION; GRANT SELECT ON rounds TO ingest")
+    await run_with_rows(settings_for(postgres, nats), postgres, nats, 1, 100)
+    settings = settings_for(postgres, nats)
+    dsn = postgres.dsn(user="ingest")
+    backend = {"name": "postgres-replication", "dsn": dsn, "on_lost": "backfill"}
+    settings = settings.model_copy(update={"backend": BackendSettings.model_validate(backend)})
+    await lose(postgres, loss)
+    await postgres.execute(prevent)
+    before = await postgres.fetch(SLOTS)
+
+    for _ in range(2):
+        with pytest.raises(SourceError, match=reason):
+            await run_until_held(settings, postgres, nats, 150)
+    assert await postgres.fetch(SLOTS) == before
+
+    await postgres.execute(mend)
+    await run_until_held(settings, postgres, nats, 150)
+    assert [number for _, number in await stored(nats)] == list(range(1, 151))

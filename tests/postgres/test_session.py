@@ -28,7 +28,7 @@ HOSTILE = {
     "standard_conforming_strings": "off",
     "search_path": "nowhere",
     "client_min_messages": "error",
-    "row_security": "off",
+    "row_security": "on",
     "default_transaction_isolation": "serializable",
     "default_transaction_read_only": "on",
     "statement_timeout": "123456",

@@ -27,6 +27,10 @@ _RENEW: Final = f"{SETUP_COMMAND} --renew-slot; and, for the rounds in between, 
 _RENEWABLE: Final = (SlotState.PUBLICATION_MISSING, SlotState.PUBLICATION_LATE, SlotState.INVALIDATED)
 
 
+_PUBLICATION_FAULTS: Final = (SlotState.PUBLICATION_MISSING, SlotState.TABLE_NOT_PUBLISHED)
+"""Those that a new slot alone does not mend."""
+
+
 class _Fault(NamedTuple):
     """What is wrong with the publication or the slot."""
 
@@ -56,6 +60,10 @@ class ReplicationAdmin:
         ]
         return made if grant_to is None else [*made, statement("grant_replication", **names, role=grant_to)]
 
+    def _slot_sql(self) -> str:
+        options = self.options
+        return statement("create_failover_slot" if options.failover else "create_slot", slot=options.slot)
+
     def teardown_sql(self) -> list[str]:
         return [
             statement("drop_slot_if_there", slot=self.options.slot),
@@ -84,15 +92,48 @@ class ReplicationAdmin:
         Args:
             always: Recreate them also if no fault is found.
 
+        Nothing is dropped before it is known that all of it can be created again.
+
         Raises:
             SourceUnavailable: Another process reads the slot or changes it, or the server is away. Call this again.
-            SourceError: The role may not do it.
+            SourceError: The role may not do it, or the slot is not ours. Nothing was changed.
         """
         options = self.options
         async with connected(options) as connection:
             await ask(options, connection.fetch(statement("lock_renewal"), options.slot, timeout=STATEMENT_S))
-            if always or await self._setup_faults(connection):
+            faults = await self._setup_faults(connection)
+            if not (always or faults):
+                return
+            if foreign := [fault.text for fault in faults if fault.state is SlotState.FOREIGN]:
+                raise SourceError(foreign[0])
+            needs_publication = any(fault.state in _PUBLICATION_FAULTS for fault in faults)
+            await self._check_rights(connection, needs_publication=needs_publication)
+            if needs_publication:
                 await run_sql(options, [*self.teardown_sql(), *self.setup_sql(None)])
+            else:
+                await run_sql(options, [statement("drop_slot_if_there", slot=options.slot), self._slot_sql()])
+
+    async def _check_rights(self, connection: Connection, *, needs_publication: bool) -> None:
+        """Raise `SourceError` if our role may not create the slot, or the publication where that is needed."""
+        options = self.options
+        sql = statement("read_renewal_rights", publication=options.publication)
+        schemas = [table.schema_name for table in options.all_tables]
+        names = [table.table_name for table in options.all_tables]
+        rights: Any = await ask(options, connection.fetchrow(sql, schemas, names))
+        role, missing = quote_identifier(rights["role"]), []
+        if not rights["may_replicate"]:
+            missing.append(f"ALTER ROLE {role} REPLICATION;")
+        if needs_publication:
+            if rights["owns_publication"] is False:
+                missing.append(f"ALTER PUBLICATION {quote_identifier(options.publication)} OWNER TO {role};")
+            if not rights["may_create"]:
+                missing.append(f"GRANT CREATE ON DATABASE {quote_identifier(rights['database'])} TO {role};")
+            missing += [f"ALTER TABLE {name} OWNER TO {role};" for name in rights["foreign_tables"] or []]
+        if missing:
+            raise SourceError(
+                f"replication slot {options.slot!r} cannot be recreated: our role {role} lacks rights, and nothing was "
+                f"changed; run: {' '.join(missing)} or run {_RENEW}"
+            )
 
     # --- inspecting ---------------------------------------------------------------------------------------------
 
