@@ -100,6 +100,21 @@ class PostgresServer:
                 break
         raise AssertionError("PostgreSQL did not start:\n" + "\n".join(self.log[-30:]))
 
+    async def start_from(self, primary: "PostgresServer") -> None:
+        """Start it as a physical standby of a running server, from a copy of its data."""
+        self._programs = reachable_programs(self._programs, self._folder)
+        source = f"host=127.0.0.1 port={primary.port} user=postgres"
+        program = self._programs / "pg_basebackup"
+        command: list[str | Path] = [*command_as(self._account), program, "-D", self._data, "-R", "-c", "fast", "-d", source]
+        if self._account is not None:
+            shutil.chown(self._folder, self._account)
+
+        def copy() -> None:
+            subprocess.run(command, check=True, cwd=self._folder)
+
+        await asyncio.to_thread(copy)
+        await self.start()
+
     async def stop(self, mode: Literal["smart", "fast", "immediate"] = "fast") -> None:
         """Stop it as ``pg_ctl stop -m mode`` does; do nothing when it is not running."""
         await self._end([_SIGNALS[mode]])
@@ -230,7 +245,7 @@ class PostgresServer:
         assert process.stderr is not None
         async for line in process.stderr:
             self.log.append(line.decode(errors="replace").rstrip())
-            if b"ready to accept connections" in line:
+            if b"ready to accept " in line:
                 ready.set()
         ready.set()
 

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, Self
 import asyncpg
 
 from backends.backlog import Backlog
-from backends.contract import SourceError
+from backends.contract import SourceError, SourceUnavailable
 from backends.postgres.database import Connection, ask
 from backends.postgres.findings import SETUP_COMMAND, STATEMENT_S, Finding, Verdict, connected, reader_name, run_sql
 from backends.postgres.mapping.column_kinds import Column
@@ -19,6 +19,7 @@ from backends.postgres.postgres_options import quote_identifier
 from backends.postgres.replication.protocol.replication_connection import ReplicationConnection, StreamLost
 from backends.postgres.replication.slot import BACKFILL, PUBLICATION_SKIPPED, UNDEFINED, ReplicationOptions, SlotState
 from backends.postgres.replication.slot_heartbeat import KeptWal
+from backends.postgres.replication.standby_server import standby_sentence
 from backends.postgres.statements import statement
 from backends.postgres.table import OLDEST_VERSION, has_unique_order, read_table
 
@@ -74,6 +75,8 @@ class ReplicationAdmin:
         options = self.options
         async with connected(options) as connection:
             await ask(options, connection.fetch(statement("lock_renewal"), options.slot, timeout=STATEMENT_S))
+            if await self._is_standby(connection):
+                raise SourceError(standby_sentence(options))
             faults = await self._setup_faults(connection)
             slot = await self._slot(connection)
             for fault in faults:
@@ -101,6 +104,8 @@ class ReplicationAdmin:
         options = self.options
         async with connected(options) as connection:
             await ask(options, connection.fetch(statement("lock_renewal"), options.slot, timeout=STATEMENT_S))
+            if await self._is_standby(connection):
+                raise SourceUnavailable(standby_sentence(options))
             faults = await self._setup_faults(connection)
             if not (always or faults):
                 return
@@ -144,6 +149,8 @@ class ReplicationAdmin:
             server: Any = await ask(options, connection.fetchrow(statement("read_replication_server")))
             columns = await ask(options, connection.fetch(statement("read_columns", **names)))
             slot = await self._slot(connection)
+            if await self._is_standby(connection):
+                return [Finding(Verdict.FAILURE, standby_sentence(options))]
             ours = await self._setup_faults(connection)
         faults = [*self._server_faults(server, slot), *self._table_faults(columns), *(fault.text for fault in ours)]
         findings = [Finding(Verdict.FAILURE, fault) for fault in faults]
@@ -153,6 +160,8 @@ class ReplicationAdmin:
         options = self.options
         async with connected(options) as connection:
             row = await ask(options, connection.fetchrow(statement("read_slot_status", slot=options.slot)))
+            if row is None and await self._is_standby(connection):
+                return {"state": "standby server", "run": standby_sentence(options)}
             if row is None:
                 return {"state": "missing", "run": f"{SETUP_COMMAND} --backend postgres-replication"}
             faults = await self._setup_faults(connection)
@@ -214,6 +223,10 @@ class ReplicationAdmin:
             )
             faults.append(_Fault(SlotState.PUBLICATION_LATE, f"{what}, so the slot cannot be read; run: {_RENEW}"))
         return faults
+
+    async def _is_standby(self, connection: Connection) -> bool:
+        sql = statement("read_standby", slot=self.options.slot)
+        return bool(await ask(self.options, connection.fetchval(sql)))
 
     async def _slot(self, connection: Connection) -> Mapping[str, Any] | None:
         sql = statement("read_slot", slot=self.options.slot)

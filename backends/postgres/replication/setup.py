@@ -33,6 +33,7 @@ from backends.postgres.replication.slot import (
     read_slot,
     run_statement,
 )
+from backends.postgres.replication.standby_server import StandbyReached, refuse_standby
 from backends.postgres.statements import one_line, statement
 from backends.postgres.table import OLDEST_VERSION
 
@@ -56,6 +57,7 @@ async def ensure_slot(options: ReplicationOptions) -> None:
     try:
         link = await ReplicationConnection.connect(options)
         try:
+            await refuse_standby(link, options)
             await _check_source(link, options)
             if options.create and (lsn := await _create_missing(link, options)) is not None:
                 made = {"lsn": format_lsn(lsn), "publication": options.publication}
@@ -63,6 +65,8 @@ async def ensure_slot(options: ReplicationOptions) -> None:
             await check_slot(link, options)
         finally:
             await link.close()
+    except StandbyReached as error:
+        raise SourceError(str(error)) from error
     except StreamLost as error:
         advice = _advice(options, error)
         kind = SourceUnavailable if not advice and await _may_heal(options, error) else SourceError

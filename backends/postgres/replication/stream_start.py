@@ -25,6 +25,7 @@ from backends.postgres.replication.slot import (
     check_slot,
 )
 from backends.postgres.replication.slot_offset import SlotOffset
+from backends.postgres.replication.standby_server import refuse_standby
 from roundlog.backoff import jittered
 
 log = structlog.get_logger()
@@ -84,6 +85,7 @@ class StreamStart:
 
     async def _start(self, link: ReplicationConnection, catalogue: ReplicationConnection) -> None:
         options, capture = self._options, self._capture
+        await refuse_standby(catalogue, options)
         while True:
             slot = await self._free_slot(catalogue)
             self._raise_slot_error()
