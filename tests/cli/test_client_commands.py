@@ -33,7 +33,7 @@ from tests.clients.program import clean_environment
 from tests.nats import NatsServer
 from tests.network.streams import serving
 from tests.relay.conftest import metric_becomes, wait_ready
-from tests.resume.log_writer import TEN_O_CLOCK_MS, LogWriter, make_round
+from tests.resume.log_writer import TEN_O_CLOCK_MS, LogWriter, make_correction, make_round
 from tests.resume.viewers import watch
 from tests.waiting import until
 
@@ -254,6 +254,46 @@ async def test_tail_prints_live_rounds_only(relay: Relay, via: str) -> None:
         assert await process.wait() == 0
 
     assert json.loads(line.result()[0])["round_id"] > 1000
+
+
+@pytest.mark.parametrize("via", TRANSPORTS)
+async def test_replay_prints_corrections_if_asked(relay: Relay, via: str) -> None:
+    """With their revision, and `voided`; the same over every protocol."""
+    await relay.log.store(make_correction("crash", 299), make_correction("crash", 299, 3, voided=True))
+
+    result = await ran(
+        "replay", "crash", "--last", "2", "--corrections", "-n", "4", "--via", via, "--url", relay.url(via)
+    )
+
+    found = [(each["round_id"], each.get("revision"), each.get("voided")) for each in result.rounds]
+    assert found == [(299, None, None), (300, None, None), (299, 2, None), (299, 3, True)]
+
+
+async def test_tail_prints_corrections_if_asked(relay: Relay) -> None:
+    """As they come."""
+    async with started("tail", "crash", "--corrections", "--count", "1", "--url", relay.url()) as process:
+        line = asyncio.ensure_future(lines(process.stdout, 1))
+        while not line.done():  # publish until the command has connected
+            await relay.log.store(make_correction("crash", 300))
+            await asyncio.wait({line}, timeout=0.1)
+
+    assert json.loads(line.result()[0])["revision"] == 2
+
+
+async def test_history_shows_corrections_if_asked(relay: Relay) -> None:
+    """In columns of their own."""
+    await relay.log.store(make_correction("crash", 299, 4, voided=True))
+    asked = ("history", "crash", "--limit", "2", "--url", relay.url())
+
+    table = (await ran(*asked, "--corrections")).out.splitlines()
+    rows = list(csv.DictReader(io.StringIO((await ran(*asked, "--corrections", "--format", "csv")).out)))
+
+    assert table[0].split() == ["finished_at", "game_slug", "round_id", "extras", "revision", "voided", "cursor"]
+    assert table[1].split()[2:6] == ["299", '{"point":"9.50"}', "4", "true"]
+    assert [(row["round_id"], row["revision"], row["voided"]) for row in rows] == [
+        ("299", "4", "true"),
+        ("300", "1", ""),
+    ]
 
 
 async def test_history_as_json_lines_is_newest_first_over_several_pages(relay: Relay) -> None:

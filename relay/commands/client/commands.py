@@ -17,8 +17,6 @@ from relay.commands.secret_arguments import key_from_file, warned_key, warned_ur
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 _FIELDS: Final = ("round_id", "game_slug", "game_type", "finished_at", "extras", "timestamp")
 _OF_CORRECTIONS: Final = ("revision", "voided")
-_PLAIN: Final[dict[str, Any]] = {"revision": 1, "voided": ""}
-"""What a round that is no correction does not say."""
 _COLUMNS: Final = ("finished_at", "game_slug", "round_id", "extras")
 """Columns of the table; the cursor is added where the terminal is wide enough."""
 _UNWRAPPED: Final = 100_000
@@ -209,7 +207,7 @@ async def _print_history(target: Any, parameters: Mapping[str, str], limit: int,
         async for round_ in pages(target, parameters, limit=limit):
             advance(1)
             if form == "table":
-                rows.append(_PLAIN | round_)
+                rows.append(_cells(round_))
             else:
                 print(_csv_line(round_, (*_FIELDS, *more)) if form == "csv" else _json_line(round_))
     if form == "table":
@@ -219,9 +217,14 @@ async def _print_history(target: Any, parameters: Mapping[str, str], limit: int,
 
 def _csv_line(round_: Mapping[str, Any], fields: Sequence[str]) -> str:
     line = io.StringIO()
-    values = _PLAIN | dict(round_)
-    csv.writer(line, lineterminator="").writerow([values[field] for field in fields])
+    cells = _cells(round_)
+    csv.writer(line, lineterminator="").writerow([cells[field] for field in fields])
     return line.getvalue()
+
+
+def _cells(round_: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all fields of a round, also those that only corrections have."""
+    return {"revision": 1, **round_, "voided": "true" if "voided" in round_ else ""}
 
 
 def _json_line(round_: Mapping[str, Any]) -> str:
