@@ -34,7 +34,8 @@ class Entries(Generic[P]):
         self._pipeline = pipeline
         self._comparison = comparison
         self._corrections = corrections
-        self._corrected = corrections.revisions
+        self._revisions = corrections.revisions
+        self._corrected = corrections.revisions.rounds
         self._with_offsets = with_offsets
         self._offset_text: bytes | None = None  # of the last round, and its header line
         self._offset_line = b""
@@ -87,7 +88,7 @@ class Entries(Generic[P]):
             return None
         line = b"" if self._with_offsets is None else self._line(offset)
         is_first = not (item.is_correction or round_.voided)
-        numbered = self._corrected.number(round_, self._offset_text if line else None, key, is_first=is_first)
+        numbered = self._revisions.number(round_, self._offset_text if line else None, key, is_first=is_first)
         if numbered is None:
             self._pipeline.stats.corrections_skipped += 1
             return settled(offset)

@@ -5,7 +5,7 @@ to the newest is none; a change that the source yields again, after a crash, is 
 content, in the order in which the source yielded it. Why: docs/adr/0036-corrections-in-the-log.md
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
@@ -131,6 +131,11 @@ class RevisionNumbers:
         self._pending: set[bytes] = set()  # of changes that were numbered and not read from the log
         self.is_complete = True
         """Whether nothing was forgotten: what is not in here has no corrections in the log."""
+
+    @property
+    def rounds(self) -> Collection[bytes]:
+        """The ids of the rounds that have corrections, as they are from now on: for a check of every round."""
+        return self._rounds
 
     def __len__(self) -> int:
         return len(self._rounds)

@@ -14,6 +14,7 @@ from backends.publish.clock import boot_s
 from backends.publish.corrections.revision_numbers import NumberedChange, RevisionNumbers
 from backends.publish.window.acks import Entry, Stats
 from roundlog.client.connection import Connection
+from roundlog.log_errors import LogUnavailable
 from roundlog.stream import LogInfo
 from roundlog.tail import corrections_ends, stored_pages
 from rounds import InvalidRound, Round, dedup_id
@@ -31,7 +32,8 @@ class StoredCorrections:
         self._stats = stats
         self._epoch = ""
         self._read_to: dict[str, int] = {}  # by subject
-        self._loaded_at = 0.0  # in seconds of `boot_s`
+        self.read_at = 0.0
+        """When the corrections of the log were read last, in seconds of `boot_s`."""
         self._looked_up = b""  # the round that was looked up last
         self._is_warned = False
 
@@ -67,7 +69,7 @@ class StoredCorrections:
         Another process may have stored corrections too. A number that is taken is refused by the server for as long as
         it recognises ids, and `lease_s` is a third of that.
         """
-        if now - self._loaded_at > lease_s:
+        if now - self.read_at > lease_s:
             return True
         return not self.revisions.is_complete and key not in self.revisions and key != self._looked_up
 
@@ -98,7 +100,7 @@ class StoredCorrections:
         for round_, offset in found:
             self.revisions.load(round_, offset)
         self._read_to.update(ends)
-        self._loaded_at = began_at
+        self.read_at = began_at
         self._warn()
 
     async def _look_up(self, connection: Connection, info: LogInfo, subject: str, key: bytes) -> None:
@@ -116,11 +118,15 @@ class StoredCorrections:
         self, connection: Connection, info: LogInfo, ends: dict[str, int]
     ) -> AsyncIterator[tuple[Round, str]]:
         for subject, last in ends.items():
-            first = max(info.first, self._read_to.get(subject, 0) + 1)
+            first = self._read_to.get(subject, 0) + 1
+            reached = first - 1
             async for page in stored_pages(connection, info.stream, first=first, last=last, subject=subject):
+                reached = page.last
                 for offset, data in zip(page.offsets, page.data, strict=True):
                     if (found := _correction_of(data)) is not None:
                         yield found, offset
+            if reached < last:  # a number after these would be taken
+                raise LogUnavailable(f"corrections up to {last} cannot be read; the last was {reached}")
 
     def _warn(self) -> None:
         if not self.revisions.is_complete and not self._is_warned:

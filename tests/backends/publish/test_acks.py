@@ -185,3 +185,19 @@ def test_lag_keeps_few_positions_however_many_come() -> None:
         lag.hold(number, number / 1000)
     assert len(lag) <= 260
     assert lag.release(100.0) == 0
+
+
+def test_correction_waits_for_the_round_before_it_in_its_lane() -> None:
+    """In a replicated log, entries of one game are in flight one at a time, whatever their subject."""
+    window: Window[int] = Window(max_count=10, max_bytes=10_000)
+    window.lanes = Lanes()
+    window.add(entry(1))
+    window.add(Entry(2, b"rounds.crash~corrections", b"crash:1:2", b"{}", lane=b"rounds.crash"))
+    window.add(entry(3, game="dice"))
+    window.add(entry(4))
+
+    assert [number for number, _ in window.take(10_000)] == [0, 2]
+    window.settle([0])
+    assert [number for number, _ in window.take(10_000)] == [1]
+    window.settle([1])
+    assert [number for number, _ in window.take(10_000)] == [3]

@@ -6,7 +6,10 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backends.publish.clock import boot_s
 from backends.publish.corrections.revision_numbers import NumberedChange, RevisionNumbers, content_digest
+from backends.publish.corrections.stored_corrections import StoredCorrections
+from backends.publish.window.acks import Stats
 from rounds import Round, dedup_id
 from tests.backends.harness import make_round
 
@@ -259,3 +262,16 @@ def test_crashes_at_any_moment_lose_and_double_nothing(history: list[list[Change
         found = [one for one in log if one.number == number]
         assert [one.letter for one in found] == expected
         assert [one.revision for one in found] == list(range(1, len(expected) + 1))
+
+
+def test_log_is_asked_before_a_number_is_given_that_may_be_taken() -> None:
+    """Once in a lease, since another process may store corrections too; and of a round that was forgotten."""
+    known = StoredCorrections(2, Stats())
+    assert known.must_ask(b"crash:1", boot_s(), 40.0)
+    known.read_at = 100.0
+    assert not known.must_ask(b"crash:1", 139.0, 40.0)
+    assert known.must_ask(b"crash:1", 141.0, 40.0)
+    for number in (1, 2, 3):
+        known.revisions.number(state("B", number), None, dedup_id("crash", number).encode(), is_first=False)
+    assert known.must_ask(b"crash:1", 101.0, 40.0)
+    assert not known.must_ask(b"crash:3", 101.0, 40.0)

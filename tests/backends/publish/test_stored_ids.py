@@ -9,7 +9,7 @@ from backends.publish.publisher_settings import PublisherSettings
 from backends.publish.stored_ids import Digests, KnownRounds, TooManyRounds
 from roundlog.log_settings import LogSettings
 from tests.backends.harness import DeadLetters, Source, make_round
-from tests.nats import NatsServer
+from tests.nats import NatsServer, nats_client
 
 
 @given(st.lists(st.integers(1, 2**64 - 1) | st.integers(0, 40).map(lambda n: (n << 11) + 1), max_size=300))
@@ -63,6 +63,12 @@ async def test_rounds_of_the_range_are_known_and_too_many_are_a_sentence(nats: N
         await Publisher(settings, PublisherSettings(), confirm=more.confirm, rejects=DeadLetters()).run(more.read())
         await known.refresh(above=110)
         assert make_round(120, "dice") in known
+
+        # What was deleted from the log since is not known any more, and the rest still is.
+        async with nats_client(settings) as nc:
+            await nc.jetstream().purge_stream("ROUNDS", subject="rounds.crash")
+        await known.refresh(above=110)
+        assert [n for n in range(111, 251) if make_round(n) in known] == [n for n in range(111, 251) if n % 3]
     async with KnownRounds(settings, 101, 250, most=149) as known:
         with pytest.raises(TooManyRounds, match=r"more than 149 rounds .* --from-id and --to-id"):
             await known.refresh(above=100)
