@@ -1,7 +1,9 @@
-"""The commands ``stream-relay backend``: set up, check, inspect, remove and backfill the source of a backend."""
+"""The commands ``stream-relay backend``: find, set up, check, inspect, remove and backfill the source of a backend."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -9,7 +11,7 @@ import typer
 from relay.commands.run import fail, run
 from relay.commands.secret_arguments import warn_of_option, warned_dsn
 
-backend_app = typer.Typer(no_args_is_help=True, help="Set up, check and backfill the source of a backend.")
+backend_app = typer.Typer(no_args_is_help=True, help="Find, set up, check and backfill the source of a backend.")
 
 Backend = Annotated[str | None, typer.Option(help="Name of the backend; default: the one in the settings.")]
 Options = Annotated[list[str] | None, typer.Option("--option", "-o", help="A backend option, NAME=VALUE.")]
@@ -22,6 +24,8 @@ Dsn = Annotated[
     ),
 ]
 Print = Annotated[bool, typer.Option("--print", help="Print the SQL for a DBA, and run nothing.")]
+
+Rounds = Annotated[int, typer.Option(min=1, max=100, help="How many rounds of each table to show.")]
 
 BACKENDS_WITH_ADMIN: Final = ("postgres-notify", "postgres-replication")
 """The backends that have a source admin; see `backends.postgres.source_admin`."""
@@ -46,6 +50,62 @@ def chosen(backend: str | None, option: list[str] | None) -> dict[str, Any]:
         warn_of_option(name, value)
         given[name] = value
     return {"backend": given} if given else {}
+
+
+@backend_app.command()
+def init(
+    backend: Backend = None,
+    option: Options = None,
+    dsn: Dsn = None,
+    table: Annotated[
+        list[str] | None, typer.Option("--table", help="A table of rounds, once for each; default: find them.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Write the settings to this file: TOML; variables if it ends in .env."),
+    ] = None,
+    example: Annotated[
+        list[str] | None,
+        typer.Option("--example", help="A row as a JSON object, for a table that is empty now, such as an outbox."),
+    ] = None,
+    rounds: Rounds = 3,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; replace the file of --out.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, and do not ask.")] = False,
+) -> None:
+    """Look at a database, propose which rows are rounds, show some, and write the settings. Changes no database."""
+    given = chosen(backend, option).get("backend", {})
+    settings = _load({"backend": {"name": backend}} if backend is not None else {})
+    _check_has_admin(settings.backend.name if backend is not None else BACKENDS_WITH_ADMIN[0], "reads no database")
+    with _needs_postgres():
+        from relay.commands.backend.init_command import init as work
+    work(
+        settings,
+        dsn=dsn,
+        tables=table or [],
+        given={name: value for name, value in given.items() if name != "name"},
+        examples=example or [],
+        out=out,
+        rounds=rounds,
+        yes=yes,
+        as_json=as_json,
+    )
+
+
+@backend_app.command()
+def preview(
+    backend: Backend = None,
+    option: Options = None,
+    rounds: Rounds = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show some rounds as clients see them, and which rows are none and why, with the settings in force."""
+    from relay.config.catalogue import load_catalogue
+
+    admin = _admin_for("reads no table; see its file", backend, option)
+    catalogue = load_catalogue(_load({}).games_file)
+    from relay.commands.backend.preview_command import preview as work
+
+    run(work(admin, catalogue, rounds=rounds, as_json=as_json))
 
 
 @backend_app.command()
@@ -102,13 +162,17 @@ def teardown(
 @backend_app.command()
 def check(backend: Backend = None, option: Options = None) -> None:
     """Check everything that the backend needs; each failure says what to run. Exit code 1 on failure."""
-    from backends.postgres.findings import Finding
-    from backends.postgres.source_admin import Verdict
+    from backends.contract import SourceError
     from relay.commands.streams import stream_differences
+    from relay.config.catalogue import load_catalogue
     from roundlog.log_errors import LogError
 
     admin = _admin_for("has nothing to check", backend, option)
-    log_settings = _load({}).nats
+    from backends.postgres.findings import Finding, Verdict
+    from backends.postgres.inspect.mapping_check import check_mapping
+
+    settings = _load({})
+    log_settings, catalogue = settings.nats, load_catalogue(settings.games_file)
     failures = 0
 
     async def findings() -> list[Finding]:
@@ -116,8 +180,15 @@ def check(backend: Backend = None, option: Options = None) -> None:
             broken, harmless = await stream_differences(log_settings)
         except LogError as error:
             broken, harmless = [], [f"the streams were not compared: {error}"]
+        own, mapped = await admin.check(), []
+        try:
+            mapped = await check_mapping(admin.options, catalogue)
+        except SourceError:
+            if all(finding.verdict is not Verdict.FAILURE for finding in own):
+                raise
         return [
-            *await admin.check(),
+            *own,
+            *mapped,
             *(Finding(Verdict.FAILURE, text) for text in broken),
             *(Finding(Verdict.WARNING, text) for text in harmless),
         ]
@@ -184,6 +255,15 @@ def _admin_for(lack: str, backend: str | None, option: list[str] | None, dsn: st
         return admin_of(settings.name, given).acting_as(dsn)
     except BackendError as error:
         fail(str(error))
+    except ImportError as error:
+        fail(f"{error}; install it with: pip install 'stream-relay[postgres]'")
+
+
+@contextmanager
+def _needs_postgres() -> Iterator[None]:
+    """Turn a missing driver into one sentence."""
+    try:
+        yield
     except ImportError as error:
         fail(f"{error}; install it with: pip install 'stream-relay[postgres]'")
 

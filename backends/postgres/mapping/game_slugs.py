@@ -94,7 +94,7 @@ class GameSlugs:
             if table.game_slug_table is not None:
                 raise self._not_there(key, table.game_slug_table)
             text = key
-        slugs = [text.rstrip(" ")] if table.game_slug_spelling == "exact" else _dashed(text)
+        slugs = [text.rstrip(" ")] if table.game_slug_spelling == "exact" else dashed(text)
         for slug in slugs:
             if slug in self._catalogue.games:
                 return slug, self._catalogue.games[slug].type
@@ -119,7 +119,7 @@ def _unknown(key: str, table: str) -> str:
     return f"game key {key[:40]!r} is not in table {table}; insert the game there, or set game_slug_map"
 
 
-def _dashed(text: str) -> list[str]:
+def dashed(text: str) -> list[str]:
     """Spell a name as a slug: in lower case, with one dash between words; capitals may begin words."""
     spellings = (text, _CAMEL.sub("-", text))
     return list(dict.fromkeys(_SEPARATORS.sub("-", spelling.lower()).strip("-") for spelling in spellings))

@@ -1,0 +1,145 @@
+"""Show what the rows of a table become with given options: rounds, and rows that are none with the reason.
+
+Owns which rows are shown, and that little is read. The rounds are made by the mapper that capture uses.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import asyncpg
+import msgspec
+
+from backends.contract import SourceError
+from backends.postgres.database import Connection, ask
+from backends.postgres.game_tables import read_games
+from backends.postgres.inspect.facts import TableFacts
+from backends.postgres.inspect.look import look_at_tables, newest_first
+from backends.postgres.mapping.column_kinds import Column, own_types_of
+from backends.postgres.mapping.table_mapper import RowState, TableMapper
+from backends.postgres.mapping.table_options import TableOptions
+from backends.postgres.postgres_options import PostgresOptions
+from backends.postgres.statements import statement
+from rounds import Catalogue, InvalidRound, Round
+
+ROWS: Final = 500
+"""Rows of each table that are read: enough to meet every state, and quick to read."""
+_ANSWER_S: Final = 15.0
+_REASONS: Final = 20
+"""Most reasons that are listed."""
+_QUOTED: Final = re.compile(r"'[^']*'")
+"""A value in a reason."""
+
+
+@dataclass(slots=True)
+class RejectedRows:
+    """Rows that are rejected for the same reason, but for the value in it."""
+
+    reason: str
+    """That of the first row."""
+    key: str
+    """The first row."""
+    count: int = 1
+
+
+@dataclass(slots=True)
+class Preview:
+    """What the rows that were read of one table are."""
+
+    table: TableOptions
+    rounds: list[Round] = field(default_factory=list)
+    """Newest first, where the table can be read in an order."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """Rows by what they are: ``rounds``, ``unfinished``, ``voided``, ``other`` and ``rejected``."""
+    rejects: list["RejectedRows"] = field(default_factory=list)
+    """The rejected rows, by reason."""
+    rows: int = 0
+    unread: str = ""
+    """Why no row could be read; empty: rows were read."""
+
+
+async def preview_tables(
+    connection: Connection, options: PostgresOptions, catalogue: Catalogue, *, rounds: int = 3
+) -> list[Preview]:
+    """Read some rows of each table of the options; see `preview_table`."""
+    return [await preview_table(connection, options, table, catalogue, rounds=rounds) for table in options.all_tables]
+
+
+async def preview_table(
+    connection: Connection, options: PostgresOptions, table: TableOptions, catalogue: Catalogue, *, rounds: int = 3
+) -> Preview:
+    """Read some rows of a table, and say what they become.
+
+    Args:
+        rounds: How many rounds are wanted.
+
+    Raises:
+        SourceError: There is no such table, or it lacks a column that the options name.
+    """
+    found = await look_at_tables(connection, options, [table.source])
+    if not found:
+        raise SourceError(f"{options.shown_dsn} has no table {table.quoted_table}; set the option 'table'")
+    (facts,) = found
+    mapper = await mapper_of(connection, options, facts, table, catalogue)
+    await read_games(connection, options, [mapper.games])
+    preview = Preview(table)
+    try:
+        rows = await _read(connection, facts, mapper, "TRUE", ROWS)
+        for row in rows:
+            _judge(mapper, row, preview, rounds)
+        if len(preview.rounds) < rounds and preview.rows == ROWS:
+            wanted = [mapper.sql_of("rows_when", "t"), mapper.sql_of("finished_when", "t")]
+            wanted.append(f"NOT {mapper.sql_of('voided_when', 't')}")
+            for row in await _read(connection, facts, mapper, " AND ".join(wanted), rounds):
+                _judge(mapper, row, preview, rounds)
+    except asyncpg.InsufficientPrivilegeError as error:
+        preview.unread = f"{error}; run: GRANT SELECT ON {table.quoted_table} TO ROLE;"
+    except (asyncpg.PostgresError, TimeoutError, UnicodeDecodeError) as error:
+        preview.unread = str(error).splitlines()[0] if str(error) else "no answer in time"
+    return preview
+
+
+async def mapper_of(
+    connection: Connection, options: PostgresOptions, facts: TableFacts, table: TableOptions, catalogue: Catalogue
+) -> TableMapper:
+    """Make the mapper of a table, without its games; raise `ColumnMissing`, a `SourceError`."""
+    names = {"schema": facts.schema, "table": facts.name}
+    types = await ask(options, connection.fetch(statement("read_types", **names), timeout=_ANSWER_S))
+    columns = [Column(column.name, column.type_oid) for column in facts.columns]
+    return TableMapper(table, catalogue, columns, own_types=own_types_of(types))
+
+
+async def _read(
+    connection: Connection, facts: TableFacts, mapper: TableMapper, condition: str, limit: int
+) -> Sequence[Sequence[str | None]]:
+    order = newest_first(facts)
+    sql = f"SELECT {mapper.values_sql('t')} FROM {facts.quoted} AS t WHERE {condition}{order} LIMIT {limit:d}"  # noqa: S608
+    async with connection.transaction(readonly=True):
+        return [tuple(row) for row in await connection.fetch(sql, timeout=_ANSWER_S)]
+
+
+def _judge(mapper: TableMapper, row: Sequence[str | None], preview: Preview, rounds: int) -> None:
+    preview.rows += 1
+    try:
+        state = mapper.state(row)
+        if state is RowState.FINISHED:
+            round_ = mapper.to_round(row, 0)
+            preview.counts["rounds"] += 1
+            if len(preview.rounds) < rounds:
+                timestamp = max(0, int(round_.finished.timestamp() * 1000))
+                preview.rounds.append(msgspec.structs.replace(round_, timestamp=timestamp))
+        else:
+            preview.counts[state.name.lower()] += 1
+    except InvalidRound as error:
+        preview.counts["rejected"] += 1
+        reason = str(error)
+        same = _QUOTED.sub("", reason)
+        for found in preview.rejects:
+            if _QUOTED.sub("", found.reason) == same:
+                found.count += 1
+                return
+        if len(preview.rejects) < _REASONS:
+            rejected: Any = mapper.reject(row, reason, 0)
+            preview.rejects.append(RejectedRows(reason, rejected.key))
