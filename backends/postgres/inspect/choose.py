@@ -68,7 +68,8 @@ async def choose_tables(
         await _refuse(connection, table)
     names = GameNames(catalogue)
     games = {table.oid: table for table in _of_games(tables)}
-    candidates = named or [table for table in tables if table.is_capturable and not table.is_child]
+    found = [table for table in tables if table.is_capturable and table.persistence == "p" and not table.is_child]
+    candidates = named or found
     rough = {table.oid: propose_table(table, None, games, {}, names, given) for table in candidates}
     best = sorted(candidates, key=lambda table: -rough[table.oid].score)[: max(_SAMPLED, len(named))]
     samples: dict[int, Rows | None] = {}

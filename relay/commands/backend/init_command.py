@@ -26,7 +26,7 @@ from backends.postgres.inspect.propose import Proposal, Question
 from backends.postgres.inspect.settings_text import as_toml, as_variables
 from backends.postgres.postgres_options import PostgresOptions
 from backends.postgres.source_admin import admin_of
-from relay.commands.backend.init_report import InitReport, print_report, print_table
+from relay.commands.backend.init_report import InitReport, print_next, print_report, print_table
 from relay.commands.run import fail, run
 from relay.config.catalogue import load_catalogue
 from relay.config.settings import Settings
@@ -280,10 +280,10 @@ def init(
     if asks:
         print_report(report, None)
         out = out or Path(str(typer.prompt("Write the settings to", default=DEFAULT_FILE, err=True)))
-        replaces = not out.exists() or typer.confirm(f"Replace {out}?", err=True)
+        replaces = out.exists() and typer.confirm(f"Replace {out}?", err=True)
         write_settings(report, out, replaces=replaces)
-        typer.echo(f"wrote {out}", err=True)
-        return
-    if out is not None:
-        write_settings(report, out, replaces=yes)
-    print_report(report, out)
+    else:
+        if out is not None:
+            write_settings(report, out, replaces=yes)
+        print_report(report, out)
+    print_next(report, out)

@@ -73,6 +73,10 @@ def print_report(report: InitReport, out: Path | None) -> None:
     variables = as_variables(report.backend, report.shown_options, report.tables)
     typer.echo(f"\nsettings{f', written to {out}' if out else ''}:\n\n{_indented(toml)}")
     typer.echo(f"the same in the environment:\n\n{_indented(chr(10).join(variables))}\n")
+
+
+def print_next(report: InitReport, out: Path | None) -> None:
+    """Print what to run next; `out` is the file with the settings, None: there is none."""
     if report.has_password:
         hidden = "The password of the DSN is not shown"
         typer.echo(f"{hidden}; {out} has it, and only you may read that file.\n" if out else f"{hidden}.\n")
