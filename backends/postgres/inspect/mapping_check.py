@@ -19,6 +19,7 @@ from backends.postgres.inspect.column_faults import column_faults
 from backends.postgres.inspect.facts import ServerFacts, TableFacts
 from backends.postgres.inspect.look import look_at_server, look_at_tables, newest_first
 from backends.postgres.inspect.preview import Preview, mapper_of, preview_table
+from backends.postgres.mapping.column_kinds import Kind
 from backends.postgres.mapping.table_mapper import TableMapper
 from backends.postgres.mapping.table_options import TableOptions
 from backends.postgres.mapping.value_path import ValuePath, sql_of
@@ -149,7 +150,8 @@ async def _distinct_games(
     place = ValuePath.parse(table.game_slug_column).place(tuple(facts.by_name))
     if place is None:
         return []
-    rows = f"SELECT {sql_of(place, 't')} AS game FROM {facts.quoted} AS t WHERE {mapper.sql_of('rows_when', 't')}"  # noqa: S608
+    game, ours = sql_of(place, "t", Kind.TEXT), mapper.sql_of("rows_when", "t")
+    rows = f"SELECT {game} AS game FROM {facts.quoted} AS t WHERE {ours}"  # noqa: S608
     sql = f"SELECT DISTINCT r.game FROM ({rows}{newest_first(facts)} LIMIT {_GAME_ROWS}) AS r LIMIT {_GAMES}"  # noqa: S608
     async with connection.transaction(readonly=True):
         return [row["game"] for row in await connection.fetch(sql, timeout=_ANSWER_S)]
