@@ -105,7 +105,7 @@ class PostgresServer:
         self._programs = reachable_programs(self._programs, self._folder)
         source = f"host=127.0.0.1 port={primary.port} user=postgres"
         program = self._programs / "pg_basebackup"
-        options = ["-D", self._data, "-R", "-c", "fast", "-d", source]
+        options: list[str | Path] = ["-D", self._data, "-R", "-c", "fast", "-d", source]
         command: list[str | Path] = [*command_as(self._account), program, *options]
         if self._account is not None:
             shutil.chown(self._folder, self._account)

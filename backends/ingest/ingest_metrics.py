@@ -28,6 +28,8 @@ _NOT_READY: Final = (
     "publication_changed",
     "table_not_published",
 )
+_ROWS: Final = ("unfinished", "others", "reopened")
+"""What a backend may count in its status."""
 _LEFT: Final = "left"
 """The backend disconnected from its source because the log accepts nothing."""
 
@@ -112,6 +114,11 @@ class IngestMetrics:
         reconnects.add_metric(["log"], stats.reconnects)
         reconnects.add_metric(["source"], getattr(status, "reconnects", 0))
         yield reconnects
+        rows = Counter("ingest_rows", "Rows of the source that made no round, by why.", labels=["kind"])
+        for kind in _ROWS:
+            if (count := getattr(status, kind, None)) is not None:
+                rows.add_metric([kind], count)
+        yield rows
         state = Gauge("ingest_state", "State of the source: 1 for the current state.", labels=["backend", "state"])
         state.add_metric([self._backend, self._state()], 1)
         yield state

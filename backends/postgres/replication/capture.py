@@ -1,30 +1,37 @@
 """Turn WAL frames into rounds with offsets, and decide up to where the server may remove WAL.
 
 Pure: frames in, items out; no I/O, no clock. Owns the promise that no transaction is confirmed in part, and that a new
-stream continues where the last one broke, also within a transaction. Why so: docs/postgres-replication.md
+stream continues where the last one broke, also within a transaction. What a change of a row means is in
+`rows.row_reader`. Why so: docs/postgres-replication.md
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from backends.contract import Captured, Rejected
-from backends.postgres.encodings import UTF_8, readable_name, why_not_text
-from backends.postgres.mapping.column_kinds import Column
-from backends.postgres.mapping.json_documents import Row
+from backends.postgres.encodings import UTF_8, readable_name
+from backends.postgres.mapping.column_kinds import Column, ColumnType
+from backends.postgres.mapping.game_slugs import GameSlugs, UnknownGameKey
+from backends.postgres.mapping.row_changes import Meaning, Outcome
 from backends.postgres.mapping.table_mapper import ColumnMissing as ColumnMissing
 from backends.postgres.mapping.table_mapper import TableMapper
+from backends.postgres.mapping.table_options import TableOptions
 from backends.postgres.postgres_options import PostgresOptions
 from backends.postgres.replication.protocol.pgoutput import (
     Begin,
     Commit,
+    Delete,
     Insert,
     InvalidMessage,
     LogicalMessage,
+    Message,
     Relation,
+    Update,
     decode,
 )
 from backends.postgres.replication.protocol.wal import DATA_START, KEEPALIVE, XLOG_DATA, parse_keepalive
-from rounds import Catalogue, InvalidRound, Round
+from backends.postgres.replication.rows.row_reader import INSERTS_ONLY, Counters, Reopened, RowReader, Wanted
+from rounds import Catalogue
 
 
 class WalOffset(NamedTuple):
@@ -50,50 +57,69 @@ class TableRenamed(Exception):
         return f"table {self.table} was renamed to {self.now}"
 
 
-class _Unmappable(NamedTuple):
+class SourceTable(NamedTuple):
+    """A table of rounds as the server's catalogue has it when a stream begins."""
+
+    options: TableOptions
+    relations: Mapping[int, str]
+    """The table and its children by INHERITS: their names by oid, ``schema.table``."""
+    wanted: Wanted = INSERTS_ONLY
+
+
+class _Held(NamedTuple):
+    outcome: Outcome
     mapper: TableMapper
-    row: Row
-    reason: str
 
 
-class _Columns(NamedTuple):
-    """What is read of a row of the table."""
+class _Half(NamedTuple):
+    """A transaction that was received in part."""
 
-    width: int
-    mapper: TableMapper
-
-    def pick(self, values: Sequence[bytes | None], codec: str, errors: str = "strict") -> Row:
-        if len(values) != self.width:
-            raise InvalidMessage(f"a row of {len(values)} values in a table of {self.width} columns")
-        return [
-            None if (value := values[index]) is None else value.decode(codec, errors) for index in self.mapper.indexes
-        ]
+    commit_lsn: int
+    rows: int  # changes of rows that were handled
+    held: _Held | None
 
 
 class Capture:
     """Reads one slot over any number of streams.
 
-    The rows of a transaction carry the offset before it, and the last row the one after it. So one row is held until
-    the next message shows whether it is the last.
+    The rows of a transaction carry the offset before it, and the last row the one after it. So one round is held until
+    the next one, or the end of the transaction, shows whether it is the last.
     """
 
-    def __init__(self, options: PostgresOptions, catalogue: Catalogue) -> None:
+    def __init__(
+        self,
+        options: PostgresOptions,
+        catalogue: Catalogue,
+        games: Mapping[str, GameSlugs] | None = None,
+        counters: Counters | None = None,
+    ) -> None:
+        """Prepare. `games`, by `TableOptions.source`, and `counters` may outlive this object."""
         self._options = options
-        self._table = (options.schema_name, options.table_name)
         self._catalogue = catalogue
-        self._columns: dict[int, _Columns] = {}  # by relation id; only the table of rounds
-        self._relation: int | None = None  # the id of the table of rounds, in all streams of this history
+        self.counters = counters or Counters()
+        """Rows that made no round."""
+        self._reopened = Reopened()
+        self._games = games or {table.source: GameSlugs(table, catalogue) for table in options.all_tables}
+        self._own_types: Mapping[int, ColumnType] = {}
+        self._by_name = {(table.schema_name, table.table_name): SourceTable(table, {}) for table in options.all_tables}
+        self._by_oid: dict[int, SourceTable] = {}
+        self._known: dict[int, str] = {}  # the names that relations of ours had in this history, by id
+        self._readers: dict[int, RowReader] = {}  # by relation id; only the tables of rounds
         self._before = WalOffset(0, 0)  # the end of the last transaction whose rows were all yielded
         self._confirmed = self._before
         self._idle_lsn = 0  # up to here, nothing was committed after _before
         self._received = 0
         self._codec = UTF_8
+        self.unknown_game: UnknownGameKey | None = None
+        """The game that has to be looked up before `feed` can continue."""
+        self._frames: list[bytes] = []  # received, and not processed yet
         self._transaction: Begin | None = None
         self._timestamp_ms = 0
-        self._held: Round | _Unmappable | None = None
-        self._yielded = 0  # rows of the open transaction, yielded or skipped by this stream
-        self._skip = 0  # rows of the open transaction that an earlier stream yielded
-        self._half: tuple[int, int] | None = None  # an interrupted transaction: its commit LSN, and the rows yielded
+        self._held: _Held | None = None
+        self._deleted: Delete | None = None  # the last change, if it may be the first half of a move
+        self._rows = 0  # changes of rows in the open transaction that were handled, now or by an earlier stream
+        self._skip = 0  # how many of them an earlier stream handled
+        self._half: _Half | None = None
 
     # --- where the stream is ------------------------------------------------------------------------------------
 
@@ -147,7 +173,8 @@ class Capture:
         """Start at `lsn` of a new history: at first, or after a failover."""
         self._before = self._confirmed = WalOffset(self._before.generation + 1, lsn)
         self._idle_lsn = self._received = lsn
-        self._half = self._relation = None
+        self._half = None
+        self._known.clear()
         self.begin_stream()
 
     def skip_to(self, lsn: int) -> None:
@@ -156,37 +183,57 @@ class Capture:
             self._before = self._confirmed = WalOffset(self._before.generation, lsn)
             self._half = None
 
+    def use_tables(self, tables: Sequence[SourceTable], own_types: Mapping[int, ColumnType] | None = None) -> None:
+        """Take what the catalogue says of the tables, before a stream begins.
+
+        A relation is known by its oid or by its name: rows from before a change of the catalogue come with the names of
+        that time.
+        """
+        self._by_name = {(table.options.schema_name, table.options.table_name): table for table in tables}
+        self._by_oid = {oid: table for table in tables for oid in table.relations}
+        self._own_types = own_types or {}
+
     def begin_stream(self, codec: str = UTF_8) -> None:
         """Prepare for a stream from `start_lsn`, with text in `codec`; the last one may have broken anywhere."""
         self._codec = codec
-        if self._transaction is not None and (yielded := self._yielded + self._skip):
-            self._half = (self._transaction.commit_lsn, yielded)
-        self._transaction = self._held = None
-        self._yielded = self._skip = 0
-        self._columns.clear()
+        if self._transaction is not None and self._rows and not self._skip:
+            self._half = _Half(self._transaction.commit_lsn, self._rows, self._held)
+        self._transaction = self._held = self._deleted = None
+        self._rows = self._skip = 0
+        self._frames, self.unknown_game = [], None
+        self._readers.clear()
 
     # --- frames -------------------------------------------------------------------------------------------------
 
     def feed(self, frames: Iterable[bytes]) -> tuple[list[WalItem], bool]:
         """Process frames in the order of their arrival; return the items, and whether the server asks for a reply.
 
+        Stops before a row whose game is in no table that was read, see `unknown_game`; call it again, with no frames,
+        when that was looked up.
+
         Raises:
             InvalidMessage: A frame is not one that a walsender with pgoutput sends.
-            ColumnMissing: A column of the table of rounds was renamed or dropped.
-            TableRenamed: The table of rounds was renamed.
+            ColumnMissing: A column of a table of rounds was renamed or dropped.
+            TableRenamed: A table of rounds was renamed.
+            OldRowMissing: A row was changed, and its old version is not known.
         """
         out: list[WalItem] = []
         reply_requested = False
-        for frame in frames:
+        rest = iter([*self._frames, *frames] if self._frames else frames)
+        self._frames, self.unknown_game = [], None
+        for frame in rest:
             kind = frame[0] if frame else 0
             if kind == XLOG_DATA:
                 message = decode(frame, DATA_START)
-                if type(message) is Insert:
-                    columns = self._columns.get(message.relation)
-                    if columns is not None:
-                        self._on_row(columns, message.values, out)
-                else:
-                    self._on_other(message, out)
+                try:
+                    if type(message) is Insert or type(message) is Update:
+                        reader = self._readers.get(message.relation)
+                        if reader is not None:
+                            self._on_row(reader, message, out)
+                    else:
+                        self._on_other(message, out)
+                except UnknownGameKey as error:
+                    self.unknown_game, self._frames = error, [frame, *rest]
             elif kind == KEEPALIVE:
                 wal_end, reply = parse_keepalive(frame)
                 reply_requested |= reply
@@ -195,58 +242,103 @@ class Capture:
                 raise InvalidMessage(f"replication frame of unknown kind: {frame[:16].hex(' ')}")
         return out, reply_requested
 
-    def _on_row(self, columns: _Columns, values: Sequence[bytes | None], out: list[WalItem]) -> None:
+    def _on_row(self, reader: RowReader, message: Insert | Update | Delete, out: list[WalItem]) -> None:
         if self._transaction is None:
             raise InvalidMessage("a row outside a transaction")
         if self._skip:
             self._skip -= 1
-            self._yielded += 1
             return
-        if self._held is not None:
-            out.append(self._item(self._held, self._before))
-            self._yielded += 1
-        try:
-            row = columns.pick(values, self._codec)
-            self._held = columns.mapper.to_round(row, self._timestamp_ms)
-        except InvalidRound as error:
-            self._held = _Unmappable(columns.mapper, row, str(error))
-        except UnicodeDecodeError as error:
-            replaced = columns.pick(values, self._codec, "replace")
-            self._held = _Unmappable(columns.mapper, replaced, why_not_text(error, self._codec))
+        if self._deleted is not None:
+            if type(message) is Insert and reader.is_moved(self._deleted, message):
+                outcomes = reader.replaced(self._deleted.old, message.values, self._timestamp_ms)
+                self._deleted = None
+                self._rows += 1
+                self._on_outcomes(reader, outcomes, out)
+                return
+            self._on_deleted(out)
+        if isinstance(message, Insert):
+            self._on_outcomes(reader, reader.inserted(message, self._timestamp_ms), out)
+        elif isinstance(message, Delete):
+            self._deleted = message
+        elif reader.wanted.updates:
+            self._on_outcomes(reader, reader.replaced(message.old, message.values, self._timestamp_ms), out)
+        else:
+            self._rows += 1
 
-    def _on_other(self, message: object, out: list[WalItem]) -> None:
+    def _on_deleted(self, out: list[WalItem]) -> None:
+        """Handle a delete that is not the first half of a move."""
+        deleted = self._deleted
+        if deleted is not None and (reader := self._readers.get(deleted.relation)) is not None:
+            self._on_outcomes(reader, reader.deleted(deleted.old, self._timestamp_ms), out)
+        self._deleted = None
+
+    def _on_outcomes(self, reader: RowReader, outcomes: Sequence[Outcome], out: list[WalItem]) -> None:
+        self._rows += 1
+        for outcome in outcomes:
+            if self._held is not None:
+                out.append(_item(self._held, self._before))
+            self._held = _Held(outcome, reader.mapper)
+
+    def _on_other(self, message: Message, out: list[WalItem]) -> None:
         match message:
             case Begin():
                 if self._transaction is not None:
                     raise InvalidMessage("a transaction within a transaction")
                 self._transaction = message
                 self._timestamp_ms = max(0, message.commit_us // 1000)
-                self._yielded = 0
-                self._skip = self._half[1] if self._half and self._half[0] == message.commit_lsn else 0
+                self._rows = self._skip = 0
+                half = self._half
+                if half is not None and half.commit_lsn == message.commit_lsn:
+                    self._rows, self._skip, self._held = half.rows, half.rows, half.held
             case Commit():
                 self._on_commit(message, out)
+            case Delete():
+                reader = self._readers.get(message.relation)
+                if reader is not None:
+                    self._on_row(reader, message, out)
             case Relation():
-                message = _readable(message, self._codec)
-                if (message.schema, message.table) == self._table:
-                    names = [Column(name) for name in message.columns]
-                    mapper = TableMapper(self._options, self._catalogue, names)
-                    self._columns[message.id] = _Columns(len(names), mapper)
-                    self._relation = message.id
-                elif message.id == self._relation:
-                    raise TableRenamed(self._options.table, f"{message.schema}.{message.table}")
-                else:
-                    self._columns.pop(message.id, None)
+                self._on_relation(message)
             case LogicalMessage(transactional=False):
                 self._on_sent(message.lsn)
+
+    def _on_relation(self, relation: Relation) -> None:
+        relation = _readable(relation, self._codec)
+        name = f"{relation.schema}.{relation.table}"
+        source = self._by_name.get((relation.schema, relation.table)) or self._by_oid.get(relation.id)
+        if source is None:
+            if (was := self._known.get(relation.id)) is not None:
+                raise TableRenamed(was, name)
+            self._readers.pop(relation.id, None)
+            return
+        if self._known.setdefault(relation.id, name) != name:
+            # The next stream begins with the catalogue: if the table has its name again, its rows are ours.
+            was, self._known[relation.id] = self._known[relation.id], name
+            raise TableRenamed(was, name)
+        columns = [Column(*column) for column in zip(relation.columns, relation.types, strict=True)]
+        table = source.options
+        self._readers[relation.id] = RowReader(
+            TableMapper(
+                table, self._catalogue, columns, games=self._games.get(table.source), own_types=self._own_types
+            ),
+            relation.columns,
+            source.wanted,
+            name=name,
+            corrections=self._options.corrections,
+            codec=self._codec,
+            counters=self.counters,
+            reopened=self._reopened,
+        )
 
     def _on_commit(self, commit: Commit, out: list[WalItem]) -> None:
         if self._transaction is None or self._transaction.commit_lsn != commit.commit_lsn:
             raise InvalidMessage("the end of a transaction without its begin")
+        self._on_deleted(out)
         self._transaction = None
         if self._held is not None:
             self._before = WalOffset(self._before.generation, commit.end_lsn)
-            out.append(self._item(self._held, self._before))
+            out.append(_item(self._held, self._before))
             self._held = self._half = None
+        self._rows = self._skip = 0
         self._on_sent(commit.end_lsn)
 
     def _on_sent(self, lsn: int) -> None:
@@ -254,12 +346,14 @@ class Capture:
         if self._transaction is None:
             self._idle_lsn = max(self._idle_lsn, lsn)
 
-    def _item(self, held: Round | _Unmappable, offset: WalOffset) -> WalItem:
-        if isinstance(held, Round):
-            return Captured(held, offset)
-        return held.mapper.reject(held.row, held.reason, offset)
-
 
 def _readable(relation: Relation, codec: str) -> Relation:
     names = [readable_name(name, codec) for name in (relation.schema, relation.table, *relation.columns)]
     return relation._replace(schema=names[0], table=names[1], columns=tuple(names[2:]))
+
+
+def _item(held: _Held, offset: WalOffset) -> WalItem:
+    outcome, mapper = held
+    if outcome.round is not None:
+        return Captured(outcome.round, offset, outcome.meaning is Meaning.CORRECTION)
+    return mapper.reject(outcome.row or (), outcome.reason, offset)

@@ -16,6 +16,7 @@ from backends.contract import KeptOffset, OffsetTaken, SourceOffsets
 from backends.postgres.replication.capture import WalOffset
 from backends.postgres.replication.protocol.replication_connection import ReplicationConnection, StreamLost
 from backends.postgres.replication.protocol.wal import format_lsn
+from backends.postgres.replication.publication.publication_note import change_between
 from backends.postgres.replication.slot import BACKFILL, ReplicationOptions, Slot, SlotLost, SlotState, check_slot
 from backends.publish.log_offsets import LogOffsets
 from roundlog.log_settings import LogSettings
@@ -102,8 +103,11 @@ class OffsetCheck:
             log.warning("slot_not_proven", slot=self._options.slot, at=at, newest=format_lsn(newest), run=BACKFILL)
         elif slot.confirmed_lsn > newest:
             raise SlotLost(SlotState.MOVED, self._options, f"from {format_lsn(newest)} to {at}", at=at)
-        if kept.note != slot.publication:
-            raise SlotLost(SlotState.PUBLICATION_CHANGED, self._options, at=at)
+        change = change_between(kept.note, slot.publication)
+        if change.lost:
+            raise SlotLost(SlotState.PUBLICATION_CHANGED, self._options, change.lost, at=at)
+        if change.widened:
+            log.warning("publication_widened", slot=self._options.slot, publication=self._options.publication)
 
 
 def source_of(system: str, slot: str) -> str:

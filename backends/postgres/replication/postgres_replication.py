@@ -16,13 +16,17 @@ import structlog
 
 from backends.backlog import Backlog
 from backends.contract import BackendContext, OffsetTaken, SourceError, SourceOffsets
+from backends.postgres.database import ConnectionLost
+from backends.postgres.game_tables import games_of, load_games
 from backends.postgres.replication.capture import Capture, TableRenamed, WalItem, WalOffset
 from backends.postgres.replication.protocol.pgoutput import InvalidMessage
 from backends.postgres.replication.protocol.replication_connection import StreamLost
+from backends.postgres.replication.publication.publication_faults import PublicationFault
 from backends.postgres.replication.replication_admin import ReplicationAdmin
 from backends.postgres.replication.replication_stream import ReplicationStream
+from backends.postgres.replication.rows.row_reader import Counters, OldRowMissing
 from backends.postgres.replication.setup import ensure_slot
-from backends.postgres.replication.slot import ReplicationOptions, SlotLost, SlotState
+from backends.postgres.replication.slot import ReplicationOptions, SlotLost, SlotState, renewal_sql
 from backends.postgres.replication.slot_heartbeat import write_heartbeats
 from backends.postgres.replication.slot_offset import SlotOffset
 from backends.postgres.replication.stream_start import StreamStart
@@ -46,6 +50,12 @@ class ReplicationStatus:
     last_commit_ms: int
     """When the newest transaction received was committed, Unix milliseconds; 0: none yet."""
     reconnects: int
+    unfinished: int = 0
+    """Rows that were inserted unfinished; an UPDATE may make rounds of them."""
+    others: int = 0
+    """Rows that ``rows_when`` says are no rounds, or that are voided before they were finished."""
+    reopened: int = 0
+    """Rounds that were taken back or reopened, and are not corrected in the log."""
 
 
 class PostgresReplication:
@@ -55,6 +65,8 @@ class PostgresReplication:
         self._options = ReplicationOptions.read(options)
         self._log = log.bind(**self._options.log_fields)
         self._context = context
+        self._games = games_of(self._options, context.catalogue)
+        self._counted = Counters()
         self._begin_capture()
         self._stream: ReplicationStream | None = None
         self._state = SlotState.CONNECTING
@@ -64,8 +76,16 @@ class PostgresReplication:
     def status(self) -> ReplicationStatus:
         """The state now."""
         capture = self._capture
+        counted = self._counted
         return ReplicationStatus(
-            self._state, capture.received_lsn, self._offset.reported_lsn, capture.last_commit_ms, self._reconnects
+            self._state,
+            capture.received_lsn,
+            self._offset.reported_lsn,
+            capture.last_commit_ms,
+            self._reconnects,
+            counted.unfinished,
+            counted.other,
+            counted.reopened,
         )
 
     # --- the contract -------------------------------------------------------------------------------------------
@@ -96,6 +116,11 @@ class PostgresReplication:
                         if items := await stream.receive():
                             with stream.leaving_if_stuck():
                                 yield items
+            except OldRowMissing as error:
+                self._set_state(SlotState.TABLE_NOT_PUBLISHED)
+                raise SlotLost(
+                    SlotState.TABLE_NOT_PUBLISHED, self._options, fault=_identity_fault(error, self._options)
+                ) from error
             except InvalidMessage as error:
                 raise SourceError(f"{self._options.shown_dsn} sent an unknown message: {error}") from error
             except (StreamLost, OffsetTaken, TableRenamed) as error:
@@ -140,7 +165,7 @@ class PostgresReplication:
         self._set_state(SlotState.LEFT)
 
     def _begin_capture(self) -> None:
-        self._capture = Capture(self._options, self._context.catalogue)
+        self._capture = Capture(self._options, self._context.catalogue, self._games, self._counted)
         self._offset = SlotOffset(self._capture, self._options)
         self._start = StreamStart(
             self._capture, self._offset, self._options, on_standby=partial(self._set_state, SlotState.STANDBY)
@@ -150,12 +175,24 @@ class PostgresReplication:
 
     async def _begin(self) -> ReplicationStream:
         self._set_state(SlotState.CONNECTING)
+        await self._read_games()
         link = await self._start.begin()
         self._stream = ReplicationStream(
-            link, self._capture, self._offset, self._options, on_left=partial(self._set_state, SlotState.LEFT)
+            link,
+            self._capture,
+            self._offset,
+            self._options,
+            on_left=partial(self._set_state, SlotState.LEFT),
+            read_games=self._read_games,
         )
         self._set_state(SlotState.STREAMING)
         return self._stream
+
+    async def _read_games(self) -> None:
+        try:
+            await load_games(self._options, self._games.values())
+        except ConnectionLost as error:
+            raise StreamLost(f"the table of games cannot be read: {error}") from error
 
     async def _on_lost(self, error: StreamLost | OffsetTaken | TableRenamed) -> None:
         self._start.ended_by(error)
@@ -171,3 +208,9 @@ class PostgresReplication:
 
     def _set_state(self, state: SlotState) -> None:
         self._state = state
+
+
+def _identity_fault(error: OldRowMissing, options: ReplicationOptions) -> PublicationFault:
+    """Say what to run: what was written without the old rows cannot be read, so the slot has to begin after it."""
+    run = f"ALTER TABLE {error.quoted_table} REPLICA IDENTITY FULL; {renewal_sql(options)}"
+    return PublicationFault(f"{error}, so whether its round was finished before is not known", run)

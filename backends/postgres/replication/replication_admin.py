@@ -3,7 +3,7 @@
 Owns the checks that need no stream. The states are those of `slot`.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, NamedTuple, Self
 
@@ -15,15 +15,27 @@ from backends.postgres.database import Connection, ask
 from backends.postgres.findings import SETUP_COMMAND, STATEMENT_S, Finding, Verdict, connected, reader_name, run_sql
 from backends.postgres.mapping.column_kinds import Column
 from backends.postgres.mapping.table_mapper import ColumnMissing, check_columns
+from backends.postgres.mapping.table_options import TableOptions
 from backends.postgres.postgres_options import quote_identifier
 from backends.postgres.replication.protocol.replication_connection import ReplicationConnection, StreamLost
-from backends.postgres.replication.slot import BACKFILL, PUBLICATION_SKIPPED, UNDEFINED, ReplicationOptions, SlotState
+from backends.postgres.replication.publication.publication_facts import PublicationFacts, read_facts
+from backends.postgres.replication.publication.publication_faults import creation_statements, refusal_of
+from backends.postgres.replication.slot import (
+    BACKFILL,
+    PUBLICATION_SKIPPED,
+    UNDEFINED,
+    ReplicationOptions,
+    SlotState,
+    all_faults,
+    unread_facts,
+)
 from backends.postgres.replication.slot_heartbeat import KeptWal
 from backends.postgres.replication.standby_server import standby_sentence
 from backends.postgres.statements import statement
 from backends.postgres.table import OLDEST_VERSION, has_unique_order, read_table
 
 _PEEK_S: Final = 5.0
+_SHOWN: Final = 5
 _RENEW: Final = f"{SETUP_COMMAND} --renew-slot; and, for the rounds in between, {BACKFILL}"
 _RENEWABLE: Final = (SlotState.PUBLICATION_MISSING, SlotState.PUBLICATION_LATE, SlotState.INVALIDATED)
 
@@ -37,6 +49,7 @@ class _Fault(NamedTuple):
 
     state: SlotState
     text: str
+    is_fatal: bool = True
 
 
 class ReplicationAdmin:
@@ -51,15 +64,22 @@ class ReplicationAdmin:
     # --- setting up ---------------------------------------------------------------------------------------------
 
     def setup_sql(self, grant_to: str | None, *, renew: bool = False) -> list[str]:
+        return self._setup_sql(unread_facts(self.options), grant_to, renew=renew)
+
+    def _setup_sql(self, facts: PublicationFacts, grant_to: str | None, *, renew: bool = False) -> list[str]:
         options = self.options
-        names = {"schema": options.schema_name, "table": options.table_name}
         slot = "create_failover_slot" if options.failover else "create_slot"
+        publication, *identities = creation_statements(options.wishes, facts)
         made = [
             *([statement("drop_slot_if_there", slot=options.slot)] if renew else []),
-            statement("create_publication", **names, publication=options.publication),
+            *_with_short_waits(identities),
+            publication,
             statement(slot, slot=options.slot),
         ]
-        return made if grant_to is None else [*made, statement("grant_replication", **names, role=grant_to)]
+        if grant_to is None:
+            return made
+        names = [{"schema": table.schema_name, "table": table.table_name} for table in options.all_tables]
+        return [*made, *(statement("grant_replication", **name, role=grant_to) for name in names)]
 
     def _slot_sql(self) -> str:
         options = self.options
@@ -84,7 +104,17 @@ class ReplicationAdmin:
                     # A publication created now would be younger than the slot, which could then not be read.
                     raise SourceError(fault.text)
             renews = renew and slot is not None
-            await run_sql(options, self.setup_sql(grant_to, renew=renews))
+            facts = await self._facts(connection)
+            if (refusal := refusal_of(options.wishes, facts)) is not None:
+                raise SourceError(refusal)
+            repairs = self._repairs(facts)
+            if repairs and (failing := await self._without_identity(connection)):
+                raise SourceError(
+                    f"publication {options.publication!r} would make every UPDATE and DELETE of {', '.join(failing)} "
+                    f"fail, since they have no replica identity; run: ALTER TABLE {failing[0]} REPLICA IDENTITY FULL; "
+                    "or use a publication of its own (option 'publication')"
+                )
+            await run_sql(options, [*repairs, *self._setup_sql(facts, grant_to, renew=renews)])
         return (
             f"replication slot {options.slot!r} begins now; for the rounds in between run {BACKFILL}" * renews or None
         )
@@ -106,7 +136,7 @@ class ReplicationAdmin:
             await ask(options, connection.fetch(statement("lock_renewal"), options.slot, timeout=STATEMENT_S))
             if await self._is_standby(connection):
                 raise SourceUnavailable(standby_sentence(options))
-            faults = await self._setup_faults(connection)
+            faults = [fault for fault in await self._setup_faults(connection) if fault.is_fatal]
             if not (always or faults):
                 return
             if foreign := [fault.text for fault in faults if fault.state is SlotState.FOREIGN]:
@@ -114,7 +144,8 @@ class ReplicationAdmin:
             needs_publication = any(fault.state in _PUBLICATION_FAULTS for fault in faults)
             await self._check_rights(connection, needs_publication=needs_publication)
             if needs_publication:
-                await run_sql(options, [*self.teardown_sql(), *self.setup_sql(None)])
+                facts = await self._facts(connection)
+                await run_sql(options, [*self.teardown_sql(), *self._setup_sql(facts, None)])
             else:
                 await run_sql(options, [statement("drop_slot_if_there", slot=options.slot), self._slot_sql()])
 
@@ -144,16 +175,22 @@ class ReplicationAdmin:
 
     async def check(self) -> list[Finding]:
         options = self.options
-        names = {"schema": options.schema_name, "table": options.table_name}
         async with connected(options) as connection:
             server: Any = await ask(options, connection.fetchrow(statement("read_replication_server")))
-            columns = await ask(options, connection.fetch(statement("read_columns", **names)))
+            columns = []
+            for table in options.all_tables:
+                names = {"schema": table.schema_name, "table": table.table_name}
+                columns.append((table, await ask(options, connection.fetch(statement("read_columns", **names)))))
             slot = await self._slot(connection)
             if await self._is_standby(connection):
                 return [Finding(Verdict.FAILURE, standby_sentence(options))]
             ours = await self._setup_faults(connection)
-        faults = [*self._server_faults(server, slot), *self._table_faults(columns), *(fault.text for fault in ours)]
+            has_unfinished = await self._has_unfinished(connection) if ours else False
+        tables = [fault for table, found in columns for fault in self._table_faults(table, found)]
+        certain = [fault.text for fault in ours if fault.is_fatal or has_unfinished]
+        faults = [*self._server_faults(server, slot), *tables, *certain]
         findings = [Finding(Verdict.FAILURE, fault) for fault in faults]
+        findings += [Finding(Verdict.WARNING, fault.text) for fault in ours if fault.text not in certain]
         return [*findings, await self._check_connection()]
 
     async def status(self) -> dict[str, str]:
@@ -167,6 +204,7 @@ class ReplicationAdmin:
             faults = await self._setup_faults(connection)
             wal = statement("read_wal_size")
             wal_bytes = await ask(options, connection.fetchval(wal)) if row["may_list_wal"] else None
+        faults = [fault for fault in faults if fault.is_fatal]
         fault = {"state": str(faults[0].state), "run": faults[0].text.partition("run: ")[2]} if faults else {}
         return {
             "state": "streaming" if row["active"] else "no reader",
@@ -213,11 +251,10 @@ class ReplicationAdmin:
 
     async def _setup_faults(self, connection: Connection) -> list[_Fault]:
         options = self.options
-        names = {"schema": options.schema_name, "table": options.table_name, "publication": options.publication}
-        publication = await ask(options, connection.fetchrow(statement("read_publication", **names)))
+        facts = await self._facts(connection)
         slot = await self._slot(connection)
-        faults = [*self._slot_faults(slot), *self._publication_faults(publication, slot)]
-        if not faults and await self._is_late(connection):
+        faults = [*self._slot_faults(slot), *self._publication_faults(facts, slot)]
+        if not any(fault.is_fatal for fault in faults) and await self._is_late(connection):
             what = (
                 f"publication {options.publication!r} was created after the offset of replication slot {options.slot!r}"
             )
@@ -227,6 +264,38 @@ class ReplicationAdmin:
     async def _is_standby(self, connection: Connection) -> bool:
         sql = statement("read_standby", slot=self.options.slot)
         return bool(await ask(self.options, connection.fetchval(sql)))
+
+    async def _facts(self, connection: Connection) -> PublicationFacts:
+        async def query(sql: str) -> Sequence[Mapping[str, Any]]:
+            rows: Sequence[Mapping[str, Any]] = await ask(self.options, connection.fetch(sql))
+            return rows
+
+        return await read_facts(self.options.wishes, query)
+
+    def _repairs(self, facts: PublicationFacts) -> list[str]:
+        """Return the SQL that mends an existing publication, each statement once."""
+        if facts.oid is None:
+            return []
+        sql = " ".join(fault.run for fault in all_faults(self.options, facts) if fault.is_sql)
+        return _with_short_waits(list(dict.fromkeys(one.strip() for one in sql.split(";") if one.strip())))
+
+    async def _without_identity(self, connection: Connection) -> list[str]:
+        """Return other tables of the publication whose UPDATE would fail if it sent updates."""
+        sql = statement("read_unidentified", publication=self.options.publication)
+        rows = await ask(self.options, connection.fetch(sql))
+        own = {table.source for table in self.options.all_tables}
+        return [row["quoted"] for row in rows if row["quoted"].replace('"', "") not in own][:_SHOWN]
+
+    async def _has_unfinished(self, connection: Connection) -> bool:
+        """Whether a table that should finish by UPDATE has rows that wait for it; False if our role may not look."""
+        for table in self.options.all_tables:
+            if table.finished_by != "auto" or table.finished_when is not None or "." in table.finished_at_column:
+                continue
+            names = {"schema": table.schema_name, "table": table.table_name, "column": table.finished_at_column}
+            with suppress(SourceError):
+                if await ask(self.options, connection.fetchval(statement("has_unfinished", **names), timeout=_PEEK_S)):
+                    return True
+        return False
 
     async def _slot(self, connection: Connection) -> Mapping[str, Any] | None:
         sql = statement("read_slot", slot=self.options.slot)
@@ -290,34 +359,31 @@ class ReplicationAdmin:
             )
         return faults
 
-    def _table_faults(self, columns: list[asyncpg.Record]) -> list[str]:
+    def _table_faults(self, table: TableOptions, columns: list[asyncpg.Record]) -> list[str]:
         options = self.options
         if not columns:
-            return [f"{options.shown_dsn} has no table {options.quoted_table}; set the option 'table'"]
+            return [f"{options.shown_dsn} has no table {table.quoted_table}; set the option 'table'"]
         if columns[0]["relpersistence"] != b"p":
-            return [f"table {options.quoted_table} is not logged; run: ALTER TABLE {options.quoted_table} SET LOGGED;"]
+            return [f"table {table.quoted_table} is not logged; run: ALTER TABLE {table.quoted_table} SET LOGGED;"]
         try:
-            check_columns(options, [Column(column["attname"], column["column_type"]) for column in columns])
+            check_columns(table, [Column(column["attname"], column["column_type"]) for column in columns])
         except ColumnMissing as error:
             return [str(error)]
         return []
 
-    def _publication_faults(self, publication: Mapping[str, Any] | None, slot: object) -> list[_Fault]:
+    def _publication_faults(self, facts: PublicationFacts, slot: object) -> list[_Fault]:
         name = self.options.publication
-        if publication is None:
+        if facts.oid is None:
             what = f"publication {name!r} does not exist"
             if slot is None:
                 return [_Fault(SlotState.PUBLICATION_MISSING, f"{what}; run: {SETUP_COMMAND}")]
             older = f"replication slot {self.options.slot!r} could not be read with a new one"
             return [_Fault(SlotState.PUBLICATION_MISSING, f"{what}, and {older}; run: {_RENEW}")]
-        if not (publication["pubinsert"] and publication["is_published"]):
-            quoted, table = quote_identifier(name), self.options.quoted_table
-            add = "" if publication["is_member"] else f"ALTER PUBLICATION {quoted} ADD TABLE {table}; "
-            change = f"ALTER PUBLICATION {quoted} SET (publish = 'insert', publish_via_partition_root = true);"
-            then = f"and, for rounds that were inserted before, {BACKFILL}"
-            what = f"publication {name!r} does not publish inserts of {table}"
-            return [_Fault(SlotState.TABLE_NOT_PUBLISHED, f"{what}; run: {add}{change} {then}")]
-        return []
+        then = f"and, for rounds that were inserted before, {BACKFILL}"
+        return [
+            _Fault(SlotState.TABLE_NOT_PUBLISHED, f"{fault.what}; run: {fault.run} {then}", fault.is_fatal)
+            for fault in all_faults(self.options, facts)
+        ]
 
     def _slot_faults(self, slot: Mapping[str, Any] | None) -> list[_Fault]:
         name = self.options.slot
@@ -344,6 +410,13 @@ class ReplicationAdmin:
             )
         await link.close()
         return Finding(Verdict.OK, f"{self.options.shown_dsn}: a replication connection opens")
+
+
+def _with_short_waits(statements: list[str]) -> list[str]:
+    """Bound the wait for locks that block readers of a table too."""
+    if not any(sql.startswith("ALTER TABLE") for sql in statements):
+        return statements
+    return ["SET lock_timeout = '3s'", *statements, "RESET lock_timeout"]
 
 
 def _seconds(row: Mapping[str, Any]) -> str:

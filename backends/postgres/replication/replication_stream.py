@@ -7,7 +7,7 @@ docs/postgres-replication.md
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
@@ -16,7 +16,7 @@ import structlog
 from backends.postgres.replication.capture import Capture, WalItem
 from backends.postgres.replication.protocol.replication_connection import ReplicationConnection, StreamLost
 from backends.postgres.replication.protocol.wal import status_update
-from backends.postgres.replication.publication_watch import advance_past_empty_wal
+from backends.postgres.replication.publication_watch import PublicationWatch
 from backends.postgres.replication.slot import ReplicationOptions
 from backends.postgres.replication.slot_offset import SlotOffset
 from roundlog.tasks import cancel_and_wait
@@ -44,13 +44,24 @@ class ReplicationStream:
         options: ReplicationOptions,
         *,
         on_left: Callable[[], None],
+        read_games: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """Take over `link`, on which the stream runs; `on_left` is called when the stream closes itself."""
+        """Take over `link`, on which the stream runs.
+
+        Args:
+            link: The connection.
+            capture: What frames mean.
+            offset: What may be reported.
+            options: The timeouts, and what is watched.
+            on_left: Called when the stream closes itself.
+            read_games: Reads the tables of games again; called for a key that is not known.
+        """
         self._link = link
         self._capture = capture
         self._offset = offset
         self._options = options
         self._on_left = on_left
+        self._read_games = read_games
         self._log = log.bind(**options.log_fields)
         self._now = asyncio.get_running_loop().time
         self._began_at = self._confirmed_at = self._now()
@@ -74,6 +85,11 @@ class ReplicationStream:
             InvalidMessage, ColumnMissing, TableRenamed: See `Capture.feed`.
         """
         items, reply_requested = self._capture.feed(await self._link.receive())
+        while self._capture.unknown_game is not None and self._read_games is not None:
+            await self._read_games()
+            more, again = self._capture.feed(())
+            items += more
+            reply_requested |= again
         if reply_requested:
             self._reply()
         return items
@@ -99,21 +115,13 @@ class ReplicationStream:
     async def kept_alive(self) -> AsyncIterator[None]:
         """Send status messages on a timer, since a batch may take longer than the server's timeout."""
         timer = asyncio.create_task(self._keep_alive(), name="postgres-status")
-        offset = self._offset
-        watch = asyncio.create_task(
-            advance_past_empty_wal(
-                self._link,
-                self._options,
-                offset.publication,
-                empty_wal_end=offset.empty_wal_end,
-                advance_to=self._advance_to,
-            ),
-            name="postgres-publication-watch",
-        )
+        watch = PublicationWatch(self._link, self._options, self._offset, on_checked=self._on_checked)
+        watching = asyncio.create_task(watch.run(), name="postgres-publication-watch")
         try:
             yield
         finally:
-            await cancel_and_wait(timer, watch, again_s=_CANCEL_S)
+            await cancel_and_wait(timer, watching, again_s=_CANCEL_S)
+            await watch.check_at_end()
 
     async def _keep_alive(self) -> None:
         link, timeout_s = self._link, self._options.sender_timeout_s
@@ -126,8 +134,9 @@ class ReplicationStream:
         except StreamLost as error:
             link.fail(error)
 
-    async def _advance_to(self, lsn: int) -> None:
-        await self._offset.advance_to(lsn)
+    async def _on_checked(self, empty_wal_end: int | None) -> None:
+        if empty_wal_end is not None:
+            await self._offset.advance_to(empty_wal_end)
         self._send_status()
 
     def _send_status(self, *, want_reply: bool = False) -> None:

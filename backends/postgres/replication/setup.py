@@ -5,6 +5,7 @@ and the errors for them, are in `backends.postgres.replication.slot`.
 """
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from backends.postgres.database import ConnectionLost, close_connection, is_tran
 from backends.postgres.dsn import UnsupportedParameter
 from backends.postgres.mapping.column_kinds import Column
 from backends.postgres.mapping.table_mapper import check_columns
+from backends.postgres.mapping.table_options import TableOptions
 from backends.postgres.postgres_options import quote_identifier
 from backends.postgres.replication.protocol.replication_connection import (
     NoAnswer,
@@ -25,11 +27,12 @@ from backends.postgres.replication.protocol.replication_connection import (
     StreamLost,
 )
 from backends.postgres.replication.protocol.wal import format_lsn, parse_lsn
+from backends.postgres.replication.publication.publication_faults import creation_statements, refusal_of
 from backends.postgres.replication.slot import (
     ReplicationOptions,
     check_slot,
     creation_sql,
-    read_publication,
+    facts_of,
     read_slot,
     run_statement,
 )
@@ -41,6 +44,7 @@ log = structlog.get_logger()
 
 _FAILOVER_SINCE: Final = 170000
 _CLOSE_S: Final = 1.0
+_LOCK_S: Final = 3
 _EXISTS: Final = ("42710", "23505")
 """SQLSTATEs of a CREATE whose object another session created meanwhile: before it began, or while it waited."""
 _NO_ROLE: Final = re.compile(r"\bwal ?sender\b", re.IGNORECASE)
@@ -110,15 +114,20 @@ async def _check_source(link: ReplicationConnection, options: ReplicationOptions
         )
     if options.failover and version < _FAILOVER_SINCE:
         raise SourceError(f"option failover: needs PostgreSQL 17, and {options.shown_dsn} is {version // 10000}")
-    columns = await run_statement(link, options, "read_columns", schema=options.schema_name, table=options.table_name)
+    for table in options.all_tables:
+        await _check_table(link, options, table)
+
+
+async def _check_table(link: ReplicationConnection, options: ReplicationOptions, table: TableOptions) -> None:
+    columns = await run_statement(link, options, "read_columns", schema=table.schema_name, table=table.table_name)
     if not columns:
-        raise SourceError(f"{options.shown_dsn} has no table {options.quoted_table}; set the option 'table'")
+        raise SourceError(f"{options.shown_dsn} has no table {table.quoted_table}; set the option 'table'")
     if columns[0]["relpersistence"] != "p":
         raise SourceError(
-            f"table {options.quoted_table} is unlogged or temporary, so its rows are not in the write-ahead log; run:"
-            f" ALTER TABLE {options.quoted_table} SET LOGGED;"
+            f"table {table.quoted_table} is unlogged or temporary, so its rows are not in the write-ahead log; run:"
+            f" ALTER TABLE {table.quoted_table} SET LOGGED;"
         )
-    check_columns(options, [Column(column["attname"] or "", int(column["column_type"] or 0)) for column in columns])
+    check_columns(table, [Column(column["attname"] or "", int(column["column_type"] or 0)) for column in columns])
 
 
 async def _create_missing(link: ReplicationConnection, options: ReplicationOptions) -> int | None:
@@ -132,12 +141,15 @@ async def _create_missing(link: ReplicationConnection, options: ReplicationOptio
         SourceError: The server refused, or waits for a transaction; the text says what to run.
         StreamLost: The connection broke.
     """
-    create_publication, create_slot = creation_sql(options)
     await run_statement(link, options, "lock_setup", slot=options.slot)
     try:
-        if await read_publication(link, options) is not None or await read_slot(link, options) is not None:
+        facts = await facts_of(link, options)
+        if facts.oid is not None or await read_slot(link, options) is not None:
             return None
-        publication = await _create(link, options, create_publication)
+        if (refusal := refusal_of(options.wishes, facts)) is not None:
+            raise SourceError(refusal)
+        create_slot = creation_sql(options, facts)[1]
+        publication = await _create_publication(link, options, creation_statements(options.wishes, facts))
         try:
             slot = await _create(link, options, create_slot)
         except (SourceError, StreamLost):
@@ -148,6 +160,29 @@ async def _create_missing(link: ReplicationConnection, options: ReplicationOptio
     except NoAnswer as error:
         raise SourceError(f"replication slot {options.slot!r} cannot be created: {error}") from error
     return None if slot is None else parse_lsn(slot[0]["lsn"] or "")
+
+
+async def _create_publication(
+    link: ReplicationConnection, options: ReplicationOptions, statements: Sequence[str]
+) -> list[Record] | None:
+    """Create the publication, with replica identities in the same transaction; errors and result as in `_create`.
+
+    A replica identity needs a lock that blocks readers too, so the wait for it is short.
+    """
+    first, *others = statements
+    if not others:
+        return await _create(link, options, first)
+    await link.query("BEGIN", options.connect_timeout_s)
+    try:
+        await link.query(f"SET LOCAL lock_timeout = '{_LOCK_S}s'", options.connect_timeout_s)
+        made = await _create(link, options, first)
+        for sql in others if made is not None else ():
+            await _create(link, options, sql)
+    except SourceError:
+        await link.query("ROLLBACK", options.connect_timeout_s)
+        raise
+    await link.query("COMMIT" if made is not None else "ROLLBACK", options.connect_timeout_s)
+    return made
 
 
 async def _create(link: ReplicationConnection, options: ReplicationOptions, sql: str) -> list[Record] | None:
@@ -164,7 +199,8 @@ async def _create(link: ReplicationConnection, options: ReplicationOptions, sql:
     except ServerError as error:
         if error.sqlstate in _EXISTS:
             return None
-        raise SourceError(f"cannot set up replication: {error}; run as an owner: {one_line(sql)}") from error
+        kind = SourceUnavailable if is_transient(error.sqlstate) else SourceError
+        raise kind(f"cannot set up replication: {error}; run as an owner: {one_line(sql)}") from error
 
 
 async def _blocker(link: ReplicationConnection, options: ReplicationOptions) -> str:

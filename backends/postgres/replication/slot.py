@@ -3,17 +3,33 @@
 Owns the states of a slot, and the sentence for each: what is wrong and what to run. Knows nothing of the stream.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
 from backends.contract import SourceError
-from backends.postgres.postgres_options import Identifier, PostgresOptions, quote_identifier
+from backends.postgres.mapping.column_kinds import Column
+from backends.postgres.mapping.table_mapper import ColumnMissing, TableMapper
+from backends.postgres.postgres_options import Identifier, PostgresOptions
 from backends.postgres.replication.protocol.replication_connection import Record, ReplicationConnection
 from backends.postgres.replication.protocol.wal import parse_lsn
+from backends.postgres.replication.publication.publication_facts import (
+    PublicationFacts,
+    PublishedTable,
+    Wishes,
+    read_facts,
+)
+from backends.postgres.replication.publication.publication_faults import (
+    PublicationFault,
+    creation_statements,
+    publication_faults,
+)
+from backends.postgres.replication.publication.publication_note import PublicationNote
 from backends.postgres.statements import one_line, statement
+from rounds import Catalogue
 
 BACKFILL: Final = (
     "`stream-relay backend backfill --from-id N`, N the newest id in the log (`stream-relay backend status`)"
@@ -51,6 +67,9 @@ class ReplicationOptions(PostgresOptions):
     """Write a message once the server keeps so much WAL that nobody has to read; 0: never. One segment of WAL, the unit
     in which the server removes it: an idle server gets no message."""
 
+    message_prefix: str = ""
+    """Read rounds from transactional logical messages with this prefix. Empty: none."""
+
     @property
     def log_fields(self) -> dict[str, str]:
         """The log fields that name the slot."""
@@ -59,6 +78,16 @@ class ReplicationOptions(PostgresOptions):
     @property
     def feed_reader(self) -> str:
         return f"slot {self.slot}"
+
+    @property
+    def wishes(self) -> Wishes:
+        """What is to be published."""
+        return Wishes(self.publication, self.slot, self.all_tables, self.corrections)
+
+    @property
+    def quoted_tables(self) -> str:
+        """All tables of rounds, quoted for SQL."""
+        return ", ".join(table.quoted_table for table in self.all_tables)
 
     @model_validator(mode="after")
     def _check_failover(self) -> Self:
@@ -87,9 +116,27 @@ class SlotState(StrEnum):
 class SlotLost(SourceError):
     """The slot no longer has the next rounds, or cannot be read. An operator has to act."""
 
-    def __init__(self, state: SlotState, options: ReplicationOptions, detail: str = "", *, at: str = "") -> None:
-        """Write the sentence; `at` is the offset for ``accept_lsn``, with which the slot can be read all the same."""
-        super().__init__(_sentence(state, options, detail, at))
+    def __init__(
+        self,
+        state: SlotState,
+        options: ReplicationOptions,
+        detail: str = "",
+        *,
+        at: str = "",
+        fault: PublicationFault | None = None,
+        facts: PublicationFacts | None = None,
+    ) -> None:
+        """Write the sentence.
+
+        Args:
+            state: What is wrong.
+            options: The slot and the tables.
+            detail: More about it.
+            at: The offset for ``accept_lsn``, with which the slot can be read all the same.
+            fault: What the publication does not send.
+            facts: The tables, where the sentence says how to create the publication.
+        """
+        super().__init__(_sentence(state, options, detail, at, fault, facts))
         self.state = state
 
 
@@ -99,10 +146,11 @@ class Slot:
 
     confirmed_lsn: int
     publication: str
-    """The ids of the publication, the table, and the table's membership in it. An id changes when its object is dropped
-    and recreated."""
+    """The catalogue rows that decide which rows are sent: `PublicationNote` as text."""
     active_pid: int | None
     """The server process that reads it now; None: none does."""
+    facts: PublicationFacts | None = None
+    """What the publication sends."""
 
 
 async def check_slot(link: ReplicationConnection, options: ReplicationOptions) -> Slot:
@@ -112,46 +160,64 @@ async def check_slot(link: ReplicationConnection, options: ReplicationOptions) -
         SlotLost: They cannot.
         StreamLost: The connection broke.
     """
-    publication = await read_publication(link, options)
+    facts = await facts_of(link, options)
     slot = await read_slot(link, options)
     if slot is None:
-        needed = "" if publication is not None else f"{one_line(creation_sql(options)[0])} "
-        raise SlotLost(SlotState.MISSING, options, needed)
+        needed = "" if facts.oid is not None else f"{creation_sql(options, facts)[0]} "
+        raise SlotLost(SlotState.MISSING, options, needed, facts=facts)
     if slot["slot_type"] != "logical" or slot["plugin"] != "pgoutput" or slot["database"] != slot["our_database"]:
         detail = f"{slot['slot_type']} {slot['plugin'] or ''} {slot['database'] or ''}".strip()
         raise SlotLost(SlotState.FOREIGN, options, detail)
     reason = slot.get("invalidation_reason")  # PostgreSQL 17 and later; before that only wal_status
     if reason or slot["wal_status"] == "lost":
         raise SlotLost(SlotState.INVALIDATED, options, reason or "its WAL was removed")
-    if publication is None:
-        raise SlotLost(SlotState.PUBLICATION_MISSING, options)
-    if publication["pubinsert"] != "t" or publication["is_published"] != "t":
-        needed = f"ALTER PUBLICATION {quote_identifier(options.publication)} ADD TABLE {options.quoted_table}; "
-        raise SlotLost(SlotState.TABLE_NOT_PUBLISHED, options, "" if publication["is_member"] == "t" else needed)
+    if facts.oid is None:
+        raise SlotLost(SlotState.PUBLICATION_MISSING, options, facts=facts)
+    if fault := next(iter(fatal_faults(options, facts)), None):
+        raise SlotLost(SlotState.TABLE_NOT_PUBLISHED, options, fault=fault)
     active_pid = slot["active_pid"]
     return Slot(
         parse_lsn(slot["confirmed_flush_lsn"] or "0/0"),
-        publication["ids"] or "",
+        str(PublicationNote.of(facts)),
         int(active_pid) if active_pid else None,
+        facts,
     )
 
 
 async def check_publication(link: ReplicationConnection, options: ReplicationOptions) -> str | None:
-    """Return the ids of the publication and the table as `Slot.publication`; None: our rows are not published.
+    """Return the note of the publication as `Slot.publication`; None: it does not send all of our rows.
 
     Raises:
         StreamLost: The connection broke.
     """
-    publication = await read_publication(link, options)
-    if publication is None or publication["pubinsert"] != "t" or publication["is_published"] != "t":
-        return None
-    return publication["ids"] or ""
+    facts = await facts_of(link, options)
+    return None if facts.oid is None or fatal_faults(options, facts) else str(PublicationNote.of(facts))
 
 
-async def read_publication(link: ReplicationConnection, options: ReplicationOptions) -> Record | None:
-    """Return the row of ``sql/read_publication.sql``; None: there is no such publication."""
-    names = {"schema": options.schema_name, "table": options.table_name, "publication": options.publication}
-    return next(iter(await run_statement(link, options, "read_publication", **names)), None)
+async def facts_of(link: ReplicationConnection, options: ReplicationOptions) -> PublicationFacts:
+    """Read what is published; errors as in `ReplicationConnection.query`."""
+
+    async def query(sql: str) -> Sequence[Mapping[str, Any]]:
+        return await link.query(sql, options.connect_timeout_s)
+
+    return await read_facts(options.wishes, query)
+
+
+def fatal_faults(options: ReplicationOptions, facts: PublicationFacts) -> list[PublicationFault]:
+    """Return the faults with which rounds would be passed over in silence."""
+    return [fault for fault in all_faults(options, facts) if fault.is_fatal]
+
+
+def all_faults(options: ReplicationOptions, facts: PublicationFacts) -> list[PublicationFault]:
+    """Return every fault of the publication; a column that the table does not have is none of its faults."""
+    needed: dict[str, Sequence[str]] = {}
+    for table, found in zip(options.all_tables, facts.tables, strict=True):
+        columns = [Column(column.name, column.type_oid) for column in found.columns]
+        try:
+            needed[table.source] = TableMapper(table, Catalogue({}), columns).columns
+        except ColumnMissing:
+            needed[table.source] = ()
+    return publication_faults(options.wishes, facts, needed)
 
 
 async def read_slot(link: ReplicationConnection, options: ReplicationOptions) -> Record | None:
@@ -169,25 +235,32 @@ async def run_statement(
 # --- errors ----------------------------------------------------------------------------------------------------------
 
 
-def creation_sql(options: ReplicationOptions) -> tuple[str, str]:
-    """Write the statements that create the publication, and the slot."""
-    publication = statement(
-        "create_publication",
-        publication=options.publication,
-        schema=options.schema_name,
-        table=options.table_name,
-    )
-    return publication, statement("create_failover_slot" if options.failover else "create_slot", slot=options.slot)
+def creation_sql(options: ReplicationOptions, facts: PublicationFacts) -> tuple[str, str]:
+    """Write the SQL that creates the publication, and the slot; each statement has its semicolon."""
+    slot = statement("create_failover_slot" if options.failover else "create_slot", slot=options.slot)
+    return " ".join(map(one_line, creation_statements(options.wishes, facts))), one_line(slot)
 
 
-def _sentence(state: SlotState, options: ReplicationOptions, detail: str, at: str) -> str:
+def renewal_sql(options: ReplicationOptions) -> str:
+    """Write the SQL that drops the slot and creates it again, at the present end of the write-ahead log."""
+    create = statement("create_failover_slot" if options.failover else "create_slot", slot=options.slot)
+    return f"{one_line(statement('drop_slot', slot=options.slot))} {one_line(create)}"
+
+
+def _sentence(
+    state: SlotState,
+    options: ReplicationOptions,
+    detail: str,
+    at: str,
+    fault: PublicationFault | None,
+    facts: PublicationFacts | None,
+) -> str:
     """Say what is wrong, and what to run."""
     slot, publication = f"replication slot {options.slot!r}", f"publication {options.publication!r}"
     where = options.shown_dsn
-    create_publication, create_slot = map(one_line, creation_sql(options))
-    renew = f"{one_line(statement('drop_slot', slot=options.slot))} {create_slot}"
+    create_publication, create_slot = creation_sql(options, facts or unread_facts(options))
+    renew = renewal_sql(options)
     backfill = f"then, for the rounds in between, {BACKFILL}"
-    quoted = quote_identifier(options.publication)
     go_on = (
         f"{BACKFILL} for the rounds in between, and start ingest again; or, to continue without them, set the option "
         f"accept_lsn = {at}"
@@ -207,15 +280,21 @@ def _sentence(state: SlotState, options: ReplicationOptions, detail: str, at: st
             run = f"{renew} {backfill}"
         case SlotState.PUBLICATION_CHANGED:
             what = (
-                f"{publication} on {where} or table {options.quoted_table} was dropped and recreated, or the table was "
-                "removed from the publication and added again"
+                f"{publication} on {where} may not have sent all rows: {detail}"
+                if detail
+                else f"{publication} on {where} or a table of rounds was dropped and recreated"
             )
             run = go_on
         case SlotState.TABLE_NOT_PUBLISHED:
-            what = f"{publication} on {where} does not publish inserts of {options.quoted_table}"
-            change = f"ALTER PUBLICATION {quoted} SET (publish = 'insert', publish_via_partition_root = true);"
-            run = f"{detail}{change} {backfill}"
+            what = detail if fault is None else f"{fault.what}, on {where}"
+            run = f"{'' if fault is None else fault.run} {backfill}".lstrip()
         case _:
             what = f"{slot} on {where} is not a pgoutput slot of this database: it is {detail}"
             return f"{what} ({state}); set the option 'slot' to another name"
     return f"{what} ({state}); run: {run}"
+
+
+def unread_facts(options: ReplicationOptions) -> PublicationFacts:
+    """Stand in for facts that were not read: only the options say what is needed."""
+    tables = [PublishedTable(table.schema_name, table.table_name, None, [], [], [], []) for table in options.all_tables]
+    return PublicationFacts(0, None, None, False, False, False, False, False, tables)

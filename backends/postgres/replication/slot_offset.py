@@ -12,6 +12,7 @@ from backends.postgres.replication.capture import Capture, WalOffset
 from backends.postgres.replication.offset_check import OffsetCheck
 from backends.postgres.replication.protocol.replication_connection import Record
 from backends.postgres.replication.protocol.wal import format_lsn, parse_lsn
+from backends.postgres.replication.publication.publication_note import change_between
 from backends.postgres.replication.slot import ReplicationOptions, Slot, SlotLost, SlotState
 
 log = structlog.get_logger()
@@ -28,6 +29,7 @@ class SlotOffset:
         self._history: tuple[str, str] | None = None  # the server's system id and timeline
         self._empty_lsn = 0  # up to here the offset may advance over WAL without rounds
         self._publication: str | None = None  # what the slot is read with, see `Slot.publication`
+        self._published_lsn: int | None = None  # up to here the publication sent all rows; None: nobody checks
         self._is_shared = False  # whether another process has read the slot since our last stream
         self._reported_lsn = 0
 
@@ -66,8 +68,8 @@ class SlotOffset:
         capture, at = self._capture, slot.confirmed_lsn
         history = (system["systemid"] or "", system["timeline"] or "")
         is_ours = history == self._history and parse_lsn(system["xlogpos"] or "0/0") >= capture.start_lsn
-        if is_ours and self._publication not in (None, slot.publication):
-            raise SlotLost(SlotState.PUBLICATION_CHANGED, self._options, at=format_lsn(at))
+        if is_ours and (lost := change_between(self._publication or slot.publication, slot.publication).lost):
+            raise SlotLost(SlotState.PUBLICATION_CHANGED, self._options, lost, at=format_lsn(at))
         if not is_ours or at > self._reported_lsn or self._is_shared:
             # Compare the slot with the log, and recall which rounds the slot yields again: another process may have
             # stored some of them and not have advanced the slot.
@@ -91,15 +93,22 @@ class SlotOffset:
             self._log.warning("source_changed", at=format_lsn(at), was=format_lsn(self._reported_lsn))
         self._capture.begin_history(at)
         self._history, self._reported_lsn, self._empty_lsn = history, at, at
+        self._published_lsn = None
 
     # --- what may be reported -----------------------------------------------------------------------------------
 
     @property
     def safe_lsn(self) -> int:
         """Up to where the server may remove WAL: every later process finds in the log that we reported it."""
+        safe = min(self._capture.confirmed_lsn, self._kept_lsn)
+        return max(self._reported_lsn, safe if self._published_lsn is None else min(safe, self._published_lsn))
+
+    @property
+    def _kept_lsn(self) -> int:
+        """Up to where the log has our offset."""
         capture = self._capture
         stored = capture.stored_lsn if self._offset_check is None else self._offset_check.stored_lsn(capture.generation)
-        return max(self._reported_lsn, min(capture.confirmed_lsn, max(self._empty_lsn, stored)))
+        return max(self._empty_lsn, stored)
 
     @property
     def is_settled(self) -> bool:
@@ -115,10 +124,31 @@ class SlotOffset:
         """Record that `safe_lsn` was reported to the server."""
         self._reported_lsn = self.safe_lsn
 
+    # --- whether the publication sends all rows -----------------------------------------------------------------
+
+    @property
+    def received_lsn(self) -> int:
+        """How far the WAL has been received."""
+        return self._capture.received_lsn
+
+    def begin_watch(self) -> None:
+        """Confirm nothing from now on before `mark_published` was called for it."""
+        self._published_lsn = max(self._published_lsn or 0, self._reported_lsn)
+
+    @property
+    def needs_check(self) -> bool:
+        """Whether something could be confirmed that was received after the last check."""
+        return self._capture.confirmed_lsn > self.safe_lsn
+
+    def mark_published(self, lsn: int, publication: str) -> None:
+        """Record that the publication sent all rows up to `lsn`, and what it is now, see `Slot.publication`."""
+        self._published_lsn = max(self._published_lsn or 0, lsn)
+        self._publication = publication
+
     def empty_wal_end(self) -> int | None:
-        """Return the LSN up to which the server sent no more rounds; None: `safe_lsn` is there already."""
+        """Return the LSN up to which the server sent no more rounds; None: the log has an offset there already."""
         end = self._capture.confirmed_lsn
-        return end if end > self.safe_lsn else None
+        return end if end > max(self._reported_lsn, self._kept_lsn) else None
 
     async def advance_to(self, lsn: int) -> None:
         """Advance to an LSN of `empty_wal_end`, after the publication was checked.

@@ -11,10 +11,13 @@ from typing import Final
 
 import structlog
 
+from backends.postgres.mapping.column_kinds import ColumnType, own_types_of
 from backends.postgres.postgres_options import quote_identifier, quote_literal
 from backends.postgres.replication.capture import Capture
 from backends.postgres.replication.protocol.replication_connection import ReplicationConnection, ServerError, StreamLost
 from backends.postgres.replication.protocol.wal import format_lsn
+from backends.postgres.replication.publication.publication_note import change_between
+from backends.postgres.replication.publication.source_tables import source_tables
 from backends.postgres.replication.slot import (
     PUBLICATION_SKIPPED,
     UNDEFINED,
@@ -23,6 +26,7 @@ from backends.postgres.replication.slot import (
     SlotLost,
     SlotState,
     check_slot,
+    run_statement,
 )
 from backends.postgres.replication.slot_offset import SlotOffset
 from backends.postgres.replication.standby_server import refuse_standby
@@ -91,11 +95,15 @@ class StreamStart:
             self._raise_slot_error()
             (system,) = await link.query("IDENTIFY_SYSTEM", options.connect_timeout_s)
             await self._offset.choose_start(system, slot)
+            if slot.facts is not None:
+                capture.use_tables(source_tables(options, slot.facts), await self._own_types(catalogue))
             capture.begin_stream(link.codec)
+            publications = quote_literal(quote_identifier(options.publication))
+            # Messages come whole, also those of other applications, so they are requested only if they are read.
+            messages = ", messages 'true'" if options.message_prefix else ""
             command = (
                 f"START_REPLICATION SLOT {quote_identifier(options.slot)} LOGICAL {format_lsn(capture.start_lsn)}"
-                f" (proto_version '1', publication_names {quote_literal(quote_identifier(options.publication))},"
-                " messages 'true')"
+                f" (proto_version '1', publication_names {publications}{messages})"
             )
             try:
                 await link.start(command, options.connect_timeout_s)
@@ -105,6 +113,14 @@ class StreamStart:
                 self._offset.mark_shared()
             else:
                 return await self._check_unchanged(catalogue, slot)
+
+    async def _own_types(self, catalogue: ReplicationConnection) -> dict[int, ColumnType]:
+        """Read the types of our columns that are not in pg_catalog."""
+        found: dict[int, ColumnType] = {}
+        for table in self._options.all_tables:
+            names = {"schema": table.schema_name, "table": table.table_name}
+            found |= own_types_of(await run_statement(catalogue, self._options, "read_types", **names))
+        return found
 
     async def _free_slot(self, catalogue: ReplicationConnection) -> Slot:
         """Wait without limit until no process reads the slot: we are the hot standby."""
@@ -127,7 +143,8 @@ class StreamStart:
         recreated. The server starts a recreated slot at its own offset, without the rounds before it.
         """
         held = await check_slot(catalogue, self._options)
-        if (held.confirmed_lsn, held.publication) != (checked.confirmed_lsn, checked.publication):
+        change = change_between(checked.publication, held.publication)
+        if held.confirmed_lsn != checked.confirmed_lsn or change.lost:
             moved = f"from {format_lsn(checked.confirmed_lsn)} to {format_lsn(held.confirmed_lsn)}"
             raise StreamLost(f"the slot was changed {moved} while the stream began")
 
