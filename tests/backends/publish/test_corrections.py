@@ -21,6 +21,7 @@ from tests.backends.harness import DeadLetters, make_round
 from tests.backends.publish.test_publisher import duplicate_window_passed
 from tests.nats import NatsServer, nats_client
 from tests.nats_cluster import nats_cluster
+from tests.security.accounts import PASSWORDS, log_of, server_of
 
 pytestmark = pytest.mark.service
 
@@ -196,6 +197,29 @@ async def test_newest_rounds_of_games_are_no_corrections(nats: NatsServer) -> No
         assert await offsets.newest() == {"crash": 9}
         await offsets.recall("table", comes_again)
     assert again == ["1"]
+
+
+async def test_permissions_of_ingest_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the accounts of infra/: corrections, those of a process before this one, and what was purged."""
+    for name, password in PASSWORDS.items():
+        monkeypatch.setenv(name, password)
+    server = server_of(tmp_path)
+    await server.start()
+    try:
+        settings = log_of(server, "ingest")
+        table = Table(*HISTORY)
+        await publisher(settings, table).run(table.read())
+        async with nats_client(log_of(server, "operator")) as nc:
+            await nc.jetstream().purge_stream("ROUNDS", subject="rounds.crash~corrections")
+        again = publisher(settings, table)
+        await again.run(table.read())
+        found = await corrections(settings)
+    finally:
+        await server.kill()
+
+    assert found[0] == "crash:1:2~1 B"
+    assert [one.replace("~1", "") for one in found] == STORED
+    assert again.stats.corrections == len(STORED)
 
 
 @pytest.mark.heavy
