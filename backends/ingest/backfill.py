@@ -5,10 +5,10 @@ from collections.abc import Callable
 from backends.contract import BackendContext
 from backends.ingest.ingest_settings import IngestSections
 from backends.ingest.run_ingest import run_ingest
+from backends.postgres.backfill.table_backfill import Range, TableBackfill
 from backends.postgres.replication.offset_check import accept_slot_after
 from backends.postgres.replication.slot import ReplicationOptions
 from backends.postgres.source_admin import admin_of
-from backends.postgres.table_backfill import Range, TableBackfill
 from backends.publish.rejects_stream import RejectsStream
 from backends.publish.window.acks import Stats
 

@@ -105,9 +105,9 @@ async def _fill_in(
         LogUnavailable: NATS is away. Call this again later.
         BackendError, LogError: As for `recover`.
     """
+    from backends.postgres.backfill.table_backfill import TableBackfill
     from backends.postgres.replication.offset_check import accept_slot_after
     from backends.postgres.source_admin import ReplicationAdmin
-    from backends.postgres.table_backfill import TableBackfill
 
     admin = ReplicationAdmin(settings.backend.options)
     scope = await RecoveryScope.of_log(settings.nats)

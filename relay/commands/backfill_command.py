@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from backends.contract import BackendContext
 from backends.ingest.backfill import Backfill
-from backends.postgres.table_backfill import Range
+from backends.postgres.backfill.table_backfill import Range
 from relay.config.catalogue import load_catalogue
 from relay.config.settings import Settings
 from relay.signals import stop_requested

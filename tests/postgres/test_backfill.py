@@ -11,9 +11,9 @@ import pytest
 from backends.backend_settings import BackendSettings
 from backends.contract import Backend, InvalidOptions, Rejected, SourceError
 from backends.ingest.run_ingest import run_ingest
+from backends.postgres.backfill.table_backfill import Range, TableBackfill
 from backends.postgres.notify.notify_options import NotifyOptions
 from backends.postgres.postgres_options import PostgresOptions
-from backends.postgres.table_backfill import Range, TableBackfill
 from backends.publish.publisher_settings import PublisherSettings
 from relay.commands.backfill_command import backfill
 from relay.config.settings import Settings

@@ -10,8 +10,8 @@ import pytest
 from backends.backend_settings import BackendSettings
 from backends.contract import SourceError
 from backends.ingest.process import watched_ingest
+from backends.postgres.backfill.table_backfill import TableBackfill
 from backends.postgres.replication.slot import SlotLost
-from backends.postgres.table_backfill import TableBackfill
 from backends.registry import make_backend
 from relay.commands.backfill_command import backfill
 from relay.config.settings import Settings

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from backends.contract import Captured
+from backends.postgres.backfill.table_backfill import TableBackfill
 from backends.postgres.database import close_connection, open_connection, query_text
 from backends.postgres.notify.notify_options import NotifyOptions
 from backends.postgres.replication.protocol.replication_connection import ReplicationConnection
 from backends.postgres.replication.slot import ReplicationOptions
 from backends.postgres.session import as_options, for_transaction, session_settings
-from backends.postgres.table_backfill import TableBackfill
 from roundlog.log_settings import LogSettings
 from tests.nats import NatsServer
 from tests.postgres.pooler import PROGRAM, pooler_before

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 import structlog
 
 from backends.contract import BackendContext, Captured, InvalidOptions, Rejected, SourceError, SourceUnavailable
+from backends.postgres.backfill.missing_changes import missing_change
 from backends.postgres.database import (
     Connection,
     ConnectionLost,
@@ -26,7 +27,6 @@ from backends.postgres.mapping.game_slugs import GameSlugs
 from backends.postgres.mapping.table_mapper import ColumnMissing, TableMapper
 from backends.postgres.mapping.table_options import TableOptions
 from backends.postgres.mapping.text_forms import MAX_ROUND_ID
-from backends.postgres.missing_changes import missing_change
 from backends.postgres.postgres_options import PostgresOptions
 from backends.postgres.row_bytes import fetch_rows
 from backends.postgres.row_security import refuse_hidden_rows
