@@ -29,6 +29,7 @@ P = TypeVar("P")
 RAW_BYTES: Final = 64 << 10
 """Limit of the stored part of a rejected row."""
 _TYPES_KEPT: Final = 256
+_INTEGERS: Final = (20, 21, 23)
 
 TextReader = Callable[[Row], str | None]
 
@@ -115,6 +116,16 @@ class TableMapper:
         self.indexes = tuple(map(self._names.index, self._read))
         """The places of these columns in those that were given."""
         self.to_round = self._plain() or self._to_round
+
+    @property
+    def has_plain_key(self) -> bool:
+        """Whether the game and the id of a round are the text of two columns, so that SQL can look for a round."""
+        table = self.table
+        is_spelled = not table.game_slug_map and table.game_slug_table is None and table.game_slug_spelling == "exact"
+        if not is_spelled or table.game_slug is not None or table.round_ids != "integer":
+            return False
+        is_whole = {column.name: column.type_oid in _INTEGERS for column in self._columns}  # they have one text form
+        return is_whole[self._key[1].column] and not any(place.members for place in self._key)
 
     def state(self, row: Row) -> RowState:
         """Say what a row is; raise `InvalidRound` if a column of a condition should hold JSON and does not."""

@@ -81,7 +81,7 @@ class TableQueries:
 
     async def find(self, rounds: Mapping[str, int]) -> int | None:
         """Return the id of the newest row that is one of `rounds` (round ids by game); None: none was found."""
-        if self.mapper.to_round.__name__ != "_to_plain_round":
+        if not self.mapper.has_plain_key:
             return await self._find_mapped(rounds)
         table = self.table
         sql = statement("find_rounds", **self._names, game_slug=table.game_slug_column, round_id=table.round_id_column)

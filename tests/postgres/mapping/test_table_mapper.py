@@ -261,6 +261,28 @@ def test_any_time_is_a_valid_one_or_rejected(text: str | None) -> None:
     assert Round.parse(made.to_json()) == made
 
 
+@pytest.mark.parametrize(
+    ("columns", "options", "plain"),
+    [
+        ({}, {}, True),
+        ({"round_id": 23, "game_slug": 1042}, {"voided_when": "game_slug = 'x'"}, True),
+        ({"round_id": 1700}, {}, False),
+        ({"round_id": 25}, {}, False),
+        ({"game_slug": 3802}, {"game_slug_column": "game_slug.name"}, False),
+        ({}, {"round_ids": "hashed"}, False),
+        ({}, {"game_slug": "crash"}, False),
+        ({}, {"game_slug_map": {"1": "crash"}}, False),
+        ({}, {"game_slug_table": "games"}, False),
+        ({}, {"game_slug_spelling": "dashed"}, False),
+    ],
+)
+def test_plain_keys_can_be_looked_for_in_sql(columns: dict[str, int], options: dict[str, Any], plain: bool) -> None:
+    """Others are found only by mapping rows: 5.00 is round 5, and CRASH is crash."""
+    usual_columns = {"round_id": 20, "game_slug": 25, "finished_at": 1184, "extras": 3802}
+
+    assert Table({**usual_columns, **columns}, **options).mapper.has_plain_key is plain
+
+
 @pytest.mark.parametrize("typed", [True, False])
 @settings(max_examples=40)
 @given(
