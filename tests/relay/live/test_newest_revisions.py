@@ -2,6 +2,7 @@
 
 import pytest
 
+from relay.live.following.feed import _up_to
 from relay.live.item import Item
 from relay.live.newest_revisions import Unseen
 from relay.live.ring import Ring
@@ -116,3 +117,10 @@ def test_entry_that_is_no_correction_changes_nothing() -> None:
     ring.append(Item("k1", LogEntry(8, "crash~corrections", make_correction("dice", 7).to_json())))
 
     assert latest(ring) == 5
+
+
+def test_feed_begins_with_corrections_that_are_not_published_yet() -> None:
+    """They show that the log must be searched; rounds after the head would be taken for published."""
+    entries = [LogEntry(5, "crash", b""), LogEntry(9, "dice~corrections", b""), LogEntry(11, "crash~corrections", b"")]
+
+    assert _up_to(10, [*entries, LogEntry(12, "dice", b"")]) == entries
