@@ -150,16 +150,19 @@ async def test_live_corrections_come_in_order_whatever_the_filter(relay: str, lo
     lowered = make_correction("crash", 2, point="1.01")
     voided = make_correction("crash", 2, 3, voided=True)
     end = make_round("crash", 9, point="7.00")
-    async with (
-        watch(relay, "crash", protocol=protocol, corrections=1, min_point=2) as filtered,
-        watch(relay, "", protocol=protocol, corrections="true") as everything,
-        watch(relay, "crash", protocol=protocol) as plain,
-        watch(relay, "crash", protocol=protocol, corrections=1, min_point=2, after=log.cursor(0)) as resumed,
-    ):
-        await log.store_many([low, high, lowered, voided, end])
-        for viewer in (filtered, everything, plain, resumed):
-            await viewer.until_round(9)
+    with capture_logs() as logged:
+        async with (
+            watch(relay, "crash", protocol=protocol, corrections=1, min_point=2) as filtered,
+            watch(relay, "", protocol=protocol, corrections="true") as everything,
+            watch(relay, "crash", protocol=protocol) as plain,
+            watch(relay, "crash", protocol=protocol, corrections=1, min_point=2, after=log.cursor(0)) as resumed,
+        ):
+            await log.store_many([low, high, lowered, voided, end])
+            for viewer in (filtered, everything, plain, resumed):
+                await viewer.until_round(9)
 
+    opened = [line["games"] for line in logged if line["event"] == "link_opened"]
+    assert [games for games in opened if "~" in games] == []
     assert seen(filtered.seen) == seen(resumed.rounds) == entries([high, lowered, voided, end])
     assert seen(everything.seen) == entries([low, high, lowered, voided, end])
     assert seen(plain.seen) == entries([low, high, end])

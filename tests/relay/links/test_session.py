@@ -95,3 +95,12 @@ async def test_link_that_is_ended_during_its_replay_is_not_joined(hub: Hub, log:
 
     [disconnect] = link.disconnects
     assert disconnect.reason is CloseReason.MAX_AGE
+
+
+async def test_link_with_corrections_follows_its_games_and_nothing_else(hub: Hub, log: MemoryLog) -> None:
+    """Its key is judged by games, whatever comes of them; live and in a replay."""
+    for start in (Start(), Start(after=Cursor("k1", 0))):
+        link = link_of(hub)
+        async with session_of(link, hub, log) as session:
+            session.start(CRASH.with_corrections(), start)
+            assert session.games == {"crash"}
