@@ -134,8 +134,9 @@ def test_unusual_stored_round_is_written_or_refused_as_if_parsed(other: dict[str
         "extras": '{"point":"2.50"}',
         "timestamp": 1768730430000,
     }
-    expect_same(json.dumps(usual).encode())
-    expect_same(json.dumps(usual | other).encode())
+    for name in ("crash", corrections_of("crash"), corrections_of("dice")):
+        expect_same(json.dumps(usual).encode(), name=name)
+        expect_same(json.dumps(usual | other).encode(), name=name)
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"\xff", b'{"round_id":1', b"[" * 100_000])
