@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 import asyncpg
 
 from backends.postgres.database import Connection, ask, query_text
+from backends.postgres.encodings import codec_of
 from backends.postgres.identifiers import quote_identifier, quote_literal
 from backends.postgres.postgres_options import PostgresOptions
 
@@ -17,14 +18,6 @@ T = TypeVar("T")
 
 _NOT_CONVERTED: Final = ("22P05", "22021")
 """SQLSTATEs: a character has no equivalent in UTF-8, or is not valid in the encoding of the database."""
-
-_PYTHON_NAMES: Final = {
-    "SQL_ASCII": "utf-8", "UTF8": "utf-8", "WIN866": "cp866", "WIN874": "cp874", "KOI8R": "koi8_r", "KOI8U": "koi8_u",
-    "EUC_JP": "euc_jp", "EUC_JIS_2004": "euc_jis_2004", "EUC_CN": "gb2312", "EUC_KR": "euc_kr",
-} | {f"LATIN{number}": f"iso8859_{part}" for number, part in enumerate((1, 2, 3, 4, 9, 10, 13, 14, 15, 16), 1)} | {
-    f"ISO_8859_{number}": f"iso8859_{number}" for number in range(5, 9)
-} | {f"WIN{number}": f"cp{number}" for number in range(1250, 1259)}  # fmt: skip
-"""Python's names of the encodings that a database can have. Text of another one has to be ASCII here."""
 
 
 async def fetch_rows(
@@ -62,7 +55,7 @@ def decoded(row: dict[str, Any], encoding: str) -> dict[str, Any]:
         row: A row with ``row_values``, a list of bytes and None.
         encoding: PostgreSQL's name of the encoding of the database.
     """
-    name = _PYTHON_NAMES.get(encoding, "ascii")
+    name = codec_of(encoding) or "ascii"
     values: list[str | None] = []
     for value in row["row_values"]:
         try:

@@ -76,5 +76,7 @@ def _rows_statement(name: str, mapper: TableMapper) -> str:
         table=options.table_name,
         order_column=options.order,
         row_values=mapper.values_sql("t"),
-        row_key=mapper.key_sql("t"),
+        # As hexadecimal digits: it comes back as an argument, and text of a row need not exist in UTF-8, nor text of
+        # ours in the encoding of the database.
+        row_key=f"encode(convert_to({mapper.key_sql('t')}, getdatabaseencoding()), 'hex')",
     )

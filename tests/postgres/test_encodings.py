@@ -2,11 +2,16 @@
 
 import asyncio
 
+import msgspec
 import psycopg
 import pytest
 
+from backends.contract import Captured, Rejected
 from backends.postgres.encodings import codec_of, readable, readable_name, why_not_text
-from tests.postgres.reading import make_backend, reading
+from backends.postgres.table_backfill import TableBackfill
+from roundlog.log_settings import LogSettings
+from tests.nats import NatsServer
+from tests.postgres.reading import CONTEXT, make_backend, reading
 from tests.postgres_server import PostgresServer
 
 TABLE = (
@@ -42,16 +47,16 @@ def test_names_that_are_no_text_remain_different() -> None:
 
 
 @pytest.mark.service
-async def test_text_of_any_encoding_is_read_or_rejected(any_postgres: PostgresServer) -> None:
+async def test_text_of_any_encoding_is_read_or_rejected(any_postgres: PostgresServer, nats: NatsServer) -> None:
     """A value that the encoding does not have rejects its row; in a column that we do not read, it changes nothing."""
     for encoding in ENCODINGS:
         await any_postgres.execute(
             f"CREATE DATABASE {encoding} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
         )
-        await _read_rows(any_postgres, encoding)
+        await _read_rows(any_postgres, nats, encoding)
 
 
-async def _read_rows(server: PostgresServer, encoding: str) -> None:
+async def _read_rows(server: PostgresServer, nats: NatsServer, encoding: str) -> None:
     letter, stored, shown, bad = ENCODINGS[encoding]
     dsn = server.dsn(encoding.lower())
 
@@ -78,3 +83,11 @@ async def _read_rows(server: PostgresServer, encoding: str) -> None:
     assert reader.ids == ([1, 2] if bad is None else [1, 2, 4])
     assert [item.key for item in reader.rejected] == ([] if bad is None else ["café:crash:3"])
     assert all("the row is not" in item.reason for item in reader.rejected)
+
+    backfill = TableBackfill(backend._options, CONTEXT, LogSettings(url=nats.url))
+    async with backfill.open():
+        items = [item async for batch in backfill.read() for item in batch]
+    found = [msgspec.structs.replace(item.round, timestamp=0) for item in items if isinstance(item, Captured)]
+    assert found == [msgspec.structs.replace(round_, timestamp=0) for round_ in reader.rounds]
+    keys = [item.key for item in items if isinstance(item, Rejected)]
+    assert keys == [item.key for item in reader.rejected]

@@ -45,8 +45,8 @@ _PAGES_PER_S: Final = 4
 _ANSWER_S: Final = 60.0
 _PAUSE_S: Final = 0.5
 _CLOSE_S: Final = 1.0
-_AFTER_ALL_KEYS: Final = "\U0010ffff"
-"""Sorts after every key of a row."""
+_AFTER_ALL_KEYS: Final = "~"
+"""Sorts after every key of a row: keys are hexadecimal digits."""
 
 
 class Range(NamedTuple):

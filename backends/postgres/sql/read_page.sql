@@ -1,6 +1,6 @@
 -- The next $4 rows after the row with id $1 and key $2, up to id $3, ordered by id and key.
 -- By key and not by OFFSET, so that the last page costs as much as the first. The first condition is for the index. The
--- key is text that differs for rows with the same id, such as the game.
+-- key is text, as hexadecimal digits, that differs for rows with the same id, such as the game.
 SELECT
     :row_key COLLATE "C" AS row_key,
     :row_columns
