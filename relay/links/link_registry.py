@@ -84,6 +84,8 @@ class LinkRegistry:
         sentence = self.feed.streams.sentence
         if obstacle == "key_store_unavailable":
             sentence = self.admission.policy.obstacle
+        if obstacle == "log_unavailable":
+            sentence = self.feed.why_unavailable or sentence
         return {} if sentence is None else {"detail": sentence}
 
     def settle_usage(self) -> Iterator[None]:

@@ -52,6 +52,7 @@ class Feed:
         self._hub = hub
         self._reader = reader
         self._connection: Connection | None = None
+        self._why_unavailable = ""  # although NATS was reached; addresses of servers are not for clients
         self._live: LiveSubscription | None = None
         self._reached = asyncio.Event()
         self._epoch = ""
@@ -103,6 +104,11 @@ class Feed:
             self.unlisten()
 
     @property
+    def why_unavailable(self) -> str:
+        """Why the log cannot be followed now, in a sentence; empty while nothing is known."""
+        return "" if self.connected else self._why_unavailable
+
+    @property
     def connected(self) -> bool:
         """True while the log can be followed."""
         return self._connection is not None and self._connection.is_connected
@@ -135,6 +141,7 @@ class Feed:
         """
         backoff = Backoff(*_PAUSE_S)
         while True:
+            is_reached = False
             try:
                 async with connect(
                     self._settings,
@@ -142,13 +149,16 @@ class Feed:
                     on_disconnected=self._on_disconnected,
                     on_reconnected=self._on_reconnected,
                 ) as connection:
+                    is_reached = True
                     await open_log(connection, self._settings, self.streams)
                     self._live = await LiveSubscription.open(connection, self._on_live)
                     self._connection = connection
+                    self._why_unavailable = ""
                     self._reached.set()
                     log.info("log_connected")
                     await self._keep_whole(connection)
             except LogUnavailable as error:
+                self._why_unavailable = str(error) if is_reached else ""
                 wait_s = backoff.next_s()
                 log.warning("log_unavailable", error=str(error), retry_s=round(wait_s, 2))
                 await asyncio.sleep(wait_s)
@@ -190,7 +200,7 @@ class Feed:
     async def _start(self) -> None:
         connection, live = self._connection, self._live
         if connection is None or live is None or not connection.is_connected:
-            raise LogUnavailable("NATS is not reachable")
+            raise LogUnavailable(self._why_unavailable or "NATS is not reachable")
         self._unheard = 0
         try:
             # First the subscription, then the tail: what is stored in between comes on both ways, and once.

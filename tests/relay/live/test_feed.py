@@ -1,7 +1,7 @@
 """The live feed against a real nats-server that is killed, cut off, slow, empty or new: every round, once, in order."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -240,6 +240,27 @@ async def test_client_with_a_cursor_gets_a_gap_for_a_rebuilt_log(
 
     assert (gap["event"], gap["from"], gap["reason"]) == ("gap", cursor, "rebuilt")
     assert round_["round_id"] == 2
+
+
+async def test_missing_log_is_named(
+    start_relay: StartRelay, client: aiohttp.ClientSession, nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NATS is there and only the stream is missing: an operator must not look for a fault of the network."""
+    monkeypatch.setattr("tests.relay.conftest.LogSettings", partial(LogSettings, create=False))
+    async with start_relay(ready=False) as url:
+
+        async def detail() -> str:
+            async with client.get(f"{url}/readyz") as response:
+                return str((await response.json()).get("detail", ""))
+
+        assert await until(detail) == "stream 'ROUNDS' does not exist, and RELAY_NATS_CREATE is off"
+        assert await not_ready(client, url) == "log_unavailable"
+        await nats.kill()
+        await until(lambda: _is_silent(detail))
+
+
+async def _is_silent(detail: Callable[[], Awaitable[str]]) -> bool:
+    return not await detail()
 
 
 async def make_anew(nats: NatsServer) -> None:
