@@ -9,6 +9,7 @@ NAMES: Final = (
     "ingest",
     "replicated",
     "capture",
+    "writers",
     "end_to_end",
     "fanout",
     "replay",

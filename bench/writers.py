@@ -87,15 +87,21 @@ def _set_up(backend: str, **options: str) -> Callable[[PostgresServer], Awaitabl
     return make
 
 
+async def _feed_alone(server: PostgresServer) -> None:
+    """As for `postgres-replication`, which needs no notifications."""
+    await _set_up("postgres-notify", feed="true")(server)
+    await server.execute("DROP TRIGGER stream_relay_wake ON stream_relay.feed")
+
+
 _PLAIN: Final = Way("plain table", _nothing)
 _WAYS: Final = (
     Way("REPLICA IDENTITY FULL", _sql("ALTER TABLE rounds REPLICA IDENTITY FULL")),
     Way(
         "logical message when finished", _nothing, "BEGIN;", f"{_MESSAGE}COMMIT;".replace("{{", "{").replace("}}", "}")
     ),
-    Way("feed", _set_up("postgres-notify", feed="true", notify="false")),
-    Way("feed and its notification", _set_up("postgres-notify", feed="true")),
-    Way("notification without the feed", _set_up("postgres-notify")),
+    Way("feed", _feed_alone),
+    Way("feed with notifications", _set_up("postgres-notify", feed="true")),
+    Way("notifications of the table", _set_up("postgres-notify")),
 )
 
 

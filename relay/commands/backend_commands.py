@@ -23,6 +23,7 @@ Dsn = Annotated[
         help="DSN of a role that may do it, such as the table's owner; a password is better given in ADMIN_DSN.",
     ),
 ]
+Feed = Annotated[bool, typer.Option("--feed", help="Also the feed that triggers fill, as the option feed = true.")]
 Print = Annotated[bool, typer.Option("--print", help="Print the SQL for a DBA, and run nothing.")]
 
 Rounds = Annotated[int, typer.Option(min=1, max=100, help="How many rounds of each table to show.")]
@@ -113,6 +114,7 @@ def setup(
     backend: Backend = None,
     option: Options = None,
     dsn: Dsn = None,
+    feed: Feed = False,
     grant_to: Annotated[str | None, typer.Option(help="The role that ingest connects as, if not the owner.")] = None,
     only_print: Print = False,
     renew_slot: Annotated[
@@ -120,14 +122,14 @@ def setup(
     ] = False,
 ) -> None:
     """Create what the backend needs in its source."""
-    admin = _admin_for("needs no set-up", backend, option, dsn)
+    admin = _admin_for("needs no set-up", backend, _with_feed(option, feed=feed), dsn)
     if only_print:
         _print(lambda: admin.setup_sql(grant_to, renew=renew_slot))
         return
 
     async def work() -> None:
         then = await admin.set_up(grant_to, renew=renew_slot)
-        typer.echo(f"{admin.options.shown_dsn}: {admin.options.table} is set up")
+        typer.echo(f"{admin.options.shown_dsn}: {_tables_of(admin)} is set up")
         if then is not None:
             typer.echo(then)
 
@@ -139,11 +141,12 @@ def teardown(
     backend: Backend = None,
     option: Options = None,
     dsn: Dsn = None,
+    feed: Feed = False,
     only_print: Print = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove what setup created. Rounds that were not captured before are not captured any more."""
-    admin = _admin_for("has no set-up to remove", backend, option, dsn)
+    admin = _admin_for("has no set-up to remove", backend, _with_feed(option, feed=feed), dsn)
     if not (yes or only_print):
         typer.confirm("This ends capture of rounds and deletes its offset. Continue?", abort=True)
     if only_print:
@@ -154,7 +157,7 @@ def teardown(
         from backends.postgres.source_admin import run_sql
 
         await run_sql(admin.options, admin.teardown_sql())
-        typer.echo(f"{admin.options.shown_dsn}: the set-up of {admin.options.table} is removed")
+        typer.echo(f"{admin.options.shown_dsn}: the set-up of {_tables_of(admin)} is removed")
 
     run(work())
 
@@ -239,6 +242,14 @@ def backfill(
     settings = _load(chosen(backend, option))
     _check_has_admin(settings.backend.name, "has no table to backfill from; stream-relay ingest reads all it has")
     run(work(settings, table=table, first=first, last=last, rate=rate, interactive=sys.stderr.isatty()))
+
+
+def _tables_of(admin: Any) -> str:
+    return ", ".join(table.table for table in admin.options.all_tables)
+
+
+def _with_feed(option: list[str] | None, *, feed: bool) -> list[str] | None:
+    return [*(option or []), "feed=true"] if feed else option
 
 
 def _admin_for(lack: str, backend: str | None, option: list[str] | None, dsn: str | None = None) -> Any:

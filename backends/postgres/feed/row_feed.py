@@ -22,7 +22,9 @@ from rounds import Catalogue
 
 log = structlog.get_logger()
 
-_TICK_S: Final = 2.0
+_TICK_S: Final = 1.0
+_LOOK_S: Final = 5.0
+"""How often the triggers are looked at."""
 _TRIM_ROWS: Final = 5000
 """Rows of one DELETE: a few milliseconds."""
 _TRIMS: Final = 20
@@ -84,18 +86,22 @@ class RowFeed:
     async def _keep(
         self, connection: Connection, leads: Callable[[], bool], stored_lsn: Callable[[], int] | None
     ) -> None:
-        horizon = FeedHorizon()
+        horizon, now, look_at = FeedHorizon(), asyncio.get_running_loop().time, 0.0
         while True:
-            faults = await self._look(connection)
-            if faults != self._faults:
-                self._faults = faults
-                for fault in faults:
-                    log.error("feed_incomplete", database=self._options.shown_dsn, reason=fault)
+            if now() >= look_at:
+                look_at = now() + _LOOK_S
+                self._report(await self._look(connection))
             if leads():
                 if stored_lsn is not None:
                     await self._store_offset(connection, horizon, stored_lsn())
                 await self._trim(connection)
             await asyncio.sleep(_TICK_S)
+
+    def _report(self, faults: list[str]) -> None:
+        if faults != self._faults:
+            self._faults = faults
+            for fault in faults:
+                log.error("feed_incomplete", database=self._options.shown_dsn, reason=fault)
 
     async def _look(self, connection: Connection) -> list[str]:
         """Return what is missing, and follow changes of the captured tables."""
