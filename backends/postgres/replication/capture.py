@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from backends.contract import Captured, Rejected
 from backends.postgres.encodings import UTF_8, readable_name
+from backends.postgres.feed.feed_mapper import FeedMapper, FeedTables
 from backends.postgres.mapping.column_kinds import Column, ColumnType
 from backends.postgres.mapping.game_slugs import GameSlugs, UnknownGameKey
 from backends.postgres.mapping.row_changes import Meaning, Outcome
@@ -30,6 +31,7 @@ from backends.postgres.replication.protocol.pgoutput import (
     decode,
 )
 from backends.postgres.replication.protocol.wal import DATA_START, KEEPALIVE, XLOG_DATA, parse_keepalive
+from backends.postgres.replication.rows.feed_row_reader import FeedRowReader
 from backends.postgres.replication.rows.row_reader import INSERTS_ONLY, Counters, Reopened, RowReader, Wanted
 from rounds import Catalogue
 
@@ -92,8 +94,13 @@ class Capture:
         catalogue: Catalogue,
         games: Mapping[str, GameSlugs] | None = None,
         counters: Counters | None = None,
+        feed: FeedTables | None = None,
     ) -> None:
-        """Prepare. `games`, by `TableOptions.source`, and `counters` may outlive this object."""
+        """Prepare. `games`, by `TableOptions.source`, and `counters` may outlive this object.
+
+        With `feed` the one table of the options is the feed, and these are the tables that fill it.
+        """
+        self._feed = feed
         self._options = options
         self._catalogue = catalogue
         self.counters = counters or Counters()
@@ -316,10 +323,14 @@ class Capture:
             raise TableRenamed(was, name)
         columns = [Column(*column) for column in zip(relation.columns, relation.types, strict=True)]
         table = source.options
-        self._readers[relation.id] = RowReader(
-            TableMapper(
-                table, self._catalogue, columns, games=self._games.get(table.source), own_types=self._own_types
-            ),
+        mapper = (
+            TableMapper(table, self._catalogue, columns, games=self._games.get(table.source), own_types=self._own_types)
+            if self._feed is None
+            else FeedMapper(self._feed, self._catalogue, columns)
+        )
+        make_reader = RowReader if self._feed is None else FeedRowReader
+        self._readers[relation.id] = make_reader(
+            mapper,
             relation.columns,
             source.wanted,
             name=name,

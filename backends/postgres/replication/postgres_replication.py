@@ -17,6 +17,7 @@ import structlog
 from backends.backlog import Backlog
 from backends.contract import BackendContext, OffsetTaken, SourceError, SourceOffsets
 from backends.postgres.database import ConnectionLost
+from backends.postgres.feed.row_feed import RowFeed
 from backends.postgres.game_tables import games_of, load_games
 from backends.postgres.replication.capture import Capture, TableRenamed, WalItem, WalOffset
 from backends.postgres.replication.protocol.pgoutput import InvalidMessage
@@ -62,10 +63,12 @@ class PostgresReplication:
     """Reads one table through one slot. Implements `backends.contract.Backend` with `WalOffset`."""
 
     def __init__(self, options: Mapping[str, object], context: BackendContext) -> None:
-        self._options = ReplicationOptions.read(options)
+        given = ReplicationOptions.read(options)
+        self._options = given.reading
         self._log = log.bind(**self._options.log_fields)
         self._context = context
-        self._games = games_of(self._options, context.catalogue)
+        self._feed = RowFeed(given, context.catalogue) if given.feed else None
+        self._games = games_of(given, context.catalogue) if self._feed is None else self._feed.games
         self._counted = Counters()
         self._begin_capture()
         self._stream: ReplicationStream | None = None
@@ -93,16 +96,22 @@ class PostgresReplication:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Check the source, and create what is missing if the options say so. See `Backend.open`."""
+        if self._feed is not None:
+            await self._feed.open()
         try:
             await ensure_slot(self._options)
         except SlotLost as error:
             self._set_state(error.state)
             raise
         heartbeat = asyncio.create_task(write_heartbeats(self._options, lambda: self.leads), name="postgres-heartbeat")
+        tasks = [heartbeat]
+        if self._feed is not None:
+            keep = self._feed.keep(leads=lambda: self.leads, stored_lsn=lambda: self._offset.reported_lsn)
+            tasks.append(asyncio.create_task(keep, name="postgres-feed"))
         try:
             yield
         finally:
-            await cancel_and_wait(heartbeat, again_s=_CANCEL_S)
+            await cancel_and_wait(*tasks, again_s=_CANCEL_S)
             await self._close()
 
     async def read(self) -> AsyncIterator[Sequence[WalItem]]:
@@ -165,7 +174,8 @@ class PostgresReplication:
         self._set_state(SlotState.LEFT)
 
     def _begin_capture(self) -> None:
-        self._capture = Capture(self._options, self._context.catalogue, self._games, self._counted)
+        feed = None if self._feed is None else self._feed.tables
+        self._capture = Capture(self._options, self._context.catalogue, self._games, self._counted, feed)
         self._offset = SlotOffset(self._capture, self._options)
         self._start = StreamStart(
             self._capture, self._offset, self._options, on_standby=partial(self._set_state, SlotState.STANDBY)

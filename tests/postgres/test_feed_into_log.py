@@ -1,0 +1,119 @@
+"""The feed into a real log, read by both backends."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+import pytest
+from nats.errors import NoRespondersError
+
+from backends.contract import Backend
+from backends.postgres.feed.feed_table import FEED
+from backends.postgres.notify.postgres_notify import PostgresNotify
+from backends.postgres.replication.postgres_replication import PostgresReplication
+from backends.postgres.source_admin import admin_of
+from roundlog.log_settings import LogSettings
+from rounds import Round
+from tests.nats import NatsServer, nats_client
+from tests.postgres.ingesting import CONTEXT, ingesting
+from tests.postgres.reading import wait_for_sql
+from tests.postgres_server import PostgresServer
+from tests.waiting import until
+
+pytestmark = pytest.mark.service
+
+BACKENDS: dict[str, Callable[..., Backend[Any]]] = {
+    "postgres-notify": PostgresNotify,
+    "postgres-replication": PostgresReplication,
+}
+TABLES = """
+CREATE TABLE rounds (
+    round_id bigint PRIMARY KEY, game_slug text NOT NULL, finished_at timestamptz, extras jsonb,
+    voided boolean NOT NULL DEFAULT false
+);
+CREATE TABLE dice (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, roll int, done_at timestamptz);
+"""
+OPTIONS = {
+    "feed": "true",
+    "feed_keep_s": "0",
+    "corrections": "true",
+    "tables": (
+        '[{"table": "rounds", "voided_when": "voided", "deletes": "void"},'
+        ' {"table": "dice", "round_id_column": "id", "game_slug": "dice", "finished_at_column": "done_at",'
+        '  "extras_columns": "point=roll"}]'
+    ),
+}
+
+
+async def log_of(nats: NatsServer, count: int) -> list[str]:
+    """Wait until the log holds `count` entries; return all of them, in the order of the log."""
+    found: list[str] = []
+
+    async def holds() -> bool:
+        with suppress(NoRespondersError):  # the stream is not made yet
+            while True:
+                request = msgspec.json.encode({"seq": len(found) + 1})
+                answer = await nc.request("$JS.API.DIRECT.GET.ROUNDS", request, 5)
+                if "Status" in (answer.headers or {}):
+                    break
+                found.append(_shown(msgspec.json.decode(answer.data, type=Round)))
+        return len(found) >= count
+
+    async with nats_client(LogSettings(url=nats.url)) as nc:
+        await until(holds)
+    return found
+
+
+def _shown(round_: Round) -> str:
+    revision = "" if round_.revision == 1 else f" revision {round_.revision}"
+    return f"{round_.game_slug} {round_.round_id}{revision} {'voided' if round_.voided else round_.extras}"
+
+
+async def feed_is_empty(server: PostgresServer) -> None:
+    """Wait until all rows of the feed were deleted."""
+    await wait_for_sql(server, f"SELECT NOT EXISTS (SELECT FROM {FEED})")  # noqa: S608
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+async def test_rounds_corrections_and_voids_come_through_the_feed(
+    postgres: PostgresServer, nats: NatsServer, name: str
+) -> None:
+    """Of several tables, in the order of their commits, once each, through a restart; stored rows are deleted."""
+    await postgres.execute(TABLES)
+    options = {"dsn": postgres.dsn(), **OPTIONS}
+    await admin_of(name, options).set_up(None)
+
+    async with ingesting(BACKENDS[name](options, CONTEXT), nats):
+        await postgres.execute(
+            """
+            INSERT INTO rounds VALUES (1, 'crash'), (2, 'crash'), (3, 'crash');
+            INSERT INTO rounds VALUES (4, 'nope', now());
+            INSERT INTO dice (roll) VALUES (6), (3);
+            UPDATE rounds SET finished_at = now(), extras = '{"point": "1.00"}' WHERE round_id = 1;
+            """
+        )
+        await postgres.execute("UPDATE dice SET done_at = now() WHERE id = 2")
+        await postgres.execute(
+            'UPDATE rounds SET finished_at = now(), extras = \'{"point": "3.00"}\' WHERE round_id < 4'
+        )
+        first = await log_of(nats, 5)
+        await feed_is_empty(postgres)
+    await postgres.execute("UPDATE rounds SET voided = true WHERE round_id = 2")
+    await postgres.execute("UPDATE rounds SET voided = false WHERE round_id = 2; DELETE FROM rounds WHERE round_id = 3")
+    async with ingesting(BACKENDS[name](options, CONTEXT), nats):
+        entries = await log_of(nats, 8)
+        await feed_is_empty(postgres)
+
+    assert [entry for entry in first if "revision" not in entry] == [
+        'crash 1 {"point": "1.00"}',
+        'dice 2 {"point":"3"}',
+        'crash 2 {"point": "3.00"}',
+        'crash 3 {"point": "3.00"}',
+    ]
+    assert 'crash 1 revision 2 {"point": "3.00"}' in first
+    assert entries[5:] == [
+        "crash 2 revision 2 voided",
+        'crash 2 revision 3 {"point": "3.00"}',
+        "crash 3 revision 2 voided",
+    ]
