@@ -7,6 +7,7 @@ and it ends with the last ack. Results and conclusions: docs/postgres-replicatio
 import asyncio
 import logging
 import os
+import statistics
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -36,13 +37,17 @@ _LARGE: Final = 300_000
 _REPEATS: Final = 3
 _RATE: Final = 500
 _SPAN_S: Final = 10
+_WAYS: Final = ("insert", "update", "feed")
+"""What finishes a round, see `bench._postgres.running`."""
 
 
 class Probe:
     """A backend that records when each round is confirmed, and sets `done` after the last one."""
 
-    def __init__(self, server: PostgresServer, count: int) -> None:
+    def __init__(self, server: PostgresServer, count: int, finished_by: str = "insert") -> None:
         options = {"dsn": server.dsn(), "slot": "bench", "publication": "bench"}
+        if finished_by == "feed":
+            options["feed"] = "true"
         self._backend = PostgresReplication(options, BackendContext(Catalogue.load()))
         self._count = count
         self._read = 0
@@ -87,12 +92,17 @@ async def main() -> None:
 
 
 async def speed() -> None:
-    """Rounds a second from the start of ingest to the last ack, and what it costs."""
+    """Rounds a second from the start of ingest to the last ack, and what it costs, by what finishes a round."""
     rows = []
     for per_transaction in (1000, 1):
-        rate, cpu_us = max([await _drained(per_transaction) for _ in range(_REPEATS)])
-        rows.append([f"{per_transaction}", f"{rate:,.0f}", f"{cpu_us:.1f}"])
-    table(["rows per transaction", "rounds/s", "CPU µs/round"], rows)
+        # In turns, so that the machine is the same for all; each by the inserts of its turn.
+        turns = [[await _drained(per_transaction, way) for way in _WAYS] for _ in range(_REPEATS)]
+        for index, way in enumerate(_WAYS):
+            rate, cpu_us = max(turn[index] for turn in turns)
+            ratios = [turn[index][0] / turn[0][0] for turn in turns]
+            shown = f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f}-{max(ratios):.2f})"
+            rows.append([f"{way}, {per_transaction} per transaction", f"{rate:,.0f}", shown, f"{cpu_us:.1f}"])
+    table(["finished by", "rounds/s", "ratio to insert", "CPU µs/round"], rows)
 
 
 async def memory() -> None:
@@ -108,20 +118,29 @@ async def memory() -> None:
 
 async def latency() -> None:
     """From the commit, by the server's clock, to the ack after which its offset is confirmed."""
-    async with running() as postgres:
-        probe = Probe(postgres.server, _RATE * _SPAN_S)
+    turns = [[await _paced(way) for way in _WAYS] for _ in range(_REPEATS)]
+    rows = []
+    for index, way in enumerate(_WAYS):
+        took_ms = min((turn[index] for turn in turns), key=lambda took: percentile(took, 0.5))
+        ratios = [percentile(turn[index], 0.5) / percentile(turn[0], 0.5) for turn in turns]
+        shown = [f"{percentile(took_ms, share):.2f}" for share in (0.5, 0.99, 1)]
+        rows.append([way, f"{len(took_ms):,}", *shown, f"**{statistics.median(ratios):.2f}**"])
+    table(["finished by", "rounds", "p50 ms", "p99 ms", "max ms", "p50 by that of insert"], rows)
+
+
+async def _paced(way: str) -> list[float]:
+    count = _RATE * _SPAN_S
+    finishes = way != "insert"
+    async with running(way, unfinished=count * finishes) as postgres:
+        probe = Probe(postgres.server, count, way)
         with NatsServer() as nats:
             ingest = asyncio.create_task(run_ingest(probe, LogSettings(url=nats.url), name="bench"))
-            await postgres.run(commit_at(postgres.server, _RATE, _SPAN_S, first=1))
+            await postgres.run(commit_at(postgres.server, _RATE, _SPAN_S, first=1, finishes=finishes))
             await probe.done.wait()
             ingest.cancel()
             await asyncio.wait([ingest])
         committed = await postgres.run(commit_times_us(postgres.server))
-    took_ms = _latencies_ms(probe, committed)
-    table(
-        ["rounds", "p50 ms", "p99 ms", "max ms"],
-        [[f"{len(took_ms):,}", *(f"{percentile(took_ms, share):.2f}" for share in (0.5, 0.99, 1))]],
-    )
+    return _latencies_ms(probe, committed)
 
 
 def _latencies_ms(probe: Probe, committed: dict[int, int]) -> list[float]:
@@ -135,10 +154,11 @@ def _latencies_ms(probe: Probe, committed: dict[int, int]) -> list[float]:
     return found
 
 
-async def _drained(per_transaction: int) -> tuple[float, float]:
-    async with running() as postgres:
-        await postgres.run(fill(postgres.server, _COUNT, per_transaction))
-        return await _ingested(Probe(postgres.server, _COUNT), _COUNT)
+async def _drained(per_transaction: int, way: str) -> tuple[float, float]:
+    finishes = way != "insert"
+    async with running(way, unfinished=_COUNT * finishes) as postgres:
+        await postgres.run(fill(postgres.server, _COUNT, per_transaction, finishes=finishes))
+        return await _ingested(Probe(postgres.server, _COUNT, way), _COUNT)
 
 
 async def _ingested(probe: Probe, count: int) -> tuple[float, float]:

@@ -62,4 +62,7 @@ BEGIN
     END IF;
     RETURN NULL;
 END
-$function$
+$function$;
+
+-- Otherwise a role could fill the feed from a table of its own. Writers need no right on a function of a trigger.
+REVOKE ALL ON FUNCTION stream_relay.:"function"() FROM PUBLIC
