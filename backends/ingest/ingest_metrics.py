@@ -130,6 +130,10 @@ class IngestMetrics:
             age = Gauge("ingest_lag_seconds", "Age of the oldest change in the backlog, to 5 s.")
             age.add_metric([], self._backlog.behind_s or 0.0)
             yield age
+        if (unfinished := getattr(status, "unfinished_rows", None)) is not None:
+            yield Gauge("ingest_rows_unfinished", "Rows that were read and are not finished yet.", value=unfinished)
+            help_text = "Unfinished rows that are not read again, since there were too many."
+            yield Counter("ingest_rows_given_up", help_text, value=status.given_up_rows)
         dropped = self.dropped_lines()
         yield Counter("ingest_log_lines_dropped", "Log lines dropped: stderr was not read.", value=dropped)
         latency = Histogram("ingest_commit_to_ack_seconds", "Time from the commit in the source to the log's ack.")

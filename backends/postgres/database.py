@@ -144,6 +144,11 @@ def _translated(options: PostgresOptions, error: asyncpg.PostgresError) -> Excep
     sentence = str(error).splitlines()[0] if str(error) else type(error).__name__
     if code == "26000" or code == "42P05" or "startup parameter" in sentence:
         return SourceError(pooler_sentence(options, sentence))
+    if getattr(error, "server_source_function", None) == "check_enable_rls":  # in any language
+        return SourceError(
+            f"row level security on {options.shown_dsn} may hide rows from our role ({sentence}); run as a superuser: "
+            "ALTER ROLE … BYPASSRLS;"
+        )
     if is_transient(code):
         return ConnectionLost(f"{sentence} ({code})")
     return SourceError(f"{options.shown_dsn}: {sentence} ({code})")

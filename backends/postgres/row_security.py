@@ -1,7 +1,7 @@
 """Refuse tables whose rows row level security hides from our role: they would be passed over in silence.
 
-Sessions that read rows have ``row_security = off`` (`database`), which turns hiding into an error. That also refuses
-policies that show us all rows; for those it is switched on again.
+The session then has ``row_security = off``, which turns hiding into an error if a policy comes later. That also refuses
+policies that show us all rows; with those it stays on.
 """
 
 from typing import Any
@@ -15,22 +15,27 @@ from backends.postgres.statements import statement
 
 
 async def refuse_hidden_rows(
-    options: PostgresOptions, connection: Connection, table: TableOptions, *, timeout_s: float
+    options: PostgresOptions, connection: Connection, table: TableOptions, *, timeout_s: float, alone: bool = True
 ) -> None:
-    """Raise `SourceError` if some rows of the table are hidden; let the session read it if a policy shows all of them.
+    """Raise `SourceError` if some rows of the table are hidden; make the session fail if that changes.
+
+    Args:
+        options: Where the database is.
+        connection: The session that reads.
+        table: What it reads.
+        timeout_s: Limit of the query.
+        alone: Whether the session reads no other table meanwhile, of which a policy may show all rows.
 
     Raises:
         ConnectionLost: The connection broke, or there was no answer in time.
         SourceError: Rows are hidden; the text says what to run.
     """
     sql = statement("read_row_security")
-    row: Any = await ask(options, connection.fetchrow(sql, table.quoted_table, timeout=timeout_s))
-    if row is None or not row["is_active"]:
-        return
-    if not row["shows_all"]:
+    # A session of a pooler is shared, so it is left as it is.
+    fetch = connection.fetchrow(sql, table.quoted_table, alone and not options.is_pooled, timeout=timeout_s)
+    row: Any = await ask(options, fetch)
+    if row is not None and row["is_active"] and not row["shows_all"]:
         raise SourceError(hidden_sentence(options, table.quoted_table, row["role"]))
-    if not options.is_pooled:  # there it is never switched off
-        await ask(options, connection.execute("SET row_security = on", timeout=timeout_s))
 
 
 def hidden_sentence(options: PostgresOptions, quoted_table: str, role: str) -> str:

@@ -1,18 +1,14 @@
 """The options of `postgres-notify`."""
 
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 
-from backends.postgres.mapping.table_options import TableOptions
 from backends.postgres.postgres_options import Identifier, PostgresOptions
 
-_NO_CORRECTIONS: Final = (
-    "needs the feed or postgres-replication, since postgres-notify sees rows as they are and not how they were; "
-    "set up the feed with stream-relay backend setup --feed"
-)
-_NO_DELETES: Final = (
-    "must be 'ignore' for postgres-notify, which does not see deleted rows; use the feed or postgres-replication"
+_ONLY_FEED: Final = (
+    "needs the feed, since postgres-notify sees how rows are and not how they were: run stream-relay backend setup "
+    "--feed and set feed = true, or use postgres-replication"
 )
 
 
@@ -49,27 +45,17 @@ class NotifyOptions(PostgresOptions):
     takeover_s: float = Field(default=15.0, ge=4, le=3600)
     """A standby ends the session of a reader that has been silent for so long."""
 
-    @field_validator("corrections")
-    @classmethod
-    def _check_corrections(cls, value: bool) -> bool:
-        if value:
-            raise ValueError(_NO_CORRECTIONS)
-        return value
-
-    @field_validator("deletes")
-    @classmethod
-    def _check_deletes(cls, value: str) -> str:
-        if value != "ignore":
-            raise ValueError(_NO_DELETES)
-        return value
-
-    @field_validator("tables")
-    @classmethod
-    def _check_deletes_of_tables(cls, value: tuple[TableOptions, ...]) -> tuple[TableOptions, ...]:
-        for table in value:
+    @model_validator(mode="after")
+    def _check_changes(self) -> Self:
+        """Refuse what only changes of rows show, unless the feed holds them."""
+        if self.feed:
+            return self
+        if self.corrections:
+            raise ValueError(f"corrections = true {_ONLY_FEED}")
+        for table in self.all_tables:
             if table.deletes != "ignore":
-                raise ValueError(f"deletes of {table.table} {_NO_DELETES}")
-        return value
+                raise ValueError(f"deletes = {table.deletes!r} of {table.table} {_ONLY_FEED}")
+        return self
 
     @property
     def _reading_of_feed(self) -> dict[str, object]:

@@ -7,7 +7,7 @@ of rounds. The queries about one table are in `backends.postgres.notify.table_qu
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple, Self
 
@@ -21,6 +21,10 @@ from backends.postgres.database import (
     pooler_sentence,
     terminate,
 )
+from backends.postgres.feed.feed_mapper import FeedMapper, FeedTables
+from backends.postgres.game_tables import games_of, read_games
+from backends.postgres.mapping.column_kinds import own_types_of
+from backends.postgres.mapping.game_slugs import GameSlugs
 from backends.postgres.mapping.table_mapper import TableMapper
 from backends.postgres.mapping.table_options import TableOptions
 from backends.postgres.notify.notify_options import NotifyOptions
@@ -36,7 +40,6 @@ _PROBE_S: Final = 3.0
 _CLOSE_S: Final = 1.0
 _STANDBY_POLL_S: Final = 0.2
 _NO_GAMES: Final = Catalogue({})
-"""For sessions that make no rounds."""
 
 
 class StoredOffset(NamedTuple):
@@ -51,9 +54,19 @@ class StoredOffset(NamedTuple):
 class NotifySession:
     """A pair of connections, made by `connect`. Call `close` when done, also after an error."""
 
-    def __init__(self, options: NotifyOptions, catalogue: Catalogue, reader: Connection, keeper: Connection) -> None:
+    def __init__(
+        self,
+        options: NotifyOptions,
+        catalogue: Catalogue,
+        games: Mapping[str, GameSlugs],
+        feed: FeedTables | None,
+        reader: Connection,
+        keeper: Connection,
+    ) -> None:
         self._options = options
         self._catalogue = catalogue
+        self._games = games
+        self._feed = feed
         self._timeout_s = options.answer_timeout_s
         self._reader = reader
         self._keeper = keeper
@@ -69,8 +82,21 @@ class NotifySession:
             connection.add_termination_listener(self._on_terminated)
 
     @classmethod
-    async def connect(cls, options: NotifyOptions, catalogue: Catalogue = _NO_GAMES) -> Self:
+    async def connect(
+        cls,
+        options: NotifyOptions,
+        catalogue: Catalogue = _NO_GAMES,
+        *,
+        games: Mapping[str, GameSlugs] | None = None,
+        feed: FeedTables | None = None,
+    ) -> Self:
         """Connect, check the source, and listen.
+
+        Args:
+            options: What is read, see `PostgresOptions.reading`.
+            catalogue: The games of this installation; none: rounds are not made.
+            games: The games of each table of rounds, by `TableOptions.source`, if an earlier session had them.
+            feed: The captured tables, if the feed is read.
 
         Raises:
             ConnectionLost: The server cannot be reached now.
@@ -80,7 +106,7 @@ class NotifySession:
         try:
             made.append(await open_connection(options, "reader"))
             made.append(await open_connection(options, "keeper"))
-            session = cls(options, catalogue, *made)
+            session = cls(options, catalogue, games or games_of(options, catalogue), feed, *made)
             await session._prepare()
         except BaseException:
             for connection in made:
@@ -97,13 +123,17 @@ class NotifySession:
             yield
             return
         options, reader = self._options, self._reader
-        await ask(options, reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", timeout=self._timeout_s))
+        transaction = reader.transaction(isolation="repeatable_read", readonly=True)
+        async with asyncio.timeout(self._timeout_s):
+            await ask(options, transaction.start())
         yield
-        await ask(options, reader.execute("COMMIT", timeout=self._timeout_s))
+        async with asyncio.timeout(self._timeout_s):
+            await ask(options, transaction.commit())
 
     async def check_row_security(self, table: TableOptions) -> None:
         """Raise `SourceError` if row level security hides rows of the table from our role."""
-        await refuse_hidden_rows(self._options, self._reader, table, timeout_s=self._timeout_s)
+        alone = len(self._options.all_tables) == 1
+        await refuse_hidden_rows(self._options, self._reader, table, timeout_s=self._timeout_s, alone=alone)
 
     async def wait(self, timeout_s: float) -> None:
         """Wait for a notification, at most `timeout_s`; raise `ConnectionLost` when a connection broke."""
@@ -208,20 +238,31 @@ class NotifySession:
         options, faults = self._options, list[str]()
         for table in options.all_tables:
             source = await ask(options, read_source(self._reader, options, table))
-            faults += faults_of(source, options, table)
-            if faults:
+            if new := faults_of(source, options, table):
+                faults += new
                 continue
             await self.check_row_security(table)
             self.warnings += warnings_of(source, options, table)
             self._keeps_unfinished = bool(source["may_keep_unfinished"] and source["keeps_identity"])
-            mapper = TableMapper(table, self._catalogue, columns_of(source))
+            mapper = await self._mapper_of(table, source)
+            games = [mapper.games] if self._feed is None else list(self._games.values())
             is_updated = remembers_unfinished(source, table)
-            self.tables.append(TableQueries(options, table, mapper, self._reader, is_updated=is_updated))
+            self.tables.append(TableQueries(options, table, mapper, self._reader, games=games, is_updated=is_updated))
         if faults:
             raise SourceError("\n".join(dict.fromkeys(faults)))
+        self.warnings = list(dict.fromkeys(self.warnings))
         if options.notify:
             await ask(options, self._keeper.add_listener(options.channel, self._on_notified))
             await self._probe_listening()
+
+    async def _mapper_of(self, table: TableOptions, source: dict[str, Any]) -> TableMapper:
+        if self._feed is not None:
+            return FeedMapper(self._feed, self._catalogue, columns_of(source))
+        sql, options = statement("read_types", schema=table.schema_name, table=table.table_name), self._options
+        types = await ask(options, self._reader.fetch(sql, timeout=self._timeout_s))
+        games = self._games[table.source]
+        await read_games(self._reader, options, [games])
+        return TableMapper(table, self._catalogue, columns_of(source), games=games, own_types=own_types_of(types))
 
     async def _probe_listening(self) -> None:
         """Check that a notification arrives.

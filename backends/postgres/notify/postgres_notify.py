@@ -17,6 +17,8 @@ import structlog
 from backends.backlog import Backlog
 from backends.contract import BackendContext, SourceError, SourceOffsets, SourceUnavailable
 from backends.postgres.database import ConnectionLost
+from backends.postgres.feed.row_feed import RowFeed
+from backends.postgres.game_tables import games_of
 from backends.postgres.notify.notify_admin import NotifyAdmin
 from backends.postgres.notify.notify_offsets import NotifyOffsets
 from backends.postgres.notify.notify_options import NotifyOptions
@@ -71,8 +73,11 @@ class PostgresNotify:
     """Reads tables in the order of their ids. Implements `backends.contract.Backend` with `NotifyOffset`."""
 
     def __init__(self, options: Mapping[str, object], context: BackendContext) -> None:
-        self._options = NotifyOptions.read(options)
+        given = NotifyOptions.read(options)
+        self._options = given.reading
         self._catalogue = context.catalogue
+        self._feed = RowFeed(given, context.catalogue) if given.feed else None
+        self._games = games_of(given, context.catalogue) if self._feed is None else self._feed.games
         self._flow = Flow()
         self._readers = [
             TableReader(self._options, table, index, self._flow) for index, table in enumerate(self._options.all_tables)
@@ -104,8 +109,10 @@ class PostgresNotify:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Check the source, and store where a first start begins. See `Backend.open`."""
+        if self._feed is not None:
+            await self._feed.open()
         try:
-            session = await NotifySession.connect(self._options, self._catalogue)
+            session = await self._connect()
         except ConnectionLost as error:
             raise SourceUnavailable(f"{self._options.shown_dsn} cannot be reached: {error}") from error
         try:
@@ -115,9 +122,12 @@ class PostgresNotify:
             raise SourceUnavailable(f"the connection to {self._options.shown_dsn} was lost: {error}") from error
         finally:
             await session.close()
+        feeding = asyncio.create_task(self._feed.keep(leads=lambda: self.leads)) if self._feed is not None else None
         try:
             yield
         finally:
+            if feeding is not None:
+                await cancel_and_wait(feeding)
             await self._leave()
 
     async def read(self) -> AsyncIterator[Sequence[Item]]:
@@ -125,7 +135,7 @@ class PostgresNotify:
         backoff = Backoff(_FIRST_PAUSE_S, self._options.retry_max_s)
         while True:
             try:
-                session = self._session = await NotifySession.connect(self._options, self._catalogue)
+                session = self._session = await self._connect()
                 await self._begin(session)
                 backoff.reset()
                 keeper = asyncio.create_task(self._keep(session), name="postgres-keeper")
@@ -182,6 +192,10 @@ class PostgresNotify:
         self._state = NotifyState.LEFT
 
     # --- beginning ----------------------------------------------------------------------------------------------
+
+    async def _connect(self) -> NotifySession:
+        feed = None if self._feed is None else self._feed.tables
+        return await NotifySession.connect(self._options, self._catalogue, games=self._games, feed=feed)
 
     async def _begin(self, session: NotifySession) -> None:
         """Wait until no other process reads, and determine where to start."""

@@ -6,10 +6,16 @@ Owns which statement answers which question. Knows nothing of what is new: see `
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from backends.contract import SourceError
 from backends.postgres.database import Connection, ask
+from backends.postgres.feed.feed_mapper import FeedMapper
+from backends.postgres.game_tables import read_games
 from backends.postgres.mapping.condition import Condition
-from backends.postgres.mapping.row_changes import changes_of
+from backends.postgres.mapping.game_slugs import GameSlugs, UnknownGameKey
+from backends.postgres.mapping.json_documents import Row
+from backends.postgres.mapping.row_changes import Outcome, changes_of
 from backends.postgres.mapping.table_mapper import TableMapper
 from backends.postgres.mapping.table_options import TableOptions
 from backends.postgres.notify.frontier import Span
@@ -31,10 +37,27 @@ class TableQueries:
     """Asks about one table. Made for each connection; raises `ConnectionLost` and `SourceError` as `ask` does."""
 
     def __init__(
-        self, options: NotifyOptions, table: TableOptions, mapper: TableMapper, reader: Connection, *, is_updated: bool
+        self,
+        options: NotifyOptions,
+        table: TableOptions,
+        mapper: TableMapper,
+        reader: Connection,
+        *,
+        games: Sequence[GameSlugs],
+        is_updated: bool,
     ) -> None:
-        """Prepare the statements; `is_updated`: rows are finished by UPDATE."""
+        """Prepare the statements.
+
+        Args:
+            options: Those of the backend.
+            table: The table.
+            mapper: Makes its rows rounds; of the feed, a `FeedMapper`.
+            reader: The connection.
+            games: The games that `mapper` finds.
+            is_updated: Whether rows are finished by UPDATE.
+        """
         self.table = table
+        self._games = [one for one in games if one.table.game_slug_table is not None]
         self.mapper = mapper
         self.is_updated = is_updated
         self._options = options
@@ -47,7 +70,7 @@ class TableQueries:
         that are finished, with ``was_known``."""
         lows, highs = [span.low for span in spans], [span.high for span in spans]
         more, columns = ((asked,), (*_COLUMNS, "was_known")) if self.is_updated else ((), _COLUMNS)
-        return await fetch_rows(
+        rows = await fetch_rows(
             self._options,
             self._reader,
             self._scan_sql,
@@ -58,6 +81,23 @@ class TableQueries:
             columns=columns,
             timeout_s=self._timeout_s,
         )
+        if self._games and self._needs_games(rows):
+            await read_games(self._reader, self._options, self._games)
+        return rows
+
+    def outcomes_of(self, values: Row, committed_ms: int | None) -> Sequence[Outcome]:
+        """Say what follows from a row.
+
+        If the server keeps no commit times, the round's timestamp is its ``finished_at``: the same at every reading.
+        """
+        if isinstance(self.mapper, FeedMapper):
+            return self.mapper.outcomes(values, committed_ms)
+        outcomes = changes_of(self.mapper, None, values, committed_ms or 0, corrections=False)
+        round_ = outcomes[0].round
+        if committed_ms is None and round_ is not None:
+            timestamp = max(0, int(round_.finished.timestamp() * 1000))
+            return (outcomes[0]._replace(round=msgspec.structs.replace(round_, timestamp=timestamp)),)
+        return outcomes
 
     async def present(self, ids: Sequence[int]) -> set[int]:
         """Return which of the ids the table still has."""
@@ -97,10 +137,9 @@ class TableQueries:
         for _ in range(_PAGES_SEARCHED):
             low = high - _PAGE_SEARCHED + 1
             for row in reversed(await self.scan([Span(low, high)], [], _PAGE_SEARCHED)):
-                outcome = changes_of(self.mapper, None, row["row_values"], 0, corrections=False)[0]
-                found = outcome.round
-                if found is not None and rounds.get(found.game_slug) == found.round_id:
-                    return int(row["row_offset"])
+                for outcome in self.outcomes_of(row["row_values"], 0):
+                    if (found := outcome.round) is not None and rounds.get(found.game_slug) == found.round_id:
+                        return int(row["row_offset"])
             high = low - 1
         return None
 
@@ -152,6 +191,19 @@ class TableQueries:
     async def _fetch(self, name: str, *arguments: object) -> list[Any]:
         sql = statement(name, **self._names)
         return list(await ask(self._options, self._reader.fetch(sql, *arguments, timeout=self._timeout_s)))
+
+    def _needs_games(self, rows: Sequence[Any]) -> bool:
+        """Whether a row has the key of a game that is not known yet."""
+        values = [row["row_values"] for row in rows]
+        if not isinstance(self.mapper, FeedMapper):
+            return self.mapper.needs_games(values)
+        needed = False
+        for row in values:
+            try:
+                self.outcomes_of(row, 0)
+            except UnknownGameKey:
+                needed = True  # the others too, so that one read is enough
+        return needed
 
     def _scan_statement(self) -> str:
         if not self.is_updated:

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from backends.contract import Captured, Rejected, SourceError
-from backends.postgres.mapping.row_changes import Meaning, changes_of
+from backends.postgres.mapping.row_changes import Meaning, Outcome
 from backends.postgres.mapping.table_mapper import RowState
 from backends.postgres.mapping.table_options import TableOptions
 from backends.postgres.notify.frontier import MAX_ID, Span
@@ -23,7 +23,6 @@ from backends.postgres.notify.table_identity import Doubt, Sample, TableLook, do
 from backends.postgres.notify.table_offset import Flow, NotifyOffset, TableOffset
 from backends.postgres.notify.table_queries import TableQueries
 from backends.postgres.notify.unfinished import GivenUp
-from rounds import Round
 
 log = structlog.get_logger()
 
@@ -38,6 +37,9 @@ _NOT_REMEMBERED: Final = (
 )
 _INSERTED_ONCE: Final = "the row is not finished, and the option finished_by says that rows are finished by INSERT"
 
+_ITEMS: Final = frozenset({Meaning.ROUND, Meaning.CORRECTION, Meaning.REJECTED})
+"""What becomes an item."""
+
 Item = Captured[NotifyOffset] | Rejected[NotifyOffset]
 
 
@@ -49,10 +51,15 @@ class Found(NamedTuple):
     """Its id."""
     committed: int
     """When it was committed, for the order of rows of one turn; comparable within it only."""
-    round: Round | None
     values: Sequence[str | None]
-    reason: str
-    """Why it is rejected, if it has no round."""
+    outcome: Outcome
+
+
+class _Taken(NamedTuple):
+    """What a row is."""
+
+    items: list[Found]
+    is_unfinished: bool = False
 
 
 class _Scan(NamedTuple):
@@ -168,30 +175,33 @@ class TableReader:
         news = offset.record_scan([row["row_offset"] for row in new_rows], is_cut=is_cut)
         if scan.looked_back and not is_cut:
             self._look_back_at = asyncio.get_running_loop().time() + _LOOK_BACK_S
-        found: dict[int, Found] = {}
-        remembered: list[int] = []
+        found: list[Found] = []
+        unfinished: list[int] = []
+        done: set[int] = set()
         for row in scan.rows:
             number = row["row_offset"]
-            is_known = number in offset.unfinished
-            if number in found or not (is_known or number in news):
+            if number in done or not (number in news or number in offset.unfinished):
                 continue
-            if (item := self._found(row, queries)) is None:
-                continue
-            if item.round is None and not item.reason:
-                remembered.append(number)
-            else:
-                found[number] = item
+            taken = self._taken(row, queries)
+            if taken.is_unfinished:
+                unfinished.append(number)
+            elif taken.items:
+                done.add(number)
+                found += taken.items
         if scan.present is not None:
-            offset.unfinished.forget(set(scan.swept) - scan.present - found.keys())
-        self._remember([number for number in remembered if number not in offset.unfinished])
-        return list(found.values()), is_cut
+            offset.unfinished.forget(set(scan.swept) - scan.present - done)
+        self._remember([number for number in unfinished if number not in offset.unfinished])
+        return found, is_cut
 
     def item_of(self, found: Found, offset: NotifyOffset, queries: TableQueries) -> Item:
         """Make the item of a row with its offset."""
-        if found.round is None:
-            return queries.mapper.reject(found.values, found.reason, offset)
-        self._sample = Sample(found.number, found.round.game_slug, found.round.round_id)
-        return Captured(found.round, offset)
+        round_ = found.outcome.round
+        if round_ is None:
+            return queries.mapper.reject(found.values, found.outcome.reason, offset)
+        self._sample = Sample(found.number, round_.game_slug, round_.round_id)
+        if self.look is not None and self.look.sample is None:
+            self._look_at = 0.0  # the next look needs a row to recognise the table by
+        return Captured(round_, offset, found.outcome.meaning is Meaning.CORRECTION)
 
     async def close_holes(self, queries: TableQueries) -> bool:
         """Ask which transactions may fill holes; return whether the next scan can close some."""
@@ -207,24 +217,25 @@ class TableReader:
                 self.log.warning("reading_held_back", safe=frontier.safe, newest=frontier.top, reason=_HELD_BACK)
         return may
 
-    def _found(self, row: Any, queries: TableQueries) -> Found | None:
-        """Say what a row is: an item; a row to remember, which has neither round nor reason; None: neither."""
-        values, committed_ms, mapper = row["row_values"], row["committed_ms"], queries.mapper
-        found = Found(self, row["row_offset"], row["commit_order"], None, values, "")
+    def _taken(self, row: Any, queries: TableQueries) -> _Taken:
+        """Say what a row is."""
+        values = row["row_values"]
         if fault := row.get("fault"):
-            return found._replace(reason=fault)
-        outcome = changes_of(mapper, None, values, committed_ms or 0, corrections=False)[0]
-        if (round_ := outcome.round) is not None:
-            if committed_ms is None:  # the same at every reading
-                round_ = msgspec.structs.replace(round_, timestamp=max(0, int(round_.finished.timestamp() * 1000)))
-            return found._replace(round=round_)
-        if outcome.meaning is Meaning.REJECTED:
-            return found._replace(reason=outcome.reason)
-        if outcome.meaning is Meaning.UNFINISHED or mapper.state(values) is RowState.VOIDED:
-            if queries.is_updated:
-                return found
-            return found._replace(reason=_INSERTED_ONCE if self.table.finished_by == "insert" else _NOT_REMEMBERED)
-        return None
+            outcomes: Sequence[Outcome] = (Outcome(Meaning.REJECTED, None, values, fault),)
+        else:
+            outcomes = queries.outcomes_of(values, row["committed_ms"])
+        items = []
+        for outcome in outcomes:
+            if outcome.meaning is Meaning.UNFINISHED or (
+                outcome.meaning is Meaning.OTHER and queries.mapper.state(values) is RowState.VOIDED
+            ):
+                if queries.is_updated:
+                    return _Taken([], is_unfinished=True)
+                reason = _INSERTED_ONCE if self.table.finished_by == "insert" else _NOT_REMEMBERED
+                outcome = Outcome(Meaning.REJECTED, None, values, reason)
+            if outcome.meaning in _ITEMS:
+                items.append(Found(self, row["row_offset"], row["commit_order"], values, outcome))
+        return _Taken(items)
 
     def _remember(self, ids: list[int]) -> None:
         given_up = self.offset.unfinished.remember(ids)
@@ -273,17 +284,18 @@ class TableReader:
             await self._report_attached(queries, set(look.children) - set(before.children))
         if doubt is Doubt.SEQUENCE or (before is not None and before.is_capped):
             look = msgspec.structs.replace(look, is_capped=await self._move_cap(queries, look))
-        self.look, self._top_then = look, self.offset.frontier.top
+        sample = self._sample or (None if before is None or doubt is not Doubt.NONE else before.sample)
+        self.look, self._top_then = msgspec.structs.replace(look, sample=sample), self.offset.frontier.top
 
     async def _has_sample(self, queries: TableQueries) -> bool:
-        """Whether the table still has a row that was read: then it was copied or rewritten."""
-        sample = self._sample or (self.look.sample if self.look is not None else None)
+        """Whether the table still has a row that was read before the last look: then it was copied or rewritten."""
+        sample = self.look.sample if self.look is not None else None
         if sample is None:
             return False
         for row in await queries.scan([Span(sample.number, sample.number)], [], 1):
-            found = self._found(row, queries)
-            if found is not None and found.round is not None:
-                return (found.round.game_slug, found.round.round_id) == (sample.game, sample.round_id)
+            for found in self._taken(row, queries).items:
+                if (round_ := found.outcome.round) is not None:
+                    return (round_.game_slug, round_.round_id) == (sample.game, sample.round_id)
         return False
 
     async def _begin_again(
@@ -344,7 +356,7 @@ class TableReader:
             return True
 
     def _look_text(self) -> str | None:
-        """Return what is stored of the newest look, with a row to recognise the table by."""
+        """Write the newest look, with a row to recognise the table by: one from before the look if there is one."""
         if self.look is None:
             return None
-        return msgspec.structs.replace(self.look, sample=self._sample or self.look.sample).to_text()
+        return msgspec.structs.replace(self.look, sample=self.look.sample or self._sample).to_text()

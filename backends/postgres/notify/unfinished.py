@@ -42,6 +42,7 @@ class Unfinished:
         self._finished: dict[int, int] = {}  # id: the number of its round, until the log has it
         self._in_flight: deque[int] = deque()  # the keys of _finished, by number
         self._changed: set[int] = set()  # ids whose stored state may be wrong
+        self._unsure: set[int] = set()  # ids that were sent to be changed, and no answer came yet
         self._swept = 0  # the index that the next sweep begins at
         self.given_up = 0
         """Number of rows given up, ever."""
@@ -98,14 +99,16 @@ class Unfinished:
     def confirm(self, number: int) -> None:
         """Record that all rounds up to this number are in the log."""
         while self._in_flight and self._finished[self._in_flight[0]] <= number:
-            del self._finished[self._in_flight.popleft()]
+            stored = self._in_flight.popleft()
+            del self._finished[stored]
+            self._changed.add(stored)
 
     # --- storing ------------------------------------------------------------------------------------------------
 
     @property
     def has_changes(self) -> bool:
         """Whether `changes` may return something."""
-        return bool(self._changed)
+        return bool(self._changed or self._unsure)
 
     def changes(self, safe: int) -> UnfinishedChanges:
         """Return what has to be stored together with the offset `safe`.
@@ -114,23 +117,25 @@ class Unfinished:
         the log has its round.
         """
         added, removed = [], []
-        for number in self._changed:
-            is_wanted = number in self._finished or number in self
-            if is_wanted and number <= safe and number not in self._stored:
-                added.append(number)
-            elif not is_wanted and number in self._stored:
+        for number in self._changed | self._unsure:
+            is_stored, is_unsure = number in self._stored, number in self._unsure
+            if self._is_wanted(number):
+                if number <= safe and (is_unsure or not is_stored):
+                    added.append(number)
+            elif is_unsure or is_stored:
                 removed.append(number)
+        self._unsure.update(added, removed)
         return UnfinishedChanges(sorted(added), sorted(removed))
 
     def mark_stored(self, changes: UnfinishedChanges) -> None:
-        """Record that `changes` were stored."""
+        """Record that `changes` were stored. Until then they are returned again."""
+        self._unsure.difference_update(changes.added, changes.removed)
         self._stored.update(changes.added)
         self._stored.difference_update(changes.removed)
-        self._changed = {
-            number
-            for number in self._changed
-            if (number in self._finished or number in self) != (number in self._stored)
-        }
+        self._changed = {number for number in self._changed if self._is_wanted(number) != (number in self._stored)}
+
+    def _is_wanted(self, number: int) -> bool:
+        return number in self._finished or number in self
 
     def _forget(self, number: int) -> None:
         index = bisect_left(self._ids, number)
