@@ -181,8 +181,7 @@ async def test_children_are_captured_or_named_when_they_appear(any_postgres: Pos
         await server.execute(sql)
     await server.execute(insert.format("chunks.two"))
     async with reading(make_backend(server)) as mended:
-        with pytest.raises(SlotLost, match=r"chunks\.two became part .* with rows in it"):
-            await mended.seen(2)
+        await mended.seen(1)
 
 
 async def test_partition_that_is_attached_with_rows_is_named(any_postgres: PostgresServer) -> None:
@@ -288,9 +287,9 @@ async def test_setup_does_not_make_the_owners_updates_fail(postgres: PostgresSer
         """
     )
     async with reading(make_backend(postgres, tables=[{"table": "a"}, {"table": "b"}])) as reader:
-        for table in "ab":
-            await postgres.insert_rounds(1, 1, table=table)
-            await postgres.execute(f"UPDATE {table} SET round_id = 2")  # noqa: S608 - our own name
+        await postgres.insert_rounds(1, 1, table="a (round_id, game_slug, game_type, finished_at, extras)")
+        await postgres.insert_rounds(1, 1, table="b")
+        await postgres.execute("UPDATE a SET round_id = 2; UPDATE b SET round_id = 2; DELETE FROM b")
         await reader.seen(2)
     with pytest.raises(SourceError, match="virtual generated column 'twice'"):
         async with make_backend(postgres, table="c", slot="other", publication="other").open():

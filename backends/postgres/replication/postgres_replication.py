@@ -19,15 +19,17 @@ from backends.contract import BackendContext, OffsetTaken, SourceError, SourceOf
 from backends.postgres.database import ConnectionLost
 from backends.postgres.feed.row_feed import RowFeed
 from backends.postgres.game_tables import games_of, load_games
-from backends.postgres.replication.capture import Capture, TableRenamed, WalItem, WalOffset
+from backends.postgres.replication.capture import Capture, ColumnMissing, TableRenamed, WalItem, WalOffset
 from backends.postgres.replication.protocol.pgoutput import InvalidMessage
-from backends.postgres.replication.protocol.replication_connection import StreamLost
+from backends.postgres.replication.protocol.replication_connection import ReplicationConnection, StreamLost
+from backends.postgres.replication.protocol.wal import format_lsn
 from backends.postgres.replication.publication.publication_faults import PublicationFault
+from backends.postgres.replication.publication.publication_note import change_between
 from backends.postgres.replication.replication_admin import ReplicationAdmin
 from backends.postgres.replication.replication_stream import ReplicationStream
 from backends.postgres.replication.rows.row_reader import Counters, OldRowMissing
 from backends.postgres.replication.setup import ensure_slot
-from backends.postgres.replication.slot import ReplicationOptions, SlotLost, SlotState, renewal_sql
+from backends.postgres.replication.slot import ReplicationOptions, SlotLost, SlotState, check_slot, renewal_sql
 from backends.postgres.replication.slot_heartbeat import write_heartbeats
 from backends.postgres.replication.slot_offset import SlotOffset
 from backends.postgres.replication.stream_start import StreamStart
@@ -130,6 +132,8 @@ class PostgresReplication:
                 raise SlotLost(
                     SlotState.TABLE_NOT_PUBLISHED, self._options, fault=_identity_fault(error, self._options)
                 ) from error
+            except ColumnMissing as error:
+                raise await self._why_missing(error) from error
             except InvalidMessage as error:
                 raise SourceError(f"{self._options.shown_dsn} sent an unknown message: {error}") from error
             except (StreamLost, OffsetTaken, TableRenamed) as error:
@@ -203,6 +207,26 @@ class PostgresReplication:
             await load_games(self._options, self._games.values())
         except ConnectionLost as error:
             raise StreamLost(f"the table of games cannot be read: {error}") from error
+
+    async def _why_missing(self, error: ColumnMissing) -> SourceError:
+        """Return the error for a column that was not sent: perhaps the publication has left it out for a while."""
+        try:
+            link = await ReplicationConnection.connect(self._options, replication=False)
+            try:
+                slot = await check_slot(link, self._options)
+            finally:
+                await link.close()
+        except SlotLost as lost:
+            self._set_state(lost.state)
+            return lost
+        except StreamLost:
+            return error
+        lost_rows = change_between(self._offset.publication, slot.publication).lost
+        if not lost_rows:
+            return error
+        self._set_state(SlotState.PUBLICATION_CHANGED)
+        at = format_lsn(slot.confirmed_lsn)
+        return SlotLost(SlotState.PUBLICATION_CHANGED, self._options, lost_rows, at=at)
 
     async def _on_lost(self, error: StreamLost | OffsetTaken | TableRenamed) -> None:
         self._start.ended_by(error)
