@@ -29,15 +29,11 @@ CREATE TABLE games (id int PRIMARY KEY, slug text);
 INSERT INTO games VALUES (1, 'crash'), (2, 'limbo-x');
 CREATE TABLE keyed (id numeric PRIMARY KEY, game_id int NOT NULL, finished_at timestamptz NOT NULL, extras jsonb);
 INSERT INTO keyed VALUES (1, 1, now(), '{}'), (2, 2, now(), '{}'), (3, 9, now(), '{}');
-CREATE TABLE hidden (
-    round_id bigint PRIMARY KEY, game_slug text NOT NULL, finished_at timestamptz NOT NULL, extras jsonb
-);
+CREATE TABLE hidden (round_id int PRIMARY KEY, game_slug text NOT NULL, finished_at timestamptz NOT NULL, extras text);
 ALTER TABLE hidden ENABLE ROW LEVEL SECURITY;
 CREATE ROLE ingest LOGIN;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO ingest;
-CREATE TABLE closed (
-    round_id bigint PRIMARY KEY, game_slug text NOT NULL, finished_at timestamptz NOT NULL, extras jsonb
-);
+CREATE TABLE closed (round_id int PRIMARY KEY, game_slug text NOT NULL, finished_at timestamptz NOT NULL, extras jsonb);
 """
 
 
