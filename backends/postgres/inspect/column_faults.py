@@ -58,10 +58,8 @@ def _of_round_id(found: _Mapped, table: TableOptions) -> Iterator[Finding]:
             text = f"{found.shown} holds integers, and round_ids = hashed replaces them; unset it to keep them"
             yield Finding(Verdict.WARNING, text)
     elif base == "numeric" and not column.type_name.endswith(",0)"):
-        has_scale = "," in column.type_name
-        what = "writes its values with a fraction" if has_scale else "may hold fractions"
-        text = f"{found.shown} {what}, and such rows are rejected; run: {found.altered('TYPE bigint')}"
-        yield Finding(Verdict.FAILURE if has_scale else Verdict.WARNING, text)
+        text = f"{found.shown} may hold fractions, and such rows are rejected; run: {found.altered('TYPE bigint')}"
+        yield Finding(Verdict.WARNING, text)
     elif base not in INTEGERS | TEXTS | {"numeric"}:
         text = f"{found.shown} is no integer, so all rows are rejected; set the option 'round_ids' to hashed, or "
         yield Finding(Verdict.FAILURE, f"{text}'round_id_column' to an integer")

@@ -58,7 +58,7 @@ async def test_rows_that_would_be_rejected_fail_the_check(any_postgres: Postgres
     assert await found(table="good", backend=NotifyOptions) == {}
 
     odd = await found(table="odd")
-    assert_finds(odd, "failure", '"round_id"', "numeric(12,2)", "TYPE bigint;")
+    assert_finds(odd, "warning", '"round_id"', "numeric(12,2)", "TYPE bigint;")
     assert_finds(odd, "warning", '"game_slug"', "may be NULL", "SET NOT NULL;")
     assert_finds(odd, "failure", '"finished_at"', "date", "TYPE timestamptz;")
     assert_finds(odd, "failure", '"extras"', "bytea", "'extras_columns'")
