@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from backends.contract import SourceError
+from backends.contract import BackendError, SourceError
 from backends.postgres.database import Connection, ask
 from backends.postgres.findings import Finding, Verdict, connected
 from backends.postgres.game_tables import read_games
@@ -20,7 +20,7 @@ from backends.postgres.inspect.facts import ServerFacts, TableFacts
 from backends.postgres.inspect.look import look_at_server, look_at_tables, newest_first
 from backends.postgres.inspect.preview import Preview, mapper_of, preview_table
 from backends.postgres.mapping.column_kinds import Kind
-from backends.postgres.mapping.table_mapper import TableMapper
+from backends.postgres.mapping.table_mapper import ColumnMissing, TableMapper
 from backends.postgres.mapping.table_options import TableOptions
 from backends.postgres.mapping.value_path import ValuePath, sql_of
 from backends.postgres.postgres_options import PostgresOptions
@@ -64,8 +64,10 @@ async def _of_table(
 ) -> list[Finding]:
     try:
         mapper = await mapper_of(connection, options, facts, table, catalogue)
-    except SourceError:
-        return []  # a missing column: the check of the backend says so
+    except ColumnMissing:
+        return []  # the check of the backend says so
+    except BackendError as error:
+        return [Finding(Verdict.FAILURE, f"{error}; add the game to the file of RELAY_GAMES_FILE")]
     findings = [
         *column_faults(facts, table),
         *(await _of_recovery(connection, options, table, role)),

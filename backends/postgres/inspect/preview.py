@@ -12,7 +12,7 @@ from typing import Any, Final
 import asyncpg
 import msgspec
 
-from backends.contract import SourceError
+from backends.contract import InvalidOptions, SourceError
 from backends.postgres.database import Connection, ask
 from backends.postgres.game_tables import read_games
 from backends.postgres.inspect.facts import TableFacts
@@ -82,9 +82,13 @@ async def preview_table(
     if not found:
         raise SourceError(f"{options.shown_dsn} has no table {table.quoted_table}; set the option 'table'")
     (facts,) = found
-    mapper = await mapper_of(connection, options, facts, table, catalogue)
-    await read_games(connection, options, [mapper.games])
     preview = Preview(table)
+    try:
+        mapper = await mapper_of(connection, options, facts, table, catalogue)
+    except InvalidOptions as error:  # a game that the catalogue lacks
+        preview.unread = str(error)
+        return preview
+    await read_games(connection, options, [mapper.games])
     try:
         rows = await _read(connection, facts, mapper, "TRUE", ROWS)
         for row in rows:
@@ -104,7 +108,12 @@ async def preview_table(
 async def mapper_of(
     connection: Connection, options: PostgresOptions, facts: TableFacts, table: TableOptions, catalogue: Catalogue
 ) -> TableMapper:
-    """Make the mapper of a table, without its games; raise `ColumnMissing`, a `SourceError`."""
+    """Make the mapper of a table, without its games.
+
+    Raises:
+        ColumnMissing: The table lacks a column of the options.
+        InvalidOptions: The options name a game that the catalogue lacks.
+    """
     names = {"schema": facts.schema, "table": facts.name}
     types = await ask(options, connection.fetch(statement("read_types", **names), timeout=_ANSWER_S))
     columns = [Column(column.name, column.type_oid) for column in facts.columns]

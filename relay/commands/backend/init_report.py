@@ -88,7 +88,7 @@ def print_next(report: InitReport, out: Path | None) -> None:
 def print_preview(preview: Preview) -> None:
     """Print what the rows of one table become."""
     if preview.unread:
-        typer.echo(f"\n  rows of {preview.table.source} could not be read: {preview.unread}")
+        typer.echo(f"\n  rows of {preview.table.source} could not be shown: {preview.unread}")
         return
     if preview.rounds:
         typer.echo(f"\n  {_count(len(preview.rounds), 'round')} as clients see them, without the cursor:")
