@@ -112,7 +112,10 @@ def propose_table(
         made.guess("finished_at_column", finished_at)
     if rows_when is not None:
         made.guess("rows_when", rows_when)
-    made.finish(_finish(table, fields, finished_at, rows_when), is_event=rows_when is not None)
+    time_field = _field(fields, finished_at.value) if finished_at is not None else None
+    may_be_null = time_field is not None and time_field.may_be_null
+    finish = _finish(table, fields, finished_at, rows_when)
+    made.finish(finish, is_event=rows_when is not None, may_be_null=may_be_null)
     made.extras()
     made.order()
     return made.proposal(_score(table, fields, found_id is not None, finished_at, game))
@@ -160,12 +163,14 @@ class _Making:
             return ""
         return f"; it has no rows, and {documents[0]} may hold it: give a row with --example, as a JSON object"
 
-    def finish(self, finish: Finish, *, is_event: bool) -> None:
+    def finish(self, finish: Finish, *, is_event: bool, may_be_null: bool) -> None:
         if is_event:
             self.put("finished_by", "insert", "events are inserted once and not updated")
             return
         if finish.when is not None:
             self.guess("finished_when", finish.when)
+        elif may_be_null and finish.doubt is None:
+            self.put("finished_by", "update", "the time may be NULL until an UPDATE finishes the round")
         if finish.voided is not None:
             self.guess("voided_when", finish.voided)
         if finish.doubt is not None and "finished_when" not in self._given:

@@ -39,7 +39,7 @@ async def test_tables_as_people_have_them_are_recognised(any_postgres: PostgresS
     for name, schema in SCHEMAS.items():
         transaction = connection.transaction()
         await transaction.start()
-        await connection.execute(schema.sql)
+        await connection.execute(f"SET LOCAL search_path = public; {schema.sql}; SET LOCAL search_path = pg_catalog")
         choice = await choose_tables(connection, options, catalogue, [], {})
         proposed = [dict(proposal.options) for proposal in choice.chosen]
         assert (name, proposed) == (name, [dict(table) for table in schema.tables])
@@ -126,7 +126,7 @@ async def test_tables_that_cannot_be_captured_are_refused_with_what_to_name(post
         return await choose_tables(connection, options, catalogue, tables, {}, examples)
 
     refusals = {
-        "live_rounds": "public.live_rounds is a view, .*; name the table that it reads: base",
+        "live_rounds": "public.live_rounds is a view, .*; name the table that it reads: public.base",
         "fast": r'table public.fast is unlogged; run: ALTER TABLE "public"."fast" SET LOGGED;',
         "nowhere": "there is no table nowhere; there are public.base",
     }
