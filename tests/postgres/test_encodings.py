@@ -7,8 +7,8 @@ import psycopg
 import pytest
 
 from backends.contract import Captured, Rejected
+from backends.postgres.backfill.table_backfill import TableBackfill
 from backends.postgres.encodings import codec_of, readable, readable_name, why_not_text
-from backends.postgres.table_backfill import TableBackfill
 from roundlog.log_settings import LogSettings
 from tests.nats import NatsServer
 from tests.postgres.reading import CONTEXT, make_backend, reading
