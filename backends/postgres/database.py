@@ -13,7 +13,12 @@ import asyncpg
 from backends.contract import SourceError
 from backends.postgres.dsn import UnsupportedParameter
 from backends.postgres.postgres_options import PostgresOptions
-from backends.postgres.session import TRANSACTION_TIMEOUT, TRANSACTION_TIMEOUT_SINCE, for_transaction, session_settings
+from backends.postgres.session_settings import (
+    TRANSACTION_TIMEOUT,
+    TRANSACTION_TIMEOUT_SINCE,
+    for_transaction,
+    session_settings,
+)
 from roundlog.client.library_errors import means_lost
 
 _KEEPALIVE: Final = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}

@@ -27,6 +27,7 @@ _NOT_OURS: Final = {
     "stream_relay.key_revision",  # a sequence in PostgreSQL
     "stream_relay.keys",  # a table in PostgreSQL
     "stream_relay.positions",  # likewise
+    "stream_relay.feed",  # likewise
     "stream_relay.unfinished",  # likewise
     "stream_relay.revocations",  # likewise
 }

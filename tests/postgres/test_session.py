@@ -11,7 +11,7 @@ from backends.postgres.database import close_connection, open_connection, query_
 from backends.postgres.notify.notify_options import NotifyOptions
 from backends.postgres.replication.protocol.replication_connection import ReplicationConnection
 from backends.postgres.replication.slot import ReplicationOptions
-from backends.postgres.session import as_options, for_transaction, session_settings
+from backends.postgres.session_settings import as_options, for_transaction, session_settings
 from roundlog.log_settings import LogSettings
 from tests.nats import NatsServer
 from tests.postgres.pooler import PROGRAM, pooler_before

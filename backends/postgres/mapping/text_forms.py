@@ -1,6 +1,6 @@
 """The text forms of values: how the fields of a round are read from what a session of ours writes. Pure.
 
-What it writes depends on its settings: see `backends.postgres.session`.
+What it writes depends on its settings: see `backends.postgres.session_settings`.
 """
 
 import re

@@ -12,7 +12,7 @@ from backends.postgres.mapping.table_mapper import TableMapper
 from backends.postgres.mapping.table_options import TableOptions
 from backends.postgres.postgres_options import PostgresOptions
 from backends.postgres.replication.protocol.pgoutput import Insert, decode
-from backends.postgres.session import TEXT
+from backends.postgres.session_settings import TEXT
 from backends.postgres.statements import statement
 from backends.postgres.table import columns_of, page_statement, read_table, scan_statement
 from rounds import Catalogue

@@ -17,7 +17,12 @@ from psycopg.pq import DiagnosticField, ExecStatus
 
 from backends.postgres.encodings import RAW, UTF_8, codec_of, readable
 from backends.postgres.postgres_options import PostgresOptions
-from backends.postgres.session import TRANSACTION_TIMEOUT, TRANSACTION_TIMEOUT_SINCE, as_options, session_settings
+from backends.postgres.session_settings import (
+    TRANSACTION_TIMEOUT,
+    TRANSACTION_TIMEOUT_SINCE,
+    as_options,
+    session_settings,
+)
 from roundlog.client.library_errors import means_lost
 
 _FRAMES: Final = 1000
@@ -78,7 +83,7 @@ class ReplicationConnection:
         Args:
             options: The database and the timeout.
             replication: Whether `start` will be called; requires a role with REPLICATION.
-            settings: Settings of the session, in addition to those of `backends.postgres.session`.
+            settings: Settings of the session, in addition to those of `backends.postgres.session_settings`.
 
         Raises:
             StreamLost: The server cannot be reached, or rejects us.
