@@ -281,8 +281,8 @@ def said_on_a_terminal(command: list[str], environment: dict[str, str]) -> str:
 async def test_backfill_with_corrections_adds_what_changed_since(postgres: PostgresServer, nats: NatsServer) -> None:
     """Other content, a void, and a round that is unfinished again; what was deleted is not seen, and nothing twice."""
     await postgres.execute(
-        "CREATE TABLE public.rounds (round_id bigint PRIMARY KEY, game_slug text, finished_at timestamptz,"
-        " extras jsonb, voided boolean NOT NULL DEFAULT false)"
+        "CREATE TABLE public.rounds (round_id bigint, game_slug text, finished_at timestamptz,"
+        " extras jsonb, voided boolean NOT NULL DEFAULT false, PRIMARY KEY (game_slug, round_id))"
     )
     await postgres.execute(
         "INSERT INTO public.rounds SELECT n, 'crash', '2026-01-18T10:00:30Z', '{\"point\":\"2.50\"}', n = 9"
@@ -319,3 +319,32 @@ async def test_backfill_with_corrections_adds_what_changed_since(postgres: Postg
     assert (await run()).left_out == 4  # 1, 5, 7 and 8; 9 is a round for the first time
     assert (await corrections(settings))[3:] == ["crash:2:3 2.50", "crash:3:3 2.50", "crash:4:3 2.50"]
     assert (await corrections(settings, "rounds.crash"))[8:] == ["crash:9 2.50"]
+
+
+async def test_rows_beside_the_finished_one_take_nothing_back(postgres: PostgresServer, nats: NatsServer) -> None:
+    """In a table of events a round has several rows, and none alone says what the round is."""
+    await postgres.execute(
+        "CREATE TABLE public.events (id bigint PRIMARY KEY, kind text, round_id bigint, finished_at timestamptz,"
+        " extras jsonb)"
+    )
+    await postgres.execute(
+        "INSERT INTO public.events SELECT n, (ARRAY['finished', 'bet', 'settled'])[1 + n % 3], n / 3,"
+        " '2026-01-18T10:00:30Z', '{\"point\":\"2.50\"}' FROM generate_series(3, 8) AS n"
+    )
+    options = {
+        "dsn": postgres.dsn(),
+        "table": "public.events",
+        "order_column": "id",
+        "game_slug": "crash",
+        "finished_when": "kind in ('finished', 'voided')",
+        "voided_when": "kind = 'voided'",
+        "corrections": True,
+    }
+    settings = LogSettings(url=nats.url)
+    for _ in range(2):
+        await run_ingest(TableBackfill(PostgresOptions.read(options), CONTEXT, settings), settings)
+    assert await corrections(settings, "rounds.*") == ["crash:1 2.50", "crash:2 2.50"]
+
+    await postgres.execute("INSERT INTO public.events VALUES (9, 'voided', 1, now(), '{}')")
+    await run_ingest(TableBackfill(PostgresOptions.read(options), CONTEXT, settings), settings)
+    assert await corrections(settings) == []

@@ -27,7 +27,8 @@ async def missing_change(
         mapper: That of the table.
         known: What the log holds; with contents if `corrections`.
         offset: The offset of the row.
-        corrections: Whether changes of rounds that the log has are published too.
+        corrections: Whether changes of rounds that the log has are published too. Only where a round has one row: in
+            a table of events, one that is not finished says nothing of another that is.
 
     Raises:
         LogUnavailable: The log cannot be read.
@@ -36,10 +37,10 @@ async def missing_change(
     if fault := row.get("fault"):
         return mapper.reject(values, fault, offset)
     try:
-        is_finished = mapper.state(values) is RowState.FINISHED
+        state = mapper.state(values)
     except InvalidRound as error:
         return mapper.reject(values, str(error), offset)
-    if not is_finished:
+    if state is not RowState.FINISHED:
         return await _taken_back(row, mapper, known, offset) if corrections else None
     item = item_of(row, mapper, offset)
     if isinstance(item, Rejected):

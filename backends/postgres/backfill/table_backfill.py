@@ -191,7 +191,8 @@ class TableBackfill:
 
     async def _missing(self, table: "_OneTable", rows: Sequence[Any], known: KnownRounds) -> list[_Item]:
         """Return what the log lacks of these rows; retry until it is available."""
-        corrections = self._options.corrections
+        # Of several rows of a round, one alone does not say what the round is.
+        corrections = self._options.corrections and table.has_unique_ids
         while True:
             try:
                 found = [
@@ -218,6 +219,8 @@ class _OneTable:
         self._catalogue = catalogue
         self._games = GameSlugs(table, catalogue)
         self._page_sql = ""
+        self.has_unique_ids = False
+        """Whether a round has one row at most."""
 
     async def prepare(self, connection: Connection, first: int | None, last: int | None) -> None:
         """Check the table, read its games, and determine the range."""
@@ -235,6 +238,9 @@ class _OneTable:
             raise SourceError(
                 f"our role may not read {table.quoted_table}; run: GRANT SELECT ON {table.quoted_table} TO ROLE;"
             )
+        key = [table.round_id_column, *([] if table.game_slug else [table.game_slug_column])]
+        unique = connection.fetchval(statement("has_unique_rounds", **names), key, timeout=_ANSWER_S)
+        self.has_unique_ids = bool(await ask(source, unique))
         await refuse_hidden_rows(source, connection, table, timeout_s=_ANSWER_S)
         types = await ask(source, connection.fetch(statement("read_types", **names), timeout=_ANSWER_S))
         await read_games(connection, source, [self._games])
