@@ -272,8 +272,13 @@ async def test_invalid_value_is_refused(relay: RestRelay, query: str, code: str,
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-@pytest.mark.parametrize("path", ["/api/games", "/api/latest/crash"])
-async def test_path_without_parameters_refuses_unknown_ones(relay: RestRelay, path: str, method: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "taken"),
+    [("/api/games", "this path takes none"), ("/api/latest/crash", "allowed here: corrections")],
+)
+async def test_path_with_few_parameters_refuses_unknown_ones(
+    relay: RestRelay, path: str, taken: str, method: str
+) -> None:
     """`/api/games?type=color` is refused; parameters that tools add are ignored."""
     await relay.log.store(make_round("crash", 1))
 
@@ -283,7 +288,7 @@ async def test_path_without_parameters_refuses_unknown_ones(relay: RestRelay, pa
     assert (answer.status, passed.status) == (400, 200)
     if method == "GET":
         assert answer.json["code"] == "bad_request"
-        assert answer.json["error"] == "unknown query parameter 'type'; this path takes none"
+        assert answer.json["error"] == f"unknown query parameter 'type'; {taken}"
 
 
 async def test_repeated_lists_are_joined_on_every_page(full: RestRelay) -> None:

@@ -355,7 +355,11 @@ async def test_invalid_message_ends_its_link(relay: str, client: aiohttp.ClientS
         ("{}", "action must be subscribe, unsubscribe or ping"),
         ('{"action":"foo"}', "action must be subscribe, unsubscribe or ping"),
         ('{"action":["ping"]}', "action must be subscribe, unsubscribe or ping"),
-        ('{"action":"ping","game":"crash"}', "unknown member 'game'; allowed: action, games, after"),
+        (
+            '{"action":"subscribe","games":["dice"],"corrections":1}',
+            "corrections must be true or false",
+        ),
+        ('{"action":"ping","game":"crash"}', "unknown member 'game'; allowed: action, games, after, corrections"),
         ('{"action":"subscribe","games":"crash"}', "games must be a list of slugs"),
         ('{"action":"subscribe","games":[1]}', "games must be a list of slugs"),
         ('{"action":"subscribe","games":["crash"],"after":5}', "after must be a cursor"),
