@@ -1,5 +1,6 @@
 """The feed into a real log, read by both backends."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -8,13 +9,14 @@ import msgspec
 import pytest
 from nats.errors import NoRespondersError
 
-from backends.contract import Backend
+from backends.contract import Backend, SourceError
 from backends.postgres.feed.feed_table import FEED
 from backends.postgres.notify.postgres_notify import PostgresNotify
 from backends.postgres.replication.postgres_replication import PostgresReplication
 from backends.postgres.source_admin import admin_of
 from roundlog.log_settings import LogSettings
 from rounds import Round
+from tests.backends.harness import captured_events
 from tests.nats import NatsServer, nats_client
 from tests.postgres.ingesting import CONTEXT, ingesting
 from tests.postgres.reading import wait_for_sql
@@ -117,3 +119,60 @@ async def test_rounds_corrections_and_voids_come_through_the_feed(
         'crash 2 revision 3 {"point": "3.00"}',
         "crash 3 revision 2 voided",
     ]
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+async def test_late_commits_are_neither_lost_nor_deleted_before_they_are_stored(
+    postgres: PostgresServer, nats: NatsServer, name: str
+) -> None:
+    """Writers commit in any order and roll back, ingest is stopped and started, and rows are deleted meanwhile."""
+    await postgres.execute(TABLES)
+    options = {"dsn": postgres.dsn(), **OPTIONS}
+    await admin_of(name, options).set_up(None)
+    await postgres.execute("INSERT INTO rounds SELECT n, 'crash' FROM generate_series(1, 400) n")
+    finished: set[int] = set()
+
+    async def write(first: int) -> None:
+        connection = await postgres.connect()
+        for number in range(first, first + 100):
+            transaction = connection.transaction()
+            await transaction.start()
+            await connection.execute("UPDATE rounds SET finished_at = now() WHERE round_id = $1", number)
+            await connection.execute("SELECT pg_sleep($1)", 0.05 if number % 7 == 0 else 0.002)
+            if number % 10 == 0:
+                await transaction.rollback()
+            else:
+                await transaction.commit()
+                finished.add(number)
+        await connection.close()
+
+    writers = asyncio.gather(*(write(first) for first in (1, 101, 201, 301)))
+    for least in (1, 100):
+        async with ingesting(BACKENDS[name](options, CONTEXT), nats):
+            await log_of(nats, least)
+    await writers
+    async with ingesting(BACKENDS[name](options, CONTEXT), nats):
+        entries = await log_of(nats, len(finished))
+        await feed_is_empty(postgres)
+
+    assert sorted(entries) == sorted(f"crash {number} {{}}" for number in finished)
+
+
+async def test_a_table_that_stops_filling_the_feed_is_noticed_while_ingest_runs(
+    postgres: PostgresServer, nats: NatsServer
+) -> None:
+    """A new child without triggers, and a start without the feed, are said with what to run."""
+    await postgres.execute(TABLES)
+    options = {"dsn": postgres.dsn(), **OPTIONS}
+    backend = PostgresNotify(options, CONTEXT)
+    with pytest.raises(SourceError, match=r"stream_relay.feed is missing .* setup --feed"):
+        async with backend.open():
+            pass
+    await admin_of("postgres-notify", options).set_up(None)
+    with captured_events() as events:
+        async with ingesting(PostgresNotify(options, CONTEXT), nats):
+            await events.seen("reading_started")
+            await postgres.execute("CREATE TABLE dice_2 () INHERITS (dice)")
+            await events.seen("feed_incomplete")
+    [reason] = [event["reason"] for event in events.details if event["event"] == "feed_incomplete"]
+    assert "public.dice_2 that fills stream_relay.feed is missing" in reason
