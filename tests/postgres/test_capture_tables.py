@@ -296,3 +296,28 @@ async def test_setup_does_not_make_the_owners_updates_fail(postgres: PostgresSer
             pass
     assert await postgres.fetch("SELECT FROM pg_publication WHERE pubname = 'other'") == []
     await postgres.execute("INSERT INTO c VALUES (1); UPDATE c SET round_id = 2")
+
+
+async def test_rounds_come_as_logical_messages(any_postgres: PostgresServer) -> None:
+    """Only with our prefix, of bounded size and transactional; no table is needed."""
+    server = any_postgres
+    emit = "SELECT pg_logical_emit_message({}, '{}', '{}')"
+    content = '{"round_id": %d, "game_slug": "crash", "finished_at": "2026-01-18T10:00:30Z", "extras": {"point": 2.50}}'
+    async with reading(make_backend(server, message_prefix="stream_relay")) as reader:
+        await server.execute(emit.format("true", "stream_relay", content % 1))
+        await server.execute(emit.format("true", "other", content % 2))
+        await server.execute("BEGIN;" + emit.format("true", "stream_relay", content % 3) + "; ROLLBACK")
+        await server.execute(emit.format("true", "stream_relay", "[]"))
+        await server.execute("SELECT pg_logical_emit_message(true, 'stream_relay', repeat('x', 2000000))")
+        await server.execute(emit.format("false", "stream_relay", content % 4))
+        await server.execute(emit.format("true", "stream_relay", content % 5))
+        await reader.seen(5)
+        end = max(item.offset.lsn for item in reader.items)
+        await wait_for_sql(server, CONFIRMED, lambda lsn: lsn >= end)
+
+    assert reader.ids == [1, 5]
+    assert reader.rounds[0].extras == '{"point":"2.50"}'
+    reasons = [item.reason for item in reader.rejected]
+    assert [reason[:30] for reason in reasons] == [
+        "the message '[]' is not a JSON", "the message has 2000000 bytes;", "the message is not transaction",
+    ]  # fmt: skip

@@ -32,6 +32,7 @@ from backends.postgres.replication.protocol.pgoutput import (
 )
 from backends.postgres.replication.protocol.wal import DATA_START, KEEPALIVE, XLOG_DATA, parse_keepalive
 from backends.postgres.replication.rows.feed_row_reader import FeedRowReader
+from backends.postgres.replication.rows.message_reader import MessageMapper, MessageReader
 from backends.postgres.replication.rows.row_reader import INSERTS_ONLY, Counters, Reopened, RowReader, Wanted
 from rounds import Catalogue
 
@@ -127,6 +128,12 @@ class Capture:
         self._rows = 0  # changes of rows in the open transaction that were handled, now or by an earlier stream
         self._skip = 0  # how many of them an earlier stream handled
         self._half: _Half | None = None
+        self._prefix: str = getattr(options, "message_prefix", "")
+        self._message_mapper: MessageMapper | None = None
+        self._messages: MessageReader | None = None
+        if self._prefix:
+            own_games = self._games.get(options.source) or GameSlugs(options, catalogue)
+            self._message_mapper = MessageMapper(self._prefix, options, catalogue, own_games)
 
     # --- where the stream is ------------------------------------------------------------------------------------
 
@@ -209,6 +216,8 @@ class Capture:
         self._rows = self._skip = 0
         self._frames, self.unknown_game = [], None
         self._readers.clear()
+        if self._message_mapper is not None:
+            self._messages = MessageReader(self._prefix, self._message_mapper, self.counters, codec=codec)
 
     # --- frames -------------------------------------------------------------------------------------------------
 
@@ -279,7 +288,7 @@ class Capture:
             self._on_outcomes(reader, reader.deleted(deleted.old, self._timestamp_ms), out)
         self._deleted = None
 
-    def _on_outcomes(self, reader: RowReader, outcomes: Sequence[Outcome], out: list[WalItem]) -> None:
+    def _on_outcomes(self, reader: RowReader | MessageReader, outcomes: Sequence[Outcome], out: list[WalItem]) -> None:
         self._rows += 1
         for outcome in outcomes:
             if self._held is not None:
@@ -305,8 +314,24 @@ class Capture:
                     self._on_row(reader, message, out)
             case Relation():
                 self._on_relation(message)
-            case LogicalMessage(transactional=False):
+            case LogicalMessage():
+                self._on_message(message, out)
+
+    def _on_message(self, message: LogicalMessage, out: list[WalItem]) -> None:
+        reader = self._messages
+        if reader is None or message.prefix != reader.prefix:
+            if not message.transactional:
                 self._on_sent(message.lsn)
+        elif not message.transactional:
+            out += [_item(_Held(outcome, reader.mapper), self._before) for outcome in reader.written(message, 0)]
+            self._on_sent(message.lsn)
+        elif self._transaction is None:
+            raise InvalidMessage("a transactional message outside a transaction")
+        elif self._skip:
+            self._skip -= 1
+        else:
+            self._on_deleted(out)
+            self._on_outcomes(reader, reader.written(message, self._timestamp_ms), out)
 
     def _on_relation(self, relation: Relation) -> None:
         relation = _readable(relation, self._codec)

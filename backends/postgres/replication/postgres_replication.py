@@ -19,6 +19,7 @@ from backends.contract import BackendContext, OffsetTaken, SourceError, SourceOf
 from backends.postgres.database import ConnectionLost
 from backends.postgres.feed.row_feed import RowFeed
 from backends.postgres.game_tables import games_of, load_games
+from backends.postgres.mapping.game_slugs import GameSlugs
 from backends.postgres.replication.capture import Capture, ColumnMissing, TableRenamed, WalItem, WalOffset
 from backends.postgres.replication.protocol.pgoutput import InvalidMessage
 from backends.postgres.replication.protocol.replication_connection import ReplicationConnection, StreamLost
@@ -71,6 +72,8 @@ class PostgresReplication:
         self._context = context
         self._feed = RowFeed(given, context.catalogue) if given.feed else None
         self._games = games_of(given, context.catalogue) if self._feed is None else self._feed.games
+        if given.message_prefix:
+            self._games.setdefault(given.source, GameSlugs(given, context.catalogue))
         self._counted = Counters()
         self._begin_capture()
         self._stream: ReplicationStream | None = None

@@ -6,6 +6,7 @@ Owns the states of a slot, and the sentence for each: what is wrong and what to 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
@@ -13,6 +14,7 @@ from pydantic import Field, StringConstraints, model_validator
 from backends.contract import SourceError
 from backends.postgres.mapping.column_kinds import Column
 from backends.postgres.mapping.table_mapper import ColumnMissing, TableMapper
+from backends.postgres.mapping.table_options import TableOptions
 from backends.postgres.postgres_options import Identifier, PostgresOptions
 from backends.postgres.replication.protocol.replication_connection import Record, ReplicationConnection
 from backends.postgres.replication.protocol.wal import parse_lsn
@@ -67,8 +69,9 @@ class ReplicationOptions(PostgresOptions):
     """Write a message once the server keeps so much WAL that nobody has to read; 0: never. One segment of WAL, the unit
     in which the server removes it: an idle server gets no message."""
 
-    message_prefix: str = ""
-    """Read rounds from transactional logical messages with this prefix. Empty: none."""
+    message_prefix: Annotated[str, StringConstraints(max_length=63)] = ""
+    """Read rounds from transactional logical messages with this prefix, by the options of a table; without `table` and
+    `tables` no table is read. Empty: none, since the server then sends the messages of other applications too."""
 
     @property
     def log_fields(self) -> dict[str, str]:
@@ -88,6 +91,21 @@ class ReplicationOptions(PostgresOptions):
     def quoted_tables(self) -> str:
         """All tables of rounds, quoted for SQL."""
         return ", ".join(table.quoted_table for table in self.all_tables)
+
+    @cached_property
+    def all_tables(self) -> tuple[TableOptions, ...]:
+        """Every table of rounds; none if rounds come from messages only."""
+        if self.message_prefix and not {"table", "tables"} & self.model_fields_set:
+            return ()
+        return super().all_tables
+
+    @model_validator(mode="after")
+    def _check_messages(self) -> Self:
+        if self.message_prefix and self.feed:
+            raise ValueError("message_prefix and feed exclude each other; set one of them")
+        if not self.all_tables and self.on_lost == "backfill":
+            raise ValueError("on_lost = 'backfill' needs a table, and message_prefix alone reads none")
+        return self
 
     @model_validator(mode="after")
     def _check_failover(self) -> Self:
