@@ -34,7 +34,7 @@ from backends.postgres.replication.protocol.wal import DATA_START, KEEPALIVE, XL
 from backends.postgres.replication.rows.feed_row_reader import FeedRowReader
 from backends.postgres.replication.rows.message_reader import MessageMapper, MessageReader
 from backends.postgres.replication.rows.row_reader import INSERTS_ONLY, Counters, Reopened, RowReader, Wanted
-from rounds import Catalogue
+from rounds import Catalogue, Round
 
 
 class WalOffset(NamedTuple):
@@ -79,7 +79,7 @@ class _Half(NamedTuple):
 
     commit_lsn: int
     rows: int  # changes of rows that were handled
-    held: _Held | None
+    held: _Held | Round | None
 
 
 class Capture:
@@ -123,7 +123,7 @@ class Capture:
         self._frames: list[bytes] = []  # received, and not processed yet
         self._transaction: Begin | None = None
         self._timestamp_ms = 0
-        self._held: _Held | None = None
+        self._held: _Held | Round | None = None
         self._deleted: Delete | None = None  # the last change, if it may be the first half of a move
         self._rows = 0  # changes of rows in the open transaction that were handled, now or by an earlier stream
         self._skip = 0  # how many of them an earlier stream handled
@@ -244,7 +244,7 @@ class Capture:
                 try:
                     if type(message) is Insert or type(message) is Update:
                         reader = self._readers.get(message.relation)
-                        if reader is not None:
+                        if reader is not None and not self._on_plain_row(reader, message, out):
                             self._on_row(reader, message, out)
                     else:
                         self._on_other(message, out)
@@ -257,6 +257,19 @@ class Capture:
             else:
                 raise InvalidMessage(f"replication frame of unknown kind: {frame[:16].hex(' ')}")
         return out, reply_requested
+
+    def _on_plain_row(self, reader: RowReader, message: Insert | Update, out: list[WalItem]) -> bool:
+        """Handle what nearly all rows of a table without updates are; return False for any other change."""
+        if not reader.is_plain or self._skip or self._deleted is not None or self._transaction is None:
+            return False
+        round_ = reader.plain_round(message.values, self._timestamp_ms) if type(message) is Insert else None
+        if round_ is None:
+            return False
+        self._rows += 1
+        held, self._held = self._held, round_
+        if held is not None:
+            out.append(Captured(held, self._before) if type(held) is Round else _item(held, self._before))
+        return True
 
     def _on_row(self, reader: RowReader, message: Insert | Update | Delete, out: list[WalItem]) -> None:
         if self._transaction is None:
@@ -388,7 +401,9 @@ def _readable(relation: Relation, codec: str) -> Relation:
     return relation._replace(schema=names[0], table=names[1], columns=tuple(names[2:]))
 
 
-def _item(held: _Held, offset: WalOffset) -> WalItem:
+def _item(held: _Held | Round, offset: WalOffset) -> WalItem:
+    if isinstance(held, Round):
+        return Captured(held, offset)
     outcome, mapper = held
     if outcome.round is not None:
         return Captured(outcome.round, offset, outcome.meaning is Meaning.CORRECTION)

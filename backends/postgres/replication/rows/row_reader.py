@@ -105,8 +105,12 @@ class RowReader:
         paths = [table.round_id_column, *([] if table.game_slug else [table.game_slug_column])]
         places = [ValuePath.parse(path).place(columns) for path in paths]
         self._key = [columns.index(place.column) for place in places if place is not None]
-        self._is_plain = (
-            table.rows_when is None and table.voided_when is None and table.finished_when is None and not wanted.updates
+        self.is_plain = (
+            type(self).inserted is RowReader.inserted
+            and table.rows_when is None
+            and table.voided_when is None
+            and table.finished_when is None
+            and not wanted.updates
         )
 
     # --- changes ------------------------------------------------------------------------------------------------
@@ -121,7 +125,7 @@ class RowReader:
         row, fault = self._pick(insert.values)
         if fault:
             return (Outcome(Meaning.REJECTED, None, row, fault),)
-        if not self._is_plain:
+        if not self.is_plain:
             return self._taken(changes_of(self.mapper, None, row, timestamp_ms, corrections=self._corrections), row)
         try:
             round_ = self.mapper.to_round(row, timestamp_ms)
@@ -130,6 +134,23 @@ class RowReader:
         except InvalidRound as error:
             return (_rejected(row, error, self.wanted.unfinished_reason),)
         return (Outcome(Meaning.ROUND, round_),)
+
+    def plain_round(self, values: Values, timestamp_ms: int) -> Round | None:
+        """Return the round of a new row of a table with `is_plain`; None: `inserted` says what is wrong with it.
+
+        Raises:
+            UnknownGameKey: The table of games has to be read again.
+        """
+        if len(values) != self._width:
+            return None
+        codec = self._codec
+        try:
+            row = [None if (value := values[index]) is None else value.decode(codec) for index in self._indexes]
+            return self.mapper.to_round(row, timestamp_ms)
+        except UnknownGameKey:
+            raise
+        except (InvalidRound, UnicodeDecodeError):
+            return None
 
     def updated(self, update: Update, timestamp_ms: int) -> Sequence[Outcome]:
         """Say what a changed row means.
