@@ -82,10 +82,10 @@ class ReplicationOptions(PostgresOptions):
     def feed_reader(self) -> str:
         return f"slot {self.slot}"
 
-    @property
+    @cached_property
     def wishes(self) -> Wishes:
         """What is to be published."""
-        return Wishes(self.publication, self.slot, self.all_tables, self.corrections)
+        return Wishes(self.publication, self.slot, self.all_tables, self.corrections, set())
 
     @property
     def quoted_tables(self) -> str:

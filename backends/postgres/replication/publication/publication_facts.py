@@ -15,6 +15,7 @@ from backends.postgres.mapping.table_options import TableOptions
 from backends.postgres.statements import statement
 
 _SCHEMAS_SINCE: Final = 150000
+_CLEARED: Final = 10_000
 
 Query = Callable[[str], Awaitable[Sequence[Mapping[str, Any]]]]
 """Runs one statement and returns its rows, over a connection of either driver."""
@@ -27,6 +28,8 @@ class Wishes(NamedTuple):
     slot: str
     tables: Sequence[TableOptions]
     corrections: bool
+    cleared: set[str]
+    """Attached partitions and children that had no rows before, as `AttachedTable.text`: they need one look only."""
 
 
 class PublishedColumn(msgspec.Struct, frozen=True):
@@ -165,17 +168,22 @@ async def read_facts(wishes: Wishes, query: Query) -> PublicationFacts:
     if facts.version >= _SCHEMAS_SINCE:
         rows = await query(statement("read_schema_memberships", publication=wishes.publication))
         schemas = {row["schema_name"]: row["membership"] for row in rows}
-    filled = [part.text for table in facts.tables for part in table.attached if await _had_rows(part, query)]
+    filled = [part.text for table in facts.tables for part in table.attached if await _had_rows(wishes, part, query)]
     return msgspec.structs.replace(facts, schemas=schemas, filled=filled)
 
 
-async def _had_rows(part: AttachedTable, query: Query) -> bool:
+async def _had_rows(wishes: Wishes, part: AttachedTable, query: Query) -> bool:
     """Whether it had rows before; False if our role may not look."""
-    if not part.may_read:
+    if not part.may_read or part.text in wishes.cleared:
         return False
     names = {"schema": part.schema_name, "table": part.table_name}
     (row,) = await query(statement("read_older_rows", **names, oid=str(part.oid), since=part.since))
-    return row["has_older"] in (True, "t")
+    had_rows = row["has_older"] in (True, "t")
+    if not had_rows:
+        if len(wishes.cleared) >= _CLEARED:
+            wishes.cleared.clear()
+        wishes.cleared.add(part.text)
+    return had_rows
 
 
 # --- what the tables need -----------------------------------------------------------------------------------------
