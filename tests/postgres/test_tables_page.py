@@ -74,11 +74,11 @@ def sections() -> Iterator[Section]:
     for heading, text in _SECTION.findall(text_of("postgres-tables.md")):
         works = re.search(r"^Works with (.*?)\.", text, re.MULTILINE | re.DOTALL)
         assert works is not None, heading
-        tables, writes = blocks(text, "sql")
+        *tables, writes = blocks(text, "sql")
         (settings,) = blocks(text, "toml")
         backend = tomllib.loads(settings)["backend"]
         names = tuple(re.findall(r"`(postgres-[a-z]+)`", works[1]))
-        yield Section(heading, names, tables, backend, writes, expected_of(writes))
+        yield Section(heading, names, "".join(tables), backend, writes, expected_of(writes))
 
 
 async def in_log(nats: NatsServer) -> Sequence[Round]:
