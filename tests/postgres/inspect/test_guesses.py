@@ -10,7 +10,7 @@ import pytest
 
 from backends.postgres.findings import Verdict
 from backends.postgres.inspect.column_faults import column_faults
-from backends.postgres.inspect.facts import ColumnFacts, TableFacts
+from backends.postgres.inspect.facts import ColumnFacts, Rows, TableFacts
 from backends.postgres.inspect.fields import fields_of
 from backends.postgres.inspect.game_roles import GameNames, guess_game
 from backends.postgres.inspect.propose import Proposal, propose_table
@@ -62,7 +62,7 @@ def test_the_longest_game_in_a_name_of_a_table_counts(name: str, slug: str | Non
     assert NAMES.slug_in(name) == slug
 
 
-def proposed(rows: list[dict[str, str | None]], *columns: ColumnFacts, name: str = "rounds") -> Proposal:
+def proposed(rows: Rows, *columns: ColumnFacts, name: str = "rounds") -> Proposal:
     return propose_table(table(*columns, name=name), rows, {}, {}, NAMES, {})
 
 
