@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 import typer
@@ -180,7 +181,8 @@ class Init:
         mapping = {"tables": tables} if len(tables) > 1 else tables[0]
         try:
             admin = admin_of(self._backend, {"dsn": own_dsn, **shared, **mapping}).acting_as(self._dsn)
-            sql = admin.setup_sql(None)
+            grant_to = _stranger(own_dsn, server, proposals)
+            sql = admin.setup_sql(grant_to)
         except BackendError as error:
             fail(str(error))
         previews: list[Preview] = []
@@ -206,7 +208,14 @@ class Init:
             tuple(findings),
             {"dsn": own_dsn, **shared},
             tuple(tables),
+            grant_to,
         )
+
+
+def _stranger(dsn: str, server: ServerFacts, proposals: Sequence[Proposal]) -> str | None:
+    """Return the role of ingest if it does not own all of the tables, so that it needs grants; None: it does."""
+    role = unquote(urlsplit(dsn).username or "") or server.role
+    return role if any(proposal.table.owner != role for proposal in proposals) else None
 
 
 def _row(text: str) -> dict[str, str | None]:

@@ -4,6 +4,7 @@ Owns the form of both. Pure but for printing.
 """
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,11 +40,18 @@ class InitReport:
     options: Mapping[str, Any]
     """Options of the backend, with the DSN."""
     tables: tuple[Mapping[str, Any], ...]
+    grant_to: str | None = None
+    """The role of ingest if it is not the owner of all tables."""
 
     @property
     def shown_options(self) -> dict[str, Any]:
         """The options of the backend, with a DSN that has no password."""
         return {**self.options, "dsn": without_password(str(self.options["dsn"]))}
+
+    @property
+    def grant(self) -> str:
+        """The option of `stream-relay backend setup` for `grant_to`."""
+        return "" if self.grant_to is None else f" --grant-to {shlex.quote(self.grant_to)}"
 
     @property
     def has_password(self) -> bool:
@@ -82,7 +90,7 @@ def print_next(report: InitReport, out: Path | None) -> None:
         typer.echo(f"{hidden}; {out} has it, and only you may read that file.\n" if out else f"{hidden}.\n")
     config = f" --config {out}" if out is not None and out.suffix != ".env" else ""
     command = f"stream-relay{config}"
-    typer.echo(f"next: {command} backend setup && {command} backend check && {command} ingest")
+    typer.echo(f"next: {command} backend setup{report.grant} && {command} backend check && {command} ingest")
 
 
 def print_preview(preview: Preview) -> None:
@@ -154,7 +162,9 @@ def _print_games(unknown: Sequence[str]) -> None:
 
 
 def _print_steps(report: InitReport) -> None:
-    typer.echo("\nto be done by the owner of the database: run `stream-relay backend setup`, or this SQL:\n")
+    typer.echo(
+        f"\nto be done by the owner of the tables: run `stream-relay backend setup{report.grant}`, or this SQL:\n"
+    )
     typer.echo(_indented("\n".join(f"{sql.rstrip(';')};" for sql in report.sql)))
     if report.findings:
         typer.echo("\nwhat `stream-relay backend check` says before that:\n")

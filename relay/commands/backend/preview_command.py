@@ -32,6 +32,8 @@ async def preview(admin: SourceAdmin, catalogue: Catalogue, *, rounds: int, as_j
     if as_json:
         typer.echo(json.dumps(list(map(preview_value, shown)), indent=2, ensure_ascii=False))
         return
+    if not shown:
+        typer.echo("no table is read with these settings")
     for each in shown:
         typer.echo(f"table {each.table.source}:")
         print_preview(each)
