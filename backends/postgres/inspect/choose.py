@@ -131,4 +131,5 @@ async def _tables_below(connection: Connection, view: TableFacts) -> list[str]:
 def _of_games(tables: Sequence[TableFacts]) -> list[TableFacts]:
     """List the tables that may be tables of games: those that others refer to, and those with such a name."""
     referred = {key.target_oid for table in tables for key in table.foreign_keys}
-    return [table for table in tables if table.may_read and (table.oid in referred or has_any(table.name, GAME))][:60]
+    readable = [table for table in tables if table.may_read and table.kind in ("r", "p", "m")]
+    return [table for table in readable if table.oid in referred or has_any(table.name, GAME)][:60]

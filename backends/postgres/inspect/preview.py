@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import asyncpg
 import msgspec
 
 from backends.contract import InvalidOptions, SourceError
-from backends.postgres.database import Connection, ask
+from backends.postgres.database import Connection, ConnectionLost, ask
 from backends.postgres.game_tables import read_games
 from backends.postgres.inspect.facts import TableFacts
 from backends.postgres.inspect.look import look_at_tables, newest_first
@@ -21,6 +20,7 @@ from backends.postgres.mapping.column_kinds import Column, own_types_of
 from backends.postgres.mapping.table_mapper import RowState, TableMapper
 from backends.postgres.mapping.table_options import TableOptions
 from backends.postgres.postgres_options import PostgresOptions
+from backends.postgres.row_bytes import fetch_rows
 from backends.postgres.statements import statement
 from rounds import Catalogue, InvalidRound, Round
 
@@ -90,18 +90,15 @@ async def preview_table(
         return preview
     await read_games(connection, options, [mapper.games])
     try:
-        rows = await _read(connection, facts, mapper, "TRUE", ROWS)
-        for row in rows:
+        for row in await _read(connection, options, facts, mapper, "TRUE", ROWS):
             _judge(mapper, row, preview, rounds)
         if len(preview.rounds) < rounds and preview.rows == ROWS:
             wanted = [mapper.sql_of("rows_when", "t"), mapper.sql_of("finished_when", "t")]
             wanted.append(f"NOT {mapper.sql_of('voided_when', 't')}")
-            for row in await _read(connection, facts, mapper, " AND ".join(wanted), rounds):
+            for row in await _read(connection, options, facts, mapper, " AND ".join(wanted), rounds):
                 _judge(mapper, row, preview, rounds)
-    except asyncpg.InsufficientPrivilegeError as error:
-        preview.unread = f"{error}; run: GRANT SELECT ON {table.quoted_table} TO ROLE;"
-    except (asyncpg.PostgresError, TimeoutError, UnicodeDecodeError) as error:
-        preview.unread = str(error).splitlines()[0] if str(error) else "no answer in time"
+    except (SourceError, ConnectionLost) as error:
+        preview.unread = str(error)
     return preview
 
 
@@ -121,34 +118,41 @@ async def mapper_of(
 
 
 async def _read(
-    connection: Connection, facts: TableFacts, mapper: TableMapper, condition: str, limit: int
-) -> Sequence[Sequence[str | None]]:
-    order = newest_first(facts)
-    sql = f"SELECT {mapper.values_sql('t')} FROM {facts.quoted} AS t WHERE {condition}{order} LIMIT {limit:d}"  # noqa: S608
-    async with connection.transaction(readonly=True):
-        return [tuple(row) for row in await connection.fetch(sql, timeout=_ANSWER_S)]
+    connection: Connection, options: PostgresOptions, facts: TableFacts, mapper: TableMapper, condition: str, limit: int
+) -> Sequence[Any]:
+    """Read rows, each with ``row_values`` and, if some text is none in the encoding of the database, ``fault``."""
+    values = f"ARRAY[{mapper.values_sql('t')}]::text[] AS row_values, TRUE AS is_row"
+    sql = f"SELECT {values} FROM {facts.quoted} AS t WHERE {condition}{newest_first(facts)} LIMIT {limit:d}"  # noqa: S608
+    return await fetch_rows(options, connection, sql, columns=["is_row"], timeout_s=_ANSWER_S)
 
 
-def _judge(mapper: TableMapper, row: Sequence[str | None], preview: Preview, rounds: int) -> None:
+def _judge(mapper: TableMapper, row: Any, preview: Preview, rounds: int) -> None:
     preview.rows += 1
+    values, fault = row["row_values"], row.get("fault")
     try:
-        state = mapper.state(row)
-        if state is RowState.FINISHED:
-            round_ = mapper.to_round(row, 0)
-            preview.counts["rounds"] += 1
-            if len(preview.rounds) < rounds:
-                timestamp = max(0, int(round_.finished.timestamp() * 1000))
-                preview.rounds.append(msgspec.structs.replace(round_, timestamp=timestamp))
-        else:
+        if fault is not None:
+            raise InvalidRound(fault)
+        state = mapper.state(values)
+        if state is not RowState.FINISHED:
             preview.counts[state.name.lower()] += 1
+            return
+        round_ = mapper.to_round(values, 0)
     except InvalidRound as error:
-        preview.counts["rejected"] += 1
-        reason = str(error)
-        same = _QUOTED.sub("", reason)
-        for found in preview.rejects:
-            if _QUOTED.sub("", found.reason) == same:
-                found.count += 1
-                return
-        if len(preview.rejects) < _REASONS:
-            rejected: Any = mapper.reject(row, reason, 0)
-            preview.rejects.append(RejectedRows(reason, rejected.key))
+        _reject(mapper, values, str(error), preview)
+        return
+    preview.counts["rounds"] += 1
+    if len(preview.rounds) < rounds:
+        timestamp = max(0, int(round_.finished.timestamp() * 1000))
+        preview.rounds.append(msgspec.structs.replace(round_, timestamp=timestamp))
+
+
+def _reject(mapper: TableMapper, values: Sequence[str | None], reason: str, preview: Preview) -> None:
+    preview.counts["rejected"] += 1
+    same = _QUOTED.sub("", reason)
+    for found in preview.rejects:
+        if _QUOTED.sub("", found.reason) == same:
+            found.count += 1
+            return
+    if len(preview.rejects) < _REASONS:
+        rejected: Any = mapper.reject(values, reason, 0)
+        preview.rejects.append(RejectedRows(reason, rejected.key))

@@ -91,14 +91,21 @@ async def test_rows_that_would_be_rejected_fail_the_check(any_postgres: Postgres
     assert_finds(closed, "warning", 'GRANT SELECT ON "public"."closed" TO "ingest";')
 
 
-async def test_text_that_is_not_utf_8_is_foretold(any_postgres: PostgresServer) -> None:
-    """A database without an encoding of its own has a warning."""
+async def test_text_that_is_not_utf_8_fails_the_check_of_its_row_only(any_postgres: PostgresServer) -> None:
+    """The other rows of the sample are judged; a database that does not check text has a warning."""
     await any_postgres.execute("CREATE DATABASE plain ENCODING 'SQL_ASCII' TEMPLATE template0 LOCALE 'C'")
     await any_postgres.execute(_TABLES.partition("CREATE TABLE odd")[0], database="plain")
+    await any_postgres.execute(
+        "INSERT INTO good VALUES (2, E'cra\\377sh', now(), '{}'), (3, 'dice', now(), '{}')", database="plain"
+    )
 
     findings = await check_mapping(
         ReplicationOptions.read({"dsn": any_postgres.dsn("plain"), "table": "good"}), Catalogue.load()
     )
 
-    texts = [finding.text for finding in findings if finding.verdict is Verdict.WARNING]
-    assert any("SQL_ASCII" in text for text in texts)
+    found = {finding.text: finding.verdict for finding in findings}
+    (failure,) = [text for text, verdict in found.items() if verdict is Verdict.FAILURE]
+    assert "1 of 3 rows" in failure
+    assert "byte 0xff" in failure
+    assert any("SQL_ASCII" in text for text, verdict in found.items() if verdict is Verdict.WARNING)
+    assert any("1 rejected, 2 rounds" in text for text in found)
