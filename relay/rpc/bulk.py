@@ -59,6 +59,7 @@ class BulkReplay:
         self._walk = Walk(self._hub.generation)
         self._payer = payer
         self._pages = Pages(history.pages, most=READ_AT_ONCE, payer=payer)
+        self._entries: list[LogEntry] = []  # of the page that is being sent
 
     async def locate(self, after: Cursor | None) -> None:
         """Find where to begin, after a cursor or at the oldest round, and send how complete the answer will be.
@@ -92,8 +93,11 @@ class BulkReplay:
         stats.active += 1
         try:
             while not self._is_over() and (stretch := await self._read()):
-                for at in range(0, len(stretch.entries), _SLICE):
-                    batch, cursor = await self._batch(stretch, at)
+                # A list of its own, since other readers have the same page: see `_drop`.
+                epoch, covered_to, self._entries = stretch.epoch, stretch.covered_to, list(stretch.entries)
+                del stretch
+                for at in range(0, len(self._entries), _SLICE):
+                    batch, cursor = await self._batch(epoch, at)
                     # A disconnect named the cursor before this batch; and a log that was rebuilt has no such rounds.
                     if self._is_over() or walk.generation != self._hub.generation:
                         break
@@ -103,15 +107,15 @@ class BulkReplay:
                     stats.rounds += len(batch)
                     if self._link.account is not None:
                         self._link.account.sent(len(batch), sum(map(len, batch)))
-                    stalls = loop.call_later(_HELD_S, self._drop, stretch)
+                    stalls = loop.call_later(_HELD_S, self._drop)
                     try:
                         yield batch
                     finally:
                         stalls.cancel()
-                    if not stretch.entries:  # dropped meanwhile
+                    if not self._entries:  # dropped meanwhile
                         break
                 else:
-                    walk.advance(stretch.covered_to)
+                    walk.advance(covered_to)
                 self._pages.release()
         finally:
             stats.active -= 1
@@ -119,18 +123,18 @@ class BulkReplay:
         if self._link.ended is None:
             self._link.end(CloseReason.COMPLETED)
 
-    async def _batch(self, stretch: Stretch, at: int) -> tuple[list[bytes], int]:
-        """Make a batch of a page's entries from `at` on, when it is this replay's turn; return it and its sequence."""
-        entries = stretch.entries[at : at + _SLICE]
+    async def _batch(self, epoch: str, at: int) -> tuple[list[bytes], int]:
+        """Make a batch of the page from `at` on, when it is this replay's turn; return it and its sequence."""
+        entries = self._entries[at : at + _SLICE]
         async with self._history.slices.turn(self._payer):
-            batch = _written(stretch.epoch, entries, self._want, self._walk.end, self._write)
+            batch = _written(epoch, entries, self._want, self._walk.end, self._write)
         return batch, entries[-1].sequence
 
-    def _drop(self, stretch: Stretch) -> None:
+    def _drop(self) -> None:
         """Hold nothing for a client that does not take what it was sent. The rest of the page is read again later."""
         self._pages.shrink()
         self._pages.drop()
-        stretch.entries.clear()
+        self._entries = []
 
     def _is_over(self) -> bool:
         return self._link.ended is not None or self._walk.state(self._hub.head.sequence) is State.ENDED

@@ -1,5 +1,6 @@
 """Bulk replay: the whole log in batches, once, in order, as fast as the client reads."""
 
+import asyncio
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -7,6 +8,8 @@ import pytest
 from grpc import StatusCode
 
 from auth.key_secret import DEMO_KEY
+from relay.history.reading import pages, shared_pages
+from relay.rpc.bulk import BulkReplay
 from rounds import datastream_pb2 as pb
 from tests.rpc.caller import Caller, read_to_end, text_of
 from tests.rpc.conftest import GrpcRelay, Publish
@@ -109,4 +112,30 @@ async def test_unread_replays_do_not_block_others(relay: GrpcRelay, publish: Pub
 
     assert end is None
     assert late_end is None
+    assert ids(batches) == ids(late) == list(range(1, count + 1))
+
+
+async def test_page_that_a_client_does_not_take_stays_whole_for_others(
+    relay: GrpcRelay, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds none of its rounds any more; another one that gets the same page does."""
+    monkeypatch.setattr(pages, "_is_shared", lambda _limit: True)
+    monkeypatch.setattr(shared_pages, "_FRESH_S", 60.0)
+    dropped, drop = asyncio.Event(), BulkReplay._drop
+
+    def noted(replay: BulkReplay) -> None:
+        drop(replay)
+        dropped.set()
+
+    monkeypatch.setattr(BulkReplay, "_drop", noted)
+    count = 300
+    await publish("crash", *range(1, count + 1), extras='{"ballast":"' + "x" * 20_000 + '"}')
+    small: dict[str, Any] = {"http2.bdp_probe": 0, "use_local_subchannel_pool": 1}
+    async with Caller(relay.address, DEMO_KEY, **small) as calling, relay.caller() as reader:
+        unread = calling.call(pb.ReplayRequest())
+        await asyncio.wait_for(dropped.wait(), 20)
+        batches, end = await read_to_end(reader.call(pb.ReplayRequest()))
+        late, late_end = await read_to_end(unread)
+
+    assert (end, late_end) == (None, None)
     assert ids(batches) == ids(late) == list(range(1, count + 1))
