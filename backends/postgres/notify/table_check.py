@@ -102,7 +102,7 @@ def warnings_of(source: dict[str, Any], options: NotifyOptions, table: TableOpti
             f"the sequence of {table.order} cycles, so ids will begin again; "
             f"run: ALTER TABLE {name} ALTER COLUMN {order} SET NO CYCLE;"
         )
-    if not source["has_commit_times"]:
+    if not (source["has_commit_times"] or options.feed):  # rows of the feed have a time of their own
         warnings.append(
             "the server keeps no commit times, so timestamps are finished_at; run: "
             "ALTER SYSTEM SET track_commit_timestamp = on; and restart the server"
