@@ -159,7 +159,7 @@ def quoted_name(schema: str, table: str) -> str:
 async def read_facts(wishes: Wishes, query: Query) -> PublicationFacts:
     """Read the facts; errors are those of `query`."""
     tables = [{"schema_name": table.schema_name, "table_name": table.table_name} for table in wishes.tables]
-    names = {"publication": wishes.publication, "slot": wishes.slot, "tables": json.dumps(tables)}
+    names = {"publication": wishes.publication, "slot": wishes.slot, "tables": json.dumps(tables, ensure_ascii=False)}
     (row,) = await query(statement("read_publication", **names))
     facts = msgspec.json.decode(row["facts"], type=PublicationFacts)
     if facts.oid is None:

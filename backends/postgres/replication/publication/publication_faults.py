@@ -224,14 +224,15 @@ def creation_statements(wishes: Wishes, facts: PublicationFacts) -> list[str]:
         needs_of(table, found, corrections=wishes.corrections).updates
         for table, found in zip(wishes.tables, facts.tables, strict=True)
     )
-    if not has_updates and len(wishes.tables) == 1:
+    has_generated = facts.version >= _GENERATED_SINCE and _has_stored(facts)
+    if not (has_updates or has_generated) and len(wishes.tables) == 1:
         (table,) = wishes.tables
         names = {"schema": table.schema_name, "table": table.table_name}
         return [statement("create_publication", publication=wishes.publication, **names)]
     listed = ", ".join(table.quoted_table for table in wishes.tables)
     settings = f"publish = '{operations_needed(wishes, facts)}', publish_via_partition_root = true"
-    if has_updates and facts.version >= _GENERATED_SINCE and _has_stored(facts):
-        # With REPLICA IDENTITY FULL an UPDATE fails while a column is not published.
+    if has_generated:
+        # Rounds may need them, and with REPLICA IDENTITY FULL an UPDATE fails while a column is not published.
         settings += ", publish_generated_columns = stored"
     published = f"FOR TABLE {listed} WITH ({settings})" if listed else ""
     names = {"publication": wishes.publication, "published_tables": published}
