@@ -1,5 +1,7 @@
 """`postgres-notify` on tables as people have them: finished by UPDATE, several, with children, with repeated ids."""
 
+from contextlib import AsyncExitStack
+
 import pytest
 
 from backends.contract import Captured
@@ -172,14 +174,16 @@ async def test_one_process_reads_all_tables_and_the_next_one_takes_over(postgres
     await set_up(postgres, **TABLES)
     dice = {**TABLES, "tables": [TABLES["tables"][1]]}
     first, second = notify_backend(postgres, **TABLES), notify_backend(postgres, **dice)
-    async with reading(second) as standby:
+    async with AsyncExitStack() as stack:
+        leader = await stack.enter_async_context(reading(second))
         await until(lambda: second.status.state == "reading")
         async with reading(first) as waiting:
             await until(lambda: first.status.state == "standby")
             await postgres.execute("INSERT INTO gaming.dice (roll) VALUES (1)")
-            await standby.reach(1)
-            assert waiting.items == []
-            await second.step_down()
-            await until(lambda: first.status.state == "reading")
-            assert first.leads
-            assert not second.leads
+            await leader.reach(1)
+            assert (waiting.items, first.leads) == ([], False)
+            await stack.aclose()
+            await until(lambda: first.leads)
+            await postgres.execute("INSERT INTO gaming.plinko (payout, path) VALUES (1, '{1}')")
+            await waiting.reach(2)
+    assert rounds(waiting) == [("dice", 1), ("plinko", 1)]

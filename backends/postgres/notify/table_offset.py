@@ -108,21 +108,23 @@ class TableOffset:
             ids: Their ids. Those that were unfinished when they were read first may be among them.
             take_number: The numbers of the rows, where rows of other tables are between them.
         """
+        known = {number for number in ids if number in self.unfinished} if len(self.unfinished) else set()
         safe, unread = [0] * len(ids), self.frontier.safe
         # A row may be followed by one with a lower id, which is not yielded yet.
         for index in range(len(ids) - 1, -1, -1):
             safe[index] = unread
-            if ids[index] not in self.unfinished:
-                unread = min(unread, ids[index] - 1)
-        offsets = []
+            if (number := ids[index]) <= unread and number not in known:
+                unread = number - 1
+        offsets, yielded, table = [], self._safe_yielded, self._index
         for index, number in enumerate(ids):
             count = self._flow.next_number() if take_number is None else take_number[index]
-            self._safe_yielded = max(self._safe_yielded, safe[index])
-            offset = NotifyOffset(count, self._index, self._safe_yielded)
-            if number in self.unfinished:
+            yielded = max(yielded, safe[index])
+            offsets.append(NotifyOffset(count, table, yielded))
+            if number in known:
+                known.discard(number)
                 self.unfinished.finish(number, yielded_as=count)
-            self._in_flight.append(offset)
-            offsets.append(offset)
+        self._safe_yielded = yielded
+        self._in_flight.extend(offsets)
         return offsets
 
     def mark_all_yielded(self) -> None:

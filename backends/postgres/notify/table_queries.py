@@ -15,7 +15,7 @@ from backends.postgres.game_tables import read_games
 from backends.postgres.mapping.condition import Condition
 from backends.postgres.mapping.game_slugs import GameSlugs, UnknownGameKey
 from backends.postgres.mapping.json_documents import Row
-from backends.postgres.mapping.row_changes import Outcome, changes_of
+from backends.postgres.mapping.row_changes import Outcome, round_of
 from backends.postgres.mapping.table_mapper import TableMapper
 from backends.postgres.mapping.table_options import TableOptions
 from backends.postgres.notify.frontier import Span
@@ -24,6 +24,7 @@ from backends.postgres.notify.table_identity import TableLook
 from backends.postgres.row_bytes import fetch_rows
 from backends.postgres.statements import statement
 from backends.postgres.table import scan_statement
+from rounds import Round
 
 _COLUMNS: Final = ("row_offset", "committed_ms", "commit_order")
 """The columns of a row besides its values, see sql/row_columns.sql."""
@@ -85,19 +86,24 @@ class TableQueries:
             await read_games(self._reader, self._options, self._games)
         return rows
 
-    def outcomes_of(self, values: Row, committed_ms: int | None) -> Sequence[Outcome]:
-        """Say what follows from a row.
+    def outcomes_of(self, values: Row, committed_ms: int | None) -> Round | Sequence[Outcome]:
+        """Say what follows from a row: mostly a round.
 
         If the server keeps no commit times, the round's timestamp is its ``finished_at``: the same at every reading.
         """
         if isinstance(self.mapper, FeedMapper):
             return self.mapper.outcomes(values, committed_ms)
-        outcomes = changes_of(self.mapper, None, values, committed_ms or 0, corrections=False)
-        round_ = outcomes[0].round
-        if committed_ms is None and round_ is not None:
-            timestamp = max(0, int(round_.finished.timestamp() * 1000))
-            return (outcomes[0]._replace(round=msgspec.structs.replace(round_, timestamp=timestamp)),)
-        return outcomes
+        made = round_of(self.mapper, values, committed_ms or 0)
+        if not isinstance(made, Round):
+            return (made,)
+        if committed_ms is None:
+            return msgspec.structs.replace(made, timestamp=max(0, int(made.finished.timestamp() * 1000)))
+        return made
+
+    def rounds_of(self, values: Row) -> list[Round]:
+        """Return the rounds that follow from a row."""
+        made = self.outcomes_of(values, 0)
+        return [made] if isinstance(made, Round) else [one.round for one in made if one.round is not None]
 
     async def present(self, ids: Sequence[int]) -> set[int]:
         """Return which of the ids the table still has."""
@@ -137,9 +143,8 @@ class TableQueries:
         for _ in range(_PAGES_SEARCHED):
             low = high - _PAGE_SEARCHED + 1
             for row in reversed(await self.scan([Span(low, high)], [], _PAGE_SEARCHED)):
-                for outcome in self.outcomes_of(row["row_values"], 0):
-                    if (found := outcome.round) is not None and rounds.get(found.game_slug) == found.round_id:
-                        return int(row["row_offset"])
+                if any(rounds.get(found.game_slug) == found.round_id for found in self.rounds_of(row["row_values"])):
+                    return int(row["row_offset"])
             high = low - 1
         return None
 

@@ -23,6 +23,7 @@ from backends.postgres.notify.table_identity import Doubt, Sample, TableLook, do
 from backends.postgres.notify.table_offset import Flow, NotifyOffset, TableOffset
 from backends.postgres.notify.table_queries import TableQueries
 from backends.postgres.notify.unfinished import GivenUp
+from rounds import Round
 
 log = structlog.get_logger()
 
@@ -52,7 +53,7 @@ class Found(NamedTuple):
     committed: int
     """When it was committed, for the order of rows of one turn; comparable within it only."""
     values: Sequence[str | None]
-    outcome: Outcome
+    made: Round | Outcome
 
 
 class _Taken(NamedTuple):
@@ -83,7 +84,7 @@ class TableReader:
         self._given_up: GivenUp | None = None
         self._is_held_back = False
         self._top_then = 0  # the newest id at the time of `look`
-        self._sample: Sample | None = None
+        self._last: tuple[int, Round] | None = None  # the last row that was yielded
         self._keeping = asyncio.Lock()
         """The offset is either stored or set back."""
         self.reset()
@@ -144,7 +145,7 @@ class TableReader:
                     safe = lowest = begins
                     offset.skip_existing(None)
             offset.begin(safe, lowest=lowest, unfinished=await session.unfinished(source))
-            self.look, self._sample = TableLook.parse(look), None
+            self.look, self._last = TableLook.parse(look), None
             self._top_then = safe
         offset.kept = safe
         self._look_back_at = 0.0
@@ -195,13 +196,14 @@ class TableReader:
 
     def item_of(self, found: Found, offset: NotifyOffset, queries: TableQueries) -> Item:
         """Make the item of a row with its offset."""
-        round_ = found.outcome.round
-        if round_ is None:
-            return queries.mapper.reject(found.values, found.outcome.reason, offset)
-        self._sample = Sample(found.number, round_.game_slug, round_.round_id)
-        if self.look is not None and self.look.sample is None:
-            self._look_at = 0.0  # the next look needs a row to recognise the table by
-        return Captured(round_, offset, found.outcome.meaning is Meaning.CORRECTION)
+        made = found.made
+        if isinstance(made, Round):
+            self._last = found.number, made
+            return Captured(made, offset)
+        if made.round is None:
+            return queries.mapper.reject(found.values, made.reason, offset)
+        self._last = found.number, made.round
+        return Captured(made.round, offset, made.meaning is Meaning.CORRECTION)
 
     async def close_holes(self, queries: TableQueries) -> bool:
         """Ask which transactions may fill holes; return whether the next scan can close some."""
@@ -221,11 +223,14 @@ class TableReader:
         """Say what a row is."""
         values = row["row_values"]
         if fault := row.get("fault"):
-            outcomes: Sequence[Outcome] = (Outcome(Meaning.REJECTED, None, values, fault),)
+            made: Round | Sequence[Outcome] = (Outcome(Meaning.REJECTED, None, values, fault),)
         else:
-            outcomes = queries.outcomes_of(values, row["committed_ms"])
+            made = queries.outcomes_of(values, row["committed_ms"])
+        number, committed = row["row_offset"], row["commit_order"]
+        if isinstance(made, Round):
+            return _Taken([Found(self, number, committed, values, made)])
         items = []
-        for outcome in outcomes:
+        for outcome in made:
             if outcome.meaning is Meaning.UNFINISHED or (
                 outcome.meaning is Meaning.OTHER and queries.mapper.state(values) is RowState.VOIDED
             ):
@@ -234,7 +239,7 @@ class TableReader:
                 reason = _INSERTED_ONCE if self.table.finished_by == "insert" else _NOT_REMEMBERED
                 outcome = Outcome(Meaning.REJECTED, None, values, reason)
             if outcome.meaning in _ITEMS:
-                items.append(Found(self, row["row_offset"], row["commit_order"], values, outcome))
+                items.append(Found(self, number, committed, values, outcome))
         return _Taken(items)
 
     def _remember(self, ids: list[int]) -> None:
@@ -269,7 +274,9 @@ class TableReader:
             SourceError: The table is gone, or row level security hides its rows.
         """
         time_s = asyncio.get_running_loop().time()
-        if not now and time_s < self._look_at:
+        is_due = now or time_s >= self._look_at
+        # The first row that was read is what the next look recognises the table by.
+        if not is_due and (self._last is None or self.look is None or self.look.sample is not None):
             return
         self._look_at = time_s + _LOOK_S
         await session.check_row_security(self.table)
@@ -284,7 +291,7 @@ class TableReader:
             await self._report_attached(queries, set(look.children) - set(before.children))
         if doubt is Doubt.SEQUENCE or (before is not None and before.is_capped):
             look = msgspec.structs.replace(look, is_capped=await self._move_cap(queries, look))
-        sample = self._sample or (None if before is None or doubt is not Doubt.NONE else before.sample)
+        sample = self._sample() or (None if before is None or doubt is not Doubt.NONE else before.sample)
         self.look, self._top_then = msgspec.structs.replace(look, sample=sample), self.offset.frontier.top
 
     async def _has_sample(self, queries: TableQueries) -> bool:
@@ -293,9 +300,9 @@ class TableReader:
         if sample is None:
             return False
         for row in await queries.scan([Span(sample.number, sample.number)], [], 1):
-            for found in self._taken(row, queries).items:
-                if (round_ := found.outcome.round) is not None:
-                    return (round_.game_slug, round_.round_id) == (sample.game, sample.round_id)
+            if not row.get("fault"):
+                found = [(one.game_slug, one.round_id) for one in queries.rounds_of(row["row_values"])]
+                return (sample.game, sample.round_id) in found
         return False
 
     async def _begin_again(
@@ -313,7 +320,7 @@ class TableReader:
             await session.rewind(self.table.source, floor)
             self.offset.begin(floor, lowest=floor, unfinished=await session.unfinished(self.table.source))
             self.offset.skip_existing(None)
-        self._sample = None
+        self._last = None
         self._look_back_at = 0.0
 
     async def _move_cap(self, queries: TableQueries, look: TableLook) -> bool:
@@ -359,4 +366,10 @@ class TableReader:
         """Write the newest look, with a row to recognise the table by: one from before the look if there is one."""
         if self.look is None:
             return None
-        return msgspec.structs.replace(self.look, sample=self.look.sample or self._sample).to_text()
+        return msgspec.structs.replace(self.look, sample=self.look.sample or self._sample()).to_text()
+
+    def _sample(self) -> Sample | None:
+        if self._last is None:
+            return None
+        number, round_ = self._last
+        return Sample(number, round_.game_slug, round_.round_id)
