@@ -7,8 +7,11 @@ import pytest
 
 from backends.contract import Captured, SourceError
 from backends.postgres.replication.slot import SlotLost, SlotState
+from tests.nats import NatsServer
+from tests.postgres.ingesting import ingesting
 from tests.postgres.reading import CONFIRMED, make_backend, reading, wait_for_sql
 from tests.postgres_server import PostgresServer
+from tests.waiting import until
 
 pytestmark = pytest.mark.service
 
@@ -321,3 +324,33 @@ async def test_rounds_come_as_logical_messages(any_postgres: PostgresServer) -> 
     assert [reason[:30] for reason in reasons] == [
         "the message '[]' is not a JSON", "the message has 2000000 bytes;", "the message is not transaction",
     ]  # fmt: skip
+
+
+async def test_publication_that_sent_less_while_ingest_was_away_is_noticed(
+    postgres: PostgresServer, nats: NatsServer
+) -> None:
+    """The log has the versions of its catalogue rows; what sends more is no reason to stop."""
+    await postgres.execute(
+        "CREATE TABLE rounds (round_id bigint, game_slug text, game_type text, finished_at timestamptz NOT NULL, "
+        "extras jsonb)"
+    )
+    steps = f"CREATE TABLE more (n int); {ALTER} ADD TABLE more; ALTER TABLE rounds RENAME TO a"
+    for between, sentence in (
+        (f"{steps}; ALTER TABLE a RENAME TO rounds", None),
+        (f"BEGIN; {ALTER} SET (publish = 'update'); {ALTER} SET (publish = 'insert'); COMMIT", "perhaps altered back"),
+    ):
+        await ingest_once(postgres, nats)
+        await postgres.execute(between)
+        if sentence is None:
+            await ingest_once(postgres, nats)
+        else:
+            with pytest.raises(SlotLost, match=sentence):
+                await ingest_once(postgres, nats)
+
+
+async def ingest_once(postgres: PostgresServer, nats: NatsServer) -> None:
+    """Run ingest until it streams; raise what ends it before."""
+    backend = make_backend(postgres)
+    async with ingesting(backend, nats) as task:
+        await until(lambda: backend.status.state is SlotState.STREAMING or task.done())
+    await postgres.slots_released()
