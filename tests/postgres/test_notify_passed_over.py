@@ -155,14 +155,16 @@ async def test_rows_of_children_are_read_and_their_late_commits_waited_for(any_p
     async with reading(backend) as found:
         await server.execute("INSERT INTO rounds_aa (game_slug) SELECT 'dice' FROM generate_series(2, 50)")
         await found.reach(49)
+        await server.execute("INSERT INTO rounds_a (game_slug) VALUES ('dice')")
+        await found.reach(50)  # the locks were looked at meanwhile
         assert backend.status.safe == 0
         await transaction.commit()
-        await found.reach(50)
-        await until(lambda: backend.status.safe == 50)
+        await found.reach(51)
+        await until(lambda: backend.status.safe == 51)
         await server.execute("CREATE TABLE rounds_b (PRIMARY KEY (round_id)) INHERITS (rounds)")
         await set_up_notify(server)
         await server.execute("INSERT INTO rounds_b (game_slug) VALUES ('dice')")
-        assert sorted(await found.reach(51)) == list(range(1, 52))
+        assert sorted(await found.reach(52)) == list(range(1, 53))
     await late.close()
 
     await server.execute("CREATE TABLE rounds_c () INHERITS (rounds)")
