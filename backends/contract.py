@@ -43,7 +43,8 @@ class Captured(NamedTuple, Generic[P]):
     offset: P
     is_correction: bool = False
     """Whether it is a later state of a round that was finished before: a change of its content, or, with
-    `Round.voided`, that it is taken back. Only with the option ``corrections``."""
+    `Round.voided`, that it is taken back. Only with the option ``corrections``. From a source with offsets, its
+    `Round.timestamp` is when it was committed, the same each time it is yielded: it is recognised by that."""
 
 
 class Rejected(NamedTuple, Generic[P]):

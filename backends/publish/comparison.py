@@ -22,6 +22,8 @@ from roundlog.tail import first_since, stored_ids, stored_pages
 log = structlog.get_logger()
 
 P = TypeVar("P")
+OnPage = Callable[[Sequence[bytes], Sequence[str], Sequence[bytes]], None]
+"""Takes the ids, the offsets and the data of some rounds of the log."""
 
 _LAG_SLACK_S: Final = 5.0
 _FOREIGN: Final = 8_192
@@ -37,9 +39,9 @@ class Comparison(Generic[P]):
         settings: PublisherSettings,
         pipeline: Pipeline[P],
         *,
-        on_page: Callable[[Sequence[bytes], Sequence[str]], None] = lambda _ids, _offsets: None,
+        on_page: OnPage = lambda _ids, _offsets, _data: None,
     ) -> None:
-        """Prepare; `on_page` is called with the ids and offsets of the log's tail."""
+        """Prepare; `on_page` is called with the ids, offsets and data of the log's tail."""
         self._settings = settings
         self._on_page = on_page
         self._pipeline = pipeline
@@ -161,7 +163,7 @@ class Comparison(Generic[P]):
         known: set[bytes] = set()
         async for page in stored_pages(connection, info.stream, first=first, last=info.last):
             known.update(page.ids)
-            self._on_page(page.ids, page.offsets)
+            self._on_page(page.ids, page.offsets, page.data)
         self.known = self._tail = known
         self.met = set()
         self._known_from, self._known_to, self._deleted = first, info.last, info.deleted

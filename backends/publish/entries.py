@@ -88,7 +88,7 @@ class Entries(Generic[P]):
             return None
         line = b"" if self._with_offsets is None else self._line(offset)
         is_first = not (item.is_correction or round_.voided)
-        numbered = self._revisions.number(round_, self._offset_text if line else None, key, is_first=is_first)
+        numbered = self._revisions.number(round_, key, has_offset=bool(line), is_first=is_first)
         if numbered is None:
             self._pipeline.stats.corrections_skipped += 1
             return settled(offset)

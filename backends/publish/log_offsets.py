@@ -8,7 +8,7 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from itertools import groupby
 from typing import Any, Final, Generic, Self, TypeVar
@@ -17,6 +17,7 @@ import msgspec
 import structlog
 
 from backends.contract import KeptOffset, OffsetTaken
+from backends.publish.comparison import OnPage
 from backends.publish.publisher_settings import PublisherSettings
 from roundlog.backoff import Backoff
 from roundlog.client.codes import ErrorCode
@@ -75,7 +76,7 @@ class LogOffsets(Generic[P]):
         settings: PublisherSettings | None = None,
         *,
         on_ids: Callable[[set[bytes], int], None] = lambda _ids, _first: None,
-        on_page: Callable[[Sequence[bytes], Sequence[str]], None] = lambda _ids, _offsets: None,
+        on_page: OnPage = lambda _ids, _offsets, _data: None,
         stored: Callable[[], P | None] = lambda: None,
     ) -> None:
         """Prepare.
@@ -84,7 +85,7 @@ class LogOffsets(Generic[P]):
             log_settings: The log.
             settings: How far back `recall` reads; None: the defaults.
             on_ids: Called with the ids that `recall` found, and the sequence from which on it has read.
-            on_page: Called with the ids and offsets of each page that it reads.
+            on_page: Called with the ids, offsets and data of each page that it reads.
             stored: Returns the property `stored`.
         """
         self._log_settings = log_settings
@@ -192,7 +193,7 @@ class LogOffsets(Generic[P]):
             own = again = False
             async for page in stored_pages(connection, info.stream, first=lower, last=upper):
                 known.update(page.ids)
-                self._on_page(page.ids, page.offsets)
+                self._on_page(page.ids, page.offsets, page.data)
                 for offset, _ in groupby(page.offsets):
                     if offset.startswith(prefix):
                         own = True

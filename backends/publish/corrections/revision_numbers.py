@@ -1,17 +1,18 @@
 """Number the corrections of rounds: which state of a round the log has, and which revision a change of it becomes.
 
 Pure: no I/O. Owns three rules. A revision is one more than the newest that the log holds, and at least 2; a state equal
-to the newest is none; a change that the source yields again, after a crash, is recognised by its offset and its
-content, in the order in which the source yielded it. Why: docs/adr/0036-corrections-in-the-log.md
+to the newest is none; a change that the source yields again, after a crash, is recognised by the time of its commit and
+its content, in the order in which the source yielded it. Why: docs/adr/0036-corrections-in-the-log.md
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
 import msgspec
 
-from rounds import Round, dedup_id
+from rounds import InvalidRound, Round, dedup_id
 
 _STATES_KEPT: Final = 64
 """Of one round. Older ones are not recognised when they are yielded again; only a row that is changed so often within
@@ -21,9 +22,10 @@ VOIDED: Final = 1
 
 
 class RevisionState(NamedTuple):
-    """One revision, by digests of its offset (0: it has none) and of its content."""
+    """One revision, by the time of its commit and a digest of its content."""
 
-    offset: int
+    committed_ms: int
+    """Unix milliseconds; 0: not known. Not its offset: a source may yield a change again with another one."""
     content: int
 
 
@@ -52,7 +54,7 @@ class _Round:
         self.passed = 1  # the revision up to which the source has yielded its changes, as far as known
         self.before = 1  # the newest revision before those of the log were loaded
         self.stored_upto = 1  # the newest revision of this source that the log has, as of the last `pass_stored`
-        self.origin = 0  # the offset of the round itself, until the source has passed it; 0: not known
+        self.origin = 0  # when the round itself was committed, until the source has passed it; 0: not known
 
     @property
     def newest(self) -> int:
@@ -103,10 +105,10 @@ class _Round:
 
     def number(self, state: RevisionState, *, is_first: bool) -> int | None:
         """Return the revision that a change becomes; None: it becomes none."""
-        if is_first and self.origin and self.origin == state.offset:
+        if is_first and self.origin and self.origin == state.committed_ms:
             self.origin = 0
             return None
-        if state.offset:
+        if state.committed_ms:
             for revision in range(max(self.first, self.passed + 1), self.newest + 1):
                 if self.at(revision) == state:
                     self.passed = revision
@@ -143,16 +145,16 @@ class RevisionNumbers:
     def __contains__(self, key: bytes) -> bool:
         return key in self._rounds
 
-    def number(self, round_: Round, offset: bytes | None, key: bytes, *, is_first: bool) -> NumberedChange | None:
+    def number(self, round_: Round, key: bytes, *, has_offset: bool, is_first: bool) -> NumberedChange | None:
         """Number a change that the source yields; None: it becomes no revision.
 
         Args:
             round_: The round after the change.
-            offset: The change's offset in the source; None: it has no text.
             key: The id of the round itself.
+            has_offset: Whether the source has offsets, and its timestamps are those of commits.
             is_first: Whether it was yielded as a round that was finished. Only for a round that is in here.
         """
-        state = RevisionState(_digest(offset) if offset else 0, content_digest(round_))
+        state = _state_of(round_, has_offset=has_offset)
         known = self._moved_to_end(key)
         revision = known.number(state, is_first=is_first)
         if revision is None:
@@ -167,18 +169,18 @@ class RevisionNumbers:
                 known.drop_pending()
         self._pending.clear()
 
-    def load(self, round_: Round, offset: str) -> None:
-        """Take a correction that the log holds, in its order; `offset` is empty if it has none."""
+    def load(self, round_: Round, *, has_offset: bool) -> None:
+        """Take a correction that the log holds, in its order, with an offset or without one."""
         key = dedup_id(round_.game_slug, round_.round_id).encode()
-        state = RevisionState(_digest(offset.encode()) if offset else 0, content_digest(round_))
-        self._moved_to_end(key).store(round_.revision, state)
+        self._moved_to_end(key).store(round_.revision, _state_of(round_, has_offset=has_offset))
 
-    def load_origins(self, ids: Iterable[bytes], offsets: Iterable[str]) -> None:
-        """Take the offsets of rounds that the log holds, of which it has corrections."""
-        for msg_id, offset in zip(ids, offsets, strict=True):
+    def load_origins(self, ids: Iterable[bytes], offsets: Iterable[str], data: Iterable[bytes]) -> None:
+        """Take the times of rounds that the log holds, of which it has corrections."""
+        for msg_id, offset, text in zip(ids, offsets, data, strict=True):
             known = self._rounds.get(msg_id)
             if known is not None and offset:
-                known.origin = _digest(offset.encode())
+                with suppress(InvalidRound):  # of another program
+                    known.origin = Round.parse(text).timestamp
 
     def renumber(self, unsettled: Iterable[NumberedChange]) -> list[NumberedChange | None]:
         """Number again what was numbered and may be stored, in the order of the source, after loading.
@@ -220,6 +222,10 @@ class RevisionNumbers:
                 del self._rounds[next(iter(self._rounds))]
         self._rounds[key] = known
         return known
+
+
+def _state_of(round_: Round, *, has_offset: bool) -> RevisionState:
+    return RevisionState(round_.timestamp if has_offset else 0, content_digest(round_))
 
 
 def content_digest(round_: Round) -> int:

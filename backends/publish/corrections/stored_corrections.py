@@ -98,7 +98,7 @@ class StoredCorrections:
         # Nothing is awaited from here on: no change is numbered with half of this.
         begin()
         for round_, offset in found:
-            self.revisions.load(round_, offset)
+            self.revisions.load(round_, has_offset=bool(offset))
         self._read_to.update(ends)
         self.read_at = began_at
         self._warn()
@@ -112,7 +112,7 @@ class StoredCorrections:
                 if msg_id.startswith(key + b":") and (correction := _correction_of(data)) is not None:
                     found.append((correction, offset))
         for correction, offset in found:
-            self.revisions.load(correction, offset)
+            self.revisions.load(correction, has_offset=bool(offset))
 
     async def _new_of(
         self, connection: Connection, info: LogInfo, ends: dict[str, int]

@@ -1,6 +1,7 @@
 """Corrections in a real log: their subject, ids and numbers, after crashes and beside other processes."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,8 +44,12 @@ def first(number: int, letter: str = "A") -> Captured[Offset]:
     return change(number, letter, correction=False)
 
 
+_STARTS = count()
+
+
 class Table:
-    """Yields transactions, and has offsets that the log keeps. Every process that reads it sees the same ones."""
+    """Yields transactions, and has offsets that the log keeps: the last change of a transaction has its own one, the
+    others that of the transaction before, of which a process that has just started does not know where it ended."""
 
     def __init__(self, *transactions: list[Captured[Offset]]) -> None:
         self.transactions = transactions
@@ -53,8 +58,17 @@ class Table:
         self.confirmed = Offset(0, 0)
 
     async def read(self) -> AsyncIterator[Sequence[Captured[Offset] | Rejected[Offset]]]:
+        before = 10 + next(_STARTS)
         for number, transaction in enumerate(self.transactions, 1):
-            yield [item._replace(offset=Offset(number, place)) for place, item in enumerate(transaction)]
+            if not transaction:
+                continue
+            rounds = [msgspec.structs.replace(item.round, timestamp=number) for item in transaction]
+            offsets = [*(Offset(before, place) for place in range(1, len(rounds))), Offset(100 + number, 0)]
+            before = 100 + number
+            yield [
+                item._replace(round=round_, offset=offset)
+                for item, round_, offset in zip(transaction, rounds, offsets, strict=True)
+            ]
             if self.between is not None:
                 await self.between(number)
 
@@ -184,7 +198,7 @@ async def test_round_whose_corrections_are_not_held_in_memory_is_looked_up(nats:
 
 async def test_newest_rounds_of_games_are_no_corrections(nats: NatsServer) -> None:
     """What a backend asks the log for at its start, where the newest entry is a correction."""
-    settings, table = LogSettings(url=nats.url), Table([first(1), first(9), change(1, "B")])
+    settings, table = LogSettings(url=nats.url), Table([first(1)], [first(9)], [change(1, "B")])
     await publisher(settings, table).run(table.read())
 
     again: list[str] = []
@@ -196,7 +210,7 @@ async def test_newest_rounds_of_games_are_no_corrections(nats: NatsServer) -> No
     async with LogOffsets[Offset](settings) as offsets:
         assert await offsets.newest() == {"crash": 9}
         await offsets.recall("table", comes_again)
-    assert again == ["1"]
+    assert again == ["101", "102", "103"]
 
 
 async def test_permissions_of_ingest_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

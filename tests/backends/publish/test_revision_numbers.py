@@ -14,18 +14,26 @@ from rounds import Round, dedup_id
 from tests.backends.harness import make_round
 
 
-def state(letter: str, number: int = 7) -> Round:
-    """A state of a round, named by a letter; V: it is voided."""
+def state(letter: str, number: int = 7, *, at: str = "0") -> Round:
+    """A state of a round that was committed at a time, named by a letter; V: it is voided."""
     round_ = make_round(number, "crash", extras=f'{{"point":"{letter}"}}')
-    return msgspec.structs.replace(round_, voided=letter == "V")
+    return msgspec.structs.replace(round_, voided=letter == "V", timestamp=int(at or "0"))
+
+
+def revision(letter: str, number: int, *, at: str) -> Round:
+    """A revision of round 7, as the log has it."""
+    return msgspec.structs.replace(state(letter, at=at), revision=number)
 
 
 def numbers(revisions: RevisionNumbers, *changes: tuple[str, str]) -> list[int | None]:
-    """Number changes, each an offset and a state; a state in lower case is yielded as a round that was finished."""
+    """Number changes, each a time and a state; a state in lower case is yielded as a round that was finished.
+
+    Without a time, the source has no offsets either.
+    """
     found = []
-    for offset, letter in changes:
-        round_ = state(letter.upper())
-        numbered = revisions.number(round_, offset.encode() or None, b"crash:7", is_first=letter.islower())
+    for at, letter in changes:
+        round_ = state(letter.upper(), at=at)
+        numbered = revisions.number(round_, b"crash:7", has_offset=bool(at), is_first=letter.islower())
         found.append(numbered.round.revision if numbered else None)
     return found
 
@@ -33,8 +41,8 @@ def numbers(revisions: RevisionNumbers, *changes: tuple[str, str]) -> list[int |
 def loaded(*stored: tuple[str, str], first: int = 2) -> RevisionNumbers:
     """What a process has read of a log that has these corrections."""
     revisions = RevisionNumbers(10)
-    for revision, (offset, letter) in enumerate(stored, first):
-        revisions.load(msgspec.structs.replace(state(letter), revision=revision), offset)
+    for number, (at, letter) in enumerate(stored, first):
+        revisions.load(revision(letter, number, at=at), has_offset=bool(at))
     return revisions
 
 
@@ -65,7 +73,7 @@ def test_change_that_is_yielded_again_is_recognised() -> None:
 
 
 def test_new_change_is_not_taken_for_an_old_one() -> None:
-    """The same content as an earlier revision, with an offset of its own or with none."""
+    """The same content as an earlier revision, with a time of its own or with none."""
     assert numbers(loaded(("1", "B"), ("2", "A")), ("3", "B")) == [4]
     assert numbers(loaded(("", "B"), ("", "A")), ("", "B")) == [4]
 
@@ -73,7 +81,8 @@ def test_new_change_is_not_taken_for_an_old_one() -> None:
 def test_round_that_is_finished_again_is_the_next_revision() -> None:
     """And the round itself, yielded again after a crash, is none."""
     revisions = loaded(("2", "V"))
-    revisions.load_origins([b"crash:8", b"crash:7"], ["1", "1"])
+    rounds = [state("A", number, at="1").to_json() for number in (8, 7)]
+    revisions.load_origins([b"crash:8", b"crash:7"], ["s:1", "s:1"], rounds)
     assert numbers(revisions, ("1", "a"), ("2", "V"), ("3", "a")) == [None, None, 3]
 
 
@@ -81,14 +90,14 @@ def test_change_that_another_process_has_stored_is_not_published() -> None:
     """Its number is known after loading; what another change has taken meanwhile is numbered on."""
     revisions = RevisionNumbers(10)
     ours = [
-        revisions.number(state(letter), offset.encode(), b"crash:7", is_first=False)
-        for offset, letter in [("1", "B"), ("2", "C"), ("3", "D")]
+        revisions.number(state(letter, at=at), b"crash:7", has_offset=True, is_first=False)
+        for at, letter in [("1", "B"), ("2", "C"), ("3", "D")]
     ]
     numbered = [one for one in ours if one is not None]
 
     revisions.begin_loading()
-    revisions.load(msgspec.structs.replace(state("B"), revision=2), "1")
-    revisions.load(msgspec.structs.replace(state("X"), revision=3), "other:5")
+    revisions.load(revision("B", 2, at="1"), has_offset=True)
+    revisions.load(revision("X", 3, at="5"), has_offset=True)
     again = revisions.renumber(numbered)
 
     assert [one and one.round.revision for one in again] == [None, 4, 5]
@@ -98,10 +107,10 @@ def test_change_that_another_process_has_stored_is_not_published() -> None:
 def test_ack_that_was_lost_counts_without_offsets_too() -> None:
     """B and A were stored, and no ack came: the log has them under the numbers that they were sent with."""
     revisions = RevisionNumbers(10)
-    ours = [revisions.number(state(letter), None, b"crash:7", is_first=False) for letter in "BAB"]
+    ours = [revisions.number(state(letter), b"crash:7", has_offset=False, is_first=False) for letter in "BAB"]
     revisions.begin_loading()
-    for revision, letter in [(2, "B"), (3, "A")]:
-        revisions.load(msgspec.structs.replace(state(letter), revision=revision), "")
+    for number, letter in [(2, "B"), (3, "A")]:
+        revisions.load(revision(letter, number, at=""), has_offset=False)
 
     again = revisions.renumber([one for one in ours if one is not None])
 
@@ -112,12 +121,12 @@ def test_change_that_was_overtaken_is_not_published_after_a_later_one() -> None:
     """Another process took the number of B; C was sent at the same time, and stored."""
     revisions = RevisionNumbers(10)
     ours = [
-        revisions.number(state(letter), offset.encode(), b"crash:7", is_first=False)
-        for offset, letter in [("1", "B"), ("2", "C"), ("3", "D")]
+        revisions.number(state(letter, at=at), b"crash:7", has_offset=True, is_first=False)
+        for at, letter in [("1", "B"), ("2", "C"), ("3", "D")]
     ]
     revisions.begin_loading()
-    revisions.load(msgspec.structs.replace(state("X"), revision=2), "other:5")
-    revisions.load(msgspec.structs.replace(state("C"), revision=3), "2")
+    revisions.load(revision("X", 2, at="5"), has_offset=True)
+    revisions.load(revision("C", 3, at="2"), has_offset=True)
 
     again = revisions.renumber([one for one in (ours[0], ours[2]) if one is not None])
 
@@ -127,7 +136,8 @@ def test_change_that_was_overtaken_is_not_published_after_a_later_one() -> None:
 def test_memory_is_bounded_and_the_oldest_are_forgotten() -> None:
     revisions = RevisionNumbers(2)
     for number in (1, 2, 1, 3):
-        revisions.number(state("B", number), b"1", dedup_id("crash", number).encode(), is_first=False)
+        key = dedup_id("crash", number).encode()
+        revisions.number(state("B", number, at="1"), key, has_offset=True, is_first=False)
     assert len(revisions) == 2
     assert b"crash:1" in revisions
     assert b"crash:3" in revisions
@@ -139,7 +149,7 @@ def test_row_that_changes_all_the_time_is_numbered_on() -> None:
     found = numbers(revisions, *[(str(at), "BC"[at % 2]) for at in range(1000)])
     assert found == list(range(2, 1002))
     revisions.begin_loading()
-    assert numbers(revisions, ("x", "D")) == [2]  # the log has none of them
+    assert numbers(revisions, ("1001", "D")) == [2]  # the log has none of them
 
 
 # --- crashes -------------------------------------------------------------------------------------------------------
@@ -149,7 +159,7 @@ class Change(NamedTuple):
     """What the source yields."""
 
     number: int
-    offset: str
+    at: str
     letter: str
     is_first: bool
 
@@ -158,7 +168,7 @@ class Stored(NamedTuple):
     """What the log holds."""
 
     number: int
-    offset: str
+    at: str
     letter: str
     revision: int
 
@@ -168,14 +178,14 @@ def histories(draw: st.DrawFn) -> list[list[Change]]:
     """Transactions of a table: rounds are finished, changed, voided, and finished again; nothing stays as it was."""
     now: dict[int, str] = {}
     transactions = []
-    for offset in range(draw(st.integers(1, 12))):
+    for at in range(draw(st.integers(1, 12))):
         transaction = []
         for number, letter in draw(st.lists(st.tuples(st.integers(0, 1), st.sampled_from("ABV")), max_size=4)):
             before = now.get(number)
             if letter == before or (before is None and letter == "V"):
                 continue
             now[number] = letter
-            transaction.append(Change(number, f"s:{offset + 1}", letter, before is None or before == "V"))
+            transaction.append(Change(number, str(at + 1), letter, before is None or before == "V"))
         transactions.append(transaction)
     return transactions
 
@@ -190,33 +200,34 @@ class Process:
         self.read_to = 0
         self.pending: list[tuple[Stored, NumberedChange | None]] = []
         self.load()
+        rounds = [one for one in log if one.revision == 1]
         self.revisions.load_origins(
-            [dedup_id("crash", one.number).encode() for one in log if one.revision == 1],
-            [one.offset for one in log if one.revision == 1],
+            [dedup_id("crash", one.number).encode() for one in rounds],
+            ["an offset"] * len(rounds),
+            [state(one.letter, one.number, at=one.at).to_json() for one in rounds],
         )
 
     def load(self) -> None:
         self.revisions.begin_loading()
         for one in self.log[self.read_to :]:
             if one.revision > 1:
-                self.revisions.load(
-                    msgspec.structs.replace(state(one.letter, one.number), revision=one.revision), one.offset
-                )
+                stored = msgspec.structs.replace(state(one.letter, one.number, at=one.at), revision=one.revision)
+                self.revisions.load(stored, has_offset=True)
         self.read_to = len(self.log)
 
     def read(self, change: Change) -> None:
         key = dedup_id("crash", change.number).encode()
         if change.is_first and key not in self.revisions:
             if change.number not in self.known:
-                self.pending.append((Stored(change.number, change.offset, change.letter, 1), None))
+                self.pending.append((Stored(change.number, change.at, change.letter, 1), None))
                 self.known.add(change.number)
             return
         numbered = self.revisions.number(
-            state(change.letter, change.number), change.offset.encode(), key, is_first=change.is_first
+            state(change.letter, change.number, at=change.at), key, has_offset=True, is_first=change.is_first
         )
         if numbered is not None:
             revision = numbered.round.revision
-            self.pending.append((Stored(change.number, change.offset, change.letter, revision), numbered))
+            self.pending.append((Stored(change.number, change.at, change.letter, revision), numbered))
 
     def store(self, count: int, *, lost_acks: bool) -> None:
         self.log += [stored for stored, _ in self.pending[:count]]
@@ -272,6 +283,7 @@ def test_log_is_asked_before_a_number_is_given_that_may_be_taken() -> None:
     assert not known.must_ask(b"crash:1", 139.0, 40.0)
     assert known.must_ask(b"crash:1", 141.0, 40.0)
     for number in (1, 2, 3):
-        known.revisions.number(state("B", number), None, dedup_id("crash", number).encode(), is_first=False)
+        key = dedup_id("crash", number).encode()
+        known.revisions.number(state("B", number), key, has_offset=False, is_first=False)
     assert known.must_ask(b"crash:1", 101.0, 40.0)
     assert not known.must_ask(b"crash:3", 101.0, 40.0)
