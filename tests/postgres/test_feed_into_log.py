@@ -1,8 +1,11 @@
 """The feed into a real log, read by both backends."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -156,6 +159,60 @@ async def test_late_commits_are_neither_lost_nor_deleted_before_they_are_stored(
         await feed_is_empty(postgres)
 
     assert sorted(entries) == sorted(f"crash {number} {{}}" for number in finished)
+
+
+@asynccontextmanager
+async def killed_at_the_end(name: str, options: dict[str, str], nats: NatsServer) -> AsyncIterator[None]:
+    """Run ``stream-relay ingest``, which confirms nothing to the source, and kill it."""
+    given = [part for option, value in options.items() for part in ("-o", f"{option}={value}")]
+    process = await asyncio.create_subprocess_exec(
+        Path(sys.executable).with_name("stream-relay"), "ingest", "--backend", name, *given,
+        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+        env={**os.environ, "RELAY_NATS_URL": nats.url, "RELAY_PUBLISH_CONFIRM_LAG_S": "60"},
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        process.kill()
+        await process.wait()
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+async def test_kill_between_two_corrections_makes_no_further_revision(
+    postgres: PostgresServer, nats: NatsServer, name: str
+) -> None:
+    """Changes that come again are known by the same text, although a lower row of the feed was committed since."""
+    await postgres.execute(TABLES)
+    options = {"dsn": postgres.dsn(), **OPTIONS}
+    await admin_of(name, options).set_up(None)
+    await postgres.execute(
+        "INSERT INTO rounds VALUES (1, 'crash', now(), '{\"point\": \"1\"}'), (2, 'crash', NULL, NULL)"
+    )
+    change = "UPDATE rounds SET extras = '{{\"point\": \"{}\"}}', finished_at = '2026-11-29 12:00Z' WHERE round_id {}"
+    late = await postgres.connect()
+    transaction = late.transaction()
+    await transaction.start()
+    await late.execute("INSERT INTO dice (done_at) VALUES (now())")
+
+    async with killed_at_the_end(name, options, nats):
+        await postgres.execute(change.format(2, "<= 2"))
+        await log_of(nats, 3)
+    async with killed_at_the_end(name, options, nats):
+        for point in (3, 2, 4):
+            await postgres.execute(change.format(point, "= 1"))
+        expected = await log_of(nats, 6)
+    await transaction.commit()
+    await late.close()
+    async with ingesting(BACKENDS[name](options, CONTEXT), nats):
+        await log_of(nats, 7)
+        await postgres.execute("UPDATE rounds SET voided = true WHERE round_id = 2")
+        entries = await log_of(nats, 8)
+
+    assert entries == [*expected, "dice 1 {}", "crash 2 revision 2 voided"]
+    assert [entry for entry in entries if "crash 1" in entry] == [
+        'crash 1 {"point": "1"}',
+        *(f'crash 1 revision {n} {{"point": "{point}"}}' for n, point in ((2, 2), (3, 3), (4, 2), (5, 4))),
+    ]
 
 
 async def test_a_table_that_stops_filling_the_feed_is_noticed_while_ingest_runs(
