@@ -59,6 +59,7 @@ async def demo_database(
         try:
             await connection.execute(_TABLE)
             if name == "postgres-notify":
+                await connection.execute(statement("create_offsets"))
                 wake = statement("create_wake", schema="public", table="rounds", channel="stream_relay")
                 await connection.execute(wake)
             writer = asyncio.create_task(_write(connection, recording, context), name="demo-writer")

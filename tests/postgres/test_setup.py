@@ -1,6 +1,7 @@
 """`stream-relay backend setup|check|status|teardown` on real servers: what each creates, finds, prints and removes."""
 
 import asyncio
+import json
 import re
 
 import pytest
@@ -224,3 +225,27 @@ def test_backend_without_set_up_names_those_with_one() -> None:
     """A backend without set-up gives an error, not a crash."""
     with pytest.raises(InvalidOptions, match="postgres-notify, postgres-replication"):
         admin_of("file", {})
+
+
+async def test_setup_makes_no_trigger_that_is_not_needed(postgres: PostgresServer) -> None:
+    """Without notifications none, so that two-phase commit works; with the feed one for them, on the feed alone."""
+    await postgres.make_rounds_table()
+    await postgres.execute("ALTER TABLE rounds ALTER finished_at DROP NOT NULL")
+    woken = "SELECT tgrelid::regclass::text, tgname FROM pg_trigger WHERE tgname LIKE 'stream_relay_wake%'"
+    all_of_ours = f"SELECT 1 FROM pg_namespace WHERE nspname = 'stream_relay' UNION ALL SELECT 1 FROM ({woken}) AS w"
+    expected: dict[str, list[tuple[str, str]]] = {
+        '{"notify": false}': [],
+        '{"notify": false, "feed": true}': [],
+        '{"feed": true}': [("stream_relay.feed", "stream_relay_wake")],
+        "{}": [("rounds", "stream_relay_wake"), ("rounds", "stream_relay_wake_update")],
+    }
+    for given, triggers in expected.items():
+        admin = admin_of("postgres-notify", options_of(postgres, **json.loads(given)))
+        await admin.set_up(None)
+
+        assert sorted(tuple(row) for row in await postgres.fetch(woken)) == triggers, given
+        found = {finding.verdict: finding.text for finding in await admin.check()}
+        assert Verdict.FAILURE not in found, given
+        assert "trigger" not in found.get(Verdict.WARNING, ""), given
+        await run_sql(admin.options, admin.teardown_sql())
+        assert await postgres.fetch(all_of_ours) == [], given

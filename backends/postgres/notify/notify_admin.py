@@ -37,22 +37,24 @@ class NotifyAdmin:
     def setup_sql(self, grant_to: str | None, *, renew: bool = False) -> list[str]:
         if renew:
             raise InvalidOptions("--renew-slot is for postgres-replication; postgres-notify has no slot")
-        made = []
-        for table in self.options.all_tables:
-            names = _names(table)
-            made.append(statement("create_wake", **names, channel=self.options.channel))
-            finished_by = "update" if table.finished_by == "auto" and table.finished_when else table.finished_by
-            made.append(
-                statement(
-                    "create_update_wake",
-                    **names,
-                    channel=self.options.channel,
-                    finished_at=table.finished_at_column,
-                    finished_by=finished_by,
-                )
-            )
+        options = self.options
+        made = [statement("create_offsets")]
+        for table in options.all_tables:
+            if options.notify:
+                made += self._wake_sql(table)
             if grant_to is not None:
-                made.append(statement("grant_notify", **names, order_column=table.order, role=grant_to))
+                made.append(statement("grant_notify", **_names(table), order_column=table.order, role=grant_to))
+        return made
+
+    def _wake_sql(self, table: TableOptions) -> list[str]:
+        """Write the triggers for notifications. Rows of the feed are never updated, so it needs only the first."""
+        names, channel = _names(table), self.options.channel
+        made = [statement("create_wake", **names, channel=channel)]
+        if not self.options.feed:
+            finished_by = "update" if table.finished_by == "auto" and table.finished_when else table.finished_by
+            at = table.finished_at_column
+            sql = statement("create_update_wake", **names, channel=channel, finished_at=at, finished_by=finished_by)
+            made.append(sql)
         return made
 
     def teardown_sql(self) -> list[str]:

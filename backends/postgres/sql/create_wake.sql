@@ -1,31 +1,9 @@
--- Notify the reader whenever a statement has inserted into the table of rounds, and create the tables of offsets and of
--- unfinished rows.
+-- Notify the reader whenever a statement has inserted into the table of rounds. After create_offsets.sql.
 -- Without a payload: its size limit would fail the INSERT, and equal notifications of a transaction are sent once.
 -- Nothing here may fail an INSERT: a full queue fails the commit, where no handler helps, so the queue is checked first;
 -- the handler catches everything else. Partitions and children get the trigger too: a statement trigger of their parent
--- does not fire for statements that name them. Run as the owner of the table. Safe to run again, also at once in several
--- sessions: run in one transaction, as a script sent whole is, it holds a lock, without which IF NOT EXISTS fails.
+-- does not fire for statements that name them. Run as the owner of the table. Safe to run again.
 SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('stream-relay'), pg_catalog.hashtext('wake'));
-
-CREATE SCHEMA IF NOT EXISTS stream_relay;
-
-CREATE TABLE IF NOT EXISTS stream_relay.positions (
-    consumer text NOT NULL,
-    source text NOT NULL,
-    lowest bigint NOT NULL,
-    safe bigint NOT NULL,
-    updated_at timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (consumer, source)
-);
-
-ALTER TABLE stream_relay.positions ADD COLUMN IF NOT EXISTS identity text;
-
-CREATE TABLE IF NOT EXISTS stream_relay.unfinished (
-    consumer text NOT NULL,
-    source text NOT NULL,
-    id bigint NOT NULL,
-    PRIMARY KEY (consumer, source, id)
-);
 
 CREATE OR REPLACE FUNCTION stream_relay.wake() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog AS $$

@@ -31,7 +31,7 @@ BEGIN
     END IF;
     IF NOT EXISTS (SELECT FROM stream_relay.positions) THEN
         -- Without CASCADE, so that this fails while another table has the trigger.
-        DROP FUNCTION stream_relay.wake();
+        DROP FUNCTION IF EXISTS stream_relay.wake();
         DROP TABLE IF EXISTS stream_relay.unfinished;
         DROP TABLE stream_relay.positions;
         DROP SCHEMA stream_relay;
