@@ -255,7 +255,11 @@ class PostgresNotify:
         """Make the items of one turn, in the order of their commits if they need not be in that of their ids."""
         if len(tables) > 1 or tables[0].is_updated:
             found.sort(key=lambda row: row.committed)
-        numbers = [self._flow.next_number() for _ in found]
+        if len(tables) == 1:
+            (reader,) = self._readers
+            own_offsets = reader.offset.offsets_of([row.number for row in found], self._flow.numbers(len(found)))
+            return [reader.item_of(row, offset, tables[0]) for row, offset in zip(found, own_offsets, strict=True)]
+        numbers = self._flow.numbers(len(found))
         offsets: dict[int, NotifyOffset] = {}
         for reader in self._readers:
             own = [index for index, row in enumerate(found) if row.reader is reader]

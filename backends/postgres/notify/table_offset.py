@@ -31,9 +31,11 @@ class Flow:
         self.yielded = 0
         self.stored = 0
 
-    def next_number(self) -> int:
-        self.yielded += 1
-        return self.yielded
+    def numbers(self, count: int) -> range:
+        """Return the numbers of the rows that are yielded next."""
+        begin = self.yielded + 1
+        self.yielded += count
+        return range(begin, begin + count)
 
     def confirm(self, offset: NotifyOffset) -> None:
         """Record that everything up to `offset` is stored."""
@@ -101,12 +103,12 @@ class TableOffset:
                 self._old_to = None
         return news
 
-    def offsets_of(self, ids: Sequence[int], take_number: Sequence[int] | None = None) -> list[NotifyOffset]:
+    def offsets_of(self, ids: Sequence[int], numbers: Sequence[int]) -> list[NotifyOffset]:
         """Return the offsets of rows of one scan, which are yielded next, in this order.
 
         Args:
             ids: Their ids. Those that were unfinished when they were read first may be among them.
-            take_number: The numbers of the rows, where rows of other tables are between them.
+            numbers: Those of the rows, from `Flow.numbers`.
         """
         known = {number for number in ids if number in self.unfinished} if len(self.unfinished) else set()
         safe, unread = [0] * len(ids), self.frontier.safe
@@ -116,9 +118,9 @@ class TableOffset:
             if (number := ids[index]) <= unread and number not in known:
                 unread = number - 1
         offsets, yielded, table = [], self._safe_yielded, self._index
-        for index, number in enumerate(ids):
-            count = self._flow.next_number() if take_number is None else take_number[index]
-            yielded = max(yielded, safe[index])
+        for number, count, unread in zip(ids, numbers, safe, strict=True):
+            if unread > yielded:
+                yielded = unread
             offsets.append(NotifyOffset(count, table, yielded))
             if number in known:
                 known.discard(number)

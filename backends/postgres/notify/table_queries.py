@@ -60,6 +60,7 @@ class TableQueries:
         self.table = table
         self._games = [one for one in games if one.table.game_slug_table is not None]
         self.mapper = mapper
+        self._feed_mapper = mapper if isinstance(mapper, FeedMapper) else None
         self.is_updated = is_updated
         self._options = options
         self._reader = reader
@@ -91,8 +92,8 @@ class TableQueries:
 
         If the server keeps no commit times, the round's timestamp is its ``finished_at``: the same at every reading.
         """
-        if isinstance(self.mapper, FeedMapper):
-            return self.mapper.outcomes(values, committed_ms)
+        if self._feed_mapper is not None:
+            return self._feed_mapper.outcomes(values, committed_ms)
         made = round_of(self.mapper, values, committed_ms or 0)
         if not isinstance(made, Round):
             return (made,)
@@ -200,7 +201,7 @@ class TableQueries:
     def _needs_games(self, rows: Sequence[Any]) -> bool:
         """Whether a row has the key of a game that is not known yet."""
         values = [row["row_values"] for row in rows]
-        if not isinstance(self.mapper, FeedMapper):
+        if self._feed_mapper is None:
             return self.mapper.needs_games(values)
         needed = False
         for row in values:

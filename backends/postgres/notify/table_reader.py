@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from backends.contract import Captured, Rejected, SourceError
+from backends.postgres.mapping.json_documents import Row
 from backends.postgres.mapping.row_changes import Meaning, Outcome
 from backends.postgres.mapping.table_mapper import RowState
 from backends.postgres.mapping.table_options import TableOptions
@@ -44,7 +45,7 @@ _ITEMS: Final = frozenset({Meaning.ROUND, Meaning.CORRECTION, Meaning.REJECTED})
 Item = Captured[NotifyOffset] | Rejected[NotifyOffset]
 
 
-class Found(NamedTuple):
+class Found(msgspec.Struct, gc=False):  # one for each round
     """A row that becomes an item."""
 
     reader: "TableReader"
@@ -52,15 +53,8 @@ class Found(NamedTuple):
     """Its id."""
     committed: int
     """When it was committed, for the order of rows of one turn; comparable within it only."""
-    values: Sequence[str | None]
+    values: Row
     made: Round | Outcome
-
-
-class _Taken(NamedTuple):
-    """What a row is."""
-
-    items: list[Found]
-    is_unfinished: bool = False
 
 
 class _Scan(NamedTuple):
@@ -84,7 +78,7 @@ class TableReader:
         self._given_up: GivenUp | None = None
         self._is_held_back = False
         self._top_then = 0  # the newest id at the time of `look`
-        self._last: tuple[int, Round] | None = None  # the last row that was yielded
+        self._last: Found | None = None  # the last row that was yielded with a round
         self._keeping = asyncio.Lock()
         """The offset is either stored or set back."""
         self.reset()
@@ -179,16 +173,27 @@ class TableReader:
         found: list[Found] = []
         unfinished: list[int] = []
         done: set[int] = set()
+        asked = len(offset.unfinished)
         for row in scan.rows:
             number = row["row_offset"]
-            if number in done or not (number in news or number in offset.unfinished):
+            if number in done or not (number in news or (asked and number in offset.unfinished)):
                 continue
-            taken = self._taken(row, queries)
-            if taken.is_unfinished:
+            values = row["row_values"]
+            if fault := row.get("fault"):
+                made: Round | Sequence[Outcome] = (Outcome(Meaning.REJECTED, None, values, fault),)
+            else:
+                made = queries.outcomes_of(values, row["committed_ms"])
+            if isinstance(made, Round):
+                found.append(Found(self, number, row["commit_order"], values, made))
+            elif (outcomes := self._read_now(made, values, queries)) is None:
                 unfinished.append(number)
-            elif taken.items:
+                continue
+            elif not outcomes:
+                continue
+            else:
+                found += [Found(self, number, row["commit_order"], values, outcome) for outcome in outcomes]
+            if asked:
                 done.add(number)
-                found += taken.items
         if scan.present is not None:
             offset.unfinished.forget(set(scan.swept) - scan.present - done)
         self._remember([number for number in unfinished if number not in offset.unfinished])
@@ -198,11 +203,11 @@ class TableReader:
         """Make the item of a row with its offset."""
         made = found.made
         if isinstance(made, Round):
-            self._last = found.number, made
+            self._last = found
             return Captured(made, offset)
         if made.round is None:
             return queries.mapper.reject(found.values, made.reason, offset)
-        self._last = found.number, made.round
+        self._last = found
         return Captured(made.round, offset, made.meaning is Meaning.CORRECTION)
 
     async def close_holes(self, queries: TableQueries) -> bool:
@@ -219,28 +224,20 @@ class TableReader:
                 self.log.warning("reading_held_back", safe=frontier.safe, newest=frontier.top, reason=_HELD_BACK)
         return may
 
-    def _taken(self, row: Any, queries: TableQueries) -> _Taken:
-        """Say what a row is."""
-        values = row["row_values"]
-        if fault := row.get("fault"):
-            made: Round | Sequence[Outcome] = (Outcome(Meaning.REJECTED, None, values, fault),)
-        else:
-            made = queries.outcomes_of(values, row["committed_ms"])
-        number, committed = row["row_offset"], row["commit_order"]
-        if isinstance(made, Round):
-            return _Taken([Found(self, number, committed, values, made)])
+    def _read_now(self, made: Sequence[Outcome], values: Row, queries: TableQueries) -> list[Outcome] | None:
+        """Return what becomes an item of a row that is no plain round; None: the row is not finished."""
         items = []
         for outcome in made:
             if outcome.meaning is Meaning.UNFINISHED or (
                 outcome.meaning is Meaning.OTHER and queries.mapper.state(values) is RowState.VOIDED
             ):
                 if queries.is_updated:
-                    return _Taken([], is_unfinished=True)
+                    return None
                 reason = _INSERTED_ONCE if self.table.finished_by == "insert" else _NOT_REMEMBERED
                 outcome = Outcome(Meaning.REJECTED, None, values, reason)
             if outcome.meaning in _ITEMS:
-                items.append(Found(self, number, committed, values, outcome))
-        return _Taken(items)
+                items.append(outcome)
+        return items
 
     def _remember(self, ids: list[int]) -> None:
         given_up = self.offset.unfinished.remember(ids)
@@ -371,5 +368,6 @@ class TableReader:
     def _sample(self) -> Sample | None:
         if self._last is None:
             return None
-        number, round_ = self._last
-        return Sample(number, round_.game_slug, round_.round_id)
+        made = self._last.made
+        round_ = made if isinstance(made, Round) else made.round
+        return None if round_ is None else Sample(self._last.number, round_.game_slug, round_.round_id)
