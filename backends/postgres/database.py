@@ -24,6 +24,8 @@ from roundlog.client.library_errors import means_lost
 _KEEPALIVE: Final = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
 """The server drops the session of a vanished client within half a minute, and releases its locks."""
 
+_DROPPED: Final = "could not open relation with OID"
+"""The beginning of an internal error, never translated, of a query during which its table was dropped or replaced."""
 _TRANSIENT: Final = ("08", "53", "57", "40", "55P03", "25006")
 """SQLSTATE classes of errors that pass: connection, resources, shutdown, deadlock, lock; and a demoted primary."""
 
@@ -154,6 +156,6 @@ def _translated(options: PostgresOptions, error: asyncpg.PostgresError) -> Excep
             f"row level security on {options.shown_dsn} may hide rows from our role ({sentence}); run as a superuser: "
             "ALTER ROLE … BYPASSRLS;"
         )
-    if is_transient(code):
+    if is_transient(code) or sentence.startswith(_DROPPED):
         return ConnectionLost(f"{sentence} ({code})")
     return SourceError(f"{options.shown_dsn}: {sentence} ({code})")

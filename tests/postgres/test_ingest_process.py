@@ -66,7 +66,7 @@ async def test_metrics_and_probes_show_the_state_of_the_process(
     ):
         await until(lambda: backend.status.state == "reading")
         await postgres.insert_rounds(1, 10)
-        await postgres.execute("INSERT INTO rounds VALUES (11, 'crash', NULL, NULL, '{}')")
+        await postgres.execute("INSERT INTO rounds VALUES (11, 'nowhere', NULL, now(), '{}')")
         await until(lambda: backend.status.safe == 11)
         async with client.get("/readyz") as answer:
             assert answer.status == 200
@@ -87,7 +87,7 @@ async def test_metrics_and_probes_show_the_state_of_the_process(
     assert values['ingest_state{backend="postgres-notify",state="reading"}'] == "1.0"
     assert values["ingest_commit_to_ack_seconds_count"] == "10.0"
     assert len(await stored(nats)) == 10
-    assert [item["key"] for item in await kept(nats, "rejects.postgres-notify")] == ["public.rounds:crash:11"]
+    assert [item["key"] for item in await kept(nats, "rejects.postgres-notify")] == ["public.rounds:nowhere:11"]
 
 
 async def test_busy_port_is_one_sentence_with_the_setting(postgres: PostgresServer) -> None:

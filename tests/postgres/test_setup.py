@@ -232,7 +232,7 @@ async def test_setup_makes_no_trigger_that_is_not_needed(postgres: PostgresServe
     await postgres.make_rounds_table()
     await postgres.execute("ALTER TABLE rounds ALTER finished_at DROP NOT NULL")
     woken = "SELECT tgrelid::regclass::text, tgname FROM pg_trigger WHERE tgname LIKE 'stream_relay_wake%'"
-    all_of_ours = f"SELECT 1 FROM pg_namespace WHERE nspname = 'stream_relay' UNION ALL SELECT 1 FROM ({woken}) AS w"
+    all_of_ours = f"SELECT 1 FROM pg_namespace WHERE nspname = 'stream_relay' UNION ALL SELECT 1 FROM ({woken}) AS w"  # noqa: S608 - our own names
     expected: dict[str, list[tuple[str, str]]] = {
         '{"notify": false}': [],
         '{"notify": false, "feed": true}': [],
