@@ -22,6 +22,7 @@ _OURS: Final[Mapping[str, str]] = {
     **TEXT,
     "standard_conforming_strings": "on",  # `quote_literal` relies on it
     "client_min_messages": "notice",  # PostgreSQL 18 reports a missing publication only with a warning
+    "jit": "off",  # our queries read little: compiling one over the catalogue took 0.8 s on PostgreSQL 15
     "default_transaction_isolation": "read committed",
     "default_transaction_read_only": "off",
     "idle_in_transaction_session_timeout": "0",

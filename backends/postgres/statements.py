@@ -16,7 +16,7 @@ _COMMENT: Final = re.compile(r"^--.*\n", re.MULTILINE)
 _FRAGMENT: Final = re.compile(r"(?<= ):(?P<name>[a-z_]+)")
 _VARIABLE: Final = re.compile(rf""":'(?P<literal>\w+)'|:"(?P<identifier>\w+)"|{_FRAGMENT.pattern}""")
 _COMPOSED: Final = frozenset(
-    {"published_tables", "row_values", "row_key", "is_finished", "old_values", "new_values", "is_same_key"}
+    {"published_tables", "row_values", "row_key", "is_finished", "is_ours", "old_values", "new_values", "is_same_key"}
 )
 """Fragments that are no files."""
 

@@ -8,6 +8,7 @@ from backends.backlog import Backlog
 from backends.contract import InvalidOptions, SourceError
 from backends.postgres.database import ConnectionLost, ask
 from backends.postgres.findings import SETUP_COMMAND, Finding, Verdict, connected, reader_name, run_sql
+from backends.postgres.mapping.finishing import finished_by_options
 from backends.postgres.mapping.table_options import TableOptions
 from backends.postgres.notify.notify_options import NotifyOptions
 from backends.postgres.notify.notify_session import NotifySession
@@ -51,7 +52,8 @@ class NotifyAdmin:
         names, channel = _names(table), self.options.channel
         made = [statement("create_wake", **names, channel=channel)]
         if not self.options.feed:
-            finished_by = "update" if table.finished_by == "auto" and table.finished_when else table.finished_by
+            by_options = finished_by_options(table)
+            finished_by = "auto" if by_options is None else "update" if by_options else "insert"
             at = table.finished_at_column
             sql = statement("create_update_wake", **names, channel=channel, finished_at=at, finished_by=finished_by)
             made.append(sql)

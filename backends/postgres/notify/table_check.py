@@ -6,6 +6,7 @@ Owns the sentences that an operator reads when they do not fit. Only reads from 
 from typing import TYPE_CHECKING, Any, Final
 
 from backends.postgres.identifiers import quote_identifier, quote_literal
+from backends.postgres.mapping.finishing import finished_by_options, finishes_by_update
 from backends.postgres.mapping.table_mapper import ColumnMissing, check_columns
 from backends.postgres.mapping.table_options import TableOptions
 from backends.postgres.mapping.value_path import ValuePath
@@ -35,9 +36,8 @@ async def read_source(connection: "Connection", options: NotifyOptions, table: T
 
 def is_finished_by_update(source: dict[str, Any], table: TableOptions) -> bool:
     """Whether rows may be inserted before they are finished."""
-    if table.finished_by != "auto":
-        return table.finished_by == "update"
-    return table.finished_when is not None or table.finished_at_column not in (source["required_columns"] or ())
+    required = source["required_columns"] or ()
+    return finishes_by_update(table, {name: name not in required for name in source["columns"] or ()})
 
 
 def remembers_unfinished(source: dict[str, Any], table: TableOptions) -> bool:
@@ -66,7 +66,7 @@ def faults_of(source: dict[str, Any], options: NotifyOptions, table: TableOption
         faults.append(f"table stream_relay.positions is missing on {where}; {_SETUP}")
     elif not source["may_keep_position"]:
         faults.append(f"our role may not store its offset in stream_relay.positions; {_SETUP} --grant-to ROLE")
-    elif is_finished_by_update(source, table) and (table.finished_when is not None or table.finished_by == "update"):
+    elif finished_by_options(table):
         faults += _unfinished_faults(source, options, table)
     return faults
 

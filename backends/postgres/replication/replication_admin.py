@@ -14,7 +14,8 @@ from backends.contract import SourceError, SourceUnavailable
 from backends.postgres.database import Connection, ask
 from backends.postgres.findings import SETUP_COMMAND, STATEMENT_S, Finding, Verdict, connected, reader_name, run_sql
 from backends.postgres.mapping.column_kinds import Column
-from backends.postgres.mapping.table_mapper import ColumnMissing, check_columns
+from backends.postgres.mapping.finishing import finished_by_options, finishes_by_update
+from backends.postgres.mapping.table_mapper import ColumnMissing, TableMapper, check_columns
 from backends.postgres.mapping.table_options import TableOptions
 from backends.postgres.postgres_options import quote_identifier
 from backends.postgres.replication.protocol.replication_connection import ReplicationConnection, StreamLost
@@ -33,6 +34,7 @@ from backends.postgres.replication.slot_heartbeat import KeptWal
 from backends.postgres.replication.standby_server import standby_sentence
 from backends.postgres.statements import statement
 from backends.postgres.table import OLDEST_VERSION, has_unique_order, read_table
+from rounds import Catalogue
 
 _PEEK_S: Final = 5.0
 _SHOWN: Final = 5
@@ -185,7 +187,7 @@ class ReplicationAdmin:
             if await self._is_standby(connection):
                 return [Finding(Verdict.FAILURE, standby_sentence(options))]
             ours = await self._setup_faults(connection)
-            has_unfinished = await self._has_unfinished(connection) if ours else False
+            has_unfinished = await self._has_unfinished(connection, await self._facts(connection)) if ours else False
         tables = [fault for table, found in columns for fault in self._table_faults(table, found)]
         certain = [fault.text for fault in ours if fault.is_fatal or has_unfinished]
         faults = [*self._server_faults(server, slot), *tables, *certain]
@@ -286,13 +288,20 @@ class ReplicationAdmin:
         own = {table.source for table in self.options.all_tables}
         return [row["quoted"] for row in rows if row["quoted"].replace('"', "") not in own][:_SHOWN]
 
-    async def _has_unfinished(self, connection: Connection) -> bool:
+    async def _has_unfinished(self, connection: Connection, facts: PublicationFacts) -> bool:
         """Whether a table that should finish by UPDATE has rows that wait for it; False if our role may not look."""
-        for table in self.options.all_tables:
-            if table.finished_by != "auto" or table.finished_when is not None or "." in table.finished_at_column:
+        for table, found in zip(self.options.all_tables, facts.tables, strict=True):
+            nullable = {column.name: not column.not_null for column in found.columns}
+            if finished_by_options(table) is not None or not finishes_by_update(table, nullable):
                 continue
-            names = {"schema": table.schema_name, "table": table.table_name, "column": table.finished_at_column}
             with suppress(SourceError):
+                columns = [Column(column.name, column.type_oid) for column in found.columns]
+                mapper = TableMapper(table, Catalogue({}), columns)
+                names = {"schema": table.schema_name, "table": table.table_name}
+                names |= {
+                    "is_finished": mapper.sql_of("finished_when", "t"),
+                    "is_ours": mapper.sql_of("rows_when", "t"),
+                }
                 if await ask(self.options, connection.fetchval(statement("has_unfinished", **names), timeout=_PEEK_S)):
                     return True
         return False

@@ -1,5 +1,6 @@
 -- Notify the reader also whenever a statement has updated the table of rounds, if its rows are finished by UPDATE: a table
--- without such rows does not pay for it. With 'auto' they are if the column may be NULL.
+-- without such rows does not pay for it. With 'auto' they are unless the column is NOT NULL; a member of a document never
+-- is: see mapping.finishing.
 -- After create_wake.sql, and with the same care: see there.
 SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('stream-relay'), pg_catalog.hashtext('wake'));
 
@@ -23,12 +24,13 @@ BEGIN
         WHERE c.relkind IN ('r', 'p') ORDER BY c.oid
     LOOP
         EXECUTE format('DROP TRIGGER IF EXISTS stream_relay_wake_update ON %s', target);
-        IF current_setting('stream_relay.finished_by') = 'update' OR EXISTS (
-            SELECT FROM pg_catalog.pg_attribute AS a
-            WHERE
-                a.attrelid = current_setting('stream_relay.table')::regclass
-                AND a.attname = current_setting('stream_relay.finished_at')
-                AND NOT a.attnotnull AND current_setting('stream_relay.finished_by') = 'auto'
+        IF current_setting('stream_relay.finished_by') = 'update' OR (
+            current_setting('stream_relay.finished_by') = 'auto' AND NOT EXISTS (
+                SELECT FROM pg_catalog.pg_attribute AS a
+                WHERE
+                    a.attrelid = current_setting('stream_relay.table')::regclass
+                    AND a.attname = current_setting('stream_relay.finished_at') AND a.attnotnull
+            )
         ) THEN
             EXECUTE format(
                 'CREATE TRIGGER stream_relay_wake_update AFTER UPDATE ON %s FOR EACH STATEMENT '

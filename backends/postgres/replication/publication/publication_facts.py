@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from backends.postgres.identifiers import quote_identifier
+from backends.postgres.mapping.finishing import finished_by_options, finishes_by_update
 from backends.postgres.mapping.table_options import TableOptions
 from backends.postgres.statements import statement
 
@@ -198,22 +199,13 @@ class Needs(NamedTuple):
     """Whether updates are needed only because the time may be NULL. A publication without them still works."""
 
 
-def finishes_by_update(table: TableOptions, facts: PublishedTable) -> bool:
-    """Whether the rows of a table become rounds by an UPDATE."""
-    if table.finished_by != "auto":
-        return table.finished_by == "update"
-    if table.finished_when is not None:
-        return True
-    return any(column.name == table.finished_at_column and not column.not_null for column in facts.columns)
-
-
 def needs_of(table: TableOptions, facts: PublishedTable, *, corrections: bool) -> Needs:
     """Say what a table needs."""
-    by_update = finishes_by_update(table, facts)
-    updates = by_update or corrections
+    nullable = {column.name: not column.not_null for column in facts.columns}
+    updates = finishes_by_update(table, nullable) or corrections
     # An update that moves a row to another partition comes as a delete and an insert.
     deletes = (corrections and table.deletes == "void") or (updates and facts.is_partitioned)
-    is_by_default = table.finished_by == "auto" and table.finished_when is None and not corrections
+    is_by_default = finished_by_options(table) is None and not corrections
     return Needs(updates, deletes, is_by_default)
 
 
