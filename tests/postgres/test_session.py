@@ -28,6 +28,7 @@ HOSTILE = {
     "standard_conforming_strings": "off",
     "search_path": "nowhere",
     "client_min_messages": "error",
+    "jit": "on",
     "row_security": "on",
     "default_transaction_isolation": "serializable",
     "default_transaction_read_only": "on",
@@ -57,6 +58,7 @@ def test_options_of_libpq_are_escaped() -> None:
     """A space separates two options there, so one in a value is escaped."""
     assert as_options({"DateStyle": "ISO, YMD", "a": "\\"}) == "-c DateStyle=ISO,\\ YMD -c a=\\\\"
     assert for_transaction().startswith("SET LOCAL DateStyle TO 'ISO, YMD'; SET LOCAL")
+    assert " jit TO 'off';" in for_transaction()
     assert "lock_timeout" not in session_settings(reads=False)  # an owner's limit holds for what we change
 
 
