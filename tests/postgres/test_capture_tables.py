@@ -242,6 +242,26 @@ async def test_publication_that_sends_less_for_a_while_is_noticed(any_postgres: 
         assert lost.value.state is SlotState.PUBLICATION_CHANGED, less
         assert (await server.fetch(CONFIRMED))[0][0] <= row[0], less
 
+    await server.execute("SELECT pg_drop_replication_slot('stream_relay'); DROP PUBLICATION stream_relay")
+    away = f"CREATE SCHEMA away; ALTER TABLE rounds SET SCHEMA away; {insert.replace('rounds', 'away.rounds', 1)}"
+    wide = {"publication": "wide", "slot": "wide"}
+    await server.execute("CREATE PUBLICATION wide FOR TABLES IN SCHEMA public WITH (publish = 'insert')")
+    await server.execute("SELECT pg_create_logical_replication_slot('wide', 'pgoutput')")
+    async with reading(make_backend(server, create=False, **wide)) as reader:
+        await server.execute(insert)
+        await reader.seen(1)
+        await server.execute(f"BEGIN; {away}; ALTER TABLE away.rounds SET SCHEMA public; COMMIT")
+        with pytest.raises(SlotLost, match="removed from the publication") as lost:
+            await reader.until(lambda: False)
+    assert lost.value.state is SlotState.PUBLICATION_CHANGED
+
+    async with reading(make_backend(server, create=False, **wide)) as reader:
+        await server.execute(insert)
+        await reader.seen(1)
+        await server.execute("ALTER TABLE rounds SET UNLOGGED")
+        with pytest.raises(SlotLost, match=r"is unlogged.* run: ALTER TABLE \"public\".\"rounds\" SET LOGGED; then"):
+            await reader.until(lambda: False)
+
 
 async def test_publication_that_sends_less_at_the_start_is_named_with_the_remedy(any_postgres: PostgresServer) -> None:
     """Row filters, lists of columns, and generated columns by version; each remedy works."""

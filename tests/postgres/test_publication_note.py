@@ -11,7 +11,7 @@ from backends.postgres.replication.publication.publication_note import Publicati
 
 def facts(**changed: Any) -> PublicationFacts:
     member = {"oid": 16384, "schema_name": "public", "table_name": "rounds", "is_partitioned": False,
-              "is_published": True, "columns": None, "row_filter": None,
+              "is_published": True, "columns": None, "row_filter": None, "placed": changed.pop("placed", "740"),
               "memberships": changed.pop("memberships", ["16391:760"])}  # fmt: skip
     table = {"schema_name": "public", "table_name": "rounds", "oid": changed.pop("table_oid", 16384), "columns": [],
              "members": [member], "leaves": [], "attached": []}  # fmt: skip
@@ -49,6 +49,14 @@ def test_what_sends_more_is_no_reason_to_stop() -> None:
     assert change_between(note(), both).lost == ""
     assert change_between(both, note(memberships=["16399:770"], schemas={"public": "16400:765"})).lost == ""
     assert change_between(both, note(memberships=[])).lost != ""
+
+
+def test_table_that_left_its_published_schema_for_a_while_is_named() -> None:
+    """A publication of the tables in a schema sends nothing of a table that is in another one."""
+    published: dict[str, Any] = {"schemas": {"public": "16400:765"}, "memberships": []}
+
+    assert "removed from the publication" in change_between(note(**published), note(placed="790", **published)).lost
+    assert change_between(note(), note(placed="790")).lost == ""
 
 
 def test_note_of_an_earlier_release_is_understood() -> None:

@@ -97,6 +97,13 @@ SELECT
                         'is_published', s.tablename IS NOT NULL,
                         'columns', s.columns,
                         'row_filter', s.row_filter,
+                        'placed', (
+                            SELECT d.xmin::text
+                            FROM pg_catalog.pg_depend AS d
+                            WHERE
+                                d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = m.oid AND d.objsubid = 0
+                                AND d.refclassid = 'pg_catalog.pg_namespace'::regclass
+                        ),
                         'memberships', coalesce((
                             SELECT json_agg(concat_ws(':', r.oid, r.xmin) ORDER BY r.oid)
                             FROM pg_catalog.pg_publication_rel AS r

@@ -54,6 +54,8 @@ class PublishedMember(msgspec.Struct, frozen=True):
     columns: list[str] | None
     """The columns that are sent; None: all but generated ones (PostgreSQL 14)."""
     row_filter: str | None
+    placed: str | None
+    """The version of the catalogue row that says in which schema it is: it changes when the table is moved."""
     memberships: list[str]
     """The catalogue rows that include it without a filter, as ``oid:version``."""
 

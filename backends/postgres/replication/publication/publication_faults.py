@@ -60,12 +60,16 @@ def _table_faults(
     if table.oid is None:
         yield PublicationFault(f"table {table.quoted} does not exist", "set the option 'table';", is_sql=False)
         return
+    unlogged = list(_unlogged_faults(table))
+    yield from unlogged
     root = table.members[0]
     if facts.inserts and root.is_published:
         yield from _member_faults(wishes, table)
         yield from _column_faults(wishes, facts, table, needs, needed)
         yield from _operation_faults(wishes, facts, table, needs)
         return
+    if unlogged:
+        return  # no publication includes an unlogged table
     is_member = bool(root.memberships) or facts.all_tables or root.schema_name in facts.schemas
     add = "" if is_member or root.row_filter is not None else f"{_alter(wishes)} ADD TABLE {table.quoted}; "
     yield PublicationFault(
@@ -99,6 +103,9 @@ def _member_faults(wishes: Wishes, table: PublishedTable) -> Iterator[Publicatio
         elif member.row_filter is not None:
             what = f"publication {name} publishes only rows of {member.quoted} WHERE {member.row_filter}"
             yield PublicationFault(what, _again(wishes, member))
+
+
+def _unlogged_faults(table: PublishedTable) -> Iterator[PublicationFault]:
     for leaf in table.leaves:
         if not leaf.is_logged:
             what = f"table {leaf.quoted} is unlogged, so its rows are not in the write-ahead log"

@@ -112,4 +112,5 @@ def _lost_of(name: str, old: _Table, new: _Table) -> str:
 def _includes(facts: PublicationFacts, member: PublishedMember) -> list[str]:
     """Say what includes the table: while one of these stays as it is, all of its rows are sent."""
     schema = facts.schemas.get(member.schema_name)
-    return [*([_ALL] if facts.all_tables else []), *([f"s{schema}"] if schema else []), *member.memberships]
+    wide = [*([_ALL] if facts.all_tables else []), *([f"s{schema}/{member.placed}"] if schema else [])]
+    return [*wide, *member.memberships]
