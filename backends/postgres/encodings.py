@@ -31,6 +31,10 @@ _CODECS: Final[Mapping[str, str]] = {
 }
 """Python's codec of each ``server_encoding``. Without EUC_TW and MULE_INTERNAL, which Python does not have."""
 
+_NAMES: Final = {codec: name for name, codec in _CODECS.items()}
+_SHOWN: Final = 24
+"""How many bytes before and after a bad one are shown."""
+
 
 def codec_of(server_encoding: str) -> str | None:
     """Return the name of the codec for text of a database; None: there is none, so the server has to convert."""
@@ -49,6 +53,9 @@ def readable_name(name: str, codec: str) -> str:
     return readable(name.encode(UTF_8, "surrogateescape"), codec)
 
 
-def why_not_text(error: UnicodeDecodeError, codec: str = UTF_8) -> str:
-    """Write why a row is rejected, with the encoding that its text should have."""
-    return f"the row is not {codec.upper()}: {error.reason}"
+def why_not_text(error: UnicodeDecodeError, codec: str = UTF_8, *, what: str = "row") -> str:
+    """Write why a row, or `what` it is, is rejected: the encoding that its text should have, and the first bad byte."""
+    start = error.start
+    near = bytes(error.object[max(0, start - _SHOWN) : start + _SHOWN])
+    name = "UTF-8" if codec == UTF_8 else _NAMES.get(codec, codec.upper())
+    return f"the {what} is not {name}: byte 0x{error.object[start]:02x} in {str(near)[1:]}"

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 import asyncpg
 
 from backends.postgres.database import Connection, ask, query_text
-from backends.postgres.encodings import codec_of
+from backends.postgres.encodings import codec_of, readable, why_not_text
 from backends.postgres.identifiers import quote_identifier, quote_literal
 from backends.postgres.postgres_options import PostgresOptions
 
@@ -61,11 +61,8 @@ def decoded(row: dict[str, Any], encoding: str) -> dict[str, Any]:
         try:
             values.append(None if value is None else value.decode(name))
         except UnicodeDecodeError as error:
-            values.append(value.decode("ascii", "backslashreplace"))
-            expected = "UTF-8" if encoding == "SQL_ASCII" else encoding
-            row.setdefault(
-                "fault", f"a value is no text in {expected}: byte 0x{value[error.start]:02x} in {values[-1]!r:.80}"
-            )
+            values.append(readable(value, name))
+            row.setdefault("fault", why_not_text(error, name))
     row["row_values"] = values
     return row
 

@@ -59,8 +59,8 @@ class MessageReader:
         try:
             text = bytes(message.content).decode(self._codec)
         except UnicodeDecodeError as error:
-            text = bytes(message.content).decode(self._codec, "replace")
-            return (self._rejected(text, why_not_text(error, self._codec).replace("row", "message")),)
+            text = bytes(message.content).decode(self._codec, "backslashreplace")
+            return (self._rejected(text, why_not_text(error, self._codec, what="message")),)
         if not message.transactional:
             why = "the message is not transactional, so it has no place among the commits"
             return (self._rejected(text, f"{why}; call pg_logical_emit_message(true, ...)"),)

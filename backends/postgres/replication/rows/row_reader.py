@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from backends.postgres.encodings import why_not_text
+from backends.postgres.encodings import readable, why_not_text
 from backends.postgres.mapping.game_slugs import UnknownGameKey
 from backends.postgres.mapping.json_documents import Row
 from backends.postgres.mapping.row_changes import Meaning, Outcome, changes_of
@@ -202,7 +202,7 @@ class RowReader:
             return [None if (value := values[index]) is None else value.decode(codec) for index in self._indexes], ""
         except UnicodeDecodeError as error:
             picked = [values[index] for index in self._indexes]
-            row = [None if value is None else value.decode(codec, "replace") for value in picked]
+            row = [None if value is None else readable(value, codec) for value in picked]
             return row, why_not_text(error, codec)
 
     def _without_old(self, row: Row, timestamp_ms: int) -> Sequence[Outcome]:
