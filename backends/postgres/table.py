@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 OLDEST_VERSION: Final = 140000
 """The oldest ``server_version_num`` that both backends can read: PostgreSQL 14."""
+KINDS: Final[Mapping[str, str]] = {
+    "v": "a view", "m": "a materialized view", "f": "a foreign table", "S": "a sequence", "i": "an index",
+    "I": "an index", "c": "a type",
+}  # fmt: skip
+"""What is no table, by `relkind`."""
 
 
 async def read_table(
@@ -32,8 +37,40 @@ async def read_table(
     names = {"schema": table.schema_name, "table": table.table_name, "order_column": table.order}
     row = await connection.fetchrow(statement("read_table", **names))
     if row is None:
-        raise SourceError(f"{options.shown_dsn} has no table {table.quoted_table}; set the option 'table'")
+        await require_table(connection, options, table)
+        raise SourceError(f"table {table.quoted_table} was created just now; run this again")
     return dict(row)
+
+
+async def require_table(connection: "Connection", options: PostgresOptions, table: TableOptions) -> None:
+    """Raise `SourceError` if there is no such table; the text says what there is by its name."""
+    found: Any = await connection.fetchrow(relation_statement(table))
+    if (fault := why_no_table(options, table, found)) is not None:
+        raise SourceError(fault)
+
+
+def relation_statement(table: TableOptions) -> str:
+    """Write the query for `why_no_table`."""
+    return statement("read_relation", schema=table.schema_name, table=table.table_name)
+
+
+def why_no_table(options: PostgresOptions, table: TableOptions, found: Mapping[str, Any]) -> str | None:
+    """Say that there is no such table, and what there is; None: it is a table.
+
+    Args:
+        options: Where the database is.
+        table: The table.
+        found: The row of ``sql/read_relation.sql``.
+    """
+    kind, others = found["kind"], found["others"]
+    if kind in ("r", "p"):
+        return None
+    if kind is None:
+        to = f" to one of {others}" if others and "," in others else f" to {others}" if others else ""
+        return f"{options.shown_dsn} has no table {table.quoted_table}; set the option 'table'{to}"
+    reads = f": it reads {found['tables_read']}" if found["tables_read"] else ""
+    what = f"{table.quoted_table} on {options.shown_dsn} is {KINDS.get(kind, 'no table')}"
+    return f"{what}, which has no rows of its own to capture; set the option 'table' to a table{reads}"
 
 
 def has_unique_order(table: dict[str, Any], *, is_named: bool) -> bool:

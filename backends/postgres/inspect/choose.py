@@ -16,6 +16,7 @@ from backends.postgres.inspect.propose import Proposal, propose_table
 from backends.postgres.inspect.words import GAME, has_any
 from backends.postgres.postgres_options import PostgresOptions
 from backends.postgres.statements import statement
+from backends.postgres.table import KINDS
 from rounds import Catalogue
 
 ENOUGH: Final = 8
@@ -26,9 +27,6 @@ _LITTLE: Final = 6
 """The score from which a table is named as one that was not taken."""
 _SAMPLED: Final = 40
 """Most tables that a sample is read of."""
-_KINDS: Final[Mapping[str, str]] = {
-    "v": "a view", "m": "a materialized view", "f": "a foreign table",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +116,7 @@ async def _refuse(connection: Connection, table: TableFacts) -> None:
     if not table.is_capturable:
         below = await _tables_below(connection, table)
         reads = f"; name the table that it reads: {', '.join(below)}" if below else ""
-        raise SourceError(f"{table.full_name} is {_KINDS[table.kind]}, which has no rows of its own to capture{reads}")
+        raise SourceError(f"{table.full_name} is {KINDS[table.kind]}, which has no rows of its own to capture{reads}")
     if table.persistence != "p":
         raise SourceError(f"table {table.full_name} is unlogged; run: ALTER TABLE {table.quoted} SET LOGGED;")
 

@@ -22,6 +22,7 @@ from backends.postgres.mapping.table_options import TableOptions
 from backends.postgres.postgres_options import PostgresOptions
 from backends.postgres.row_bytes import fetch_rows
 from backends.postgres.statements import statement
+from backends.postgres.table import require_table
 from rounds import Catalogue, InvalidRound, Round
 
 ROWS: Final = 500
@@ -79,8 +80,12 @@ async def preview_table(
         SourceError: There is no such table, or it lacks a column that the options name.
     """
     found = await look_at_tables(connection, options, [table.source])
-    if not found:
-        raise SourceError(f"{options.shown_dsn} has no table {table.quoted_table}; set the option 'table'")
+    if not found or not found[0].is_capturable:
+        await require_table(connection, options, table)
+        raise SourceError(
+            f"{table.quoted_table} is a partition, or belongs to an extension; set the option 'table' to the "
+            "partitioned table, or to one of your own"
+        )
     (facts,) = found
     preview = Preview(table)
     try:

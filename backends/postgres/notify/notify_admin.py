@@ -21,6 +21,7 @@ from backends.postgres.notify.table_check import (
 )
 from backends.postgres.row_security import refuse_hidden_rows
 from backends.postgres.statements import statement
+from backends.postgres.table import require_table
 
 _COUNTED: Final = 100_000
 """The limit of the count in sql/read_notify_status.sql: a larger count would be slow."""
@@ -67,7 +68,11 @@ class NotifyAdmin:
         ]
 
     async def set_up(self, grant_to: str | None, *, renew: bool = False) -> str | None:
-        await run_sql(self.options, self.setup_sql(grant_to, renew=renew))
+        options, sql = self.options, self.setup_sql(grant_to, renew=renew)
+        async with connected(options) as connection:
+            for table in options.all_tables:
+                await ask(options, require_table(connection, options, table))
+        await run_sql(options, sql)
         return None
 
     async def check(self) -> list[Finding]:

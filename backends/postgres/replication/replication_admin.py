@@ -33,7 +33,14 @@ from backends.postgres.replication.slot import (
 from backends.postgres.replication.slot_heartbeat import KeptWal
 from backends.postgres.replication.standby_server import standby_sentence
 from backends.postgres.statements import statement
-from backends.postgres.table import OLDEST_VERSION, has_unique_order, read_table
+from backends.postgres.table import (
+    OLDEST_VERSION,
+    has_unique_order,
+    read_table,
+    relation_statement,
+    require_table,
+    why_no_table,
+)
 from rounds import Catalogue
 
 _PEEK_S: Final = 5.0
@@ -99,6 +106,8 @@ class ReplicationAdmin:
             await ask(options, connection.fetch(statement("lock_renewal"), options.slot, timeout=STATEMENT_S))
             if await self._is_standby(connection):
                 raise SourceError(standby_sentence(options))
+            for table in options.all_tables:
+                await ask(options, require_table(connection, options, table))
             faults = await self._setup_faults(connection)
             slot = await self._slot(connection)
             for fault in faults:
@@ -182,13 +191,16 @@ class ReplicationAdmin:
             columns = []
             for table in options.all_tables:
                 names = {"schema": table.schema_name, "table": table.table_name}
-                columns.append((table, await ask(options, connection.fetch(statement("read_columns", **names)))))
+                relation: Any = await ask(options, connection.fetchrow(relation_statement(table)))
+                columns.append(
+                    (table, relation, await ask(options, connection.fetch(statement("read_columns", **names))))
+                )
             slot = await self._slot(connection)
             if await self._is_standby(connection):
                 return [Finding(Verdict.FAILURE, standby_sentence(options))]
             ours = await self._setup_faults(connection)
             has_unfinished = await self._has_unfinished(connection, await self._facts(connection)) if ours else False
-        tables = [fault for table, found in columns for fault in self._table_faults(table, found)]
+        tables = [fault for each in columns for fault in self._table_faults(*each)]
         certain = [fault.text for fault in ours if fault.is_fatal or has_unfinished]
         faults = [*self._server_faults(server, slot), *tables, *certain]
         findings = [Finding(Verdict.FAILURE, fault) for fault in faults]
@@ -368,10 +380,13 @@ class ReplicationAdmin:
             )
         return faults
 
-    def _table_faults(self, table: TableOptions, columns: list[asyncpg.Record]) -> list[str]:
-        options = self.options
+    def _table_faults(
+        self, table: TableOptions, relation: Mapping[str, Any], columns: list[asyncpg.Record]
+    ) -> list[str]:
+        if (fault := why_no_table(self.options, table, relation)) is not None:
+            return [fault]
         if not columns:
-            return [f"{options.shown_dsn} has no table {table.quoted_table}; set the option 'table'"]
+            return [f"table {table.quoted_table} has no columns"]
         if columns[0]["relpersistence"] != b"p":
             return [f"table {table.quoted_table} is not logged; run: ALTER TABLE {table.quoted_table} SET LOGGED;"]
         try:

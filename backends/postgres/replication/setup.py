@@ -38,7 +38,7 @@ from backends.postgres.replication.slot import (
 )
 from backends.postgres.replication.standby_server import StandbyReached, refuse_standby
 from backends.postgres.statements import one_line, statement
-from backends.postgres.table import OLDEST_VERSION
+from backends.postgres.table import OLDEST_VERSION, relation_statement, why_no_table
 
 log = structlog.get_logger()
 
@@ -121,7 +121,8 @@ async def _check_source(link: ReplicationConnection, options: ReplicationOptions
 async def _check_table(link: ReplicationConnection, options: ReplicationOptions, table: TableOptions) -> None:
     columns = await run_statement(link, options, "read_columns", schema=table.schema_name, table=table.table_name)
     if not columns:
-        raise SourceError(f"{options.shown_dsn} has no table {table.quoted_table}; set the option 'table'")
+        (found,) = await link.query(relation_statement(table), options.connect_timeout_s)
+        raise SourceError(why_no_table(options, table, found) or f"table {table.quoted_table} has no columns")
     if columns[0]["relpersistence"] != "p":
         raise SourceError(
             f"table {table.quoted_table} is unlogged or temporary, so its rows are not in the write-ahead log; run:"
