@@ -13,6 +13,10 @@ from backends.postgres.mapping.table_options import TableOptions
 from backends.postgres.mapping.value_path import ValuePath
 
 _EPOCHS: Final = INTEGERS | {"numeric", "float8"}
+REPEATED_REMEDY: Final = (
+    "set the option 'round_id_column' to a column that is unique within the game, such as one from a sequence, or "
+    "'rows_when' to one row of each round"
+)
 
 
 class _Mapped(NamedTuple):
@@ -35,6 +39,7 @@ def column_faults(facts: TableFacts, table: TableOptions) -> list[Finding]:
     findings: list[Finding] = []
     if (found := _mapped("round_id_column", table.round_id_column, facts)) is not None:
         findings += _of_round_id(found, table)
+        findings += _of_repeated(found, facts, table)
     if table.game_slug is None and (found := _mapped("game_slug_column", table.game_slug_column, facts)) is not None:
         findings += _of_game(found, table)
     if (found := _mapped("finished_at_column", table.finished_at_column, facts)) is not None:
@@ -64,6 +69,25 @@ def _of_round_id(found: _Mapped, table: TableOptions) -> Iterator[Finding]:
         text = f"{found.shown} is no integer, so all rows are rejected; set the option 'round_ids' to hashed, or "
         yield Finding(Verdict.FAILURE, f"{text}'round_id_column' to an integer")
     yield from _nullable(found)
+
+
+def _of_repeated(found: _Mapped, facts: TableFacts, table: TableOptions) -> Iterator[Finding]:
+    """Look for a key that holds the round id and more: then several rows may have the same id.
+
+    A partitioned table is left out, since its keys have to hold the columns of the partitions.
+    """
+    game = None if table.game_slug else _mapped("game_slug_column", table.game_slug_column, facts)
+    columns = [found.column.name, *([game.column.name] if game else [])]
+    if facts.kind == "p" or found.column.is_sequenced or facts.is_unique(*columns):
+        return
+    for key in facts.unique_keys:
+        if found.column.name in key:
+            more = " and ".join(quote_identifier(name) for name in key if name not in columns)
+            text = (
+                f"{found.shown} is unique only together with {more}: of several rows of one game with the same id the "
+            )
+            yield Finding(Verdict.WARNING, f"{text}log keeps one; {REPEATED_REMEDY}")
+            return
 
 
 def _of_game(found: _Mapped, table: TableOptions) -> Iterator[Finding]:

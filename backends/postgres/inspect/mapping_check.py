@@ -15,7 +15,7 @@ from backends.postgres.database import Connection, ask
 from backends.postgres.findings import Finding, Verdict, connected
 from backends.postgres.game_tables import read_games
 from backends.postgres.identifiers import quote_identifier
-from backends.postgres.inspect.column_faults import column_faults
+from backends.postgres.inspect.column_faults import REPEATED_REMEDY, column_faults
 from backends.postgres.inspect.facts import ServerFacts, TableFacts
 from backends.postgres.inspect.look import look_at_server, look_at_tables, newest_first
 from backends.postgres.inspect.preview import Preview, mapper_of, preview_table
@@ -104,6 +104,19 @@ def _of_rows(preview: Preview, facts: TableFacts) -> list[Finding]:
         if not each.reason.startswith("unknown game"):  # see `_of_games`
             rows = f"{each.count:,} of {preview.rows:,} rows that were read of {facts.quoted}"
             findings.append(Finding(Verdict.FAILURE, f"{rows} would be rejected, such as {each.key}: {each.reason}"))
+    if preview.doubled:
+        first, second = preview.doubled
+        text = (
+            f"{facts.quoted}: round {first.round_id} of {first.game_slug} stands in several rows of different content, "
+            f"such as those finished at {first.finished_at} and {second.finished_at}, which count as one round; "
+        )
+        findings.append(Finding(Verdict.FAILURE, f"{text}{REPEATED_REMEDY}"))
+    for game, figure in sorted(preview.without_figure.items()):
+        text = (
+            f"rounds of {game} in {facts.quoted} have no {figure!r} in their extras, which is the main figure of {game}"
+        )
+        remedy = f"filters and /api/latest do not find it; name it with 'extras_columns', such as {figure}=COLUMN"
+        findings.append(Finding(Verdict.WARNING, f"{text}: {remedy}"))
     ahead = [round_ for round_ in preview.rounds if round_.finished > datetime.now(UTC) + _AHEAD]
     if ahead:
         text = (

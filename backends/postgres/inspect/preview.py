@@ -59,6 +59,28 @@ class Preview:
     rows: int = 0
     unread: str = ""
     """Why no row could be read; empty: rows were read."""
+    doubled: list[Round] = field(default_factory=list)
+    """Two rounds with the same id, of one game, and with other content, if there are such rows."""
+    without_figure: dict[str, str] = field(default_factory=dict)
+    """The main figures by games of which no round has one."""
+    _first: dict[tuple[str, int], Round] = field(default_factory=dict)
+    _figured: set[str] = field(default_factory=set)
+
+    def add(self, round_: Round, catalogue: Catalogue, wanted: int) -> None:
+        """Count a round, and show it while fewer than `wanted` are shown."""
+        self.counts["rounds"] += 1
+        if len(self.rounds) < wanted:
+            timestamp = max(0, int(round_.finished.timestamp() * 1000))
+            self.rounds.append(msgspec.structs.replace(round_, timestamp=timestamp))
+        game = catalogue.game(round_.game_slug)
+        if game.value in msgspec.json.decode(round_.extras):
+            self.without_figure.pop(game.slug, None)
+            self._figured.add(game.slug)
+        elif game.slug not in self._figured:
+            self.without_figure[game.slug] = game.value
+        first = self._first.setdefault((round_.game_slug, round_.round_id), round_)
+        if first != round_ and not self.doubled:
+            self.doubled = [first, round_]
 
 
 async def preview_tables(
@@ -96,12 +118,12 @@ async def preview_table(
     await read_games(connection, options, [mapper.games])
     try:
         for row in await _read(connection, options, facts, mapper, "TRUE", ROWS):
-            _judge(mapper, row, preview, rounds)
+            _judge(mapper, row, preview, catalogue, rounds)
         if len(preview.rounds) < rounds and preview.rows == ROWS:
             wanted = [mapper.sql_of("rows_when", "t"), mapper.sql_of("finished_when", "t")]
             wanted.append(f"NOT {mapper.sql_of('voided_when', 't')}")
             for row in await _read(connection, options, facts, mapper, " AND ".join(wanted), rounds):
-                _judge(mapper, row, preview, rounds)
+                _judge(mapper, row, preview, catalogue, rounds)
     except (SourceError, ConnectionLost) as error:
         preview.unread = str(error)
     return preview
@@ -131,7 +153,7 @@ async def _read(
     return await fetch_rows(options, connection, sql, columns=["is_row"], timeout_s=_ANSWER_S)
 
 
-def _judge(mapper: TableMapper, row: Any, preview: Preview, rounds: int) -> None:
+def _judge(mapper: TableMapper, row: Any, preview: Preview, catalogue: Catalogue, rounds: int) -> None:
     preview.rows += 1
     values, fault = row["row_values"], row.get("fault")
     try:
@@ -145,10 +167,7 @@ def _judge(mapper: TableMapper, row: Any, preview: Preview, rounds: int) -> None
     except InvalidRound as error:
         _reject(mapper, values, str(error), preview)
         return
-    preview.counts["rounds"] += 1
-    if len(preview.rounds) < rounds:
-        timestamp = max(0, int(round_.finished.timestamp() * 1000))
-        preview.rounds.append(msgspec.structs.replace(round_, timestamp=timestamp))
+    preview.add(round_, catalogue, rounds)
 
 
 def _reject(mapper: TableMapper, values: Sequence[str | None], reason: str, preview: Preview) -> None:

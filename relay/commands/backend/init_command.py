@@ -22,6 +22,7 @@ from backends.postgres.findings import Verdict
 from backends.postgres.inspect.choose import Choice, choose_tables
 from backends.postgres.inspect.facts import ServerFacts
 from backends.postgres.inspect.look import look_at_server
+from backends.postgres.inspect.mapping_check import check_mapping
 from backends.postgres.inspect.preview import Preview, preview_tables
 from backends.postgres.inspect.propose import Proposal, Question
 from backends.postgres.inspect.settings_text import as_toml, as_variables
@@ -194,7 +195,8 @@ class Init:
                 previews.extend(await preview_tables(connection, admin.options, self._catalogue, rounds=self._rounds))
             finally:
                 await close_connection(connection, within_s=_CLOSE_S)
-            findings.extend(finding for finding in await admin.check() if finding.verdict is not Verdict.OK)
+            found = [*await admin.check(), *await check_mapping(admin.options, self._catalogue)]
+            findings.extend(finding for finding in found if finding.verdict is not Verdict.OK)
 
         run(_answered(admin.options, judge()))
         return InitReport(

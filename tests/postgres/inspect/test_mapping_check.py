@@ -33,6 +33,10 @@ CREATE TABLE hidden (round_id int PRIMARY KEY, game_slug text NOT NULL, finished
 ALTER TABLE hidden ENABLE ROW LEVEL SECURITY;
 CREATE ROLE ingest LOGIN;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO ingest;
+CREATE TABLE daily (day date, round_id int, game_slug text NOT NULL, finished_at timestamptz NOT NULL, extras jsonb,
+    PRIMARY KEY (day, game_slug, round_id));
+INSERT INTO daily VALUES ('2026-01-18', 1, 'crash', '2026-01-18', '{"point": 1}'),
+    ('2026-01-18', 1, 'dice', '2026-01-18', '{}');
 CREATE TABLE closed (round_id int PRIMARY KEY, game_slug text NOT NULL, finished_at timestamptz NOT NULL, extras jsonb);
 """
 
@@ -81,6 +85,20 @@ async def test_rows_that_would_be_rejected_fail_the_check(any_postgres: Postgres
     assert_finds(games, "warning", '"id"', "numeric", "may hold fractions")
     assert_finds(await found(**keyed, game_slug_table_slug_column="none"), "failure", "table of games", "'none'")
     assert_finds(await found(table="good", game_slug="limbo"), "failure", "unknown game 'limbo'")
+
+    daily = await found(table="daily")
+    assert_finds(daily, "warning", '"round_id"', 'unique only together with "day"', "'round_id_column'", "'rows_when'")
+    assert_finds(daily, "warning", "rounds of dice", "no 'point'", "'extras_columns'")
+    assert list(daily.values()).count("failure") == 0
+    await server.execute("INSERT INTO daily VALUES ('2026-01-19', 1, 'crash', '2026-01-19', '{}')")
+    daily = await found(table="daily")
+    assert_finds(daily, "failure", "round 1 of crash", "several rows", "2026-01-19", "2026-01-18", "'rows_when'")
+    assert_finds(daily, "warning", "rounds of dice", "no 'point'")
+    assert not any("rounds of crash" in text for text in daily)
+    await server.execute("ALTER TABLE daily ADD UNIQUE (round_id, game_slug, finished_at), DROP CONSTRAINT daily_pkey")
+    assert_finds(
+        await found(table="daily", rows_when="day = '2026-01-18'"), "warning", 'only together with "finished_at"'
+    )
 
     hidden = await found(table="hidden", user="ingest", on_lost="backfill")
     assert_finds(hidden, "failure", "row level security", 'ALTER ROLE "ingest" BYPASSRLS;')
