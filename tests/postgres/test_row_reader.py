@@ -108,6 +108,19 @@ def test_reopened_round_is_not_sent_twice_without_corrections() -> None:
     assert capture.counters.reopened == 1
 
 
+def test_row_whose_text_was_unreadable_becomes_a_round_when_it_is_mended() -> None:
+    """With corrections or without; a round whose text is unreadable for a while is corrected, and voided if deleted."""
+    bad = (*row(2)[:4], b"\xff")
+    for corrections in (False, True):
+        capture = make_capture(corrections=corrections, deletes="void")
+        items = changed(capture, frames.insert(*bad), frames.update(bad, row(2)))
+        assert shown(items) == ["!", "2"]
+    items = changed(capture, frames.update(row(2), bad), frames.update(bad, row(2, point="9.99")), lsn=300)
+    assert shown(items) == ["!", "2+"]
+    items = changed(capture, frames.update(row(2), bad), frames.delete(bad), lsn=400)
+    assert shown(items) == ["!", "2-"]
+
+
 def test_memory_of_reopened_rounds_is_bounded() -> None:
     """The oldest are forgotten."""
     capture, reopened = make_capture(), Reopened(limit=2)

@@ -18,6 +18,7 @@ from backends.postgres.mapping.json_documents import Row
 from backends.postgres.mapping.row_changes import Meaning, Outcome, changes_of
 from backends.postgres.mapping.table_mapper import RAW_BYTES, RowState, TableMapper
 from backends.postgres.mapping.text_forms import finished_at_of
+from backends.postgres.mapping.unreadable_rows import UnreadableRows
 from rounds import Catalogue, Round
 
 P = TypeVar("P")
@@ -36,6 +37,8 @@ class FeedTables:
         """By `TableOptions.source`. Rows of other tables are of another reader."""
         self.corrections = corrections
         self._reopened: OrderedDict[tuple[str, int], None] = OrderedDict()
+        self.unreadable = UnreadableRows()
+        """The rounds whose rows are rejected now."""
 
     def reopen(self, round_: Round) -> None:
         """Remember a round that is no longer finished: without corrections it is not sent again."""
@@ -86,7 +89,8 @@ class FeedMapper(TableMapper):
             return (Outcome(Meaning.REJECTED, None, row, reason),)
         when_ms = self._written_ms(row) if timestamp_ms is None else timestamp_ms
         taken = []
-        for outcome in changes_of(mapper, old, new, when_ms, corrections=tables.corrections):
+        changes = changes_of(mapper, old, new, when_ms, corrections=tables.corrections, unreadable=tables.unreadable)
+        for outcome in changes:
             match outcome.meaning:
                 case Meaning.REOPENED if outcome.round is not None:
                     tables.reopen(outcome.round)

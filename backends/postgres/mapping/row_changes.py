@@ -12,6 +12,7 @@ import msgspec
 from backends.postgres.mapping.game_slugs import UnknownGameKey
 from backends.postgres.mapping.json_documents import Row
 from backends.postgres.mapping.table_mapper import RowState, TableMapper
+from backends.postgres.mapping.unreadable_rows import UnreadableRows
 from rounds import InvalidRound, Round
 
 
@@ -64,7 +65,15 @@ def round_of(mapper: TableMapper, row: Row, timestamp_ms: int) -> Round | Outcom
 
 
 def changes_of(
-    mapper: TableMapper, old: Row | None, new: Row | None, timestamp_ms: int, *, corrections: bool
+    mapper: TableMapper,
+    old: Row | None,
+    new: Row | None,
+    timestamp_ms: int,
+    *,
+    corrections: bool,
+    unreadable: UnreadableRows | None = None,
+    old_fault: str = "",
+    new_fault: str = "",
 ) -> tuple[Outcome, ...]:
     """Say what follows from one change of a row, in the order in which it has to be published.
 
@@ -74,36 +83,46 @@ def changes_of(
         new: The row now; None: it was deleted.
         timestamp_ms: When the change was committed, Unix milliseconds.
         corrections: Whether the log also gets changes of finished rounds.
+        unreadable: Remembers rounds whose rows are rejected meanwhile. With corrections only.
+        old_fault: Why the text of the old row cannot be read; empty: it can.
+        new_fault: The same of the new row.
 
     Raises:
         UnknownGameKey: The table of games has to be read again.
     """
     if old is None:
-        return _NOTHING if new is None else _of_new(mapper, new, timestamp_ms)
-    before = round_of(mapper, old, timestamp_ms)
+        return _NOTHING if new is None else (_outcome(_judged(mapper, new, timestamp_ms, new_fault)),)
+    before = _judged(mapper, old, timestamp_ms, old_fault)
+    was = before
+    if unreadable is not None and not isinstance(before, Round) and before.meaning is Meaning.REJECTED:
+        known = unreadable.round_of(mapper.table.source, old)
+        was = before if known is None else msgspec.structs.replace(known, timestamp=timestamp_ms)
     if new is None:
-        if not isinstance(before, Round) or mapper.table.deletes != "void":
+        if not isinstance(was, Round) or mapper.table.deletes != "void":
             return _NOTHING
-        return _taken_back(before, corrections=corrections)
-    if not isinstance(before, Round):
-        after = _of_new(mapper, new, timestamp_ms)
-        return _NOTHING if _is_repeated(before, after[0]) else after
-    return _of_finished(mapper, before, new, timestamp_ms, corrections=corrections)
+        return _taken_back(was, corrections=corrections)
+    after = _judged(mapper, new, timestamp_ms, new_fault)
+    if not isinstance(was, Round):
+        return _NOTHING if _is_repeated(was, after) else (_outcome(after),)
+    if isinstance(after, Round):
+        return _of_finished(was, after, corrections=corrections)
+    if after.meaning is not Meaning.REJECTED or not corrections:
+        return _taken_back(was, corrections=corrections)
+    # Clients keep the round: that its row cannot be read does not take it back.
+    if unreadable is not None:
+        unreadable.add(mapper.table.source, new, was)
+    return _NOTHING if _is_repeated(before, after) else (after,)
 
 
-def _of_new(mapper: TableMapper, new: Row, timestamp_ms: int) -> tuple[Outcome, ...]:
-    after = round_of(mapper, new, timestamp_ms)
-    return (Outcome(Meaning.ROUND, after),) if isinstance(after, Round) else (after,)
+def _judged(mapper: TableMapper, row: Row, timestamp_ms: int, fault: str) -> Round | Outcome:
+    return Outcome(Meaning.REJECTED, None, row, fault) if fault else round_of(mapper, row, timestamp_ms)
 
 
-def _of_finished(
-    mapper: TableMapper, before: Round, new: Row, timestamp_ms: int, *, corrections: bool
-) -> tuple[Outcome, ...]:
-    after = round_of(mapper, new, timestamp_ms)
-    if not isinstance(after, Round):
-        if after.meaning is Meaning.REJECTED and corrections:
-            return (after,)  # clients keep the round: that its row cannot be read does not take it back
-        return _taken_back(before, corrections=corrections)
+def _outcome(judged: Round | Outcome) -> Outcome:
+    return Outcome(Meaning.ROUND, judged) if isinstance(judged, Round) else judged
+
+
+def _of_finished(before: Round, after: Round, *, corrections: bool) -> tuple[Outcome, ...]:
     if after == before or not corrections:
         return _NOTHING
     if (after.game_slug, after.round_id) == (before.game_slug, before.round_id):
@@ -117,6 +136,8 @@ def _taken_back(before: Round, *, corrections: bool) -> tuple[Outcome, ...]:
     return (Outcome(Meaning.CORRECTION, msgspec.structs.replace(before, voided=True)),)
 
 
-def _is_repeated(before: Outcome, after: Outcome) -> bool:
+def _is_repeated(before: Round | Outcome, after: Round | Outcome) -> bool:
     """Whether a row that was no round is none for the same reason."""
-    return before.meaning is after.meaning is not Meaning.ROUND and before.reason == after.reason
+    if isinstance(before, Round) or isinstance(after, Round):
+        return False
+    return before.meaning is after.meaning and before.reason == after.reason

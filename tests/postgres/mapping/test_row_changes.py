@@ -1,5 +1,6 @@
 """What a change of a row means: each row becomes a round once, and corrections only follow when they are asked for."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from backends.postgres.mapping.game_slugs import UnknownGameKey
 from backends.postgres.mapping.row_changes import Meaning, changes_of, round_of
 from backends.postgres.mapping.table_mapper import TableMapper
 from backends.postgres.mapping.table_options import TableOptions
+from backends.postgres.mapping.unreadable_rows import UnreadableRows
 from rounds import Catalogue, Round
 
 TIME = "2026-01-18 10:00:30+00"
@@ -139,3 +141,29 @@ def test_row_without_corrections_is_sent_once_if_reopened_ones_are_remembered(hi
             sent += outcome.meaning is Meaning.ROUND and not reopened
 
     assert sent == (DONE in history)
+
+
+def test_round_whose_row_is_rejected_meanwhile_stays_the_round() -> None:
+    """A mended row is a correction, or nothing, and not the round again; one that was rejected at first is a round."""
+    table, unreadable = mapper(deletes="void"), UnreadableRows(most=2)
+
+    def follow(*rows: list[str | None] | None, fault: str = "") -> list[str]:
+        found = []
+        for old, new in pairwise(rows):
+            faults = {"old_fault": fault if old is GONE else "", "new_fault": fault if new is GONE else ""}
+            outcomes = changes_of(table, old, new, 7, corrections=True, unreadable=unreadable, **faults)
+            found += [f"{one.meaning.name}{' voided' if one.round and one.round.voided else ''}" for one in outcomes]
+        return found
+
+    worse = row(game="unknown-too")
+    assert follow(None, BAD, DONE) == ["REJECTED", "ROUND"]
+    assert follow(DONE, BAD, CHANGED) == ["REJECTED", "CORRECTION"]
+    assert follow(DONE, BAD, DONE, BAD, DONE) == ["REJECTED", "NOTHING"] * 2
+    assert follow(BAD, CHANGED) == ["CORRECTION"]  # after a lost connection the change may come again
+    assert follow(DONE, BAD, worse, OPEN) == ["REJECTED", "REJECTED", "CORRECTION voided"]
+    assert follow(DONE, BAD, row("2")) == ["REJECTED", "CORRECTION voided", "ROUND"]
+    assert follow(DONE, BAD, None) == ["REJECTED", "CORRECTION voided"]
+    assert follow(DONE, GONE, CHANGED, fault="no UTF-8") == ["REJECTED", "CORRECTION"]
+    for number in "34":
+        follow(row(number), row(number, game="unheard-of"))
+    assert follow(BAD, DONE) == ["ROUND"]  # forgotten

@@ -14,6 +14,7 @@ from backends.postgres.mapping.game_slugs import UnknownGameKey
 from backends.postgres.mapping.json_documents import Row
 from backends.postgres.mapping.row_changes import Meaning, Outcome, changes_of
 from backends.postgres.mapping.table_mapper import TableMapper
+from backends.postgres.mapping.unreadable_rows import UnreadableRows
 from backends.postgres.mapping.value_path import ValuePath
 from backends.postgres.replication.protocol.pgoutput import Delete, Insert, InvalidMessage, Update
 from rounds import InvalidRound, Round
@@ -66,6 +67,8 @@ class Reopened:
     def __init__(self, limit: int = _REMEMBERED) -> None:
         self._keys: OrderedDict[tuple[str, int], None] = OrderedDict()
         self._limit = limit
+        self.unreadable = UnreadableRows()
+        """The rounds whose rows are rejected now."""
 
     def add(self, round_: Round) -> None:
         self._keys[round_.game_slug, round_.round_id] = None
@@ -166,12 +169,10 @@ class RowReader:
         row, fault = self._pick(new)
         if old is None:
             return self._without_old(row, timestamp_ms)
-        before, _ = self._pick(old)
-        if row == before:
+        before, old_fault = self._pick(old)
+        if row == before and fault == old_fault:
             return ()
-        if fault:
-            return (Outcome(Meaning.REJECTED, None, row, fault),)
-        return self._taken(changes_of(self.mapper, before, row, timestamp_ms, corrections=self._corrections), row)
+        return self._changed(before, row, timestamp_ms, old_fault, fault)
 
     def deleted(self, old: Values | None, timestamp_ms: int) -> Sequence[Outcome]:
         """Say what a deleted row means; errors as for `updated`."""
@@ -180,9 +181,7 @@ class RowReader:
         if old is None:
             raise OldRowMissing(self._name, self.mapper.table.quoted_table)
         row, fault = self._pick(old)
-        if fault:
-            return ()  # it was rejected when it was inserted
-        return self._taken(changes_of(self.mapper, row, None, timestamp_ms, corrections=self._corrections), row)
+        return self._changed(row, None, timestamp_ms, fault, "")
 
     def is_moved(self, delete: Delete, insert: Insert) -> bool:
         """Whether an update has moved a row to another partition: it comes as a delete, and at once as an insert."""
@@ -204,6 +203,21 @@ class RowReader:
             picked = [values[index] for index in self._indexes]
             row = [None if value is None else readable(value, codec) for value in picked]
             return row, why_not_text(error, codec)
+
+    def _changed(
+        self, old: Row, new: Row | None, timestamp_ms: int, old_fault: str, new_fault: str
+    ) -> Sequence[Outcome]:
+        outcomes = changes_of(
+            self.mapper,
+            old,
+            new,
+            timestamp_ms,
+            corrections=self._corrections,
+            unreadable=self._reopened.unreadable,
+            old_fault=old_fault,
+            new_fault=new_fault,
+        )
+        return self._taken(outcomes, old if new is None else new)
 
     def _without_old(self, row: Row, timestamp_ms: int) -> Sequence[Outcome]:
         outcomes = changes_of(self.mapper, None, row, timestamp_ms, corrections=self._corrections)
