@@ -77,6 +77,14 @@ class PostgresOptions(TableOptions):
             return (self,)
         return tuple(TableOptions.model_validate(table.over(self)) for table in self.tables)
 
+    @property
+    def without_effect(self) -> str:
+        """One sentence on options that do nothing as the others are set; empty: there are none."""
+        voiding = [table.source for table in self.all_tables if table.deletes == "void"]
+        if self.corrections or not voiding:
+            return ""
+        return f"deletes = void of {', '.join(voiding)} has no effect without corrections = true: no void is published"
+
     @cached_property
     def reading(self) -> Self:
         """The options of what is read: these, or with `feed` those of the feed as one table."""

@@ -1,16 +1,20 @@
 """Which values columns may have, and the options that name the columns."""
 
 import json
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
-from backends.contract import InvalidOptions
+from backends.contract import BackendContext, InvalidOptions
 from backends.postgres.mapping.column_kinds import Column
 from backends.postgres.mapping.table_mapper import RAW_BYTES, TableMapper
 from backends.postgres.mapping.table_options import TableOptions
+from backends.postgres.notify.postgres_notify import PostgresNotify
 from backends.postgres.postgres_options import PostgresOptions
+from backends.postgres.replication.postgres_replication import PostgresReplication
 from backends.postgres.replication.slot import ReplicationOptions
 from backends.postgres.statements import statement
 from backends.postgres.table import page_statement, scan_statement
@@ -204,3 +208,19 @@ def test_statement_includes_the_columns_of_another_file() -> None:
         assert 't."o""x"::bigint AS row_offset' in sql
         assert 'ARRAY[ t."round_id"::text, t."game_slug"::text, ' in sql
         assert 't."e:x"::text ]::text []' in sql
+
+
+@pytest.mark.parametrize("make", [PostgresNotify, PostgresReplication])
+def test_voids_without_corrections_are_said_to_have_no_effect(make: Callable[..., object]) -> None:
+    """Once at start; with corrections nothing is said."""
+    options = {"dsn": DSN, "tables": [{"table": "a", "deletes": "void"}, {"table": "b"}], "feed": True}
+    with capture_logs() as logged:
+        make({**options, "corrections": True}, BackendContext(Catalogue.load()))
+        assert logged == []
+        make(options, BackendContext(Catalogue.load()))
+    assert [(line["event"], line["reason"]) for line in logged] == [
+        (
+            "source_imperfect",
+            "deletes = void of public.a has no effect without corrections = true: no void is published",
+        )
+    ]

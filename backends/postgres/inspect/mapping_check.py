@@ -43,6 +43,8 @@ async def check_mapping(options: PostgresOptions, catalogue: Catalogue) -> list[
         SourceError: The server cannot be queried.
     """
     findings: list[Finding] = []
+    if options.without_effect:
+        findings.append(Finding(Verdict.WARNING, options.without_effect))
     async with connected(options) as connection:
         server = await look_at_server(connection, options)
         findings += _of_encoding(server)

@@ -90,6 +90,8 @@ class PostgresNotify:
         self._warned: set[str] = set()
         tables = ", ".join(reader.table.source for reader in self._readers)
         self._log = log.bind(table=tables, database=self._options.shown_dsn)
+        if given.without_effect:
+            self._log.warning("source_imperfect", reason=given.without_effect)
 
     @property
     def status(self) -> NotifyStatus:

@@ -69,6 +69,8 @@ class PostgresReplication:
         given = ReplicationOptions.read(options)
         self._options = given.reading
         self._log = log.bind(**self._options.log_fields)
+        if given.without_effect:
+            self._log.warning("source_imperfect", reason=given.without_effect)
         self._context = context
         self._feed = RowFeed(given, context.catalogue) if given.feed else None
         self._games = games_of(given, context.catalogue) if self._feed is None else self._feed.games

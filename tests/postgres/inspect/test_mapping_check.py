@@ -60,6 +60,10 @@ async def test_rows_that_would_be_rejected_fail_the_check(any_postgres: Postgres
 
     assert await found(table="good") == {}
     assert await found(table="good", backend=NotifyOptions) == {}
+    assert await found(table="good", deletes="void", corrections="true") == {}
+    assert await found(table="good", deletes="void") == {
+        "deletes = void of public.good has no effect without corrections = true: no void is published": "warning"
+    }
 
     odd = await found(table="odd")
     assert_finds(odd, "warning", '"round_id"', "numeric(12,2)", "TYPE bigint;")
