@@ -1,7 +1,7 @@
 """Connect to PostgreSQL with asyncpg, and turn its errors into ours.
 
-Owns how rows, set-up and status are queried. Replication streams use psycopg instead: see
-`backends.postgres.replication.protocol.replication_connection`.
+Owns how rows, set-up and status are queried. Replication streams do not come here: see
+`backends.postgres.replication.protocol`.
 """
 
 import asyncio

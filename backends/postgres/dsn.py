@@ -31,7 +31,7 @@ _NOT_NEEDED: Final[Mapping[str, frozenset[str] | None]] = {
     "connect_timeout": None,  # see `AsyncpgTarget.timeout_s`
     "client_encoding": None,  # asyncpg always uses UTF-8
     "fallback_application_name": None,  # we set application_name
-    "replication": None,  # asyncpg has no replication connections; ReplicationConnection sets it itself
+    "replication": None,  # our own connections set it
     "load_balance_hosts": None,
     "sslcompression": None,
     "sslkeylogfile": None,
@@ -156,6 +156,6 @@ def _sentence(name: str, value: str) -> str:
     shown = f"{name}={value}" if name in _NOT_NEEDED else name
     instead = "; sslmode=verify-full verifies the server too" if name == "channel_binding" else ""
     return (
-        f"option 'dsn': asyncpg, which postgres-notify and `stream-relay backend` connect with, does not support the "
-        f"parameter {shown}; remove it{instead}"
+        "option 'dsn': asyncpg, which postgres-notify, streams with message_prefix and `stream-relay backend` connect "
+        f"with, does not support the parameter {shown}; remove it{instead}"
     )

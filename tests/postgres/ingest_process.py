@@ -35,6 +35,12 @@ class IngestProcess:
     def is_running(self) -> bool:
         return self._process.returncode is None
 
+    @property
+    def peak_bytes(self) -> int:
+        """The most memory that it has had so far (Linux)."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024
+
     async def said(self, event: str) -> str:
         """Wait until it has logged an event that is not in `lines` yet; return the line."""
         assert self._process.stdout is not None

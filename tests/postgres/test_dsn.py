@@ -119,6 +119,10 @@ async def test_every_common_parameter_and_a_second_host_work_for_both_backends_a
         await found.reach(3)
     async with replication_reading(make_backend(postgres, dsn=dsn)) as reader:
         await reader.seen(3)
+    with_messages = make_backend(postgres, dsn=dsn, table="public.rounds", message_prefix="stream_relay")
+    async with replication_reading(with_messages) as reader:
+        await postgres.insert_rounds(4, 4)
+        await reader.seen(1)
 
 
 @pytest.mark.service

@@ -54,6 +54,18 @@ async def test_text_of_any_encoding_is_read_or_rejected(any_postgres: PostgresSe
             f"CREATE DATABASE {encoding} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
         )
         await _read_rows(any_postgres, nats, encoding)
+    await _read_message(any_postgres, "LATIN1")
+
+
+async def _read_message(server: PostgresServer, encoding: str) -> None:
+    """Read a logical message whose prefix and content are not ASCII."""
+    database = encoding.lower()
+    backend = make_backend(server, server.dsn(database), message_prefix="é", slot="messages", publication="messages")
+    async with reading(backend) as reader:
+        content = '{"round_id": 9, "game_slug": "crash", "finished_at": "2026-01-18T10:00:30Z", "extras": {"a": "£"}}'
+        await server.execute("SELECT pg_logical_emit_message(true, 'é', $1::text)", content, database=database)
+        await reader.seen(1)
+    assert reader.rounds[0].extras == '{"a":"£"}'
 
 
 async def _read_rows(server: PostgresServer, nats: NatsServer, encoding: str) -> None:

@@ -40,7 +40,7 @@ def test_messages_of_a_transaction_are_read() -> None:
     assert decode(frames.insert("1", None, ""), DATA_START) == Insert(frames.TABLE, [b"1", None, b""])
     assert decode(frames.commit(8, 16), DATA_START)[:2] == (8, 16)
     assert isinstance(decode(frames.commit(8, 16), DATA_START), Commit)
-    assert decode(frames.message(99, "p", b"c"), DATA_START) == LogicalMessage(False, 99, "p", memoryview(b"c"))
+    assert decode(frames.message(99, "p", b"c"), DATA_START) == LogicalMessage(False, 99, "p", memoryview(b"c"), 1)
 
 
 def test_changes_of_rows_are_read() -> None:

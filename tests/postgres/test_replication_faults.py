@@ -240,7 +240,9 @@ async def test_large_rows_over_tls_do_not_stall(tmp_path: Path) -> None:
     try:
         await server.start()
         await server.make_rounds_table()
-        async with reading(make_backend(server, server.dsn() + "?sslmode=require")) as reader:
+        dsn = server.dsn() + "?sslmode=require"
+        own = {"slot": "own", "publication": "own", "table": "public.rounds", "message_prefix": "stream_relay"}
+        async with reading(make_backend(server, dsn)) as reader, reading(make_backend(server, dsn, **own)) as bounded:
             for size in range(1, 41):
                 await server.execute(
                     "INSERT INTO rounds VALUES ($1, 'crash', NULL, now(), jsonb_build_object('a', repeat('x', $2)))",
@@ -248,9 +250,14 @@ async def test_large_rows_over_tls_do_not_stall(tmp_path: Path) -> None:
                     size * 1500,
                 )
                 await reader.seen(size)
+                await bounded.seen(size)
+            await server.execute("SELECT pg_logical_emit_message(true, 'other', repeat('x', 4 << 20))")
+            await server.insert_rounds(41, 41)
+            await bounded.seen(41)
+            await reader.seen(41)
     finally:
         await server.discard()
-    assert reader.ids == list(range(1, 41))
+    assert reader.ids == bounded.ids == list(range(1, 42))
 
 
 # --- nats-server ---------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from backends.contract import Captured
 from backends.postgres.backfill.table_backfill import TableBackfill
 from backends.postgres.database import close_connection, open_connection, query_text
 from backends.postgres.notify.notify_options import NotifyOptions
+from backends.postgres.replication.protocol.bounded_connection import BoundedConnection
 from backends.postgres.replication.protocol.replication_connection import ReplicationConnection
 from backends.postgres.replication.slot import ReplicationOptions
 from backends.postgres.session_settings import as_options, for_transaction, session_settings
@@ -75,8 +76,11 @@ async def test_settings_of_others_change_nothing(any_postgres: PostgresServer, m
     monkeypatch.setenv("PGOPTIONS", "-c DateStyle=German")
     for suffix in ("", "?options=-c%20TimeZone%3DAsia/Tokyo"):
         options = ReplicationOptions.read({"dsn": server.dsn() + suffix})
-        for replication in (True, False):
-            link = await ReplicationConnection.connect(options, replication=replication)
+        for link in (
+            await ReplicationConnection.connect(options),
+            await ReplicationConnection.connect(options, replication=False),
+            await BoundedConnection.connect(options, prefix="stream_relay", limit_bytes=100),
+        ):
             try:
                 assert [dict(row) for row in await link.query(VALUES, 10)] == [WRITTEN]
                 for name, value in {**session_settings(), **dict.fromkeys(timeout, "0")}.items():

@@ -13,6 +13,7 @@ import structlog
 
 from backends.contract import OffsetTaken
 from backends.postgres.replication.protocol.replication_connection import ReplicationConnection, StreamLost
+from backends.postgres.replication.protocol.replication_link import ReplicationLink
 from backends.postgres.replication.publication.publication_note import change_between
 from backends.postgres.replication.slot import ReplicationOptions, check_publication
 from backends.postgres.replication.slot_offset import SlotOffset
@@ -32,7 +33,7 @@ class PublicationWatch:
 
     def __init__(
         self,
-        stream: ReplicationConnection,
+        stream: ReplicationLink,
         options: ReplicationOptions,
         offset: SlotOffset,
         *,

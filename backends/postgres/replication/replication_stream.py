@@ -14,7 +14,8 @@ from typing import Final
 import structlog
 
 from backends.postgres.replication.capture import Capture, WalItem
-from backends.postgres.replication.protocol.replication_connection import ReplicationConnection, StreamLost
+from backends.postgres.replication.protocol.replication_connection import StreamLost
+from backends.postgres.replication.protocol.replication_link import ReplicationLink
 from backends.postgres.replication.protocol.wal import status_update
 from backends.postgres.replication.publication_watch import PublicationWatch
 from backends.postgres.replication.slot import ReplicationOptions
@@ -38,7 +39,7 @@ class ReplicationStream:
 
     def __init__(
         self,
-        link: ReplicationConnection,
+        link: ReplicationLink,
         capture: Capture,
         offset: SlotOffset,
         options: ReplicationOptions,

@@ -105,6 +105,8 @@ class ReplicationOptions(PostgresOptions):
             raise ValueError("message_prefix and feed exclude each other; set one of them")
         if not self.all_tables and self.on_lost == "backfill":
             raise ValueError("on_lost = 'backfill' needs a table, and message_prefix alone reads none")
+        if self.message_prefix:
+            self.target.for_asyncpg(self.connect_timeout_s)  # see `BoundedConnection`
         return self
 
     @model_validator(mode="after")

@@ -14,10 +14,13 @@ import structlog
 from backends.postgres.mapping.column_kinds import ColumnType, own_types_of
 from backends.postgres.postgres_options import quote_identifier, quote_literal
 from backends.postgres.replication.capture import Capture
+from backends.postgres.replication.protocol.bounded_connection import BoundedConnection
 from backends.postgres.replication.protocol.replication_connection import ReplicationConnection, ServerError, StreamLost
+from backends.postgres.replication.protocol.replication_link import ReplicationLink
 from backends.postgres.replication.protocol.wal import format_lsn
 from backends.postgres.replication.publication.publication_note import change_between
 from backends.postgres.replication.publication.source_tables import source_tables
+from backends.postgres.replication.rows.message_reader import MESSAGE_BYTES
 from backends.postgres.replication.slot import (
     PUBLICATION_SKIPPED,
     UNDEFINED,
@@ -55,17 +58,17 @@ class StreamStart:
         self._own_pid = 0  # the server process of our last stream
         self._slot_error: ServerError | None = None  # what the server ended the last stream with, if it is the slot's
 
-    async def begin(self) -> ReplicationConnection:
+    async def begin(self) -> ReplicationLink:
         """Connect, wait until the slot is free, and start the stream; return its connection.
 
         Raises:
             StreamLost: The stream did not start; another attempt may succeed.
             SlotLost: The slot cannot be read as it is.
             OffsetTaken: Another process has started to read it.
+            SourceError: The libraries that are installed cannot read it.
         """
         options = self._options
-        timeout = f"{round(options.sender_timeout_s * 1000)}"
-        link = await ReplicationConnection.connect(options, settings={"wal_sender_timeout": timeout})
+        link = await self._connect()
         try:
             link.on_notice(partial(_fail_if_skipping, link))
             # The catalogue is queried over another connection: a session that has read the current definition of the
@@ -87,7 +90,17 @@ class StreamStart:
         if isinstance(error, ServerError) and error.sqlstate in (UNDEFINED, _NOT_IN_STATE):
             self._slot_error = error
 
-    async def _start(self, link: ReplicationConnection, catalogue: ReplicationConnection) -> None:
+    async def _connect(self) -> ReplicationLink:
+        options = self._options
+        settings = {"wal_sender_timeout": f"{round(options.sender_timeout_s * 1000)}"}
+        if not options.message_prefix:
+            return await ReplicationConnection.connect(options, settings=settings)
+        # Messages come whole, also those of other applications, and libpq would hold them.
+        return await BoundedConnection.connect(
+            options, prefix=options.message_prefix, limit_bytes=MESSAGE_BYTES, settings=settings
+        )
+
+    async def _start(self, link: ReplicationLink, catalogue: ReplicationConnection) -> None:
         options, capture = self._options, self._capture
         await refuse_standby(catalogue, options)
         while True:
@@ -99,7 +112,6 @@ class StreamStart:
                 capture.use_tables(source_tables(options, slot.facts), await self._own_types(catalogue))
             capture.begin_stream(link.codec)
             publications = quote_literal(quote_identifier(options.publication))
-            # Messages come whole, also those of other applications, so they are requested only if they are read.
             messages = ", messages 'true'" if options.message_prefix else ""
             command = (
                 f"START_REPLICATION SLOT {quote_identifier(options.slot)} LOGICAL {format_lsn(capture.start_lsn)}"
@@ -160,7 +172,7 @@ class StreamStart:
             raise SlotLost(SlotState.INVALIDATED, self._options, error.message)
 
 
-def _fail_if_skipping(link: ReplicationConnection, sqlstate: str, notice: str) -> None:
+def _fail_if_skipping(link: ReplicationLink, sqlstate: str, notice: str) -> None:
     """Fail the stream on the warning with which PostgreSQL 18 and later skip rows of a missing publication."""
     if sqlstate == PUBLICATION_SKIPPED:
         link.fail(ServerError(UNDEFINED, notice))

@@ -79,7 +79,10 @@ class LogicalMessage(NamedTuple):
     lsn: int
     prefix: str
     content: memoryview
-    """A view of the decoded bytes: nothing is copied, since it may be the large message of another application."""
+    """A view of the decoded bytes: nothing is copied, since the message may be that of another application. Empty if
+    the content was dropped while it arrived: see `wire_reader`."""
+    size: int
+    """The size of the content as it was written, bytes."""
 
 
 class Other(NamedTuple):
@@ -252,9 +255,10 @@ def _logical_message(data: bytes, start: int) -> LogicalMessage:
     flags, lsn = _LOGICAL.unpack_from(data, start)
     prefix, at = _text(data, start + _LOGICAL.size)
     begin = at + _LENGTH.size
-    end = begin + _LENGTH.unpack_from(data, at)[0]
-    _expect_end(data, start, end)
-    return LogicalMessage(bool(flags & 1), lsn, prefix, memoryview(data)[begin:end])
+    (size,) = _LENGTH.unpack_from(data, at)
+    if len(data) > begin:
+        _expect_end(data, start, begin + size)
+    return LogicalMessage(bool(flags & 1), lsn, prefix, memoryview(data)[begin:], size)
 
 
 def _text(data: bytes, at: int) -> tuple[str, int]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from backends.contract import Rejected
-from backends.postgres.encodings import why_not_text
+from backends.postgres.encodings import UTF_8, why_not_text
 from backends.postgres.mapping.column_kinds import Column
 from backends.postgres.mapping.game_slugs import GameSlugs
 from backends.postgres.mapping.json_documents import Row
@@ -43,19 +43,19 @@ class MessageMapper(TableMapper):
 
 
 class MessageReader:
-    """Reads the messages with one prefix."""
+    """Reads the messages with one prefix, `prefix` as `LogicalMessage` has it."""
 
     def __init__(self, prefix: str, mapper: TableMapper, counters: Counters, *, codec: str) -> None:
-        self.prefix = prefix
+        # `decode` does not know the encoding of the database.
+        self.prefix = prefix.encode(codec, "backslashreplace").decode(UTF_8, "surrogateescape")
         self.mapper = mapper
         self._counters = counters
         self._codec = codec
 
     def written(self, message: LogicalMessage, timestamp_ms: int) -> Sequence[Outcome]:
         """Say what a message means; raise `UnknownGameKey` if the table of games has to be read again."""
-        size = len(message.content)
-        if size > MESSAGE_BYTES:
-            return (self._rejected("", f"the message has {size} bytes; the limit is {MESSAGE_BYTES}"),)
+        if message.size > MESSAGE_BYTES:
+            return (self._rejected("", f"the message has {message.size} bytes; the limit is {MESSAGE_BYTES}"),)
         try:
             text = bytes(message.content).decode(self._codec)
         except UnicodeDecodeError as error:
