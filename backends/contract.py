@@ -14,6 +14,7 @@ BackendError
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from rounds import Catalogue, Round
@@ -137,7 +138,14 @@ class SourceOffsets(Protocol[P_co]):
         """
         ...
 
-    async def recall(self, source: str, comes_again: Callable[[str], bool], *, since: KeptOffset | None = None) -> None:
+    async def recall(
+        self,
+        source: str,
+        comes_again: Callable[[str], bool],
+        *,
+        since: KeptOffset | None = None,
+        stored_since: datetime | None = None,
+    ) -> None:
         """Read from the log which rounds it holds, as far back as the source will yield rounds again.
 
         The publisher then recognises these rounds by their ids and skips them. The number of rounds read is bounded;
@@ -148,6 +156,8 @@ class SourceOffsets(Protocol[P_co]):
             comes_again: Called with each offset of the source that is found, without the name; returns whether the
                 source yields rounds with that offset, or later ones, again.
             since: An offset that was stored before everything that is yielded again; reading stops there.
+            stored_since: What was stored from then on is read in any case, with the offset of any source: another
+                backend may have stored what is yielded.
         """
         ...
 

@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from backends.contract import Backend, Captured, HasOffsets, HasStandby, KeptOffset, Rejected, SourceOffsets
@@ -172,8 +173,15 @@ class _PlainOffsets(Generic[P]):
     async def kept(self, source: str) -> KeptOffset | None:
         return await self._offsets.kept(source)
 
-    async def recall(self, source: str, comes_again: Callable[[str], bool], *, since: KeptOffset | None = None) -> None:
-        await self._offsets.recall(source, comes_again, since=since)
+    async def recall(
+        self,
+        source: str,
+        comes_again: Callable[[str], bool],
+        *,
+        since: KeptOffset | None = None,
+        stored_since: datetime | None = None,
+    ) -> None:
+        await self._offsets.recall(source, comes_again, since=since, stored_since=stored_since)
 
     async def keep(self, source: str, offset: str, note: str = "") -> bool:
         return await self._offsets.keep(source, offset, note)

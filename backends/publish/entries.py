@@ -8,7 +8,7 @@ from typing import Final, Generic, TypeVar
 
 from backends.contract import Captured, HasOffsets, Rejected
 from backends.publish.comparison import Comparison
-from backends.publish.corrections.stored_corrections import StoredCorrections, id_of
+from backends.publish.corrections.stored_corrections import StoredCorrections, id_of, source_of
 from backends.publish.pipeline import RAW_BYTES, Pipeline
 from backends.publish.window.acks import Entry
 from roundlog.publish.hpub import offset_header
@@ -88,7 +88,8 @@ class Entries(Generic[P]):
             return None
         line = b"" if self._with_offsets is None else self._line(offset)
         is_first = not (item.is_correction or round_.voided)
-        numbered = self._revisions.number(round_, key, has_offset=bool(line), is_first=is_first)
+        source = source_of(self._offset_text or b"") if line else b""
+        numbered = self._revisions.number(round_, key, has_offset=bool(line), is_first=is_first, source=source)
         if numbered is None:
             self._pipeline.stats.corrections_skipped += 1
             return settled(offset)

@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from datetime import datetime
 from itertools import groupby
 from typing import Any, Final, Generic, Self, TypeVar
 
@@ -27,7 +28,7 @@ from roundlog.log_errors import LogError, LogUnavailable, LogUnsuitable, NoRespo
 from roundlog.log_settings import LogSettings
 from roundlog.publish.store import store
 from roundlog.stream import LogInfo, ensure_stream, read_log
-from roundlog.tail import newest_ids, stored_pages
+from roundlog.tail import first_since, newest_ids, stored_pages
 from rounds.subjects import LOG_SUBJECTS
 
 log = structlog.get_logger()
@@ -114,10 +115,18 @@ class LogOffsets(Generic[P]):
         await self._await_publishing()
         return await self._retried(lambda connection: self._kept(connection, source))  # type: ignore[no-any-return]
 
-    async def recall(self, source: str, comes_again: Callable[[str], bool], *, since: KeptOffset | None = None) -> None:
+    async def recall(
+        self,
+        source: str,
+        comes_again: Callable[[str], bool],
+        *,
+        since: KeptOffset | None = None,
+        stored_since: datetime | None = None,
+    ) -> None:
         async def look(connection: Connection) -> tuple[set[bytes], int]:
             info = await read_log(connection, self._log_settings)
-            return await self._look_back(connection, info, f"{source}:", comes_again, since)
+            reach = await self._first_since(connection, info, stored_since)
+            return await self._look_back(connection, info, f"{source}:", comes_again, since, reach)
 
         self._on_ids(*await self._retried(look))
 
@@ -174,8 +183,10 @@ class LogOffsets(Generic[P]):
         prefix: str,
         comes_again: Callable[[str], bool],
         since: KeptOffset | None,
+        reach: int,
     ) -> tuple[set[bytes], int]:
-        """Read ids from the log's end backwards, until the source does not yield the rounds found there again.
+        """Read ids from the log's end backwards, until the source does not yield the rounds found there again, and at
+        least to the sequence `reach`.
 
         Return them, and the sequence at which the reading ended.
         """
@@ -199,12 +210,18 @@ class LogOffsets(Generic[P]):
                         own = True
                         again |= comes_again(offset[len(prefix) :])
             found |= own
-            if (own and not again) or (lower <= enough and (since is not None or not found)):
+            is_end = (own and not again) or (lower <= enough and (since is not None or not found))
+            if is_end and lower <= reach:
                 return known, lower
             upper, step = lower - 1, _STEP
         if floor > info.first:
             log.warning("tail_not_covered", rounds=len(known), until=floor, hint="raise RELAY_PUBLISH_RECALL_ROUNDS")
         return known, floor
+
+    async def _first_since(self, connection: Connection, info: LogInfo, moment: datetime | None) -> int:
+        """Return the sequence of the first round stored since then; of the next one if none was."""
+        first = 0 if moment is None else await first_since(connection, info.stream, moment)
+        return first or info.last + 1
 
     async def _kept(self, connection: Connection, source: str) -> KeptOffset | None:
         record = await self._read(connection, source)

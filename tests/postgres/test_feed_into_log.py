@@ -17,6 +17,7 @@ from backends.postgres.feed.feed_table import FEED
 from backends.postgres.notify.postgres_notify import PostgresNotify
 from backends.postgres.replication.postgres_replication import PostgresReplication
 from backends.postgres.source_admin import admin_of
+from backends.publish.publisher_settings import PublisherSettings
 from roundlog.log_settings import LogSettings
 from rounds import Round
 from tests.backends.harness import captured_events
@@ -213,6 +214,35 @@ async def test_kill_between_two_corrections_makes_no_further_revision(
         'crash 1 {"point": "1"}',
         *(f'crash 1 revision {n} {{"point": "{point}"}}' for n, point in ((2, 2), (3, 3), (4, 2), (5, 4))),
     ]
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+async def test_rounds_that_another_backend_has_stored_do_not_come_again(
+    postgres: PostgresServer, nats: NatsServer, name: str
+) -> None:
+    """The feed fills while the other backend still reads the tables; nothing is stored twice."""
+    await postgres.execute(TABLES)
+    before = {option: value for option, value in OPTIONS.items() if not option.startswith("feed")}
+    before |= {"dsn": postgres.dsn(), "slot": "before", "publication": "before"}
+    options = {"dsn": postgres.dsn(), **OPTIONS}
+    await admin_of("postgres-replication", before).set_up(None)
+    await admin_of(name, options).set_up(None)
+    # The server recognises no id, and the rounds of the feed are older than what is read of the log in any case.
+    log, settings = LogSettings(url=nats.url, duplicate_window_s=0.1), PublisherSettings(tail_rounds=5)
+    change = 'UPDATE rounds SET extras = \'{{"point": "{}"}}\' WHERE round_id = {}'
+
+    async with ingesting(PostgresReplication(before, CONTEXT), nats, log):
+        await postgres.execute("INSERT INTO rounds SELECT n, 'crash', now() FROM generate_series(1, 30) n")
+        for point in (1, 2, 1):
+            await postgres.execute(change.format(point, 1))
+        await postgres.execute("INSERT INTO dice (done_at) SELECT now() FROM generate_series(1, 1200)")
+        expected = await log_of(nats, 1233)
+    for point in (3, 4):
+        for number in (1, 2):
+            await postgres.execute(change.format(point, number))
+            expected.append(f'crash {number} revision {point + 5 - 3 * number} {{"point": "{point}"}}')
+        async with ingesting(BACKENDS[name](options, CONTEXT), nats, log, settings):
+            assert await log_of(nats, len(expected)) == expected
 
 
 async def test_a_table_that_stops_filling_the_feed_is_noticed_while_ingest_runs(

@@ -1,6 +1,7 @@
 """Where a stream begins, and which offset is reported to the server."""
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 
 import pytest
 
@@ -27,7 +28,14 @@ class Memory:
     async def kept(self, source: str) -> KeptOffset | None:
         return self.offsets.get(source)
 
-    async def recall(self, source: str, comes_again: Callable[[str], bool], *, since: KeptOffset | None = None) -> None:
+    async def recall(
+        self,
+        source: str,
+        comes_again: Callable[[str], bool],
+        *,
+        since: KeptOffset | None = None,
+        stored_since: datetime | None = None,
+    ) -> None:
         self.recalls += 1
 
     async def keep(self, source: str, offset: str, note: str = "") -> bool:

@@ -6,6 +6,7 @@ does, as those of any table, with a `FeedMapper`. Why so: docs/adr/0037-a-feed-b
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NoReturn
 
 import structlog
@@ -30,6 +31,15 @@ _TRIM_ROWS: Final = 5000
 _TRIMS: Final = 20
 """Deletes in one turn: 50,000 rows a second, more than a trigger writes."""
 _CLOSE_S: Final = 1.0
+_CLOCKS_DIFFER: Final = timedelta(minutes=1)
+"""How much the clocks of this host and the log may differ."""
+
+
+async def unread_since(connection: Connection, options: PostgresOptions) -> datetime | None:
+    """Return when the oldest row of the feed was written that the reader has not stored, a minute earlier since clocks
+    differ; None: it has stored all."""
+    age_s = await ask(options, connection.fetchval(statement("read_unread_age"), options.feed_reader))
+    return None if age_s is None else datetime.now(UTC) - timedelta(seconds=age_s) - _CLOCKS_DIFFER
 
 
 class RowFeed:
@@ -63,6 +73,19 @@ class RowFeed:
                 await close_connection(connection, within_s=_CLOSE_S)
         except ConnectionLost as error:
             raise SourceUnavailable(f"{options.shown_dsn} cannot be reached: {error}") from error
+
+    async def unread_since(self) -> datetime | None:
+        """Return since when another backend may have stored what comes next of the feed; None: it holds nothing new.
+
+        Raises:
+            ConnectionLost: The server cannot be reached now.
+            SourceError: It refuses the query.
+        """
+        connection = await open_connection(self._options, "feed")
+        try:
+            return await unread_since(connection, self._options)
+        finally:
+            await close_connection(connection, within_s=_CLOSE_S)
 
     async def keep(self, *, leads: Callable[[], bool], stored_lsn: Callable[[], int] | None = None) -> NoReturn:
         """Look after the feed until cancelled; a lost connection is made again.

@@ -6,6 +6,7 @@ Owns the text form of an offset in the table. Which rows are read again is decid
 
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from hashlib import blake2s
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -57,7 +58,9 @@ class NotifyOffsets:
             safe = await self._end_of_log(session, queries, safe)
         kept = await self._offsets.kept(self._source)
         since = kept if kept is not None and _number(kept.offset) <= safe else None
-        await self._offsets.recall(self._source, lambda offset: _number(offset) >= safe, since=since)
+        stored_since = await session.unread_since() if self._options.feed else None
+        again = partial(_is_above, safe)
+        await self._offsets.recall(self._source, again, since=since, stored_since=stored_since)
         with suppress(OffsetTaken):  # only a hint of how far to look back; another process has kept a newer one
             await self._offsets.keep(self._source, str(safe))
         return safe
@@ -75,6 +78,10 @@ class NotifyOffsets:
         await session.rebegin(self._table.source, begins)
         log.info("log_continued", table=self._table.source, newest=found, after=begins)
         return begins
+
+
+def _is_above(safe: int, offset: str) -> bool:
+    return _number(offset) >= safe
 
 
 def _number(offset: str) -> int:

@@ -9,6 +9,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, Final, NamedTuple, Self
 
 from backends.contract import SourceError
@@ -22,6 +23,7 @@ from backends.postgres.database import (
     terminate,
 )
 from backends.postgres.feed.feed_mapper import FeedMapper, FeedTables
+from backends.postgres.feed.row_feed import unread_since
 from backends.postgres.game_tables import games_of, read_games
 from backends.postgres.mapping.column_kinds import own_types_of
 from backends.postgres.mapping.game_slugs import GameSlugs
@@ -189,6 +191,10 @@ class NotifySession:
         """Store the ids of unfinished rows with the offset that `begin` has stored."""
         sql = statement("add_unfinished")
         await ask(self._options, self._keeper.execute(sql, *self._keys(source), ids, timeout=self._timeout_s))
+
+    async def unread_since(self) -> datetime | None:
+        """Return since when another backend may have stored what comes next of the feed; None: it holds nothing new."""
+        return await unread_since(self._keeper, self._options)
 
     async def begin(self, source: str, lowest: int) -> bool:
         """Store a first offset, after id `lowest`; return whether none was stored before."""

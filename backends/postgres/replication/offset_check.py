@@ -6,8 +6,9 @@ ahead of the log was moved by another program. Owns the text form of an offset.
 Why: docs/adr/0011-the-log-is-the-checkpoint.md
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from hashlib import blake2s
 
 import structlog
@@ -27,8 +28,15 @@ log = structlog.get_logger()
 class OffsetCheck:
     """Compares one slot with the offsets in the log."""
 
-    def __init__(self, offsets: SourceOffsets[WalOffset], options: ReplicationOptions) -> None:
+    def __init__(
+        self,
+        offsets: SourceOffsets[WalOffset],
+        options: ReplicationOptions,
+        unread_since: Callable[[], Awaitable[datetime | None]] | None = None,
+    ) -> None:
+        """Take the log's offsets; `unread_since` of `RowFeed` if the slot sends the feed."""
         self._offsets = offsets
+        self._unread_since = unread_since
         self._options = options
         self._source = ""
         self._offset: WalOffset | None = None  # the last offset, and its text form below
@@ -68,7 +76,8 @@ class OffsetCheck:
             return lsn >= at
 
         since = kept if kept is not None and newest <= at else None
-        await self._offsets.recall(self._source, comes_again, since=since)
+        stored_since = None if self._unread_since is None else await self._unread_since()
+        await self._offsets.recall(self._source, comes_again, since=since, stored_since=stored_since)
         if options.accept_lsn != format_lsn(at):
             self._compare(slot, kept, newest)
         if kept is None and not newest and await self._offsets.newest():

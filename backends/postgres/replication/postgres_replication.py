@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Final
 
@@ -185,7 +186,7 @@ class PostgresReplication:
     def _begin_capture(self) -> None:
         feed = None if self._feed is None else self._feed.tables
         self._capture = Capture(self._options, self._context.catalogue, self._games, self._counted, feed)
-        self._offset = SlotOffset(self._capture, self._options)
+        self._offset = SlotOffset(self._capture, self._options, self._unread_since if self._feed is not None else None)
         self._start = StreamStart(
             self._capture, self._offset, self._options, on_standby=partial(self._set_state, SlotState.STANDBY)
         )
@@ -212,6 +213,14 @@ class PostgresReplication:
             await load_games(self._options, self._games.values())
         except ConnectionLost as error:
             raise StreamLost(f"the table of games cannot be read: {error}") from error
+
+    async def _unread_since(self) -> datetime | None:
+        if self._feed is None:
+            return None
+        try:
+            return await self._feed.unread_since()
+        except ConnectionLost as error:
+            raise StreamLost(f"the feed cannot be read: {error}") from error
 
     async def _why_missing(self, error: ColumnMissing) -> SourceError:
         """Return the error for a column that was not sent: perhaps the publication has left it out for a while."""

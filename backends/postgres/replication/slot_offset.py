@@ -5,6 +5,9 @@ or the server's history changed. Knows nothing of connections: `replication_stre
 offset of a round means is in `capture`. Why: docs/adr/0011-the-log-is-the-checkpoint.md
 """
 
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+
 import structlog
 
 from backends.contract import SourceOffsets
@@ -21,7 +24,14 @@ log = structlog.get_logger()
 class SlotOffset:
     """How far one process has read one slot, over any number of streams and servers."""
 
-    def __init__(self, capture: Capture, options: ReplicationOptions) -> None:
+    def __init__(
+        self,
+        capture: Capture,
+        options: ReplicationOptions,
+        unread_since: Callable[[], Awaitable[datetime | None]] | None = None,
+    ) -> None:
+        """Prepare for one slot; `unread_since` as for `OffsetCheck`."""
+        self._unread_since = unread_since
         self._capture = capture
         self._options = options
         self._log = log.bind(**options.log_fields)
@@ -42,7 +52,7 @@ class SlotOffset:
 
     def attach(self, offsets: SourceOffsets[WalOffset]) -> None:
         """Take the offsets that the log stores about our slot."""
-        self._offset_check = OffsetCheck(offsets, self._options)
+        self._offset_check = OffsetCheck(offsets, self._options, self._unread_since)
 
     def offset_text(self, offset: WalOffset) -> bytes | None:
         """Write an offset as a round carries it into the log; None: no log is attached."""

@@ -1,8 +1,9 @@
 """Number the corrections of rounds: which state of a round the log has, and which revision a change of it becomes.
 
-Pure: no I/O. Owns three rules. A revision is one more than the newest that the log holds, and at least 2; a state equal
+Pure: no I/O. Owns four rules. A revision is one more than the newest that the log holds, and at least 2; a state equal
 to the newest is none; a change that the source yields again, after a crash, is recognised by the time of its commit and
-its content, in the order in which the source yielded it. Why: docs/adr/0036-corrections-in-the-log.md
+its content, in the order in which the source yielded it; and a change that was committed before one that another source
+has stored is none. Why: docs/adr/0036-corrections-in-the-log.md
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -29,6 +30,23 @@ class RevisionState(NamedTuple):
     content: int
 
 
+class _Commit(NamedTuple):
+    """What one source knows of a change."""
+
+    source: bytes
+    state: RevisionState
+    """The time is that of the commit, or a little earlier, when it was written."""
+
+    def is_not_after(self, stored: "_Commit") -> bool:
+        """Whether this change of another source was committed before `stored`, or is the same."""
+        if self.source == stored.source:
+            return False
+        return self.state.committed_ms < stored.state.committed_ms or self.state == stored.state
+
+
+_NO_COMMIT: Final = _Commit(b"", RevisionState(0, 0))
+
+
 class NumberedChange(NamedTuple):
     """A change as it was numbered."""
 
@@ -44,13 +62,27 @@ class NumberedChange(NamedTuple):
 class _Round:
     """What is known of one round that has corrections."""
 
-    __slots__ = ("before", "first", "newest_stored", "origin", "passed", "states", "stored_state", "stored_upto")
+    __slots__ = (
+        "before",
+        "first",
+        "first_ms",
+        "newest_stored",
+        "origin",
+        "other",
+        "passed",
+        "states",
+        "stored",
+        "stored_state",
+        "stored_upto",
+    )
 
     def __init__(self) -> None:
         self.states: list[RevisionState] = []  # consecutive revisions, those of the log first
         self.first = 2  # the revision of states[0]
         self.newest_stored = 1  # the newest revision that was read from the log
         self.stored_state = RevisionState(0, 0)
+        self.first_ms = 0  # when the oldest revision that was read from the log was committed
+        self.stored = self.other = _NO_COMMIT  # the newest one, and the newest one of another source
         self.passed = 1  # the revision up to which the source has yielded its changes, as far as known
         self.before = 1  # the newest revision before those of the log were loaded
         self.stored_upto = 1  # the newest revision of this source that the log has, as of the last `pass_stored`
@@ -77,6 +109,22 @@ class _Round:
             self.states, self.first = [state], revision
         if revision >= self.newest_stored:
             self.newest_stored, self.stored_state = revision, state
+
+    def store_commit(self, commit: _Commit) -> None:
+        """Take the source of the newest revision."""
+        self.first_ms = self.first_ms or commit.state.committed_ms
+        if commit.source != self.stored.source:
+            self.other = self.stored
+        self.stored = commit
+
+    def is_older(self, change: _Commit, *, is_first: bool) -> bool:
+        """Whether a change is, or was committed before, one that another source of the same rounds has stored.
+
+        A round that was finished before its oldest revision is the round itself, which another source may have stored.
+        """
+        if is_first and change.state.committed_ms < self.first_ms:
+            return True
+        return change.is_not_after(self.stored) or change.is_not_after(self.other)
 
     def drop_pending(self) -> None:
         """Forget the revisions that were not read from the log."""
@@ -145,7 +193,9 @@ class RevisionNumbers:
     def __contains__(self, key: bytes) -> bool:
         return key in self._rounds
 
-    def number(self, round_: Round, key: bytes, *, has_offset: bool, is_first: bool) -> NumberedChange | None:
+    def number(
+        self, round_: Round, key: bytes, *, has_offset: bool, is_first: bool, source: bytes = b""
+    ) -> NumberedChange | None:
         """Number a change that the source yields; None: it becomes no revision.
 
         Args:
@@ -153,9 +203,12 @@ class RevisionNumbers:
             key: The id of the round itself.
             has_offset: Whether the source has offsets, and its timestamps are those of commits.
             is_first: Whether it was yielded as a round that was finished. Only for a round that is in here.
+            source: The name of the source, if it has offsets.
         """
         state = _state_of(round_, has_offset=has_offset)
         known = self._moved_to_end(key)
+        if has_offset and known.is_older(_Commit(source, state), is_first=is_first):
+            return None
         revision = known.number(state, is_first=is_first)
         if revision is None:
             return None
@@ -169,10 +222,13 @@ class RevisionNumbers:
                 known.drop_pending()
         self._pending.clear()
 
-    def load(self, round_: Round, *, has_offset: bool) -> None:
-        """Take a correction that the log holds, in its order, with an offset or without one."""
+    def load(self, round_: Round, *, has_offset: bool, source: bytes = b"") -> None:
+        """Take a correction that the log holds, in its order, with an offset of `source` or without one."""
         key = dedup_id(round_.game_slug, round_.round_id).encode()
-        self._moved_to_end(key).store(round_.revision, _state_of(round_, has_offset=has_offset))
+        known, state = self._moved_to_end(key), _state_of(round_, has_offset=has_offset)
+        known.store(round_.revision, state)
+        if has_offset and known.newest_stored == round_.revision:
+            known.store_commit(_Commit(source, state))
 
     def load_origins(self, ids: Iterable[bytes], offsets: Iterable[str], data: Iterable[bytes]) -> None:
         """Take the times of rounds that the log holds, of which it has corrections."""

@@ -98,7 +98,7 @@ class StoredCorrections:
         # Nothing is awaited from here on: no change is numbered with half of this.
         begin()
         for round_, offset in found:
-            self.revisions.load(round_, has_offset=bool(offset))
+            self.revisions.load(round_, has_offset=bool(offset), source=source_of(offset.encode()))
         self._read_to.update(ends)
         self.read_at = began_at
         self._warn()
@@ -112,7 +112,7 @@ class StoredCorrections:
                 if msg_id.startswith(key + b":") and (correction := _correction_of(data)) is not None:
                     found.append((correction, offset))
         for correction, offset in found:
-            self.revisions.load(correction, has_offset=bool(offset))
+            self.revisions.load(correction, has_offset=bool(offset), source=source_of(offset.encode()))
 
     async def _new_of(
         self, connection: Connection, info: LogInfo, ends: dict[str, int]
@@ -139,6 +139,11 @@ def id_of(numbered: NumberedChange) -> bytes:
     """Return the id of a correction in the log."""
     round_ = numbered.round
     return dedup_id(round_.game_slug, round_.round_id, round_.revision).encode()
+
+
+def source_of(offset: bytes) -> bytes:
+    """Return the name of the source in the text of an offset, see `HasOffsets`."""
+    return offset.rpartition(b":")[0]
 
 
 def _correction_of(data: bytes) -> Round | None:

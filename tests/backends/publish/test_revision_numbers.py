@@ -287,3 +287,27 @@ def test_log_is_asked_before_a_number_is_given_that_may_be_taken() -> None:
         known.revisions.number(state("B", number), key, has_offset=False, is_first=False)
     assert known.must_ask(b"crash:1", 101.0, 40.0)
     assert not known.must_ask(b"crash:3", 101.0, 40.0)
+
+
+def test_changes_that_another_source_has_stored_are_no_revisions() -> None:
+    """The same changes come from another backend with other offsets; the times of their commits tell what is later."""
+
+    def at(timestamp: int, letter: str, revision: int = 1) -> Round:
+        return msgspec.structs.replace(state(letter), timestamp=timestamp, revision=revision)
+
+    def number(round_: Round, *, is_first: bool = False) -> int | None:
+        found = revisions.number(round_, b"crash:7", has_offset=True, is_first=is_first, source=b"new")
+        return found.round.revision if found else None
+
+    revisions = RevisionNumbers(10)
+    for revision, letter in enumerate("BCB", 2):
+        revisions.load(at(10 * revision, letter, revision), has_offset=True, source=b"old")
+
+    assert number(at(10, "A"), is_first=True) is None
+    assert [number(at(ms, letter)) for ms, letter in ((20, "B"), (30, "C"), (40, "B"))] == [None, None, None]
+    assert number(at(40, "D")) == 5, "in the same millisecond, and other than what is stored"
+    revisions.load(at(40, "D", 5), has_offset=True, source=b"new")
+    assert number(at(10, "A"), is_first=True) is None
+    assert [number(at(ms, letter)) for ms, letter in ((20, "B"), (30, "C"), (40, "B"))] == [None, None, None]
+    assert number(at(35, "E")) is None
+    assert number(at(50, "E")) == 6
