@@ -5,14 +5,7 @@ SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('stream-relay'), pg_
 
 CREATE SCHEMA IF NOT EXISTS stream_relay;
 
-CREATE TABLE IF NOT EXISTS stream_relay.positions (
-    consumer text NOT NULL,
-    source text NOT NULL,
-    lowest bigint NOT NULL,
-    safe bigint NOT NULL,
-    updated_at timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (consumer, source)
-);
+CREATE TABLE IF NOT EXISTS stream_relay.positions ( :position_columns );
 
 ALTER TABLE stream_relay.positions ADD COLUMN IF NOT EXISTS identity text;
 

@@ -43,12 +43,27 @@ class PublishedColumn(msgspec.Struct, frozen=True):
     not_null: bool
 
 
-class PublishedMember(msgspec.Struct, frozen=True):
+class RelationName(msgspec.Struct, frozen=True):
+    """The name of a relation, for what is known of it."""
+
+    schema_name: str
+    table_name: str
+
+    @property
+    def source(self) -> str:
+        """Its name without quotes."""
+        return f"{self.schema_name}.{self.table_name}"
+
+    @property
+    def quoted(self) -> str:
+        """Its name, quoted for SQL."""
+        return quoted_name(self.schema_name, self.table_name)
+
+
+class PublishedMember(RelationName, frozen=True):
     """A table, or a child of it by INHERITS, and how it is published."""
 
     oid: int
-    schema_name: str
-    table_name: str
     is_partitioned: bool
     is_published: bool
     columns: list[str] | None
@@ -59,40 +74,21 @@ class PublishedMember(msgspec.Struct, frozen=True):
     memberships: list[str]
     """The catalogue rows that include it without a filter, as ``oid:version``."""
 
-    @property
-    def source(self) -> str:
-        """Its name without quotes."""
-        return f"{self.schema_name}.{self.table_name}"
 
-    @property
-    def quoted(self) -> str:
-        """Its name, quoted for SQL."""
-        return quoted_name(self.schema_name, self.table_name)
-
-
-class LeafTable(msgspec.Struct, frozen=True):
+class LeafTable(RelationName, frozen=True):
     """A table that stores rows: the table itself, a partition or a child."""
 
-    schema_name: str
-    table_name: str
     is_full: bool
     """Whether its replica identity is FULL."""
     has_identity: bool
     """Whether its rows can be changed while their updates are published."""
     is_logged: bool
 
-    @property
-    def quoted(self) -> str:
-        """Its name, quoted for SQL."""
-        return quoted_name(self.schema_name, self.table_name)
 
-
-class AttachedTable(msgspec.Struct, frozen=True):
+class AttachedTable(RelationName, frozen=True):
     """A partition or a child that became part of a table not long ago."""
 
     oid: int
-    schema_name: str
-    table_name: str
     is_child: bool
     since: str
     """The transaction from which on its rows are sent."""
@@ -101,29 +97,17 @@ class AttachedTable(msgspec.Struct, frozen=True):
     @property
     def text(self) -> str:
         """Name it and that transaction, in one word."""
-        return f"{self.schema_name}.{self.table_name}@{self.oid}:{self.since}"
+        return f"{self.source}@{self.oid}:{self.since}"
 
 
-class PublishedTable(msgspec.Struct, frozen=True):
+class PublishedTable(RelationName, frozen=True):
     """A table of rounds; `oid` is None if it does not exist."""
 
-    schema_name: str
-    table_name: str
     oid: int | None
     columns: list[PublishedColumn]
     members: list[PublishedMember]
     leaves: list[LeafTable]
     attached: list[AttachedTable]
-
-    @property
-    def source(self) -> str:
-        """Its name without quotes."""
-        return f"{self.schema_name}.{self.table_name}"
-
-    @property
-    def quoted(self) -> str:
-        """Its name, quoted for SQL."""
-        return quoted_name(self.schema_name, self.table_name)
 
     @property
     def is_partitioned(self) -> bool:
