@@ -41,6 +41,10 @@ class SourceAdmin(HasBacklog, Protocol):
         """Return what a DBA has to run, in order; `grant_to` names the role of ingest when it is not the owner."""
         ...
 
+    async def planned_sql(self, grant_to: str | None, *, renew: bool = False) -> list[str]:
+        """Return what `set_up` runs, after a look at the tables; where they cannot be read, as `setup_sql` does."""
+        ...
+
     def teardown_sql(self) -> list[str]:
         """Return the statements that remove everything that `setup_sql` created."""
         ...

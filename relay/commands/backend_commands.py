@@ -1,5 +1,6 @@
 """The commands ``stream-relay backend``: find, set up, check, inspect, remove and backfill the source of a backend."""
 
+import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ Dsn = Annotated[
     ),
 ]
 Feed = Annotated[bool, typer.Option("--feed", help="Also the feed that triggers fill, as the option feed = true.")]
-Print = Annotated[bool, typer.Option("--print", help="Print the SQL for a DBA, and run nothing.")]
+Print = Annotated[bool, typer.Option("--print", help="Print the SQL for a DBA, and change nothing.")]
 
 Rounds = Annotated[int, typer.Option(min=1, max=100, help="How many rounds of each table to show.")]
 
@@ -124,7 +125,7 @@ def setup(
     """Create what the backend needs in its source."""
     admin = _admin_for("needs no set-up", backend, _with_feed(option, feed=feed), dsn)
     if only_print:
-        _print(lambda: admin.setup_sql(grant_to, renew=renew_slot))
+        _print(lambda: asyncio.run(admin.planned_sql(grant_to, renew=renew_slot)))
         return
 
     async def work() -> None:

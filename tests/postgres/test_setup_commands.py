@@ -179,6 +179,22 @@ async def test_printed_sql_runs_in_psql(postgres: PostgresServer) -> None:
     assert code == 0
 
 
+async def test_printed_sql_fits_the_table(postgres: PostgresServer) -> None:
+    """Only the table shows that rounds finish by UPDATE; without the server, the options say what is printed."""
+    await postgres.make_rounds_table()
+    options = ("--backend", "postgres-replication", "-o", f"dsn={postgres.dsn()}")
+    code, sql = await run("backend", "setup", *options, "--print")
+    assert code == 0
+    for one in sql.split(";\n\n"):
+        await postgres.execute(one)
+    checked, findings = await run("backend", "check", *options)
+    assert (checked, "REPLICA IDENTITY FULL" in sql) == (0, True), findings
+
+    await postgres.stop()
+    code, sql = await run("backend", "setup", *options, "--print")
+    assert (code, "CREATE PUBLICATION" in sql) == (0, True)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root's programs can be out of reach of the server's account")
 async def test_programs_in_an_unreadable_folder_are_copied_for_the_server(tmp_path: Path) -> None:
     """The demo also runs from a checkout in root's home."""

@@ -20,7 +20,7 @@ from backends.postgres.postgres_options import PostgresOptions
 class _Reader(Protocol):
     """The part of `backends.postgres.source_admin.SourceAdmin` that is used of the backend that reads the feed."""
 
-    def setup_sql(self, grant_to: str | None, *, renew: bool = False) -> list[str]: ...
+    async def planned_sql(self, grant_to: str | None, *, renew: bool = False) -> list[str]: ...
     def teardown_sql(self) -> list[str]: ...
     async def set_up(self, grant_to: str | None, *, renew: bool = False) -> str | None: ...
     async def check(self) -> list[Finding]: ...
@@ -43,14 +43,16 @@ class FeedAdmin:
         return type(self)(type(self.options).read({**self.options.given, "dsn": dsn}), self._make_reader)
 
     def setup_sql(self, grant_to: str | None, *, renew: bool = False) -> list[str]:
-        """See `SourceAdmin`. Reads the tables first, since the triggers depend on their columns.
+        """As `planned_sql`, since the triggers depend on the columns of the tables. Not in an event loop."""
+        return asyncio.run(self.planned_sql(grant_to, renew=renew))
 
-        Must not be called in an event loop.
+    async def planned_sql(self, grant_to: str | None, *, renew: bool = False) -> list[str]:
+        """See `SourceAdmin`.
 
         Raises:
             SourceError: The server cannot be queried, or a table cannot fill the feed.
         """
-        return [*asyncio.run(self._feed_sql(grant_to)), *self._reader.setup_sql(grant_to, renew=renew)]
+        return [*await self._feed_sql(grant_to), *await self._reader.planned_sql(grant_to, renew=renew)]
 
     def teardown_sql(self) -> list[str]:
         return [*self._reader.teardown_sql(), *teardown_sql(self.options)]

@@ -48,6 +48,9 @@ class NotifyAdmin:
                 made.append(statement("grant_notify", **_names(table), order_column=table.order, role=grant_to))
         return made
 
+    async def planned_sql(self, grant_to: str | None, *, renew: bool = False) -> list[str]:
+        return self.setup_sql(grant_to, renew=renew)  # the statements look at the tables themselves
+
     def _wake_sql(self, table: TableOptions) -> list[str]:
         """Write the triggers for notifications. Rows of the feed are never updated, so it needs only the first."""
         names, channel = _names(table), self.options.channel

@@ -75,6 +75,14 @@ class ReplicationAdmin:
     def setup_sql(self, grant_to: str | None, *, renew: bool = False) -> list[str]:
         return self._setup_sql(unread_facts(self.options), grant_to, renew=renew)
 
+    async def planned_sql(self, grant_to: str | None, *, renew: bool = False) -> list[str]:
+        try:
+            async with connected(self.options) as connection:
+                facts = await self._facts(connection)
+        except SourceError:
+            facts = unread_facts(self.options)
+        return [*self._repairs(facts), *self._setup_sql(facts, grant_to, renew=renew)]
+
     def _setup_sql(self, facts: PublicationFacts, grant_to: str | None, *, renew: bool = False) -> list[str]:
         options = self.options
         slot = "create_failover_slot" if options.failover else "create_slot"

@@ -4,6 +4,7 @@ Owns what is asked, and what is printed when nobody can be asked. Never writes t
 The proposals are made by `backends.postgres.inspect`.
 """
 
+import asyncio
 import json
 import os
 import sys
@@ -183,7 +184,7 @@ class Init:
         try:
             admin = admin_of(self._backend, {"dsn": own_dsn, **shared, **mapping}).acting_as(self._dsn)
             grant_to = _stranger(own_dsn, server, proposals)
-            sql = admin.setup_sql(grant_to)
+            sql = asyncio.run(admin.planned_sql(grant_to))
         except BackendError as error:
             fail(str(error))
         previews: list[Preview] = []
