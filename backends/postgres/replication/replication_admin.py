@@ -1,64 +1,42 @@
 """Set up, check and inspect the source of `postgres-replication`: the publication, the slot, and the server.
 
-Owns the checks that need no stream. The states are those of `slot`.
+Owns what is created, in which order, and what stops that. What is wrong is found in `source_faults`.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
-from typing import Any, Final, NamedTuple, Self
-
-import asyncpg
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final, Self
 
 from backends.backlog import Backlog
 from backends.contract import SourceError, SourceUnavailable
 from backends.postgres.database import Connection, ask
 from backends.postgres.findings import SETUP_COMMAND, STATEMENT_S, Finding, Verdict, connected, reader_name, run_sql
-from backends.postgres.mapping.column_kinds import Column
-from backends.postgres.mapping.finishing import finished_by_options, finishes_by_update
-from backends.postgres.mapping.table_mapper import ColumnMissing, TableMapper, check_columns
-from backends.postgres.mapping.table_options import TableOptions
 from backends.postgres.postgres_options import quote_identifier
 from backends.postgres.replication.protocol.replication_connection import ReplicationConnection, StreamLost
-from backends.postgres.replication.publication.publication_facts import PublicationFacts, read_facts
+from backends.postgres.replication.publication.publication_facts import PublicationFacts
 from backends.postgres.replication.publication.publication_faults import creation_statements, refusal_of
 from backends.postgres.replication.slot import (
     BACKFILL,
-    PUBLICATION_SKIPPED,
-    UNDEFINED,
     ReplicationOptions,
     SlotState,
     all_faults,
     unread_facts,
 )
 from backends.postgres.replication.slot_heartbeat import KeptWal
+from backends.postgres.replication.source_faults import RENEW, SourceFaults
 from backends.postgres.replication.standby_server import standby_sentence
 from backends.postgres.statements import statement
 from backends.postgres.table import (
-    OLDEST_VERSION,
     has_unique_order,
     read_table,
-    relation_statement,
     require_table,
-    why_no_table,
 )
-from rounds import Catalogue
 
-_PEEK_S: Final = 5.0
-_SHOWN: Final = 5
-_RENEW: Final = f"{SETUP_COMMAND} --renew-slot; and, for the rounds in between, {BACKFILL}"
 _RENEWABLE: Final = (SlotState.PUBLICATION_MISSING, SlotState.PUBLICATION_LATE, SlotState.INVALIDATED)
 
 
 _PUBLICATION_FAULTS: Final = (SlotState.PUBLICATION_MISSING, SlotState.TABLE_NOT_PUBLISHED)
 """Those that a new slot alone does not mend."""
-
-
-class _Fault(NamedTuple):
-    """What is wrong with the publication or the slot."""
-
-    state: SlotState
-    text: str
-    is_fatal: bool = True
 
 
 class ReplicationAdmin:
@@ -112,22 +90,23 @@ class ReplicationAdmin:
         options = self.options
         async with connected(options) as connection:
             await ask(options, connection.fetch(statement("lock_renewal"), options.slot, timeout=STATEMENT_S))
-            if await self._is_standby(connection):
+            look = SourceFaults(options, connection)
+            if await look.is_standby():
                 raise SourceError(standby_sentence(options))
             for table in options.all_tables:
                 await ask(options, require_table(connection, options, table))
-            faults = await self._setup_faults(connection)
-            slot = await self._slot(connection)
+            faults = await look.of_setup()
+            slot = await look.slot()
             for fault in faults:
                 if fault.state is SlotState.FOREIGN or (slot and fault.state in _RENEWABLE and not renew):
                     # A publication created now would be younger than the slot, which could then not be read.
                     raise SourceError(fault.text)
             renews = renew and slot is not None
-            facts = await self._facts(connection)
+            facts = await look.facts()
             if (refusal := refusal_of(options.wishes, facts)) is not None:
                 raise SourceError(refusal)
             repairs = self._repairs(facts)
-            if repairs and (failing := await self._without_identity(connection)):
+            if repairs and (failing := await look.tables_without_identity()):
                 raise SourceError(
                     f"publication {options.publication!r} would make every UPDATE and DELETE of {', '.join(failing)} "
                     f"fail, since they have no replica identity; run: ALTER TABLE {failing[0]} REPLICA IDENTITY FULL; "
@@ -153,9 +132,10 @@ class ReplicationAdmin:
         options = self.options
         async with connected(options) as connection:
             await ask(options, connection.fetch(statement("lock_renewal"), options.slot, timeout=STATEMENT_S))
-            if await self._is_standby(connection):
+            look = SourceFaults(options, connection)
+            if await look.is_standby():
                 raise SourceUnavailable(standby_sentence(options))
-            faults = [fault for fault in await self._setup_faults(connection) if fault.is_fatal]
+            faults = [fault for fault in await look.of_setup() if fault.is_fatal]
             if not (always or faults):
                 return
             if foreign := [fault.text for fault in faults if fault.state is SlotState.FOREIGN]:
@@ -163,7 +143,7 @@ class ReplicationAdmin:
             needs_publication = any(fault.state in _PUBLICATION_FAULTS for fault in faults)
             await self._check_rights(connection, needs_publication=needs_publication)
             if needs_publication:
-                facts = await self._facts(connection)
+                facts = await look.facts()
                 await run_sql(options, [*self.teardown_sql(), *self._setup_sql(facts, None)])
             else:
                 await run_sql(options, [statement("drop_slot_if_there", slot=options.slot), self._slot_sql()])
@@ -187,7 +167,7 @@ class ReplicationAdmin:
         if missing:
             raise SourceError(
                 f"replication slot {options.slot!r} cannot be recreated: our role {role} lacks rights, and nothing was "
-                f"changed; run: {' '.join(missing)} or run {_RENEW}"
+                f"changed; run: {' '.join(missing)} or run {RENEW}"
             )
 
     # --- inspecting ---------------------------------------------------------------------------------------------
@@ -195,23 +175,16 @@ class ReplicationAdmin:
     async def check(self) -> list[Finding]:
         options = self.options
         async with connected(options) as connection:
-            server: Any = await ask(options, connection.fetchrow(statement("read_replication_server")))
-            columns = []
-            for table in options.all_tables:
-                names = {"schema": table.schema_name, "table": table.table_name}
-                relation: Any = await ask(options, connection.fetchrow(relation_statement(table)))
-                columns.append(
-                    (table, relation, await ask(options, connection.fetch(statement("read_columns", **names))))
-                )
-            slot = await self._slot(connection)
-            if await self._is_standby(connection):
+            look = SourceFaults(options, connection)
+            if await look.is_standby():
                 return [Finding(Verdict.FAILURE, standby_sentence(options))]
-            ours = await self._setup_faults(connection)
-            has_unfinished = await self._has_unfinished(connection, await self._facts(connection)) if ours else False
-        tables = [fault for each in columns for fault in self._table_faults(*each)]
+            found = await look.of_server()
+            for table in options.all_tables:
+                found += await look.of_table(table)
+            ours = await look.of_setup()
+            has_unfinished = await look.has_unfinished(await look.facts()) if ours else False
         certain = [fault.text for fault in ours if fault.is_fatal or has_unfinished]
-        faults = [*self._server_faults(server, slot), *tables, *certain]
-        findings = [Finding(Verdict.FAILURE, fault) for fault in faults]
+        findings = [Finding(Verdict.FAILURE, fault) for fault in [*found, *certain]]
         findings += [Finding(Verdict.WARNING, fault.text) for fault in ours if fault.text not in certain]
         return [*findings, await self._check_connection()]
 
@@ -219,11 +192,12 @@ class ReplicationAdmin:
         options = self.options
         async with connected(options) as connection:
             row = await ask(options, connection.fetchrow(statement("read_slot_status", slot=options.slot)))
-            if row is None and await self._is_standby(connection):
+            look = SourceFaults(options, connection)
+            if row is None and await look.is_standby():
                 return {"state": "standby server", "run": standby_sentence(options)}
             if row is None:
                 return {"state": "missing", "run": f"{SETUP_COMMAND} --backend postgres-replication"}
-            faults = await self._setup_faults(connection)
+            faults = await look.of_setup()
             wal = statement("read_wal_size")
             wal_bytes = await ask(options, connection.fetchval(wal)) if row["may_list_wal"] else None
         faults = [fault for fault in faults if fault.is_fatal]
@@ -269,166 +243,12 @@ class ReplicationAdmin:
             table = await read_table(connection, self.options)
         return has_unique_order(table, is_named=False)
 
-    # --- faults -------------------------------------------------------------------------------------------------
-
-    async def _setup_faults(self, connection: Connection) -> list[_Fault]:
-        options = self.options
-        facts = await self._facts(connection)
-        slot = await self._slot(connection)
-        faults = [*self._slot_faults(slot), *self._publication_faults(facts, slot)]
-        if not any(fault.is_fatal for fault in faults) and await self._is_late(connection):
-            what = (
-                f"publication {options.publication!r} was created after the offset of replication slot {options.slot!r}"
-            )
-            faults.append(_Fault(SlotState.PUBLICATION_LATE, f"{what}, so the slot cannot be read; run: {_RENEW}"))
-        return faults
-
-    async def _is_standby(self, connection: Connection) -> bool:
-        sql = statement("read_standby", slot=self.options.slot)
-        return bool(await ask(self.options, connection.fetchval(sql)))
-
-    async def _facts(self, connection: Connection) -> PublicationFacts:
-        async def query(sql: str) -> Sequence[Mapping[str, Any]]:
-            rows: Sequence[Mapping[str, Any]] = await ask(self.options, connection.fetch(sql))
-            return rows
-
-        return await read_facts(self.options.wishes, query)
-
     def _repairs(self, facts: PublicationFacts) -> list[str]:
         """Return the SQL that mends an existing publication, each statement once."""
         if facts.oid is None:
             return []
         sql = " ".join(fault.run for fault in all_faults(self.options, facts) if fault.is_sql)
         return _with_short_waits(list(dict.fromkeys(one.strip() for one in sql.split(";") if one.strip())))
-
-    async def _without_identity(self, connection: Connection) -> list[str]:
-        """Return other tables of the publication whose UPDATE would fail if it sent updates."""
-        sql = statement("read_unidentified", publication=self.options.publication)
-        rows = await ask(self.options, connection.fetch(sql))
-        own = {table.source for table in self.options.all_tables}
-        return [row["quoted"] for row in rows if row["quoted"].replace('"', "") not in own][:_SHOWN]
-
-    async def _has_unfinished(self, connection: Connection, facts: PublicationFacts) -> bool:
-        """Whether a table that should finish by UPDATE has rows that wait for it; False if our role may not look."""
-        for table, found in zip(self.options.all_tables, facts.tables, strict=True):
-            nullable = {column.name: not column.not_null for column in found.columns}
-            if finished_by_options(table) is not None or not finishes_by_update(table, nullable):
-                continue
-            with suppress(SourceError):
-                columns = [Column(column.name, column.type_oid) for column in found.columns]
-                mapper = TableMapper(table, Catalogue({}), columns)
-                names = {"schema": table.schema_name, "table": table.table_name}
-                names |= {
-                    "is_finished": mapper.sql_of("finished_when", "t"),
-                    "is_ours": mapper.sql_of("rows_when", "t"),
-                }
-                if await ask(self.options, connection.fetchval(statement("has_unfinished", **names), timeout=_PEEK_S)):
-                    return True
-        return False
-
-    async def _slot(self, connection: Connection) -> Mapping[str, Any] | None:
-        sql = statement("read_slot", slot=self.options.slot)
-        row: Mapping[str, Any] | None = await ask(self.options, connection.fetchrow(sql))
-        return row
-
-    async def _is_late(self, connection: Connection) -> bool:
-        """Whether the publication was created after the offset of the slot. Decodes the slot as a stream would.
-
-        The first change in the slot then finds no publication: an error, or a warning in PostgreSQL 18 and later. The
-        slot is decoded only if the transaction ids do not rule this out, and if no process reads it: otherwise it
-        works.
-        """
-        options = self.options
-        names = {"slot": options.slot, "publication": options.publication}
-        if not await ask(options, connection.fetchval(statement("may_be_late", **names))):
-            return False
-        notices: list[str] = []
-
-        def listen(_connection: object, notice: Any) -> None:
-            notices.append(str(notice.sqlstate))
-
-        connection.add_log_listener(listen)
-        sql = statement("peek_slot", slot=options.slot, publications=quote_identifier(options.publication))
-
-        async def peek() -> bool:
-            try:
-                with suppress(TimeoutError):  # much was decoded without a fault
-                    await connection.fetchval(sql, timeout=_PEEK_S)
-            except asyncpg.PostgresError as error:
-                return error.sqlstate == UNDEFINED  # other errors say nothing: a missing right, or a new reader
-            return False
-
-        try:
-            if await ask(options, peek()):
-                return True
-        finally:
-            connection.remove_log_listener(listen)
-        return PUBLICATION_SKIPPED in notices
-
-    def _server_faults(self, server: Mapping[str, Any], slot: object) -> list[str]:
-        where, faults = self.options.shown_dsn, []
-        if server["version"] < OLDEST_VERSION:
-            faults.append(f"{where} is PostgreSQL {server['version'] // 10000}; 14 is the oldest supported version")
-        if server["wal_level"] != "logical":
-            faults.append(
-                f"wal_level is {server['wal_level']!r}; run: "
-                "ALTER SYSTEM SET wal_level = 'logical'; and restart the server"
-            )
-        if not server["may_replicate"]:
-            grant = f"ALTER ROLE {quote_identifier(server['role'])} REPLICATION;"
-            faults.append(f"role {server['role']} may not replicate; run: {grant}")
-        if slot is None and server["free_slots"] < 1:
-            faults.append(
-                "all replication slots are taken; drop one, or run: ALTER SYSTEM SET max_replication_slots = "
-                "20; and restart the server"
-            )
-        if server["free_senders"] < 1:
-            faults.append(
-                "all WAL senders are taken; run: ALTER SYSTEM SET max_wal_senders = 20; and restart the server"
-            )
-        return faults
-
-    def _table_faults(
-        self, table: TableOptions, relation: Mapping[str, Any], columns: list[asyncpg.Record]
-    ) -> list[str]:
-        if (fault := why_no_table(self.options, table, relation)) is not None:
-            return [fault]
-        if not columns:
-            return [f"table {table.quoted_table} has no columns"]
-        if columns[0]["relpersistence"] != b"p":
-            return [f"table {table.quoted_table} is not logged; run: ALTER TABLE {table.quoted_table} SET LOGGED;"]
-        try:
-            check_columns(table, [Column(column["attname"], column["column_type"]) for column in columns])
-        except ColumnMissing as error:
-            return [str(error)]
-        return []
-
-    def _publication_faults(self, facts: PublicationFacts, slot: object) -> list[_Fault]:
-        name = self.options.publication
-        if facts.oid is None:
-            what = f"publication {name!r} does not exist"
-            if slot is None:
-                return [_Fault(SlotState.PUBLICATION_MISSING, f"{what}; run: {SETUP_COMMAND}")]
-            older = f"replication slot {self.options.slot!r} could not be read with a new one"
-            return [_Fault(SlotState.PUBLICATION_MISSING, f"{what}, and {older}; run: {_RENEW}")]
-        then = f"and, for rounds that were inserted before, {BACKFILL}"
-        return [
-            _Fault(SlotState.TABLE_NOT_PUBLISHED, f"{fault.what}; run: {fault.run} {then}", fault.is_fatal)
-            for fault in all_faults(self.options, facts)
-        ]
-
-    def _slot_faults(self, slot: Mapping[str, Any] | None) -> list[_Fault]:
-        name = self.options.slot
-        if slot is None:
-            return [_Fault(SlotState.MISSING, f"replication slot {name!r} does not exist; run: {SETUP_COMMAND}")]
-        if slot["plugin"] != "pgoutput" or slot["database"] != slot["our_database"]:
-            found = f"{slot['plugin']} in database {slot['database']}"
-            what = f"replication slot {name!r} is for {found}; set the option 'slot' to another name"
-            return [_Fault(SlotState.FOREIGN, what)]
-        if slot["wal_status"] == "lost" or slot.get("invalidation_reason"):
-            reason = slot.get("invalidation_reason") or "wal_removed"
-            return [_Fault(SlotState.INVALIDATED, f"replication slot {name!r} is lost ({reason}); run: {_RENEW}")]
-        return []
 
     async def _check_connection(self) -> Finding:
         """Open a replication connection: only this shows what pg_hba.conf or a pooler forbids."""
