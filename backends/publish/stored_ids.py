@@ -78,6 +78,16 @@ class KnownRounds:
         found = self._known.values(_digest(dedup_id(game_slug, round_id).encode()))
         return None if found is None else found[0]
 
+    def sequence(self, game_slug: str, round_id: int) -> int:
+        """Return where the log has a round's newest entry; 0: it has none of it. With contents only."""
+        found = self._known.values(_digest(dedup_id(game_slug, round_id).encode()))
+        return 0 if found is None else found[1]
+
+    @property
+    def read_to(self) -> int:
+        """The newest sequence of the log at the last `refresh`."""
+        return self._read_to
+
     async def newest_entry(self, game_slug: str, round_id: int) -> Round | None:
         """Read a round's newest entry; None: it is not there any more. With contents only.
 

@@ -15,6 +15,7 @@ from backends.postgres.backfill.table_backfill import Range, TableBackfill
 from backends.postgres.notify.notify_options import NotifyOptions
 from backends.postgres.postgres_options import PostgresOptions
 from backends.publish.publisher_settings import PublisherSettings
+from backends.publish.stored_ids import KnownRounds
 from relay.commands.backfill_command import backfill
 from relay.config.settings import Settings
 from roundlog.log_settings import LogSettings
@@ -319,6 +320,34 @@ async def test_backfill_with_corrections_adds_what_changed_since(postgres: Postg
     assert (await run()).left_out == 4  # 1, 5, 7 and 8; 9 is a round for the first time
     assert (await corrections(settings))[3:] == ["crash:2:3 2.50", "crash:3:3 2.50", "crash:4:3 2.50"]
     assert (await corrections(settings, "rounds.crash"))[8:] == ["crash:9 2.50"]
+
+
+async def test_change_that_live_capture_stores_meanwhile_stays_the_newest(
+    table: PostgresServer, nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the log is read for the first time, and between a page and the look at the log after it."""
+    settings = LogSettings(url=nats.url, duplicate_window_s=0.1)  # corrections are read before each is numbered
+    options = PostgresOptions.read({"dsn": table.dsn(), "corrections": True})
+    points = iter(("3.00", "4.00"))
+    refresh = KnownRounds.refresh
+
+    async def run() -> None:
+        await run_ingest(TableBackfill(options, CONTEXT, settings), settings)
+
+    async def change_before(known: KnownRounds, *, above: int) -> None:
+        if (point := next(points, None)) is not None:
+            await table.execute(f'UPDATE rounds SET extras = \'{{"point":"{point}"}}\' WHERE round_id = 1')  # noqa: S608
+            with monkeypatch.context() as live:
+                live.setattr(KnownRounds, "refresh", refresh)
+                await run()
+        await refresh(known, above=above)
+
+    await table.insert_rounds(1, 2)
+    await run()
+    monkeypatch.setattr(KnownRounds, "refresh", change_before)
+    await run()
+
+    assert await corrections(settings) == ["crash:1:2 3.00", "crash:1:3 4.00"]
 
 
 async def test_rows_beside_the_finished_one_take_nothing_back(postgres: PostgresServer, nats: NatsServer) -> None:

@@ -18,7 +18,7 @@ P = TypeVar("P")
 
 
 async def missing_change(
-    row: Any, mapper: TableMapper, known: KnownRounds, offset: P, *, corrections: bool
+    row: Any, mapper: TableMapper, known: KnownRounds, offset: P, *, corrections: bool, known_to: int
 ) -> Captured[P] | Rejected[P] | None:
     """Return the item to publish for a row; None: the log has it, or the row is no round.
 
@@ -29,6 +29,7 @@ async def missing_change(
         offset: The offset of the row.
         corrections: Whether changes of rounds that the log has are published too. Only where a round has one row: in
             a table of events, one that is not finished says nothing of another that is.
+        known_to: The newest entry of the log before the row was read. A later one of its round may be newer.
 
     Raises:
         LogUnavailable: The log cannot be read.
@@ -41,7 +42,7 @@ async def missing_change(
     except InvalidRound as error:
         return mapper.reject(values, str(error), offset)
     if state is not RowState.FINISHED:
-        return await _taken_back(row, mapper, known, offset) if corrections else None
+        return await _taken_back(row, mapper, known, offset, known_to) if corrections else None
     item = item_of(row, mapper, offset)
     if isinstance(item, Rejected):
         return item
@@ -51,16 +52,20 @@ async def missing_change(
     content = known.content(round_.game_slug, round_.round_id)
     if content is None:
         return item
-    return None if content == content_digest(round_) else item._replace(is_correction=True)
+    if content == content_digest(round_) or known.sequence(round_.game_slug, round_.round_id) > known_to:
+        return None
+    return item._replace(is_correction=True)
 
 
-async def _taken_back(row: Any, mapper: TableMapper, known: KnownRounds, offset: P) -> Captured[P] | None:
+async def _taken_back(
+    row: Any, mapper: TableMapper, known: KnownRounds, offset: P, known_to: int
+) -> Captured[P] | None:
     """Return that a round is taken back, if the log has it as finished."""
     try:
         key = mapper.round_key(row["row_values"])
     except InvalidRound:
         return None  # of a row that is no round, nothing is demanded
-    if known.content(*key) in (None, VOIDED):
+    if known.content(*key) in (None, VOIDED) or known.sequence(*key) > known_to:
         return None
     newest = await known.newest_entry(*key)
     if newest is None:

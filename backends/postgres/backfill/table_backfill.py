@@ -159,11 +159,15 @@ class TableBackfill:
         async with KnownRounds(self._log_settings, known_first, known_last, with_contents=corrections) as known:
             while after.offset <= last:
                 started = asyncio.get_running_loop().time()
+                above = after.offset - 1 if own_ids else -1
+                if corrections:
+                    await _refresh(known, above=above)
+                known_to = known.read_to
                 rows = await self._page(table, after)
                 if not rows:
                     return
-                await _refresh(known, above=after.offset - 1 if own_ids else -1)
-                items = await self._missing(table, rows, known)
+                await _refresh(known, above=above)
+                items = await self._missing(table, rows, known, known_to)
                 self.left_out += len(rows) - len(items)
                 after = table.offset(rows[-1])
                 if items:
@@ -189,14 +193,16 @@ class TableBackfill:
                 log.warning("source_lost", error=str(error))
             await asyncio.sleep(backoff.next_s())
 
-    async def _missing(self, table: "_OneTable", rows: Sequence[Any], known: KnownRounds) -> list[_Item]:
-        """Return what the log lacks of these rows; retry until it is available."""
+    async def _missing(self, table: "_OneTable", rows: Sequence[Any], known: KnownRounds, known_to: int) -> list[_Item]:
+        """Return what the log lacks of these rows, which were read after its entry `known_to`; retry."""
         # Of several rows of a round, one alone does not say what the round is.
         corrections = self._options.corrections and table.has_unique_ids
         while True:
             try:
                 found = [
-                    await missing_change(row, table.mapper, known, table.offset(row), corrections=corrections)
+                    await missing_change(
+                        row, table.mapper, known, table.offset(row), corrections=corrections, known_to=known_to
+                    )
                     for row in rows
                 ]
             except LogUnavailable as error:
