@@ -164,6 +164,10 @@ class RecoveryScope:
         """The lowest id, where ids of all games grow together."""
         return max(self.floors.values(), default=0)
 
+    def wants(self, item: Captured[Any] | Rejected[Any]) -> bool:
+        """Whether to publish an item of a backfill. The round of a correction is in the log, whenever it was."""
+        return isinstance(item, Rejected) or item.is_correction or item.round in self
+
     def __contains__(self, round_: Round) -> bool:
         return round_.round_id >= self.floors.get(round_.game_slug, 0) and round_.timestamp >= self._oldest_ms
 
@@ -180,7 +184,7 @@ class _Missing:
 
     async def read(self) -> AsyncIterator[Sequence[Captured[Any] | Rejected[Any]]]:
         async for batch in self._backend.read():
-            if items := [item for item in batch if isinstance(item, Rejected) or item.round in self._scope]:
+            if items := [item for item in batch if self._scope.wants(item)]:
                 yield items
 
     def confirm(self, offset: Any) -> None:
