@@ -13,6 +13,7 @@ from backends.contract import InvalidOptions, SourceError
 from backends.postgres.replication.protocol.asyncpg_takeover import TRIED, take_over
 from backends.postgres.replication.protocol.bounded_connection import BoundedConnection
 from backends.postgres.replication.protocol.replication_connection import NoAnswer, ServerError, StreamLost
+from backends.postgres.replication.protocol.wal import status_update
 from backends.postgres.replication.slot import ReplicationOptions
 from tests.backends.harness import Events, captured_events
 from tests.nats import NatsServer
@@ -134,6 +135,34 @@ async def suffer(postgres: PostgresServer, wire: Wire, reader: Reader, events: E
     async with asyncio.timeout(10):
         await postgres.stop("fast")
     await postgres.start()
+
+
+@pytest.mark.service
+async def test_frames_that_nobody_receives_wait_in_the_server(postgres: PostgresServer) -> None:
+    """Reading pauses, so that memory is bounded; later every message comes, and the stream ends when it is closed."""
+    options = ReplicationOptions.read({"dsn": postgres.dsn(), "connect_timeout_s": 5})
+    await postgres.execute("CREATE PUBLICATION none")
+    await postgres.fetch("SELECT pg_create_logical_replication_slot('s', 'pgoutput')")
+    start = "START_REPLICATION SLOT s LOGICAL 0/0 (proto_version '1', publication_names 'none', messages 'true')"
+
+    async def work() -> None:
+        link = await BoundedConnection.connect(options, prefix=PREFIX, limit_bytes=MIB)
+        await link.start(start, 5)
+        for _ in range(40):
+            await emit_large(postgres, PREFIX, 1)
+        await until(lambda: link._is_paused)
+        assert link._reader.held_bytes < 3 * MIB
+        large = 0
+        while large < 40:
+            frames = await link.receive()
+            large += sum(len(frame) > MIB for frame in frames)
+            assert link._reader.held_bytes < 3 * MIB
+        assert link.silent_s == 0
+        await link.close(status_update(received=0, confirmed=0, unix_us=0, want_reply=False))
+        assert link._ended
+        await postgres.slots_released()
+
+    assert await on_uvloop(work) == []
 
 
 async def query(link: BoundedConnection) -> None:
