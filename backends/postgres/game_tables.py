@@ -26,6 +26,13 @@ def games_of(options: PostgresOptions, catalogue: Catalogue) -> dict[str, GameSl
     return {table.source: GameSlugs(table, catalogue) for table in options.all_tables}
 
 
+def grants_on_games(options: PostgresOptions, role: str) -> list[str]:
+    """Return the statements that let the role of ingest read the tables of games."""
+    tables = dict.fromkeys(table.game_slug_table for table in options.all_tables if table.game_slug_table is not None)
+    names = [schema_and_name(table) for table in tables]
+    return [statement("grant_captured", schema=schema, table=name, role=role) for schema, name in names]
+
+
 async def read_games(connection: "Connection", options: PostgresOptions, games: Iterable[GameSlugs]) -> None:
     """Read the tables of games; those without one are skipped.
 

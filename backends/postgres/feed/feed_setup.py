@@ -10,6 +10,7 @@ from backends.contract import SourceError
 from backends.postgres.feed.feed_table import FEED
 from backends.postgres.feed.feed_triggers import FeedMapping, function_name, function_sql, triggers_of, version_of
 from backends.postgres.findings import Finding, Verdict
+from backends.postgres.game_tables import games_of, grants_on_games, read_games
 from backends.postgres.mapping.column_kinds import Column, own_types_of
 from backends.postgres.mapping.condition import Condition
 from backends.postgres.mapping.game_slugs import GameSlugs
@@ -140,7 +141,9 @@ async def setup_sql(connection: "Connection", options: PostgresOptions, grant_to
             table = captured.mapper.table
             names = {"schema": table.schema_name, "table": table.table_name}
             made.append(statement("grant_captured", **names, role=grant_to))
-    return made if grant_to is None else [*made, statement("grant_feed", role=grant_to)]
+    if grant_to is None:
+        return made
+    return [*made, *grants_on_games(options, grant_to), statement("grant_feed", role=grant_to)]
 
 
 def teardown_sql(options: PostgresOptions) -> list[str]:
@@ -199,6 +202,10 @@ async def check_feed(connection: "Connection", options: PostgresOptions) -> list
     """
     tables = await read_captured(connection, options, Catalogue.load())
     findings = [Finding(Verdict.FAILURE, fault) for fault in await faults_of_feed(connection, options, tables)]
+    try:
+        await read_games(connection, options, games_of(options, Catalogue.load()).values())
+    except SourceError as error:
+        findings.append(Finding(Verdict.FAILURE, str(error)))
     if findings:
         return findings
     size: Any = await connection.fetchrow(statement("read_feed_size"))

@@ -8,6 +8,7 @@ from backends.backlog import Backlog
 from backends.contract import InvalidOptions, SourceError
 from backends.postgres.database import ConnectionLost, ask
 from backends.postgres.findings import SETUP_COMMAND, Finding, Verdict, connected, reader_name, run_sql
+from backends.postgres.game_tables import grants_on_games
 from backends.postgres.mapping.finishing import finished_by_options
 from backends.postgres.mapping.table_options import TableOptions
 from backends.postgres.notify.notify_options import NotifyOptions
@@ -46,7 +47,7 @@ class NotifyAdmin:
                 made += self._wake_sql(table)
             if grant_to is not None:
                 made.append(statement("grant_notify", **_names(table), order_column=table.order, role=grant_to))
-        return made
+        return made if grant_to is None else [*made, *grants_on_games(options, grant_to)]
 
     async def planned_sql(self, grant_to: str | None, *, renew: bool = False) -> list[str]:
         return self.setup_sql(grant_to, renew=renew)  # the statements look at the tables themselves

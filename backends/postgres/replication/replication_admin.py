@@ -11,6 +11,7 @@ from backends.backlog import Backlog
 from backends.contract import SourceError, SourceUnavailable
 from backends.postgres.database import Connection, ask
 from backends.postgres.findings import SETUP_COMMAND, STATEMENT_S, Finding, Verdict, connected, reader_name, run_sql
+from backends.postgres.game_tables import grants_on_games
 from backends.postgres.postgres_options import quote_identifier
 from backends.postgres.replication.protocol.replication_connection import ReplicationConnection, StreamLost
 from backends.postgres.replication.publication.publication_facts import PublicationFacts
@@ -74,7 +75,8 @@ class ReplicationAdmin:
         if grant_to is None:
             return made
         names = [{"schema": table.schema_name, "table": table.table_name} for table in options.all_tables]
-        return [*made, *(statement("grant_replication", **name, role=grant_to) for name in names)]
+        grants = [statement("grant_replication", **name, role=grant_to) for name in names]
+        return [*made, *grants, *grants_on_games(options, grant_to)]
 
     def _slot_sql(self) -> str:
         options = self.options
