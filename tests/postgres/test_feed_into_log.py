@@ -14,6 +14,7 @@ from nats.errors import NoRespondersError
 
 from backends.contract import Backend, SourceError
 from backends.postgres.feed.feed_table import FEED
+from backends.postgres.findings import Verdict
 from backends.postgres.notify.postgres_notify import PostgresNotify
 from backends.postgres.replication.postgres_replication import PostgresReplication
 from backends.postgres.source_admin import admin_of
@@ -243,6 +244,66 @@ async def test_rounds_that_another_backend_has_stored_do_not_come_again(
             expected.append(f'crash {number} revision {point + 5 - 3 * number} {{"point": "{point}"}}')
         async with ingesting(BACKENDS[name](options, CONTEXT), nats, log, settings):
             assert await log_of(nats, len(expected)) == expected
+
+
+@pytest.mark.parametrize(("name", "admin_user"), [("postgres-notify", "owner"), ("postgres-replication", "postgres")])
+async def test_role_without_rights_on_the_rounds_reads_the_feed(
+    postgres: PostgresServer, nats: NatsServer, name: str, admin_user: str
+) -> None:
+    """With the grants of setup alone, although row level security hides the rounds from it, and their games are in a
+    table; in a database without an encoding, where text that is no UTF-8 costs its row."""
+    await postgres.execute("CREATE ROLE owner LOGIN; CREATE ROLE writer LOGIN; CREATE ROLE ingest LOGIN")
+    await postgres.execute("CREATE DATABASE ascii OWNER owner ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+    await postgres.execute(
+        """
+        CREATE SCHEMA live;
+        CREATE TABLE live.games (id int PRIMARY KEY, code text NOT NULL);
+        CREATE TABLE live.rounds (
+            round_id bigint PRIMARY KEY, game_id int REFERENCES live.games, finished_at timestamptz, extras text
+        );
+        ALTER TABLE live.rounds ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+        CREATE POLICY writes ON live.rounds TO writer USING (true);
+        GRANT USAGE ON SCHEMA live TO writer; GRANT ALL ON ALL TABLES IN SCHEMA live TO writer;
+        INSERT INTO live.games VALUES (1, 'CRASH')
+        """,
+        database="ascii",
+        user="owner",
+    )
+    options: dict[str, object] = {
+        "dsn": postgres.dsn("ascii", "ingest"),
+        "feed": True,
+        "corrections": True,
+        "table": "live.rounds",
+        "game_slug_column": "game_id",
+        "game_slug_table": "live.games",
+        "game_slug_table_slug_column": "code",
+        "game_slug_spelling": "dashed",
+    }
+    ours = admin_of(name, options)
+    await ours.acting_as(postgres.dsn("ascii", admin_user)).set_up("ingest")
+    failed = [finding.text for finding in await ours.check() if finding.verdict is Verdict.FAILURE]
+    assert failed == []
+
+    async with ingesting(BACKENDS[name](options, CONTEXT), nats):
+        await postgres.execute(
+            """
+            INSERT INTO live.rounds (round_id, game_id) SELECT n, 1 FROM generate_series(1, 3) n;
+            UPDATE live.rounds SET finished_at = now(), extras = '{"point": "€ 1"}' WHERE round_id = 1;
+            UPDATE live.rounds SET
+                finished_at = now(), extras = '{"point": "' || convert_from('\\xff', 'SQL_ASCII') || '"}'
+            WHERE round_id = 2;
+            INSERT INTO live.games VALUES (2, 'DICE'); INSERT INTO live.rounds VALUES (4, 2, now(), '{}');
+            UPDATE live.rounds SET extras = '{"point": "2"}' WHERE round_id = 1
+            """,
+            database="ascii",
+            user="writer",
+        )
+        entries = await log_of(nats, 3)
+        await postgres.execute("UPDATE live.rounds SET finished_at = now()", database="ascii", user="writer")
+        rest = await log_of(nats, 6)
+
+    assert entries == ['crash 1 {"point": "€ 1"}', "dice 4 {}", 'crash 1 revision 2 {"point": "2"}']
+    assert sorted(rest[3:]) == ['crash 1 revision 3 {"point": "2"}', "crash 3 {}", "dice 4 revision 2 {}"]
 
 
 async def test_a_table_that_stops_filling_the_feed_is_noticed_while_ingest_runs(

@@ -109,7 +109,7 @@ class FeedMapper(TableMapper):
         if mapper is not None and held is not None:
             try:
                 return mapper.reject(self._row(mapper, held) or (), reason, offset)
-            except _ColumnNotCopied:
+            except (_ColumnNotCopied, msgspec.DecodeError):  # the latter where text is not in the encoding
                 pass
         key = f"{row[self._source]!s:.64}:feed:{row[self._seq]}"
         return Rejected(key, reason, (held or "").encode()[:RAW_BYTES], offset)

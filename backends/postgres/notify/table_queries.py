@@ -200,7 +200,7 @@ class TableQueries:
 
     def _needs_games(self, rows: Sequence[Any]) -> bool:
         """Whether a row has the key of a game that is not known yet."""
-        values = [row["row_values"] for row in rows]
+        values = [row["row_values"] for row in rows if not row.get("fault")]
         if self._feed_mapper is None:
             return self.mapper.needs_games(values)
         needed = False
