@@ -11,6 +11,7 @@ from backends.postgres.findings import Verdict
 from backends.postgres.source_admin import SourceAdmin, admin_of, run_sql
 from backends.postgres.statements import statement
 from tests.postgres_server import PostgresServer
+from tests.waiting import until
 
 pytestmark = pytest.mark.service
 
@@ -218,3 +219,39 @@ async def test_rows_are_deleted_when_every_reader_has_stored_them(postgres: Post
     await admin(postgres).set_up(None)
     assert await failures(admin(postgres)) == []
     assert await gone() == 7
+
+
+async def test_triggers_fire_for_a_subscription(postgres: PostgresServer) -> None:
+    """A table that a subscription fills fills the feed; check says so where the subscription came later."""
+    table = "CREATE TABLE rounds (round_id bigint PRIMARY KEY, game_slug text, finished_at timestamptz, extras text)"
+    await postgres.execute("CREATE DATABASE copy")
+    await postgres.execute(f"{table}; CREATE PUBLICATION copied FOR TABLE rounds")
+    await postgres.execute("SELECT pg_create_logical_replication_slot('copied', 'pgoutput')")
+    await postgres.execute(table, database="copy")
+    ours = admin_of("postgres-notify", {"dsn": postgres.dsn("copy"), "feed": "true"})
+    await ours.set_up(None)
+    assert await failures(ours) == []
+    await postgres.execute(
+        f"CREATE SUBSCRIPTION copied CONNECTION '{postgres.dsn()}' PUBLICATION copied WITH (create_slot = false)",
+        database="copy",
+    )
+    [text] = await failures(ours)
+    assert "is not fired by the subscription; run as the owner" in text
+
+    await ours.set_up(None)
+
+    assert await failures(ours) == []
+    await postgres.execute(
+        "INSERT INTO rounds VALUES (1, 'crash'), (2, 'crash'); UPDATE rounds SET finished_at = now() WHERE round_id = 2"
+    )
+    copied = f"SELECT new FROM {FEED}"  # noqa: S608
+    await until(lambda: _has_rows(postgres, copied))
+    assert [json.loads(row["new"])["round_id"] for row in await postgres.fetch(copied, database="copy")] == ["2"]
+    await postgres.execute(
+        "ALTER SUBSCRIPTION copied DISABLE; ALTER SUBSCRIPTION copied SET (slot_name = NONE); DROP SUBSCRIPTION copied",
+        database="copy",
+    )
+
+
+async def _has_rows(server: PostgresServer, sql: str) -> bool:
+    return bool(await server.fetch(sql, database="copy"))
