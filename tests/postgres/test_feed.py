@@ -141,6 +141,44 @@ async def test_partitions_and_children_fill_the_feed_once(postgres: PostgresServ
     assert await failures(admin_of("postgres-notify", options)) == []
 
 
+async def test_rows_that_move_between_partitions_are_not_deleted(any_postgres: PostgresServer) -> None:
+    """With deletes="void": a move or a replacement is one change. A deleted row comes at the end at the latest."""
+    server = any_postgres
+    await server.execute(
+        """
+        CREATE TABLE rounds (round_id bigint, game_slug text, finished_at timestamptz, extras jsonb, shard int)
+        PARTITION BY LIST (shard);
+        CREATE TABLE rounds_1 PARTITION OF rounds FOR VALUES IN (1);
+        CREATE TABLE rounds_2 PARTITION OF rounds FOR VALUES IN (2);
+        """
+    )
+    admin = admin_of("postgres-notify", {"dsn": server.dsn(), "feed": "true", "table": "rounds", "deletes": "void"})
+    await admin.set_up(None)
+    await server.execute("CREATE TABLE rounds_3 PARTITION OF rounds FOR VALUES IN (3)")
+
+    async def changes(sql: str) -> list[tuple[str | None, str | None]]:
+        await server.execute(f"TRUNCATE {FEED}; {sql}")
+        return [(old and old["round_id"], new and new["round_id"]) for old, new, _ in await feed_of(server)]
+
+    insert = "INSERT INTO rounds SELECT n, 'crash', now(), NULL, 1 FROM generate_series(1, 4) n"
+    assert await changes(insert) == [(None, str(n)) for n in (1, 2, 3, 4)]
+    assert await changes("UPDATE rounds SET shard = 3") == [(str(n), str(n)) for n in (1, 2, 3, 4)]
+    deleted = "DELETE FROM rounds_3 WHERE round_id IN (1, 2)"
+    assert await changes(f"{deleted}; SELECT 1") == [("1", None), ("2", None)]
+    replaced = """
+        DELETE FROM rounds WHERE round_id > 2;
+        INSERT INTO rounds (round_id, game_slug, shard) VALUES (3, 'crash', 2);
+        INSERT INTO rounds VALUES (4, 'crash', now(), NULL, 2);
+        UPDATE rounds SET finished_at = now() WHERE round_id = 3;
+        DELETE FROM rounds WHERE round_id = 4
+    """
+    assert await changes(replaced) == [("3", None), ("4", "4"), (None, "3"), ("4", None)]
+    assert await failures(admin) == []
+    await admin.set_up(None)
+    await run_sql(admin.options, admin.teardown_sql())
+    assert await server.fetch("SELECT tgname FROM pg_trigger WHERE tgname LIKE 'stream_relay%'") == []
+
+
 async def test_triggers_fail_no_statement(postgres: PostgresServer) -> None:
     """A renamed column, a huge row, a sequence that was set back, a feed that is gone: the owner's writes succeed."""
     await postgres.execute(CRASH.replace("touched int", "touched int, story text"))

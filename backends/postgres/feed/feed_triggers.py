@@ -35,12 +35,8 @@ class FeedMapping:
     deletes: bool = False
     """Whether deletions of finished rounds are copied."""
     keys: tuple[str, ...] = ()
-    """Of a partitioned table, the columns that say which round a row is; else none. An UPDATE can move its rows."""
-
-    @property
-    def has_moves(self) -> bool:
-        """Whether the delete that an UPDATE of the partition is must not look like one of a round, nor its insert."""
-        return bool(self.keys) and not self.deletes
+    """Of a partitioned table, the columns that say which round a row is; else none. An UPDATE can move its rows: then
+    its delete must not look like one of a round, nor its insert."""
 
     @property
     def function(self) -> str:
@@ -54,7 +50,7 @@ class FeedTrigger:
 
     name: str
     statement: str
-    """CREATE TRIGGER as an argument of ``format``, with ``%s`` where the table is."""
+    """CREATE TRIGGER as an argument of ``format``, with ``%1$s`` where the table is."""
 
 
 def function_name(source: str) -> str:
@@ -105,7 +101,8 @@ def _text(value: str) -> str:
 
 def _triggers(mapping: FeedMapping, version: str) -> list[FeedTrigger]:
     old, new = mapping.finished_old, mapping.finished_new
-    inserted = "inserted" if mapping.has_moves else "new"
+    inserted = ("replaced" if mapping.deletes else "inserted") if mapping.keys else "new"
+    finished = "replaced" if inserted == "replaced" else "new"
     # Conditions are short, since the server parses them for each statement: here the whole rows are compared,
     # and the columns of the mapping by the function.
     if old is None or new is None:
@@ -114,18 +111,22 @@ def _triggers(mapping: FeedMapping, version: str) -> list[FeedTrigger]:
         # Changes of finished rounds also without corrections: a row that was rejected may have been mended.
         made = [
             ("insert", "INSERT", new, inserted),
-            ("finish", "UPDATE", f"{new} AND NOT ({old})", "new"),
+            ("finish", "UPDATE", f"{new} AND NOT ({old})", finished),
             ("change", "UPDATE", f"{old} AND {_DIFFERS}", "both"),
         ]
-    if mapping.deletes or mapping.has_moves:
-        made.append(("delete", "DELETE", None if new is None else old, "moved" if mapping.has_moves else "old"))
+    if mapping.deletes or mapping.keys:
+        rows = ("held" if mapping.deletes else "moved") if mapping.keys else "old"
+        made.append(("delete", "DELETE", None if new is None else old, rows))
+    if mapping.deletes and mapping.keys:
+        made.append(("release", "DELETE", None if new is None else old, "release"))
     return [_trigger(mapping, version, *parts) for parts in made]
 
 
 def _trigger(mapping: FeedMapping, version: str, name: str, event: str, when: str | None, rows: str) -> FeedTrigger:
     condition = "" if when is None else f" WHEN ({when.replace('%', '%%')})"
     call = f"{mapping.function}({quote_literal(rows)}, {quote_literal(version)})"
-    return FeedTrigger(
-        f"{PREFIX}{name}",
-        f"CREATE OR REPLACE TRIGGER {PREFIX}{name} AFTER {event} ON %s FOR EACH ROW{condition} EXECUTE FUNCTION {call}",
-    )
+    name, body = f"{PREFIX}{name}", f"FOR EACH ROW{condition} EXECUTE FUNCTION {call}"
+    if rows == "release":  # at the end of the transaction; such a trigger cannot be replaced
+        create = f"CREATE CONSTRAINT TRIGGER {name} AFTER {event} ON %1$s DEFERRABLE INITIALLY DEFERRED {body}"
+        return FeedTrigger(name, f"DROP TRIGGER IF EXISTS {name} ON %1$s; {create}")
+    return FeedTrigger(name, f"CREATE OR REPLACE TRIGGER {name} AFTER {event} ON %1$s {body}")

@@ -1,6 +1,8 @@
 -- Create the function of the triggers of one table. Their first argument says what to copy: new, old, both; moved: the old
 -- row is only remembered, and added to the next row of the transaction with the same key, for which the argument is
--- inserted. It was moved to another partition, which is a DELETE and an INSERT, or replaced.
+-- inserted. It was moved to another partition, which is a DELETE and an INSERT, or replaced. held, replaced and release are
+-- the same where deleted rows are copied, too: a row that is not replaced is added when the next one is deleted, or at the
+-- end of the transaction.
 -- Values have the form that pgoutput gives them: written by the output functions of their types, with the settings of a
 -- replication connection. It calls no casts: it runs as its owner, and a cast may be code of the owner of a type.
 -- The handler writes nothing, so it costs no transaction id. A row that it cannot copy is added with the error. What is
@@ -29,6 +31,26 @@ BEGIN
             before := :old_values;
             PERFORM set_config(:'memory', before::text, true);
             RETURN NULL;
+        ELSIF TG_ARGV[0] = 'held' THEN
+            before := nullif(current_setting(:'memory', true), '')::json;
+            moved := :old_values;
+            PERFORM set_config(:'memory', moved::text, true);
+            IF before IS NULL THEN
+                RETURN NULL;
+            END IF;
+        ELSIF TG_ARGV[0] = 'replaced' THEN
+            after := :new_values;
+            moved := nullif(current_setting(:'memory', true), '')::json;
+            IF :is_same_key THEN
+                before := moved;
+                PERFORM set_config(:'memory', '', true);
+            END IF;
+        ELSIF TG_ARGV[0] = 'release' THEN
+            before := nullif(current_setting(:'memory', true), '')::json;
+            IF before IS NULL THEN
+                RETURN NULL;
+            END IF;
+            PERFORM set_config(:'memory', '', true);
         ELSIF TG_ARGV[0] = 'inserted' THEN
             after := :new_values;
             moved := nullif(current_setting(:'memory', true), '')::json;
