@@ -57,7 +57,7 @@ class ReplicationAdmin:
     async def planned_sql(self, grant_to: str | None, *, renew: bool = False) -> list[str]:
         try:
             async with connected(self.options) as connection:
-                facts = await self._facts(connection)
+                facts = await SourceFaults(self.options, connection).facts()
         except SourceError:
             facts = unread_facts(self.options)
         return [*self._repairs(facts), *self._setup_sql(facts, grant_to, renew=renew)]
