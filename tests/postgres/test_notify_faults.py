@@ -52,6 +52,23 @@ async def test_poll_finds_rows_whose_notification_was_lost(rounds_table: Postgre
             await found.reach(number)
 
 
+async def test_column_that_is_renamed_while_rows_are_read_is_named_with_its_option(
+    rounds_table: PostgresServer,
+) -> None:
+    """As at the start, and not in the words of the server."""
+
+    async def read_over_the_change() -> None:
+        async with reading(notify_backend(rounds_table)) as found:
+            await rounds_table.insert_rounds(1, 1)
+            await found.reach(1)
+            await rounds_table.execute("ALTER TABLE rounds RENAME COLUMN extras TO result")
+            await rounds_table.insert_rounds(2, 2)
+            await found.reach(2)
+
+    with pytest.raises(SourceError, match=r"has no column 'extras'.*'extras_column'"):
+        await read_over_the_change()
+
+
 async def test_insert_succeeds_when_the_trigger_fails(any_rounds_table: PostgresServer) -> None:
     """A channel name that NOTIFY refuses fails no INSERT."""
     too_long = "x" * 64

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+import asyncpg
 import structlog
 
 from backends.backlog import Backlog
@@ -153,6 +154,12 @@ class PostgresNotify:
                 self._log.warning("reading_left", reason="the log is not available")
                 if self._offsets:
                     await self._offsets[0].wait_for_log()
+            except SourceError as error:
+                if isinstance(error.__cause__, asyncpg.UndefinedColumnError) and self._state is NotifyState.READING:
+                    await self._drop()
+                    with suppress(ConnectionLost):  # raises the sentence that names the option of the column
+                        await (await self._connect()).close()
+                raise
             except ConnectionLost as error:
                 raise_if_cancelled()
                 self._reconnects += 1
