@@ -21,6 +21,7 @@ from backends.postgres.replication.protocol.wal import parse_lsn
 from backends.postgres.replication.publication.publication_facts import (
     PublicationFacts,
     PublishedTable,
+    Query,
     Wishes,
     read_facts,
 )
@@ -42,6 +43,8 @@ UNDEFINED: Final = "42704"
 """The SQLSTATE of a stream whose publication was created after the offset of the slot."""
 PUBLICATION_SKIPPED: Final = "55000"
 """The SQLSTATE of the warning that PostgreSQL 18 and later send instead; its text is in the language of the server."""
+
+_READS: Final = 3
 
 
 class ReplicationOptions(PostgresOptions):
@@ -220,7 +223,23 @@ async def facts_of(link: ReplicationConnection, options: ReplicationOptions) -> 
     async def query(sql: str) -> Sequence[Mapping[str, Any]]:
         return await link.query(sql, options.connect_timeout_s)
 
-    return await read_facts(options.wishes, query)
+    return await settled_facts(options, query)
+
+
+async def settled_facts(options: ReplicationOptions, query: Query) -> PublicationFacts:
+    """Read what is published; errors are those of `query`.
+
+    From PostgreSQL 16 on the query waits for a change of a table, such as DROP COLUMN, and then sees a part of the
+    catalogue as it was before. So faults are believed when they are read twice.
+    """
+    facts = await read_facts(options.wishes, query)
+    for _ in range(_READS):
+        if facts.oid is None or not fatal_faults(options, facts):
+            break
+        before, facts = facts, await read_facts(options.wishes, query)
+        if facts == before:
+            break
+    return facts
 
 
 def fatal_faults(options: ReplicationOptions, facts: PublicationFacts) -> list[PublicationFault]:

@@ -17,7 +17,7 @@ from backends.postgres.mapping.finishing import finished_by_options, finishes_by
 from backends.postgres.mapping.table_mapper import ColumnMissing, TableMapper, check_columns
 from backends.postgres.mapping.table_options import TableOptions
 from backends.postgres.postgres_options import quote_identifier
-from backends.postgres.replication.publication.publication_facts import PublicationFacts, read_facts
+from backends.postgres.replication.publication.publication_facts import PublicationFacts
 from backends.postgres.replication.slot import (
     BACKFILL,
     PUBLICATION_SKIPPED,
@@ -25,6 +25,7 @@ from backends.postgres.replication.slot import (
     ReplicationOptions,
     SlotState,
     all_faults,
+    settled_facts,
 )
 from backends.postgres.statements import statement
 from backends.postgres.table import OLDEST_VERSION, relation_statement, why_no_table
@@ -74,7 +75,7 @@ class SourceFaults:
             rows: Sequence[Mapping[str, Any]] = await self._ask(self._connection.fetch(sql))
             return rows
 
-        return await read_facts(self._options.wishes, query)
+        return await settled_facts(self._options, query)
 
     async def tables_without_identity(self) -> list[str]:
         """Return other tables of the publication whose UPDATE would fail if it sent updates."""
