@@ -94,11 +94,17 @@ class StoredCorrections:
     async def _take_new(self, connection: Connection, info: LogInfo, begin: Callable[[], None]) -> None:
         began_at = boot_s()
         ends = await corrections_ends(connection, info.stream)
-        found = [one async for one in self._new_of(connection, info, ends)]
-        # Nothing is awaited from here on: no change is numbered with half of this.
-        begin()
-        for round_, offset in found:
-            self.revisions.load(round_, has_offset=bool(offset), source=source_of(offset.encode()))
+        found = self._new_of(connection, info, ends)
+        if not self.read_at:
+            # All that the log has, which may be more than fits in memory. Nothing is numbered yet.
+            async for round_, offset in found:
+                self.revisions.load(round_, has_offset=bool(offset), source=source_of(offset.encode()))
+        else:
+            new = [one async for one in found]
+            # Nothing is awaited from here on: no change is numbered with half of this.
+            begin()
+            for round_, offset in new:
+                self.revisions.load(round_, has_offset=bool(offset), source=source_of(offset.encode()))
         self._read_to.update(ends)
         self.read_at = began_at
         self._warn()
