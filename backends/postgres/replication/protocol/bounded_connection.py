@@ -6,8 +6,9 @@ Why: docs/adr/0038-logical-messages-on-request.md
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Final, Self
 
 import asyncpg
@@ -16,7 +17,14 @@ from backends.postgres.encodings import RAW, UTF_8, codec_of, readable
 from backends.postgres.postgres_options import PostgresOptions
 from backends.postgres.replication.protocol.asyncpg_takeover import connect_for_replication, take_over
 from backends.postgres.replication.protocol.pgoutput import InvalidMessage
-from backends.postgres.replication.protocol.replication_connection import NoAnswer, Record, ServerError, StreamLost
+from backends.postgres.replication.protocol.replication_connection import (
+    NoAnswer,
+    Record,
+    ServerError,
+    StreamLost,
+    first_line,
+    lossy,
+)
 from backends.postgres.replication.protocol.wire_reader import (
     ServerMessage,
     WireReader,
@@ -26,12 +34,22 @@ from backends.postgres.replication.protocol.wire_reader import (
     fields_of,
 )
 from backends.postgres.session_settings import TRANSACTION_TIMEOUT, TRANSACTION_TIMEOUT_SINCE, session_settings
-from roundlog.client.library_errors import means_lost
 
 _FRAMES: Final = 1000
 _BYTES: Final = 256 << 10
 """Limits of one `receive`. Reading pauses while so many bytes wait to be received."""
 _CLOSE_S: Final = 0.2
+
+_lossy: Final = partial(
+    lossy,
+    errors=(
+        OSError,
+        asyncpg.PostgresError,
+        asyncpg.InterfaceError,
+        asyncpg.InternalClientError,
+        asyncpg.ClientConfigurationError,
+    ),
+)
 
 _COPY_BOTH, _COPY_DONE, _COMPLETE, _ERROR, _NOTICE, _READY, _ROW, _COLUMNS = b"WcCENZDT"
 
@@ -288,7 +306,7 @@ class BoundedConnection(asyncio.Protocol):
             self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        reason = _first_line(exc) if exc is not None else "the server closed the connection"
+        reason = first_line(exc) if exc is not None else "the server closed the connection"
         self._loss = self._loss or StreamLost(f"connection lost: {reason}")
         if not self._lost.done():
             self._lost.set_result(None)
@@ -307,36 +325,7 @@ class BoundedConnection(asyncio.Protocol):
             self._ended = True
 
 
-@contextmanager
-def _lossy(context: str = "connection lost") -> Iterator[None]:
-    """Raise `StreamLost` for what asyncpg and the transport raise in the block when a connection cannot be used.
-
-    A TimeoutError passes: it is the caller's own.
-    """
-    try:
-        yield
-    except TimeoutError:
-        raise
-    except (
-        OSError,
-        asyncpg.PostgresError,
-        asyncpg.InterfaceError,
-        asyncpg.InternalClientError,
-        asyncpg.ClientConfigurationError,
-    ) as error:
-        raise StreamLost(f"{context}: {_first_line(error)}") from error
-    except BaseException as error:
-        if not means_lost(error):
-            raise
-        raise StreamLost(f"{context}: {_first_line(error)}") from error
-
-
 def _server_error(body: bytes) -> ServerError:
     fields = fields_of(body)
     message = fields.get("M", b"the server gave no reason").decode(errors="replace")
     return ServerError(fields.get("C", b"").decode(), message)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

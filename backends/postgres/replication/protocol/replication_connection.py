@@ -90,7 +90,7 @@ class ReplicationConnection:
         """
         dsn = options.dsn.get_secret_value()
         try:
-            with _loss(f"cannot connect to {options.shown_dsn}"):
+            with lossy(f"cannot connect to {options.shown_dsn}"):
                 # libpq reads PGOPTIONS only when the parameter is not given. What is last wins.
                 given = conninfo_to_dict(dsn).get("options") or os.environ.get("PGOPTIONS", "")
                 own = as_options({**session_settings(), **(settings or {})})
@@ -172,7 +172,7 @@ class ReplicationConnection:
 
     async def _run(self, sql: str, timeout_s: float) -> Any:
         try:
-            with _loss():
+            with lossy():
                 async with asyncio.timeout(timeout_s):
                     self._libpq.send_query(sql.encode(self.codec, "backslashreplace"))
                     while self._libpq.flush():
@@ -207,7 +207,7 @@ class ReplicationConnection:
             ServerError: The server ended the stream.
             StreamLost: The connection broke, or `fail` was called.
         """
-        with _loss():
+        with lossy():
             while True:
                 if self._failure is not None:
                     raise self._failure
@@ -233,7 +233,7 @@ class ReplicationConnection:
         """
         if self._unsent or self._ended:
             return
-        with _loss():
+        with lossy():
             self._libpq.put_copy_data(frame)
             self._flush()
 
@@ -259,14 +259,14 @@ class ReplicationConnection:
                 self._loop.remove_reader(self._fd)
                 self._loop.remove_writer(self._fd)
                 os.close(self._fd)
-                with suppress(StreamLost), _loss():
+                with suppress(StreamLost), lossy():
                     await self._connection.close()
 
     async def _finish_copy(self) -> None:
         """End the stream from our side and read to its end, since closing with unread input can discard our output."""
         if self._unsent or self._ended:
             return
-        with _loss():
+        with lossy():
             async with asyncio.timeout(_CLOSE_S):
                 self._libpq.put_copy_end()
                 self._flush()
@@ -292,7 +292,7 @@ class ReplicationConnection:
         return frames
 
     async def _why_ended(self) -> StreamLost:
-        with suppress(StreamLost, TimeoutError), _loss():
+        with suppress(StreamLost, TimeoutError), lossy():
             async with asyncio.timeout(_CLOSE_S):
                 result = await self._result()
             if result is not None and result.status == ExecStatus.FATAL_ERROR:
@@ -306,7 +306,7 @@ class ReplicationConnection:
 
     def _flush_more(self) -> None:
         try:
-            with _loss():
+            with lossy():
                 self._unsent = bool(self._libpq.flush())
         except StreamLost as error:
             self.fail(error)
@@ -327,21 +327,23 @@ class ReplicationConnection:
 
 
 @contextmanager
-def _loss(context: str = "connection lost") -> Iterator[None]:
-    """Raise `StreamLost` for what psycopg and the event loop raise in the block when a connection cannot be used.
+def lossy(
+    context: str = "connection lost", *, errors: tuple[type[Exception], ...] = (psycopg.Error, OSError)
+) -> Iterator[None]:
+    """Raise `StreamLost` for what the library and the event loop raise in the block when a connection cannot be used.
 
-    A TimeoutError passes: it is the caller's own.
+    `errors` are those of the library. A TimeoutError passes: it is the caller's own.
     """
     try:
         yield
     except TimeoutError:
         raise
-    except (psycopg.Error, OSError) as error:
-        raise StreamLost(f"{context}: {_first_line(error)}") from error
+    except errors as error:
+        raise StreamLost(f"{context}: {first_line(error)}") from error
     except BaseException as error:
         if not means_lost(error):
             raise
-        raise StreamLost(f"{context}: {_first_line(error)}") from error
+        raise StreamLost(f"{context}: {first_line(error)}") from error
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:
@@ -355,6 +357,7 @@ def _server_error(result: Any) -> ServerError:
     return ServerError(state.decode(), message.decode(errors="replace"))
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text that says something."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
