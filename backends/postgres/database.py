@@ -31,8 +31,6 @@ _TRANSIENT: Final = ("08", "53", "57", "40", "55P03", "25006")
 
 Connection: TypeAlias = "asyncpg.Connection[Any]"
 
-"""A query that row level security would hide rows from fails: see `row_security`."""
-
 T = TypeVar("T")
 
 

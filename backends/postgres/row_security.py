@@ -31,7 +31,7 @@ async def refuse_hidden_rows(
         SourceError: Rows are hidden; the text says what to run.
     """
     sql = statement("read_row_security")
-    # A session of a pooler is shared, so it is left as it is.
+    # A session of a pooler is shared, so its settings are not changed.
     fetch = connection.fetchrow(sql, table.quoted_table, alone and not options.is_pooled, timeout=timeout_s)
     row: Any = await ask(options, fetch)
     if row is not None and row["is_active"] and not row["shows_all"]:

@@ -72,7 +72,7 @@ def doubt_of(before: TableLook | None, look: TableLook, newest: int | None, top:
         return Doubt.SEQUENCE
     if before is not None and (before.relation, before.sequence) != (look.relation, look.sequence):
         return Doubt.OBJECTS
-    # A sequence that we may not see goes on while it is the same one.
+    # A sequence that we may not see is taken to continue while it is the same one.
     is_numbered = look.sequence is not None if last is None else last >= top
     if top > (newest or 0) and not is_numbered:
         return Doubt.NEWEST
