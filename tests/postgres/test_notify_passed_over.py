@@ -87,6 +87,34 @@ async def test_rows_whose_ids_begin_again_are_read_and_no_old_one(postgres: Post
     assert ids_by_game(found) == {name: [111, 112] for name in BEGIN_AGAIN}
 
 
+@pytest.mark.parametrize("name", ["dice", "double", "aviador", "motograu"])
+async def test_a_look_that_waits_for_the_statement_that_begins_ids_again_repeats_no_row(
+    postgres: PostgresServer, name: str
+) -> None:
+    """The query has the snapshot from before the statement, and the value of the sequence from after it."""
+    await six_tables(postgres)
+    backend = notify_backend(postgres, **SIX)
+    owner = await postgres.connect()
+    async with reading(backend) as found:
+        await found.reach(180)
+        await until(lambda: backend.status.safe == 180)
+        transaction = owner.transaction()
+        await transaction.start()
+        await owner.execute(f"ALTER SEQUENCE {name}_seq_seq RESTART")  # only a look asks for its lock
+        await until(lambda: postgres.fetch("SELECT pid FROM pg_locks WHERE NOT granted"))
+        await owner.execute(BEGIN_AGAIN[name] + INSERT.format(name, name, 101, 110))
+        await transaction.commit()
+        await found.reach(190)
+        await insert(postgres, 111, 111)  # the next look is before it is read
+        await found.reach(196)
+    await owner.close()
+    async with reading(notify_backend(postgres, **SIX)) as again:  # looks at once
+        await insert(postgres, 112, 112)
+        await again.reach(6)
+    assert ids_by_game(found)[name] == [*range(1, 31), *range(101, 112)]
+    assert ids_by_game(again) == {name: [112] for name in BEGIN_AGAIN}
+
+
 async def test_new_ids_that_overtake_the_old_ones_between_two_looks_are_read(postgres: PostgresServer) -> None:
     """The newest id alone shows nothing then; the OIDs and files of the table and its sequence do."""
     await six_tables(postgres)

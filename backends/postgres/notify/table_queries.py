@@ -32,6 +32,8 @@ _COLUMNS: Final = ("row_offset", "committed_ms", "commit_order")
 _PAGE_SEARCHED: Final = 10_000
 _PAGES_SEARCHED: Final = 20
 """How many ids below the newest are searched for rounds of the log, in pages of the number above: some seconds."""
+_TRIES: Final = 5
+"""How often a table is looked at again that was replaced meanwhile."""
 
 
 class TableQueries:
@@ -152,17 +154,34 @@ class TableQueries:
     # --- what the table is like ---------------------------------------------------------------------------------
 
     async def look(self) -> tuple[TableLook, int | None]:
-        """Look at the table, its sequence and its children; return that, and the newest visible id."""
-        table = self.table
-        rows = await self._fetch("read_identity", table.quoted_table, table.order)
+        """Look at the table, its sequence and its children; return that, and the newest visible id.
+
+        A sequence shows its newest value, catalogs what the snapshot of the query shows. A query that began before the
+        table or its sequence was replaced may so see the old object with the new value, or no table: it is asked again
+        until two answers agree.
+
+        Raises:
+            SourceError: The table is gone.
+        """
+        look = await self._identity()
+        for _ in range(_TRIES):
+            newest = None if look is None else (await self.extent())[1]
+            before, look = look, await self._identity()
+            if before is not None and look is not None and before.is_same_table(look):
+                return before, newest
+            if before is None and look is None:
+                break
+        raise SourceError(
+            f"table {self.table.quoted_table} is not there any more; restore it, or set the option 'table'"
+        )
+
+    async def _identity(self) -> TableLook | None:
+        rows = await self._fetch("read_identity", self.table.quoted_table, self.table.order)
         if not rows:
-            raise SourceError(
-                f"table {table.quoted_table} is not there any more; restore it, or set the option 'table'"
-            )
-        _, newest = await self.extent()
-        row = rows[0]
+            return None
+        [row] = rows
         children = tuple(row["children"] or ())
-        return TableLook(row["relation"], row["sequence"], row["last_value"], row["oldest_xid"], children), newest
+        return TableLook(row["relation"], row["sequence"], row["last_value"], row["oldest_xid"], children)
 
     async def oldest_newer(self, xid: str, up_to: int) -> int | None:
         """Return the lowest id, up to `up_to`, of a row that is not older than transaction `xid`."""
