@@ -5,6 +5,8 @@ import asyncio
 import pytest
 
 from backends.postgres.findings import Verdict
+from backends.postgres.replication.setup import ensure_slot
+from backends.postgres.replication.slot import ReplicationOptions
 from backends.postgres.source_admin import admin_of
 from tests.postgres.reading import wait_for_sql
 from tests.postgres_server import PostgresServer
@@ -31,3 +33,40 @@ async def test_column_dropped_during_a_check_is_no_fault(postgres: PostgresServe
     await owner.close()
     findings = await checking
     assert [finding.text for finding in findings if finding.verdict is Verdict.FAILURE] == []
+
+
+async def test_table_dropped_during_a_check_is_no_fault(postgres: PostgresServer) -> None:
+    """A publication of all tables names one that the server then cannot open."""
+    server = postgres
+    await all_tables_published(server)
+    await server.execute("CREATE TABLE other (n integer PRIMARY KEY)")
+    owner = await server.connect()
+    await owner.execute("BEGIN; DROP TABLE other")
+    checking = asyncio.create_task(ensure_slot(ReplicationOptions.read({"dsn": server.dsn()})))
+    await wait_for_sql(server, BLOCKED, lambda count: count > 0)
+    await owner.execute("COMMIT")
+    await owner.close()
+    await checking
+
+
+async def test_child_dropped_during_a_check_is_no_fault(postgres: PostgresServer) -> None:
+    """The query has begun with it, and then nobody has rights on it."""
+    server = postgres
+    await all_tables_published(server)
+    await server.execute("CREATE TABLE child () INHERITS (rounds)")  # since the slot began, so its rows are looked at
+    await server.execute("CREATE TABLE other (n integer PRIMARY KEY)")
+    owner = await server.connect()
+    await owner.execute("BEGIN; LOCK TABLE other")
+    checking = asyncio.create_task(ensure_slot(ReplicationOptions.read({"dsn": server.dsn()})))
+    await wait_for_sql(server, BLOCKED, lambda count: count > 0)
+    await server.execute("DROP TABLE child")
+    await owner.execute("COMMIT")
+    await owner.close()
+    await checking
+
+
+async def all_tables_published(server: PostgresServer) -> None:
+    await server.make_rounds_table()
+    await server.execute("ALTER TABLE rounds ALTER finished_at SET NOT NULL")
+    await server.execute("CREATE PUBLICATION stream_relay FOR ALL TABLES WITH (publish = 'insert')")
+    await server.fetch("SELECT pg_create_logical_replication_slot('stream_relay', 'pgoutput')")

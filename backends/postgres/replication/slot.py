@@ -12,11 +12,17 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from backends.contract import SourceError
+from backends.postgres.database import ConnectionLost
 from backends.postgres.mapping.column_kinds import Column
 from backends.postgres.mapping.table_mapper import ColumnMissing, TableMapper
 from backends.postgres.mapping.table_options import TableOptions
 from backends.postgres.postgres_options import Identifier, PostgresOptions
-from backends.postgres.replication.protocol.replication_connection import Record, ReplicationConnection
+from backends.postgres.replication.protocol.replication_connection import (
+    Record,
+    ReplicationConnection,
+    ServerError,
+    StreamLost,
+)
 from backends.postgres.replication.protocol.wal import parse_lsn
 from backends.postgres.replication.publication.publication_facts import (
     PublicationFacts,
@@ -45,6 +51,8 @@ PUBLICATION_SKIPPED: Final = "55000"
 """The SQLSTATE of the warning that PostgreSQL 18 and later send instead; its text is in the language of the server."""
 
 _READS: Final = 3
+_DROPPED: Final = ("42P01", "42704", "XX000")
+"""SQLSTATEs of a query that finds something dropped: a table, a publication, and what only an internal error names."""
 
 
 class ReplicationOptions(PostgresOptions):
@@ -230,16 +238,27 @@ async def settled_facts(options: ReplicationOptions, query: Query) -> Publicatio
     """Read what is published; errors are those of `query`.
 
     From PostgreSQL 16 on the query waits for a change of a table, such as DROP COLUMN, and then sees a part of the
-    catalogue as it was before. So faults are believed when they are read twice.
+    catalogue as it was before; it fails if a table or the publication was dropped. So faults and such errors are
+    believed when they are read twice.
     """
-    facts = await read_facts(options.wishes, query)
+    before: PublicationFacts | None = None
     for _ in range(_READS):
-        if facts.oid is None or not fatal_faults(options, facts):
-            break
-        before, facts = facts, await read_facts(options.wishes, query)
-        if facts == before:
-            break
-    return facts
+        try:
+            facts = await read_facts(options.wishes, query)
+        except (StreamLost, ConnectionLost, SourceError) as error:
+            if not _is_about_dropped(error):
+                raise
+            continue
+        if facts.oid is None or facts == before or not fatal_faults(options, facts):
+            return facts
+        before = facts
+    return await read_facts(options.wishes, query)
+
+
+def _is_about_dropped(error: Exception) -> bool:
+    """Whether something was dropped while the query ran, or was never there."""
+    cause = error if isinstance(error, ServerError) else error.__cause__
+    return getattr(cause, "sqlstate", "") in _DROPPED
 
 
 def fatal_faults(options: ReplicationOptions, facts: PublicationFacts) -> list[PublicationFault]:

@@ -147,8 +147,10 @@ SELECT
                         'table_name', l.relname,
                         'is_child', l.member_oid = l.oid,
                         'since', CASE WHEN age(r.xmin) < age(l.attached_by) THEN r.xmin ELSE l.attached_by END::text,
-                        'may_read',
-                            has_schema_privilege(l.relnamespace, 'USAGE') AND has_table_privilege(l.oid, 'SELECT')
+                        -- NULL if it has been dropped since the query began.
+                        'may_read', coalesce(
+                            has_schema_privilege(l.relnamespace, 'USAGE') AND has_table_privilege(l.oid, 'SELECT'), FALSE
+                        )
                     ) ORDER BY l.nspname, l.relname)
                     FROM relations AS l
                     INNER JOIN slot ON age(l.attached_by) <= age(slot.catalog_xmin)
