@@ -9,12 +9,13 @@ import pytest
 from backends.contract import InvalidOptions, SourceError
 from backends.postgres.source_admin import Verdict, admin_of, run_sql
 from tests.postgres.ingesting import notify_backend, reading
-from tests.postgres.reading import make_backend
+from tests.postgres.reading import make_backend, wait_for_sql
 from tests.postgres.reading import reading as replication_reading
 from tests.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.service
 BACKENDS = ["postgres-notify", "postgres-replication"]
+OUR_SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'stream-relay%'"
 
 
 def options_of(server: PostgresServer, **more: object) -> dict[str, object]:
@@ -80,6 +81,7 @@ async def test_status_of_notify_shows_the_reader_and_its_lag(postgres: PostgresS
         await postgres.insert_rounds(1, 3)
         await found.reach(3)
         running = await admin.status()
+    await wait_for_sql(postgres, OUR_SESSIONS, lambda count: count == 0)
     await postgres.insert_rounds(4, 8)
     stopped = await admin.status()
 
@@ -115,6 +117,7 @@ async def test_status_while_reading_shows_the_process_and_the_lag_in_seconds(any
         await server.insert_rounds(1, 3)
         await reader.seen(3)
         running = await admin.status()
+    await server.slots_released()
     stopped = await admin.status()
 
     assert (running["state"], running["active"].startswith("process ")) == ("streaming", True)
