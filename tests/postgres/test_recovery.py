@@ -229,7 +229,7 @@ async def test_recovery_sends_no_round_that_has_expired_from_the_log(
 ) -> None:
     """Live clients get the five lost rounds, and not the hundred that have expired."""
     await postgres.make_rounds_table()
-    settings = settings_for(postgres, nats, max_age_s=2.0)
+    settings = settings_for(postgres, nats, max_age_s=5.0)
     await run_with_rows(settings, postgres, nats, 1, 100)
     await log_is_empty(nats)
     await run_with_rows(settings, postgres, nats, 101, 110)

@@ -170,7 +170,7 @@ async def test_stalled_network_is_noticed(postgres: PostgresServer) -> None:
     async with Wire("ingest>postgres", lambda: postgres.port).listening() as wire:
         dsn = postgres.dsn().replace(str(postgres.port), str(wire.port))
         with captured_events() as events:
-            async with reading(make_backend(postgres, dsn, sender_timeout_s=1, connect_timeout_s=1)) as reader:
+            async with reading(make_backend(postgres, dsn, sender_timeout_s=1, connect_timeout_s=2)) as reader:
                 await postgres.insert_rounds(1, 1)
                 await reader.seen(1)
                 wire.swallow("back")
@@ -186,7 +186,7 @@ async def test_frozen_server_is_retried(postgres: PostgresServer) -> None:
     """Connecting to it times out; after it resumes no round is missing."""
     await postgres.make_rounds_table()
     with captured_events() as events:
-        async with reading(make_backend(postgres, sender_timeout_s=1, connect_timeout_s=0.3)) as reader:
+        async with reading(make_backend(postgres, sender_timeout_s=1, connect_timeout_s=2)) as reader:
             await postgres.insert_rounds(1, 1)
             await reader.seen(1)
             postgres.freeze()
@@ -269,14 +269,14 @@ async def test_nats_down_longer_than_the_sender_timeout_keeps_the_stream(
     """Status messages are sent on a timer, so the server does not end the connection, and no round is lost."""
     await postgres.make_rounds_table()
     with captured_events() as events:
-        async with ingest(make_backend(postgres, sender_timeout_s=1), nats):
+        async with ingest(make_backend(postgres, sender_timeout_s=3), nats):
             await postgres.insert_rounds(1, 100)
             await stored_ids(nats, 100)
             await nats.kill()
             await postgres.insert_rounds(101, 200)
             holder = await wait_for_sql(postgres, HOLDER)
             connection = await postgres.connect()
-            await connection.execute("SELECT pg_sleep(2.5)")  # the situation: an outage of this length
+            await connection.execute("SELECT pg_sleep(5)")  # the situation: an outage of this length
             assert await connection.fetchval(HOLDER) == holder
             await connection.close()
             await nats.start()
