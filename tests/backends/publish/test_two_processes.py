@@ -31,7 +31,7 @@ def publisher(
 ) -> Publisher[int]:
     return Publisher(
         LogSettings(url=url, duplicate_window_s=window_s, connect_timeout_s=0.5),
-        PublisherSettings(ack_timeout_s=0.5, **settings),
+        PublisherSettings(**{"ack_timeout_s": 0.5, **settings}),
         confirm=source.confirm,
         rejects=DeadLetters(),
         standby=standby,
@@ -80,7 +80,7 @@ async def test_outage_in_which_nothing_was_in_flight_is_looked_up_too(nats: Nats
 async def test_log_refuses_what_another_process_has_stored_although_no_clock_shows_a_stall(nats: NatsServer) -> None:
     """A virtual machine that was paused: its clocks and its connection are as before. The log's condition fails."""
     slow, other = Source(900, pause_after=300), Source(900)
-    first = publisher(nats.url, slow)
+    first = publisher(nats.url, slow, ack_timeout_s=30)
     running = asyncio.create_task(first.run(slow.read()))
     await slow.confirmed_to(300)
     await publisher(nats.url, other).run(other.read())
@@ -139,7 +139,7 @@ async def test_one_lost_ack_ends_the_wait_of_the_rounds_behind_it(nats: NatsServ
 
     async with NatsWire(nats).listening() as wire:
         wire.loses = lambda subject, body: b"_INBOX" in subject and b'"seq":50}' in body and wire.lost == 0
-        publishing = publisher(wire.url, source, window_s=120)
+        publishing = publisher(wire.url, source, window_s=120, ack_timeout_s=2)
         running = asyncio.create_task(publishing.run(endless()))
         await until(lambda: wire.lost == 1)
         await source.confirmed_to(100)
