@@ -5,8 +5,11 @@ import asyncio
 import pytest
 
 from backends.postgres.findings import Verdict
+from backends.postgres.replication import slot
+from backends.postgres.replication.protocol.replication_connection import Record, ReplicationConnection
+from backends.postgres.replication.publication.publication_facts import PublicationFacts
 from backends.postgres.replication.setup import ensure_slot
-from backends.postgres.replication.slot import ReplicationOptions
+from backends.postgres.replication.slot import ReplicationOptions, SlotLost, SlotState
 from backends.postgres.source_admin import admin_of
 from tests.postgres.reading import wait_for_sql
 from tests.postgres_server import PostgresServer
@@ -63,6 +66,32 @@ async def test_child_dropped_during_a_check_is_no_fault(postgres: PostgresServer
     await owner.execute("COMMIT")
     await owner.close()
     await checking
+
+
+async def test_slot_created_during_a_check_is_missing_and_has_a_publication(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was missing at first. It is not taken for one whose publication was dropped, which would be a loss."""
+    await postgres.make_rounds_table()
+    await postgres.execute("ALTER TABLE rounds ALTER finished_at SET NOT NULL")
+    admin = admin_of("postgres-replication", {"dsn": postgres.dsn()})
+    read_slot, facts_of = slot.read_slot, slot.facts_of
+
+    async def slot_then_set_up(link: ReplicationConnection, options: ReplicationOptions) -> Record | None:
+        found = await read_slot(link, options)
+        await admin.set_up(None)
+        return found
+
+    async def facts_then_set_up(link: ReplicationConnection, options: ReplicationOptions) -> PublicationFacts:
+        found = await facts_of(link, options)
+        await admin.set_up(None)
+        return found
+
+    monkeypatch.setattr(slot, "read_slot", slot_then_set_up)
+    monkeypatch.setattr(slot, "facts_of", facts_then_set_up)
+    with pytest.raises(SlotLost) as lost:
+        await ensure_slot(ReplicationOptions.read({"dsn": postgres.dsn()}))
+    assert lost.value.state is SlotState.MISSING
 
 
 async def all_tables_published(server: PostgresServer) -> None:

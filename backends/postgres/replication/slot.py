@@ -191,8 +191,9 @@ async def check_slot(link: ReplicationConnection, options: ReplicationOptions) -
         SlotLost: They cannot.
         StreamLost: The connection broke.
     """
-    facts = await facts_of(link, options)
+    # The slot first: who creates both begins with the publication, which is then there if the slot was.
     slot = await read_slot(link, options)
+    facts = await facts_of(link, options)
     if slot is None:
         needed = "" if facts.oid is not None else f"{creation_sql(options, facts)[0]} "
         raise SlotLost(SlotState.MISSING, options, needed, facts=facts)

@@ -56,8 +56,8 @@ class SourceFaults:
 
     async def of_setup(self) -> list[SetupFault]:
         options = self._options
+        slot = await self.slot()  # first: see `check_slot`
         facts = await self.facts()
-        slot = await self.slot()
         faults = [*self._slot_faults(slot), *self._publication_faults(facts, slot)]
         if not any(fault.is_fatal for fault in faults) and await self._is_late():
             what = (
