@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from backends.postgres.replication.capture import Capture
+from backends.postgres.replication import replication_stream
+from backends.postgres.replication.capture import Capture, TableRenamed
 from backends.postgres.replication.protocol.replication_connection import ReplicationConnection, StreamLost
 from backends.postgres.replication.replication_stream import ReplicationStream
 from backends.postgres.replication.slot import ReplicationOptions, Slot
@@ -20,13 +21,21 @@ START = 0x100
 class Line(ReplicationConnection):
     """A connection without a server: returns the given frames and keeps those that are sent."""
 
-    def __init__(self, *given: bytes) -> None:
+    def __init__(self, *given: bytes, at_once: int = 1) -> None:
         self.given = list(given)
+        self.at_once = at_once
+        self.failure: StreamLost | None = None
         self.sent: asyncio.Queue[bytes] = asyncio.Queue()
         self.last: bytes | None = None
 
     async def receive(self) -> list[bytes]:
-        return [self.given.pop(0)]
+        if self.failure is not None:
+            raise self.failure
+        frames, self.given = self.given[: self.at_once], self.given[self.at_once :]
+        return frames
+
+    def fail(self, failure: StreamLost) -> None:
+        self.failure = failure
 
     def send(self, frame: bytes) -> None:
         self.sent.put_nowait(frame)
@@ -115,3 +124,43 @@ async def test_server_that_requests_replies_in_a_loop_is_answered_when_all_is_co
 
     await read_all(stream, line)
     assert line.sent.qsize() == 20
+
+
+KEEPALIVES = [frames.keepalive(START, reply=True)] * 5
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        ([frames.relation(name="public.rounds_old"), frames.begin(0x300)], "was renamed to"),
+        ([frames.begin(0x300), frames.row(2, "8"), frames.commit(0x300)], "no games"),
+        (KEEPALIVES[:1], "shutting down"),
+    ],
+    ids=["a table that is renamed", "a game that cannot be looked up", "a server that shuts down"],
+)
+async def test_rounds_before_what_ends_a_stream_are_yielded(
+    monkeypatch: pytest.MonkeyPatch, sent: list[bytes], reason: str
+) -> None:
+    """They came in one read. The next stream begins after them, as they count as yielded."""
+    monkeypatch.setattr(replication_stream, "_HURRY_S", 60.0)
+    options = ReplicationOptions.read({"dsn": "postgresql://db/x", "game_slug_table": "games"})
+    capture = Capture(options, CATALOGUE)
+    (games,) = capture._games.values()
+    games.learn({"7": "crash"})
+    slot_offset = SlotOffset(capture, options)
+    await slot_offset.choose_start({"systemid": "7", "timeline": "1", "xlogpos": "0/FFFF"}, Slot(START, "1.2", None))
+    round_ = [frames.relation(), frames.begin(0x200), frames.row(1, "7"), frames.commit(0x200)]
+    line = Line(*KEEPALIVES, *round_, *sent)
+
+    async def read_games() -> None:
+        raise StreamLost("no games")
+
+    stream = ReplicationStream(line, capture, slot_offset, options, on_left=lambda: None, read_games=read_games)
+    for _ in KEEPALIVES:
+        await stream.receive()
+    line.at_once = len(line.given)
+
+    assert [item.offset.lsn for item in await stream.receive()] == [0x208]
+    assert capture.start_lsn == 0x208
+    with pytest.raises((StreamLost, TableRenamed), match=reason):
+        await stream.receive()

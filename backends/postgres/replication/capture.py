@@ -33,7 +33,14 @@ from backends.postgres.replication.protocol.pgoutput import (
 from backends.postgres.replication.protocol.wal import DATA_START, KEEPALIVE, XLOG_DATA, parse_keepalive
 from backends.postgres.replication.rows.feed_row_reader import FeedRowReader
 from backends.postgres.replication.rows.message_reader import MessageMapper, MessageReader
-from backends.postgres.replication.rows.row_reader import INSERTS_ONLY, Counters, Reopened, RowReader, Wanted
+from backends.postgres.replication.rows.row_reader import (
+    INSERTS_ONLY,
+    Counters,
+    OldRowMissing,
+    Reopened,
+    RowReader,
+    Wanted,
+)
 from rounds import Catalogue, Round
 
 
@@ -120,6 +127,7 @@ class Capture:
         self._codec = UTF_8
         self.unknown_game: UnknownGameKey | None = None
         """The game that has to be looked up before `feed` can continue."""
+        self._failure: Exception | None = None
         self._frames: list[bytes] = []  # received, and not processed yet
         self._transaction: Begin | None = None
         self._timestamp_ms = 0
@@ -214,18 +222,24 @@ class Capture:
             self._half = _Half(self._transaction.commit_lsn, self._rows, self._held)
         self._transaction = self._held = self._deleted = None
         self._rows = self._skip = 0
-        self._frames, self.unknown_game = [], None
+        self._frames, self.unknown_game, self._failure = [], None, None
         self._readers.clear()
         if self._message_mapper is not None:
             self._messages = MessageReader(self._prefix, self._message_mapper, self.counters, codec=codec)
 
     # --- frames -------------------------------------------------------------------------------------------------
 
+    @property
+    def will_raise(self) -> bool:
+        """Whether the next call of `feed` raises."""
+        return self._failure is not None
+
     def feed(self, frames: Iterable[bytes]) -> tuple[list[WalItem], bool]:
         """Process frames in the order of their arrival; return the items, and whether the server asks for a reply.
 
         Stops before a row whose game is in no table that was read, see `unknown_game`; call it again, with no frames,
-        when that was looked up.
+        when that was looked up. An error after the first item is raised by the next call: what came before it counts
+        as yielded.
 
         Raises:
             InvalidMessage: A frame is not one that a walsender with pgoutput sends.
@@ -234,6 +248,18 @@ class Capture:
             OldRowMissing: A row was changed, and its old version is not known.
         """
         out: list[WalItem] = []
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+        try:
+            return out, self._process(frames, out)
+        except (InvalidMessage, ColumnMissing, TableRenamed, OldRowMissing) as error:
+            if not out:
+                raise
+            self._failure = error
+            return out, False
+
+    def _process(self, frames: Iterable[bytes], out: list[WalItem]) -> bool:
         reply_requested = False
         rest = iter([*self._frames, *frames] if self._frames else frames)
         self._frames, self.unknown_game = [], None
@@ -256,7 +282,7 @@ class Capture:
                 self._on_sent(wal_end)
             else:
                 raise InvalidMessage(f"replication frame of unknown kind: {frame[:16].hex(' ')}")
-        return out, reply_requested
+        return reply_requested
 
     def _on_plain_row(self, reader: RowReader, message: Insert | Update, out: list[WalItem]) -> bool:
         """Handle what nearly all rows of a table without updates are; return False for any other change."""

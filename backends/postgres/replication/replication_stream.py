@@ -79,20 +79,27 @@ class ReplicationStream:
         return 0.0 if self._is_closed else self._now() - self._began_at
 
     async def receive(self) -> list[WalItem]:
-        """Wait for frames without limit; return their items, perhaps none.
+        """Wait for frames without limit, or for what has to be looked up; return their items, perhaps none.
+
+        Items are returned before anything else is awaited or raised: they count as yielded.
 
         Raises:
             StreamLost: The stream ended, was closed, or has failed.
             InvalidMessage, ColumnMissing, TableRenamed: See `Capture.feed`.
         """
-        items, reply_requested = self._capture.feed(await self._link.receive())
-        while self._capture.unknown_game is not None and self._read_games is not None:
+        capture, frames = self._capture, list[bytes]()
+        if capture.unknown_game is not None and self._read_games is not None:
             await self._read_games()
-            more, again = self._capture.feed(())
-            items += more
-            reply_requested |= again
+        elif not capture.will_raise:
+            frames = await self._link.receive()
+        items, reply_requested = capture.feed(frames)
         if reply_requested:
-            self._reply()
+            try:
+                self._reply()
+            except StreamLost as error:
+                if not items:
+                    raise
+                self._link.fail(error)
         return items
 
     @contextmanager
