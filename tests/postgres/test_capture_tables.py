@@ -189,6 +189,28 @@ async def test_children_are_captured_or_named_when_they_appear(any_postgres: Pos
         await mended.seen(1)
 
 
+async def test_child_that_appears_in_a_publication_of_all_tables_is_captured(any_postgres: PostgresServer) -> None:
+    """Its rows come in their place, and those of other tables are not ours."""
+    server = any_postgres
+    await server.execute(INHERITED)
+    await server.execute("CREATE PUBLICATION stream_relay FOR ALL TABLES WITH (publish = 'insert')")
+    await server.execute("SELECT pg_create_logical_replication_slot('stream_relay', 'pgoutput')")
+    insert = "INSERT INTO {} (round_id, game_slug, extras) VALUES ({}, 'pipa-brazil', '{{\"point\": 4.5}}');"
+    async with reading(make_backend(server)) as reader:
+        await server.execute(insert.format("rounds", 1))
+        await reader.seen(1)
+        await server.execute(
+            "CREATE TABLE bets (LIKE rounds INCLUDING DEFAULTS); CREATE TABLE chunks.two () INHERITS (chunks.one);"
+            + insert.format("bets", 9)
+            + insert.format("chunks.two", 2)
+        )
+        await server.execute(insert.format("bets", 9) + insert.format("rounds", 3) + insert.format("chunks.two", 4))
+        await reader.seen(4)
+        end = reader.items[-1].offset.lsn
+        await wait_for_sql(server, CONFIRMED, lambda lsn: lsn >= end)
+    assert reader.ids == [1, 2, 3, 4]
+
+
 async def test_partition_that_is_attached_with_rows_is_named(any_postgres: PostgresServer) -> None:
     """Its rows were not sent; an empty one is captured like any other, and rows of the same transaction too."""
     server = any_postgres

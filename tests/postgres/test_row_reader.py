@@ -206,6 +206,26 @@ def test_child_of_the_table_is_read_as_the_table() -> None:
     assert shown(capture.feed([*sent, frames.commit(200)])[0]) == ["1"]
 
 
+def test_child_that_was_made_since_the_stream_began_is_looked_up_before_its_rows_are_read() -> None:
+    """A table that is none of ours is looked up once for each description that the server sends of it."""
+    options = PostgresOptions.read({"dsn": "postgresql://db/x"})
+    capture = Capture(options, CATALOGUE)
+    capture.use_tables([SourceTable(options, {frames.TABLE: "public.rounds"})])
+    capture.begin_history(START)
+    capture.asks_for_tables = True
+    other = [frames.relation(99, "public.bets"), frames.begin(200), frames.insert(*row(7), oid=99), frames.commit(200)]
+    child = [frames.relation(77, "public.child"), frames.begin(300), frames.insert(*row(1), oid=77)]
+
+    asked = []
+    for sent, is_known in (([*other, *child], False), ([], True), ([frames.commit(300)], False), (other[:1], False)):
+        items = capture.feed(sent)[0]
+        asked.append((capture.unknown_table, shown(items)))
+        if is_known:
+            capture.use_tables([SourceTable(options, {frames.TABLE: "public.rounds", 77: "public.child"})])
+
+    assert asked == [(99, []), (77, []), (None, ["1"]), (99, [])]
+
+
 def test_table_that_had_another_name_for_a_while_is_read() -> None:
     """Its rows from that time come under that name; the catalogue says at the next start that they are ours."""
     capture = make_capture(Wanted(updates=False, deletes=False))

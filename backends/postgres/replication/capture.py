@@ -67,6 +67,10 @@ class TableRenamed(Exception):
         return f"table {self.table} was renamed to {self.now}"
 
 
+class _UnknownTable(Exception):
+    """A relation that is none of our tables, unless it has become a child of one since the stream began."""
+
+
 class SourceTable(NamedTuple):
     """A table of rounds as the server's catalogue has it when a stream begins."""
 
@@ -127,6 +131,11 @@ class Capture:
         self._codec = UTF_8
         self.unknown_game: UnknownGameKey | None = None
         """The game that has to be looked up before `feed` can continue."""
+        self.asks_for_tables = False
+        """Whether `feed` stops at tables that are not known to be ours, see `unknown_table`."""
+        self.unknown_table: int | None = None
+        """The oid of the table that has to be looked up before `feed` can continue."""
+        self._looked_up: int | None = None
         self._failure: Exception | None = None
         self._frames: list[bytes] = []  # received, and not processed yet
         self._transaction: Begin | None = None
@@ -223,6 +232,7 @@ class Capture:
         self._transaction = self._held = self._deleted = None
         self._rows = self._skip = 0
         self._frames, self.unknown_game, self._failure = [], None, None
+        self.unknown_table = self._looked_up = None
         self._readers.clear()
         if self._message_mapper is not None:
             self._messages = MessageReader(self._prefix, self._message_mapper, self.counters, codec=codec)
@@ -237,9 +247,9 @@ class Capture:
     def feed(self, frames: Iterable[bytes]) -> tuple[list[WalItem], bool]:
         """Process frames in the order of their arrival; return the items, and whether the server asks for a reply.
 
-        Stops before a row whose game is in no table that was read, see `unknown_game`; call it again, with no frames,
-        when that was looked up. An error after the first item is raised by the next call: what came before it counts
-        as yielded.
+        Stops before a row whose game is in no table that was read, see `unknown_game`, and before rows of a table that
+        may be a new child of ours, see `unknown_table`; call it again, with no frames, when that was looked up. An
+        error after the first item is raised by the next call: what came before it counts as yielded.
 
         Raises:
             InvalidMessage: A frame is not one that a walsender with pgoutput sends.
@@ -263,6 +273,7 @@ class Capture:
         reply_requested = False
         rest = iter([*self._frames, *frames] if self._frames else frames)
         self._frames, self.unknown_game = [], None
+        self._looked_up, self.unknown_table = self.unknown_table, None
         for frame in rest:
             kind = frame[0] if frame else 0
             if kind == XLOG_DATA:
@@ -276,6 +287,8 @@ class Capture:
                         self._on_other(message, out)
                 except UnknownGameKey as error:
                     self.unknown_game, self._frames = error, [frame, *rest]
+                except _UnknownTable:
+                    self._frames = [frame, *rest]
             elif kind == KEEPALIVE:
                 wal_end, reply = parse_keepalive(frame)
                 reply_requested |= reply
@@ -379,6 +392,10 @@ class Capture:
         if source is None:
             if (was := self._known.get(relation.id)) is not None:
                 raise TableRenamed(was, name)
+            if self.asks_for_tables and self._looked_up != relation.id:
+                self.unknown_table = relation.id
+                raise _UnknownTable
+            self._looked_up = None
             self._readers.pop(relation.id, None)
             return
         if self._known.setdefault(relation.id, name) != name:

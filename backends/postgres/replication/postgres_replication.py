@@ -204,6 +204,7 @@ class PostgresReplication:
             self._options,
             on_left=partial(self._set_state, SlotState.LEFT),
             read_games=self._read_games,
+            look_up=self._start.look_up if self._options.all_tables else None,
         )
         self._set_state(SlotState.STREAMING)
         return self._stream

@@ -46,6 +46,7 @@ class ReplicationStream:
         *,
         on_left: Callable[[], None],
         read_games: Callable[[], Awaitable[None]] | None = None,
+        look_up: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
         """Take over `link`, on which the stream runs.
 
@@ -56,6 +57,7 @@ class ReplicationStream:
             options: The timeouts, and what is watched.
             on_left: Called when the stream closes itself.
             read_games: Reads the tables of games again; called for a key that is not known.
+            look_up: Reads the tables again if the table with this oid is a child of one; called for one not known.
         """
         self._link = link
         self._capture = capture
@@ -63,6 +65,8 @@ class ReplicationStream:
         self._options = options
         self._on_left = on_left
         self._read_games = read_games
+        self._look_up = look_up
+        capture.asks_for_tables = look_up is not None
         self._log = log.bind(**options.log_fields)
         self._now = asyncio.get_running_loop().time
         self._began_at = self._confirmed_at = self._now()
@@ -90,6 +94,8 @@ class ReplicationStream:
         capture, frames = self._capture, list[bytes]()
         if capture.unknown_game is not None and self._read_games is not None:
             await self._read_games()
+        elif capture.unknown_table is not None and self._look_up is not None:
+            await self._look_up(capture.unknown_table)
         elif not capture.will_raise:
             frames = await self._link.receive()
         items, reply_requested = capture.feed(frames)

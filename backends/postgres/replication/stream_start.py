@@ -29,6 +29,7 @@ from backends.postgres.replication.slot import (
     SlotLost,
     SlotState,
     check_slot,
+    facts_of,
     run_statement,
 )
 from backends.postgres.replication.slot_offset import SlotOffset
@@ -84,6 +85,23 @@ class StreamStart:
         self._own_pid = link.pid
         self._log.info("stream_started", from_lsn=format_lsn(self._capture.start_lsn), server_process=link.pid)
         return link
+
+    async def look_up(self, oid: int) -> None:
+        """Read the tables again if the one with this oid is a child of one of them: it was made since the stream began.
+
+        Raises:
+            StreamLost: The catalogue cannot be read.
+        """
+        options = self._options
+        ours = {(table.schema_name, table.table_name) for table in options.all_tables}
+        catalogue = await ReplicationConnection.connect(options, replication=False)
+        try:
+            parents = await run_statement(catalogue, options, "read_parents", oid=str(oid))
+            if not ours.isdisjoint((row["schema_name"], row["table_name"]) for row in parents):
+                facts = await facts_of(catalogue, options)
+                self._capture.use_tables(source_tables(options, facts), await self._own_types(catalogue))
+        finally:
+            await catalogue.close()
 
     def ended_by(self, error: Exception) -> None:
         """Take the error of the last attempt or stream: it may mean that the slot cannot be read."""
