@@ -50,7 +50,7 @@ UNDEFINED: Final = "42704"
 PUBLICATION_SKIPPED: Final = "55000"
 """The SQLSTATE of the warning that PostgreSQL 18 and later send instead; its text is in the language of the server."""
 
-_READS: Final = 3
+_READS: Final = 9
 _DROPPED: Final = ("42P01", "42704", "XX000")
 """SQLSTATEs of a query that finds something dropped: a table, a publication, and what only an internal error names."""
 
