@@ -158,8 +158,14 @@ class HttpProtocol(GuardedHandler):
             data = after_request(data, body_bytes=body_bytes, begins_in_body=in_body and is_same)
         self._head.add(data)
         self.holds(self._head.size)
+        self._watch_head()
         if self._head.size > HEAD_BYTES:
             self._parse(b"\0")  # is allowed nowhere in a head: aiohttp gives the error its place behind all requests
+
+    def _watch_head(self) -> None:
+        # Not only when aiohttp waits for the next request: it does so a turn after an answer, and nothing may follow.
+        if self._head.size and (self._is_idle or self._is_answered):
+            self.head_begun()
 
     def _parse(self, data: bytes) -> bool:
         """Parse bytes up to the end of a request; return whether there was one, so that there may be another."""
@@ -229,6 +235,7 @@ class HttpProtocol(GuardedHandler):
             self._decline_upgrade()
         finished = await self.turns.measured(super().finish_response(request, resp, start_time))
         self._is_answered = not self._messages
+        self._watch_head()
         if self._half_closed and self._is_answered:
             self.close()
         if (self.is_last or closes_connection(request)) and self.transport is not None:

@@ -190,10 +190,10 @@ class GuardedHandler(web.RequestHandler):
         self._enter(None)
         super().connection_lost(exc)
 
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._deadline is None and self._waiter is not None and not self._waiter.done():
-            self._await_head()  # a part of it has arrived
+    def head_begun(self) -> None:
+        """Give the client the time for a request: a part of the head of one has been read, and nothing else waits."""
+        if self._deadline is None and self.transport is not None:
+            self._await_head()
 
     def request_arrived(self) -> None:
         """Stop waiting for a request: the head of one has been read."""

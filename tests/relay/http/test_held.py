@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from io import BytesIO
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import pytest
@@ -16,6 +16,7 @@ from auth.key_secret import DEMO_KEY
 from relay import compose
 from relay.admission.open_files import FileShares
 from relay.http.connections import guarded
+from relay.http.protocol import HttpProtocol
 from tests.relay.conftest import StartRelay, metric, metric_becomes
 from tests.relay.raw_http import Connection, connection, parse
 from tests.waiting import until
@@ -173,6 +174,32 @@ async def test_head_byte_by_byte(impatient: str, requests: int) -> None:
         sending = asyncio.create_task(drip(link, b"a"))
         assert await link.rest() == b""
         sending.cancel()
+
+
+async def test_part_of_a_head_that_comes_with_the_request_before_it(impatient: str) -> None:
+    """The rest of it has the time of a request, which begins with the answer."""
+    async with connection(impatient) as link:
+        await link.send(head("GET /healthz HTTP/1.1") + b"GET /healthz HT")
+        answer = await asyncio.wait_for(link.rest(), AT_ONCE_S)
+
+    assert parse(answer).status == 200
+
+
+async def test_part_of_a_head_that_comes_between_two_requests(impatient: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the turn between an answer and aiohttp's wait for the next request: it has the time of a request as well."""
+    finish = HttpProtocol.finish_response
+
+    async def finish_response(protocol: HttpProtocol, *answer: Any) -> Any:
+        finished = await finish(protocol, *answer)
+        asyncio.get_running_loop().call_soon(protocol.data_received, b"GET /healthz HT")
+        return finished
+
+    monkeypatch.setattr(HttpProtocol, "finish_response", finish_response)
+    async with connection(impatient) as link:
+        await link.send(head("GET /healthz HTTP/1.1"))
+        answer = await asyncio.wait_for(link.rest(), AT_ONCE_S)
+
+    assert parse(answer).status == 200
 
 
 async def test_answer_that_nobody_reads(
