@@ -210,7 +210,7 @@ class Feed:
             info = await self._read_log(connection)
             live.confirm()
             newest = _up_to(info.last, await self._reader.newest())
-        except LogError:
+        except BaseException:  # also when the only listener has left meanwhile: nothing would stop the feed
             await self._unsubscribe()
             raise
         sequencer = self._begin(info, head=info.last, newest=newest)

@@ -13,16 +13,20 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js.errors import Error as JetStreamError
 
+from auth.key_secret import DEMO_KEY
 from relay.live.following.feed import Feed
 from roundlog.client.connection import connect
 from roundlog.entry import LogEntry
+from roundlog.live import LiveSubscription
 from roundlog.log_settings import LogSettings
 from roundlog.reader import LogReader
 from roundlog.stream import open_log
 from rounds import log_subject
 from tests.nats import NatsServer, nats_client
+from tests.network.streams import reset
 from tests.relay.conftest import KEY_HEADER, Publish, StartRelay, make_round, metric, wait_ready
 from tests.relay.event_stream import EventStream, stream
+from tests.relay.raw_http import connection
 from tests.roundlog.nats_wire import NatsWire, live_round
 from tests.waiting import until
 
@@ -163,6 +167,30 @@ async def test_round_stored_while_the_feed_starts_comes_at_once(
     async with start_relay() as url, link(client, url, f"/ws?after={epoch}-0") as ws:
         assert (await next_of(ws))["event"] == "hello"
         assert await numbers(ws, 1) == [1]
+
+
+async def test_client_that_leaves_while_the_feed_starts_leaves_no_subscription(
+    start_relay: StartRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The feed was not started, so it is not stopped after its last listener either."""
+    reading, unsubscribed, unsubscribe = asyncio.Event(), asyncio.Event(), LiveSubscription.unsubscribe
+
+    async def read(_: LogReader) -> None:
+        reading.set()
+        await asyncio.get_running_loop().create_future()
+
+    async def note(self: LiveSubscription) -> None:
+        await unsubscribe(self)
+        unsubscribed.set()
+
+    monkeypatch.setattr(LogReader, "newest", read)
+    monkeypatch.setattr(LiveSubscription, "unsubscribe", note)
+    async with start_relay() as url, asyncio.timeout(DEADLINE_S):
+        async with connection(url) as leaving:
+            await leaving.send(f"GET /sse/crash HTTP/1.1\r\nHost: x\r\nX-API-Key: {DEMO_KEY}\r\n\r\n".encode())
+            await reading.wait()
+            reset(leaving.writer)
+        await unsubscribed.wait()
 
 
 async def test_rounds_of_a_long_outage_come_when_it_is_over(
