@@ -173,9 +173,9 @@ def test_connection_whose_bytes_wait_for_their_turn_keeps_its_place(loop_factory
 
     async def work() -> None:
         async with Port(most=1) as port:
+            waiting = Waiting(port.turns)
             held = port.connect()
             await until(lambda: port.share.count == 1)
-            waiting = Waiting(port.turns)
             second = port.connect()
             await asyncio.sleep(OLD_S)
             assert port.share.shed == 0
