@@ -97,8 +97,11 @@ async def test_without_nats_each_relay_applies_the_limit_alone(
         await nats.kill()
         for url in (one, other):
             await metric_becomes(client, url, RELAYS, 1)
-            assert [(await ask(client, url, key))[0] for _ in range(40)] == [200] * 40
-            assert (await ask(client, url, key))[0] == 429
+            began, admitted = time.monotonic(), 0
+            while (await ask(client, url, key))[0] == 200:
+                admitted += 1
+            regained = (time.monotonic() - began) * 40 / 60
+            assert 40 <= admitted <= 40 + regained + 0.01  # rates round by so much
         await nats.start()
         for url in (one, other):
             await metric_becomes(client, url, RELAYS, 2)
