@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -348,14 +349,23 @@ async def answers_of(port: int | None) -> list[int]:
     return statuses
 
 
+def taken_of_ipv4(stack: ExitStack) -> int:
+    """Return a port of 127.0.0.1 that refuses connections: no other program listens there while the block runs."""
+    sock = stack.enter_context(socket.socket())
+    sock.bind(("127.0.0.1", 0))
+    return int(sock.getsockname()[1])
+
+
 @pytest.mark.usefixtures("ipv6")
 @pytest.mark.parametrize(("host", "answers"), [("::", [200, 200]), ("::1", [0, 200]), ("127.0.0.1", [200, 0])])
 async def test_all_addresses_of_ipv6_include_those_of_ipv4(
     start_relay: StartRelay, host: str, answers: list[int]
 ) -> None:
     """`::` serves both families; other addresses are what they are."""
-    async with start_relay(http={"host": host, "port": 0}, grpc={"host": host, "port": 0}) as url:
-        assert await answers_of(urlsplit(url).port) == answers
+    with ExitStack() as stack:
+        port = 0 if host != "::1" else taken_of_ipv4(stack)
+        async with start_relay(http={"host": host, "port": port}, grpc={"host": host, "port": 0}) as url:
+            assert await answers_of(urlsplit(url).port) == answers
 
 
 @pytest.mark.usefixtures("ipv6")
