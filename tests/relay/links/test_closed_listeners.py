@@ -76,7 +76,7 @@ async def test_ports_close_and_open_streams_stay(
             "/datastream.DataStream/StreamByGame", response_deserializer=pb.Round.FromString
         )
         request = pb.StreamByGameRequest(game_slug="crash").SerializeToString()
-        calls = [method(request, metadata=(("x-api-key", relay.key),)) for _ in range(5)]
+        calls = [method(request, metadata=(("x-api-key", relay.key),)) for _ in range(15)]
         for call in calls:
             await call.initial_metadata()
         relay.signal(signal.SIGTERM)
