@@ -22,7 +22,8 @@ from roundlog.leader import ask_leader
 from roundlog.log_errors import LogUnavailable
 from roundlog.log_settings import LogSettings
 from roundlog.parser import RoundFrames
-from roundlog.stream import StreamInfo
+from roundlog.stream import StreamInfo, end_of_log
+from rounds.cursor import Cursor
 from rounds.subjects import LOG_SUBJECTS, stored_subject
 from rounds.times import utc_text
 
@@ -170,6 +171,11 @@ class LogReader:
         """Return the sequence of the newest round; 0 when the log is empty."""
         page = await self._get({"last_by_subj": LOG_SUBJECTS}, single=True)
         return page.entries[0].sequence if page.entries else 0
+
+    async def end(self) -> Cursor:
+        """Return the place of the newest round ever stored, in the log that there is now. The leader answers."""
+        self.requests += 1
+        return await end_of_log(await self._connected(), self._settings)
 
     async def nth_last(self, game: str, count: int, *, before: int) -> int | None:
         """Return the sequence of the `count`-th last round of a game before sequence `before`, or of its oldest.

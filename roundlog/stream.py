@@ -18,7 +18,7 @@ from roundlog.log_errors import LogError, LogMismatch, LogUnavailable, LogUnsuit
 from roundlog.log_settings import LogSettings
 from roundlog.promises.stream_settings import HARMLESS, NANO, NO_DIFFERENCES, Differences, compare
 from roundlog.promises.stream_watch import StreamWatch
-from rounds.cursor import epoch_of
+from rounds.cursor import Cursor, epoch_of
 from rounds.subjects import LIVE_TEMPLATE, LOG_SUBJECTS
 
 _MIN_SERVER: Final = (2, 11)
@@ -87,7 +87,7 @@ async def read_log(connection: Connection, settings: LogSettings, watch: StreamW
     state = info.state
     first = state["first_seq"] or state["last_seq"] + 1
     return LogInfo(
-        epoch=epoch_of(int(datetime.fromisoformat(info.created).timestamp() * 1000)),
+        epoch=_epoch_of(info),
         first=first,
         last=state["last_seq"],
         stream=settings.stream,
@@ -113,10 +113,19 @@ async def last_sequence(connection: Connection, settings: LogSettings) -> int:
     Raises:
         LogUnavailable: No answer in time, or no such stream.
     """
+    return (await end_of_log(connection, settings)).sequence
+
+
+async def end_of_log(connection: Connection, settings: LogSettings) -> Cursor:
+    """Return the place of the newest round ever stored, as `last_sequence` does, in the stream that there is now."""
     info = await ask_api(connection, f"STREAM.INFO.{settings.stream}", None, StreamInfo)
     if info.error is not None:
         raise LogUnavailable(info.error.description)
-    return int(info.state["last_seq"])
+    return Cursor(_epoch_of(info), int(info.state["last_seq"]))
+
+
+def _epoch_of(info: StreamInfo) -> str:
+    return epoch_of(int(datetime.fromisoformat(info.created).timestamp() * 1000))
 
 
 async def check_stream(connection: Connection, wanted: Mapping[str, Any], *, harmless: frozenset[str]) -> Differences:

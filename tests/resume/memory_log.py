@@ -6,6 +6,7 @@ from operator import attrgetter
 
 from roundlog.entry import LogEntry
 from roundlog.reader import Page
+from rounds import Cursor
 
 
 @dataclass
@@ -17,9 +18,12 @@ class MemoryLog:
     most_at_once: int = 1000
     """The most rounds in a page, whatever the limit, as in a log with large rounds."""
     requests: int = 0
+    epoch: str = "k1"
+    last_ever: int = 0
 
     def store(self, entry: LogEntry, *, at_ms: int) -> None:
         self.entries.append(entry)
+        self.last_ever = entry.sequence
         self.stored_ms[entry.sequence] = at_ms
 
     def purge(self, sequence: int) -> None:
@@ -45,6 +49,9 @@ class MemoryLog:
 
     async def last(self) -> int:
         return self.entries[-1].sequence if self.entries else 0
+
+    async def end(self) -> Cursor:
+        return Cursor(self.epoch, self.last_ever)
 
     async def since(self, since_ms: int) -> int | None:
         return next((entry.sequence for entry in self.entries if self.stored_ms[entry.sequence] >= since_ms), None)

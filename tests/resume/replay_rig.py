@@ -148,10 +148,15 @@ class Rig:
         self.hub.publish(self._unseen)
         self._unseen = []
 
-    def rebuild(self) -> None:
-        """Lose the log and create another one."""
+    def rebuild(self, *, is_noticed: bool = True) -> None:
+        """Lose the log and create another one; the relay notices that, or it does at `notice_rebuilt`."""
         self.epoch, self.head, self._unseen = f"k{int(self.epoch[1:]) + 1}", 0, []
         self.log.entries.clear()
+        self.log.epoch, self.log.last_ever = self.epoch, 0
+        if is_noticed:
+            self.notice_rebuilt()
+
+    def notice_rebuilt(self) -> None:
         self.hub.begin(Bounds(self.epoch, 1, 0))
 
     def lose_tail(self, end: int) -> None:
@@ -159,7 +164,7 @@ class Rig:
         self.log.entries = [entry for entry in self.log.entries if entry.sequence <= end]
         first = self.log.entries[0].sequence if self.log.entries else end + 1
         unheard, self._unseen = [entry for entry in self._unseen if entry.sequence <= end], []
-        self.head = end
+        self.head = self.log.last_ever = end
         self.hub.publish(unheard)
         self.hub.begin(Bounds(self.epoch, first, end))
 

@@ -336,3 +336,32 @@ async def test_slow_reading_costs_little_more_reading() -> None:
 
     assert [round_["sequence"] for round_ in client.rounds] == list(range(1, 1001))
     assert read < 3 * 1000 + PAGE
+
+
+@pytest.mark.parametrize("games", [("crash",), GAMES], ids=["one game", "several"])
+@pytest.mark.parametrize("stored", [0, 3], ids=["empty", "with rounds"])
+async def test_log_that_was_rebuilt_is_not_read_before_the_relay_has_noticed(
+    monkeypatch: pytest.MonkeyPatch, games: tuple[str, ...], stored: int
+) -> None:
+    """Its pages say nothing about the sequences of the log before: the gap begins where the client is."""
+    monkeypatch.setattr("relay.history.replay._PAUSE_S", (0.001, 0.001))
+    rig, client = await Rig.filled(2000), Client(taking=False)
+    replaying = asyncio.create_task(rig.replay(client, Start(after=Cursor("k1", 0)), games=games).run())
+    await until(lambda: client.is_awaited)
+
+    rig.rebuild(is_noticed=False)
+    for _ in range(stored):
+        rig.store()
+    asked, client.taking = rig.log.requests, True
+    client.take()
+    await until(lambda: rig.log.requests > asked + 5)
+    rig.notice_rebuilt()
+    rig.store()
+    rig.hear()
+    await replaying
+
+    [gap] = client.gaps
+    *before, last = (round_ for round_ in client.rounds if round_["epoch"] == "k1")
+    assert (gap["from"], gap["to"], gap["reason"]) == (f"k1-{last['sequence']}", "k2-0", "rebuilt")
+    assert len(before) + 1 == last["sequence"] < 2000
+    assert [round_["sequence"] for round_ in client.rounds if round_["epoch"] == "k2"] == list(range(1, stored + 2))

@@ -20,6 +20,7 @@ from relay.history.reading.stretch import Stretch, corrected, has_holes, limit_o
 from relay.live.hub import Generation, Hub
 from roundlog.log_errors import LogUnavailable
 from roundlog.reader import LogReader
+from rounds import Cursor
 from rounds.subjects import corrections_of, only_game
 
 PAGE: Final = 500
@@ -132,7 +133,7 @@ class PageSource:
             head = max(known, self._hub.head.sequence)
             async with self._turn_to_read(flight.claim, most) as turn:
                 flight.sent()
-                answer = await self._read(position, only, most, generation.epoch, head=head, finds_gaps=finds_gaps)
+                answer = await self._read(position, only, most, generation, head=head, finds_gaps=finds_gaps)
                 turn.cost = answer.read + _REQUEST
                 turn.payer.charge(answer.read)
                 return answer.stretch
@@ -159,13 +160,37 @@ class PageSource:
         return _is_shared(limit) and self._shared.has((generation, position, only, limit, finds_gaps))
 
     async def _read(
-        self, position: int, only: str | None, limit: int, epoch: str, *, head: int, finds_gaps: bool
+        self, position: int, only: str | None, limit: int, generation: Generation, *, head: int, finds_gaps: bool
     ) -> _Answer:
+        seen, newest = self._hub.head, self._newest(only)
         page = await self._reader.page_up_to(head, position + 1, limit=limit, game=only)
+        if not page.remaining and (page.entries[-1].sequence if page.entries else position) < newest:
+            await self._check_end(seen, generation)
         oldest = None if only is None or not finds_gaps else await self._reader.first()
         first = await self._reader.first() if only is None and finds_gaps and has_holes(page, position) else None
         read = len(page.entries)
+        epoch = generation.epoch
         return _Answer(stretch_of(page, epoch=epoch, position=position, head=head, oldest=oldest, first=first), read)
+
+    def _newest(self, only: str | None) -> int:
+        """Return the newest sequence that memory has of what one name stands for, or of all games."""
+        if only is None:
+            return self._hub.head.sequence
+        ring = self._hub.ring
+        if (last := ring.last(only, 1)) is not None:
+            return last[0].sequence
+        return ring.newest[only].sequence if only in ring.newest else 0
+
+    async def _check_end(self, seen: Cursor, generation: Generation) -> None:
+        """Check a log that lacks rounds which memory has: they were purged, or it is not the log that was followed.
+
+        The feed notices that a moment later, or in seconds when no round comes. What is read until then has the
+        sequences of one log, and rounds, or none, of another.
+        """
+        end = await self._reader.end()
+        self.check(generation)
+        if end.epoch != seen.epoch or end.sequence < seen.sequence:
+            raise LogUnavailable("the log was rebuilt, or lost its tail, a moment ago")
 
     def _turn_to_read(self, claim: Claim | None = None, rounds: int = PAGE) -> AbstractAsyncContextManager[Turn]:
         return in_turn(self._reading, claim or Claim(RELAY), "read the log", cost=rounds + _REQUEST)
