@@ -1,12 +1,13 @@
 """Fixtures that several test folders share, and what is set once for the process that runs the tests."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.nats import NatsServer
+from tests.network.ports import HeldPort
 from tests.properties import load_profiles
 from tests.signals import keep_ignored_signals_from_children
 
@@ -36,3 +37,11 @@ async def nats(tmp_path: Path) -> AsyncIterator[NatsServer]:
         yield server
     finally:
         await server.kill()
+
+
+@pytest.fixture
+def unused_tcp_port() -> Iterator[int]:
+    """A port that nobody else gets while this test runs, in place of the fixture of pytest-asyncio."""
+    held = HeldPort()
+    yield held.number
+    del held

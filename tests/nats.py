@@ -1,7 +1,6 @@
 """A real nats-server for one test, with its own port and store, which it keeps over kills and restarts."""
 
 import asyncio
-import re
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -13,14 +12,14 @@ from nats.aio.client import Client
 
 from roundlog.client.connection import connect
 from roundlog.log_settings import LogSettings
+from tests.network.ports import HeldPort
 from tests.signals import freeze
 
-_LISTENING: Final = re.compile(rb"Listening for client connections on 127\.0\.0\.1:([0-9]+)")
 _START_S: Final = 20.0
 
 
 class NatsServer:
-    """A nats-server process. The system chooses its port; restarts keep the port and the store."""
+    """A nats-server process. It has a held port; restarts keep the port and the store."""
 
     def __init__(self, store: Path, *arguments: str, jetstream: bool = True, config: str = "") -> None:
         """Prepare a server.
@@ -32,12 +31,16 @@ class NatsServer:
             config: Text of a configuration file.
         """
         self.store = store
-        self.port = 0
+        self._held = HeldPort()
         self._arguments = arguments
         self._jetstream = jetstream
         self._config = config
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
+
+    @property
+    def port(self) -> int:
+        return self._held.number
 
     @property
     def url(self) -> str:
@@ -60,7 +63,7 @@ class NatsServer:
             "-a",
             "127.0.0.1",
             "-p",
-            str(self.port or -1),
+            str(self.port),
         ]
         if self._jetstream:
             command += ["-js", "-sd", self.store / "jetstream"]
@@ -113,8 +116,6 @@ class NatsServer:
         seen = []
         async for line in process.stderr:
             seen.append(line.decode(errors="replace"))
-            if match := _LISTENING.search(line):
-                self.port = int(match[1])
             if b"Server is ready" in line:
                 return
         raise AssertionError("nats-server did not start:\n" + "".join(seen))

@@ -1,24 +1,15 @@
-"""A cluster of three nats-servers, each on ports that the system chooses."""
+"""A cluster of three nats-servers, each on ports that are held for it."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 from tests.nats import NatsServer
+from tests.network.ports import HeldPort
 
 NAMES: Final = ("a", "b", "c")
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nothing listens on."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports: list[int] = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def member_config(name: str, port: int, routes: Iterable[int], *, more: str = "") -> str:
@@ -37,7 +28,8 @@ def member_config(name: str, port: int, routes: Iterable[int], *, more: str = ""
 @asynccontextmanager
 async def nats_cluster(folder: Path) -> AsyncIterator[dict[str, NatsServer]]:
     """Run three servers by name, which know each other, with their files in `folder`; kill them at the end."""
-    ports = free_ports(len(NAMES))
+    held = [HeldPort() for _ in NAMES]
+    ports = [port.number for port in held]
     servers = {}
     for name, port in zip(NAMES, ports, strict=True):
         store = folder / name

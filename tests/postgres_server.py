@@ -8,7 +8,6 @@ import fcntl
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from typing import Any, Final, Literal
 import asyncpg
 
 from relay.demo.postgres_programs import command_as, find_programs, reachable_programs, server_account
+from tests.network.ports import HeldPort
 from tests.signals import freeze
 from tests.waiting import until
 
@@ -37,7 +37,6 @@ _SETTINGS: Final = {
 }
 _SIGNALS: Final = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 _START_S: Final = 30.0
-_PORTS_TRIED: Final = 5
 
 ROUNDS_TABLE: Final = """
 CREATE TABLE {table} (
@@ -47,7 +46,7 @@ CREATE TABLE {table} (
 
 
 class PostgresServer:
-    """A PostgreSQL process and its data. The system chooses its port; restarts keep it."""
+    """A PostgreSQL process and its data. It has a held port, which restarts keep."""
 
     def __init__(self, version: int = 18, settings: Mapping[str, str] | None = None) -> None:
         """Prepare a cluster; `settings` override the defaults for tests.
@@ -59,7 +58,7 @@ class PostgresServer:
         if programs is None:
             raise LookupError(f"no PostgreSQL {version} on this machine")
         self.version = version
-        self.port = 0
+        self._held = HeldPort()
         self.log: list[str] = []
         """The lines of the server's log."""
         self._account = server_account()
@@ -74,6 +73,10 @@ class PostgresServer:
     def dsn(self, database: str = "postgres", user: str = "postgres") -> str:
         """Return the DSN of a database of this server for drivers and psql. Every user is trusted."""
         return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
+
+    @property
+    def port(self) -> int:
+        return self._held.number
 
     @property
     def pid(self) -> int:
@@ -91,14 +94,8 @@ class PostgresServer:
         self._settings |= settings
         if not self._data.exists():
             await asyncio.to_thread(self._make_cluster)
-        for _ in range(_PORTS_TRIED):
-            port = self.port or _free_port()
-            if await self._try_start(port):
-                self.port = port
-                return
-            if self.port:
-                break
-        raise AssertionError("PostgreSQL did not start:\n" + "\n".join(self.log[-30:]))
+        if not await self._try_start():
+            raise AssertionError("PostgreSQL did not start:\n" + "\n".join(self.log[-30:]))
 
     async def start_from(self, primary: "PostgresServer") -> None:
         """Start it as a physical standby of a running server, from a copy of its data."""
@@ -213,14 +210,14 @@ class PostgresServer:
         template = _template(self.version, self._programs, self._account)
         subprocess.run(["cp", "-a", template, self._data], check=True)
 
-    async def _try_start(self, port: int) -> bool:
+    async def _try_start(self) -> bool:
         command: list[str | Path] = [
             *command_as(self._account),
             self._programs / "postgres",
             "-D",
             self._data,
             "-p",
-            str(port),
+            str(self.port),
         ]
         for name, value in self._settings.items():
             command += ["-c", f"{name}={value}"]
@@ -287,13 +284,6 @@ def _template(version: int, programs: Path, account: str | None) -> Path:
     finally:
         os.close(lock)
     return template
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -12,21 +12,23 @@ from urllib3 import Retry
 
 from auth.key_secret import DEMO_KEY
 from tests.clients.program import Program
+from tests.network.ports import HeldPort
 
 _COMMAND: Final = str(Path(sys.executable).with_name("stream-relay"))
 
 
 class LiveRelay:
-    """A running demo. `restart` starts another one on the same port, with an empty log."""
+    """A running demo on a held port. `restart` starts another one on the same port, with an empty log."""
 
     def __init__(self, settings: Mapping[str, str]) -> None:
         self._settings = {"RELAY_GRPC_PORT": "0"} | dict(settings)
         self.key = DEMO_KEY
         """The demo's; with a recording of the test another one at each start."""
-        self._start(port=0)
+        self._held = HeldPort()
+        self._start()
 
-    def _start(self, *, port: int) -> None:
-        self._program = Program([_COMMAND, "dev", "--port", str(port)], env=self._settings)
+    def _start(self) -> None:
+        self._program = Program([_COMMAND, "dev", "--port", str(self._held.number)], env=self._settings)
         try:
             [up] = self._program.wait_for(r"is up\s+(http://127\.0\.0\.1:(\d+))")
             self.url, self.port = up[1], int(up[2])
@@ -78,7 +80,7 @@ class LiveRelay:
 
     def restart(self) -> None:
         self.stop()
-        self._start(port=self.port)
+        self._start()
 
     def stop(self) -> None:
         """Stop it as Ctrl-C does. It must end by itself, in any state of its clients."""

@@ -8,7 +8,8 @@ from typing import Final
 from tests.faults.disks import mount_small_disk
 from tests.faults.record import admin, retrying
 from tests.nats import NatsServer
-from tests.nats_cluster import NAMES, free_ports, member_config
+from tests.nats_cluster import NAMES, member_config
+from tests.network.ports import HeldPort
 from tests.network.wire import Wire
 
 _DISK_MB: Final = 64
@@ -30,7 +31,8 @@ class Servers:
         if count == 1:
             servers = [NatsServer(self._store(NAMES[0]))]
         else:
-            ports = dict(zip(NAMES, free_ports(len(NAMES)), strict=True))
+            self._held = {name: HeldPort() for name in NAMES}
+            ports = {name: port.number for name, port in self._held.items()}
             servers = [await self._member(name, ports) for name in NAMES]
         await asyncio.gather(*(server.start() for server in servers))
         async with admin([server.url for server in servers]) as client:  # until every server is a peer

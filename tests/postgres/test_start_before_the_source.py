@@ -1,6 +1,5 @@
 """Ingest that starts before its database waits for what heals by itself, and ends with a sentence for what does not."""
 
-import socket
 from typing import Any, Final
 
 import aiohttp
@@ -40,7 +39,7 @@ async def opened(name: str, dsn: str) -> None:
 @pytest.mark.service
 @_BACKENDS
 async def test_ingest_waits_for_its_database_and_then_works(
-    postgres: PostgresServer, nats: NatsServer, name: str, monkeypatch: pytest.MonkeyPatch
+    postgres: PostgresServer, nats: NatsServer, name: str, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is not ready meanwhile, and says why."""
     monkeypatch.setattr(run_ingest, "_PAUSE_S", (0.05, 0.1))
@@ -50,7 +49,7 @@ async def test_ingest_waits_for_its_database_and_then_works(
     settings = Settings(
         nats=LogSettings(url=nats.url),
         backend=BackendSettings(name=name),
-        ingest=IngestSettings(host="127.0.0.1", port=free_port()),
+        ingest=IngestSettings(host="127.0.0.1", port=unused_tcp_port),
     )
     async with (
         aiohttp.ClientSession(f"http://127.0.0.1:{settings.ingest.port}") as client,
@@ -95,11 +94,11 @@ async def test_what_an_operator_has_to_mend_ends_ingest_with_a_sentence(postgres
 
 @pytest.mark.service
 @_BACKENDS
-async def test_what_heals_is_waited_for(postgres: PostgresServer, name: str) -> None:
+async def test_what_heals_is_waited_for(postgres: PostgresServer, name: str, unused_tcp_port: int) -> None:
     """No address, nobody who listens or answers, and a server without a free connection."""
     await postgres.make_rounds_table()
     await set_up_notify(postgres)
-    for dsn in ("postgresql://postgres@no-such-host.invalid/postgres", f"postgresql://p@127.0.0.1:{free_port()}/p"):
+    for dsn in ("postgresql://postgres@no-such-host.invalid/postgres", f"postgresql://p@127.0.0.1:{unused_tcp_port}/p"):
         with pytest.raises(SourceUnavailable):
             await opened(name, dsn)
     postgres.freeze()
@@ -118,13 +117,6 @@ async def test_what_heals_is_waited_for(postgres: PostgresServer, name: str) -> 
     await sender.close()
     for connection in held:
         await connection.close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 from auth.key_secret import DEMO_KEY
 from tests.clients.balancer import Balancer
+from tests.network.ports import HeldPort
 from tests.relay.conftest import metric_becomes
 from tests.resume.conftest import StartRelay
 from tests.resume.log_writer import LogWriter, make_round
@@ -35,8 +35,8 @@ async def test_eventsource_of_a_browser_resumes_through_a_restart(
     browser: Browser, page: str, log: LogWriter, start_relay: StartRelay
 ) -> None:
     """Rounds stored while the relay was down are sent when it is up, each once, and then live rounds."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    held = HeldPort()
+    port = held.number
 
     async def shown(count: int) -> list[int]:
         lines = await asyncio.to_thread(browser.rounds, count)

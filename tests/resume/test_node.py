@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from auth.key_secret import DEMO_KEY
 from tests.clients.program import Program
 from tests.clients.test_node_clients import node
+from tests.network.ports import HeldPort
 from tests.resume.conftest import StartRelay
 from tests.resume.log_writer import LogWriter, make_round
 
@@ -28,8 +28,8 @@ def round_ids(messages: list[dict[str, Any]]) -> list[int]:
 
 async def test_eventsource_resumes_by_itself_through_a_restart(log: LogWriter, start_relay: StartRelay) -> None:
     """Rounds stored while the relay was down are sent when it is up; none is sent twice."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    held = HeldPort()
+    port = held.number
     await log.store(*(make_round("crash", number) for number in range(5)))
 
     async with start_relay(port=port) as url:

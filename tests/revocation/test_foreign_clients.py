@@ -1,7 +1,6 @@
 """What programs of other people do when their key is taken back: they stop, or are refused and then stop."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from roundlog.log_settings import LogSettings
 from tests.cli.command import started
 from tests.clients.event_stream_clients import GO, NODE, start
 from tests.nats import NatsServer
+from tests.network.ports import HeldPort
 from tests.relay.conftest import metric_becomes, wait_ready
 from tests.samples.browser import Browser, headless_browser, sample_page
 from tests.samples.program_samples import PROGRAMS
@@ -54,12 +54,11 @@ class Demo:
 
 @asynccontextmanager
 async def demo(nats: NatsServer) -> AsyncIterator[Demo]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:  # a page of the sample is told the port before it is open
-        port = probe.getsockname()[1]
+    held = HeldPort()  # a page of the sample is told the port before it is open
     settings = Settings.model_validate(
         {
             "nats": LogSettings(url=nats.url),
-            "http": HttpSettings(host="127.0.0.1", port=port),
+            "http": HttpSettings(host="127.0.0.1", port=held.number),
             "grpc": {"host": "127.0.0.1", "port": 0},
             "links": {"retry_ms": 100},
         }

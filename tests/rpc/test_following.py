@@ -1,7 +1,6 @@
 """Clients that reconnect over gRPC when their relay ends: ``tail --via grpc`` and the samples."""
 
 import asyncio
-import socket
 from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any
@@ -12,6 +11,7 @@ from auth.key_secret import DEMO_KEY
 from relay.commands.client.follow import follow
 from relay.commands.client.grpc import read_grpc
 from relay.commands.client.target import OPEN, Interrupted, Target
+from tests.network.ports import HeldPort
 from tests.rpc.conftest import GrpcRelay, Publish, StartRelay
 from tests.samples.program_samples import start
 
@@ -27,18 +27,13 @@ def reading(target: Target, parameters: Mapping[str, str] = EVERYTHING) -> "aclo
     return aclosing(messages)
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.mark.parametrize("language", ["go", "javascript", "python"])
 async def test_sample_whose_relay_ends_before_a_round_matches(
     start_relay: StartRelay, publish: Publish, language: str
 ) -> None:
     """It resumes after the cursor of the relay: rounds stored while there was no relay are printed."""
-    port = free_port()
+    held = HeldPort()
+    port = held.number
     environment = {"GRPC_URL": f"127.0.0.1:{port}", "API_KEY": DEMO_KEY, "GAME": "crash", "MIN_POINT": "5"}
     async with start_relay(grpc={"port": port}, links={"retry_ms": 100}) as relay:
         sample = await asyncio.to_thread(start, f"grpc/{language}", environment)
@@ -62,7 +57,8 @@ async def test_sample_whose_relay_ends_before_a_round_matches(
 
 async def test_tail_whose_relay_ends_before_a_round_matches(start_relay: StartRelay, publish: Publish) -> None:
     """The same for our own client."""
-    port = free_port()
+    held = HeldPort()
+    port = held.number
     target = Target(f"grpc://127.0.0.1:{port}", DEMO_KEY, "crash")
     said: list[str] = []
     following: Any = follow(target, via="grpc", parameters={"min_point": "5"}, notify=said.append)
@@ -114,9 +110,10 @@ async def test_tail_waits_for_the_retry_delay(start_relay: StartRelay) -> None:
 async def test_tail_over_ipv6(start_relay: StartRelay, publish: Publish) -> None:
     """The brackets of the URL belong to the address."""
     try:
-        port = free_port("::1")
+        held = HeldPort("::1")
     except OSError:
         pytest.skip("this machine has no IPv6")
+    port = held.number
     await publish("crash", 1)
     async with (
         start_relay(grpc={"host": "::1", "port": port}),

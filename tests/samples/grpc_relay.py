@@ -1,6 +1,5 @@
 """``stream-relay dev`` for the gRPC samples, with HTTP and gRPC ports that a restart keeps."""
 
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from urllib3 import Retry
 from auth.key_secret import DEMO_KEY
 from backends.recordings import bundled
 from tests.clients.program import Program
+from tests.network.ports import HeldPort
 
 _COMMAND: Final = str(Path(sys.executable).with_name("stream-relay"))
 _SPEED: Final = 400
@@ -24,7 +24,8 @@ class GrpcRelay:
     """A running demo at high speed."""
 
     def __init__(self) -> None:
-        self.port, self.grpc_port = _free_port(), _free_port()
+        self._held, self._held_grpc = HeldPort(), HeldPort()
+        self.port, self.grpc_port = self._held.number, self._held_grpc.number
         self._program: Program | None = None
         self.start()
 
@@ -72,12 +73,6 @@ class GrpcRelay:
         with requests.Session() as session:
             session.mount("http://", HTTPAdapter(max_retries=until_200))
             session.get(f"http://127.0.0.1:{self.port}/readyz", timeout=10).raise_for_status()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -18,7 +18,8 @@ from rounds import Catalogue
 from tests.backends.file.replaying import jsonl, round_at
 from tests.clients.tools import ROOT
 from tests.nats import NatsServer
-from tests.nats_cluster import NAMES, free_ports
+from tests.nats_cluster import NAMES
+from tests.network.ports import HeldPort
 from tests.resume.conftest import running
 from tests.security.accounts import accounts, attacker, log_of
 
@@ -32,7 +33,8 @@ async def test_relays_of_a_cluster_read_and_follow_the_log_and_reach_nothing_els
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With infra/nats-cluster.conf and a log with three replicas, through each server."""
-    ports = free_ports(len(NAMES))
+    held = [HeldPort() for _ in NAMES]
+    ports = [port.number for port in held]
     routes = ", ".join(f'"nats://routes:of-route@127.0.0.1:{port}"' for port in ports)
     monkeypatch.setenv("NATS_ROUTES", f"[{routes}]")
     servers = []

@@ -149,23 +149,19 @@ async def test_kept_connections_close_after_an_answer(nats: NatsServer) -> None:
             relay.signal(signal.SIGKILL)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
-
-
 @pytest.mark.parametrize("balancer", [nginx, haproxy])
 async def test_balancer_sends_clients_to_the_other_relay(
     nats: NatsServer,
     many: aiohttp.ClientSession,
     tmp_path: Path,
+    unused_tcp_port: int,
     balancer: Callable[..., AbstractContextManager[None]],
 ) -> None:
     """Once the ports are closed every client that comes gets the other relay, though that one has more connections."""
     async with serving(nats.url, settings=SLOWLY | CLOSES_SOON) as leaving, AsyncExitStack() as stack:
         own_key = {"RELAY_AUTH_KEYS": f"k={leaving.stored_key}"}
         staying = await stack.enter_async_context(serving(nats.url, settings=own_key))
-        port, headers = free_port(), {"X-API-Key": leaving.key}
+        port, headers = unused_tcp_port, {"X-API-Key": leaving.key}
         stack.enter_context(balancer(tmp_path, port, [urlsplit(relay.url).netloc for relay in (leaving, staying)]))
         url = f"http://127.0.0.1:{port}"
         await until(lambda: not is_refused(port))
