@@ -32,7 +32,7 @@ def node_packages(folder: Path) -> None:
     stamp = folder / "node_modules" / ".installed"
     with _alone(folder):
         if not stamp.exists() or stamp.read_text("ascii") != wanted:
-            _install([npm, "ci"], folder)
+            _install([npm, "ci", "--no-audit", "--no-fund"], folder)
             stamp.write_text(wanted, "ascii")
 
 
