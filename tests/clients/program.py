@@ -84,6 +84,8 @@ class Program:
 
     def stop(self) -> int:
         """End it as Ctrl-C does, and by force if it has not ended within 10 s; return its exit code."""
+        if (ended := self._process.returncode) is not None:  # its process id may belong to another program by now
+            return ended
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGINT)
         try:
