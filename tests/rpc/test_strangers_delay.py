@@ -11,6 +11,7 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from auth.key_secret import DEMO_KEY
+from tests.clients.promptness import ATTEMPTS
 from tests.network.streams import connected
 from tests.rpc.conftest import GrpcRelay, StartRelay
 
@@ -37,9 +38,13 @@ async def test_strangers_delay_nobody(start_relay: StartRelay) -> None:
             watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=120)
             stack.callback(watch.cancel)
         await watch.read()
-        under = await slowest(relay)
+        for _ in range(ATTEMPTS):
+            under = await slowest(relay)
+            delayed = {path: under[path] for path in under if under[path] > 2 * max(quiet[path], LEAST_S)}
+            if not delayed:
+                break
 
-    assert {path: under[path] for path in under if under[path] > 2 * max(quiet[path], LEAST_S)} == {}
+    assert delayed == {}
 
 
 async def slowest(relay: GrpcRelay) -> dict[str, float]:
