@@ -156,6 +156,37 @@ async def test_several_tables_in_the_order_of_their_commits(postgres: PostgresSe
     assert rounds(found) == [("dice", 5)]
 
 
+async def test_a_table_that_is_rewritten_while_a_turn_reads_the_others_keeps_its_unfinished_rows(
+    postgres: PostgresServer,
+) -> None:
+    """Rows that ALTER TABLE has rewritten cannot be seen in a snapshot from before; they are not gone."""
+    await postgres.execute(CRASH_ROUNDS)
+    await postgres.execute("CREATE TABLE older_rounds (LIKE crash_rounds INCLUDING ALL)")
+    both = {"tables": [CRASH, {**CRASH, "table": "older_rounds", "game_slug": "double"}]}
+    await set_up(postgres, **both)
+    await postgres.execute("INSERT INTO older_rounds SELECT FROM generate_series(1, 6)")
+    backend = notify_backend(postgres, **both)
+    owner = await postgres.connect()
+
+    async def waiting_query() -> str:
+        rows = await postgres.fetch("SELECT query FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        return str(rows[0]["query"]) if rows else ""
+
+    async with reading(backend) as found:
+        await until(lambda: backend.status.unfinished_rows == 6)
+        is_read = False
+        while not is_read:
+            transaction = owner.transaction()
+            await transaction.start()
+            await owner.execute("ALTER TABLE older_rounds ADD COLUMN note float DEFAULT random()")
+            is_read = "AS newest" not in await until(waiting_query)  # that is a look, which is before the snapshot
+            await (transaction.commit() if is_read else transaction.rollback())
+        await postgres.execute(finish(3).replace("crash_rounds", "older_rounds"))
+        await found.reach(1)
+        assert backend.status.unfinished_rows == 5
+    await owner.close()
+
+
 async def test_backlog_of_one_table_does_not_delay_the_others(postgres: PostgresServer) -> None:
     """Each turn reads the same number of rows of each table."""
     await postgres.execute(GAMING)

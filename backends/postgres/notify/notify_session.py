@@ -77,6 +77,9 @@ class NotifySession:
         self._probe: asyncio.Future[None] | None = None
         self._token = ""
         self._keeps_unfinished = False
+        self._locks = ";".join(
+            statement("lock_reading", schema=table.schema_name, table=table.table_name) for table in options.all_tables
+        )
         self.tables: list[TableQueries] = []
         """The queries about each table, in the order of `PostgresOptions.all_tables`."""
         self.warnings: list[str] = []
@@ -120,7 +123,8 @@ class NotifySession:
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[None]:
-        """Let the queries of the block see all tables at the same moment. One query needs no block."""
+        """Let the queries of the block see all tables at the same moment, as they were. One table needs no block: each
+        statement takes its locks before its snapshot."""
         if len(self.tables) < 2:
             yield
             return
@@ -128,6 +132,7 @@ class NotifySession:
         transaction = reader.transaction(isolation="repeatable_read", readonly=True)
         async with asyncio.timeout(self._timeout_s):
             await ask(options, transaction.start())
+            await ask(options, reader.execute(self._locks))
         yield
         async with asyncio.timeout(self._timeout_s):
             await ask(options, transaction.commit())
