@@ -1,5 +1,7 @@
 """`postgres-notify` where a table or a database would have rows passed over: each is read, or told in one sentence."""
 
+from contextlib import aclosing
+
 import asyncpg
 import pytest
 
@@ -33,7 +35,7 @@ HARMLESS = {
     "aviador": "DELETE FROM aviador WHERE seq > 20",
     "motograu": "ALTER TABLE motograu ALTER seq SET CACHE 1",
     "plinko": "CREATE TABLE copy (LIKE plinko INCLUDING ALL); INSERT INTO copy OVERRIDING SYSTEM VALUE SELECT * FROM "
-    "plinko; SELECT setval('copy_seq_seq', 30); ALTER TABLE plinko RENAME TO o; ALTER TABLE copy RENAME TO plinko",
+    "plinko; SELECT setval('copy_seq_seq', 31); ALTER TABLE plinko RENAME TO o; ALTER TABLE copy RENAME TO plinko",
 }
 SIX = {"order_column": "seq", "lookback_ids": 0, "tables": [{"table": name} for name in BEGIN_AGAIN]}
 
@@ -115,6 +117,53 @@ async def test_a_look_that_waits_for_the_statement_that_begins_ids_again_repeats
     assert ids_by_game(again) == {name: [112] for name in BEGIN_AGAIN}
 
 
+@pytest.mark.parametrize("name", BEGIN_AGAIN)
+async def test_new_ids_of_transactions_that_are_open_when_ids_begin_again_are_read(
+    postgres: PostgresServer, name: str
+) -> None:
+    """They were taken, and cannot be seen; a new row above them is committed already."""
+    await six_tables(postgres)
+    backend = notify_backend(postgres, **SIX)
+    late = await postgres.connect()
+    with captured_events() as events:
+        async with reading(backend) as found:
+            await found.reach(180)
+            await until(lambda: backend.status.safe == 180)
+            transaction = late.transaction()
+            await transaction.start()
+            await postgres.execute(BEGIN_AGAIN[name])
+            await late.execute(INSERT.format(name, name, 101, 105))
+            await postgres.execute(INSERT.format(name, name, 106, 110))
+            await events.seen("ids_began_again")
+            await found.reach(185)
+            await transaction.commit()
+            await found.reach(190)
+    await late.close()
+    assert ids_by_game(found)[name] == [*range(1, 31), *range(106, 111), *range(101, 106)]
+
+
+@pytest.mark.parametrize("name", ["crash", "plinko"])
+async def test_new_ids_are_read_while_the_old_rows_are_still_being_deleted(postgres: PostgresServer, name: str) -> None:
+    """A sequence is set back at once, and its old rows are there until the transaction ends."""
+    await six_tables(postgres)
+    backend = notify_backend(postgres, **SIX)
+    owner = await postgres.connect()
+    with captured_events() as events:
+        async with reading(backend) as found:
+            await found.reach(180)
+            await until(lambda: backend.status.safe == 180)
+            transaction = owner.transaction()
+            await transaction.start()
+            await owner.execute(BEGIN_AGAIN[name] + INSERT.format(name, name, 101, 110))
+            await events.seen("ids_began_again")
+            await transaction.commit()
+            await found.reach(190)
+            await insert(postgres, 111, 111)
+            await found.reach(196)
+    await owner.close()
+    assert ids_by_game(found)[name] == [*range(1, 31), *range(101, 112)]
+
+
 async def test_new_ids_that_overtake_the_old_ones_between_two_looks_are_read(postgres: PostgresServer) -> None:
     """The newest id alone shows nothing then; the OIDs and files of the table and its sequence do."""
     await six_tables(postgres)
@@ -136,17 +185,19 @@ async def test_harmless_statements_repeat_no_row(postgres: PostgresServer) -> No
         async with reading(backend) as found:
             await found.reach(180)
             await until(lambda: backend.status.safe == 180)
+            await insert(postgres, 31, 31)
+            await found.reach(186)  # since a look then: it knows a row of each table, which a copy has too
             for sql in HARMLESS.values():
                 await postgres.execute(sql)
-            await insert(postgres, 31, 31)
-            await found.reach(186)
-            await until(lambda: backend.status.safe == 186)
+            await insert(postgres, 32, 32)
+            await found.reach(192)
+            await until(lambda: backend.status.safe == 192)
         for name in ("dice", "double", "motograu"):
             await postgres.execute(HARMLESS[name])
         async with reading(notify_backend(postgres, **SIX)) as found:
-            await insert(postgres, 32, 32)
+            await insert(postgres, 33, 33)
             await found.reach(6)
-    assert ids_by_game(found) == {name: [32] for name in HARMLESS}
+    assert ids_by_game(found) == {name: [33] for name in HARMLESS}
     assert "ids_began_again" not in [event["event"] for event in events.details]
 
 
@@ -228,6 +279,22 @@ async def test_rows_that_come_with_an_attached_table_are_told(postgres: Postgres
             await events.seen("rows_attached")
     told = next(event for event in events.details if event["event"] == "rows_attached")
     assert (told["child"], told["rows"], told["lowest"], told["highest"]) == ("public.more", 1, 5, 5)
+
+
+async def test_rows_that_come_attached_before_the_next_look_are_told(postgres: PostgresServer) -> None:
+    """Their ids were read since the look before."""
+    await postgres.execute(CHILDREN)
+    await set_up_notify(postgres)
+    await postgres.execute("INSERT INTO rounds (game_slug) SELECT 'dice' FROM generate_series(1, 20)")
+    await postgres.execute("CREATE TABLE more (LIKE rounds); INSERT INTO more VALUES (5, 'crash', now(), '{}')")
+    backend = notify_backend(postgres)
+    with captured_events() as events:
+        async with backend.open(), aclosing(backend.read()) as batches:  # type: ignore[type-var]
+            assert len(await anext(batches)) == 20  # the next look is after it
+            await postgres.execute("ALTER TABLE more INHERIT rounds; INSERT INTO rounds (game_slug) VALUES ('dice')")
+            await anext(batches)
+    told = [event for event in events.details if event["event"] == "rows_attached"]
+    assert [(one["child"], one["rows"], one["lowest"]) for one in told] == [("public.more", 1, 5)]
 
 
 async def test_row_level_security_that_hides_rows_is_an_error(any_postgres: PostgresServer) -> None:

@@ -53,6 +53,17 @@ class TableLook(msgspec.Struct, frozen=True):
             return None
 
 
+class NewRows(NamedTuple):
+    """Where the rows begin that are newer than a look, all at the same moment; None: there is no such row."""
+
+    lowest_new: int | None
+    """The lowest id of them."""
+    highest_old: int | None
+    """The highest id below it of a row that is not newer."""
+    lowest_above: int | None = None
+    """The lowest id above those that were looked at."""
+
+
 class Doubt(Enum):
     """What a look says of the ids."""
 
@@ -83,15 +94,10 @@ def doubt_of(before: TableLook | None, look: TableLook, newest: int | None, top:
     return Doubt.NONE
 
 
-def floor_of(doubt: Doubt, look: TableLook, newest: int | None, oldest_new: int | None, top: int) -> int:
-    """Return the id after which to read, once ids have begun again.
+def floor_of(rows: NewRows, top: int) -> int:
+    """Return the id after which to read, once ids have begun again; `top` is the newest id that was read.
 
-    Args:
-        doubt: Why.
-        look: The look now.
-        newest: The newest visible id now; None: the table is empty.
-        oldest_new: The lowest id of a row that is newer than the look before; None: there is no such row.
-        top: The newest id that was read.
+    Ids between the old rows and the new ones are read too: their transactions may be open.
     """
-    end = look.last_value if doubt is Doubt.SEQUENCE else newest
-    return min(end or 0 if oldest_new is None else oldest_new - 1, top)
+    beginning = min(0, 0 if rows.lowest_new is None else rows.lowest_new - 1)
+    return min(beginning if rows.highest_old is None else rows.highest_old, top)

@@ -20,7 +20,7 @@ from backends.postgres.mapping.table_mapper import TableMapper
 from backends.postgres.mapping.table_options import TableOptions
 from backends.postgres.notify.frontier import Span
 from backends.postgres.notify.notify_options import NotifyOptions
-from backends.postgres.notify.table_identity import TableLook
+from backends.postgres.notify.table_identity import NewRows, TableLook
 from backends.postgres.row_bytes import fetch_rows
 from backends.postgres.statements import statement
 from backends.postgres.table import scan_statement
@@ -183,11 +183,10 @@ class TableQueries:
         children = tuple(row["children"] or ())
         return TableLook(row["relation"], row["sequence"], row["last_value"], row["oldest_xid"], children)
 
-    async def oldest_newer(self, xid: str, up_to: int) -> int | None:
-        """Return the lowest id, up to `up_to`, of a row that is not older than transaction `xid`."""
+    async def newer(self, xid: str, up_to: int) -> NewRows:
+        """Return where the rows, up to id `up_to`, begin that are not older than transaction `xid`."""
         [row] = await self._fetch("read_newer", xid, up_to)
-        found: int | None = row[0]
-        return found
+        return NewRows(row["lowest_new"], row["highest_old"], row["lowest_above"])
 
     async def next_id(self, above: int) -> int | None:
         """Return the lowest visible id above `above`."""
@@ -195,14 +194,15 @@ class TableQueries:
         found: int | None = row[0]
         return found
 
-    async def attached(self, child: int, up_to: int) -> tuple[str, int, int, int] | None:
-        """Describe the rows of a child that have ids up to `up_to`: its name, their number, lowest and highest id."""
+    async def attached(self, child: int, then: int, top: int, xid: str) -> tuple[str, int, int, int] | None:
+        """Describe the rows of a child that have ids up to `then`, or up to `top` and are older than transaction `xid`:
+        its name, their number, lowest and highest id."""
         names = await self._fetch("read_name", child)
         if not names:
             return None
         name = {"schema": names[0]["schema_name"], "table": names[0]["table_name"]}
         sql = statement("read_attached", **{**self._names, **name})
-        row: Any = await ask(self._options, self._reader.fetchrow(sql, up_to, timeout=self._timeout_s))
+        row: Any = await ask(self._options, self._reader.fetchrow(sql, then, top, xid, timeout=self._timeout_s))
         if not row["found"]:
             return None
         return f"{name['schema']}.{name['table']}", row["found"], row["lowest"], row["highest"]

@@ -20,7 +20,7 @@ from backends.postgres.notify.frontier import MAX_ID, Span
 from backends.postgres.notify.notify_offsets import NotifyOffsets
 from backends.postgres.notify.notify_options import NotifyOptions
 from backends.postgres.notify.notify_session import NotifySession
-from backends.postgres.notify.table_identity import Doubt, Sample, TableLook, doubt_of, floor_of
+from backends.postgres.notify.table_identity import Doubt, NewRows, Sample, TableLook, doubt_of, floor_of
 from backends.postgres.notify.table_offset import Flow, NotifyOffset, TableOffset
 from backends.postgres.notify.table_queries import TableQueries
 from backends.postgres.notify.unfinished import GivenUp
@@ -78,6 +78,7 @@ class TableReader:
         self._given_up: GivenUp | None = None
         self._is_held_back = False
         self._top_then = 0  # the newest id at the time of `look`
+        self._floor: int | None = None  # the id after which reading began again; None: it did not
         self._last: Found | None = None  # the last row that was yielded with a round
         self._keeping = asyncio.Lock()
         """The offset is either stored or set back."""
@@ -140,7 +141,7 @@ class TableReader:
                     offset.skip_existing(None)
             offset.begin(safe, lowest=lowest, unfinished=await session.unfinished(source))
             self.look, self._last = TableLook.parse(look), None
-            self._top_then = safe
+            self._top_then, self._floor = safe, None
         offset.kept = safe
         self._look_back_at = 0.0
         offset.frontier.forget_writers()
@@ -285,9 +286,16 @@ class TableReader:
         if doubt is not Doubt.NONE:
             await self._begin_again(queries, session, doubt, look, newest)
         elif before is not None:
-            await self._report_attached(queries, set(look.children) - set(before.children))
-        if doubt is Doubt.SEQUENCE or (before is not None and before.is_capped):
-            look = msgspec.structs.replace(look, is_capped=await self._move_cap(queries, look))
+            await self._report_attached(queries, before, look)
+        if doubt is not Doubt.SEQUENCE and before is not None and before.is_capped:
+            cap = await self._cap(queries, look)
+            has_moved = doubt is Doubt.NONE and cap != self.offset.frontier.cap
+            if has_moved and await self._is_replaced(queries, before):
+                doubt = Doubt.SEQUENCE
+                await self._begin_again(queries, session, doubt, look, newest)
+            else:
+                self.offset.frontier.cap = cap
+        look = msgspec.structs.replace(look, is_capped=self.offset.frontier.cap < MAX_ID)
         sample = self._sample() or (None if before is None or doubt is not Doubt.NONE else before.sample)
         self.look, self._top_then = msgspec.structs.replace(look, sample=sample), self.offset.frontier.top
 
@@ -307,30 +315,42 @@ class TableReader:
     ) -> None:
         top, before = self.offset.frontier.top, self.look
         end = look.last_value if doubt is Doubt.SEQUENCE else None
-        oldest = None
+        rows = NewRows(None, newest)
         if before is not None:
-            oldest = await queries.oldest_newer(before.oldest_xid, MAX_ID if end is None else end)
-        floor = floor_of(doubt, look, newest, oldest, top)
-        level = self.log.info if doubt is Doubt.NEWEST and oldest is None else self.log.warning
+            rows = await queries.newer(before.oldest_xid, MAX_ID if end is None else end)
+        self._floor = floor = floor_of(rows, top)
+        level = self.log.info if doubt is Doubt.NEWEST and rows.lowest_new is None else self.log.warning
         level("ids_began_again", reason=doubt.value, newest_before=top, newest=newest, after=floor)
         async with self._keeping:
             await session.rewind(self.table.source, floor)
             self.offset.begin(floor, lowest=floor, unfinished=await session.unfinished(self.table.source))
             self.offset.skip_existing(None)
+        if rows.lowest_above is not None:
+            self.offset.frontier.cap = rows.lowest_above - 1
         self._last = None
         self._look_back_at = 0.0
 
-    async def _move_cap(self, queries: TableQueries, look: TableLook) -> bool:
-        """Read up to the lowest row above the last value of the sequence: it has an id of before. False: none is."""
-        frontier = self.offset.frontier
-        lowest = None if look.last_value is None else await queries.next_id(max(look.last_value, frontier.top))
-        frontier.cap = MAX_ID if lowest is None else lowest - 1
-        return lowest is not None
+    async def _cap(self, queries: TableQueries, look: TableLook) -> int:
+        """Return the id up to which to read: below the lowest row above the last value of the sequence, which has an id
+        of before."""
+        above = None if look.last_value is None else max(look.last_value, self.offset.frontier.top)
+        lowest = None if above is None else await queries.next_id(above)
+        return MAX_ID if lowest is None else lowest - 1
 
-    async def _report_attached(self, queries: TableQueries, children: set[int]) -> None:
-        """Log which rows came with partitions and children that were attached: no id of theirs is looked for."""
-        for child in sorted(children):
-            rows = await queries.attached(child, self._top_then)
+    async def _is_replaced(self, queries: TableQueries, before: TableLook) -> bool:
+        """Whether new rows have ids of old rows that were there when the ids began again: the transaction that has
+        deleted these was open then."""
+        if self._floor is None:
+            return False
+        return (await queries.newer(before.oldest_xid, self._floor)).lowest_new is not None
+
+    async def _report_attached(self, queries: TableQueries, before: TableLook, look: TableLook) -> None:
+        """Log which rows came with partitions and children that were attached: no id of theirs is looked for.
+
+        Ids that were read since the look before count too, except of rows that were inserted since then.
+        """
+        for child in sorted(set(look.children) - set(before.children)):
+            rows = await queries.attached(child, self._top_then, self.offset.frontier.top, before.oldest_xid)
             if rows is not None:
                 name, count, lowest, highest = rows
                 self.log.warning(
