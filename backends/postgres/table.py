@@ -3,8 +3,8 @@
 Owns whether a column can order the rows. Which rows are read, and when, is up to the caller.
 """
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from backends.contract import SourceError
 from backends.postgres.mapping.column_kinds import Column
@@ -18,11 +18,28 @@ if TYPE_CHECKING:
 
 OLDEST_VERSION: Final = 140000
 """The oldest ``server_version_num`` that both backends can read: PostgreSQL 14."""
+_TRIES: Final = 5
+"""How often the catalogs are read again that are changed meanwhile."""
+T = TypeVar("T")
 KINDS: Final[Mapping[str, str]] = {
     "v": "a view", "m": "a materialized view", "f": "a foreign table", "S": "a sequence", "i": "an index",
     "I": "an index", "c": "a type",
 }  # fmt: skip
 """What is no table, by `relkind`."""
+
+
+async def agreed(read: Callable[[], Awaitable[T]]) -> T:
+    """Read the catalogs until two answers agree, at most a few times.
+
+    Functions such as ``to_regclass`` and ``pg_get_expr`` show the newest state, and some wait for a lock; the catalogs
+    show what the snapshot of the query does. While a table is replaced, one answer may so be of both tables.
+    """
+    answer = await read()
+    for _ in range(_TRIES):
+        before, answer = answer, await read()
+        if answer == before:
+            break
+    return answer
 
 
 async def read_table(
@@ -35,7 +52,8 @@ async def read_table(
     """
     table = table or options
     names = {"schema": table.schema_name, "table": table.table_name, "order_column": table.order}
-    row = await connection.fetchrow(statement("read_table", **names))
+    sql = statement("read_table", **names)
+    row = await agreed(lambda: connection.fetchrow(sql))
     if row is None:
         await require_table(connection, options, table)
         raise SourceError(f"table {table.quoted_table} was created just now; run this again")

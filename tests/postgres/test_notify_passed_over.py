@@ -1,5 +1,6 @@
 """`postgres-notify` where a table or a database would have rows passed over: each is read, or told in one sentence."""
 
+import asyncio
 from contextlib import aclosing
 
 import asyncpg
@@ -251,6 +252,26 @@ async def test_rows_of_children_are_read_and_their_late_commits_waited_for(any_p
     warned = [finding.text for finding in findings if finding.verdict is Verdict.WARNING]
     assert any("rounds_c" in text and "no trigger" in text for text in warned)
     assert any("rounds_c" in text and "CREATE INDEX" in text for text in warned)
+
+
+async def test_a_start_that_waits_while_the_table_is_replaced_finds_no_fault(postgres: PostgresServer) -> None:
+    """The query has the snapshot from before, and the default of the column is gone when it is read."""
+    await postgres.execute(CHILDREN)
+    await set_up_notify(postgres)
+    owner = await postgres.connect()
+    transaction = owner.transaction()
+    await transaction.start()
+    await owner.execute(f"DROP TABLE rounds CASCADE; {CHILDREN}")
+
+    async def start() -> None:
+        async with notify_backend(postgres).open():
+            pass
+
+    starting = asyncio.create_task(start())
+    await until(lambda: postgres.fetch("SELECT pid FROM pg_locks WHERE NOT granted"))
+    await transaction.commit()
+    await starting
+    await owner.close()
 
 
 async def test_children_without_a_common_sequence_are_refused_by_name(postgres: PostgresServer) -> None:

@@ -83,7 +83,7 @@ class NotifyAdmin:
         options, findings = self.options, list[Finding]()
         async with connected(options) as connection:
             for table in options.all_tables:
-                source = await read_source(connection, options, table)
+                source = await ask(options, read_source(connection, options, table))
                 faults = [*faults_of(source, options, table), *shortfalls_of(source, options, table)]
                 findings += [Finding(Verdict.FAILURE, fault) for fault in dict.fromkeys(faults)]
                 findings += [Finding(Verdict.WARNING, warning) for warning in warnings_of(source, options, table)]
@@ -107,7 +107,7 @@ class NotifyAdmin:
         waiting: int | None = None
         async with connected(options) as connection:
             for table in options.all_tables:
-                source = await read_source(connection, options, table)
+                source = await ask(options, read_source(connection, options, table))
                 if not source["has_positions"]:
                     return {"state": "not set up", "run": f"{SETUP_COMMAND} --backend postgres-notify"}
                 await refuse_hidden_rows(options, connection, table, timeout_s=options.answer_timeout_s)
