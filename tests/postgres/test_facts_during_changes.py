@@ -1,16 +1,18 @@
-"""What is read of a publication while its table is being changed."""
+"""What is read of a table and its publication while the table is being changed."""
 
 import asyncio
 
 import pytest
 
 from backends.postgres.findings import Verdict
+from backends.postgres.inspect.mapping_check import check_mapping
 from backends.postgres.replication import slot
 from backends.postgres.replication.protocol.replication_connection import Record, ReplicationConnection
 from backends.postgres.replication.publication.publication_facts import PublicationFacts
 from backends.postgres.replication.setup import ensure_slot
 from backends.postgres.replication.slot import ReplicationOptions, SlotLost, SlotState
 from backends.postgres.source_admin import admin_of
+from rounds import Catalogue
 from tests.postgres.reading import wait_for_sql
 from tests.postgres_server import PostgresServer
 
@@ -99,3 +101,18 @@ async def all_tables_published(server: PostgresServer) -> None:
     await server.execute("ALTER TABLE rounds ALTER finished_at SET NOT NULL")
     await server.execute("CREATE PUBLICATION stream_relay FOR ALL TABLES WITH (publish = 'insert')")
     await server.fetch("SELECT pg_create_logical_replication_slot('stream_relay', 'pgoutput')")
+
+
+async def test_key_added_during_a_look_is_of_a_column_that_is_known(postgres: PostgresServer) -> None:
+    """The columns are read before the change, after a wait for it, and the keys after it."""
+    await postgres.make_rounds_table()
+    await postgres.execute("ALTER TABLE rounds ALTER extras SET DEFAULT '{}'")  # the look waits for it
+    options = admin_of("postgres-notify", {"dsn": postgres.dsn()}).options
+    owner = await postgres.connect()
+    await owner.execute("BEGIN; ALTER TABLE rounds ADD COLUMN seq bigserial UNIQUE")
+    checking = asyncio.create_task(check_mapping(options, Catalogue.load()))
+    await wait_for_sql(postgres, BLOCKED, lambda count: count > 0)
+    await owner.execute("COMMIT")
+    await owner.close()
+    findings = await checking
+    assert [finding.text for finding in findings if finding.verdict is Verdict.FAILURE] == []

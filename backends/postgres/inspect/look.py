@@ -13,6 +13,7 @@ from backends.postgres.identifiers import quote_identifier
 from backends.postgres.inspect.facts import ColumnFacts, ForeignKey, Rows, ServerFacts, TableFacts
 from backends.postgres.postgres_options import PostgresOptions
 from backends.postgres.statements import statement
+from backends.postgres.table import agreed
 
 SAMPLE_ROWS: Final = 200
 """Rows of a sample: enough to see the games and states of a table, and read in milliseconds."""
@@ -74,8 +75,12 @@ def newest_first(table: TableFacts) -> str:
 
 async def _described(connection: Connection, options: PostgresOptions, found: Sequence[Any]) -> list[TableFacts]:
     oids = [row["oid"] for row in found]
-    columns = await ask(options, connection.fetch(statement("list_columns"), oids, timeout=_ANSWER_S))
-    keys = await ask(options, connection.fetch(statement("list_keys"), oids, timeout=_ANSWER_S))
+
+    async def read() -> tuple[Sequence[Any], Sequence[Any]]:
+        columns = await ask(options, connection.fetch(statement("list_columns"), oids, timeout=_ANSWER_S))
+        return columns, await ask(options, connection.fetch(statement("list_keys"), oids, timeout=_ANSWER_S))
+
+    columns, keys = await agreed(read)  # so that each key is of columns that were read
     columns_of: dict[int, list[Any]] = {}
     for column in columns:
         columns_of.setdefault(column["table_oid"], []).append(column)
