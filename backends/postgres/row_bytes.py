@@ -37,12 +37,18 @@ async def fetch_rows(
         ConnectionLost: The connection broke, or there was no answer in time.
         SourceError: The server rejected the query.
     """
+    # A value that the server refuses to convert would end the transaction around the query. UTF-8 is never converted.
+    is_at_risk = connection.is_in_transaction() and connection.get_settings().server_encoding != "UTF8"
+    if is_at_risk:
+        await ask(options, connection.execute("SAVEPOINT text", timeout=timeout_s))
     try:
         rows: Sequence[Any] = await ask(
             options, _readable(query_text(options, connection, sql, *arguments, timeout_s=timeout_s))
         )
         return rows
     except _UnreadableText:
+        if is_at_risk:
+            await ask(options, connection.execute("ROLLBACK TO SAVEPOINT text", timeout=timeout_s))
         encoding = await ask(options, connection.fetchval("SELECT getdatabaseencoding()::text", timeout=timeout_s))
         answer = query_text(options, connection, _as_bytes(sql, columns, encoding), *arguments, timeout_s=timeout_s)
         return [decoded(dict(row), encoding) for row in await ask(options, answer)]

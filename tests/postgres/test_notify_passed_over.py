@@ -379,6 +379,23 @@ async def test_text_that_is_no_utf8_is_rejected_and_the_rest_flows(
     assert f"the row is not {bad[0]}: byte 0x{bad[1]} in" in rejected[0].reason
 
 
+async def test_text_that_is_no_utf8_does_not_stop_the_reading_of_several_tables(postgres: PostgresServer) -> None:
+    """They are read in one transaction, which an error of the server ends."""
+    await postgres.execute("CREATE DATABASE old ENCODING 'WIN1252' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+    options = {"dsn": postgres.dsn("old"), "tables": [{"table": "rounds"}, {"table": "others"}]}
+    for table in ("rounds", "others"):
+        await postgres.make_rounds_table(table, extras="text", database="old")
+    await set_up(postgres, **options)
+    await postgres.execute(
+        "INSERT INTO rounds VALUES (1, 'crash', NULL, now(), convert_from('\\x7b2261223a202281227d', 'WIN1252'))",
+        database="old",
+    )
+    await postgres.insert_rounds(2, 2, table="others", database="old")
+
+    async with reading(notify_backend(postgres, **options)) as found:
+        assert await found.reach(2) == [2]
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
