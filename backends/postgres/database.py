@@ -82,10 +82,18 @@ async def query_text(
     if not options.is_pooled:
         rows: list[Any] = await connection.fetch(sql, *arguments, timeout=timeout_s)
         return rows
-    async with asyncio.timeout(timeout_s), connection.transaction():
-        await connection.execute(for_transaction())
-        found: list[Any] = await connection.fetch(sql, *arguments)
-        return found
+    # Not with asyncpg's `transaction`: over a connection that has stalled, its ROLLBACK would wait without limit.
+    begins = not connection.is_in_transaction()
+    await connection.execute(f"{'BEGIN; ' if begins else ''}{for_transaction()}", timeout=timeout_s)
+    try:
+        found: list[Any] = await connection.fetch(sql, *arguments, timeout=timeout_s)
+    except (asyncpg.PostgresError, UnicodeDecodeError):
+        if begins:
+            await connection.execute("ROLLBACK", timeout=timeout_s)
+        raise
+    if begins:
+        await connection.execute("COMMIT", timeout=timeout_s)
+    return found
 
 
 async def ask(options: PostgresOptions, answer: Awaitable[T]) -> T:

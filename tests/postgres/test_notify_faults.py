@@ -8,6 +8,8 @@ import asyncpg
 import pytest
 
 from backends.contract import SourceError
+from backends.postgres.database import ConnectionLost, ask, open_connection, query_text, terminate
+from backends.postgres.notify.notify_options import NotifyOptions
 from backends.postgres.source_admin import admin_of
 from tests.network.wire import Wire
 from tests.postgres.ingesting import notify_backend, reading, set_up_notify
@@ -258,7 +260,8 @@ async def test_pooler_in_transaction_mode_is_recognised_and_can_be_used_for_poll
     assert len(servers) > 1  # otherwise the test proves nothing
 
 
-async def test_stalled_connection_is_replaced(rounds_table: PostgresServer) -> None:
+@pytest.mark.parametrize("notify", [True, False], ids=["listening", "polling"])
+async def test_stalled_connection_is_replaced(rounds_table: PostgresServer, notify: bool) -> None:
     """A stalled connection gives no error; a timeout ends it."""
     async with Wire("ingest>postgres", lambda: rounds_table.port).listening() as wire:
         backend = notify_backend(
@@ -266,6 +269,7 @@ async def test_stalled_connection_is_replaced(rounds_table: PostgresServer) -> N
             dsn=f"postgresql://postgres@127.0.0.1:{wire.port}/postgres?sslmode=disable",
             answer_timeout_s=3,
             connect_timeout_s=3,
+            notify=notify,
             retry_max_s=0.2,
         )
         async with reading(backend) as found:
@@ -276,6 +280,23 @@ async def test_stalled_connection_is_replaced(rounds_table: PostgresServer) -> N
             await until(lambda: backend.status.reconnects > 0)
             wire.cut()
             assert await found.reach(20) == list(range(1, 21))
+
+
+async def test_query_over_a_pooler_ends_in_time_when_its_connection_stalls(postgres: PostgresServer) -> None:
+    """It has a transaction of its own, which is not waited for."""
+    async with Wire("ingest>postgres", lambda: postgres.port).listening() as wire:
+        dsn = f"postgresql://postgres@127.0.0.1:{wire.port}/postgres?sslmode=disable"
+        options = NotifyOptions.read({"dsn": dsn, "notify": False})
+        connection = await open_connection(options, "reader")
+        query = query_text(options, connection, "SELECT pg_sleep(60)", timeout_s=5)
+        asking = asyncio.create_task(ask(options, query))
+        await until(lambda: postgres.fetch("SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep'"))
+        wire.swallow("back")
+        with pytest.raises(ConnectionLost):
+            async with asyncio.timeout(30):
+                await asking
+        wire.cut()
+        terminate(connection)
 
 
 async def test_reader_closes_in_bounded_time_while_the_server_is_frozen(rounds_table: PostgresServer) -> None:
