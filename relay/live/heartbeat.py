@@ -69,7 +69,7 @@ class Heartbeats:
         self._buckets: dict[int, set[_Entry]] = {}
         self._number = 0  # of the next bucket
         self._due_at: float | None = None  # when the next bucket is served; None: the wheel has not started
-        self._places = itertools.cycle(range(1, _SLOTS + 1))
+        self._places = itertools.cycle(range(_SLOTS, 0, -1))  # the first of few links is not served at once
 
     def add(self, link: Link, *, interval_s: float | None = None) -> None:
         """Serve a link from now on, until it is removed or has been ended.

@@ -149,6 +149,17 @@ async def test_links_that_open_together_are_due_one_after_another(wheel: Heartbe
     assert most <= 2 * MANY / 64
 
 
+async def test_few_links_get_no_heartbeat_at_once(wheel: Heartbeats, clock: Clock) -> None:
+    """Their clients have heard of the relay a moment ago; the first of them used to get one after 0.2 s."""
+    links = [BeatenLink(clock) for _ in range(5)]
+    for link in links:
+        wheel.add(link)
+
+    run(wheel, clock, 0.9 * INTERVAL_S)
+
+    assert [link.beats for link in links] == [[]] * 5
+
+
 async def test_link_may_have_an_interval_of_its_own(wheel: Heartbeats, clock: Clock) -> None:
     """A client may ask for heartbeats more often."""
     often, usual = BeatenLink(clock), BeatenLink(clock)
