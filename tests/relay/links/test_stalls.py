@@ -19,8 +19,8 @@ from tests.rpc.envelopes import element, envelope
 
 pytestmark = pytest.mark.service
 
-HEARTBEAT_S: Final = 0.4
-STALL_S: Final = 8 * HEARTBEAT_S
+HEARTBEAT_S: Final = 1.0
+STALL_S: Final = 4 * HEARTBEAT_S
 EACH: Final = 8
 """Clients of each protocol."""
 BEFORE, DURING, AFTER = 1, 300, 302
