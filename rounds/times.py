@@ -72,7 +72,7 @@ def nanos(text: str) -> int:
 def utc_text(moment_ms: int) -> str:
     """Write Unix milliseconds as RFC 3339 in UTC with ``Z``; the fraction only when there is one."""
     seconds, millis = divmod(moment_ms, 1000)
-    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    text = datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
     return f"{text}.{millis:03}Z" if millis else f"{text}Z"
 
 

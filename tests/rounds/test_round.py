@@ -150,10 +150,16 @@ def test_extras_that_are_not_a_json_object_are_refused(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("moment_ms", "text"), [(0, "1970-01-01T00:00:00Z"), (1737194400123, "2025-01-18T10:00:00.123Z")]
+    ("moment_ms", "text"),
+    [
+        (0, "1970-01-01T00:00:00Z"),
+        (1737194400123, "2025-01-18T10:00:00.123Z"),
+        (-30610224000000, "1000-01-01T00:00:00Z"),
+        (-30610224000001, "0999-12-31T23:59:59.999Z"),
+    ],
 )
 def test_times_are_written_in_utc_with_z(moment_ms: int, text: str) -> None:
-    """Milliseconds are written only if they are not zero."""
+    """Milliseconds are written only if they are not zero, and a year always with four digits."""
     assert utc_text(moment_ms) == text
 
 
