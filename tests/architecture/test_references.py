@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from tests.architecture.tree import PACKAGES, ROOT, modules, tree_of
+from tests.architecture.tree import PACKAGES, ROOT, modules, statements, tree_of
 
 _PAGES: Final = (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")))
 _FENCED: Final = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
@@ -38,7 +38,7 @@ def docstrings(path: Path) -> tuple[str, ...]:
     """Return each text that stands alone as a statement: docstrings, and those below a constant or a field."""
     return tuple(
         node.value.value
-        for node in ast.walk(tree_of(path))
+        for node in statements(tree_of(path))
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
     )
 

@@ -13,6 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.architecture.tree import PACKAGES, statements, tree_of
 from tests.clients.tools import ROOT
 
 _PYPROJECT: Final = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -57,7 +58,9 @@ def _imports(packages: Iterable[str]) -> Iterator[tuple[Path, str]]:
 
 @cache
 def _modules_of(path: Path) -> list[str]:
-    return [module for node in ast.walk(ast.parse(path.read_bytes())) for module in _modules(node)]
+    of_a_package = path.relative_to(ROOT).parts[0] in PACKAGES  # other tests read these trees too
+    tree = tree_of(path) if of_a_package else ast.parse(path.read_bytes())
+    return [module for node in statements(tree) for module in _modules(node)]
 
 
 def _modules(node: ast.AST) -> list[str]:
