@@ -450,6 +450,7 @@ async def test_drain_ends_proxied_streams(start_relay: StartRelay, publish: Publ
             await publish("crash", 1)
             round_ = json.loads((await element(response))[1])
         flags, data = await element(response)
+        response.close()
 
     end = json.loads(data)
     assert flags == 2

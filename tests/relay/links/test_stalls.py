@@ -115,12 +115,14 @@ class Clients:
         for _ in range(EACH):
             ws = await http.ws_connect(f"{url}/ws/crash", headers=self._headers, autoping=False)
             self.websocket.append(self._read(read_websocket, ws))
-            events = await http.get(f"{url}/sse/crash", headers=self._headers)
+            events = await self._stack.enter_async_context(http.get(f"{url}/sse/crash", headers=self._headers))
             self.others.append(self._read(read_sse, events))
-            stream = await http.post(
-                f"{url}/api/grpc/datastream.DataStream/StreamByGame",
-                data=envelope(b'{"gameSlug":"crash"}'),
-                headers=self._headers | connect,
+            stream = await self._stack.enter_async_context(
+                http.post(
+                    f"{url}/api/grpc/datastream.DataStream/StreamByGame",
+                    data=envelope(b'{"gameSlug":"crash"}'),
+                    headers=self._headers | connect,
+                )
             )
             self.others.append(self._read(read_connect, stream))
             call = calling.call(pb.StreamByGameRequest(game_slug="crash"), timeout_s=60)
