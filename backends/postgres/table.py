@@ -28,8 +28,10 @@ KINDS: Final[Mapping[str, str]] = {
 """What is no table, by `relkind`."""
 
 
-async def agreed(read: Callable[[], Awaitable[T]]) -> T:
-    """Read the catalogs until two answers agree, at most a few times.
+async def agreed(read: Callable[[], Awaitable[T]], *, on: Callable[[T], object] = lambda answer: answer) -> T:
+    """Read the catalogs until two answers agree, at most a few times; return the first of the two.
+
+    `on` returns what of an answer has to be the same in both; by default all of it.
 
     Functions such as ``to_regclass`` and ``pg_get_expr`` show the newest state, and some wait for a lock; the catalogs
     show what the snapshot of the query does. While a table is replaced, one answer may so be of both tables.
@@ -37,27 +39,38 @@ async def agreed(read: Callable[[], Awaitable[T]]) -> T:
     answer = await read()
     for _ in range(_TRIES):
         before, answer = answer, await read()
-        if answer == before:
-            break
+        if on(answer) == on(before):
+            return before
     return answer
 
 
 async def read_table(
-    connection: "Connection", options: PostgresOptions, table: TableOptions | None = None
+    connection: "Connection", options: PostgresOptions, table: TableOptions | None = None, *, also: str | None = None
 ) -> dict[str, Any]:
-    """Describe the server and one table, by default that of `options`, with the columns of ``sql/read_table.sql``.
+    """Describe the server and one table, by default that of `options`, with the columns of ``sql/read_table.sql``, and
+    of the SQL file `also`, which gets the same variables.
 
     Raises:
         SourceError: There is no such table.
     """
     table = table or options
     names = {"schema": table.schema_name, "table": table.table_name, "order_column": table.order}
-    sql = statement("read_table", **names)
-    row = await agreed(lambda: connection.fetchrow(sql))
-    if row is None:
+    queries = [statement(name, **names) for name in ("read_table", also) if name is not None]
+
+    async def read() -> dict[str, Any]:
+        described: dict[str, Any] = {}
+        for sql in queries:
+            row: Any = await connection.fetchrow(sql)
+            if row is None:
+                break
+            described |= row
+        return described
+
+    described = await agreed(read)
+    if not described:
         await require_table(connection, options, table)
         raise SourceError(f"table {table.quoted_table} was created just now; run this again")
-    return dict(row)
+    return described
 
 
 async def require_table(connection: "Connection", options: PostgresOptions, table: TableOptions) -> None:

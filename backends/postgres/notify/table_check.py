@@ -11,8 +11,7 @@ from backends.postgres.mapping.table_mapper import ColumnMissing, check_columns
 from backends.postgres.mapping.table_options import TableOptions
 from backends.postgres.mapping.value_path import ValuePath
 from backends.postgres.notify.notify_options import NotifyOptions
-from backends.postgres.statements import statement
-from backends.postgres.table import OLDEST_VERSION, agreed, columns_of, has_unique_order, read_table
+from backends.postgres.table import OLDEST_VERSION, columns_of, has_unique_order, read_table
 
 if TYPE_CHECKING:
     from backends.postgres.database import Connection
@@ -28,14 +27,7 @@ async def read_source(connection: "Connection", options: NotifyOptions, table: T
     Raises:
         SourceError: There is no such table.
     """
-    names = {"schema": table.schema_name, "table": table.table_name, "order_column": table.order}
-    sql = statement("read_notify_setup", **names)
-
-    async def read() -> dict[str, Any]:
-        known = await read_table(connection, options, table)
-        return {**known, **dict(await connection.fetchrow(sql) or {})}
-
-    return await agreed(read)
+    return await read_table(connection, options, table, also="read_notify_setup")
 
 
 def is_finished_by_update(source: dict[str, Any], table: TableOptions) -> bool:

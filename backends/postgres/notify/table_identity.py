@@ -37,9 +37,10 @@ class TableLook(msgspec.Struct, frozen=True):
     """Whether rows with ids of before are above the last value of the sequence."""
     sample: Sample | None = None
 
-    def is_same_table(self, other: Self) -> bool:
-        """Whether the table and its sequence are those of the other look, and neither was restarted."""
-        return (self.relation, self.sequence) == (other.relation, other.sequence)
+    @property
+    def identity(self) -> tuple[int, str | None]:
+        """What another table, another sequence, or a restart of the sequence changes."""
+        return self.relation, self.sequence
 
     def to_text(self) -> str:
         return msgspec.json.encode(self).decode()
@@ -85,7 +86,7 @@ def doubt_of(before: TableLook | None, look: TableLook, newest: int | None, top:
     last, last_before = look.last_value, None if before is None else before.last_value
     if last is not None and last_before is not None and last < last_before and last < top:
         return Doubt.SEQUENCE
-    if before is not None and not before.is_same_table(look):
+    if before is not None and before.identity != look.identity:
         return Doubt.OBJECTS
     # A sequence that we may not see is taken to continue while it is the same one.
     is_numbered = look.sequence is not None if last is None else last >= top

@@ -23,7 +23,7 @@ from backends.postgres.notify.notify_options import NotifyOptions
 from backends.postgres.notify.table_identity import NewRows, TableLook
 from backends.postgres.row_bytes import fetch_rows
 from backends.postgres.statements import statement
-from backends.postgres.table import scan_statement
+from backends.postgres.table import agreed, scan_statement
 from rounds import Round
 
 _COLUMNS: Final = ("row_offset", "committed_ms", "commit_order")
@@ -32,8 +32,6 @@ _COLUMNS: Final = ("row_offset", "committed_ms", "commit_order")
 _PAGE_SEARCHED: Final = 10_000
 _PAGES_SEARCHED: Final = 20
 """How many ids below the newest are searched for rounds of the log, in pages of the number above: some seconds."""
-_TRIES: Final = 5
-"""How often a table is looked at again that was replaced meanwhile."""
 
 
 class TableQueries:
@@ -163,25 +161,21 @@ class TableQueries:
         Raises:
             SourceError: The table is gone.
         """
-        look = await self._identity()
-        for _ in range(_TRIES):
-            newest = None if look is None else (await self.extent())[1]
-            before, look = look, await self._identity()
-            if before is not None and look is not None and before.is_same_table(look):
-                return before, newest
-            if before is None and look is None:
-                break
-        raise SourceError(
-            f"table {self.table.quoted_table} is not there any more; restore it, or set the option 'table'"
-        )
+        look, newest = await agreed(self._look, on=lambda seen: seen[0] and seen[0].identity)
+        if look is None:
+            raise SourceError(
+                f"table {self.table.quoted_table} is not there any more; restore it, or set the option 'table'"
+            )
+        return look, newest
 
-    async def _identity(self) -> TableLook | None:
+    async def _look(self) -> tuple[TableLook | None, int | None]:
         rows = await self._fetch("read_identity", self.table.quoted_table, self.table.order)
         if not rows:
-            return None
+            return None, None
         [row] = rows
+        _, newest = await self.extent()
         children = tuple(row["children"] or ())
-        return TableLook(row["relation"], row["sequence"], row["last_value"], row["oldest_xid"], children)
+        return TableLook(row["relation"], row["sequence"], row["last_value"], row["oldest_xid"], children), newest
 
     async def newer(self, xid: str, up_to: int) -> NewRows:
         """Return where the rows, up to id `up_to`, begin that are not older than transaction `xid`."""

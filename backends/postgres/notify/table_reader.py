@@ -295,9 +295,10 @@ class TableReader:
                 await self._begin_again(queries, session, doubt, look, newest)
             else:
                 self.offset.frontier.cap = cap
-        look = msgspec.structs.replace(look, is_capped=self.offset.frontier.cap < MAX_ID)
+        frontier = self.offset.frontier
         sample = self._sample() or (None if before is None or doubt is not Doubt.NONE else before.sample)
-        self.look, self._top_then = msgspec.structs.replace(look, sample=sample), self.offset.frontier.top
+        self.look = msgspec.structs.replace(look, is_capped=frontier.cap < MAX_ID, sample=sample)
+        self._top_then = frontier.top
 
     async def _has_sample(self, queries: TableQueries) -> bool:
         """Whether the table still has a row that was read before the last look: then it was copied or rewritten."""
