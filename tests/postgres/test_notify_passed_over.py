@@ -1,13 +1,15 @@
 """`postgres-notify` where a table or a database would have rows passed over: each is read, or told in one sentence."""
 
 import asyncio
-from contextlib import aclosing
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 
 import asyncpg
 import pytest
 
 from backends.contract import Captured, InvalidOptions, Rejected, SourceError
 from backends.postgres.notify.notify_options import NotifyOptions
+from backends.postgres.notify.postgres_notify import PostgresNotify
 from backends.postgres.source_admin import Verdict, admin_of
 from tests.backends.harness import captured_events
 from tests.postgres.ingesting import Reading, notify_backend, notify_options, reading, set_up, set_up_notify
@@ -48,6 +50,17 @@ async def six_tables(server: PostgresServer) -> None:
     await insert(server, 1, 30)
 
 
+@asynccontextmanager
+async def reading_six(server: PostgresServer) -> AsyncIterator[tuple[PostgresNotify, Reading]]:
+    """Read the tables while the block runs; it begins when their first 30 rounds each are stored."""
+    await six_tables(server)
+    backend = notify_backend(server, **SIX)
+    async with reading(backend) as found:
+        await found.reach(180)
+        await until(lambda: backend.status.safe == 180)
+        yield backend, found
+
+
 async def insert(server: PostgresServer, first: int, last: int) -> None:
     """Insert rounds into all tables, each in a transaction."""
     for name in BEGIN_AGAIN:
@@ -65,12 +78,8 @@ def ids_by_game(found: Reading) -> dict[str, list[int]]:
 @pytest.mark.parametrize("is_running", [True, False], ids=["while it runs", "while it is away"])
 async def test_rows_whose_ids_begin_again_are_read_and_no_old_one(postgres: PostgresServer, is_running: bool) -> None:
     """Each way in which ids begin again, with fewer new rows than there were, and a restart after it."""
-    await six_tables(postgres)
     wanted = {name: list(range(101, 111)) for name in BEGIN_AGAIN}
-    backend = notify_backend(postgres, **SIX)
-    async with reading(backend) as found:
-        await found.reach(180)
-        await until(lambda: backend.status.safe == 180)
+    async with reading_six(postgres) as (backend, found):
         if is_running:
             await postgres.execute("".join(BEGIN_AGAIN.values()))
             await insert(postgres, 101, 110)
@@ -95,12 +104,8 @@ async def test_a_look_that_waits_for_the_statement_that_begins_ids_again_repeats
     postgres: PostgresServer, name: str
 ) -> None:
     """The query has the snapshot from before the statement, and the value of the sequence from after it."""
-    await six_tables(postgres)
-    backend = notify_backend(postgres, **SIX)
     owner = await postgres.connect()
-    async with reading(backend) as found:
-        await found.reach(180)
-        await until(lambda: backend.status.safe == 180)
+    async with reading_six(postgres) as (_, found):
         transaction = owner.transaction()
         await transaction.start()
         await owner.execute(f"ALTER SEQUENCE {name}_seq_seq RESTART")  # only a look asks for its lock
@@ -123,13 +128,9 @@ async def test_new_ids_of_transactions_that_are_open_when_ids_begin_again_are_re
     postgres: PostgresServer, name: str
 ) -> None:
     """They were taken, and cannot be seen; a new row above them is committed already."""
-    await six_tables(postgres)
-    backend = notify_backend(postgres, **SIX)
     late = await postgres.connect()
     with captured_events() as events:
-        async with reading(backend) as found:
-            await found.reach(180)
-            await until(lambda: backend.status.safe == 180)
+        async with reading_six(postgres) as (_, found):
             transaction = late.transaction()
             await transaction.start()
             await postgres.execute(BEGIN_AGAIN[name])
@@ -146,13 +147,9 @@ async def test_new_ids_of_transactions_that_are_open_when_ids_begin_again_are_re
 @pytest.mark.parametrize("name", ["crash", "plinko"])
 async def test_new_ids_are_read_while_the_old_rows_are_still_being_deleted(postgres: PostgresServer, name: str) -> None:
     """A sequence is set back at once, and its old rows are there until the transaction ends."""
-    await six_tables(postgres)
-    backend = notify_backend(postgres, **SIX)
     owner = await postgres.connect()
     with captured_events() as events:
-        async with reading(backend) as found:
-            await found.reach(180)
-            await until(lambda: backend.status.safe == 180)
+        async with reading_six(postgres) as (_, found):
             transaction = owner.transaction()
             await transaction.start()
             await owner.execute(BEGIN_AGAIN[name] + INSERT.format(name, name, 101, 110))
@@ -167,12 +164,8 @@ async def test_new_ids_are_read_while_the_old_rows_are_still_being_deleted(postg
 
 async def test_new_ids_that_overtake_the_old_ones_between_two_looks_are_read(postgres: PostgresServer) -> None:
     """The newest id alone shows nothing then; the OIDs and files of the table and its sequence do."""
-    await six_tables(postgres)
     overtaking = [name for name in BEGIN_AGAIN if name not in ("crash", "plinko")]  # setval leaves no trace
-    backend = notify_backend(postgres, **SIX)
-    async with reading(backend) as found:
-        await found.reach(180)
-        await until(lambda: backend.status.safe == 180)
+    async with reading_six(postgres) as (_, found):
         for name in overtaking:
             await postgres.execute(BEGIN_AGAIN[name] + INSERT.format(name, name, 101, 150))
         await until(lambda: all({*range(101, 151)} <= {*ids_by_game(found)[name]} for name in overtaking))
@@ -180,12 +173,8 @@ async def test_new_ids_that_overtake_the_old_ones_between_two_looks_are_read(pos
 
 async def test_harmless_statements_repeat_no_row(postgres: PostgresServer) -> None:
     """A table that is rewritten, copied or shortened continues with its ids, while ingest runs and while it is away."""
-    await six_tables(postgres)
     with captured_events() as events:
-        backend = notify_backend(postgres, **SIX)
-        async with reading(backend) as found:
-            await found.reach(180)
-            await until(lambda: backend.status.safe == 180)
+        async with reading_six(postgres) as (backend, found):
             await insert(postgres, 31, 31)
             await found.reach(186)  # since a look then: it knows a row of each table, which a copy has too
             for sql in HARMLESS.values():
