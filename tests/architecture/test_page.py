@@ -11,7 +11,7 @@ from tests.architecture.test_rooms import ARROWS, LAYERS
 from tests.architecture.tree import ROOT, modules, tree_of
 
 PAGE: Final = (ROOT / "docs/architecture.md").read_text("utf-8")
-_CODE: Final = re.compile(r"`([a-z_]+(?:/[a-z_]+)*/?(?:\.[a-z]+)?)`")
+_CODE: Final = re.compile(r"`([a-z_0-9]+(?:/[a-z_0-9]+)*/?(?:\.[a-z]+)?)`")
 
 
 def section(title: str) -> str:
@@ -38,7 +38,7 @@ def test_named_file_exists(name: str) -> None:
 
 def test_rooms_are_listed_with_their_own_sentence() -> None:
     """A room that is added, removed or given another job changes the page."""
-    rows = dict(re.findall(r"^\| `([a-z_/]+)/` \| (.*) \|$", section("Rooms"), re.MULTILINE))
+    rows = dict(re.findall(r"^\| `([a-z_0-9/]+)/` \| (.*) \|$", section("Rooms"), re.MULTILINE))
     sentences = {name: sentence.replace("``", "`") for name, sentence in rooms().items()}
 
     assert rows == sentences
@@ -63,7 +63,7 @@ def test_order_of_the_rooms_is_that_of_the_test() -> None:
     for package, end in (("relay", "commands"), ("backends", "ingest")):
         listed = re.search(rf"Inside `{package}`[^:]*: (.*?{end})\.", text)
         assert listed is not None
-        names = re.findall(r"[a-z_]+", listed[1].replace(" and ", ", "))
+        names = re.findall(r"[a-z_0-9]+", listed[1].replace(" and ", ", "))
         layers = [room for layer in LAYERS[package] for room in sorted(layer)]
         assert names == [room for room in layers if room not in ("cli", "recordings")]
 

@@ -18,8 +18,8 @@ _CODE: Final = re.compile(r"``([^`]+)``|`([^`]+)`")
 _DOTTED: Final = re.compile(
     rf"(?<![\w./=-])(?:{'|'.join((*PACKAGES, 'bench', 'tests'))})(?:\.[A-Za-z_]\w*)+(?![\w/*<-]|\.[*<])"
 )
-_IN: Final = re.compile(r"\bin\s+(`[a-z_.]+`(?:(?:,| and|, and)\s+`[a-z_.]+`)*)")
-_MODULE: Final = re.compile(r"(?<!`)`([a-z_]+(?:\.[a-z_]+)*)`(?!`)")
+_IN: Final = re.compile(r"\bin\s+(`[a-z_0-9.]+`(?:(?:,| and|, and)\s+`[a-z_0-9.]+`)*)")
+_MODULE: Final = re.compile(r"(?<!`)`([a-z_][a-z_0-9]*(?:\.[a-z_][a-z_0-9]*)*)`(?!`)")
 
 _NOT_OURS: Final = {
     "rounds.a.b",  # a subject that a bad slug would make
