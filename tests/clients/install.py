@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.clients.tools import ROOT, go_modules, node_packages, python_program
+from tests.clients.tools import ROOT, go_modules, go_program, java_classes, node_packages, python_program, rust_program
 
 
 def main() -> None:
@@ -19,6 +19,9 @@ def main() -> None:
                     node_packages(lock.parent)
             for lock in sorted((ROOT / folder).rglob("go.sum")):
                 go_modules(lock.parent)
+        go_program(ROOT / "tests/rpc/go")
+        java_classes(ROOT / "tests/rpc/java")
+        rust_program(ROOT / "tests/rpc/rust", "tonic-client")
         python_program("schemathesis")
     except pytest.skip.Exception as reason:
         sys.exit(str(reason))

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -15,6 +15,7 @@ import pytest
 
 ROOT: Final = Path(__file__).parents[2]
 _INSTALL_S: Final = 100.0
+_BUILD_S: Final = 600.0
 
 
 def tool(name: str) -> str:
@@ -43,6 +44,54 @@ def go_modules(folder: Path) -> None:
         _install([go, "mod", "download"], folder)
 
 
+def go_program(folder: Path) -> str:
+    """Return the program of a folder's Go module, built once."""
+    go = tool("go")
+    return (
+        _built(folder, "*.go", "go.*", by=lambda to: [[go, "build", "-o", str(to / folder.name), "."]])
+        + f"/{folder.name}"
+    )
+
+
+def java_classes(folder: Path) -> str:
+    """Return the class path of a folder's Java program and what its pom.xml names, built once."""
+    maven, javac = tool("mvn"), tool("javac")
+    pom = ["-f", "pom.xml", "dependency:copy-dependencies"]
+    sources = [str(path) for path in sorted(folder.glob("*.java"))]
+    built = _built(
+        folder,
+        "*.java",
+        "pom.xml",
+        by=lambda to: [
+            [maven, "-q", "-B", *pom, f"-DoutputDirectory={to}/lib"],
+            [javac, "-cp", f"{to}/lib/*", "-d", str(to), *sources],
+        ],
+    )
+    return f"{built}:{built}/lib/*"
+
+
+def rust_program(folder: Path, name: str) -> str:
+    """Return a program of a folder's Rust crate, built once: that takes about a minute of CPU time."""
+    cargo = tool("cargo")
+    build = [cargo, "build", "--quiet", "--locked", "--target-dir"]
+    return _built(folder, "src/*.rs", "Cargo.*", by=lambda to: [[*build, str(to)]]) + f"/debug/{name}"
+
+
+def _built(folder: Path, *sources: str, by: Callable[[Path], list[list[str]]]) -> str:
+    """Run the commands that `by` returns for a target folder, unless they were run for these sources; return it."""
+    files = sorted(file for pattern in sources for file in folder.glob(pattern))
+    wanted = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    target = ROOT / ".cache" / "built" / str(folder.relative_to(ROOT)).replace("/", "-")
+    stamp = target / ".built"
+    with _alone(folder):
+        if not stamp.exists() or stamp.read_text("ascii") != wanted:
+            target.mkdir(parents=True, exist_ok=True)
+            for command in by(target):
+                _install(command, folder, within_s=_BUILD_S)
+            stamp.write_text(wanted, "ascii")
+    return str(target)
+
+
 def python_program(name: str) -> str:
     """Return a program from PyPI in an environment of its own, with the versions that .ci/NAME.lock pins.
 
@@ -59,12 +108,12 @@ def python_program(name: str) -> str:
     return str(folder / "bin" / name)
 
 
-def _install(command: list[str], folder: Path) -> None:
+def _install(command: list[str], folder: Path, *, within_s: float = _INSTALL_S) -> None:
     what = f"{Path(command[0]).name} {' '.join(command[1:])} in {folder.relative_to(ROOT)}"
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_INSTALL_S, check=False)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=within_s, check=False)
     except subprocess.TimeoutExpired:
-        pytest.skip(f"{what} got no answer in {_INSTALL_S:.0f} s")
+        pytest.skip(f"{what} got no answer in {within_s:.0f} s")
     if done.returncode:
         # npm and go both print the cause first.
         reason = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()[0]

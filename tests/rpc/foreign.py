@@ -14,14 +14,21 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 from auth.key_secret import DEMO_KEY
 from rounds import datastream_pb2 as pb
 from tests.clients.program import Program
-from tests.clients.tools import ROOT, node_packages, tool
+from tests.clients.tools import ROOT, go_program, java_classes, node_packages, rust_program, tool
 from tests.rpc.conftest import GrpcRelay
 
-NODE: Final = Path(__file__).parent / "node"
+_FOLDER: Final = Path(__file__).parent
+NODE: Final = _FOLDER / "node"
+GO: Final = _FOLDER / "go"
+JAVA: Final = _FOLDER / "java"
+RUST: Final = _FOLDER / "rust"
 PROTO_FILE: Final = ROOT / "proto" / "datastream.proto"
 
 WAYS: Final = (
     "grpc-js",
+    "grpc-go",
+    "grpc-java",
+    "tonic",
     "connect node-connect-json",
     "connect node-connect-proto",
     "connect node-grpc-web",
@@ -32,7 +39,7 @@ WAYS: Final = (
     "grpc-web binary",
     "grpc-web text",
 )
-"""Script and variant: every library, in every protocol that it speaks."""
+"""Program and variant: every library, in every protocol that it speaks."""
 STREAMING: Final = tuple(way for way in WAYS if way != "grpc-web binary")
 """Those that hand on messages before the end of a stream: grpc-web does so as text only."""
 
@@ -46,7 +53,7 @@ class CallEnd(NamedTuple):
 
 
 class ScriptCall:
-    """A script that calls one method; its messages, as it prints them."""
+    """A program that calls one method; its messages, as it prints them."""
 
     def __init__(self, program: Program) -> None:
         self._program = program
@@ -72,18 +79,32 @@ async def calling(
     way: str, relay: GrpcRelay, method: str, request: Mapping[str, Any], *, key: str = DEMO_KEY, folder: Path
 ) -> AsyncIterator[ScriptCall]:
     """Call a method in one of `WAYS` while the block runs."""
-    await asyncio.to_thread(node_packages, NODE)
     script, _, variant = way.partition(" ")
+    command = await asyncio.to_thread(_command, script)
     descriptors = folder / "datastream.binpb"
     descriptors.write_bytes(descriptor_set())
-    asked = [method, json.dumps(request)]
     if script == "grpc-js":
-        arguments = [relay.address, key, str(PROTO_FILE), *asked]
+        command += [relay.address, key, str(PROTO_FILE)]
+    elif not variant:
+        command += [relay.address, key, str(descriptors)]
     else:
         url = f"http://{relay.address}" if variant == "node-grpc" else f"{relay.url}/api/grpc"
-        arguments = [variant, url, key, str(descriptors), *asked]
-    async with running([tool("node"), f"{script}.js", *arguments], folder=NODE) as program:
+        command += [variant, url, key, str(descriptors)]
+    async with running([*command, method, json.dumps(request)], folder=NODE) as program:
         yield ScriptCall(program)
+
+
+def _command(name: str) -> list[str]:
+    """How a program is started; it is installed or built first. Skips the test without its language."""
+    match name:
+        case "grpc-go":
+            return [go_program(GO)]
+        case "grpc-java":
+            return [tool("java"), "-cp", java_classes(JAVA), "GrpcJava"]
+        case "tonic":
+            return [rust_program(RUST, "tonic-client")]
+    node_packages(NODE)
+    return [tool("node"), f"{name}.js"]
 
 
 @asynccontextmanager

@@ -21,7 +21,7 @@ from tests.rpc.foreign import PROTO_FILE, STREAMING, WAYS, buf, calling, grpcurl
 pytestmark = pytest.mark.service
 
 
-# --- libraries for Node and browsers -------------------------------------------------------------------------------
+# --- libraries of other languages -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("way", STREAMING)
