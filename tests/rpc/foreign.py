@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -42,6 +43,8 @@ WAYS: Final = (
 """Program and variant: every library, in every protocol that it speaks."""
 STREAMING: Final = tuple(way for way in WAYS if way != "grpc-web binary")
 """Those that hand on messages before the end of a stream: grpc-web does so as text only."""
+HTTP2: Final = ("grpc-js", "grpc-go", "grpc-java", "tonic", "connect node-grpc")
+"""Those that speak gRPC itself, over HTTP/2."""
 
 
 class CallEnd(NamedTuple):
@@ -58,20 +61,41 @@ class ScriptCall:
     def __init__(self, program: Program) -> None:
         self._program = program
 
+    def stop_reading(self) -> None:
+        """Stop the program, as a machine that swaps does; its connection stays."""
+        os.kill(self._program.pid, signal.SIGSTOP)
+
+    def read_again(self) -> None:
+        """Let the program continue after `stop_reading`."""
+        os.kill(self._program.pid, signal.SIGCONT)
+
+    async def until_end(self, *, at_most: int | None = None) -> tuple[list[dict[str, Any]], CallEnd | None]:
+        """Wait for the end of the call, or `at_most` messages; return those that were not returned yet, and the end."""
+        found = list[dict[str, Any]]()
+        while at_most is None or len(found) < at_most:
+            facts = json.loads((await self._lines('^{"event":', 1))[0])
+            if facts["event"] == "end":
+                return found, _end_of(facts)
+            found.append(facts["message"])
+        return found, None
+
     async def messages(self, count: int) -> list[dict[str, Any]]:
         """Wait for `count` more messages."""
         return [json.loads(line)["message"] for line in await self._lines('^{"event":"message"', count)]
 
     async def end(self) -> CallEnd:
         """Wait for the end of the call."""
-        facts = json.loads((await self._lines('^{"event":"end"', 1))[0])
-        # grpc-js says NOT_FOUND, connect NotFound.
-        code = facts["code"].replace("_", "").lower()
-        return CallEnd(code, facts["sentence"], {name.lower(): value for name, value in facts["trailers"].items()})
+        return _end_of(json.loads((await self._lines('^{"event":"end"', 1))[0]))
 
     async def _lines(self, pattern: str, count: int) -> list[str]:
         found = await asyncio.to_thread(self._program.wait_for, pattern, count=count)
         return [match.string for match in found]
+
+
+def _end_of(facts: Mapping[str, Any]) -> CallEnd:
+    # grpc-js says NOT_FOUND, connect NotFound.
+    code = facts["code"].replace("_", "").lower()
+    return CallEnd(code, facts["sentence"], {name.lower(): value for name, value in facts["trailers"].items()})
 
 
 @asynccontextmanager

@@ -1,0 +1,60 @@
+"""Third-party gRPC clients whose network breaks, and that do not read: no round is lost, and none comes twice."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rounds import Cursor
+from tests.clients.cutting_proxy import CuttingProxy
+from tests.rpc.conftest import GrpcRelay, Publish, StartRelay
+from tests.rpc.foreign import HTTP2, calling
+
+pytestmark = pytest.mark.service
+
+_BALLAST = '{"ballast":"' + "x" * 50_000 + '"}'
+
+
+@pytest.mark.parametrize("way", HTTP2)
+async def test_library_resumes_after_cuts(relay: GrpcRelay, publish: Publish, tmp_path: Path, way: str) -> None:
+    """A cut within a frame ends the call with an error; a call with the last cursor gets the rest."""
+    await publish("crash", *range(1, 201))
+    seen: list[int] = []
+    ends: list[str] = []
+    start: dict[str, object] = {"last": 200}
+    async with CuttingProxy(relay.grpc_port, carry_bytes=9_007).listening() as network:
+        while len(seen) < 200:
+            through = replace(relay, grpc_port=network.port)
+            async with calling(way, through, "StreamAll", {"start": start}, folder=tmp_path) as call:
+                messages, end = await call.until_end(at_most=200 - len(seen))
+            ends += [end.code] if end else []
+            seen += [int(message["round_id"]) for message in messages]
+            start = {"after": messages[-1]["cursor"]}
+
+    assert seen == list(range(1, 201))
+    assert len(ends) >= 2
+    assert "ok" not in ends
+
+
+@pytest.mark.parametrize("way", HTTP2)
+async def test_library_that_stops_reading(start_relay: StartRelay, publish: Publish, tmp_path: Path, way: str) -> None:
+    """It is ended as slow; when it reads again it finds its rounds, and the cursor of the last one of them."""
+    async with start_relay(links={"unsent_bytes": 64 << 10, "linger_s": 60}) as relay:
+        await publish("crash", 1)
+        async with calling(way, relay, "StreamAll", {"start": {"last": 1}}, folder=tmp_path) as call:
+            messages = await call.messages(1)
+            call.stop_reading()
+            sent = 1
+            while await relay.metric("relay_links_slow_total") == 0:
+                sent += 1
+                await publish("crash", sent, extras=_BALLAST)
+                assert sent < 1000, "nothing bounds what waits for a client"
+            call.read_again()
+            rest, end = await call.until_end()
+        messages += rest
+
+    assert [int(message["round_id"]) for message in messages] == list(range(1, len(messages) + 1))
+    assert end is not None
+    assert end.code == "unavailable"
+    assert "slow" in end.message
+    assert Cursor.parse(end.trailers["resume-cursor"]) == Cursor.parse(messages[-1]["cursor"])
