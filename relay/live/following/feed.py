@@ -59,6 +59,7 @@ class Feed:
         self._sequencer: Sequencer | None = None
         self._listeners = 0
         self._starting = asyncio.Lock()
+        self._idle_from = 0.0  # loop time at which the last listener left
         self._stopping: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._newest_live = 0
@@ -220,12 +221,19 @@ class Feed:
         log.info("feed_started", epoch=info.epoch, head=info.last)
 
     def _stop_later(self) -> None:
-        if self._stopping is not None:
-            self._stopping.cancel()
-        self._stopping = asyncio.get_running_loop().call_later(_LINGER_S, self._stop_if_idle)
+        loop = asyncio.get_running_loop()
+        self._idle_from = loop.time()
+        if self._stopping is None:  # else it is armed again when it runs: a timer for each request would cost more
+            self._stopping = loop.call_at(self._idle_from + _LINGER_S, self._stop_if_idle)
 
     def _stop_if_idle(self) -> None:
-        if self._listeners == 0 and self._sequencer is not None:
+        self._stopping = None
+        if self._listeners:
+            return
+        loop, idle_until = asyncio.get_running_loop(), self._idle_from + _LINGER_S
+        if loop.time() < idle_until:
+            self._stopping = loop.call_at(idle_until, self._stop_if_idle)
+        elif self._sequencer is not None:
             self._sequencer = None
             self._unsubscribing = asyncio.create_task(self._unsubscribe_if_idle(), name="feed-unsubscribe")
             log.info("feed_stopped")
