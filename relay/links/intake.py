@@ -20,8 +20,11 @@ _LOOKS_S: Final = (0.1, 1.0)
 _TCP_CLOSE: Final = 7
 """The state of a connection that was reset, in ``tcp_info`` (linux/tcp.h, net/tcp_states.h)."""
 
-_piece: Final = bytearray(_PIECE_BYTES)
-"""All connections read into it: event loops read and hand over in one step."""
+_piece: Final = memoryview(bytearray(_PIECE_BYTES))
+"""All connections read into it: event loops read and hand over in one step.
+
+A view, since asyncio's TLS writes each further record into a slice of it: that of a bytearray is a copy.
+"""
 
 
 class Receiver(Protocol):
@@ -127,7 +130,7 @@ class Intake(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         self._receiver.resume_writing()
 
-    def get_buffer(self, sizehint: int) -> bytearray:
+    def get_buffer(self, sizehint: int) -> memoryview:
         return _piece
 
     def buffer_updated(self, nbytes: int) -> None:

@@ -1,16 +1,21 @@
 """What clients send: pieces, turns, and connections that change their receiver."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import count, groupby
+from pathlib import Path
+from typing import cast
 
 import pytest
+import uvloop
 
 from relay import turns as turns_module
 from relay.links.intake import Intake
 from relay.turns import Turns
 from tests.relay.raw_http import Connection, connection
+from tests.rpc.certificates import Authority
 from tests.waiting import until
 
 MANY: bytes = bytes(range(256)) * 4096
@@ -35,8 +40,7 @@ class Recorder:
         return b"".join(self.received)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's for TLS is no subclass
 
     def data_received(self, data: bytes) -> bool:
         self.received.append(data)
@@ -91,6 +95,34 @@ async def test_much_data_comes_in_small_pieces_and_whole() -> None:
 
     assert receiver.data == MANY
     assert max(map(len, receiver.received)) <= 8 << 10
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_data_over_tls_is_whole(new_loop: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path) -> None:
+    """A piece holds several records of TLS, the last one in part."""
+    authority = Authority(tmp_path / "ca", "test")
+    pair = authority.sign("server")
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(pair.certificate, pair.key)
+    trusting = ssl.create_default_context(cafile=authority.certificate)
+    receiver, sent = Recorder(), b"".join(number.to_bytes(4, "big") for number in range(50_000))
+
+    async def upload() -> None:
+        loop, turns = asyncio.get_running_loop(), Turns()
+        server = await loop.create_server(lambda: Intake(turns, receiver), "127.0.0.1", 0, ssl=serving)
+        async with server:
+            _, writer = await asyncio.open_connection(*server.sockets[0].getsockname(), ssl=trusting)
+            for at in range(0, len(sent), 300):
+                writer.write(sent[at : at + 300])
+                await writer.drain()
+            await until(lambda: len(receiver.data) >= len(sent))
+            writer.transport.abort()
+            await receiver.lost.wait()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(upload())
+
+    assert receiver.data == sent
 
 
 async def test_other_tasks_run_between_any_two_pieces_that_take_a_whole_turn(dear_turns: Turns) -> None:
