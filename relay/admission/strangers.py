@@ -70,6 +70,11 @@ class Share:
             self._resize(member.address, len(held), len(held) + 1)
         held[member] = None
 
+    @property
+    def has_idle(self) -> bool:
+        """Whether any member is idle, so that it may be shed."""
+        return bool(self._idle)
+
     def has_room(self, now: float, *, coming: int = 0) -> bool:
         """Whether one more member may enter at loop time `now`; not while it would cost a fresh one its place.
 

@@ -12,10 +12,12 @@ from relay.http2.http2_frames import Http2Code
 from relay.http2.http2_limits import Http2Limits
 from relay.http2.http2_protocol import Http2Protocol
 from relay.http2.http2_stream import Http2Service, Http2Stream, StreamReceiver
+from relay.http2.peer_budget import FaultReason
 
 __all__ = [
     "DataBatch",
     "Fault",
+    "FaultReason",
     "HeaderFields",
     "Http2Code",
     "Http2Connections",

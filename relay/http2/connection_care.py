@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from relay.http2.http2_frames import Http2Code
 from relay.http2.http2_limits import Http2Limits
+from relay.http2.peer_budget import FaultReason, PeerError
 
 _ANSWER_S: Final = 2.0
 """Time for the answer to the ping between the two steps of leaving: more than a round trip."""
@@ -53,7 +54,7 @@ class Cared(Protocol):
     def open_streams(self) -> Collection[CaredStream]: ...
     def ping(self) -> None: ...
     def leave(self, step: Leaving) -> None: ...
-    def fail(self, code: Http2Code, text: str) -> None: ...
+    def fail(self, error: PeerError) -> None: ...
     def reset_unread(self, before: float) -> None: ...
     def close(self) -> None: ...
     def abort(self) -> None: ...
@@ -65,7 +66,8 @@ def look_at(connection: Cared, now: float, limits: Http2Limits) -> None:
         if now - connection.closed_at > _FLUSH_S:
             connection.abort()
     elif connection.partial_since is not None and now - connection.partial_since > limits.preface_s:
-        connection.fail(Http2Code.ENHANCE_YOUR_CALM, "the rest of a frame did not come in time")
+        text = "the rest of a frame did not come in time"
+        connection.fail(PeerError(Http2Code.ENHANCE_YOUR_CALM, text, FaultReason.SLOW))
     elif not _is_alive(connection, now, limits):
         connection.abort()
     else:

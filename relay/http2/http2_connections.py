@@ -18,6 +18,7 @@ import structlog
 from relay.http2.connection_care import Cared, Leaving, look_at
 from relay.http2.http2_frames import Http2Code, SettingId, settings_frame
 from relay.http2.http2_limits import Http2Limits
+from relay.http2.peer_budget import FaultReason
 from relay.http2.send_turns import SendTurns
 
 log = structlog.get_logger()
@@ -42,6 +43,7 @@ class Fault:
     text: str  # as it was sent to the peer
     address: object  # the peer's, as the transport has it
     streams: int  # that were open
+    reason: FaultReason
 
 
 class Http2Connections:
@@ -66,7 +68,7 @@ class Http2Connections:
         self.greeting: Final = settings_frame(
             {SettingId.MAX_CONCURRENT_STREAMS: limits.streams, SettingId.MAX_HEADER_LIST_SIZE: limits.header_bytes}
         )
-        """Our settings, which each connection sends first."""
+        """Our settings, which each connection sends first, after the preface of its client."""
         self._clock = clock or _loop_time
         self._stalled_s = 0.0
         self._pongs: deque[tuple[float, SendTurns]] = deque()  # with the time at which each is released

@@ -1,6 +1,10 @@
 """What a peer of an HTTP/2 connection may use, and how long."""
 
 from dataclasses import dataclass
+from typing import Any, Final, Self
+
+_RESETS: Final = 200
+_FRAMES: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +33,21 @@ class Http2Limits:
     """Age at which a connection takes no more streams; open ones stay. Up to a sixth less, so that ages differ."""
     end_s: float = 30.0
     """Time for the peer to take the rest of a stream that we have ended."""
-    resets: int = 200
+    resets: int = _RESETS
     """Streams that may be reset at once, by the peer or for its errors (CVE-2023-44487, CVE-2025-8671)."""
     resets_per_s: float = 20.0
     """How fast that allowance is refilled."""
-    frames: int = 1000
+    frames: int = _FRAMES
     """Frames that bring nothing (pings, settings, window updates, priorities, empty data) that may come at once."""
     frames_per_s: float = 100.0
     """How fast that allowance is refilled; what we send refills it too, since peers answer data with such frames."""
+
+    @classmethod
+    def for_streams(cls, streams: int, **others: Any) -> Self:
+        """Return limits in which the allowances follow from the streams of a connection; `others` as they are given.
+
+        A client may cancel all of its streams at once. For each that it opens it may also send two frames that bring
+        nothing, such as a window and a priority.
+        """
+        allowances = {"resets": max(_RESETS, streams), "frames": max(_FRAMES, 2 * streams)}
+        return cls(streams=streams, **{**allowances, **others})

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from relay.http2.guards.http1_refusal import http1_refusal
 from relay.http2.h2_machine import H2Machine
 from relay.http2.http2_connections import Fault, Http2Connections
 from relay.http2.http2_frames import (
@@ -19,7 +20,7 @@ from relay.http2.http2_frames import (
     goaway_frame,
 )
 from relay.http2.http2_stream import Http2Service
-from relay.http2.peer_budget import PeerError
+from relay.http2.peer_budget import FaultReason, PeerError
 from relay.http2.peer_frames import PeerFrames
 from relay.http2.send_turns import AHEAD_BYTES, SendTurns
 from relay.live.closed import CLOSED
@@ -58,12 +59,11 @@ class Http2Protocol(PeerFrames):
     # --- what the event loop calls, through `Intake` --------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Greet the peer: a server sends its settings without waiting for those of the client."""
+        """Wait for the preface. Our settings are sent after it, so that a client of HTTP/1 gets only an answer."""
         self._transport = transport  # type: ignore[assignment]  # as of any stream
         self._transport.set_write_buffer_limits(high=AHEAD_BYTES)
         self._turns = SendTurns(self._transport)
         self._place = self._connections.add(self)
-        self._transport.write(self._connections.greeting)
 
     def connection_lost(self, exc: Exception | None) -> Callable[[], None] | None:
         """Stop; return the rest of the work, which may wait for a later turn."""
@@ -97,11 +97,12 @@ class Http2Protocol(PeerFrames):
             self._rest, has_more = self._frames(data)
         except PeerError as error:
             self._rest = b""
-            self.fail(error.code, error.text)
+            self.fail(error)
             return False
         finally:
             self._turns.flush()
         if self._turns.is_paused and self._turns.transport.get_write_buffer_size() > _UNREAD_BYTES:
+            self._report(PeerError(Http2Code.ENHANCE_YOUR_CALM, "answers are not read", FaultReason.UNREAD))
             self.abort()
         elif self._turns.waiting:
             self._turns.pump()
@@ -109,10 +110,11 @@ class Http2Protocol(PeerFrames):
 
     # --- for `Http2Connections` ----------------------------------------------------------------------------------
 
-    def fail(self, code: Http2Code, text: str) -> None:
+    def fail(self, error: PeerError) -> None:
         """End the connection because of its peer, and say why."""
-        self._connections.on_fault(Fault(code, text, self.info("peername"), len(self._streams)))
-        self._turns.send(goaway_frame(self._last_id(), code, text.encode("ascii", "replace")))
+        self._report(error)
+        if self._machine is not None:
+            self._turns.send(goaway_frame(self._last_id(), error.code, error.text.encode("ascii", "replace")))
         self.close()
 
     def close(self) -> None:
@@ -134,16 +136,26 @@ class Http2Protocol(PeerFrames):
 
     # --- its own -------------------------------------------------------------------------------------------------
 
+    def _report(self, error: PeerError) -> None:
+        fault = Fault(error.code, error.text, self.info("peername"), len(self._streams), error.reason)
+        self._connections.on_fault(fault)
+
     def _frames(self, data: bytes) -> tuple[bytes, bool]:
         """Handle frames; return the bytes that are left, and whether there may be frames in them."""
         machine, at = self._machine, 0
         if machine is None:
             if not PREFACE.startswith(data[: len(PREFACE)]):
-                raise PeerError(Http2Code.PROTOCOL_ERROR, "the connection does not begin as HTTP/2 does")
+                self._turns.send(http1_refusal(data))
+                text = "the connection does not begin as HTTP/2 does"
+                raise PeerError(Http2Code.PROTOCOL_ERROR, text, FaultReason.NOT_HTTP2)
             if len(data) < len(PREFACE):
                 return data, False
             machine, at = H2Machine(header_bytes=self._max_header_bytes), len(PREFACE)
             self._machine = machine
+            self._turns.send(self._connections.greeting)
+            tls = self.info("ssl_object")
+            if tls is not None and tls.selected_alpn_protocol() != "h2":  # RFC 9113 section 3.2
+                raise PeerError(Http2Code.INADEQUATE_SECURITY, "TLS without ALPN h2", FaultReason.NOT_HTTP2)
         first, cost = at, 0
         while cost < _COSTS and self.closed_at is None and (end := _end_of_frame(data, at)) is not None:
             cost += self._frame(machine, data[at:end])

@@ -6,6 +6,7 @@ the transport, with bytes that all streams share. Does not read frames: see `rel
 """
 
 from collections import deque
+from enum import IntEnum
 from typing import Any, Final, Protocol
 
 from relay.http2.data_batch import DataBatch
@@ -20,6 +21,14 @@ _OPEN: Final = 0  # nothing was sent
 _BODY: Final = 1  # headers were sent
 _ENDED: Final = 2  # the end waits behind what is queued
 _OVER: Final = 3
+
+
+class Standing(IntEnum):
+    """Who a stream belongs to, as far as the place of its connection is concerned."""
+
+    STRANGER = 0
+    GUEST = 1  # its client has shown a credential
+    LINK = 2  # admission counts it
 
 
 class StreamReceiver(Protocol):
@@ -75,6 +84,12 @@ class Owner(Protocol):
     def info(self, name: str) -> Any:
         """Return a fact of the transport."""
 
+    def credential_accepted(self, stream: "Http2Stream") -> bool:
+        """Learn that the client of a stream has shown a credential; return False when there is no room for it."""
+
+    def became_link(self, stream: "Http2Stream") -> None:
+        """Learn that admission counts a stream."""
+
 
 class Http2Stream:
     """A stream, made by its connection. No task and no timer belongs to it."""
@@ -96,6 +111,7 @@ class Http2Stream:
         "is_request_complete",
         "queued_bytes",
         "receiver",
+        "standing",
         "window",
     )
 
@@ -116,6 +132,7 @@ class Http2Stream:
         self.has_turns = False
         self.ended_at: float | None = None  # since when its end was seen to wait behind what is queued
         self.receiver: StreamReceiver = _NOBODY
+        self.standing = Standing.STRANGER
         self._owner = owner
         self._turns = turns
         self._queue: deque[DataBatch] | None = None
@@ -129,6 +146,17 @@ class Http2Stream:
     def get_extra_info(self, name: str) -> Any:
         """Return a fact of the connection, as `asyncio.BaseTransport.get_extra_info` does."""
         return self._owner.info(name)
+
+    def credential_accepted(self) -> bool:
+        """Keep the connection while this stream is open: its client has shown a credential.
+
+        Returns False, and changes nothing, when as many connections of others are kept.
+        """
+        return self._owner.credential_accepted(self)
+
+    def became_link(self) -> None:
+        """Keep the connection while this stream is open: admission counts it, also its connection."""
+        self._owner.became_link(self)
 
     def hold(self) -> None:
         """Let the peer send no more than 64 KB of the request, until `proceed`."""

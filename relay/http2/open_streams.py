@@ -103,6 +103,13 @@ class OpenStreams:
         self._reset(stream.id, code)
         self._turns.wake()
 
+    def credential_accepted(self, stream: Http2Stream) -> bool:
+        """See `relay.http2.guards.guarded_http2`; without guards each connection is kept."""
+        return True
+
+    def became_link(self, stream: Http2Stream) -> None:
+        """See `relay.http2.guards.guarded_http2`."""
+
     # --- for `Http2Connections` ----------------------------------------------------------------------------------
 
     def reset_unread(self, before: float) -> None:

@@ -4,6 +4,8 @@ Owns the allowances for frames that bring nothing, for resets and for pings, and
 because of its peer. Does not know what a frame means.
 """
 
+from collections.abc import Mapping
+from enum import StrEnum
 from typing import Final
 
 from relay.http2.http2_frames import Http2Code
@@ -15,12 +17,36 @@ _STRIKES: Final = 2
 """Pings that may come too soon; the timers of peers and networks are not exact."""
 
 
-class PeerError(Exception):
-    """The connection ends because of what its peer sent. `text` is sent to it, and logged."""
+class FaultReason(StrEnum):
+    """Why a connection was ended because of its peer: a word for metrics and logs."""
 
-    def __init__(self, code: Http2Code, text: str) -> None:
+    NOT_HTTP2 = "not_http2"  # it did not begin as HTTP/2 does
+    SLOW = "slow"  # the rest of a frame or header block did not come in time
+    UNREAD = "unread"  # it sends, and does not read what we answer
+    FRAMES = "too_many_frames"  # without data: pings, settings, window updates, priorities, empty data
+    RESETS = "too_many_resets"
+    PINGS = "too_many_pings"
+    HEADERS = "too_large_headers"
+    FLOW_CONTROL = "flow_control"
+    COMPRESSION = "compression"
+    PROTOCOL = "protocol"  # any other violation of RFC 9113
+
+
+_REASONS: Final[Mapping[int, FaultReason]] = {
+    Http2Code.FLOW_CONTROL_ERROR: FaultReason.FLOW_CONTROL,
+    Http2Code.COMPRESSION_ERROR: FaultReason.COMPRESSION,
+    Http2Code.ENHANCE_YOUR_CALM: FaultReason.HEADERS,
+}
+"""Where nothing else is said. A list of headers that is too large is found by h2."""
+
+
+class PeerError(Exception):
+    """The connection ends because of what its peer sent. `text` is sent to it."""
+
+    def __init__(self, code: Http2Code, text: str, reason: FaultReason | None = None) -> None:
         super().__init__(code, text)
         self.code, self.text = code, text
+        self.reason = reason or _REASONS.get(code, FaultReason.PROTOCOL)
 
 
 class PeerBudget:
@@ -46,7 +72,7 @@ class PeerBudget:
             self._frames = min(limits.frames, self._frames + earned)
             self._frames_at, self._sent = now, sent
             if self._frames < 0:
-                raise PeerError(Http2Code.ENHANCE_YOUR_CALM, "too many frames without data")
+                raise PeerError(Http2Code.ENHANCE_YOUR_CALM, "too many frames without data", FaultReason.FRAMES)
 
     def spend_reset(self, now: float) -> None:
         """Count a stream that was reset soon after it began; raise `PeerError` when there were too many."""
@@ -56,7 +82,7 @@ class PeerBudget:
             self._resets = min(limits.resets, self._resets + (now - self._resets_at) * limits.resets_per_s)
             self._resets_at = now
             if self._resets < 0:
-                raise PeerError(Http2Code.ENHANCE_YOUR_CALM, "too many streams were reset")
+                raise PeerError(Http2Code.ENHANCE_YOUR_CALM, "too many streams were reset", FaultReason.RESETS)
 
     def spend_ping(self, now: float, sent: int) -> bool:
         """Count a ping; return whether data was sent since the last one. Raise `PeerError` for too many without."""
@@ -68,5 +94,6 @@ class PeerBudget:
         if now - at < self._limits.ping_s:
             self._strikes += 1
             if self._strikes > _STRIKES:
-                raise PeerError(Http2Code.ENHANCE_YOUR_CALM, "too_many_pings")  # the word that gRPC clients know
+                # The text is the word that gRPC clients know.
+                raise PeerError(Http2Code.ENHANCE_YOUR_CALM, "too_many_pings", FaultReason.PINGS)
         return False

@@ -40,7 +40,7 @@ from relay.http2.http2_frames import (
 )
 from relay.http2.http2_stream import Http2Service
 from relay.http2.open_streams import OpenStreams
-from relay.http2.peer_budget import PeerError
+from relay.http2.peer_budget import FaultReason, PeerError
 
 _KEEPALIVE: Final = b"keepaliv"
 _LEAVING: Final = b"leaving?"
@@ -185,7 +185,7 @@ class PeerFrames(OpenStreams):
         if size % 6 or (flags & ACK and size):
             raise PeerError(Http2Code.FRAME_SIZE_ERROR, "SETTINGS has a wrong length")
         if size > 6 * _SETTINGS:
-            raise PeerError(Http2Code.ENHANCE_YOUR_CALM, "too many settings")
+            raise PeerError(Http2Code.ENHANCE_YOUR_CALM, "too many settings", FaultReason.FRAMES)
         if flags & ACK:
             return
         initial_window = self._initial_window
@@ -268,15 +268,23 @@ class PeerFrames(OpenStreams):
 
     def ping(self) -> None:
         """Ask the peer for a sign of life."""
-        self._turns.send(ping_frame(_KEEPALIVE, ack=False))
+        if self._machine is not None:  # our settings come first
+            self._turns.send(ping_frame(_KEEPALIVE, ack=False))
 
     def leave(self, step: Leaving) -> None:
         """Ask the peer to open no more streams. The next step follows the peer's answer to a ping."""
+        if self._machine is None:  # nothing was asked, and our settings would come first
+            self.close()
+            return
         self.leaving, self.leaving_at = step, self._connections.now()
         if step is Leaving.ANNOUNCED:
             self._turns.send(goaway_frame(MAX_STREAM_ID, Http2Code.NO_ERROR) + ping_frame(_LEAVING, ack=False))
         else:
             self._turns.send(goaway_frame(self._last_id(), Http2Code.NO_ERROR))
+
+    def close(self) -> None:
+        """See `relay.http2.http2_protocol`."""
+        raise NotImplementedError
 
     # --- its own -------------------------------------------------------------------------------------------------
 

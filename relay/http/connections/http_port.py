@@ -30,7 +30,7 @@ _SOCKET_OPTIONS: Final = {
     # container's memory and hide a slow client. With much less, replays would stall while the loop is busy.
     "TCP_NOTSENT_LOWAT": 128 << 10,
 }
-"""Set on every connection to the HTTP port, where the system has them. See docs/benchmarks.md, fan-out."""
+"""Set on every connection of clients, where the system has them. See docs/benchmarks.md, fan-out."""
 _CLOSING_S: Final = 1.0
 
 
@@ -47,7 +47,7 @@ async def listening_http(
     Raises:
         PortUnavailable: The port is in use or not permitted.
     """
-    listener = _bind(settings)
+    listener = bound_socket(settings.host, settings.port, setting="RELAY_HTTP_PORT")
     # handler_cancellation: streams of the gRPC proxy must end when their client leaves; slow answers may.
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=_CLOSING_S)
     await runner.setup()
@@ -65,11 +65,16 @@ async def listening_http(
             pass
 
 
-def _bind(settings: HttpSettings) -> socket.socket:
+def bound_socket(host: str, port: int, *, setting: str) -> socket.socket:
+    """Listen on a port for many clients, with the options of connections that stay open.
+
+    Raises:
+        PortUnavailable: The port is in use or not permitted; the text has `setting`, the variable that names it.
+    """
     try:
-        listener = listening_socket(settings.host, settings.port, backlog=_BACKLOG)
+        listener = listening_socket(host, port, backlog=_BACKLOG)
     except OSError as error:
-        raise PortUnavailable(f"{settings.host}:{settings.port}", error, setting="RELAY_HTTP_PORT") from error
+        raise PortUnavailable(f"{host}:{port}", error, setting=setting) from error
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _SOCKET_OPTIONS.items():  # inherited by every accepted connection
         if (option := getattr(socket, name, None)) is not None:

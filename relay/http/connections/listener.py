@@ -34,7 +34,13 @@ class Listener:
     """Accepts connections of one listening socket until it is closed."""
 
     def __init__(
-        self, listening: socket.socket, factory: Callable[[], asyncio.Protocol], *, strangers: Share, turns: Turns
+        self,
+        listening: socket.socket,
+        factory: Callable[[], asyncio.BaseProtocol],
+        *,
+        strangers: Share,
+        turns: Turns,
+        refuses: bool = False,
     ) -> None:
         """Start to accept.
 
@@ -43,11 +49,13 @@ class Listener:
             factory: Makes the protocol of a connection, which enters `strangers` when it is made.
             strangers: The share that new connections belong to.
             turns: What each turn has time for; one connection is accepted in every turn.
+            refuses: Close a connection for which there is no room while no member of the share is idle. Else it waits.
         """
         self._socket = listening
         self._factory = factory
         self._strangers = strangers
         self._turns = turns
+        self._refuses = refuses
         self._loop = asyncio.get_running_loop()
         self._starting: set[asyncio.Task[None]] = set()
         self._resumed: asyncio.TimerHandle | None = None
@@ -70,8 +78,11 @@ class Listener:
             if number and self._turns.is_over():
                 return
             read_up_to = self._turns.waited_since(self._turn_times[0])
-            if not self._strangers.has_room(min(read_up_to, self._turn_times[0]), coming=len(self._starting)):
-                if not self._starting:  # else there may be room in the next turn
+            coming = self._coming
+            has_room = self._strangers.has_room(min(read_up_to, self._turn_times[0]), coming=coming)
+            is_refused = not has_room and self._refuses and not coming and not self._strangers.has_idle
+            if not has_room and not is_refused:
+                if not coming:  # else there may be room in the next turn
                     self._pause()
                 return
             try:
@@ -80,11 +91,19 @@ class Listener:
                 if error.errno in _NO_FILES:
                     self._no_files(error)
                 return
+            if is_refused:
+                accepted.close()
+                continue
             accepted.setblocking(False)
             task = self._turns.begin(self._start(accepted))
             if task is not None:
                 self._starting.add(task)
                 task.add_done_callback(self._starting.discard)
+
+    @property
+    def _coming(self) -> int:
+        """How many accepted connections have not entered the share yet."""
+        return len(self._starting)
 
     async def _start(self, accepted: socket.socket) -> None:
         with suppress(OSError):  # the client has left

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from relay.http2 import (
     Fault,
+    FaultReason,
     Http2Code,
     Http2Connections,
     Http2Limits,
@@ -78,7 +79,7 @@ def test_rapid_reset() -> None:
 
     assert sent == _LIMITS.resets + 1
     text = "too many streams were reset"
-    assert pair.faults == [Fault(Http2Code.ENHANCE_YOUR_CALM, text, ("192.0.2.1", 5), 0)]
+    assert pair.faults == [Fault(Http2Code.ENHANCE_YOUR_CALM, text, ("192.0.2.1", 5), 0, FaultReason.RESETS)]
     assert_ended(pair, Http2Code.ENHANCE_YOUR_CALM, b"too many streams were reset")
     assert len(pair.service.requests) == sent
 

@@ -6,7 +6,7 @@ from typing import Final
 from h2.events import PingReceived
 
 from relay.http2 import Http2Code, Http2Connections, Http2Limits, Http2Protocol
-from relay.http2.http2_frames import FrameKind, data_frames, frame, goaway_frame, ping_frame, reset_frame
+from relay.http2.http2_frames import PREFACE, FrameKind, data_frames, frame, goaway_frame, ping_frame, reset_frame
 from tests.relay.http2.peers import ANSWER, Clock, MemoryTransport, Pair, Received, Recorder
 from tests.waiting import until
 
@@ -193,7 +193,9 @@ async def test_leave_and_abort_reach_all_connections() -> None:
     connections = Http2Connections(Http2Limits(keepalive_s=0.1))
     transports = [MemoryTransport() for _ in range(40)]
     for transport in transports:
-        Http2Protocol(Recorder(), connections).connection_made(transport)
+        server = Http2Protocol(Recorder(), connections)
+        server.connection_made(transport)
+        server.data_received(PREFACE + frame(FrameKind.SETTINGS, 0, 0))
         transport.take()
 
     await connections.leave()

@@ -1,0 +1,1 @@
+"""The gRPC port: its socket, which connections are accepted, and TLS."""

@@ -1,0 +1,77 @@
+"""TLS for gRPC, from files that may be replaced while the relay runs."""
+
+import ssl
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from relay.config.sections import GrpcSettings
+from relay.errors import StartError
+
+log = structlog.get_logger()
+
+_OLDEST: Final = ssl.TLSVersion.TLSv1_2
+_CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""Of TLS 1.2: HTTP/2 prohibits all others (RFC 9113, appendix A). All those of TLS 1.3 are allowed."""
+
+
+class TlsFiles:
+    """The certificates as the files have them; read again at the first handshake after one of them has changed."""
+
+    def __init__(self, settings: GrpcSettings) -> None:
+        """Load the files; raise `StartError` when one cannot be read or is not valid."""
+        self._settings = settings
+        try:
+            self._seen = self._versions()
+            self._context = self._load()
+        except OSError as error:
+            raise StartError(f"TLS for gRPC: {error}") from error
+
+    def context(self) -> ssl.SSLContext:
+        """Return what the next handshake uses. Files that are not valid are logged, and those before them stay."""
+        try:
+            versions = self._versions()
+            if versions != self._seen:
+                self._seen = versions
+                self._context = self._load()
+                log.info("tls_reloaded")
+        except OSError as error:
+            log.error("tls_reload_failed", error=str(error))
+        return self._context
+
+    def _load(self) -> ssl.SSLContext:
+        """Read all files; raise OSError, which names them, when one cannot be read or is not valid."""
+        settings = self._settings
+        certificate, key, client_ca = settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file
+        if certificate is None or key is None:
+            raise AssertionError("checked by the settings")
+
+        def password() -> str:  # else OpenSSL asks for it on the terminal
+            raise OSError(f"{key} is encrypted; give a private key without a password")
+
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.minimum_version = _OLDEST
+        context.set_ciphers(_CIPHERS)
+        context.set_alpn_protocols(["h2"])
+        for path in (certificate, key, client_ca):
+            if path is not None:
+                path.read_bytes()  # raises an error that names the file; that of OpenSSL does not
+        try:
+            context.load_cert_chain(certificate, key, password)
+        except ssl.SSLError as error:
+            raise OSError(f"{certificate} and {key} are no certificate and its key: {error.reason or error}") from error
+        if client_ca is not None:
+            try:
+                context.load_verify_locations(client_ca)
+            except ssl.SSLError as error:
+                raise OSError(f"{client_ca} holds no certificate: {error.reason or error}") from error
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    def _versions(self) -> list[tuple[int, int, int]]:
+        """Return what differs after a change of any file."""
+        settings = self._settings
+        files: tuple[Path | None, ...] = (settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
+        found = [path.stat() for path in files if path is not None]
+        return [(each.st_mtime_ns, each.st_size, each.st_ino) for each in found]

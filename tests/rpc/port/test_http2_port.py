@@ -1,0 +1,227 @@
+"""The gRPC port: TLS, clients that never finish a handshake, and no room."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import uvloop
+from structlog.testing import capture_logs
+
+from relay.admission.held_bytes import HeldBytes
+from relay.admission.strangers import FRESH_S, Share
+from relay.config.sections import GrpcSettings
+from relay.errors import StartError
+from relay.http2 import Http2Connections, Http2Limits
+from relay.http2.guards.guarded_http2 import ConnectionGuards
+from relay.http2.http2_frames import PREFACE, settings_frame
+from relay.rpc.port.http2_port import listening_http2, running
+from relay.rpc.port.tls_files import TlsFiles
+from relay.turns import Turns
+from tests.relay.http2.serving_streams import Streams
+from tests.rpc.certificates import Authority, Pair
+from tests.waiting import until
+
+pytestmark = pytest.mark.service
+
+LOOPS: Final = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+NewLoop = Callable[[], asyncio.AbstractEventLoop]
+
+both_loops = pytest.mark.parametrize("new_loop", LOOPS.values(), ids=list(LOOPS))
+
+
+class Port:
+    """A port that serves while `serving` runs."""
+
+    def __init__(self, *, most: int = 100) -> None:
+        self.share = Share(most)
+        self.connections = Http2Connections(Http2Limits())
+        self.number = 0
+
+    @asynccontextmanager
+    async def serving(self, **settings: Any) -> AsyncIterator[None]:
+        guards = ConnectionGuards(self.share, self.share, HeldBytes(1 << 20))
+        service, closers = Streams(), list[Callable[[], None]]()
+        chosen = GrpcSettings(host="127.0.0.1", port=0, **settings)
+        async with (
+            running(self.connections, closers),
+            listening_http2(chosen, service, self.connections, guards, Turns(), closers) as self.number,
+        ):
+            yield
+        await until(lambda: self.share.count == 0)
+
+    def connect(self) -> socket.socket:
+        """Connect without TLS; the kernel completes it."""
+        client = socket.create_connection(("127.0.0.1", self.number))
+        client.setblocking(False)
+        return client
+
+    async def first_bytes(self, context: ssl.SSLContext | None, sent: bytes = PREFACE + settings_frame({})) -> bytes:
+        """Connect, send bytes and return all that comes in one piece, or before the end."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.number, ssl=context)
+        try:
+            writer.write(sent)
+            return await reader.read(4096)
+        finally:
+            writer.transport.abort()
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls") / "authority", "stream-relay tests")
+
+
+@pytest.fixture(scope="module")
+def pair(authority: Authority) -> Pair:
+    return authority.sign("relay")
+
+
+def files(pair: Pair) -> dict[str, Any]:
+    return {"tls_cert_file": pair.certificate, "tls_key_file": pair.key}
+
+
+def trusting(authority: Authority, *protocols: str) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=authority.certificate)
+    if protocols:
+        context.set_alpn_protocols([*protocols])
+    return context
+
+
+def run(new_loop: NewLoop, work: Any) -> None:
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(asyncio.wait_for(work, 60))
+
+
+@both_loops
+def test_alpn(new_loop: NewLoop, authority: Authority, pair: Pair) -> None:
+    """h2 is served. Without it HTTP/2 is refused with a code, and HTTP/1 with a sentence."""
+
+    async def work() -> None:
+        port = Port()
+        async with port.serving(**files(pair)):
+            served = await port.first_bytes(trusting(authority, "h2", "http/1.1"))
+            unnamed = await port.first_bytes(trusting(authority))
+            older = await port.first_bytes(trusting(authority, "http/1.1"), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert served[3] == 4  # SETTINGS
+        assert b"GOAWAY" not in served
+        assert b"TLS without ALPN h2" in unnamed
+        assert older.startswith(b"HTTP/1.1 505 ")
+
+    run(new_loop, work())
+
+
+@both_loops
+def test_clients_without_a_handshake_shut_nobody_out(new_loop: NewLoop, authority: Authority, pair: Pair) -> None:
+    """Each has a place; the oldest is closed for the next client."""
+
+    async def work() -> None:
+        port = Port(most=10)
+        async with port.serving(request_s=30, **files(pair)):
+            silent = [port.connect() for _ in range(10)]
+            await until(lambda: port.share.count == 10)
+            assert (await port.first_bytes(trusting(authority, "h2")))[3] == 4
+            assert port.share.count <= 10
+            assert port.share.shed >= 1
+            assert silent[0].recv(1) == b""
+            for client in silent:
+                client.close()
+
+    run(new_loop, work())
+
+
+@both_loops
+def test_handshake_that_does_not_end(new_loop: NewLoop, pair: Pair) -> None:
+    """It has the time for a request."""
+
+    async def work() -> None:
+        port = Port()
+        async with port.serving(request_s=0.2, **files(pair)):
+            with closing(port.connect()) as silent:
+                await until(lambda: port.share.count == 1)
+                await until(lambda: port.share.count == 0)
+                await until(lambda: _is_cut(silent))
+
+    run(new_loop, work())
+
+
+def _is_cut(client: socket.socket) -> bool:
+    try:
+        return client.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
+@both_loops
+def test_no_room(new_loop: NewLoop) -> None:
+    """While all connections are kept, a new one is closed at once, so that its client goes elsewhere."""
+
+    async def work() -> None:
+        port = Port(most=2)
+        async with port.serving():
+            with closing(port.connect()), closing(port.connect()):
+                await until(lambda: port.share.count == 2)
+                for member in [member for held in port.share._idle.values() for member in held]:
+                    port.share.work(member)
+                with closing(port.connect()) as late:
+                    await until(lambda: _is_cut(late))
+                assert port.share.shed == 0
+
+    run(new_loop, work())
+
+
+async def test_idle_connection_gives_way() -> None:
+    """When it is not fresh any more."""
+    port = Port(most=1)
+    async with port.serving():
+        with closing(port.connect()) as first:
+            await until(lambda: port.share.count == 1)
+            await asyncio.sleep(2 * FRESH_S)  # its age is under test
+            assert (await port.first_bytes(None))[3] == 4
+            await until(lambda: _is_cut(first))
+
+
+def test_files_that_are_not_valid(authority: Authority, pair: Pair, tmp_path: Path) -> None:
+    """One sentence that names the file and what is wrong; an encrypted key does not wait for a password."""
+    broken, secret, other = tmp_path / "broken.pem", tmp_path / "secret.key", authority.sign("other")
+    broken.write_text("no certificate")
+    secret.write_text(
+        "-----BEGIN ENCRYPTED SECRET KEY-----\n"
+        "MIHsMFcGCSqGSIb3DQEFDTBKMCkGCSqGSIb3DQEFDDAcBAjtwVlVLdXv5AICCAAw\n"
+        "-----END ENCRYPTED SECRET KEY-----\n".replace("SECRET", "PRIVATE")
+    )
+    for wrong, says in (
+        ({"tls_cert_file": tmp_path / "none.pem", "tls_key_file": pair.key}, "none.pem"),
+        ({"tls_cert_file": broken, "tls_key_file": pair.key}, "broken.pem"),
+        ({"tls_cert_file": pair.certificate, "tls_key_file": other.key}, "other.key"),
+        ({"tls_cert_file": pair.certificate, "tls_key_file": secret}, "secret.key"),
+        ({**files(pair), "tls_client_ca_file": broken}, "broken.pem holds no certificate"),
+        ({**files(pair), "tls_client_ca_file": tmp_path}, str(tmp_path)),
+    ):
+        with pytest.raises(StartError, match=says) as failed:
+            TlsFiles(GrpcSettings(**wrong))
+        assert str(failed.value).startswith("TLS for gRPC: ")
+        assert "\n" not in str(failed.value)
+
+
+def test_files_that_change(authority: Authority, tmp_path: Path) -> None:
+    """They are read again only then; what is not valid is logged once, and the last valid ones stay."""
+    pair = authority.sign("changes")
+    tls = TlsFiles(GrpcSettings(**files(pair)))
+    first = tls.context()
+    assert tls.context() is first
+    with capture_logs() as logs:
+        pair.replace_by(authority.sign("renewed"))
+        renewed = tls.context()
+        assert renewed is not first
+        pair.key.write_text("half a k")
+        assert tls.context() is tls.context() is renewed
+        pair.key.unlink()
+        assert tls.context() is tls.context() is renewed
+
+    assert [entry["event"] for entry in logs] == ["tls_reloaded", "tls_reload_failed", *["tls_reload_failed"] * 2]
