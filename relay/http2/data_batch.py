@@ -24,6 +24,9 @@ class DataBatch:
         """The frames for stream 1."""
         self._frames: dict[int, bytes] | None = None
 
+    def __len__(self) -> int:
+        return self.size
+
     def frames(self, stream_id: int) -> bytes:
         """Return the bytes as DATA frames of one stream, each short enough for every peer."""
         if stream_id == 1:

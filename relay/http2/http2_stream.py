@@ -6,6 +6,7 @@ the transport, with bytes that all streams share. Does not read frames: see `rel
 """
 
 from collections import deque
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, Final, Protocol
 
@@ -109,6 +110,7 @@ class Http2Stream:
         "id",
         "is_held",
         "is_request_complete",
+        "on_done",
         "queued_bytes",
         "receiver",
         "standing",
@@ -133,6 +135,8 @@ class Http2Stream:
         self.ended_at: float | None = None  # since when its end was seen to wait behind what is queued
         self.receiver: StreamReceiver = _NOBODY
         self.standing = Standing.STRANGER
+        self.on_done: Callable[[], None] | None = None
+        """Called once when the stream is over and `StreamReceiver.lost` is not called: its end was sent, or a reset."""
         self._owner = owner
         self._turns = turns
         self._queue: deque[DataBatch] | None = None
@@ -242,6 +246,28 @@ class Http2Stream:
         self._state = _ENDED
         if self._queue is None:
             self._send_end()
+
+    def end_early(self, trailers: HeaderFields, piece_end: Callable[[bytes, int], int]) -> None:
+        """End the answer with `trailers`, and drop what is queued; also when `end` was called before.
+
+        A piece of the body that has been sent in part is sent to its end: `piece_end` returns where that is, from the
+        bytes of a write and the place up to which they were sent.
+        """
+        queue, self._queue, self.queued_bytes = self._queue, None, 0
+        if queue is None or self._state not in (_BODY, _ENDED):
+            self.end(trailers)
+            return
+        self._end = self._owner.encode(self.id, trailers, ended=True)
+        self._state = _ENDED
+        payload, offset = queue[0].payload, self._offset
+        rest = payload[offset : piece_end(payload, offset)] if offset else b""
+        self._offset = 0
+        if rest:
+            self._queue = deque((DataBatch(rest),))
+            self.queued_bytes = len(rest)
+        else:
+            self._send_end()
+        self._turns.wake()
 
     def reset(self, code: int = Http2Code.CANCEL) -> None:
         """End the stream at once, without what is queued."""

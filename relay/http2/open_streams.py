@@ -96,12 +96,14 @@ class OpenStreams:
                 self._unread[stream.id] = self._connections.now()
                 if len(self._unread) + len(self._streams) > self._connections.limits.streams:
                     self.reset_unread(before=math.inf)
+        self._done(stream)
 
     def reset_stream(self, stream: Http2Stream, code: int) -> None:
         self._forget(stream)
         stream.over()
         self._reset(stream.id, code)
         self._turns.wake()
+        self._done(stream)
 
     def credential_accepted(self, stream: Http2Stream) -> bool:
         """See `relay.http2.guards.guarded_http2`; without guards each connection is kept."""
@@ -197,6 +199,11 @@ class OpenStreams:
         self._streams.pop(stream.id, None)
         if not self._streams:
             self.quiet_since = self._connections.now()
+
+    def _done(self, stream: Http2Stream) -> None:
+        done, stream.on_done = stream.on_done, None
+        if done is not None:
+            self._call(stream, done)
 
     def _report_all(self, dropped: list[tuple[Http2Stream, StreamReceiver]]) -> None:
         for stream, receiver in dropped:

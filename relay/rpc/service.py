@@ -208,7 +208,7 @@ class DataStream:
 
 async def _end(context: "Context", link: GrpcLink) -> None:
     status = link.status
-    if status is None or status.code is StatusCode.OK:
+    if status is None or status.code == 0:
         return
     if not link.sink.is_aborted:
         await _abort(context, status)
@@ -223,4 +223,4 @@ async def _end(context: "Context", link: GrpcLink) -> None:
 
 
 async def _abort(context: "Context", status: Status) -> None:
-    await context.abort(status.code, status.message, status.trailers)
+    await context.abort(StatusCode[status.code.name], status.message, status.trailers)

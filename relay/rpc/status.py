@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from grpc import StatusCode
-
 from auth.redact import redact
-from relay.errors import CursorLost, TooManyRequests, Unavailable, refusal_of
+from relay.errors import CursorLost, RelayError, TooManyRequests, Unavailable, refusal_of
 from relay.live.bounds import Bounds, GapReason
 from relay.live.link import CloseReason, Disconnect
+from relay.rpc.status_code import StatusCode
 from rounds import Cursor
 
 Metadata = tuple[tuple[str, str], ...]
@@ -39,6 +38,18 @@ class Status(NamedTuple):
     reason: str = ""  # the `code` of the error body, or a `CloseReason`
 
 
+class StatusError(RelayError):
+    """Ends a call with a status for which there is no error in other protocols."""
+
+    def __init__(self, status: Status) -> None:
+        super().__init__(status)
+        self.status = status
+
+    def __str__(self) -> str:
+        return self.status.message
+
+
+OK: Final = Status(StatusCode.OK, "")
 INTERNAL: Final = Status(StatusCode.INTERNAL, "internal error; it has been logged", (), "internal")
 REVOKED: Final = Status(
     StatusCode.PERMISSION_DENIED,
@@ -51,6 +62,8 @@ DEADLINE: Final = Status(StatusCode.DEADLINE_EXCEEDED, "the deadline of the call
 
 def status_of(error: Exception) -> Status | None:
     """Return the status of a call that raised `error`; None when the error is a bug of ours."""
+    if isinstance(error, StatusError):
+        return error.status
     refusal = refusal_of(error)
     if refusal is None:
         return None

@@ -14,13 +14,13 @@ from urllib.parse import quote
 import msgspec
 from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import ErrorInfo
-from grpc import StatusCode
 
 from relay.live.encode import ByteStream, Renderable, chunk
 from relay.rpc.answer_forms import JSON, PROTO, AnswerForm
 from relay.rpc.connect.json_request import from_json
 from relay.rpc.convert import parse_message
 from relay.rpc.status import Status
+from relay.rpc.status_code import StatusCode
 from relay.rpc.wire import batch_json, round_bytes, round_json, stored_entries, stored_json
 from roundlog.entry import LogEntry
 
@@ -86,7 +86,7 @@ class Dialect:
     def end(self, status: Status) -> bytes:
         """Make the last element of a stream, with its status."""
         if self.web:
-            lines = [f"grpc-status: {status.code.value[0]}", f"grpc-message: {quote(status.message)}"]
+            lines = [f"grpc-status: {status.code.value}", f"grpc-message: {quote(status.message)}"]
             lines += [f"{name}: {value}" for name, value in status.trailers]
             return self._on_wire(envelope("".join(f"{line}\r\n" for line in lines).encode(), _TRAILERS))
         end: dict[str, Any] = {"metadata": {name: [value] for name, value in status.trailers}}

@@ -14,7 +14,6 @@ import msgspec
 import structlog
 from aiohttp import web
 from google.protobuf.message import Message
-from grpc import StatusCode
 
 from auth.grants import Grant
 from auth.key import ANY_ORIGIN
@@ -39,14 +38,14 @@ from relay.rpc.connect.dialect import CONNECT_JSON, Dialect, accepted, error_of,
 from relay.rpc.connect.proxy_link import ProxyLink
 from relay.rpc.connect.proxy_request import deadline_of, dialect_of, message_of
 from relay.rpc.methods import SERVICE, STREAMS, UNARY, Methods
-from relay.rpc.status import DEADLINE, INTERNAL, Metadata, Status, metadata_of, status_of
+from relay.rpc.status import DEADLINE, INTERNAL, OK, Metadata, Status, metadata_of, status_of
+from relay.rpc.status_code import StatusCode
 from rounds import Catalogue
 from rounds import datastream_pb2 as pb
 
 log = structlog.get_logger()
 
 _KINDS: Final[Mapping[str, type[Message]]] = {**STREAMS, **UNARY, "Replay": pb.ReplayRequest}
-_OK: Final = Status(StatusCode.OK, "")
 _VARY: Final = {"Vary": "Origin"}  # see `relay.http.cors`
 
 
@@ -205,7 +204,7 @@ async def _open(
 
 async def _single(request: web.Request, dialect: Dialect, message: bytes) -> web.Response:
     if dialect.web:
-        body = dialect.wrap(message) + dialect.end(_OK)
+        body = dialect.wrap(message) + dialect.end(OK)
         return web.Response(body=body, content_type=dialect.content_type, headers=_VARY)
     body, encoding = await compressed(message, listed(request.headers, "Accept-Encoding"), guarded(request).turns)
     headers = {"Vary": "Accept-Encoding, Origin"} | ({} if encoding is None else {"Content-Encoding": encoding})

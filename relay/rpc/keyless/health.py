@@ -68,7 +68,7 @@ class HealthService:
             status = status_of(error)
             if status is None:
                 raise
-            await context.abort(status.code, status.message)
+            await context.abort(grpc.StatusCode[status.code.name], status.message)
         return await method(request, context)
 
     async def check(self, request: health_pb2.HealthCheckRequest, context: "Context") -> health_pb2.HealthCheckResponse:

@@ -69,7 +69,7 @@ class Reflection:
             status = status_of(error)
             if status is None:
                 raise
-            await context.abort(status.code, status.message, status.trailers)
+            await context.abort(grpc.StatusCode[status.code.name], status.message, status.trailers)
 
     async def _requests(self, context: "Context") -> AsyncIterator[Any]:
         while (request := await next_request(context, within_s=self._request_s)) is not aio.EOF:

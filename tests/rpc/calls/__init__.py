@@ -1,0 +1,1 @@
+"""Tests of gRPC calls over HTTP/2, without a relay."""
