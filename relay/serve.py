@@ -130,12 +130,11 @@ async def running_relay(
                 listening_http(parts.app, settings.http, parts.connections, parts.turns, closers) as url,
                 listening_grpc(
                     settings.grpc,
-                    parts.service.handler(),
-                    registry.obstacle,
-                    check_key=parts.service.grant,
-                    proxies=parts.proxies,
+                    parts.service.methods(),
                     max_links=parts.max_links["grpc"],
                     connections=parts.files.grpc_connections,
+                    turns=parts.turns,
+                    retry_ms=registry.ender.delays.after_refusal,
                     closers=closers,
                 ) as port,
             ):

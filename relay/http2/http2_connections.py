@@ -31,6 +31,8 @@ _SLOTS: Final = 32
 """Over how many moments of it connections are spread: 15,000 are looked at 500 at a time."""
 _PONG_S: Final = 0.2
 """Time that an answer to a ping waits, then for data to go with. Peers give it a second or more."""
+_STOP_STEPS: Final = 50
+"""Looks at the connections of a port that stops."""
 _STALL_S: Final = 1.0
 """Later than this, the process stood still."""
 
@@ -127,6 +129,19 @@ class Http2Connections:
                 if connection.leaving is Leaving.NO and connection.closed_at is None:
                     connection.leave(Leaving.ANNOUNCED)
             await asyncio.sleep(self._tick_s)
+
+    async def stop(self, *, within_s: float) -> None:
+        """Close all connections: each when it has no streams, the others when the time is over."""
+        for step in range(_STOP_STEPS + 1):
+            for connection in [connection for slot in self._slots for connection in slot]:
+                if connection.closed_at is None and connection.leaving is not Leaving.FINAL:
+                    connection.leave(Leaving.FINAL)
+                if step == _STOP_STEPS or not connection.open_streams:
+                    connection.close()
+            if not self:
+                return
+            await asyncio.sleep(within_s / _STOP_STEPS)
+        self.abort()
 
     def abort(self) -> None:
         """Cut all connections."""

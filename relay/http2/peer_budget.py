@@ -13,6 +13,8 @@ from relay.http2.http2_limits import Http2Limits
 
 _SENT_BYTES: Final = 32
 """Bytes that we send which allow one more frame: clients answer a small message with two window updates and a ping."""
+_LITTLE_BYTES: Final = 8 << 10
+"""Forty rounds."""
 _STRIKES: Final = 2
 """Pings that may come too soon; the timers of peers and networks are not exact."""
 
@@ -85,12 +87,18 @@ class PeerBudget:
                 raise PeerError(Http2Code.ENHANCE_YOUR_CALM, "too many streams were reset", FaultReason.RESETS)
 
     def spend_ping(self, now: float, sent: int) -> bool:
-        """Count a ping; return whether data was sent since the last one. Raise `PeerError` for too many without."""
+        """Count a ping; return whether a little data was sent since the last one: its answer may wait for more.
+
+        Not when it was much: some peers measure the connection by what comes before the answer, and allow as much.
+
+        Raises:
+            PeerError: Too many pings came without data.
+        """
         at, sent_then = self._pinged_at
         self._pinged_at = now, sent
         if sent != sent_then:
             self._strikes = 0
-            return True
+            return sent - sent_then < _LITTLE_BYTES
         if now - at < self._limits.ping_s:
             self._strikes += 1
             if self._strikes > _STRIKES:

@@ -143,8 +143,8 @@ class PeerFrames(OpenStreams):
 
         Clients such as grpc-go ping for each message until the answer has come: without the wait they double the work.
         """
-        has_data = self._budget.spend_ping(self.heard_at, self._turns.sent)
-        if has_data and self._turns.pong is None and self._streams:
+        may_wait = self._budget.spend_ping(self.heard_at, self._turns.sent)
+        if may_wait and self._turns.pong is None and self._streams:
             self._turns.pong = answer
             self._connections.hold_pong(self._turns)
         else:

@@ -27,7 +27,6 @@ from relay.links.drain_schedule import DrainSchedule
 from relay.links.held import Held
 from relay.links.revoker import Revoker
 from relay.links.session import Session
-from relay.links.stream_link import StreamLink
 from relay.live.ending import Ender
 from relay.live.following.feed import Feed
 from relay.live.heartbeat import Heartbeats
@@ -138,8 +137,8 @@ class LinkRegistry:
         finally:
             self.release_permit(permit)
 
-    def adopt(self, link: StreamLink, session: Session, permit: Permit, games: Iterable[str]) -> None:
-        """Register a link that has its own connection until it closes; its permit is then given back."""
+    def adopt(self, link: Link, session: Session, permit: Permit, games: Iterable[str]) -> None:
+        """Register a link until its connection or stream is closed; its permit is then given back."""
         held = Held(link, permit, session=session, games=None)
         link.on_closed = partial(self._closed, held, session)
         self._opened(held, games_of(games))
@@ -255,7 +254,7 @@ class LinkRegistry:
                 await self.admission.emptied()
         except TimeoutError:
             for link in list(self._links):
-                link.transport.abort()
+                link.abort()
 
 
 def _token_of(grant: Grant) -> Mapping[str, str]:

@@ -19,14 +19,12 @@ _IGNORED_BYTES: Final = 16 << 20
 class StreamLink(Link, asyncio.BaseProtocol):
     """A link that receives from its own transport, through `relay.links.intake`."""
 
-    __slots__ = ("_ignored", "_resumed", "is_deaf", "on_closed")
+    __slots__ = ("_ignored", "_resumed", "is_deaf")
 
     transport: asyncio.Transport
 
     def __init__(self, transport: asyncio.Transport, form: Form, ender: LinkEnder, *, max_age_s: float) -> None:
         super().__init__(transport, form, ender, max_age_s=max_age_s, drain=self.resumed)
-        self.on_closed: Callable[[], None] | None = None
-        """Called once, soon after the connection was closed."""
         self.is_deaf = False
         """True when nothing that the client sends is parsed any more."""
         self._ignored = 0

@@ -116,7 +116,7 @@ class Ender:
             self.ended[reason] += 1
             link.ended = Disconnect(reason, None, self.delays.after_end(reason))
         self._hub.remove(link)
-        link.transport.abort()
+        link.abort()
 
     def refuse(self, link: Link, refusal: Unavailable) -> None:
         """End a link that was opened only to write why its client is refused."""
@@ -131,7 +131,7 @@ class Ender:
             link.write_disconnect(link.ended)
         except Exception:  # a bug in one link; who ends several ends the others too
             log.exception("link_failed", link=link.id)
-            link.transport.abort()
+            link.abort()
         # A client that has stopped reading would otherwise hold its buffer for ever.
         wait_s = self._linger_s if reason is not CloseReason.REVOKED else min(self._linger_s, _REVOKED_LINGER_S)
         self._abort_later(link, wait_s)
@@ -145,4 +145,4 @@ class Ender:
             # This process stood still. What was to be written and read meanwhile comes now.
             self._abort_later(link, min(self._linger_s, _LATE_S))
         else:
-            link.transport.abort()
+            link.abort()

@@ -89,6 +89,7 @@ class Link(ABC):
         "form",
         "heartbeat_s",
         "id",
+        "on_closed",
         "opened_at",
         "receives_events",
         "transport",
@@ -118,6 +119,8 @@ class Link(ABC):
         """The interval of heartbeats that its client asked for; None: the configured one."""
         self.account: Account | None = None
         """Counts what its key uses; set before the link subscribes."""
+        self.on_closed: Callable[[], None] | None = None
+        """Called once, soon after the connection of a link that has one of its own was closed, or its stream."""
         self.receives_events = False
         """True when the client uses cursors: it then gets events that are not rounds."""
 
@@ -145,6 +148,10 @@ class Link(ABC):
     def end(self, reason: CloseReason) -> None:
         """End the link as `relay.live.ending.Ender` does; do nothing when it has been ended."""
         self._ender.end(self, reason)
+
+    def abort(self) -> None:
+        """End the connection at once; it may have ended."""
+        self.transport.abort()
 
     def cut(self, reason: CloseReason) -> None:
         """Cut the link as `relay.live.ending.Ender` does: for a link whose cursor may be wrong."""

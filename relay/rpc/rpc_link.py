@@ -1,29 +1,25 @@
-"""Links of the gRPC service: events become metadata, a disconnect becomes a status.
+"""Links of the service: events become metadata or messages, a disconnect becomes a status.
 
-Owns what the streams of gRPC and of the HTTP proxy have in common, and `GrpcLink`, which passes messages to its
-handler through a sink. Does not know calls. Links of the HTTP proxy are in `relay.rpc.connect.proxy_link`.
+Owns what the streams of gRPC and of the HTTP proxy have in common. Does not know how they are written: see
+`relay.rpc.grpc_link` and `relay.rpc.connect.proxy_link`.
 """
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 
-from relay.history.start import Start
 from relay.live.encode import Form
 from relay.live.hub import Hub
 from relay.live.link import CloseReason, Disconnect, Drain, Link, LinkEnder, Sink
 from relay.rpc.convert import gap_message
-from relay.rpc.sink import MessageSink
-from relay.rpc.status import Metadata, Status, metadata_of, status_of_disconnect, status_of_gap
-from relay.rpc.wire import MessageBatch, ProtobufRound
+from relay.rpc.status import Status, status_of_disconnect, status_of_gap
 from rounds import datastream_pb2 as pb
 
 
 class RpcLink(Link):
     """A stream of the service: initial metadata has the state of history, a message or the status reports a gap."""
 
-    __slots__ = ("_allow_gap", "_closed", "_hub", "gap", "hello")
+    __slots__ = ("_allow_gap", "_closed", "_gap", "_hub")
 
     def __init__(
         self,
@@ -37,22 +33,10 @@ class RpcLink(Link):
         allow_gap: bool = False,
     ) -> None:
         super().__init__(sink, form, ender, max_age_s=max_age_s, drain=drain)
-        self.hello: asyncio.Future[Mapping[str, object]] = asyncio.get_running_loop().create_future()
-        """The hello event, which becomes initial metadata; empty when the stream ended before it."""
-        self.gap: Mapping[str, object] | None = None
-        """The gap event that ended the stream."""
+        self._gap: Mapping[str, object] | None = None  # the event that ended the stream
         self._hub = hub
         self._allow_gap = allow_gap
-        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    async def initial_metadata(self, start: Start) -> Metadata:
-        """Return the metadata to send before the first round: whether rounds are missing, or a live stream's cursor.
-
-        For a stream that starts live, call this before the event loop runs anything else.
-        """
-        if start.is_live:  # the client has a cursor even when the stream ends before a round matches
-            return (("head-cursor", str(self._hub.head)),)
-        return metadata_of(await self.hello) if start.receives_events else ()
+        self._closed: asyncio.Future[None] | None = None  # while somebody waits for the end
 
     def heartbeat(self) -> bool:
         """Write a heartbeat if the client asked for it, and nothing waits for the client."""
@@ -63,26 +47,31 @@ class RpcLink(Link):
 
     def send_event(self, event: Mapping[str, object]) -> None:
         if event["event"] == "hello":
-            if not self.hello.done():
-                self.hello.set_result(event)
+            self.send_hello(event)
         elif self._allow_gap:
             self.write_message(gap_message(event))
         elif self.ended is None:
-            self.gap = event
+            self._gap = event
             self.end(CloseReason.GAP)
+
+    @abstractmethod
+    def send_hello(self, event: Mapping[str, object]) -> None:
+        """Send a hello event as initial metadata, unless that was sent."""
 
     @abstractmethod
     def write_message(self, message: pb.Round) -> None:
         """Write a message that is not a round, for this client alone."""
 
     def write_disconnect(self, disconnect: Disconnect) -> None:
-        if not self.hello.done():
-            self.hello.set_result({})
-        if not self._closed.done():
+        if self._closed is not None and not self._closed.done():
             self._closed.set_result(None)
 
     async def wait_ended(self, *, within_s: float | None = None) -> None:
         """Wait until we have ended the link, at most `within_s` seconds. A client that leaves cancels the wait."""
+        if self.ended is not None:
+            return
+        if self._closed is None:
+            self._closed = asyncio.get_running_loop().create_future()
         await asyncio.wait((self._closed,), timeout=within_s)
 
     @property
@@ -90,34 +79,6 @@ class RpcLink(Link):
         """The status of the stream; None while we have not ended it."""
         if self.ended is None:
             return None
-        if self.gap is not None:
-            return status_of_gap(self.gap, self._hub.bounds, self.ended)
+        if self._gap is not None:
+            return status_of_gap(self._gap, self._hub.bounds, self.ended)
         return status_of_disconnect(self.ended)
-
-
-class GrpcLink(RpcLink):
-    """A stream over HTTP/2. Its handler sends the messages of `sink`, and then `status`."""
-
-    __slots__ = ("sink",)
-
-    def __init__(
-        self, hub: Hub, cancel: Callable[[], object], ender: LinkEnder, *, max_age_s: float, allow_gap: bool = False
-    ) -> None:
-        """`cancel` ends the call at once and drops unsent messages."""
-        self.sink = MessageSink(cancel)
-        form, drain = ProtobufRound(), self.sink.drained
-        super().__init__(hub, self.sink, form, ender, max_age_s=max_age_s, drain=drain, allow_gap=allow_gap)
-
-    def write_message(self, message: pb.Round) -> None:
-        data = message.SerializeToString()
-        self.sink.write(MessageBatch((data,), len(data)))
-
-    def write_disconnect(self, disconnect: Disconnect) -> None:
-        super().write_disconnect(disconnect)
-        self.sink.close()
-
-    @property
-    def status(self) -> Status | None:
-        if self.ended is not None and self.sink.is_aborted and self.sink.has_unsent:
-            return status_of_disconnect(replace(self.ended, cursor=None))  # the cursor is after dropped messages
-        return super().status

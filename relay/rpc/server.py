@@ -1,145 +1,101 @@
-"""The gRPC server: port, TLS, reflection, health, limits. Does not know rounds."""
+"""The gRPC port: its socket, TLS, limits and end. Does not know rounds, nor what its methods do."""
 
 import asyncio
-import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
-import grpc
 import structlog
-from grpc import aio
 
 from relay.config.sections import GrpcSettings
-from relay.config.trusted_proxies import TrustedProxies
-from relay.errors import StartError
-from relay.rpc.keyless.health import HEALTH, HealthService
-from relay.rpc.keyless.open_calls import OpenCalls
-from relay.rpc.keyless.readiness import Readiness
-from relay.rpc.keyless.reflection import REFLECTION, Reflection
-from relay.rpc.methods import SERVICE
-from relay.rpc.tls import credentials
-from relay.rpc.write_hint import enable_write_hint
+from relay.errors import PortUnavailable
+from relay.http.monitoring.exposition import listening_socket
+from relay.http2 import Fault, Http2Connections, Http2Limits, Http2Protocol
+from relay.http2.h2_machine import check_h2
+from relay.links.intake import Intake
+from relay.rpc.calls.grpc_call import Begin
+from relay.rpc.calls.grpc_calls import GrpcCalls
+from relay.turns import Turns
+from roundlog.tasks import cancel_and_wait
 
 log = structlog.get_logger()
 
-_NO_PROXIES: Final = TrustedProxies()
-_OTHER_CALLS: Final = 1000
-"""Concurrent calls that neither admission nor a share counts: those that are refused, and checks of health."""
-_WATCHES: Final = 1000
-"""Concurrent watches of health. A client that watches has one for each of its connections."""
-_WATCH_S: Final = 3600.0
-"""How long a watch lasts at most: as long as a link."""
-_REFLECTIONS: Final = 50
-"""Concurrent streams of reflection, which people and tools use."""
-_REFLECTION_S: Final = 60.0
-"""How long one lasts."""
-_RETRY_MS: Final = (1000, 3000)
+_OTHER_CALLS: Final = 3000
+"""Concurrent calls that admission does not count: those that wait for their request, health and reflection."""
 _STOP_S: Final = 1.0
 """Time for open calls when the server stops: streams have ended before, and health watchers get the new status."""
-_OPEN_S: Final = 86_400.0
-"""Time for open calls after the port was closed: longer than any drain, at whose end the server stops."""
 
 
 @asynccontextmanager
 async def listening_grpc(
     settings: GrpcSettings,
-    handler: grpc.GenericRpcHandler,
-    obstacle: Callable[[], str | None],
+    methods: Mapping[str, Begin],
     *,
     max_links: int,
     connections: int,
-    check_key: Callable[[Any], object] = lambda _context: None,
-    proxies: TrustedProxies = _NO_PROXIES,
+    turns: Turns,
+    retry_ms: Callable[[], int],
     closers: list[Callable[[], None]] | None = None,
 ) -> AsyncIterator[int]:
-    """Serve `handler` while the block runs; yield the port.
+    """Serve `methods` while the block runs; yield the port.
 
     Args:
         settings: Port, TLS, limits.
-        handler: The service. It admits `max_links` streams; the limit on calls here is only a last resort.
-        obstacle: As for ``/readyz``; health is NOT_SERVING while there is one.
-        check_key: Raises when a call, given its context, has no valid key; for reflection, where that needs one.
-        max_links: How many streams the handler admits.
-        connections: Maximum number of connections, with and without calls; the others are closed when accepted.
-        proxies: Those that say from which address a call comes.
-        closers: Gets a function that closes the port before the end of the block: no more connections and calls are
-            accepted, and clients of open connections are asked to use others (GOAWAY); open calls stay.
+        methods: What handles the calls of each method, by path.
+        max_links: How many streams the methods admit; the limit on calls here is only a last resort.
+        connections: Maximum number of connections. For another one, one without an accepted key is closed.
+        turns: What each turn of the event loop has time for.
+        retry_ms: Draws when a client of one call too many may call again.
+        closers: Gets a function that closes the port before the end of the block: no more connections are accepted,
+            and clients of open connections are asked to use others (GOAWAY); open calls stay.
 
     Raises:
-        StartError: The port is in use, or the TLS files are not valid.
+        StartError: The port is in use, the TLS files are not valid, or a library is not as required.
     """
-    enable_write_hint()
-    watches = OpenCalls(_WATCHES, age_s=_watch_s, retry_ms=_retry_ms, proxies=proxies)
-    reflections = OpenCalls(_REFLECTIONS, age_s=lambda: _REFLECTION_S, retry_ms=_retry_ms, proxies=proxies)
-    health = HealthService(Readiness(obstacle), watches, request_s=settings.request_s)
-    shown = Reflection(
-        (SERVICE, HEALTH, REFLECTION),
-        reflections,
-        request_s=settings.request_s,
-        check_key=check_key if settings.reflection == "key" else None,
+    check_h2()
+    try:
+        listening = listening_socket(settings.host, settings.port, backlog=4096)
+    except OSError as error:
+        raise PortUnavailable(f"{settings.host}:{settings.port}", error, setting="RELAY_GRPC_PORT") from error
+    limits = _limits(settings)
+    calls = GrpcCalls(
+        methods,
+        request_bytes=settings.request_bytes,
+        header_bytes=limits.header_bytes,
+        most=max_links + settings.answers + _OTHER_CALLS,
+        retry_ms=retry_ms,
     )
-    server = aio.server(
-        handlers=[handler, health.handler(), *([] if settings.reflection == "off" else [shown.handler()])],
-        maximum_concurrent_rpcs=max_links + settings.answers + _WATCHES + _REFLECTIONS + _OTHER_CALLS,
-        options=[
-            ("grpc.max_receive_message_length", settings.request_bytes),
-            ("grpc.max_concurrent_streams", settings.streams_per_connection),
-            ("grpc.max_allowed_incoming_connections", connections),
-            ("grpc.server_handshake_timeout_ms", round(settings.request_s * 1000)),
-            ("grpc.max_connection_idle_ms", round(settings.idle_s * 1000)),
-            ("grpc.keepalive_time_ms", round(settings.keepalive_s * 1000)),
-            ("grpc.keepalive_timeout_ms", round(settings.keepalive_timeout_s * 1000)),
-            # keepalive_timeout_ms covers unacknowledged bytes only: a peer whose kernel answers would have a minute.
-            ("grpc.http2.ping_timeout_ms", round(settings.keepalive_timeout_s * 1000)),
-            ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-            (
-                "grpc.so_reuseport",
-                0,
-            ),  # otherwise a second relay on the same port would start and get part of the clients
-        ],
+    open_ = Http2Connections(limits, on_fault=_report)
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Intake(turns, Http2Protocol(calls, open_)), sock=listening
     )
-    port = _bind(server, settings)
-    await _start(server)
-    stopping: list[asyncio.Task[None]] = []
+    tasks = [asyncio.create_task(open_.run(), name="grpc-connections")]
 
-    def close() -> None:  # a stop with a grace does this at once; what it waits for is the end of the open calls
-        stopping.append(asyncio.create_task(server.stop(grace=_OPEN_S), name="grpc-close"))
+    def close() -> None:
+        server.close()
+        tasks.append(asyncio.create_task(open_.leave(), name="grpc-leave"))
 
     if closers is not None:
         closers.append(close)
+    port = listening.getsockname()[1]
     try:
         yield port
     finally:
-        await server.stop(grace=_STOP_S)
-        await asyncio.gather(*stopping)
+        server.close()
+        await open_.stop(within_s=_STOP_S)
+        await cancel_and_wait(*tasks)
 
 
-def _bind(server: aio.Server, settings: GrpcSettings) -> int:
-    address = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
-    try:
-        if settings.tls_cert_file is None:
-            return server.add_insecure_port(address)
-        return server.add_secure_port(address, credentials(settings))
-    except RuntimeError as error:
-        raise StartError(f"cannot listen on {address}; choose another port with RELAY_GRPC_PORT") from error
+def _limits(settings: GrpcSettings) -> Http2Limits:
+    return Http2Limits(
+        streams=settings.streams_per_connection,
+        preface_s=settings.request_s,
+        idle_s=settings.idle_s,
+        keepalive_s=settings.keepalive_s,
+        keepalive_timeout_s=settings.keepalive_timeout_s,
+    )
 
 
-def _watch_s() -> float:
-    return _WATCH_S * random.uniform(5 / 6, 1)  # noqa: S311 - watches that begin together do not end together
-
-
-def _retry_ms() -> int:
-    return random.randint(*_RETRY_MS)  # noqa: S311 - spreads calls, keeps no secret
-
-
-async def _start(server: aio.Server) -> None:
-    """Start the server, and finish the start even when cancelled: grpc.aio logs errors after an interrupted start."""
-    starting = asyncio.create_task(server.start(), name="grpc-start")
-    try:
-        await asyncio.shield(starting)
-    except asyncio.CancelledError:
-        await starting
-        await server.stop(grace=None)
-        raise
+def _report(fault: Fault) -> None:
+    """Log at debug level, since any client can cause it."""
+    log.debug("grpc_connection_refused", code=fault.code.name, error=fault.text, streams=fault.streams)

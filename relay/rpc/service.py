@@ -1,27 +1,23 @@
-"""``datastream.DataStream`` on grpc.aio: calls, metadata and statuses around `relay.rpc.methods`.
+"""``datastream.DataStream`` as gRPC methods: calls, metadata and statuses around `relay.rpc.methods`.
 
-Uses no generated servicer: a round is serialized once for all streams, and gRPC gets bytes.
+Uses no generated servicer: a round is serialized once for all streams. The streams of rounds are links without a task;
+a bulk replay and a unary call have one while they are answered.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Iterable
-from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from typing import Final
 
-import grpc
 import structlog
 from google.protobuf.message import Message
-from grpc import StatusCode, aio
-from multidict import CIMultiDict
 
 from auth.credentials import find_key
 from auth.grants import Grant
+from relay.admission.caller import Caller
 from relay.admission.gate import Permit
-from relay.admission.limits.link_limits import Opening
 from relay.admission.unread_answers import UnreadAnswers
 from relay.config.trusted_proxies import TrustedProxies
-from relay.errors import TooManyCalls
+from relay.errors import TooManyRequests
 from relay.history.history import History
 from relay.history.reading.payer import Payer
 from relay.links.link_registry import LinkRegistry
@@ -29,36 +25,24 @@ from relay.links.openings import opening_of
 from relay.links.session import Session
 from relay.live.link import CloseReason
 from relay.rpc.answer_forms import PROTO
+from relay.rpc.calls.grpc_call import Begin, GrpcCall
+from relay.rpc.calls.one_request import InTask
 from relay.rpc.convert import parse_message
+from relay.rpc.grpc_link import GrpcLink
 from relay.rpc.methods import SERVICE, STREAMS, UNARY, Methods
-from relay.rpc.requests import caller_of_call, only_request
-from relay.rpc.rpc_link import GrpcLink
-from relay.rpc.status import INTERNAL, Status, metadata_of, status_of
+from relay.rpc.requests import caller_of_call
+from relay.rpc.status import status_of
 from relay.rpc.wire import stored_entries
-from relay.rpc.write_hint import buffer_next_write
 from rounds import Catalogue
 from rounds import datastream_pb2 as pb
 
 log = structlog.get_logger()
 
 _NO_PROXIES: Final = TrustedProxies()
-_STATUS_S: Final = 0.1
-"""Time to pass the status of an aborted call to gRPC, which sends it later."""
-
-if TYPE_CHECKING:  # generic only for the type checker
-    Context = aio.ServicerContext[Any, Any]
-    Handlers = dict[str, grpc.RpcMethodHandler[Any, Any]]
-
-
-class _Opened(NamedTuple):
-    """An open link, and the permit that it holds."""
-
-    permit: Permit
-    link: GrpcLink
 
 
 class DataStream:
-    """The handlers of the service on one registry."""
+    """The methods of the service on one registry."""
 
     def __init__(
         self,
@@ -71,156 +55,189 @@ class DataStream:
         unread: UnreadAnswers | None = None,
     ) -> None:
         """Prepare to serve; `unread` bounds the answers that are not read."""
+        self.registry = registry
+        self.history = history
+        self.catalogue = catalogue
+        self.does = methods
+        self.unread = unread
         self._proxies = proxies
-        self._unread = unread
-        self._registry = registry
-        self._history = history
-        self._catalogue = catalogue
-        self._methods = methods
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """Return the handler of all methods, for a server. Requests and answers are bytes to gRPC."""
-        streams: Handlers = {
-            name: grpc.stream_stream_rpc_method_handler(partial(self._call, self._stream, kind))
-            for name, kind in STREAMS.items()
-        }
-        unary: Handlers = {
-            name: grpc.stream_unary_rpc_method_handler(partial(self._call, self._answer, kind, counts=True))
-            for name, kind in UNARY.items()
-        }
-        replay: Handlers = {
-            "Replay": grpc.stream_stream_rpc_method_handler(partial(self._call, self._replay, pb.ReplayRequest))
-        }
-        return grpc.method_handlers_generic_handler(SERVICE, {**streams, **unary, **replay})
+    def methods(self) -> Mapping[str, Begin]:
+        """Return what handles the calls of each method, by path."""
+        kinds = {**dict.fromkeys(STREAMS, _Stream), **dict.fromkeys(UNARY, _Unary), "Replay": _Replay}
+        messages = {**STREAMS, **UNARY, "Replay": pb.ReplayRequest}
+        return {f"/{SERVICE}/{name}": self._method(kind, messages[name]) for name, kind in kinds.items()}
 
-    async def _call(
-        self, method: Any, kind: type[Message], _requests: object, context: "Context", *, counts: bool = False
-    ) -> Any:
-        """Check the key, read the request and call `method`; every error becomes a status.
+    def _method(
+        self, handler: "Callable[[DataStream, GrpcCall, type[Message]], _ServiceCall]", kind: type[Message]
+    ) -> Begin:
+        return lambda call: handler(self, call, kind)
 
-        `counts`: whether the call is counted as a request; links have limits of their own.
-        """
-        caller, key_id = caller_of_call(context, self._proxies), None
-        try:
-            grant = self.grant(context)  # first: without a key, no answer depends on the request, nor waits for it
-            key_id = grant.key_id
-            limits = self._registry.admission.of_clients
-            if counts:
-                limits.request(grant, caller.address)
-            with nullcontext() if counts else limits.opening(grant, caller.address):
-                data = await only_request(context, within_s=self._methods.request_s)
-                return await method(parse_message(data, kind), grant, context)
-        except (aio.AbortError, aio.InternalError, asyncio.CancelledError):
-            raise  # gRPC has the status already, or the client has left
-        except Exception as error:
-            self._registry.refusals.add(error, "grpc", caller, key_id=key_id)
-            status = status_of(error)
-            if status is None:
-                log.exception("call_failed", method=kind.DESCRIPTOR.name)
-            await _abort(context, status or INTERNAL)
+    def caller(self, call: GrpcCall) -> Caller:
+        """Return who sends a call."""
+        return caller_of_call(call, self._proxies)
 
-    async def _answer(self, request: Message, grant: Grant, context: "Context") -> bytes:
-        caller = caller_of_call(context, self._proxies)
-        payer = self._registry.admission.payer(grant, caller)
-        answer = await self._methods.measured(self._methods.answer(request, grant, payer, PROTO))
-        if self._unread is not None:
-            try:
-                self._unread.count(caller.address, len(answer))
-            except TooManyCalls:
-                answer = b""  # else the error's traceback has it until Python's garbage collector comes
-                raise
-        return answer
-
-    async def _stream(self, request: Message, grant: Grant, context: "Context") -> None:
-        subscription, start, allow_gap, heartbeat_s = self._methods.stream_request(request, grant)
-        opening = opening_of(self._history.hub, subscription, start)
-        games = subscription.games
-        async with (
-            self._open_link(context, grant, games, opening, allow_gap=allow_gap, heartbeat_s=heartbeat_s) as opened,
-            Session(self._history, self._catalogue, opened.permit, opened.link, self._payer(opened.permit)) as session,
-        ):
-            link = opened.link
-            session.start(subscription, start)
-            await context.send_initial_metadata(await link.initial_metadata(start))
-            await link.sink.pump(context.write, partial(buffer_next_write, context))
-
-    async def _replay(self, request: pb.ReplayRequest, grant: Grant, context: "Context") -> None:
-        async with (
-            self._open_link(context, grant, request.game_slugs, self._methods.replay_opening(request)) as opened,
-            aclosing(
-                await self._methods.replay(request, grant, self._payer(opened.permit), opened.link, stored_entries)
-            ) as batches,
-        ):
-            opened.permit.use.begin_replay()
-            await context.send_initial_metadata(metadata_of(await opened.link.hello))
-            async for batch in batches:
-                await context.write(b"".join(batch))
-
-    @asynccontextmanager
-    async def _open_link(
-        self,
-        context: "Context",
-        grant: Grant,
-        games: Iterable[str],
-        opening: Opening,
-        *,
-        allow_gap: bool = False,
-        heartbeat_s: float | None = None,
-    ) -> AsyncIterator[_Opened]:
-        """Hold a permit and a link while the block runs; then end the call with the status of the link."""
-        caller = caller_of_call(context, self._proxies)
-        async with self._registry.permit("grpc", grant, caller, opening) as permit:
-            link = self._link(allow_gap=allow_gap)
-            link.heartbeat_s = heartbeat_s
-            with self._registry.open(link, permit, games):
-                try:
-                    yield _Opened(permit, link)
-                except asyncio.CancelledError:
-                    if not link.sink.is_aborted:
-                        raise  # the client has left
-                except (aio.AbortError, aio.InternalError):
-                    raise
-                except Exception as error:
-                    if status_of(error) is not None:
-                        raise
-                    log.exception("call_failed", link=link.id)
-                    link.end(CloseReason.FAILED)
-        await _end(context, link)
-
-    def grant(self, context: "Context") -> Grant:
+    def grant(self, call: GrpcCall) -> Grant:
         """Return what the key of a call allows; raise as `Admission.grant` does."""
-        pairs = [(key, value) for key, value in context.invocation_metadata() or () if isinstance(value, str)]
-        metadata = CIMultiDict(pairs)
+        metadata = call.head.metadata
         presented = find_key(metadata, {}, allow_query=False)
-        caller = caller_of_call(context, self._proxies)
-        return self._registry.admission.grant(presented, origin=metadata.get("origin"), caller=caller)
-
-    def _payer(self, permit: Permit) -> Payer:
-        return self._registry.admission.payer(permit.grant, permit.caller)
-
-    def _link(self, *, allow_gap: bool = False) -> GrpcLink:
-        task = asyncio.current_task()
-        if task is None:
-            raise AssertionError("calls run in tasks")
-        registry, age_s = self._registry, self._registry.age_limit_s()
-        return GrpcLink(registry.hub, task.cancel, registry.ender, max_age_s=age_s, allow_gap=allow_gap)
+        return self.registry.admission.grant(presented, origin=metadata.get("origin"), caller=self.caller(call))
 
 
-async def _end(context: "Context", link: GrpcLink) -> None:
-    status = link.status
-    if status is None or status.code == 0:
-        return
-    if not link.sink.is_aborted:
-        await _abort(context, status)
-    # Without a status, grpc.aio never ends the call of a client that does not read: it waits for a write that cannot
-    # finish. gRPC queues the status behind the unread messages; sending it is not awaited.
-    task = asyncio.current_task()
-    if task is not None:
-        task.uncancel()
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_STATUS_S):
-            await _abort(context, status)
+class _ServiceCall(InTask):
+    """A call of the service: its key is checked by its headers, and then its request is waited for."""
+
+    __slots__ = ("_caller", "_grant", "_kind", "_service")
+
+    def __init__(self, service: DataStream, call: GrpcCall, kind: type[Message]) -> None:
+        self._service = service
+        self._kind = kind
+        self._caller = service.caller(call)
+        try:
+            self._grant = service.grant(call)  # first: without a key, no answer depends on the request
+        except Exception as error:
+            service.registry.refusals.add(error, "grpc", self._caller)
+            raise
+        try:
+            self.admit()
+        except Exception as error:
+            self.count(error)
+            raise
+        super().__init__(call, within_s=service.does.request_s)
+
+    def admit(self) -> None:
+        """Check the limits of requests; links have limits of their own."""
+
+    def count(self, error: Exception) -> None:
+        """Count the error that the client gets."""
+        self._service.registry.refusals.add(error, "grpc", self._caller, key_id=self._grant.key_id)
+
+    def failed(self, error: Exception) -> None:
+        self.count(error)
+        super().failed(error)
+
+    @property
+    def payer(self) -> Payer:
+        """Who is charged for what the log is read."""
+        return self._service.registry.admission.payer(self._grant, self._caller)
 
 
-async def _abort(context: "Context", status: Status) -> None:
-    await context.abort(StatusCode[status.code.name], status.message, status.trailers)
+class _Unary(_ServiceCall):
+    """A request and its answer."""
+
+    __slots__ = ()
+
+    def admit(self) -> None:
+        self._service.registry.admission.of_clients.request(self._grant, self._caller.address)
+
+    async def work(self, data: bytes) -> None:
+        service, call = self._service, self.call
+        request = parse_message(data, self._kind)
+        answer = await service.does.measured(service.does.answer(request, self._grant, self.payer, PROTO))
+        if service.unread is not None:
+            service.unread.count(self._caller.address, len(answer))  # until this task is over
+        call.send(answer)
+        call.end()
+        del answer
+        await call.taken()
+
+
+class _OpensLink(_ServiceCall):
+    """A call that becomes a link. One that does not, since it asks for what it may not, counts as a request."""
+
+    __slots__ = ()
+
+    def failed(self, error: Exception) -> None:
+        super().failed(self.judged(error))
+
+    def judged(self, error: Exception) -> Exception:
+        """Count a request; return the error that the client gets, which is another one when it has sent too many."""
+        try:
+            self._service.registry.admission.of_clients.failed_opening(self._grant, self._caller.address, error)
+        except TooManyRequests as instead:
+            return instead
+        return error
+
+    def link(self, *, allow_gap: bool = False, keeps_unsent: bool = False) -> GrpcLink:
+        """Make a link of the call."""
+        registry = self._service.registry
+        return GrpcLink(
+            registry.hub,
+            self.call,
+            registry.ender,
+            max_age_s=registry.age_limit_s(),
+            allow_gap=allow_gap,
+            keeps_unsent=keeps_unsent,
+        )
+
+
+class _Stream(_OpensLink):
+    """A stream of rounds. It has a task only when its permit has to be waited for."""
+
+    __slots__ = ()
+
+    def on_request(self, data: bytes) -> None:
+        service = self._service
+        if service.registry.feed.is_following:  # the permit is there at once
+            self._task = service.history.turns.begin(self._run(data))
+        else:
+            super().on_request(data)
+
+    async def work(self, data: bytes) -> None:
+        service, registry = self._service, self._service.registry
+        request = parse_message(data, self._kind)
+        subscription, start, allow_gap, heartbeat_s = service.does.stream_request(request, self._grant)
+        opening = opening_of(service.history.hub, subscription, start)
+        payer = self.payer
+        permit = await registry.take_permit("grpc", self._grant, self._caller, opening)
+        # Nothing is awaited from here on: a client that cancels finds either this task or the link.
+        link = self.link(allow_gap=allow_gap)
+        link.heartbeat_s = heartbeat_s
+        session = Session(service.history, service.catalogue, permit, link, payer)
+        registry.adopt(link, session, permit, subscription.games)
+        try:
+            link.begin(start)
+            session.start(subscription, start)
+        except Exception:
+            log.exception("call_failed", link=link.id)
+            link.end(CloseReason.FAILED)
+
+
+class _Replay(_OpensLink):
+    """A bulk replay: batches of rounds, as fast as the client takes them."""
+
+    __slots__ = ()
+
+    async def work(self, data: bytes) -> None:
+        service, registry = self._service, self._service.registry
+        request = parse_message(data, self._kind)
+        if not isinstance(request, pb.ReplayRequest):
+            raise TypeError(type(request))
+        opening = service.does.replay_opening(request)
+        async with registry.permit("grpc", self._grant, self._caller, opening) as permit:
+            link = self.link(keeps_unsent=True)
+            link.on_closed = self._cancel
+            with registry.open(link, permit, request.game_slugs):
+                try:
+                    await self._send(request, permit, link)
+                except ConnectionError:
+                    pass  # the client has left, or the link was ended
+                except Exception as error:  # noqa: BLE001 - becomes a status
+                    self._end(link, self.judged(error))
+
+    def _end(self, link: GrpcLink, error: Exception) -> None:
+        status = status_of(error)
+        if status is None:
+            log.error("call_failed", link=link.id, exc_info=error)
+            link.end(CloseReason.FAILED)
+        else:
+            self.count(error)
+            link.finish(status)
+
+    async def _send(self, request: pb.ReplayRequest, permit: Permit, link: GrpcLink) -> None:
+        replay = self._service.does.replay(request, permit.grant, self.payer, link, stored_entries)
+        async with aclosing(await replay) as batches:
+            permit.use.begin_replay()
+            async for batch in batches:
+                link.write(b"".join(batch))
+                await link.drained()

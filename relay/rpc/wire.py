@@ -12,7 +12,9 @@ from typing import Final
 
 import msgspec
 
+from relay.http2 import DataBatch
 from relay.live.encode import Renderable
+from relay.rpc.calls.request_messages import prefixed
 from roundlog.entry import LogEntry
 from rounds import Round
 from rounds.cursor import cursor_prefix, cursor_text
@@ -33,25 +35,14 @@ _PRECOMPUTED: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
-class MessageBatch:
-    """Serialized messages in order, and their size in bytes together: computed once for all streams."""
-
-    messages: Sequence[bytes]
-    size: int
-
-    def __len__(self) -> int:
-        return self.size
-
-
-@dataclass(frozen=True, slots=True)
 class ProtobufRound:
-    """A serialized ``datastream.Round``, rendered once per round for all streams."""
+    """A ``datastream.Round`` as a message of gRPC, rendered once per round for all streams."""
 
     def render(self, item: Renderable) -> bytes:
-        return round_bytes(item.round, item.cursor)
+        return prefixed(round_bytes(item.round, item.cursor))
 
-    def join(self, rendered: list[bytes]) -> MessageBatch:
-        return MessageBatch(rendered, sum(map(len, rendered)))
+    def join(self, rendered: list[bytes]) -> DataBatch:
+        return DataBatch(rendered[0] if len(rendered) == 1 else b"".join(rendered))
 
 
 def round_bytes(round_: Round, cursor: str) -> bytes:

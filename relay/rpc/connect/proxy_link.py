@@ -4,17 +4,19 @@ Owns when bytes may be written: after the response's headers. Their encoding is 
 """
 
 import asyncio
+from collections.abc import Mapping
 
 from aiohttp import HttpVersion11, web
 
+from relay.history.start import Start
 from relay.live.closed import CLOSED
 from relay.live.encode import chunk
 from relay.live.hub import Hub
 from relay.live.link import Disconnect, LinkEnder
+from relay.rpc.connect.buffer_sink import BufferSink
 from relay.rpc.connect.dialect import Dialect, EnvelopedRound
 from relay.rpc.rpc_link import RpcLink
-from relay.rpc.sink import BufferSink
-from relay.rpc.status import status_of_disconnect
+from relay.rpc.status import Metadata, metadata_of, status_of_disconnect
 from rounds import datastream_pb2 as pb
 
 
@@ -44,7 +46,7 @@ class RequestTransport:
 class ProxyLink(RpcLink):
     """A stream over plain HTTP. Bytes written before `open` are buffered until the response's headers are sent."""
 
-    __slots__ = ("_chunked", "_dialect")
+    __slots__ = ("_chunked", "_dialect", "hello")
 
     def __init__(
         self,
@@ -60,6 +62,21 @@ class ProxyLink(RpcLink):
         self._chunked = request.version >= HttpVersion11
         form, drain = EnvelopedRound(dialect, self._chunked), request.writer.drain
         super().__init__(hub, BufferSink(), form, ender, max_age_s=max_age_s, drain=drain, allow_gap=allow_gap)
+        self.hello: asyncio.Future[Mapping[str, object]] = asyncio.get_running_loop().create_future()
+        """The hello event, which becomes initial metadata; empty when the stream ended before it."""
+
+    async def initial_metadata(self, start: Start) -> Metadata:
+        """Return the metadata to send before the first round: whether rounds are missing, or a live stream's cursor.
+
+        For a stream that starts live, call this before the event loop runs anything else.
+        """
+        if start.is_live:  # the client has a cursor even when the stream ends before a round matches
+            return (("head-cursor", str(self._hub.head)),)
+        return metadata_of(await self.hello) if start.receives_events else ()
+
+    def send_hello(self, event: Mapping[str, object]) -> None:
+        if not self.hello.done():
+            self.hello.set_result(event)
 
     def open(self, request: web.Request) -> None:
         """Write what was collected; from now on, write to the connection of `request`."""
@@ -75,5 +92,6 @@ class ProxyLink(RpcLink):
         self.write(self._dialect.wrap(self._dialect.answers.message(message)))
 
     def write_disconnect(self, disconnect: Disconnect) -> None:
+        self.send_hello({})
         super().write_disconnect(disconnect)
         self.write(self._dialect.end(self.status or status_of_disconnect(disconnect)))

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import binascii
 import struct
-import zlib
 from typing import Final
 
 from aiohttp import web
@@ -13,12 +12,13 @@ from google.protobuf.message import Message
 from relay.errors import BadRequest, TooLarge, Unsupported, WrongMediaType
 from relay.http.connections.expectations import read_expected_body
 from relay.http.parameters import single
+from relay.rpc.calls.call_head import timeout_s
+from relay.rpc.calls.inflate import decompressed
 from relay.rpc.connect.dialect import COMPRESSED, CONNECT_JSON, CONNECT_PROTO, DIALECTS, Dialect
 
 _ENVELOPE_BYTES: Final = 5
 _GET_PARAMETERS: Final = ("encoding", "message", "base64", "compression")
 """Query parameters of Connect's GET. Others are ignored, as its protocol requires."""
-_UNITS_S: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
 
 def dialect_of(request: web.Request) -> Dialect:
@@ -83,11 +83,7 @@ def _timeout_s(request: web.Request) -> float | None:
             return int(text) / 1000
         raise BadRequest(f"Connect-Timeout-Ms {text[:40]!r} is not a number of milliseconds of at most 10 digits")
     text = request.headers.get("Grpc-Timeout")
-    if text is None:
-        return None
-    if text[:-1].isascii() and text[:-1].isdigit() and len(text) <= 9 and text[-1] in _UNITS_S:
-        return int(text[:-1]) * _UNITS_S[text[-1]]
-    raise BadRequest(f"Grpc-Timeout {text[:40]!r} is not at most 8 digits and one of {', '.join(_UNITS_S)}")
+    return None if text is None else timeout_s(text, "Grpc-Timeout")
 
 
 def _message_in_query(request: web.Request, limit: int) -> bytes:
@@ -125,8 +121,8 @@ def message_in_envelope(body: bytes, encoding: str, limit: int) -> bytes:
     message = body[_ENVELOPE_BYTES:]
     if len(message) != size:
         raise BadRequest(f"the envelope says {size} bytes, and {len(message)} follow; one message is expected")
-    decompressed = _decompressed(message if flags & COMPRESSED else b"", encoding, limit)
-    return decompressed if flags & COMPRESSED else message
+    plain = _decompressed(message if flags & COMPRESSED else b"", encoding, limit)
+    return plain if flags & COMPRESSED else message
 
 
 def _known(encoding: str) -> str:
@@ -138,15 +134,8 @@ def _known(encoding: str) -> str:
 
 def _decompressed(data: bytes, encoding: str, limit: int) -> bytes:
     encoding = _known(encoding)
-    if encoding == "gzip" and data:
-        try:
-            # Not gzip.decompress: a few bytes can decompress to gigabytes.
-            inflater = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-            data = inflater.decompress(data, limit + 1)
-        except zlib.error as error:
-            raise BadRequest("the message is not gzip") from error
-        if len(data) <= limit and not inflater.eof:
-            raise BadRequest("the message is truncated gzip")
+    if encoding == "gzip":
+        return decompressed(data, encoding, limit)
     if len(data) > limit:
         raise TooLarge(limit)
     return data
