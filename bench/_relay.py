@@ -22,6 +22,8 @@ _READY_S: Final = 15.0
 _POLL_S: Final = 0.002
 _STOP_S: Final = 10.0
 _PIPE_BYTES: Final = 4096
+_OUTPUT_BYTES: Final = 1 << 16
+"""What a relay prints while it starts is less."""
 _NO_LIMITS: Final = {
     f"RELAY_LIMITS_{name}": "0"
     for name in (
@@ -50,16 +52,25 @@ class RelayProcess:
     """Seconds from starting the process to the first 200 of ``/readyz``."""
     output: int
     """The file descriptor to read the pipe with its output from, if it was started with one."""
+    grpc_port: int
+    """0 when its output goes to that pipe, since it is from there."""
 
     def token(self) -> str:
         """Get a fresh stream token; it opens any number of links for 30 s."""
+        return self.tokens(1)[0]
+
+    def tokens(self, count: int) -> list[str]:
+        """Get so many, over one connection."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        connection.request("POST", "/api/auth/token", headers={"X-API-Key": self.key})
-        answer = connection.getresponse()
-        body = json.loads(answer.read())
+        found = []
+        for _ in range(count):
+            connection.request("POST", "/api/auth/token", headers={"X-API-Key": self.key})
+            answer = connection.getresponse()
+            body = json.loads(answer.read())
+            assert answer.status == 200, body
+            found.append(str(body["token"]))
         connection.close()
-        assert answer.status == 200, body
-        return str(body["token"])
+        return found
 
 
 @contextmanager
@@ -102,7 +113,8 @@ def relay(nats_url: str, unread: bool = False, /, *, more_keys: str = "", **sett
         if not _ready(process, port, started + _READY_S):
             output.seek(0)
             raise SystemExit(f"stream-relay serve did not get ready: {output.read().decode(errors='replace')[-1000:]}")
-        yield RelayProcess(process.pid, port, key, time.monotonic() - started, reads)
+        ready_s = time.monotonic() - started
+        yield RelayProcess(process.pid, port, key, ready_s, reads, 0 if unread else _grpc_port(log))
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -112,6 +124,17 @@ def relay(nats_url: str, unread: bool = False, /, *, more_keys: str = "", **sett
             process.wait()
         output.close()
         os.close(reads)
+
+
+def _grpc_port(output: int) -> int:
+    """Return the port that a relay logged when it began to listen."""
+    deadline = time.monotonic() + _READY_S
+    while time.monotonic() < deadline:  # a thread of the relay writes it
+        for line in os.pread(output, _OUTPUT_BYTES, 0).splitlines():  # where the relay writes does not change
+            if b'"relay_listening"' in line:
+                return int(json.loads(line)["grpc_port"])
+        time.sleep(_POLL_S)
+    raise SystemExit("stream-relay serve did not log where it listens")
 
 
 def _ready(process: subprocess.Popen[bytes], port: int, deadline: float) -> bool:

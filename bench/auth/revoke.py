@@ -247,7 +247,7 @@ def _relay(nats: NatsServer) -> Iterator[RelayProcess]:
         yield process
 
 
-_TARGET: Final = RelayProcess(0, 0, "", 0.0, -1)
+_TARGET: Final = RelayProcess(0, 0, "", 0.0, -1, 0)
 
 
 def _opened(wire: Wire, port: int, request: bytes) -> socket.socket:

@@ -61,7 +61,7 @@ def _shown(waits_s: list[float]) -> list[str]:
 def _waits(log: FilledLog, fleet: Fleet) -> list[float]:
     waits = []
     for _ in range(_ROUNDS):
-        goal, sent = len(fleet.ends) + 1, time.monotonic()
+        goal, sent = len(fleet.reference) + 1, time.monotonic()
         log.publish(1)
         waits.append(fleet.receive(goal) - sent)
     return waits
