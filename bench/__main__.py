@@ -13,6 +13,7 @@ NAMES: Final = (
     "end_to_end",
     "fanout",
     "replay",
+    "log_length",
     "grpc",
     "live_path",
     "hostile",

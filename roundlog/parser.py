@@ -20,23 +20,27 @@ Runs inside the reading of the socket and must not raise.
 """
 OnEnd = Callable[[bytes, AnswerEnd], None]
 """Called in the same way for a message that ends an answer."""
+OnOther = Callable[[bytes, int], None]
+"""Called in the same way with the sequence of a stored message that is no round: its subject is not that of a game."""
 
-_STORED: Final = re.compile(rb"\r\nNats-Subject: rounds\.([^\r]+)\r\nNats-Sequence: ([0-9]{1,20})\r\n")
+_STORED: Final = re.compile(rb"(?s:.*)\r\nNats-Subject: ([^\r]+)\r\nNats-Sequence: ([0-9]{1,20})\r\n")
+"""The last of such lines are the server's, which adds its own after those of the publisher."""
 _REPUBLISHED: Final = re.compile(rb"\r\nNats-Last-Sequence: [0-9]+\r\n\r\n\Z")
 _ANSWERED: Final = b"\r\nNats-Num-Pending: "
-_SUBJECT_PREFIX: Final = "rounds."
+_SUBJECT_PREFIX: Final = b"rounds."
 _GAMES_CACHED: Final = 4096
 _new: Final = tuple.__new__
 
 
 class RoundFrames:
-    """Reads messages to ``<prefix>.<token>``. Messages that are neither stored rounds nor ends are skipped."""
+    """Reads messages to ``<prefix>.<token>``. Messages that are neither stored messages nor ends are skipped."""
 
     def __init__(
         self,
         prefix: str,
         on_entries: OnEntries,
         on_end: OnEnd = lambda _token, _end: None,
+        on_other: OnOther = lambda _token, _sequence: None,
         *,
         by_token: bool = True,
         republished: bool = False,
@@ -45,8 +49,9 @@ class RoundFrames:
 
         Args:
             prefix: All tokens of the subjects but the last.
-            on_entries: Takes the stored messages.
+            on_entries: Takes the stored rounds.
             on_end: Takes the ends of answers.
+            on_other: Takes the sequences of stored messages that are no rounds.
             by_token: Off: messages are handed on together whatever their token, which is empty then.
             republished: Read only what the server republishes as it stores it. Answers of the server, which a user may
                 direct to any subject of an account, are skipped.
@@ -57,16 +62,18 @@ class RoundFrames:
             rb"%b%b [0-9]+ ([0-9]+) ([0-9]+)\r\nNATS/1\.0\r\n"
             rb"(?:Nats-Msg-Id:[^\r]*\r\n)?(?:Nats-Expected-Last-Msg-Id:[^\r]*\r\n)?"
             rb"(?:Relay-Position:[^\r]*\r\n)?"
-            rb"Nats-Stream: [^\r]*\r\nNats-Subject: rounds\.([^\r]+)\r\nNats-Sequence: ([0-9]{1,20})\r\n%b"
+            rb"Nats-Stream: [^\r]*\r\nNats-Subject: rounds\.([^\r.]+)\r\nNats-Sequence: ([0-9]{1,20})\r\n"
+            rb"Nats-Time-Stamp: [^\r]*\r\n%bNats-Last-Sequence: [^\r]*\r\n\r\n"
             % (
                 re.escape(self._start),
                 b"([^ ]+)" if by_token else b"()[^ ]+",
-                rb"Nats-Time-Stamp: [^\r]*\r\nNats-Last-Sequence: [0-9]+\r\n\r\n" if republished else b"",
+                b"" if republished else rb"Nats-Num-Pending: [^\r]*\r\n",
             )
         ).match
         self._republished = republished
         self._on_entries = on_entries
         self._on_end = on_end
+        self._on_other = on_other
         self._by_token = by_token
         self._games: dict[bytes, str] = {}
 
@@ -108,9 +115,8 @@ class RoundFrames:
         subject, sequence = headers.get("Nats-Subject", ""), headers.get("Nats-Sequence", "")
         if self._republished and ("Nats-Last-Sequence" not in headers or "Nats-Num-Pending" in headers):
             return
-        if subject.startswith(_SUBJECT_PREFIX) and sequence.isdigit():
-            entry = LogEntry(int(sequence), subject.removeprefix(_SUBJECT_PREFIX), message.data)
-            self._on_entries(token, [entry])
+        if subject and sequence.isdigit():
+            self._take(token, subject.encode(), int(sequence), message.data)
         elif end := AnswerEnd.of_headers(headers):
             self._on_end(token, end)
 
@@ -133,15 +139,27 @@ class RoundFrames:
         headers = data[body:middle]
         if self._republished and (_ANSWERED in headers or not _REPUBLISHED.search(headers)):
             return end + 2
-        if stored := _STORED.search(headers):
-            entry = LogEntry(int(stored[2]), self._game(stored[1]), data[middle:end])
-            self._on_entries(token if self._by_token else b"", [entry])
+        if stored := _STORED.match(headers):
+            self._take(token if self._by_token else b"", stored[1], int(stored[2]), data[middle:end])
         elif answer_end := AnswerEnd.of_block(headers):
             self._on_end(token, answer_end)
         return end + 2
+
+    def _take(self, token: bytes, subject: bytes, sequence: int, data: bytes) -> None:
+        """Hand on one stored message."""
+        if (name := game_in(subject)) is not None:
+            self._on_entries(token, [LogEntry(sequence, self._game(name), data)])
+        else:
+            self._on_other(token, sequence)
 
     def _game(self, name: bytes) -> str:
         game = name.decode(errors="replace")
         if len(self._games) < _GAMES_CACHED:
             self._games[name] = game
         return game
+
+
+def game_in(subject: bytes) -> bytes | None:
+    """Return what stands for a game in the subject of a stored message; None: a round has no such subject."""
+    name = subject.removeprefix(_SUBJECT_PREFIX)
+    return None if name == subject or b"." in name else name

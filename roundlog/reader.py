@@ -2,7 +2,8 @@
 
 Owns the requests that relays make of the log: batched direct gets on a connection of its own, so that no page delays a
 live round. Any replica answers them, and one may be behind, so in a cluster the end of a page is checked with the
-stream's leader.
+stream's leader. All games are read by sequence, whatever the subjects of the messages, since the server then searches
+nothing; what is no round is passed over here. Why: docs/adr/0045-pages-of-all-games-by-sequence.md
 """
 
 import asyncio
@@ -17,8 +18,8 @@ from roundlog.client.codes import NatsStatus
 from roundlog.client.connection import Connection, connect
 from roundlog.client.nats_internals import attach
 from roundlog.direct_get import AnswerEnd, direct_get_subject
-from roundlog.entry import LogEntry
-from roundlog.leader import ask_leader
+from roundlog.entry import LogEntry, Page, add_run, joined, shortened
+from roundlog.leader import StoredMessage, ask_leader
 from roundlog.log_errors import LogUnavailable
 from roundlog.log_settings import LogSettings
 from roundlog.parser import RoundFrames
@@ -29,34 +30,38 @@ from rounds.times import utc_text
 
 _ANSWER_S: Final = 5.0
 _PAGE_BYTES: Final = 1 << 20
+_ALL: Final = ">"
+"""Every message of the stream. It has next to no others than rounds: the server need not compare subjects."""
+_PASSED: Final = 2000
+"""Messages read at a time where none is a round."""
 _LOOK_S: Final = 1.0
 """How old it may be that a stream has one replica, when it matters: one small request a second. An answer does not show
 which replica it is of."""
 
 
-class Page(NamedTuple):
-    """Entries in log order. All that exist between the first one asked for and the last of them are included."""
-
-    entries: list[LogEntry]
-    remaining: int
-    """How many more the log holds after the last of `entries`, of the games asked for."""
-
-
 class _PendingPage:
     """A page that is being received."""
 
-    __slots__ = ("_single", "done", "entries", "remaining")
+    __slots__ = ("_single", "done", "entries", "others", "remaining")
 
     def __init__(self, *, single: bool) -> None:
         self._single = single  # one message was asked for: it comes alone, with no end of batch
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.entries: list[LogEntry] = []
+        self.others: list[tuple[int, int]] = []
         self.remaining = 0
 
     def add(self, entries: list[LogEntry]) -> None:
         """Add entries in the order in which they came."""
         if not self.done.done():
             self.entries += entries
+            if self._single:
+                self.done.set_result(None)
+
+    def pass_over(self, sequence: int) -> None:
+        """Note where a message is that is no round."""
+        if not self.done.done():
+            add_run(self.others, sequence, sequence)
             if self._single:
                 self.done.set_result(None)
 
@@ -117,7 +122,12 @@ class LogReader:
         Raises:
             LogUnavailable: No answer in time, or the connection is lost. Every other method raises it too.
         """
-        return await self._get({"seq": max(start, 1), "batch": limit, "next_by_subj": _subject_of(game)})
+        subject = _ALL if game is None else stored_subject(game)
+        page = await self._get({"seq": max(start, 1), "batch": limit, "next_by_subj": subject})
+        while page.others and page.remaining and not page.entries:
+            more = await self._get({"seq": page.last + 1, "batch": _PASSED, "next_by_subj": subject})
+            page = joined(page, more)
+        return page if len(page.entries) <= limit else shortened(page, limit)
 
     async def page_up_to(self, known: int, start: int, *, limit: int, game: str | None = None) -> Page:
         """Read as `page` does, from a log that is known to have reached sequence `known`.
@@ -126,11 +136,17 @@ class LogReader:
         stream's leader, which is never behind, is asked for the next entry, which is appended.
         """
         page = await self.page(start, limit=limit, game=game)
-        end = page.entries[-1].sequence if page.entries else start - 1
+        end = page.last or start - 1
         if page.remaining or end >= known or not await self._is_replicated():
             return page
         entry = await self.next_of_leader(end + 1, game=game)
-        return page if entry is None else Page([*page.entries, entry], remaining=1)
+        if entry is None:
+            return page
+        if game is None and entry.sequence > end + 1:
+            other = await self._ask_leader({"seq": end + 1, "next_by_subj": _ALL})
+            if other is not None and other.seq < entry.sequence:  # what is between them is not gone: it is no round
+                return joined(page, Page([entry], 1, [(other.seq, other.seq)]))
+        return Page([*page.entries, entry], 1, page.others)
 
     async def reached(self, sequence: int) -> int | None:
         """Return a sequence from `sequence` on that the log has reached; None when it ends before.
@@ -144,18 +160,22 @@ class LogReader:
 
     async def next_of_leader(self, start: int, *, game: str | None = None) -> LogEntry | None:
         """Ask the stream's leader for the first entry from sequence `start` on; None when there is none."""
-        request = {"seq": max(start, 1), "next_by_subj": _subject_of(game)}
+        subject = LOG_SUBJECTS if game is None else stored_subject(game)
+        message = await self._ask_leader({"seq": max(start, 1), "next_by_subj": subject})
+        if message is None:
+            return None
+        return LogEntry(message.seq, message.subject.rpartition(".")[2], message.data)
+
+    async def _ask_leader(self, request: dict[str, Any]) -> StoredMessage | None:
         self.requests += 1
         reply = await ask_leader(await self._connected(), self._settings.stream, request)
-        if reply.message is not None:
-            return LogEntry(reply.message.seq, reply.message.subject.rpartition(".")[2], reply.message.data)
-        if reply.error.code == NatsStatus.NOT_FOUND:
-            return None
+        if reply.message is not None or reply.error.code == NatsStatus.NOT_FOUND:
+            return reply.message
         raise LogUnavailable(f"the log's leader answered {reply.error.description!r}")
 
     async def since(self, since_ms: int) -> int | None:
         """Return the sequence of the first round stored at or after a time (Unix ms); None when there is none yet."""
-        page = await self._get({"start_time": utc_text(since_ms), "batch": 1, "next_by_subj": LOG_SUBJECTS})
+        page = await self._get({"start_time": utc_text(since_ms), "next_by_subj": LOG_SUBJECTS}, single=True)
         return page.entries[0].sequence if page.entries else None
 
     async def newest(self) -> list[LogEntry]:
@@ -163,9 +183,12 @@ class LogReader:
         return (await self._get({"multi_last": [LOG_SUBJECTS], "batch": 1000})).entries
 
     async def first(self) -> int | None:
-        """Return the sequence of the oldest round there is; None when the log is empty."""
-        page = await self.page(1, limit=1)
-        return page.entries[0].sequence if page.entries else None
+        """Return the sequence from which on the log has everything that was not deleted; None when it is empty.
+
+        That is the sequence of its oldest round, unless an older message is none.
+        """
+        page = await self._get({"seq": 1, "next_by_subj": _ALL}, single=True)
+        return page.last or None
 
     async def last(self) -> int:
         """Return the sequence of the newest round; 0 when the log is empty."""
@@ -239,7 +262,7 @@ class LogReader:
                     await page.done
         finally:
             del self._pending[number]
-        return Page(page.entries, page.remaining)
+        return Page(page.entries, page.remaining, page.others)
 
     async def _connected(self) -> Connection:
         if self._connection is None:
@@ -256,7 +279,7 @@ class LogReader:
                 connect(self._settings, name="stream-relay reader", on_disconnected=self._on_disconnected)
             )
             self._inbox = connection.new_inbox()
-            frames = RoundFrames(self._inbox, self._on_entries, self._on_end)
+            frames = RoundFrames(self._inbox, self._on_entries, self._on_end, self._on_other)
             await connection.subscribe(f"{self._inbox}.*", frames.on_message)
             await attach(connection.client, frames.read)
             await self._stack.enter_async_context(stack.pop_all())
@@ -277,6 +300,7 @@ class LogReader:
         if page is not None:
             page.finish(end)
 
-
-def _subject_of(game: str | None) -> str:
-    return LOG_SUBJECTS if game is None else stored_subject(game)
+    def _on_other(self, number: bytes, sequence: int) -> None:
+        page = self._pending.get(int(number))
+        if page is not None:
+            page.pass_over(sequence)

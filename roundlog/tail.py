@@ -21,6 +21,7 @@ from roundlog.client.connection import Connection
 from roundlog.direct_get import AnswerEnd, TooManyResults, direct_get_subject
 from roundlog.leader import StoredMessage, ask_leader
 from roundlog.log_errors import LogUnavailable
+from roundlog.parser import game_in
 from rounds.subjects import LOG_SUBJECTS, is_corrections, parse_dedup_id, plain_id
 
 _ANSWER_S: Final = 10.0
@@ -29,7 +30,8 @@ _BEHIND_PAUSE_S: Final = 0.1
 _PAGE: Final = 2_000
 _PAGE_BYTES: Final = 4 << 20
 _GAMES: Final = 1_000
-_OF_ROUNDS: Final = {"next_by_subj": LOG_SUBJECTS}
+_ALL: Final = {"next_by_subj": ">"}
+"""By sequence, whatever the subjects: the server searches nothing. What is no round is passed over here."""
 _ID_HEADER: Final = re.compile(rb"\r\nNats-Msg-Id: *([^\r]*)\r\n", re.IGNORECASE)
 
 OFFSET_HEADER: Final = "Relay-Position"
@@ -62,7 +64,8 @@ async def stored_pages(
     """
     tries = _BEHIND_TRIES
     while first <= last:
-        request = {"seq": first, "batch": _PAGE, "max_bytes": _PAGE_BYTES, "next_by_subj": subject}
+        wanted = _ALL if subject == LOG_SUBJECTS else {"next_by_subj": subject}
+        request = {"seq": first, "batch": _PAGE, "max_bytes": _PAGE_BYTES, **wanted}
         page = await _page(connection, stream, request)
         if page.last:
             yield page
@@ -89,7 +92,7 @@ async def ids_at(connection: Connection, stream: str, sequences: Iterable[int]) 
     while at < len(wanted):
         first = wanted[at]
         last = wanted[bisect_right(wanted, first + _PAGE - 1) - 1]
-        request = {"seq": first, "batch": last - first + 1, "max_bytes": _PAGE_BYTES, **_OF_ROUNDS}
+        request = {"seq": first, "batch": last - first + 1, "max_bytes": _PAGE_BYTES, **_ALL}
         page = await _page(connection, stream, request)
         found.update(zip(page.sequences, page.ids, strict=True))
         # An answer can be cut by its size; where it is empty, nothing of these is stored.
@@ -159,7 +162,7 @@ async def first_since(connection: Connection, stream: str, moment: datetime) -> 
     Raises:
         LogUnavailable: No answer in time, or the connection is lost.
     """
-    return (await _page(connection, stream, {"start_time": moment.isoformat(), "batch": 1, **_OF_ROUNDS})).last
+    return (await _page(connection, stream, {"start_time": moment.isoformat(), "next_by_subj": LOG_SUBJECTS})).last
 
 
 async def newest_ids(connection: Connection, stream: str) -> dict[str, int]:
@@ -194,6 +197,7 @@ async def newest_sequences(connection: Connection, stream: str) -> dict[bytes, i
 async def _page(
     connection: Connection, stream: str, request: dict[str, Any], by_subject: dict[bytes, int] | None = None
 ) -> TailPage:
+    """Read what `request` asks for. Without a batch, the answer is one message, which the server need not count."""
     page = TailPage([], [], 0, [], [])
     last = 0
     ended: asyncio.Future[AnswerEnd] = asyncio.get_running_loop().create_future()
@@ -206,6 +210,10 @@ async def _page(
                 ended.set_result(end)
             return
         last = int(headers["Nats-Sequence"])
+        if "batch" not in request and not ended.done():
+            ended.set_result(AnswerEnd(NatsStatus.END_OF_BATCH, "", 0))
+        if game_in(headers["Nats-Subject"].encode()) is None:
+            return
         if by_subject is not None:
             by_subject[headers["Nats-Subject"].encode()] = last
         if msg_id := headers.get("Nats-Msg-Id"):

@@ -70,8 +70,8 @@ class LogWriter:
         """Store rounds and corrections one by one; return their sequences."""
         return [await self.store_raw(stored_subject(name_of(round_)), round_.to_json()) for round_ in rounds]
 
-    async def store_raw(self, subject: str, data: bytes) -> int:
-        answer = await self._ask(subject, data)
+    async def store_raw(self, subject: str, data: bytes, *, headers: dict[str, str] | None = None) -> int:
+        answer = await self._ask(subject, data, headers)
         return int(answer["seq"])
 
     async def store_many(self, rounds: Iterable[Round]) -> int:
@@ -111,7 +111,8 @@ class LogWriter:
     def cursor(self, sequence: int) -> str:
         return str(Cursor(self.epoch, sequence))
 
-    async def _ask(self, subject: str, payload: bytes) -> Mapping[str, Any]:
-        answer: Mapping[str, Any] = msgspec.json.decode((await self._nc.request(subject, payload, timeout=10)).data)
+    async def _ask(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> Mapping[str, Any]:
+        reply = await self._nc.request(subject, payload, timeout=10, headers=headers)
+        answer: Mapping[str, Any] = msgspec.json.decode(reply.data)
         assert "error" not in answer, answer
         return answer

@@ -4,8 +4,7 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from operator import attrgetter
 
-from roundlog.entry import LogEntry
-from roundlog.reader import Page
+from roundlog.entry import LogEntry, Page
 from rounds import Cursor
 
 

@@ -17,8 +17,7 @@ from relay.live.hub import Hub
 from relay.live.link import Disconnect, Link
 from relay.live.ring import Ring
 from relay.turns import Turns
-from roundlog.entry import LogEntry
-from roundlog.reader import Page
+from roundlog.entry import LogEntry, Page
 from rounds import Filter
 from tests.relay.live.recording_link import NeverEnded
 from tests.resume.log_writer import TEN_O_CLOCK_MS, make_stored

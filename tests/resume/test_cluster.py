@@ -8,10 +8,10 @@ from contextlib import suppress
 import pytest
 
 from roundlog.client.connection import connect
-from roundlog.entry import LogEntry
+from roundlog.entry import LogEntry, Page
 from roundlog.log_errors import LogUnavailable, LogUnsuitable
 from roundlog.log_settings import LogSettings
-from roundlog.reader import LogReader, Page
+from roundlog.reader import LogReader
 from roundlog.stream import open_log
 from tests.backends.publish.test_cluster import cluster as cluster
 from tests.backends.publish.test_cluster import leader_of

@@ -18,8 +18,9 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
+from roundlog.entry import Page
 from roundlog.log_settings import LogSettings
-from roundlog.reader import LogReader, Page
+from roundlog.reader import LogReader
 from rounds import Cursor
 from rounds.times import utc_text
 from tests.nats import NatsServer

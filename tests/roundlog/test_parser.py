@@ -192,3 +192,45 @@ async def test_live_round_that_nats_py_has_read_is_told_from_an_answer() -> None
         await frames.on_message(Msg(cast("Any", None), f"{PREFIX}.crash", "", b"{}", headers))
 
     assert found == [LogEntry(9, "crash", b"{}")]
+
+
+_LIES = b"Nats-Stream: ROUNDS\r\nNats-Subject: rounds.dice\r\nNats-Sequence: 7\r\n"
+"""Headers that a publisher may send; the server adds its own after them."""
+
+
+@pytest.mark.parametrize("published", [b"", _LIES, b"Nats-Msg-Id:crash:1\r\n", b"Nats-Msg-Id:crash:1\r\n" + _LIES])
+@pytest.mark.parametrize(
+    ("subject", "game"),
+    [("rounds.crash", "crash"), ("other.crash", None), ("rounds.a.b", None), ("rounds", None), ("xrounds.a", None)],
+)
+def test_message_of_another_subject_is_no_round(subject: str, game: str | None, published: bytes) -> None:
+    """A reader of all messages gets its sequence only; and no publisher makes a round of it, or another round."""
+    found, others = list[LogEntry](), list[tuple[bytes, int]]()
+    frames = RoundFrames(
+        PREFIX,
+        lambda _token, entries: found.extend(entries),
+        on_other=lambda token, sequence: others.append((token, sequence)),
+    )
+    wire = stored(LogEntry(9, "crash", b"{}")).replace(b": rounds.crash\r\n", b": %b\r\n" % subject.encode())
+    headers, _, _ = wire.partition(b"\r\n")[2].partition(b"{}")
+    wire = message(f"{PREFIX}.4", headers.replace(b"Nats-Stream", published + b"Nats-Stream", 1), b"{}")
+
+    assert frames.read(wire, 0) == len(wire)
+    assert found == ([] if game is None else [LogEntry(9, game, b"{}")])
+    assert others == ([(b"4", 9)] if game is None else [])
+
+
+async def test_message_of_another_subject_that_nats_py_has_read_is_no_round() -> None:
+    """The same where the fast path is off."""
+    found, others = list[LogEntry](), list[tuple[bytes, int]]()
+    frames = RoundFrames(
+        PREFIX,
+        lambda _token, entries: found.extend(entries),
+        on_other=lambda token, sequence: others.append((token, sequence)),
+    )
+    for subject in ("other.crash", "rounds.a.b"):
+        headers = {"Nats-Subject": subject, "Nats-Sequence": "9"}
+        await frames.on_message(Msg(cast("Any", None), f"{PREFIX}.5", "", b"{}", headers))
+
+    assert found == []
+    assert others == [(b"5", 9)] * 2

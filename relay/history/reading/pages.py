@@ -164,7 +164,7 @@ class PageSource:
     ) -> _Answer:
         seen, newest = self._hub.head, self._newest(only)
         page = await self._reader.page_up_to(head, position + 1, limit=limit, game=only)
-        if not page.remaining and (page.entries[-1].sequence if page.entries else position) < newest:
+        if not page.remaining and (page.last or position) < newest:
             await self._check_end(seen, generation)
         oldest = None if only is None or not finds_gaps else await self._reader.first()
         first = await self._reader.first() if only is None and finds_gaps and has_holes(page, position) else None

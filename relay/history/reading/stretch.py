@@ -8,7 +8,7 @@ Why: docs/adr/0014-one-walk-through-history.md
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import merge
 from itertools import pairwise
@@ -17,8 +17,7 @@ from typing import Final
 
 from relay.live.bounds import Gap, GapReason
 from relay.live.item import Item
-from roundlog.entry import LogEntry
-from roundlog.reader import Page
+from roundlog.entry import LogEntry, Page
 from rounds import Cursor
 
 CELL: Final = 50
@@ -99,8 +98,8 @@ def limit_of_all(position: int, limit: int) -> int:
 
 def has_holes(page: Page, position: int) -> bool:
     """Say whether sequences are missing in a page of all games that was read after `position`."""
-    entries = page.entries
-    return bool(entries) and entries[-1].sequence - position > len(entries)
+    read = len(page.entries) + sum(end - begin + 1 for begin, end in page.others)
+    return read > 0 and page.last - position > read
 
 
 def stretch_of(
@@ -117,13 +116,14 @@ def stretch_of(
         first: The log's oldest round, when the page is of all games and has holes; None: it has none.
     """
     entries = page.entries
-    last = entries[-1].sequence if entries else position
+    last = page.last or position
     if page.remaining:
         entries, covered_to = _aligned(entries, position, last, of_all=oldest is None)
     else:  # the log has nothing more of these games up to `head`
         covered_to = max(last, head)
-    # Before the first entry, rounds of the game may have been purged; after it, none.
-    gone_to = entries[0].sequence - 1 if entries else covered_to
+    # Before the first message, rounds of the game may have been purged; after it, none.
+    begins = [entries[0].sequence] if entries else []
+    gone_to = min([*begins, *(begin for begin, _ in page.others[:1]), covered_to + 1]) - 1
     if oldest is not None:
         gone_to = min(gone_to, oldest - 1)
     gap = None
@@ -131,16 +131,18 @@ def stretch_of(
         is_older = first is not None and first <= position  # older rounds exist: these have not expired
         reason = GapReason.DELETED if is_older else GapReason.EXPIRED
         gap = Gap(Cursor(epoch, position), Cursor(epoch, gone_to), reason)
-    holes = () if first is None else _holes(entries, covered_to, epoch)
+    holes = () if first is None else _holes(entries, page.others, covered_to, epoch)
     return Stretch(epoch, entries, covered_to, gap, holes, is_last=not page.remaining)
 
 
-def _holes(entries: list[LogEntry], covered_to: int, epoch: str) -> tuple[Gap, ...]:
-    """Return what was deleted between entries of all games, and after the last; as one gap when there are many."""
-    sequences = [*(entry.sequence for entry in entries), covered_to + 1]
+def _holes(entries: list[LogEntry], others: Sequence[tuple[int, int]], covered_to: int, epoch: str) -> tuple[Gap, ...]:
+    """Return what was deleted between messages, and after the last; as one gap when there are many holes."""
+    runs: Iterable[tuple[int, int]] = ((entry.sequence, entry.sequence) for entry in entries)
+    if others:
+        runs = merge(runs, (run for run in others if run[1] <= covered_to))
     holes = [
         Gap(Cursor(epoch, before), Cursor(epoch, after - 1), GapReason.DELETED)
-        for before, after in pairwise(sequences)
+        for (_, before), (after, _) in pairwise([*runs, (covered_to + 1, covered_to + 1)])
         if after - before > 1
     ]
     if len(holes) > _MOST_HOLES:
@@ -156,6 +158,8 @@ def _aligned(entries: list[LogEntry], position: int, last: int, *, of_all: bool)
     kept = bisect_right(entries, end, key=attrgetter("sequence"))
     if not kept:
         return entries, last
-    # Of all games, nothing is between the kept rounds and the next one. A page that ended in a hole, where messages
-    # were deleted, would make the next page begin in it, and report the rest of the hole as expired.
-    return entries[:kept], entries[kept].sequence - 1 if of_all else end
+    # Of all games, no round is between the kept ones and the next one. A page that ended in a hole, where messages were
+    # deleted, would make the next page begin in it, and report the rest of the hole as expired.
+    if of_all:
+        end = entries[kept].sequence - 1 if kept < len(entries) else last
+    return entries[:kept], end

@@ -11,7 +11,7 @@ from relay.history.reading.pages import PAGE
 from relay.history.reading.payer import RELAY, Payer, Payers
 from relay.history.start import Start
 from relay.live.channels import Subscription
-from roundlog.reader import Page
+from roundlog.entry import Page
 from rounds import Cursor, Filter
 from tests.relay.history.test_payer import PRIVATE, PUBLIC, Bucket, Over
 from tests.resume.replay_rig import Client, Rig, turns

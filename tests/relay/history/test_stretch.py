@@ -4,9 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.history.reading.stretch import CELL, Stretch, limit_of_all, stretch_of
-from roundlog.entry import LogEntry
-from roundlog.reader import Page
+from relay.history.reading.stretch import CELL, Stretch, has_holes, limit_of_all, stretch_of
+from roundlog.entry import LogEntry, Page, add_run
 
 LIMIT = 500
 HEAD = 6_000
@@ -107,6 +106,52 @@ def test_holes_of_a_page_of_all_games_are_gaps_where_they_are() -> None:
             (490, (490, 510)),
             (510, None),
         ]
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(st.tuples(st.sampled_from("ro-"), st.integers(1, 700)), min_size=1, max_size=7),
+    st.sampled_from([25, LIMIT, 4 * LIMIT]),
+    st.integers(0, 600),
+)
+def test_what_is_no_round_is_no_gap(runs: list[tuple[str, int]], limit: int, position: int) -> None:
+    """Pages of all games send each round once, and report exactly what was deleted, wherever other messages are."""
+    log = "r" + "".join(kind * size for kind, size in runs) + "r"
+    position, head = min(position, len(log) - 1), len(log)
+    rounds, gone = list[int](), set[int]()
+    begin, pages = position, 0
+    while position < head:
+        there_are = [sequence for sequence in range(position + 1, head + 1) if log[sequence - 1] != "-"]
+        asked = there_are[: limit_of_all(position, limit)]
+        others = list[tuple[int, int]]()
+        for sequence in asked:
+            if log[sequence - 1] == "o":
+                add_run(others, sequence, sequence)
+        entries = [LogEntry(sequence, "crash", b"") for sequence in asked if log[sequence - 1] == "r"]
+        page = Page(entries, len(there_are) - len(asked), others)
+        first = 1 if has_holes(page, position) else None
+        stretch = stretch_of(page, epoch="k1", position=position, head=head, oldest=None, first=first)
+
+        assert stretch.covered_to > position
+        rounds += [entry.sequence for entry in stretch.entries]
+        for gap in (*stretch.holes, *([stretch.gap] if stretch.gap else [])):
+            gone.update(range(gap.begin.sequence + 1, gap.end.sequence + 1))
+        position, pages = stretch.covered_to, pages + 1
+
+    assert rounds == [sequence for sequence in range(begin + 1, head + 1) if log[sequence - 1] == "r"]
+    assert gone == {sequence for sequence in range(begin + 1, head + 1) if log[sequence - 1] == "-"}
+    assert pages <= 2 + 2 * (head - begin) // min(limit, 450)
+
+
+def test_hole_of_a_million_is_one_gap() -> None:
+    """It is not walked through, sequence by sequence."""
+    sequences = [*range(1, 300), *range(1_000_300, 1_000_500)]
+    page = Page([LogEntry(sequence, "crash", b"") for sequence in sequences], remaining=80, others=[(300, 600_000)])
+
+    stretch = stretch_of(page, epoch="k1", position=0, head=2_000_000, oldest=None, first=1)
+
+    assert [(hole.begin.sequence, hole.end.sequence) for hole in stretch.holes] == [(600_000, 1_000_299)]
+    assert stretch.covered_to == 1_000_450
 
 
 @pytest.mark.parametrize("every", [1, 2, 20])

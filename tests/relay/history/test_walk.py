@@ -12,8 +12,7 @@ from relay.history.reading.stretch import Stretch, stretch_of
 from relay.history.walk import PageVerdict, State, Walk, resume_since
 from relay.live.bounds import Bounds, Gap, GapReason
 from relay.live.hub import Generation
-from roundlog.entry import LogEntry
-from roundlog.reader import Page
+from roundlog.entry import LogEntry, Page
 from rounds import Cursor
 
 GAMES = ("crash", "dice", "plinko")
