@@ -4,6 +4,7 @@ Owns what a valid round is and how it is written for clients and in the log. Kno
 Why msgspec: docs/adr/0001-msgspec-for-json.md
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 from functools import lru_cache
 from typing import Annotated, Final
@@ -12,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from rounds.subjects import game_of, is_corrections, is_slug
-from rounds.times import after_leap_second, is_utc_time
+from rounds.times import WHOLE_SECONDS, after_leap_second, is_utc_time, minute_s
 
 _MAX_INT64: Final = 2**63 - 1
 
@@ -144,6 +145,42 @@ class Round(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 _decoder: Final = msgspec.json.Decoder(Round)
 read_unchecked: Final = _decoder.decode
 """Decodes a round and checks types only, not what else `Round.parse` checks; raises msgspec's and Python's errors."""
+
+
+def read_stored(entries: Iterable[tuple[int, str, bytes]]) -> list[Round]:
+    """Return ``Round.parse_stored(data, name)`` of each (sequence, name, data), at half the cost.
+
+    Raises:
+        InvalidRound: As `Round.parse_stored`, for any of them.
+    """
+    rounds: list[Round] = []
+    add, read, fault_of, seconds = rounds.append, read_unchecked, _fault_of_short, WHOLE_SECONDS
+    for _, name, data in entries:
+        try:
+            round_ = read(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            add(Round.parse_stored(data, name))
+            continue
+        text, extras = round_.finished_at, round_.extras
+        if (
+            round_.game_slug == name
+            and round_.revision == 1
+            and _are_slugs(name, round_.game_type)
+            and text[17:] in seconds
+            and minute_s(text[:17]) is not None
+            and len(extras) <= _SHORT
+            and fault_of(extras) is None
+            and not round_.voided
+        ):
+            add(round_)
+        else:
+            add(Round.parse_stored(data, name))
+    return rounds
+
+
+@lru_cache(maxsize=1024)
+def _are_slugs(game: str, type_: str) -> bool:
+    return is_slug(game) and is_slug(type_)
 
 
 class PlainRound(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):

@@ -14,14 +14,15 @@ _MINUTE: Final = re.compile(r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:\Z"
 SECONDS: Final = {f"{second:02}": second for second in range(60)}
 """The seconds of a minute, by their two digits."""
 _LEAP_SECOND: Final = re.compile(r"(?<=[Tt ][0-9]{2}:[0-9]{2}:)60(?![0-9])")
-_WHOLE_SECONDS: Final = {f"{text}Z" for text in SECONDS}
+WHOLE_SECONDS: Final = frozenset(f"{text}Z" for text in SECONDS)
+"""What follows the minute in a time without a fraction."""
 _PARTS_OF_SECONDS: Final = re.compile(r"\A[0-5][0-9]\.[0-9]{1,9}Z\Z")
 
 
 def is_utc_time(text: str) -> bool:
     """Whether `text` is a time as rounds carry it, with up to nine digits of a second's fraction."""
     seconds = text[17:]
-    if seconds not in _WHOLE_SECONDS and _PARTS_OF_SECONDS.match(seconds) is None:
+    if seconds not in WHOLE_SECONDS and _PARTS_OF_SECONDS.match(seconds) is None:
         return False
     return minute_s(text[:17]) is not None
 

@@ -183,8 +183,8 @@ class Replay:
         self._report(walk.pass_gap(stretch))
         if self._start.speed is None and stretch.covered_to < self._hub.ring.whole_from(games):
             self._pages.read_ahead(stretch.covered_to, games, walk.generation)
-        for items, covered_to, hole in stretch.parts():
-            await self._writer.write_page(items, covered_to)
+        for span, covered_to, hole in stretch.spans():
+            await self._writer.write_part(stretch, span, covered_to)
             if walk.position < covered_to:
                 break  # the rest is read again
             self._report(hole)

@@ -29,6 +29,11 @@ class ReplaySelection:
         """Whether a round was seen that is so much later than the end that none from before the end can follow."""
         return self._until_ms is not None and self._newest_ms > self._until_ms + OVERRUN_MS
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether every valid round of the games is to be sent."""
+        return self._is_unbounded and not self._floors
+
     def has(self, item: Item) -> bool:
         """Whether a round is to be sent."""
         if item.game not in self.wanted.games or not item.valid or item.sequence < self._floors.get(item.game, 0):
@@ -49,7 +54,7 @@ class ReplaySelection:
             return [data for item in items for data in self._rendered_alone(item, form)]
 
     def _rendered(self, items: Sequence[Item], form: Form) -> list[bytes]:
-        if self._is_unbounded and not self._floors:  # the usual case, at half the cost
+        if self.is_plain:  # the usual case, at half the cost
             games = self.wanted.games
             return [item.rendered(form) for item in items if item.game in games and item.valid]
         return [item.rendered(form) for item in items if self.has(item)]

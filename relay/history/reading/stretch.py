@@ -8,7 +8,7 @@ Why: docs/adr/0014-one-walk-through-history.md
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import merge
 from itertools import pairwise
@@ -16,7 +16,9 @@ from operator import attrgetter
 from typing import Final
 
 from relay.live.bounds import Gap, GapReason
+from relay.live.encode import Form
 from relay.live.item import Item
+from relay.live.stored import Written, written
 from roundlog.entry import LogEntry, Page
 from rounds import Cursor
 
@@ -40,15 +42,45 @@ class Stretch:
     is_last: bool = False  # the log had nothing more of these games
     _sources: tuple["Stretch", ...] = ()  # those whose entries these are, in order; it has none of its own
     _items: list[Item] | None = field(default=None, init=False, repr=False, compare=False)
+    _names: frozenset[str] | None = field(default=None, init=False, repr=False, compare=False)
+    _written: dict[tuple[Form, int, int], Written] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def parts(self) -> Iterator[tuple[list[Item], int, Gap | None]]:
         """Yield the rounds up to each hole, up to which sequence they are whole, and the hole; then the rest."""
-        at, items = 0, self.items()
+        items = self.items()
+        return ((items[span.start : span.stop], covered_to, hole) for span, covered_to, hole in self.spans())
+
+    def spans(self) -> Iterator[tuple[range, int, Gap | None]]:
+        """Yield as `parts`, with the indexes of entries in place of rounds."""
+        at, entries = 0, self.entries
         for hole in self.holes:
-            end = bisect_right(items, hole.begin.sequence, key=attrgetter("sequence"))
-            yield items[at:end], hole.begin.sequence, hole
+            end = bisect_right(entries, hole.begin.sequence, key=attrgetter("sequence"))
+            yield range(at, end), hole.begin.sequence, hole
             at = end
-        yield items[at:], self.covered_to, None
+        yield range(at, len(entries)), self.covered_to, None
+
+    def written(self, form: Form, at: int, end: int, games: Collection[str]) -> Written:
+        """Return the entries from one index up to another, the latter exclusive, that are of `games`, as one write.
+
+        Readers that want all of them get the same bytes.
+
+        Raises:
+            InvalidRound: One of them is not valid.
+        """
+        if self._names is None:
+            self._names = frozenset(entry.game for entry in self.entries)
+        if not self._names.issubset(games):
+            return written(form, self.epoch, [entry for entry in self.entries[at:end] if entry.game in games])
+        key = (form, at, end)
+        found = self._written.get(key)
+        if found is None:
+            found = self._written[key] = written(form, self.epoch, self.entries[at:end])
+        return found
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether its rounds are those of other stretches, which their readers share."""
+        return bool(self._sources)
 
     def items(self) -> list[Item]:
         """Return an item of each entry: the same ones to every reader, so that a round is encoded once."""
