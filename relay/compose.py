@@ -28,7 +28,8 @@ from relay.history.history import History
 from relay.history.reading.payer import Payers
 from relay.http.application import build_app
 from relay.http.connections.guarded import ConnectionLimits
-from relay.http.connections.quick_answers import QuickAnswers
+from relay.http.early.early_answers import EarlyAnswers
+from relay.http.early.stream_requests import StreamRequests
 from relay.http.monitoring.metrics import Metrics
 from relay.http.monitoring.operator_paths import operator_routes, paths_in_words
 from relay.http.monitoring.probes import Probes
@@ -135,7 +136,17 @@ def compose(
     unread = UnreadAnswers(held.most // 2, retry_ms=delays.after_refusal)
     shares = admission.shares
     # Checks look at requests of aiohttp.
-    answers = None if checks else QuickAnswers(admission, registry.refusals, proxies)
+    answers = (
+        None
+        if checks
+        else EarlyAnswers(
+            registry,
+            StreamRequests(registry, history, catalogue),
+            Rest(registry, history, catalogue),
+            TokenRoutes(registry, catalogue, identities),
+            proxies,
+        )
+    )
     return Parts(
         reader=reader,
         feed=feed,

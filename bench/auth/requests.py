@@ -1,6 +1,7 @@
 """Send the same request many times over plain sockets, and read the status of each answer."""
 
 import socket
+from collections.abc import Sequence
 from typing import Final
 
 _AT_ONCE: Final = 16
@@ -34,6 +35,21 @@ class Requests:
                     link.close()
                 else:
                     self._open.append(link)
+
+    def send_each(self, requests: Sequence[bytes], *, status: int) -> None:
+        """Send each request on a connection of its own, some at once; close it when the head of the answer came."""
+        for at in range(0, len(requests), _AT_ONCE):
+            some = requests[at : at + _AT_ONCE]
+            links = [socket.create_connection(("127.0.0.1", self._port), timeout=_DEADLINE_S) for _ in some]
+            for link, request in zip(links, some, strict=True):
+                link.sendall(request)
+            for link in links:
+                data = b""
+                while b"\r\n\r\n" not in data:
+                    data += _more(link)
+                if int(data[9:12]) != status:
+                    raise SystemExit(f"status {data[9:12]!r} in place of {status}: {data[:200]!r}")
+                link.close()
 
     def close(self) -> None:
         """Close the connections."""

@@ -10,18 +10,17 @@ import structlog
 from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.typedefs import Middleware
 
-from relay.admission.refusals import Protocol, Refusals
+from relay.admission.refusals import Refusals
 from relay.config.trusted_proxies import TrustedProxies
-from relay.errors import refusal_of
 from relay.http.connections.departures import has_left
 from relay.http.connections.expectations import closes_connection, has_unknown
 from relay.http.connections.guarded import GuardedHandler
-from relay.http.connections.over_limit import note_refusal, quota_headers
-from relay.http.cors import cors_headers, preflight_headers, warning_headers
-from relay.http.error_body import HTTP_CODES, error_response, internal_error, refusal_headers
+from relay.http.cors import preflight_headers
+from relay.http.early.answer import complete, refused
+from relay.http.error_body import HTTP_CODES, error_response, internal_error
 from relay.http.protocol import HttpProtocol
-from relay.http.request import KEY_ID, PROXIES, caller_of
-from relay.http.security_headers import add_to, page_headers
+from relay.http.request import PROXIES, asked_of, caller_of, response_of
+from relay.http.security_headers import page_headers
 
 log = structlog.get_logger()
 
@@ -85,12 +84,7 @@ class Home:
 
 
 async def _finish_headers(request: web.Request, response: web.StreamResponse) -> None:
-    response.headers["Server"] = "stream-relay"  # without names and versions of libraries
-    add_to(response.headers)
-    response.headers.update(warning_headers(request))
-    response.headers.update(quota_headers(request))
-    if request.app[_FOR_PAGES]:
-        response.headers.update(cors_headers(request))
+    complete(response.headers, asked_of(request), for_pages=request.app[_FOR_PAGES])
     protocol = request.protocol
     if closes_connection(request) or (isinstance(protocol, GuardedHandler) and protocol.is_last):
         response.headers["Connection"] = "close"
@@ -120,7 +114,7 @@ async def _answer(request: web.Request, protocol: HttpProtocol, handler: Handler
         return error_response(417, HTTP_CODES[417], "the only expectation that is supported is 100-continue")
     if request.method == "OPTIONS" and request.app[_FOR_PAGES]:
         # A preflight has no key: its answer is the same on every path.
-        return web.Response(status=204, headers=preflight_headers(request))
+        return web.Response(status=204, headers=preflight_headers(asked_of(request)))
     try:
         return await handler(request)
     except web.HTTPException as error:
@@ -135,13 +129,11 @@ async def _answer(request: web.Request, protocol: HttpProtocol, handler: Handler
             raise ConnectionResetError("the client has left") from error
         if isinstance(error, web.RequestPayloadError):
             return error_response(400, "bad_request", "the request's body does not match its headers")
-        refusal = refusal_of(error)
-        if refusal is None:
+        answer = refused(asked_of(request), error, request.app[_REFUSALS])
+        if answer is None:
             log.exception("request_failed", method=request.method, path=request.path[:200])
             return internal_error()
-        request.app[_REFUSALS].add(error, _protocol_of(request), caller_of(request), key_id=request.get(KEY_ID))
-        note_refusal(request, error)
-        return error_response(refusal.status, refusal.code, str(error), refusal_headers(error, refusal.status))
+        return response_of(answer)
 
 
 def _not_http1(request: web.Request) -> web.Response:
@@ -149,11 +141,6 @@ def _not_http1(request: web.Request) -> web.Response:
     if request.method == "CONNECT":
         return error_response(405, HTTP_CODES[405], "this server is not a proxy", {"Allow": _METHODS})
     return error_response(505, HTTP_CODES[505], "this port serves HTTP/1.1 and HTTP/1.0")
-
-
-def _protocol_of(request: web.Request) -> Protocol:
-    first = request.path.split("/", 2)[1]
-    return "websocket" if first == "ws" else "sse" if first == "sse" else "rest"
 
 
 def _sentence(request: web.Request, error: web.HTTPException) -> str:

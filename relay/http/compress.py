@@ -3,7 +3,7 @@
 import re
 import zlib
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final, Protocol
 
 from relay.turns import Turns
 
@@ -18,18 +18,48 @@ _BROTLI_QUALITY: Final = 4
 _WEIGHT: Final = re.compile(r"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)", re.ASCII)
 
 
+class _Compressor(Protocol):
+    def compress(self, data: bytes) -> bytes: ...
+    def flush(self) -> bytes: ...
+
+
 async def compressed(body: bytes, accept_encoding: str, turns: Turns) -> tuple[bytes, str | None]:
     """Return the body to send and its ``Content-Encoding``, the best of what `accept_encoding` allows (RFC 9110)."""
     coding = coding_of(accept_encoding) if len(body) >= _MIN_BYTES else None
-    if coding == "br":
-        import brotli  # loaded at the first use
+    if coding is None:
+        return body, None
+    compressor, done = _compressor(coding), list[bytes]()
+    for at in range(0, len(body), _PIECE_BYTES):
+        await turns.wait()
+        done.append(compressor.compress(body[at : at + _PIECE_BYTES]))
+    return b"".join([*done, compressor.flush()]), coding
 
-        brotli_compressor = brotli.Compressor(quality=_BROTLI_QUALITY)
-        return await _in_pieces(body, brotli_compressor.process, brotli_compressor.finish, turns), coding
+
+def compressed_now(body: bytes, accept_encoding: str) -> tuple[bytes, str | None] | None:
+    """Do as `compressed` in the time of one piece; return None where more is needed."""
+    coding = coding_of(accept_encoding) if len(body) >= _MIN_BYTES else None
+    if coding is None:
+        return body, None
+    if len(body) > _PIECE_BYTES:
+        return None
+    compressor = _compressor(coding)
+    return compressor.compress(body) + compressor.flush(), coding
+
+
+def _compressor(coding: str) -> _Compressor:
     if coding == "gzip":
-        compressor = zlib.compressobj(_GZIP_LEVEL, wbits=_GZIP_WINDOW)
-        return await _in_pieces(body, compressor.compress, compressor.flush, turns), coding
-    return body, None
+        return zlib.compressobj(_GZIP_LEVEL, wbits=_GZIP_WINDOW)
+    import brotli  # loaded at the first use
+
+    return _Brotli(brotli.Compressor(quality=_BROTLI_QUALITY))
+
+
+class _Brotli:
+    """brotli's compressor with the names of zlib's."""
+
+    def __init__(self, compressor: Any) -> None:
+        self.compress: Callable[[bytes], bytes] = compressor.process
+        self.flush: Callable[[], bytes] = compressor.finish
 
 
 def coding_of(accept_encoding: str) -> str | None:
@@ -40,16 +70,6 @@ def coding_of(accept_encoding: str) -> str | None:
     if weights.get("br", 0) > 0 and weights["br"] >= weights.get("gzip", 0):
         return "br"
     return "gzip" if weights.get("gzip", weights.get("*", 0)) > 0 else None
-
-
-async def _in_pieces(
-    body: bytes, compress: Callable[[bytes], bytes], finish: Callable[[], bytes], turns: Turns
-) -> bytes:
-    done = []
-    for at in range(0, len(body), _PIECE_BYTES):
-        await turns.wait()
-        done.append(compress(body[at : at + _PIECE_BYTES]))
-    return b"".join([*done, finish()])
 
 
 def read_weights(accept_encoding: str) -> dict[str, float]:

@@ -10,6 +10,7 @@ from auth.redact import redact
 from relay.errors import TooManyRequests, Unavailable
 from relay.http.connections.quick_refusals import retry_headers
 
+JSON: Final = "application/json; charset=utf-8"
 HTTP_CODES: Final = {
     404: "not_found",
     405: "method_not_allowed",
@@ -20,6 +21,9 @@ HTTP_CODES: Final = {
     505: "http_version_not_supported",
 }
 """The codes of errors of HTTP itself. Those of the relay are in `relay.errors`."""
+
+INTERNAL: Final = ("internal", "internal error; it has been logged")
+"""Of a request that failed because of a bug of ours: the code, and the sentence."""
 
 _HEADERS: Final = {
     401: {"WWW-Authenticate": "Bearer"},
@@ -51,4 +55,4 @@ def refusal_headers(error: Exception, status: int) -> Mapping[str, str]:
 
 def internal_error() -> web.Response:
     """Build the answer to a request that failed because of a bug of ours, which the caller logs."""
-    return error_response(500, "internal", "internal error; it has been logged")
+    return error_response(500, *INTERNAL)

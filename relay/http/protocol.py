@@ -12,12 +12,14 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.http import HttpRequestParser, RawRequestMessage
 
+from relay.http.connections.deadlines import Deadlines
 from relay.http.connections.departures import has_left
 from relay.http.connections.expectations import closes_connection, hide
 from relay.http.connections.guarded import ConnectionLimits, GuardedHandler
 from relay.http.connections.heads import PartialHead, after_request
 from relay.http.connections.lingering import linger
 from relay.http.connections.malformed import HEAD_BYTES, HEAD_TOO_LARGE, HEADERS, LINE_BYTES, malformed_by
+from relay.http.connections.quick_refusals import TAKEN
 from relay.http.error_body import error_response, internal_error
 from relay.http.security_headers import add_to
 from relay.links.intake import Intake
@@ -59,29 +61,54 @@ class HttpProtocol(GuardedHandler):
         "_half_closed",
         "_has_failed",
         "_head",
+        "_idle",
         "_is_answered",
         "_is_chunked",
         "_newest_body",
     )
 
-    def __init__(self, server: web.Server, turns: Turns, limits: ConnectionLimits, *, keepalive_s: float) -> None:
+    def __init__(
+        self,
+        server: web.Server,
+        turns: Turns,
+        limits: ConnectionLimits,
+        *,
+        keepalive_s: float,
+        idle: Deadlines["HttpProtocol"],
+    ) -> None:
         """Wait for requests.
 
         Args:
-            server: Handles them.
+            server: Handles those that are not answered from their head.
             turns: The share of each turn of the loop that requests have.
             limits: What the client may hold.
             keepalive_s: Seconds that the connection may be idle between two requests.
+            idle: Connections that have this time now, while aiohttp does not handle them.
         """
-        loop = asyncio.get_running_loop()
         super().__init__(
             server,
             limits,
             turns,
-            loop=loop,
             access_log=None,  # aiohttp's value for off
             keepalive_timeout=keepalive_s,
         )
+        self._idle = idle
+        self._head: PartialHead | None = None  # as it was before an error; None: nothing was read of one
+        self._newest_body: Any = None  # of the request that was parsed last
+        self._is_chunked = False  # that body
+        self._half_closed = False
+        self._is_answered = False  # every request so far; aiohttp waits for the next one a turn later
+        self._has_failed = False  # after an error no request can be found
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._idle.begin(self)
+
+    def begin_usual(self) -> None:
+        """See `GuardedHandler.begin_usual`."""
+        self._idle.end(self)
+        self._options["loop"] = loop = asyncio.get_running_loop()
+        super().begin_usual()
         # aiohttp's own parser drops the requests before an error that it finds in the same call.
         self._parser = HttpRequestParser(
             self,
@@ -94,37 +121,36 @@ class HttpProtocol(GuardedHandler):
             auto_decompress=False,  # the proxy decompresses bodies, with its own limit and errors
             max_msg_queue_size=1,  # it stops after each request
         )
-        self._head = PartialHead()  # as it was before an error
-        self._newest_body: Any = None  # of the request that was parsed last
-        self._is_chunked = False  # that body
-        self._half_closed = False
-        self._is_answered = False  # every request so far; aiohttp waits for the next one a turn later
-        self._has_failed = False  # after an error no request can be found
 
     @property
     def holds_reading(self) -> bool:
-        return self._reading_paused or self._buffer_paused
+        return self.is_usual and (self._reading_paused or self._buffer_paused)
 
     @property
     def tail(self) -> bytes:
         """What the client sent after its handshake, before the answer."""
-        return self._message_tail
+        return self._message_tail if self.is_usual else b""
 
     def data_received(self, data: bytes) -> None:
         """Parse one request after the other; after an error, ignore what follows."""
-        if not self._has_failed and not self._answer_at_once(data):
-            self._read(data)
+        if self._has_failed or self._answer_at_once(data):
+            return
+        if not self.is_usual:
+            self.begin_usual()
+        self._read(data)
 
     def _answer_at_once(self, data: bytes) -> bool:
         """Answer a request of which all can be seen in its first bytes; return whether it was."""
         answers, transport = self._limits.answers, self.transport
-        if answers is None or transport is None or self._head.size or self._in_body or not self._is_idle:
+        if answers is None or transport is None or (self.is_usual and not self._may_answer_at_once):
             return False
-        if self._half_closed or self._upgraded or self._close or transport.get_write_buffer_size():
+        if transport.get_write_buffer_size():
             return False
         answer = answers.answer(data, self)
         if answer is None:
             return False
+        if answer is TAKEN:
+            return True
         transport.write(answer.data)
         self.answered(len(answer.data))
         if answer.closes:
@@ -133,8 +159,23 @@ class HttpProtocol(GuardedHandler):
             self._wait_for_next()
         return True
 
+    @property
+    def _may_answer_at_once(self) -> bool:
+        """Whether aiohttp waits for the next request, and has nothing of one."""
+        if self._in_body or not self._is_idle or (self._head is not None and self._head.size):
+            return False
+        return not (self._half_closed or self._upgraded or self._close)
+
+    def close_idle(self) -> None:
+        """Close the connection, which was idle for too long."""
+        if self.transport is not None:
+            self.transport.close()
+
     def _wait_for_next(self) -> None:
         """Give the client its time for the next request, as aiohttp does after an answer."""
+        if not self.is_usual:
+            self._idle.begin(self)
+            return
         at = self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         if self._keepalive_handle is None:
             self._keepalive_handle = self._loop.call_at(at, self._process_keepalive)
@@ -142,6 +183,7 @@ class HttpProtocol(GuardedHandler):
     def _read(self, data: bytes) -> None:
         count, in_body, read = self._request_count, self._in_body, self._body_bytes
         unparsed = data
+        head = self._head = self._head or PartialHead()
         while self._parse(unparsed) and len(self._messages) < self._max_msg_queue_size:
             unparsed = b""
         if self._messages:  # whole requests, or an error
@@ -150,21 +192,21 @@ class HttpProtocol(GuardedHandler):
             return
         is_same = self._request_count == count
         if in_body or not is_same:
-            self._head.clear()
+            head.clear()
             self.holds(0)
             if self._in_body:
                 return
             body_bytes = self._body_bytes - read if is_same else self._body_bytes
             data = after_request(data, body_bytes=body_bytes, begins_in_body=in_body and is_same)
-        self._head.add(data)
-        self.holds(self._head.size)
+        head.add(data)
+        self.holds(head.size)
         self._watch_head()
-        if self._head.size > HEAD_BYTES:
+        if head.size > HEAD_BYTES:
             self._parse(b"\0")  # is allowed nowhere in a head: aiohttp gives the error its place behind all requests
 
     def _watch_head(self) -> None:
         # Not only when aiohttp waits for the next request: it does so a turn after an answer, and nothing may follow.
-        if self._head.size and (self._is_idle or self._is_answered):
+        if self._head is not None and self._head.size and (self._is_idle or self._is_answered):
             self.head_begun()
 
     def _parse(self, data: bytes) -> bool:
@@ -214,6 +256,7 @@ class HttpProtocol(GuardedHandler):
         return 0 if self._newest_body is None or self._is_chunked else self._newest_body.total_bytes
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        self._idle.end(self)
         super().connection_lost(exc)
         self._newest_body = None  # it refers to this object: both would wait for Python's garbage collector
 
@@ -222,7 +265,7 @@ class HttpProtocol(GuardedHandler):
 
         Not one whose answer has been sent so far as there is any: the client of a stream has left.
         """
-        if self._is_idle or self._is_answered or self._is_streaming or self._in_body:
+        if not self.is_usual or self._is_idle or self._is_answered or self._is_streaming or self._in_body:
             return False
         self._half_closed = True
         return True
@@ -253,8 +296,9 @@ class HttpProtocol(GuardedHandler):
             log.error("request_failed", exc_info=exc)
             response = internal_error()
         else:
-            too_large = self._head.size > HEAD_BYTES
-            malformed = HEAD_TOO_LARGE if too_large else malformed_by(exc, in_first_line=not self._head.line_is_over)
+            head = self._head or PartialHead()
+            too_large = head.size > HEAD_BYTES
+            malformed = HEAD_TOO_LARGE if too_large else malformed_by(exc, in_first_line=not head.line_is_over)
             log.debug("request_malformed", status=malformed.status)
             response = error_response(*malformed)
             self.answer_is_last()
@@ -286,4 +330,5 @@ def protocol_factory(runner: web.AppRunner, limits: ConnectionLimits, turns: Tur
     server = runner.server
     if server is None:
         raise AssertionError("the runner has been set up")
-    return lambda: Intake(turns, HttpProtocol(server, turns, limits, keepalive_s=keepalive_s))
+    idle = Deadlines(keepalive_s, HttpProtocol.close_idle)
+    return lambda: Intake(turns, HttpProtocol(server, turns, limits, keepalive_s=keepalive_s, idle=idle))

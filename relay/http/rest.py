@@ -5,30 +5,36 @@ from memory; `relay.history.query` answers the others.
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
 from aiohttp import web
+from yarl import URL
 
 from auth.grants import Grant
 from relay.admission.requested import PARAMETERS as SUBSCRIPTION_PARAMETERS
 from relay.admission.requested import asks_corrections, named_games
 from relay.errors import BadRequest
 from relay.history.history import History
-from relay.history.query import DEFAULT_LIMIT, MAX_LIMIT, Query, look_back
+from relay.history.query import DEFAULT_LIMIT, MAX_LIMIT, HistoryPage, Query, look_back, page_at_hand
 from relay.history.start import parse_int, parse_time
-from relay.http.compress import compressed
+from relay.http.compress import compressed, compressed_now
 from relay.http.connections.guarded import guarded
+from relay.http.early.answer import Answer
+from relay.http.early.asked import Asked, NotEarly
+from relay.http.early.checks import accept, check, key_of
+from relay.http.error_body import JSON
 from relay.http.pages.static_file import is_known
 from relay.http.parameters import listed, read_query
-from relay.http.request import caller_of, check_request, grant_of
+from relay.http.request import asked_of, response_of
 from relay.links.link_registry import LinkRegistry
 from relay.live.item import Item
 from rounds import Catalogue, Cursor
 from rounds.filter import PARAMETERS as FILTER_PARAMETERS
 
 HISTORY_PARAMETERS: Final = ("before", "after", "from", "to", "limit", *FILTER_PARAMETERS, *SUBSCRIPTION_PARAMETERS)
-_JSON: Final = "application/json"
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 _CACHING: Final = {"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding, Authorization, X-API-Key"}
 
 
@@ -51,46 +57,81 @@ class Rest:
 
     async def games(self, request: web.Request) -> web.Response:
         """Answer with every game of the credential, with its newest round."""
-        allowed = self._grant(request).games
-        read_query(request.query.items(), ())
+        asked = asked_of(request)
+        grant = self._accept(asked)
+        read_query(asked.query.items(), ())
         async with self._registry.feed.listening():
-            newest = self._history.hub.ring.newest
-            rows = []
-            for game in self._catalogue.games.values():
-                if allowed is not None and game.slug not in allowed:
-                    continue
-                item = newest.get(game.slug)
-                round_ = item.round if item is not None and item.valid else None
-                rows.append(
-                    {
-                        "slug": game.slug,
-                        "name": game.name,
-                        "type": game.type,
-                        "last_round": None if round_ is None else round_.round_id,
-                        "last_update": None if round_ is None else round_.finished_at,
-                    }
-                )
-        return await _answer(request, msgspec.json.encode(rows))
+            body = self._rows(grant)
+        return response_of(await _answer(request, body))
+
+    def games_now(self, asked: Asked) -> Answer:
+        """Do as `games` while the log is followed; raise `NotEarly` where something has to be waited for."""
+        grant = self._accept(asked)
+        read_query(asked.query.items(), ())
+        with self._registry.feed.listening_now():
+            return _answer_now(asked, self._rows(grant))
 
     async def latest(self, request: web.Request) -> web.Response:
         """Answer with the newest round of a game, or its newest correction; with its main figure as ``value``."""
-        slug = request.match_info["game"]
-        grant = self._grant(request)
-        corrected = asks_corrections(read_query(request.query.items(), SUBSCRIPTION_PARAMETERS))
-        named_games(self._catalogue, grant.games, [slug])
+        asked = asked_of(request)
+        slug, grant, corrected = self._asks_latest(asked)
         async with self._registry.feed.listening():
             item = await self._history.newest_revision(slug) if corrected else self._history.newest(slug)
-        etag = f'W/"{item.cursor}"'  # weak: it names the round, in any content coding
-        if is_known(etag, listed(request.headers, "If-None-Match")):
-            return web.Response(status=304, headers={**_CACHING, "ETag": etag})
-        response = await _answer(request, _with_value(item, self._catalogue.game(slug).value), {"ETag": etag})
-        return self._counted(response, grant, rounds=1)
+        if (same := _not_modified(asked, item)) is not None:
+            return response_of(same)
+        answer = await _answer(request, self._with_value(slug, item), _etag_header(item))
+        return response_of(self._counted(answer, grant, rounds=1))
+
+    def latest_now(self, asked: Asked) -> Answer:
+        """Do as `latest` while the log is followed; raise `NotEarly` where something has to be waited for."""
+        slug, grant, corrected = self._asks_latest(asked)
+        if corrected:
+            raise NotEarly
+        with self._registry.feed.listening_now():
+            item = self._history.newest(slug)
+        if (same := _not_modified(asked, item)) is not None:
+            return same
+        answer = _answer_now(asked, self._with_value(slug, item), _etag_header(item))
+        return self._counted(answer, grant, rounds=1)
 
     async def history(self, request: web.Request) -> web.Response:
         """Answer with past rounds, newest first, as an array; ``Link: rel="next"`` leads to the next page."""
-        grant = self._grant(request)
-        _, subscription, query = check_request(request, grant, self._catalogue, HISTORY_PARAMETERS)
-        payer = self._registry.admission.payer(grant, caller_of(request))
+        asked = asked_of(request)
+        grant, wanted = self._asks_history(asked)
+        turns = guarded(request).turns
+        async with self._registry.feed.listening(), self._history.answering(wanted.payer):
+            page = await look_back(self._history, wanted)
+            rendered = [item.json async for items in turns.slices(page.items) for item in items]
+            # Compressed in this place too: else any number of whole answers would wait for that.
+            answer = await _answer(request, b"[%b]" % b",".join(rendered), _page_headers(asked, page))
+            return response_of(self._counted(answer, grant, rounds=len(rendered)))
+
+    def history_now(self, asked: Asked) -> Answer:
+        """Do as `history` while the log is followed; raise `NotEarly` where something has to be waited for."""
+        grant, wanted = self._asks_history(asked)
+        with self._registry.feed.listening_now():
+            page = page_at_hand(self._history, wanted)
+            if page is None:
+                raise NotEarly
+            body = b"[%b]" % b",".join([item.json for item in page.items])
+            answer = _answer_now(asked, body, _page_headers(asked, page))
+            return self._counted(answer, grant, rounds=len(page.items))
+
+    def _asks_latest(self, asked: Asked) -> tuple[str, Grant, bool]:
+        """Check a request for the newest round; return its game, its grant, and whether it asks for corrections."""
+        slug = asked.match["game"]
+        grant = self._accept(asked)
+        corrected = asks_corrections(read_query(asked.query.items(), SUBSCRIPTION_PARAMETERS))
+        named_games(self._catalogue, grant.games, [slug])
+        return slug, grant, corrected
+
+    def _with_value(self, slug: str, item: Item) -> bytes:
+        return _with_value(item, self._catalogue.game(slug).value)
+
+    def _asks_history(self, asked: Asked) -> tuple[Grant, Query]:
+        """Check a request for past rounds; return its grant, and what it asks for."""
+        grant = self._accept(asked)
+        _, subscription, query = check(asked, grant, self._catalogue, HISTORY_PARAMETERS)
         wanted = Query(
             subscription,
             limit=DEFAULT_LIMIT if "limit" not in query else parse_int(query, "limit", at_least=1, at_most=MAX_LIMIT),
@@ -98,38 +139,73 @@ class Rest:
             after=_cursor(query, "after"),
             since_ms=parse_time(query, "from"),
             until_ms=parse_time(query, "to"),
-            payer=payer,
+            payer=self._registry.admission.payer(grant, asked.caller),
         )
         if wanted.since_ms is not None and wanted.until_ms is not None and wanted.since_ms > wanted.until_ms:
             raise BadRequest(f"from {query['from']!r} is later than to {query['to']!r}; it must not be")
-        turns = guarded(request).turns
-        async with self._registry.feed.listening(), self._history.answering(payer):
-            answer = await look_back(self._history, wanted)
-            rendered = [item.json async for items in turns.slices(answer.items) for item in items]
-            headers = {} if answer.complete else {"X-History-Complete": "false"}
-            if answer.next_before is not None:
-                next_page = request.rel_url.update_query(before=str(answer.next_before))
-                headers["Link"] = f'<{next_page}>; rel="next"'
-            # Compressed in this place too: else any number of whole answers would wait for that.
-            response = await _answer(request, b"[%b]" % b",".join(rendered), headers)
-            return self._counted(response, grant, rounds=len(rendered))
+        return grant, wanted
 
-    def _counted(self, response: web.Response, grant: Grant, *, rounds: int) -> web.Response:
+    def _rows(self, grant: Grant) -> bytes:
+        newest, rows = self._history.hub.ring.newest, []
+        for game in self._catalogue.games.values():
+            if grant.games is not None and game.slug not in grant.games:
+                continue
+            item = newest.get(game.slug)
+            round_ = item.round if item is not None and item.valid else None
+            rows.append(
+                {
+                    "slug": game.slug,
+                    "name": game.name,
+                    "type": game.type,
+                    "last_round": None if round_ is None else round_.round_id,
+                    "last_update": None if round_ is None else round_.finished_at,
+                }
+            )
+        return msgspec.json.encode(rows)
+
+    def _counted(self, answer: Answer, grant: Grant, *, rounds: int) -> Answer:
         """Count an answer as used by its key."""
-        self._registry.admission.accounts.of(grant.key_id).sent(rounds, response.content_length or 0)
-        return response
+        self._registry.admission.accounts.of(grant.key_id).sent(rounds, len(answer.body))
+        return answer
 
-    def _grant(self, request: web.Request) -> Grant:
-        return grant_of(request, self._registry.admission)
+    def _accept(self, asked: Asked) -> Grant:
+        return accept(asked, key_of(asked), self._registry.admission)
 
 
-async def _answer(request: web.Request, body: bytes, headers: Mapping[str, str] | None = None) -> web.Response:
-    body, encoding = await compressed(body, listed(request.headers, "Accept-Encoding"), guarded(request).turns)
-    response = web.Response(body=body, headers=headers, content_type=_JSON, charset="utf-8")
-    response.headers.update(_CACHING)
-    if encoding is not None:
-        response.headers["Content-Encoding"] = encoding
-    return response
+async def _answer(request: web.Request, body: bytes, headers: Mapping[str, str] = _NO_HEADERS) -> Answer:
+    accepted = listed(request.headers, "Accept-Encoding")
+    return _coded(*await compressed(body, accepted, guarded(request).turns), headers)
+
+
+def _answer_now(asked: Asked, body: bytes, headers: Mapping[str, str] = _NO_HEADERS) -> Answer:
+    coded = compressed_now(body, listed(asked.headers, "Accept-Encoding"))
+    if coded is None:
+        raise NotEarly
+    return _coded(*coded, headers)
+
+
+def _coded(body: bytes, coding: str | None, headers: Mapping[str, str]) -> Answer:
+    coded = {} if coding is None else {"Content-Encoding": coding}
+    return Answer(200, {**headers, "Content-Type": JSON, **_CACHING, **coded}, body)
+
+
+def _etag_header(item: Item) -> dict[str, str]:
+    return {"ETag": f'W/"{item.cursor}"'}  # weak: it names the round, in any content coding
+
+
+def _not_modified(asked: Asked, item: Item) -> Answer | None:
+    """Return the answer to a client that has this round."""
+    etag = _etag_header(item)
+    is_same = is_known(etag["ETag"], listed(asked.headers, "If-None-Match"))
+    return Answer(304, _CACHING | etag) if is_same else None
+
+
+def _page_headers(asked: Asked, page: HistoryPage) -> dict[str, str]:
+    headers = {} if page.complete else {"X-History-Complete": "false"}
+    if page.next_before is not None:
+        next_page = URL(asked.target).update_query(before=str(page.next_before))
+        headers["Link"] = f'<{next_page}>; rel="next"'
+    return headers
 
 
 def _with_value(item: Item, member: str) -> bytes:

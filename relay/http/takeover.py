@@ -7,8 +7,7 @@ not know what links write. Why: docs/adr/0010-links-leave-aiohttp.md
 import asyncio
 import inspect
 from collections.abc import Iterator, Mapping
-from email.utils import formatdate
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import aiohttp
 from aiohttp import web
@@ -16,6 +15,7 @@ from aiohttp.http import HttpRequestParser
 
 from relay.errors import StartError
 from relay.http.connections.lingering import leave
+from relay.http.early.answer import date
 from relay.http.protocol import INTERNALS, HttpProtocol
 from relay.http.tested_versions import tested_range
 from relay.links.intake import Intake
@@ -54,15 +54,24 @@ class TakenOver(asyncio.CancelledError):
     """
 
 
-def take_over(request: web.Request) -> asyncio.Transport:
-    """Take a request's connection from aiohttp; raise `TakenOver` when the client has left.
+class OnConnection(Protocol):
+    """A request, as a plain value or aiohttp's."""
 
-    The caller makes a link of it without awaiting anything before, and ends its handler with `TakenOver`.
+    @property
+    def protocol(self) -> Any:
+        """The handler of its connection."""
+
+
+def take_over(request: OnConnection) -> asyncio.Transport:
+    """Take a request's connection from its handler; raise `TakenOver` when the client has left.
+
+    The caller makes a link of it without awaiting anything before. A handler of aiohttp then ends with `TakenOver`.
     """
-    transport = request.transport
+    protocol = request.protocol
+    transport: asyncio.Transport | None = protocol.transport
     if transport is None or transport.is_closing():
         raise TakenOver
-    protocol, intake = request.protocol, transport.get_protocol()
+    intake = transport.get_protocol()
     if isinstance(protocol, HttpProtocol) and isinstance(intake, Intake):
         intake.put_back(protocol.tail)
     leave(protocol)
@@ -83,7 +92,7 @@ def give_to(link: StreamLink, transport: asyncio.Transport) -> None:
 def head(status: int, headers: Mapping[str, str]) -> bytes:
     """Render the status line and headers of an answer that aiohttp does not write."""
     lines = [f"HTTP/1.1 {status} {_STATUS[status]}", *(f"{name}: {value}" for name, value in headers.items())]
-    return "\r\n".join([*lines, f"Date: {formatdate(usegmt=True)}", "Server: stream-relay", "", ""]).encode("latin-1")
+    return "\r\n".join([*lines, f"Date: {date()}", "Server: stream-relay", "", ""]).encode("latin-1")
 
 
 def check_aiohttp(library: Any = web, version: str = aiohttp.__version__) -> None:

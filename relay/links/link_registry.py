@@ -108,18 +108,32 @@ class LinkRegistry:
             Unavailable: This instance is full, draining, or cannot follow the log now. No permit was taken.
             TooManyRequests: Its key or address may open no link now.
         """
-        permit = self.admission.enter(protocol, grant, caller, opening)
+        permit = self._enter(protocol, grant, caller, opening)
         try:
-            if not self.feed.connected:  # open links stay and miss nothing; another instance may reach the log
-                raise Unavailable("log_unavailable", self.ender.delays.after_refusal())
             await self.feed.listen()
         except LogError as error:
             self.admission.leave(permit)
-            raise Unavailable("log_unavailable", self.ender.delays.after_refusal()) from error
+            raise self._cannot_follow() from error
         except BaseException:
             self.admission.leave(permit)
             raise
         return permit
+
+    def take_permit_now(self, protocol: LinkProtocol, grant: Grant, caller: Caller, opening: Opening = FRESH) -> Permit:
+        """Do as `take_permit` while the log is followed: nothing has to be waited for."""
+        permit = self._enter(protocol, grant, caller, opening)
+        self.feed.listen_now()
+        return permit
+
+    def _enter(self, protocol: LinkProtocol, grant: Grant, caller: Caller, opening: Opening) -> Permit:
+        permit = self.admission.enter(protocol, grant, caller, opening)
+        if not self.feed.connected:  # open links stay and miss nothing; another instance may reach the log
+            self.admission.leave(permit)
+            raise self._cannot_follow()
+        return permit
+
+    def _cannot_follow(self) -> Unavailable:
+        return Unavailable("log_unavailable", self.ender.delays.after_refusal())
 
     def release_permit(self, permit: Permit) -> None:
         """Give back the permit of one link."""

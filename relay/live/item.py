@@ -62,6 +62,11 @@ class Item:
             self._json = with_cursor(self.round.to_json(), self.cursor)
         return self._json
 
+    @property
+    def is_rendered(self) -> bool:
+        """Whether `json` was asked for before."""
+        return self._json is not None
+
     def matches(self, filter_: Filter) -> bool:
         """Whether a valid item passes a filter. A correction passes each: the round that it corrects may have."""
         return filter_.is_empty or (facts := self.facts) is None or filter_.matches(facts)

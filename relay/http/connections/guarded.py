@@ -18,6 +18,7 @@ from aiohttp import web
 from relay.admission.held_bytes import LEAST_BYTES, HeldBytes
 from relay.admission.strangers import Share
 from relay.errors import BadRequest, SlowRequest, TooLarge
+from relay.http.connections.deadlines import Deadlines
 from relay.http.connections.quick_refusals import QuickAnswer
 from relay.turns import Turns
 
@@ -39,7 +40,7 @@ _TAKEN_BYTES: Final = 16 << 10
 
 
 class AnswersHeads(Protocol):
-    """See `relay.http.connections.quick_answers`."""
+    """See `relay.http.early.early_answers`."""
 
     def answer(self, data: bytes, connection: "GuardedHandler") -> QuickAnswer | None:
         """Return the answer to a request that begins with `data`; None when it is to be handled as usual."""
@@ -57,6 +58,11 @@ class ConnectionLimits:
     """Of requests that are not whole, and of answers that are not read."""
     answers: AnswersHeads | None = None
     """Answers requests of which all is in the first bytes."""
+    heads: Deadlines["GuardedHandler"] = field(init=False)
+    """Connections whose client has the time for the head of a request."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "heads", Deadlines[GuardedHandler](self.request_s, GuardedHandler.shed))
 
 
 class GuardedHandler(web.RequestHandler):
@@ -64,33 +70,48 @@ class GuardedHandler(web.RequestHandler):
 
     __slots__ = (
         "_answered",
-        "_deadline",
         "_file",
         "_limits",
+        "_options",
         "_request_bytes",
+        "_server",
         "_share",
         "_taken",
         "_unsent",
         "address",
+        "begun",
         "idle_since",
         "is_last",
+        "is_usual",
+        "peer",
         "turns",
     )
 
+    transport: asyncio.Transport | None
+
     def __init__(self, server: web.Server, limits: ConnectionLimits, turns: Turns, **options: Any) -> None:
-        super().__init__(server, lingering_time=0, read_bufsize=_UNREAD_BYTES, **options)
+        # Not aiohttp's part, which costs more than most requests: see `begin_usual`.
+        self._server = server
+        self._options = options
+        self.transport = None
+        self.is_usual = False
+        """Whether aiohttp handles this connection: a request was not answered from its head alone."""
         self._limits = limits
         self.turns = turns
         """The share of each turn of the loop that requests have."""
         self._share: Share | None = None  # None: not connected, or a link, which admission counts
-        self._deadline: asyncio.TimerHandle | None = None  # of the head of a request
         self._taken: asyncio.TimerHandle | None = None  # of reading the answer
         self._unsent = 0
         self._request_bytes = 0  # of one that is not whole
         self._answered = 0  # bytes of answers since it was looked at how many are not read
         self._file = -1  # the number of its socket
+        self.peer = ""
+        """The address of the connection."""
         self.address = ""
+        """That of the client whose request came last."""
         self.idle_since = 0.0
+        self.begun: object = None
+        """The request that is about to be read, as far as it was decided from its head."""
         self.is_last = False
         """Whether the connection is closed after the next answer."""
 
@@ -175,10 +196,20 @@ class GuardedHandler(web.RequestHandler):
 
     # --- the order of a connection -------------------------------------------------------------------------------
 
+    def begin_usual(self) -> None:
+        """Let aiohttp handle this connection from now on."""
+        transport = self.transport
+        super().__init__(self._server, lingering_time=0, read_bufsize=_UNREAD_BYTES, **self._options)
+        self.is_usual = True
+        if transport is not None:
+            super().connection_made(transport)
+            if self._taken is not None:  # it has paused writing
+                super().pause_writing()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
+        self.transport = transport  # type: ignore[assignment]  # as of any stream
         peer = transport.get_extra_info("peername")
-        self.address = str(peer[0]) if isinstance(peer, tuple) else ""
+        self.peer = self.address = str(peer[0]) if isinstance(peer, tuple) else ""
         self._file = transport.get_extra_info("socket").fileno()
         self.idle_since = asyncio.get_running_loop().time()
         self._await_head()
@@ -188,11 +219,13 @@ class GuardedHandler(web.RequestHandler):
         self._head_arrived()
         self._stop_watching()
         self._enter(None)
-        super().connection_lost(exc)
+        if self.is_usual:
+            super().connection_lost(exc)
+        self.transport = None
 
     def head_begun(self) -> None:
         """Give the client the time for a request: a part of the head of one has been read, and nothing else waits."""
-        if self._deadline is None and self.transport is not None:
+        if self.transport is not None and self not in self._limits.heads:
             self._await_head()
 
     def request_arrived(self) -> None:
@@ -242,21 +275,21 @@ class GuardedHandler(web.RequestHandler):
     # --- deadlines -----------------------------------------------------------------------------------------------
 
     def _await_head(self) -> None:
-        self._deadline = asyncio.get_running_loop().call_later(self._limits.request_s, self.shed)
+        self._limits.heads.begin(self)
 
     def _head_arrived(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        self._limits.heads.end(self)
 
     def pause_writing(self) -> None:
-        super().pause_writing()
+        if self.is_usual:
+            super().pause_writing()
         if self._taken is None and self._share is not None:  # the hub and the drain have limits of their own for links
             self._watch_reader()
             self._limits.held.look_at(self)
 
     def resume_writing(self) -> None:
-        super().resume_writing()
+        if self.is_usual:
+            super().resume_writing()
         self._stop_watching()
 
     def _watch_reader(self) -> None:

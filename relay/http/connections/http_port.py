@@ -61,8 +61,9 @@ async def listening_http(
     finally:
         server.close()
         await runner.cleanup()
-        while limits.strangers.shed_one():  # those whose last answer they still read
-            pass
+        for share in (limits.strangers, limits.guests):  # those that aiohttp does not know, or that read an answer
+            while share.shed_one():
+                pass
 
 
 def bound_socket(host: str, port: int, *, setting: str) -> socket.socket:

@@ -1,7 +1,8 @@
 """The head of a request that is written as nearly all clients write it, read without a parser of HTTP. Pure.
 
-Owns which heads those are: HTTP/1.1, each field once, printable ASCII, no body, nothing after it. All others are left
-to aiohttp's parser: where two parsers could read one request differently, only one reads it.
+Owns which heads those are: HTTP/1.1, each field once, printable ASCII, no body, nothing after it; a query of names and
+values that mean themselves; an upgrade to WebSocket alone. All others are left to aiohttp's parser: where two parsers
+could read one request differently, only one reads it.
 """
 
 import re
@@ -10,10 +11,13 @@ from typing import Final, NamedTuple, Self
 _BYTES: Final = 4 << 10
 """The longest head that is read: far below the limits of aiohttp's parser."""
 _HEAD: Final = re.compile(
-    r"(GET|POST) ((?:/[A-Za-z0-9_-]+)+) HTTP/1\.1\r\n((?:[A-Za-z0-9-]+:[\t\x20-\x7e]*\r\n)+)\r\n", re.ASCII
+    r"(?:(GET) ((?:/[A-Za-z0-9_-]+)+)(?:\?([A-Za-z_]+=[A-Za-z0-9._,:-]*(?:&[A-Za-z_]+=[A-Za-z0-9._,:-]*)*))?"
+    r"|(POST) ((?:/[A-Za-z0-9_-]+)+)) "
+    r"HTTP/1\.1\r\n((?:[A-Za-z0-9-]+:[\t\x20-\x7e]*\r\n)+)\r\n",
+    re.ASCII,
 )
 _FIELD: Final = re.compile(r"([^:]+):([^\r]*)\r\n")
-_UNUSUAL: Final = frozenset({"expect", "te", "trailer", "transfer-encoding", "upgrade"})
+_UNUSUAL: Final = frozenset({"expect", "te", "trailer", "transfer-encoding"})
 
 
 class PlainHead(NamedTuple):
@@ -23,6 +27,10 @@ class PlainHead(NamedTuple):
     path: str
     fields: dict[str, str]
     """By name in lower case."""
+    query: str = ""
+    """Without its question mark."""
+    upgrades: bool = False
+    """Whether it asks for an upgrade to WebSocket."""
 
     @classmethod
     def read(cls, data: bytes) -> Self | None:
@@ -32,11 +40,32 @@ class PlainHead(NamedTuple):
         found = _HEAD.fullmatch(data.decode("ascii"))
         if found is None:
             return None
-        method, path, lines = found.groups()
+        get, got, query, post, posted, lines = found.groups()
         fields: dict[str, str] = {}
         for name, value in _FIELD.findall(lines):
             fields[name.lower()] = value.strip("\t ")
         if len(fields) != lines.count("\r\n") or "host" not in fields or not fields.keys().isdisjoint(_UNUSUAL):
             return None
-        is_last = fields.get("connection", "keep-alive").lower() != "keep-alive"
-        return None if is_last or fields.get("content-length", "0") != "0" else cls(method, path, fields)
+        upgrades = "upgrade" in fields
+        if upgrades and not (get and _upgrades(fields)):
+            return None
+        if not upgrades and fields.get("connection", "keep-alive").lower() != "keep-alive":
+            return None
+        if fields.get("content-length", "0") != "0":
+            return None
+        return cls(get or post, got or posted, fields, query or "", upgrades)
+
+    @property
+    def target(self) -> str:
+        """The path and the query as they were sent."""
+        return f"{self.path}?{self.query}" if self.query else self.path
+
+    def parameters(self) -> list[tuple[str, str]]:
+        """Return the parameters of the query, in their order."""
+        pairs = (piece.partition("=") for piece in self.query.split("&")) if self.query else ()
+        return [(name, value) for name, _, value in pairs]
+
+
+def _upgrades(fields: dict[str, str]) -> bool:
+    connection = fields.get("connection", "").lower().replace(" ", "").split(",")
+    return "upgrade" in connection and "close" not in connection and fields["upgrade"].lower() == "websocket"

@@ -45,6 +45,10 @@ class QuickAnswer(NamedTuple):
     closes: bool
 
 
+TAKEN: Final = QuickAnswer(b"", closes=False)
+"""Nothing is written: the connection belongs to a link now, or its client has left."""
+
+
 class QuickRefusals:
     """Answers heads of requests over a limit."""
 

@@ -6,8 +6,8 @@ docs/adr/0002-republish-for-live.md
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 import structlog
@@ -89,6 +89,10 @@ class Feed:
             self.unlisten()
             raise
 
+    def listen_now(self) -> None:
+        """Do as `listen`, when `is_following`."""
+        self._listeners += 1
+
     def unlisten(self) -> None:
         """Undo one `listen`. The feed stops a few seconds after the last, so that a reconnect does not restart it."""
         self._listeners -= 1
@@ -99,6 +103,15 @@ class Feed:
     async def listening(self) -> AsyncIterator[None]:
         """Follow the log while the block runs; raise as `listen` does."""
         await self.listen()
+        try:
+            yield
+        finally:
+            self.unlisten()
+
+    @contextmanager
+    def listening_now(self) -> Iterator[None]:
+        """Do as `listening`, when `is_following`."""
+        self.listen_now()
         try:
             yield
         finally:

@@ -25,11 +25,17 @@ from relay.history.history import History
 from relay.http.compress import compressed
 from relay.http.connections.departures import has_left
 from relay.http.connections.guarded import guarded
-from relay.http.connections.over_limit import note_refusal, show_quota
 from relay.http.connections.quick_refusals import retry_headers
-from relay.http.cors import restrict_origin
 from relay.http.parameters import listed
-from relay.http.request import KEY_ID, caller_of, granted, presented_key
+from relay.http.request import (
+    KEY_ID,
+    caller_of,
+    granted,
+    note_refusal,
+    presented_key,
+    restrict_origin,
+    show_quota,
+)
 from relay.links.link_registry import LinkRegistry
 from relay.links.openings import opening_of
 from relay.links.session import Session
