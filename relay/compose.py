@@ -46,6 +46,7 @@ from relay.live.hub import Hub
 from relay.live.ring import Ring
 from relay.rpc.connect.proxy import Proxy
 from relay.rpc.methods import Methods
+from relay.rpc.server import GrpcServer
 from relay.rpc.service import DataStream
 from relay.turns import Turns
 from relay.usage.usage_reporter import UsageReporter
@@ -67,7 +68,7 @@ class Parts:
     connections: ConnectionLimits
     proxies: TrustedProxies
     app: web.Application
-    service: DataStream
+    grpc: GrpcServer
     metrics: Metrics
     provider: ProviderKeys | None
     """Keys of the identity provider; None where the settings have none."""
@@ -123,7 +124,27 @@ def compose(
     methods = Methods(registry, history, catalogue, settings.grpc)
     provider = provider_keys(settings.identity)
     identities = None if provider is None else Identities(settings.identity.rules(), provider, catalogue)
-    metrics = Metrics(registry, history, held)
+    service = DataStream(
+        registry,
+        history,
+        catalogue,
+        methods,
+        proxies,
+        unread=UnreadAnswers(held.most // 2, retry_ms=delays.after_refusal),
+    )
+    grpc = GrpcServer(
+        settings.grpc,
+        service.methods(),
+        registry.obstacle,
+        max_links=capacity.fit("grpc"),
+        connections=files.grpc_connections,
+        held=held,
+        turns=turns,
+        retry_ms=delays.after_refusal,
+        check_key=service.grant,
+        proxies=proxies,
+    )
+    metrics = Metrics(registry, history, held, grpc.share, grpc.faults)
     app = build_app(
         routes_of(registry, history, catalogue, methods, identities=identities, metrics=metrics, http=settings.http),
         home=home,
@@ -133,7 +154,6 @@ def compose(
         paths=paths_in_words(settings.http.docs),
     )
     app.on_response_prepare.append(partial(_end_keep_alive, admission))
-    unread = UnreadAnswers(held.most // 2, retry_ms=delays.after_refusal)
     shares = admission.shares
     # Checks look at requests of aiohttp.
     answers = (
@@ -158,7 +178,7 @@ def compose(
         connections=ConnectionLimits(shares["strangers"], shares["guests"], settings.http.request_s, held, answers),
         proxies=proxies,
         app=app,
-        service=DataStream(registry, history, catalogue, methods, proxies, unread=unread),
+        grpc=grpc,
         metrics=metrics,
         provider=provider,
         reporter=UsageReporter(

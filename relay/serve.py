@@ -26,6 +26,7 @@ from relay.http.connections.http_port import listening_http
 from relay.http.monitoring.exposition import serving_probes
 from relay.http.takeover import check_aiohttp
 from relay.http.websocket.websockets_check import check_websockets_after
+from relay.http2.h2_machine import check_h2
 from relay.rpc.server import listening_grpc
 from relay.signals import Reloads, stop_requested
 from roundlog.tasks import cancel_and_wait
@@ -101,6 +102,7 @@ async def running_relay(
             the relay was ready: the library `websockets` is checked after that.
     """
     check_aiohttp()
+    check_h2()
     catalogue = load_catalogue(settings.games_file)
     check_games(keys, catalogue)
     if stores is not None:
@@ -128,15 +130,7 @@ async def running_relay(
         try:
             async with (
                 listening_http(parts.app, settings.http, parts.connections, parts.turns, closers) as url,
-                listening_grpc(
-                    settings.grpc,
-                    parts.service.methods(),
-                    max_links=parts.max_links["grpc"],
-                    connections=parts.files.grpc_connections,
-                    turns=parts.turns,
-                    retry_ms=registry.ender.delays.after_refusal,
-                    closers=closers,
-                ) as port,
+                listening_grpc(parts.grpc, settings.grpc, closers) as port,
             ):
                 also = {} if monitor_port is None else {"monitor_port": monitor_port}
                 bound = parts.capacity.bound
@@ -158,6 +152,7 @@ def _long_lived(parts: Parts, stores: FollowedStores | None) -> Iterator[tuple[s
     yield "revoker", parts.registry.revoker.run()
     yield "check-websockets", check_websockets_after(parts.feed.reached)
     yield "usage", parts.reporter.run()
+    yield "http2", parts.grpc.connections.run()
     if stores is not None:
         yield "key-stores", stores.run()
     if parts.shared_use is not None:

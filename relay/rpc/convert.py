@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -14,11 +14,13 @@ from relay.rpc.wire import round_bytes
 from rounds import Cursor, Filter
 from rounds import datastream_pb2 as pb
 
+M = TypeVar("M", bound=Message)
+
 MAX_HEARTBEAT_S: Final = 60
 """As for event streams. Proxies often close what is silent for a minute."""
 
 
-def parse_message(data: bytes, kind: type[Message]) -> Message:
+def parse_message(data: bytes, kind: type[M]) -> M:
     """Read a serialized message; raise `BadRequest` when it is malformed."""
     try:
         return kind.FromString(data)

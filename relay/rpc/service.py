@@ -17,7 +17,7 @@ from relay.admission.caller import Caller
 from relay.admission.gate import Permit
 from relay.admission.unread_answers import UnreadAnswers
 from relay.config.trusted_proxies import TrustedProxies
-from relay.errors import TooManyRequests
+from relay.errors import TooManyCalls, TooManyRequests
 from relay.history.history import History
 from relay.history.reading.payer import Payer
 from relay.links.link_registry import LinkRegistry
@@ -99,6 +99,8 @@ class _ServiceCall(InTask):
             service.registry.refusals.add(error, "grpc", self._caller)
             raise
         try:
+            if not call.stream.credential_accepted():
+                raise TooManyCalls(service.registry.ender.delays.after_refusal())
             self.admit()
         except Exception as error:
             self.count(error)
@@ -161,6 +163,7 @@ class _OpensLink(_ServiceCall):
     def link(self, *, allow_gap: bool = False, keeps_unsent: bool = False) -> GrpcLink:
         """Make a link of the call."""
         registry = self._service.registry
+        self.call.stream.became_link()
         return GrpcLink(
             registry.hub,
             self.call,

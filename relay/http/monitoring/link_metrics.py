@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from relay.admission.strangers import Share
 from relay.links.link_registry import LinkRegistry
 from relay.live.link import CloseReason
 
@@ -10,8 +11,8 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 
-def link_metrics(registry: LinkRegistry) -> Iterator["Metric"]:
-    """Yield the metrics of links."""
+def link_metrics(registry: LinkRegistry, grpc: Share | None = None) -> Iterator["Metric"]:
+    """Yield the metrics of links, and of connections; `grpc`: those to the gRPC port."""
     from prometheus_client.core import CounterMetricFamily as Counter
     from prometheus_client.core import GaugeMetricFamily as Gauge
 
@@ -27,9 +28,14 @@ def link_metrics(registry: LinkRegistry) -> Iterator["Metric"]:
     for resource, count in admission.limits.items():
         limit.add_metric([resource], count)
     yield limit
-    held = Gauge("relay_connections", "HTTP connections that are not links.", labels=["group"])
-    shed = Counter("relay_connections_shed", "HTTP connections closed to make room for others.", labels=["group"])
-    for group, share in admission.shares.items():
+    held = Gauge(
+        "relay_connections",
+        "Connections: to the HTTP port those that are not links, to the gRPC port all.",
+        labels=["group"],
+    )
+    shed = Counter("relay_connections_shed", "Connections closed to make room for others.", labels=["group"])
+    shares = {**admission.shares, **({} if grpc is None else {"grpc": grpc})}
+    for group, share in shares.items():
         held.add_metric([group], share.count)
         shed.add_metric([group], share.shed)
     yield held

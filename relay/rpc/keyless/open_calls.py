@@ -1,21 +1,19 @@
 """Calls without a key: at most a number at a time, each for a time, on the share that all strangers have.
 
-Owns the end of such a call: when its time is over, or when others need its place. Does not know what the call does.
+Owns the end of such a call: when its time is over, when others need its place, or when the relay stops. Does not know
+what the call does.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final
-
-from grpc import StatusCode, aio
+from typing import Final
 
 from relay.admission.strangers import Share
 from relay.config.trusted_proxies import TrustedProxies
+from relay.rpc.calls.grpc_call import GrpcCall
 from relay.rpc.requests import caller_of_call
-
-if TYPE_CHECKING:  # generic only for the type checker
-    Context = aio.ServicerContext[Any, Any]
-
+from relay.rpc.status import Status
+from relay.rpc.status_code import StatusCode
 
 _NO_PROXIES: Final = TrustedProxies()
 
@@ -30,10 +28,14 @@ class OpenCall:
         self._deadline = deadline
 
     def shed(self) -> None:
-        if self._deadline.expired():  # it is ending
-            return
-        self.was_shed = True
+        self.was_shed = self.end()
+
+    def end(self) -> bool:
+        """End it now; return False when it is ending."""
+        if self._deadline.expired():
+            return False
         self._deadline.reschedule(self.idle_since)  # now: it is in the past
+        return True
 
 
 class OpenCalls:
@@ -59,22 +61,35 @@ class OpenCalls:
         self._age_s = age_s
         self._retry_ms = retry_ms
         self._proxies = proxies
+        self._open: set[OpenCall] = set()
+        self._has_stopped = False
 
-    async def run(self, context: "Context", work: Callable[[], Awaitable[None]]) -> None:
-        """Do the work of a call; abort it when its time is over."""
-        call: OpenCall | None = None
+    def stop(self) -> None:
+        """End all calls: the relay stops."""
+        self._has_stopped = True
+        for call in self._open:
+            call.end()
+
+    async def run(self, call: GrpcCall, work: Callable[[], Awaitable[None]]) -> None:
+        """Do the work of a call, and end it when its time is over."""
+        member: OpenCall | None = None
         try:
             async with asyncio.timeout(self._age_s()) as deadline:
-                call = OpenCall(
-                    caller_of_call(context, self._proxies).address, deadline, asyncio.get_running_loop().time()
-                )
-                self.share.enter(call)
+                address = caller_of_call(call, self._proxies).address
+                member = OpenCall(address, deadline, asyncio.get_running_loop().time())
+                self._open.add(member)
+                self.share.enter(member)
                 try:
                     await work()
                 finally:
-                    self.share.leave(call)
+                    self.share.leave(member)
+                    self._open.discard(member)
         except TimeoutError:
-            trailers = (("retry-after-ms", str(self._retry_ms())),)
-            if call is not None and call.was_shed:
-                await context.abort(StatusCode.RESOURCE_EXHAUSTED, "too many calls without a key", trailers)
-            await context.abort(StatusCode.UNAVAILABLE, "max_age: call again", trailers)
+            call.end(self._status(member))
+
+    def _status(self, member: OpenCall | None) -> Status:
+        trailers = (("retry-after-ms", str(self._retry_ms())),)
+        if member is not None and member.was_shed:
+            return Status(StatusCode.RESOURCE_EXHAUSTED, "too many calls without a key", trailers)
+        reason = "draining" if self._has_stopped else "max_age"
+        return Status(StatusCode.UNAVAILABLE, f"{reason}: call again", trailers)

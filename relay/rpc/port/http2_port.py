@@ -1,6 +1,5 @@
 """A port whose connections speak HTTP/2 to one service. Does not know what the service answers."""
 
-import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,7 +14,6 @@ from relay.links.intake import Intake
 from relay.rpc.port.tls_files import TlsFiles
 from relay.rpc.port.tls_listener import TlsListener
 from relay.turns import Turns
-from roundlog.tasks import cancel_and_wait
 
 
 @asynccontextmanager
@@ -29,7 +27,7 @@ async def listening_http2(
 ) -> AsyncIterator[int]:
     """Accept connections on the gRPC port while the block runs; yield the port.
 
-    `closers` gets a function that closes the port. Connections stay open until `running` ends.
+    `closers` gets a function that closes the port. Open connections stay.
 
     Raises:
         StartError: The port is in use or not permitted, or a TLS file is not valid.
@@ -70,23 +68,3 @@ def _listener(
         turns=turns,
         refuses=refuses,
     )
-
-
-@asynccontextmanager
-async def running(connections: Http2Connections, closers: list[Callable[[], None]]) -> AsyncIterator[None]:
-    """Keep time for connections while the block runs, and cut those that are open at its end.
-
-    `closers` gets a function that asks their peers to open no more streams.
-    """
-    looks = asyncio.create_task(connections.run(), name="http2-connections")
-    leaving: list[asyncio.Task[None]] = []
-
-    def leave() -> None:
-        leaving.append(asyncio.create_task(connections.leave(), name="http2-leave"))
-
-    closers.append(leave)
-    try:
-        yield
-    finally:
-        await cancel_and_wait(looks, *leaving)
-        connections.abort()

@@ -19,7 +19,7 @@ from relay.errors import StartError
 from relay.http2 import Http2Connections, Http2Limits
 from relay.http2.guards.guarded_http2 import ConnectionGuards
 from relay.http2.http2_frames import PREFACE, settings_frame
-from relay.rpc.port.http2_port import listening_http2, running
+from relay.rpc.port.http2_port import listening_http2
 from relay.rpc.port.tls_files import TlsFiles
 from relay.turns import Turns
 from tests.relay.http2.serving_streams import Streams
@@ -47,11 +47,9 @@ class Port:
         guards = ConnectionGuards(self.share, self.share, HeldBytes(1 << 20))
         service, closers = Streams(), list[Callable[[], None]]()
         chosen = GrpcSettings(host="127.0.0.1", port=0, **settings)
-        async with (
-            running(self.connections, closers),
-            listening_http2(chosen, service, self.connections, guards, Turns(), closers) as self.number,
-        ):
+        async with listening_http2(chosen, service, self.connections, guards, Turns(), closers) as self.number:
             yield
+        self.connections.abort()
         await until(lambda: self.share.count == 0)
 
     def connect(self) -> socket.socket:
