@@ -33,7 +33,7 @@ class Descriptors:
         self._v1.AddSerializedFile(_version_1())
         self._answers: Final[dict[str, Callable[[Any], Any]]] = {
             "file_by_filename": lambda name: self._files("FindFileByName", name),
-            "file_containing_symbol": lambda name: self._files("FindFileContainingSymbol", name),
+            "file_containing_symbol": self._of_symbol,
             "file_containing_extension": self._of_extension,
             "all_extension_numbers_of_type": self._extensions,
             "list_services": lambda _: self._list(),
@@ -62,6 +62,12 @@ class Descriptors:
     def _list(self) -> Any:
         services = [reflection_pb2.ServiceResponse(name=name) for name in self._services]
         return _Answer(list_services_response=reflection_pb2.ListServiceResponse(service=services))
+
+    def _of_symbol(self, name: str) -> Any:
+        try:
+            return self._files("FindFileContainingSymbol", name)
+        except KeyError:  # which does not know methods
+            return _with_dependencies(self._default.FindMethodByName(name).containing_service.file)
 
     def _find(self, method: str, name: str) -> Any:
         """Find a file by a method of pools; raise KeyError when there is none."""
@@ -106,6 +112,7 @@ def _version_1() -> bytes:
     """Return the file of version 1, made of that of v1alpha."""
     alpha = descriptor_pb2.FileDescriptorProto.FromString(reflection_pb2.DESCRIPTOR.serialized_pb)
     alpha.name, alpha.package = _FILE, V1.rpartition(".")[0]
+    alpha.ClearField("options")  # for generated code, and that v1alpha is deprecated
     before, after = f".{ALPHA.rpartition('.')[0]}.", f".{alpha.package}."
     for message in alpha.message_type:
         for field in message.field:
