@@ -97,7 +97,7 @@ class GrpcServer:
         )
         self.faults = FaultReports()
         self.connections = Http2Connections(limits, on_fault=self.faults.add)
-        """Those of all ports. `relay.http2.Http2Connections.run` is to run while there are any."""
+        """Those of all ports. `Http2Connections.run` is to run while there are any."""
         self.share = Share(connections)
         """The connections to the gRPC port."""
         self.turns = turns

@@ -63,7 +63,7 @@ VENDORS: Final = {
         "relay.commands.client",
     ),
     "asyncpg": ("auth.stores", "backends.postgres", "relay.demo"),
-    "grpc": ("relay.rpc", "relay.commands.client"),
+    "grpc": ("relay.commands.client",),
     "h2": ("relay.http2",),
     "hpack": ("relay.http2",),
     "jwt": ("auth.signing",),
