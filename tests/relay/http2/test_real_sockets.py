@@ -27,6 +27,8 @@ from tests.waiting import until
 pytestmark = pytest.mark.service
 
 _BODY: Final = Random(3).randbytes(700_000)
+_PINGS_S: Final = 1.0
+"""Five pings."""
 
 
 class FirstBytes:
@@ -238,7 +240,7 @@ async def test_keepalive_of_a_grpc_client() -> None:
         with channel_to(server) as channel:
             call = follow(channel)
             await until(lambda: len(server.service.followers) == 1)
-            await asyncio.sleep(1)  # five pings
+            await asyncio.sleep(_PINGS_S)
             server.call(server.service.write, b"alive")
             assert next(call) == b"alive"
 

@@ -19,6 +19,8 @@ from relay.rpc.status_code import StatusCode
 from tests.rpc.calls.call_pair import PATH, REQUEST_BYTES, RETRY_MS, CallPair, pieces, turns
 
 LATE_S: Final = 0.02
+OVER_S: Final = 2 * LATE_S
+"""Then it has passed."""
 
 
 class Seen(CallHandler):
@@ -211,7 +213,7 @@ async def test_request_that_does_not_come() -> None:
     """DEADLINE_EXCEEDED, after the time for a request."""
     pair = CallPair({PATH: unary(echo, within_s=LATE_S)})
     call = pair.call(body=b"\0\0\0", ended=False)
-    await asyncio.sleep(2 * LATE_S)
+    await asyncio.sleep(OVER_S)
     pair.settle()
 
     assert pair.code(call) is StatusCode.DEADLINE_EXCEEDED
@@ -298,7 +300,7 @@ async def test_task_of_an_answer_ends_with_its_call() -> None:
     pair.settle()
     await turns()
     assert cancelled == ["cancelled"]
-    await asyncio.sleep(2 * LATE_S)
+    await asyncio.sleep(OVER_S)
     pair.settle()
 
     assert cancelled == ["cancelled", "late"]
