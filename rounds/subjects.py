@@ -79,6 +79,12 @@ def is_corrections(name: str) -> bool:
     return name.endswith(_CORRECTIONS)
 
 
+@lru_cache(maxsize=256)
+def has_corrections(names: frozenset[str]) -> bool:
+    """Whether any of the names stands for a game's corrections."""
+    return any(map(is_corrections, names))
+
+
 def game_of(name: str) -> str:
     """Return the game of a name that stands for it or for its corrections."""
     return name.removesuffix(_CORRECTIONS)

@@ -18,6 +18,7 @@ from relay.history.reading.pages import LogChanged, PageSource, in_turn
 from relay.history.reading.payer import RELAY, Payer
 from relay.history.reading.reach_back import ReachBack
 from relay.history.reading.slice_turns import SliceTurns
+from relay.history.shared_tails import SharedTails
 from relay.history.start import OVERRUN_MS
 from relay.live.bounds import Bounds, Gap
 from relay.live.hub import Hub
@@ -67,6 +68,8 @@ class History:
         self.slices = SliceTurns()
         """What replays wait for before they handle a slice of rounds."""
         self.pages = PageSource(hub, reader, concurrent=concurrent)
+        self.tails = SharedTails(hub)
+        """What links get that resume a little behind the head."""
         self._reader = reader
         self._asking = FairShares(_ASKING + _SPARE_QUESTIONS, most=_ASKING)
         self._answering = FairShares(_ANSWERING + _SPARE_ANSWERS, most=_ANSWERING)

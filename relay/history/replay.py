@@ -9,13 +9,14 @@ fails; while it waits for the client it holds nothing but its position. Why: doc
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from heapq import merge
 from operator import attrgetter
 from typing import Final
 
 import structlog
 
+from relay.history.at_once import resume_at_once
 from relay.history.history import History
 from relay.history.locate import is_newest_only, locate_in_log, locate_in_memory, newest_of_each
 from relay.history.pace import ReplayPace
@@ -24,7 +25,7 @@ from relay.history.reading.payer import RELAY, Payer
 from relay.history.selection import ReplaySelection
 from relay.history.start import SETTLE_S, Start, hello
 from relay.history.walk import State, Walk
-from relay.history.writer import ReplayWriter
+from relay.history.writer import ReplayWriter, send
 from relay.live.bounds import Gap
 from relay.live.channels import Subscription
 from relay.live.link import Link
@@ -78,6 +79,9 @@ class Replay:
 
     def begin(self) -> bool:
         """Answer from memory when that is enough; return True when the link is live."""
+        if resume_at_once(self._history, self._link, self.wanted, self._start):
+            self._join(self)
+            return True
         if self._is_open_ended and is_newest_only(self._start, self.wanted.games):
             self._walk.begin(self._hub.generation, self._hub.head.sequence)
             self._send(hello(self._hub.bounds, complete=True))
@@ -205,6 +209,14 @@ class Replay:
     def _write_rest(self) -> bool:
         """Write the rest of the ring and join, if it is little enough for one turn and nothing is missing before it."""
         walk, most = self._walk, self._writer.slice
+        if self._selection.is_shared:
+            tail = self._history.tails.after(walk.position, self.wanted, self._link.form, limit=most)
+            if tail is None:
+                return False
+            if self._link.ended is None:
+                send(self._history, self._link, tail)
+            self._join(self)
+            return True
         items = self._hub.ring.after(walk.position, self.wanted.games, limit=most)
         if items is None or len(items) == most or walk.position > self._hub.head.sequence:
             return False
@@ -235,7 +247,7 @@ class Replay:
 
     # --- what is sent beside rounds ----------------------------------------------------------------------------
 
-    def _send(self, event: dict[str, object]) -> None:
+    def _send(self, event: Mapping[str, object]) -> None:
         if self._start.receives_events and self._link.ended is None:
             self._link.send_event(event)
 

@@ -34,6 +34,11 @@ class ReplaySelection:
         """Whether every valid round of the games is to be sent."""
         return self._is_unbounded and not self._floors
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether what is to be sent depends on the subscription and on the position only."""
+        return self._since_ms is None and self._until_ms is None and not self._floors
+
     def has(self, item: Item) -> bool:
         """Whether a round is to be sent."""
         if item.game not in self.wanted.games or not item.valid or item.sequence < self._floors.get(item.game, 0):

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final, Self
 
 from relay.errors import BadRequest
@@ -87,8 +88,9 @@ class Start:
         return cls(after, since_ms, last, until_ms, _speed(query), asks_hello(query))
 
 
-def hello(bounds: Bounds, *, complete: bool) -> dict[str, object]:
-    """Make the event that says what the log holds, and whether that includes everything that was asked for."""
+@lru_cache(maxsize=16)
+def hello(bounds: Bounds, *, complete: bool) -> Mapping[str, object]:
+    """Return the event that says what the log holds, and whether that includes everything that was asked for."""
     return {
         "event": "hello",
         "complete": complete,

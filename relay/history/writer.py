@@ -61,7 +61,7 @@ class ReplayWriter:
             return
         data = self._selection.rendered(items, self._link.form)
         if data:
-            self._send(Written(self._link.form.join(data), len(data), sum(map(len, data))))
+            send(self._history, self._link, Written(self._link.form.join(data), len(data), sum(map(len, data))))
         if items:
             self._walk.advance(items[-1].sequence)
 
@@ -90,15 +90,8 @@ class ReplayWriter:
         except Exception:  # noqa: BLE001 - the items of these rounds log which one it was
             self.write(stretch.items()[at:end])
             return
-        if found.rounds:
-            self._send(found)
+        send(self._history, self._link, found)
         self._walk.advance(stretch.entries[end - 1].sequence)
-
-    def _send(self, found: Written) -> None:
-        self._link.transport.write(found.data)
-        self._history.stats.rounds += found.rounds
-        if self._link.account is not None:
-            self._link.account.sent(found.rounds, found.size)
 
     async def write_page(self, items: Sequence[Item], covered_to: int) -> None:
         """Write a page, slice by slice, up to where the client keeps up, or the page is still valid.
@@ -176,3 +169,18 @@ class ReplayWriter:
             or self._selection.is_past_end
             or self._walk.generation != self._history.hub.generation
         )
+
+
+def most_in_a_turn() -> int:
+    """Return how many rounds may be written in one turn of the loop."""
+    return _SLICE
+
+
+def send(history: History, link: Link, found: Written) -> None:
+    """Write rounds to a link, and count them."""
+    if not found.rounds:
+        return
+    link.transport.write(found.data)
+    history.stats.rounds += found.rounds
+    if link.account is not None:
+        link.account.sent(found.rounds, found.size)

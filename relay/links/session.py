@@ -14,6 +14,7 @@ import structlog
 from relay.admission.gate import Permit
 from relay.admission.requested import named_games
 from relay.errors import BadMessage, ClientError, TooManyRequests
+from relay.history.at_once import resume_at_once
 from relay.history.history import History
 from relay.history.reading.payer import RELAY, Payer
 from relay.history.replay import Replay
@@ -22,12 +23,14 @@ from relay.links.messages import ClientMessage
 from relay.live.channels import Subscription
 from relay.live.link import CloseReason, Link
 from rounds import Catalogue, Cursor, InvalidCursor, UnknownGame
-from rounds.subjects import game_of, games_of, is_corrections, with_corrections
+from rounds.subjects import game_of, games_of, has_corrections, is_corrections, with_corrections
 
 log = structlog.get_logger()
 
 _MAX_REPLAYS: Final = 4
 """Replays that one link may have at a time."""
+
+_NOTHING: Final = Subscription.nothing()
 
 Games = frozenset[str]
 
@@ -61,7 +64,7 @@ class Session:
         self._use = permit.use
         self._link = link
         self._payer = payer
-        self._live = Subscription.nothing()
+        self._live = _NOTHING
         self._asks_corrections = False  # of games that a message names without saying
         self._shows_corrections = False
         self._replays: dict[Replay, asyncio.Task[None] | None] = {}
@@ -90,14 +93,14 @@ class Session:
             return
         self._link.cursor = self.cursor
         self._link.receives_events = start.receives_events
-        self._asks_corrections = self._shows_corrections = any(map(is_corrections, subscription.games))
+        self._asks_corrections = self._shows_corrections = has_corrections(subscription.games)
         if start.is_live:
             self._live = self._hub.add(self._link, subscription)
             if start.receives_events:
                 self._link.send_event(hello(self._hub.bounds, complete=True))
         else:
-            self._live = subscription._replace(games=frozenset())
-            self._replay(subscription.games, start)
+            self._live = Subscription(_NOTHING.games, subscription.filter)
+            self._replay(subscription, start)
 
     def cursor(self) -> Cursor | None:
         """Return the cursor up to which everything was written to the link; None when there is no such cursor yet."""
@@ -153,7 +156,7 @@ class Session:
             self._follow(wanted - replayed)
         elif subscribes:
             self._link.receives_events = True
-            self._replay(wanted, Start(after=after), checked=False)
+            self._replay(self._live._replace(games=wanted), Start(after=after), checked=False)
 
     def _read(self, message: ClientMessage) -> tuple[Games, Cursor | None]:
         """Return the games that a message names, and its cursor."""
@@ -185,7 +188,8 @@ class Session:
         return event
 
     def _follow(self, games: Games) -> None:
-        self._live = self._hub.add(self._link, self._live._replace(games=self._live.games | games))
+        followed = self._live.games | games if self._live.games else games
+        self._live = self._hub.add(self._link, Subscription(followed, self._live.filter))
 
     def _drop(self, games: Games) -> None:
         if self._live.games & games:
@@ -196,9 +200,12 @@ class Session:
                 del self._replays[replay]
                 task.cancel()
 
-    def _replay(self, games: Games, start: Start, *, checked: bool = True) -> None:
+    def _replay(self, subscription: Subscription, start: Start, *, checked: bool = True) -> None:
         """Start a replay; `checked`: its number was checked before the link was opened."""
-        subscription = self._live._replace(games=games)
+        if resume_at_once(self._history, self._link, subscription, start):
+            if self._link.ended is None:
+                self._follow(subscription.games)
+            return
         replay = Replay(
             self._history,
             self._link,

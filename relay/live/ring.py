@@ -20,6 +20,9 @@ from rounds.subjects import is_corrections
 _ITEM_OVERHEAD_BYTES: Final = 1500
 """Memory of an item's objects besides its data, with two wire forms; measured with tracemalloc."""
 
+_FOUND: Final = 256
+"""Sets of games for which it is remembered from where on the ring is whole."""
+
 _by_sequence: Final = attrgetter("sequence")
 
 
@@ -41,6 +44,7 @@ class Ring:
         self._bytes_per_game = bytes_per_game
         self._games: dict[str, _GameRing] = {}
         self._begun_at = 0
+        self._found_whole: dict[frozenset[str], int] = {}  # what `whole_from` returned, until that may change
         self.newest: dict[str, Item] = {}
         """The last round of each game, of any age."""
         self.revisions = NewestRevisions()
@@ -52,6 +56,7 @@ class Ring:
         `newest` has the last round of each game up to it, and the last correction of each game, also one after it.
         """
         self._games.clear()
+        self._found_whole.clear()
         self._begun_at = head
         items = list(newest)
         self.newest = {item.game: item for item in items if not item.is_correction}
@@ -72,6 +77,7 @@ class Ring:
             oldest = ring.items.popleft()
             ring.size -= len(oldest.data) + _ITEM_OVERHEAD_BYTES
             ring.whole_from = oldest.sequence
+            self._found_whole.clear()
 
     @property
     def begun_at(self) -> int:
@@ -81,6 +87,7 @@ class Ring:
     def reach_back(self, start: int, items: Iterable[Item]) -> None:
         """Add `items`, every round after `start` up to `begun_at` in log order; the ring then begins at `start`."""
         begun_at, self._begun_at = self._begun_at, start
+        self._found_whole.clear()
         older: dict[str, list[Item]] = {}
         for item in items:
             older.setdefault(item.game, []).append(item)
@@ -103,7 +110,13 @@ class Ring:
 
     def whole_from(self, games: Iterable[str]) -> int:
         """Return the sequence after which the ring holds every round of `games`."""
-        return max((self._whole_from(game) for game in games), default=self._begun_at)
+        names = frozenset(games)
+        found = self._found_whole.get(names)
+        if found is None:
+            found = max((self._whole_from(name) for name in names), default=self._begun_at)
+            if len(self._found_whole) < _FOUND:
+                self._found_whole[names] = found
+        return found
 
     def after(self, sequence: int, games: Iterable[str], *, limit: int) -> list[Item] | None:
         """Return the first `limit` rounds of `games` after `sequence` in log order; None when the ring lacks some."""

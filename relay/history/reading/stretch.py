@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import merge
 from itertools import pairwise
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Final
 
 from relay.live.bounds import Gap, GapReason
@@ -68,7 +68,7 @@ class Stretch:
             InvalidRound: One of them is not valid.
         """
         if self._names is None:
-            self._names = frozenset(entry.game for entry in self.entries)
+            self._names = frozenset(map(itemgetter(1), self.entries))
         if not self._names.issubset(games):
             return written(form, self.epoch, [entry for entry in self.entries[at:end] if entry.game in games])
         key = (form, at, end)
