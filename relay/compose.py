@@ -29,7 +29,7 @@ from relay.history.reading.payer import Payers
 from relay.http.application import build_app
 from relay.http.connections.guarded import ConnectionLimits
 from relay.http.early.early_answers import EarlyAnswers
-from relay.http.early.stream_requests import StreamRequests
+from relay.http.early.stream_requests import Compresses, StreamRequests
 from relay.http.monitoring.metrics import Metrics
 from relay.http.monitoring.operator_paths import operator_routes, paths_in_words
 from relay.http.monitoring.probes import Probes
@@ -161,7 +161,7 @@ def compose(
         if checks
         else EarlyAnswers(
             registry,
-            StreamRequests(registry, history, catalogue),
+            StreamRequests(registry, history, catalogue, _compresses(settings.http)),
             Rest(registry, history, catalogue),
             TokenRoutes(registry, catalogue, identities),
             proxies,
@@ -217,12 +217,16 @@ def routes_of(
 ) -> Iterator[Iterable[web.RouteDef]]:
     """Yield the routes of all parts that answer on the HTTP port."""
     http = http or HttpSettings()
-    yield Routes(registry, history, catalogue).table()
+    yield Routes(registry, history, catalogue, _compresses(http)).table()
     yield TokenRoutes(registry, catalogue, identities).table()
     yield Rest(registry, history, catalogue).table()
     yield Probes(registry.obstacle, lambda obstacle: registry.facts(obstacle)).table()
     yield from operator_routes(http, metrics or Metrics(registry, history), registry)
     yield Proxy(registry, history, catalogue, methods).table()
+
+
+def _compresses(http: HttpSettings) -> Compresses:
+    return Compresses(http.compress_websocket, http.compress_sse)
 
 
 async def _end_keep_alive(admission: Admission, _request: web.Request, response: web.StreamResponse) -> None:

@@ -13,7 +13,7 @@ import structlog
 from relay.live.channels import Subscription
 from relay.live.encode import Form
 from relay.live.hub import Hub
-from relay.live.stored import Written
+from relay.live.stored import Written, joined
 
 if TYPE_CHECKING:
     from rounds import Cursor
@@ -66,8 +66,7 @@ class SharedTails:
         found = tail.joined.get(at)
         if found is None:
             rendered = tail.rendered[at:]
-            data = form.join(rendered) if rendered else b""
-            found = tail.joined[at] = Written(data, len(rendered), sum(map(len, rendered)))
+            found = tail.joined[at] = joined(form, rendered) if rendered else Written(b"", 0, 0)
         return found
 
     def _make(self, position: int, wanted: Subscription, form: Form, limit: int) -> _Tail | None:

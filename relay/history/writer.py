@@ -19,7 +19,7 @@ from relay.history.selection import ReplaySelection
 from relay.history.walk import Walk
 from relay.live.item import Item
 from relay.live.link import Link
-from relay.live.stored import Written
+from relay.live.stored import Written, joined
 
 _SLICE: Final = 125
 """Rounds handled per turn, for all replays together: about a millisecond, so that live rounds hardly notice."""
@@ -61,7 +61,7 @@ class ReplayWriter:
             return
         data = self._selection.rendered(items, self._link.form)
         if data:
-            send(self._history, self._link, Written(self._link.form.join(data), len(data), sum(map(len, data))))
+            send(self._history, self._link, joined(self._link.form, data))
         if items:
             self._walk.advance(items[-1].sequence)
 
@@ -180,7 +180,7 @@ def send(history: History, link: Link, found: Written) -> None:
     """Write rounds to a link, and count them."""
     if not found.rounds:
         return
-    link.transport.write(found.data)
+    link.write_past(found.data, found.checksum)
     history.stats.rounds += found.rounds
     if link.account is not None:
         link.account.sent(found.rounds, found.size)

@@ -12,9 +12,9 @@ from relay.admission.gate import Permit
 from relay.errors import KeysUnavailable
 from relay.history.history import History
 from relay.history.query import Query, is_over
+from relay.http.early.stream_requests import BOTH, Compresses, SseRequest, StreamRequests
 from relay.http.early.stream_requests import SSE_PARAMETERS as SSE_PARAMETERS
 from relay.http.early.stream_requests import WS_PARAMETERS as WS_PARAMETERS
-from relay.http.early.stream_requests import SseRequest, StreamRequests
 from relay.http.request import asked_of
 from relay.http.sse.sse_link import nothing_left
 from relay.http.takeover import TakenOver
@@ -28,8 +28,10 @@ _STREAM_PATHS: Final = ("", "/type/{type}", "/{game}")
 class Routes:
     """The handlers of streams."""
 
-    def __init__(self, registry: LinkRegistry, history: History, catalogue: Catalogue) -> None:
-        self._requests = StreamRequests(registry, history, catalogue)
+    def __init__(
+        self, registry: LinkRegistry, history: History, catalogue: Catalogue, compresses: Compresses = BOTH
+    ) -> None:
+        self._requests = StreamRequests(registry, history, catalogue, compresses)
 
     def table(self) -> list[web.RouteDef]:
         return [

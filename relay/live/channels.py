@@ -7,6 +7,7 @@ many there are, and however different. Does not know rounds.
 from collections.abc import Iterable
 from typing import NamedTuple, Self
 
+from relay.live.compression.shared_stream import SharedStream, WindowedForm, Windows, Write
 from relay.live.encode import Form
 from relay.live.link import Link
 from relay.live.members import Members
@@ -57,9 +58,9 @@ class _FilterInUse:
 class Channel:
     """All links with the same subscription and form. The same bytes are written to them."""
 
-    __slots__ = ("filter", "form", "key", "links", "pending", "subscription", "tally")
+    __slots__ = ("filter", "form", "key", "links", "pending", "stream", "subscription", "tally")
 
-    def __init__(self, subscription: Subscription, filter_: _FilterInUse, key: "_ChannelKey") -> None:
+    def __init__(self, subscription: Subscription, filter_: _FilterInUse, key: "_ChannelKey", windows: Windows) -> None:
         self.subscription = subscription
         self.filter = None if subscription.filter.is_empty else filter_  # None: every round of the games matches
         self.key = key
@@ -67,6 +68,42 @@ class Channel:
         self.links: Members[Link] = Members()
         self.pending: list[bytes] = []
         self.tally = Tally()
+        self.stream: SharedStream[Link] | None = (
+            SharedStream(self.form, windows) if isinstance(self.form, WindowedForm) else None
+        )
+
+    def add(self, link: Link) -> None:
+        """Add a link."""
+        self.links.add(link)
+        self.tally.join(link.account)
+        if self.stream is not None:
+            self.stream.join(link)
+            link.share(self.stream)
+
+    def remove(self, link: Link) -> None:
+        """Remove a link that was added."""
+        self.links.discard(link)
+        self.tally.leave(link.account)
+        if self.stream is not None:
+            link.share(None)
+            self.stream.leave(link)
+
+    def count(self, rounds: int, writes: list[Write[Link]]) -> None:
+        """Count rounds that are written, for the accounts of the links."""
+        most = len(writes[0].data)
+        self.tally.rounds += rounds
+        self.tally.bytes += most
+        for links, data in writes[1:]:
+            for link in links:
+                if link.account is not None:
+                    link.account.sent(0, len(data) - most)
+
+    def writes(self, rendered: list[bytes]) -> list[Write[Link]]:
+        """Make the writes of some rounds: the first for most of the links."""
+        links = list(self.links)
+        if self.stream is None:
+            return [Write(links, self.form.join(rendered))]
+        return self.stream.writes(rendered, links)
 
 
 _ChannelKey = tuple[frozenset[str], _FilterInUse, Form]
@@ -81,6 +118,7 @@ class Channels:
         self._plain: dict[str, Members[Channel]] = {}
         self._filtered: dict[str, Members[Channel]] = {}
         self._channel_of: dict[Link, Channel] = {}
+        self._windows = Windows()
 
     def __len__(self) -> int:
         return len(self._channel_of)
@@ -101,6 +139,10 @@ class Channels:
         """Return the channels that get those rounds of a game that match their filter."""
         return self._filtered.get(game, ())
 
+    def of(self, link: Link) -> Channel | None:
+        """Return the channel of a link; None when it is in none."""
+        return self._channel_of.get(link)
+
     @property
     def tallies(self) -> list[Tally]:
         """Return what was written to each channel."""
@@ -116,9 +158,8 @@ class Channels:
         key = (subscription.games, filter_, link.form)
         channel = self._channels.get(key)
         if channel is None:
-            channel = self._open(Channel(subscription, filter_, key))
-        channel.links.add(link)
-        channel.tally.join(link.account)
+            channel = self._open(Channel(subscription, filter_, key, self._windows))
+        channel.add(link)
         self._channel_of[link] = channel
         return channel.subscription
 
@@ -127,8 +168,7 @@ class Channels:
         channel = self._channel_of.pop(link, None)
         if channel is None:
             return
-        channel.links.discard(link)
-        channel.tally.leave(link.account)
+        channel.remove(link)
         if not channel.links:
             self._close(channel)
 

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 from rounds import Round
 
 _TEXT: Final = 0x81  # FIN + opcode 1, RFC 6455 section 5.2
-_RSV1: Final = 0x40  # "compressed", RFC 7692 section 6
+COMPRESSED_TEXT: Final = _TEXT | 0x40  # RSV1, RFC 7692 section 6
 PONG: Final = 0x8A  # FIN + opcode 10
 CLOSE: Final = 0x88  # FIN + opcode 8
 LAST_CHUNK: Final = b"0\r\n\r\n"
@@ -33,10 +33,10 @@ class Renderable(Protocol):
 
 
 class Form(Protocol):
-    """One way to write a round on a connection. Hashable: equal forms share their bytes."""
+    """One way to write rounds on a connection. Hashable: equal forms share their bytes."""
 
     def render(self, item: Renderable) -> bytes:
-        """Render one round."""
+        """Render one round, as `join` takes it."""
         ...
 
     def join(self, rendered: list[bytes]) -> Any:
@@ -63,10 +63,11 @@ class WebSocketText(ByteStream):
 
 @dataclass(frozen=True, slots=True)
 class WebSocketDeflate(ByteStream):
-    """One text frame compressed with permessage-deflate (RFC 7692).
+    """One text frame compressed with permessage-deflate (RFC 7692), for clients that keep no window.
 
     The window is emptied after every frame. A frame then depends on no other and can be shared by all links whose
-    negotiated window is at least `window_bits`; any inflater reads it, with context takeover or without.
+    negotiated window is at least `window_bits`; any inflater reads it, with context takeover or without. Clients that
+    keep their window get a fifth of the bytes: see `relay.live.compression`.
     """
 
     window_bits: int
@@ -78,7 +79,7 @@ class WebSocketDeflate(ByteStream):
     def render(self, item: Renderable) -> bytes:
         # Z_FULL_FLUSH forgets the window; the last four bytes are implied by the RFC, section 7.2.1.
         packed = self._deflate.compress(item.json) + self._deflate.flush(zlib.Z_FULL_FLUSH)
-        return frame(packed[:-4], first_byte=_TEXT | _RSV1)
+        return frame(packed[:-4], first_byte=COMPRESSED_TEXT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +89,14 @@ class SseBlock(ByteStream):
     chunked: bool
 
     def render(self, item: Renderable) -> bytes:
-        # The JSON has no raw CR or LF (the encoder escapes them), so one data line holds it.
-        block = b"id: %b\ndata: %b\n\n" % (item.cursor.encode("ascii"), item.json)
+        block = sse_block(item)
         return chunk(block) if self.chunked else block
+
+
+def sse_block(item: Renderable) -> bytes:
+    """Render a round as a ``text/event-stream`` block, blank line included."""
+    # The JSON has no raw CR or LF (the encoder escapes them), so one data line holds it.
+    return b"id: %b\ndata: %b\n\n" % (item.cursor.encode("ascii"), item.json)
 
 
 def frame(payload: bytes, *, first_byte: int = _TEXT) -> bytes:

@@ -8,12 +8,14 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, NamedTuple
 
 import structlog
 
 from relay.live.bounds import Bounds, Gap, GapReason
 from relay.live.channels import Channel, Channels, Subscription
+from relay.live.compression.comments import Comments
 from relay.live.item import Item
 from relay.live.link import CloseReason, Link
 from relay.live.ring import Ring
@@ -95,7 +97,10 @@ class Hub:
 
         Returns `subscription`, or the equal object of other links: keep that one, so that 10,000 links share it.
         """
-        return self._channels.add(link, subscription)
+        subscription = self._channels.add(link, subscription)
+        if link.stream is not None and link.stream.comments is None and (channel := self._channels.of(link)):
+            link.stream.comments = Comments(partial(self._comment, channel))
+        return subscription
 
     def settle_usage(self) -> Iterator[None]:
         """Count what was written to links for their accounts, in slices; yields after each one."""
@@ -260,19 +265,27 @@ class Hub:
     def _write(self, channel: Channel) -> None:
         """Write the pending bytes of a channel, in one write per link."""
         pending, channel.pending = channel.pending, []
-        links, limit = list(channel.links), self._unsent_bytes
-        half = limit // 2
         try:
-            data = channel.form.join(pending)
+            writes = channel.writes(pending)
         except Exception:
-            log.exception("rounds_failed", rounds=len(pending), links=len(links))
-            for link in links:
+            log.exception("rounds_failed", rounds=len(pending), links=len(channel.links))
+            for link in list(channel.links):
                 link.cut(CloseReason.FAILED)
             return
-        self.stats.deliveries += len(pending) * len(links)
-        tally = channel.tally
-        tally.rounds += len(pending)
-        tally.bytes += len(data)
+        self.stats.deliveries += len(pending) * len(channel.links)
+        channel.count(len(pending), writes)
+        for links, data in writes:
+            self._write_to(links, data)
+
+    def _comment(self, channel: Channel, comment: bytes) -> None:
+        """Write what comes beside rounds to all links of a channel."""
+        if channel.links:
+            for links, data in channel.writes([comment]):
+                self._write_to(links, data)
+
+    def _write_to(self, links: Iterable[Link], data: bytes) -> None:
+        limit = self._unsent_bytes
+        half = limit // 2
         for link in links:
             transport = link.transport
             try:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from relay.live.encode import Form
 
 if TYPE_CHECKING:
+    from relay.live.compression.checksum import Checksum
+    from relay.live.compression.shared_stream import SharedStream
     from relay.usage.account import Account
     from rounds import Cursor
 
@@ -92,6 +94,7 @@ class Link(ABC):
         "on_closed",
         "opened_at",
         "receives_events",
+        "stream",
         "transport",
     )
 
@@ -123,6 +126,18 @@ class Link(ABC):
         """Called once, soon after the connection of a link that has one of its own was closed, or its stream."""
         self.receives_events = False
         """True when the client uses cursors: it then gets events that are not rounds."""
+        self.stream: SharedStream[Link] | None = None
+        """The compressed stream that it shares with the other links of its channel."""
+
+    def share(self, stream: "SharedStream[Link] | None") -> None:
+        """Take part in the stream of a channel; None: no more. Called by the channel."""
+        self.stream = stream
+
+    def write_past(self, data: Any, _checksum: "Checksum | None" = None) -> None:
+        """Write rounds for this client alone, as its form has joined them; the checksum is of what was compressed."""
+        self.transport.write(data)
+        if self.stream is not None:
+            self.stream.put_out_of_step(self)
 
     @abstractmethod
     def heartbeat(self) -> bool:

@@ -8,6 +8,8 @@ forms that this module does not know, are written by the general functions. Pure
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
+from relay.live.compression.checksum import Checksum, checksum_of
+from relay.live.compression.shared_stream import WindowedForm
 from relay.live.encode import Form, SseBlock, WebSocketText, frame
 from roundlog.entry import LogEntry
 from rounds import Round
@@ -25,6 +27,14 @@ class Written(NamedTuple):
     data: Any  # as the form's `join` makes it
     rounds: int
     size: int  # in bytes
+    checksum: Checksum | None = None  # of what was compressed, where the form needs it
+
+
+def joined(form: Form, rendered: list[bytes]) -> Written:
+    """Make one write of rounds that were rendered, which a client reads whatever it has read before."""
+    data = form.join(rendered)
+    needs_checksum = isinstance(form, WindowedForm) and form.has_checksum
+    return Written(data, len(rendered), len(data), checksum_of(b"".join(rendered)) if needs_checksum else None)
 
 
 def written(form: Form, epoch: str, entries: Sequence[LogEntry]) -> Written:
@@ -37,8 +47,7 @@ def written(form: Form, epoch: str, entries: Sequence[LogEntry]) -> Written:
     if join is not None:
         data = join(form, epoch, entries)
         return Written(data, len(entries), len(data))
-    rendered = [form.render(stored) for stored in _stored(epoch, entries)]
-    return Written(form.join(rendered), len(rendered), sum(map(len, rendered)))
+    return joined(form, [form.render(stored) for stored in _stored(epoch, entries)])
 
 
 class _Stored:

@@ -23,9 +23,12 @@ from relay.http.cors import stream_headers, warning_headers
 from relay.http.early.answer import quota_headers
 from relay.http.early.asked import Asked
 from relay.http.early.checks import CheckedRequest, accept_stream
+from relay.http.parameters import listed
+from relay.http.sse.gzip_link import GzipSseLink
 from relay.http.sse.sse_client import PARAMETERS as CLIENT_PARAMETERS
 from relay.http.sse.sse_client import SseClient, client_of
 from relay.http.sse.sse_link import HEADERS, SseLink, refuse
+from relay.http.sse.stream_coding import accepts_gzip, coding_headers
 from relay.http.takeover import give_to, head, take_over
 from relay.http.websocket.handshake import Handshake, check_upgrade, shake_hands
 from relay.links.link_registry import LinkRegistry
@@ -41,6 +44,16 @@ SSE_PARAMETERS: Final = (*WS_PARAMETERS, *CLIENT_PARAMETERS, "api_key", "lastEve
 """``lastEventId``: EventSource polyfills that cannot set headers send it when they reconnect."""
 
 Refusal = Unavailable | TooManyRequests
+
+
+class Compresses(NamedTuple):
+    """Which streams are compressed when their client accepts it."""
+
+    websocket: bool = True
+    sse: bool = True
+
+
+BOTH: Final = Compresses()
 
 
 class WebSocketRequest(NamedTuple):
@@ -67,7 +80,11 @@ class SseRequest(NamedTuple):
 class StreamRequests:
     """Decides requests for streams, and makes links of them, on one registry."""
 
-    def __init__(self, registry: LinkRegistry, history: History, catalogue: Catalogue) -> None:
+    def __init__(
+        self, registry: LinkRegistry, history: History, catalogue: Catalogue, compresses: Compresses = BOTH
+    ) -> None:
+        """`compresses`: which streams are compressed when their client accepts it."""
+        self._compresses = compresses
         self.registry = registry
         self.history = history
         self._catalogue = catalogue
@@ -83,7 +100,8 @@ class StreamRequests:
             checked = accept_stream(asked, presented, admission, self._catalogue, WS_PARAMETERS)
             start = Start.parse(checked.query)
             subprotocol = None if presented is None else presented.subprotocol
-            handshake = shake_hands(asked.headers, subprotocol=subprotocol)
+            compresses = self._compresses.websocket
+            handshake = shake_hands(asked.headers, subprotocol=subprotocol, compresses=compresses)
             return WebSocketRequest(
                 checked.grant, checked.subscription, start, handshake, self._opening(checked, start)
             )
@@ -100,6 +118,7 @@ class StreamRequests:
             transport,
             registry.ender,
             window_bits=wanted.handshake.window_bits,
+            keeps_window=wanted.handshake.keeps_window,
             message_bytes=settings.message_bytes,
             frames_per_heartbeat=settings.frames_per_heartbeat,
             max_age_s=registry.age_limit_s(),
@@ -147,9 +166,14 @@ class StreamRequests:
             return
         with self.handing_over(permit):
             transport = take_over(asked)
-        link = SseLink(transport, client, registry.ender, chunked=asked.is_http11, max_age_s=registry.age_limit_s())
+        accepted = listed(asked.headers, "Accept-Encoding") if self._compresses.sse else ""
+        gzip, kind = False, SseLink
+        if accepts_gzip(accepted):
+            gzip, kind = True, GzipSseLink
+        link = kind(transport, client, registry.ender, chunked=asked.is_http11, max_age_s=registry.age_limit_s())
         give_to(link, transport)
         headers = _sse_headers(asked)
+        headers |= coding_headers(headers, accepted, gzip=gzip)
         # For a client that starts with the next round, the head of the log is its place until a round comes.
         place = self.history.hub.head if start.is_live else start.after
         if start.is_live:

@@ -71,10 +71,14 @@ class SseLink(StreamLink):
 
     def heartbeat(self) -> bool:
         if not self.transport.get_write_buffer_size():
-            cursor = self._cursor()
-            moved = cursor is not None and cursor != self._sent_cursor
-            self.write(SSE_COMMENT + self._place(cursor) if cursor is not None and moved else SSE_COMMENT)
+            self.write(self.comment())
         return True  # SSE has no answers; TCP_USER_TIMEOUT finds a dead peer
+
+    def comment(self) -> bytes:
+        """Render a heartbeat: a comment, and the client's place where that has moved."""
+        cursor = self._cursor()
+        moved = cursor is not None and cursor != self._sent_cursor
+        return SSE_COMMENT + self._place(cursor) if cursor is not None and moved else SSE_COMMENT
 
     def write_disconnect(self, disconnect: Disconnect) -> None:
         cursor, completed = disconnect.cursor, disconnect.reason is CloseReason.COMPLETED
@@ -87,9 +91,14 @@ class SseLink(StreamLink):
         elif cursor is not None:
             last = self._place(cursor)
         self.write(last + retry_line(disconnect.retry_ms) + _blank_line(self._client))
-        if self._chunked and (self._client.clean_end or stops):
-            self.transport.write(LAST_CHUNK)
+        if not self._chunked or self._client.clean_end or stops:
+            self.finish()
         self.transport.close()
+
+    def finish(self) -> None:
+        """Write the end of the body."""
+        if self._chunked:
+            self.transport.write(LAST_CHUNK)
 
     def _cursor(self) -> str | None:
         cursor = None if self.cursor is None else self.cursor()

@@ -1,7 +1,6 @@
-"""The opening handshake of a WebSocket, and its compression: headers in, headers out. Pure.
+"""The opening handshake of a WebSocket: headers in, headers out. Pure.
 
-Owns RFC 6455 section 4.2 and the negotiation of RFC 7692. Frames are shared by many links, so the server never
-keeps its window between messages (no context takeover), and requires the same of the client.
+Owns RFC 6455 section 4.2. What is agreed on compression is in `deflate_offer`.
 """
 
 import base64
@@ -12,11 +11,10 @@ from typing import Final, NamedTuple
 from multidict import MultiMapping
 
 from relay.errors import BadRequest, NeedsUpgrade
+from relay.http.websocket.deflate_offer import NO_DEFLATE, agree
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _VERSION: Final = "13"
-_WINDOW_BITS: Final = 15
-_LEAST_WINDOW_BITS: Final = 9  # zlib makes no raw stream with 8
 
 
 class Handshake(NamedTuple):
@@ -24,6 +22,7 @@ class Handshake(NamedTuple):
 
     headers: dict[str, str]  # of the answer, 101
     window_bits: int  # of the server's frames; 0: no compression
+    keeps_window: bool = False  # the client keeps the window of the server's frames between them
 
 
 def check_upgrade(headers: MultiMapping[str]) -> None:
@@ -35,8 +34,8 @@ def check_upgrade(headers: MultiMapping[str]) -> None:
         raise NeedsUpgrade
 
 
-def shake_hands(headers: MultiMapping[str], *, subprotocol: str | None) -> Handshake:
-    """Answer a client's handshake; `subprotocol` is the one that is selected.
+def shake_hands(headers: MultiMapping[str], *, subprotocol: str | None, compresses: bool = True) -> Handshake:
+    """Answer a client's handshake; `subprotocol` is the one that is selected, `compresses`: when the client offers it.
 
     Raises:
         NeedsUpgrade: Its version is not 13.
@@ -65,10 +64,10 @@ def shake_hands(headers: MultiMapping[str], *, subprotocol: str | None) -> Hands
     }
     if subprotocol is not None:
         answer["Sec-WebSocket-Protocol"] = subprotocol
-    window_bits, extension = _compression(_elements(headers, "Sec-WebSocket-Extensions"))
-    if extension:
-        answer["Sec-WebSocket-Extensions"] = extension
-    return Handshake(answer, window_bits)
+    deflate = agree(_elements(headers, "Sec-WebSocket-Extensions")) if compresses else NO_DEFLATE
+    if deflate.extension:
+        answer["Sec-WebSocket-Extensions"] = deflate.extension
+    return Handshake(answer, deflate.window_bits, deflate.keeps_window)
 
 
 def _elements(headers: MultiMapping[str], name: str) -> list[str]:
@@ -94,46 +93,3 @@ def _single(headers: MultiMapping[str], name: str) -> str | None:
     if len(values) > 1:
         raise BadRequest(f"{name} is given with {len(values)} different values; a handshake has one")
     return values.pop() if values else None
-
-
-def _compression(offers: Iterable[str]) -> tuple[int, str]:
-    """Accept the first acceptable offer of permessage-deflate; return the window bits and the answer to it."""
-    for offer in offers:
-        name, *parameters = (part.strip() for part in offer.split(";"))
-        if name.lower() != "permessage-deflate":
-            continue
-        window_bits = _window(parameters)
-        if window_bits is not None:
-            extension = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
-            # RFC 7692 section 7.1.2.1: only a client that offers the parameter is sure to understand it.
-            if window_bits:
-                extension += f"; server_max_window_bits={window_bits}"
-            return window_bits or _WINDOW_BITS, extension
-    return 0, ""
-
-
-def _window(parameters: list[str]) -> int | None:
-    """Return the window bits that an offer requests of the server, 0 for none; None when it must be declined."""
-    window_bits = 0
-    seen: set[str] = set()
-    for parameter in parameters:
-        name, equals, value = (part.strip() for part in parameter.partition("="))
-        value = value.strip('"')
-        if name in seen:
-            return None
-        seen.add(name)
-        if name in ("server_no_context_takeover", "client_no_context_takeover"):
-            if equals:
-                return None
-        elif name == "client_max_window_bits":
-            if equals and not _is_window(value, least=8):  # any window of the client can be inflated
-                return None
-        elif name == "server_max_window_bits" and _is_window(value, least=_LEAST_WINDOW_BITS):
-            window_bits = int(value)
-        else:
-            return None
-    return window_bits
-
-
-def _is_window(text: str, *, least: int) -> bool:
-    return text.isascii() and text.isdigit() and not text.startswith("0") and least <= int(text) <= _WINDOW_BITS

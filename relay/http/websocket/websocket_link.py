@@ -17,6 +17,7 @@ from relay.errors import BadMessage
 from relay.http.websocket.frames import FrameError, FrameReader, Message, TooManyFrames
 from relay.links.messages import Action, ClientMessage
 from relay.links.stream_link import StreamLink
+from relay.live.compression.websocket_window import WebSocketWindow
 from relay.live.encode import CLOSE, PING_FRAME, PONG, WebSocketDeflate, WebSocketText, frame
 from relay.live.link import CloseReason, Disconnect, LinkEnder
 
@@ -57,6 +58,7 @@ class WebSocketLink(StreamLink):
         ender: LinkEnder,
         *,
         window_bits: int,
+        keeps_window: bool = False,
         message_bytes: int,
         frames_per_heartbeat: int,
         max_age_s: float,
@@ -67,11 +69,12 @@ class WebSocketLink(StreamLink):
             transport: The connection.
             ender: Ends the link.
             window_bits: Window size of the negotiated compression; 0: none.
+            keeps_window: Whether the client keeps that window between messages.
             message_bytes: The largest message that the client may send.
             frames_per_heartbeat: How many frames of any kind the client may send between two heartbeats.
             max_age_s: How old the link may get, in seconds.
         """
-        super().__init__(transport, _form(window_bits), ender, max_age_s=max_age_s)
+        super().__init__(transport, _form(window_bits, keeps_window), ender, max_age_s=max_age_s)
         self.on_message: Callable[[ClientMessage], None] | None = None
         """Does what a message asks; raises `BadMessage` when that is not allowed."""
         self._frames = FrameReader(max_size=message_bytes, deflate=bool(window_bits))
@@ -195,9 +198,11 @@ def _fault(text: bytes) -> str:
     return "after must be a cursor"
 
 
-@functools.cache  # one compressor per window size serves the process
-def _form(window_bits: int) -> WebSocketText | WebSocketDeflate:
-    return WebSocketDeflate(window_bits) if window_bits else WebSocketText()
+@functools.cache  # one form of each kind serves the process, with its compressor
+def _form(window_bits: int, keeps_window: bool) -> WebSocketText | WebSocketDeflate | WebSocketWindow:
+    if not window_bits:
+        return WebSocketText()
+    return WebSocketWindow(window_bits) if keeps_window else WebSocketDeflate(window_bits)
 
 
 def close_reason(facts: Mapping[str, object]) -> bytes:

@@ -147,3 +147,43 @@ def test_comma_in_a_quoted_string_ends_no_element() -> None:
 
     assert shake_hands(request(Sec_WebSocket_Extensions=quoted), subprotocol=None).window_bits == 0
     assert shake_hands(request(Sec_WebSocket_Extensions=f"{quoted}, permessage-deflate"), subprotocol=None).window_bits
+
+
+@pytest.mark.parametrize(
+    ("offers", "answer"),
+    [
+        ("permessage-deflate", "permessage-deflate; client_no_context_takeover"),
+        ("permessage-deflate; client_max_window_bits", "permessage-deflate; client_no_context_takeover"),
+        (
+            "permessage-deflate; server_no_context_takeover",
+            "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
+        ),
+        (
+            "permessage-deflate; server_max_window_bits=9; client_no_context_takeover",
+            "permessage-deflate; client_no_context_takeover; server_max_window_bits=9",
+        ),
+        (
+            "permessage-deflate; server_no_context_takeover=1, permessage-deflate; server_max_window_bits=12",
+            "permessage-deflate; client_no_context_takeover; server_max_window_bits=12",
+        ),
+        (
+            "permessage-deflate; server_no_context_takeover; server_max_window_bits=15, permessage-deflate",
+            "permessage-deflate; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=15",
+        ),
+    ],
+)
+def test_window_is_kept_unless_the_client_asks_for_the_opposite(offers: str, answer: str) -> None:
+    """RFC 7692 section 7.1.1.1: what the answer does not promise, the client must be prepared for."""
+    found = shake_hands(request(Sec_WebSocket_Extensions=offers), subprotocol=None)
+
+    assert found.headers["Sec-WebSocket-Extensions"] == answer
+    assert found.keeps_window == ("server_no_context_takeover" not in answer)
+
+
+def test_compression_that_is_switched_off_is_declined() -> None:
+    """As any extension that a server does not know."""
+    offer = request(Sec_WebSocket_Extensions="permessage-deflate")
+    answer = shake_hands(offer, subprotocol=None, compresses=False)
+
+    assert (answer.window_bits, answer.keeps_window) == (0, False)
+    assert "Sec-WebSocket-Extensions" not in answer.headers
