@@ -15,7 +15,7 @@ help: ## List the targets
 
 install: $(READY) ## Install everything that run, test and check need into .venv
 
-$(READY): requirements-dev.lock pyproject.toml
+$(READY): requirements-dev.lock pyproject.toml hatch_build.py relay/live/sending/_send_loop.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	  { echo "stream-relay needs Python >= 3.11, found: $$($(PYTHON) --version 2>&1 | head -1); try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(BIN)/python || { echo "1/3 creating $(VENV)"; $(PYTHON) -m venv $(VENV); } || \
@@ -24,6 +24,7 @@ $(READY): requirements-dev.lock pyproject.toml
 	@trap : INT; sh infra/pip-install.sh $(BIN)/python requirements-dev.lock $(VENV)/install.log || $(FAILED)
 	@echo "3/3 installing stream-relay itself"
 	@$(PIP) --no-deps --no-build-isolation -e . > $(VENV)/install.log 2>&1 || $(FAILED)
+	@test -e relay/live/sending/_send_loop.abi3.so || echo "    without a C compiler and the headers of Python; rounds are sent in Python (docs/operations.md)"
 	@touch $@
 
 run: $(READY) ## Start NATS, recorded rounds and a relay on this machine, ready for curl

@@ -44,6 +44,7 @@ from relay.live.following.feed import Feed
 from relay.live.heartbeat import Heartbeats
 from relay.live.hub import Hub
 from relay.live.ring import Ring
+from relay.live.sending.sends import choose_sends
 from relay.rpc.connect.proxy import Proxy
 from relay.rpc.methods import Methods
 from relay.rpc.server import GrpcServer
@@ -96,7 +97,7 @@ def compose(
     """Make the parts of a relay; the arguments are those of `relay.serve.running_relay`."""
     links, turns, checks = settings.links, Turns(), tuple(checks)
     ring = Ring(rounds_per_game=settings.replay.ring_rounds, bytes_per_game=settings.replay.ring_bytes)
-    hub = Hub(ring, unsent_bytes=links.unsent_bytes)
+    hub = Hub(ring, unsent_bytes=links.unsent_bytes, sends=choose_sends(compiled=links.compiled_sends))
     delays = ReconnectDelays(links.retry_ms)
     reader = LogReader(settings.nats)
     feed = Feed(settings.nats, hub, reader)

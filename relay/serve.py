@@ -132,8 +132,9 @@ async def running_relay(
                 listening_http(parts.app, settings.http, parts.connections, parts.turns, closers) as url,
                 listening_grpc(parts.grpc, settings.grpc, closers) as port,
             ):
-                also = {} if monitor_port is None else {"monitor_port": monitor_port}
+                also: dict[str, object] = {} if monitor_port is None else {"monitor_port": monitor_port}
                 bound = parts.capacity.bound
+                also["sends"] = parts.registry.hub.sends.language
                 log.info("relay_listening", url=url, grpc_port=port, max_links=parts.max_links, bound=bound, **also)
                 try:
                     yield Addresses(url, port, parts.feed.reached)

@@ -209,6 +209,8 @@ class LinkSettings(Section):
     """Maximum size of a message from a WebSocket client."""
     frames_per_heartbeat: int = Field(default=100, ge=20, le=1_000_000)
     """Maximum number of frames that a WebSocket client may send between two heartbeats: messages, fragments, pings."""
+    compiled_sends: bool = True
+    """Send rounds in the compiled loop, where it is installed. Off: through the transport of each connection."""
     linger_s: float = Field(default=5.0, ge=0.1, le=60)
     """How long a client may take to read the disconnect of its ended link."""
     max_links: int = Field(default=0, ge=0)

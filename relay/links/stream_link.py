@@ -64,6 +64,7 @@ class StreamLink(Link, asyncio.BaseProtocol):
         self, exc: Exception | None
     ) -> Callable[[], None] | None:
         """Drop what is written from now on. The rest, `on_closed`, is work for a later turn: many may leave at once."""
+        self.close_outlet()
         self.transport, self._drain = CLOSED, _nothing  # the latter refers to this object
         self.resume_writing()
         closed, self.on_closed = self.on_closed, None

@@ -18,6 +18,7 @@ from relay.live.encode import Form
 if TYPE_CHECKING:
     from relay.live.compression.checksum import Checksum
     from relay.live.compression.shared_stream import SharedStream
+    from relay.live.sending._send_loop import Outlet
     from relay.usage.account import Account
     from rounds import Cursor
 
@@ -93,6 +94,7 @@ class Link(ABC):
         "id",
         "on_closed",
         "opened_at",
+        "outlet",
         "receives_events",
         "stream",
         "transport",
@@ -112,6 +114,8 @@ class Link(ABC):
         self._ender = ender
         self.id = secrets.token_hex(4)
         self.transport = transport
+        self.outlet: Outlet | None = None
+        """Allows the hub to send past `transport` while the link is subscribed: see `relay.live.sending`."""
         self.form = form
         self.opened_at = asyncio.get_running_loop().time()
         self.expires_at = self.opened_at + max_age_s
@@ -159,6 +163,12 @@ class Link(ABC):
     @abstractmethod
     def write_disconnect(self, disconnect: Disconnect) -> None:
         """Write a disconnect as the protocol does, and let the handler return. Called once; must not block."""
+
+    def close_outlet(self) -> None:
+        """Let the hub write to `transport` only: its socket is about to be closed, or the link is not subscribed."""
+        outlet, self.outlet = self.outlet, None
+        if outlet is not None:
+            outlet.close()
 
     def end(self, reason: CloseReason) -> None:
         """End the link as `relay.live.ending.Ender` does; do nothing when it has been ended."""

@@ -10,8 +10,9 @@ from relay.live.channels import Channels, Subscription
 from relay.live.encode import Renderable, SseBlock, WebSocketText, frame
 from relay.live.ending import Ender, ReconnectDelays
 from relay.live.hub import Hub
-from relay.live.link import CloseReason, Disconnect
+from relay.live.link import CloseReason, Disconnect, Link
 from relay.live.ring import Ring
+from relay.live.sending.sends import TransportSends, Unsent
 from roundlog.entry import LogEntry
 from rounds import Filter, Round
 from rounds.filter import Facts
@@ -255,6 +256,27 @@ async def test_links_whose_rounds_cannot_be_joined_are_cut(hub: Hub) -> None:
     assert all(link.recorder.aborted.is_set() for link in bad)
     assert dict(ender.ended) == {CloseReason.FAILED: 2}
     assert good.recorder.writes == [frame(json_of(entry(1)))]
+
+
+class PoorSends(TransportSends):
+    """Has no memory."""
+
+    def send(self, links: list[Link], begin: int, end: int, data: object) -> Unsent:
+        raise MemoryError
+
+
+async def test_links_of_which_nobody_knows_what_they_got_are_cut() -> None:
+    """Their cursors may be wrong."""
+    hub = Hub(Ring(rounds_per_game=10, bytes_per_game=1 << 20), unsent_bytes=1000, sends=PoorSends())
+    ender = Ender(hub, ReconnectDelays(0), linger_s=60)
+    links = [RecordingLink(ender=ender) for _ in range(300)]
+    for link in links:
+        hub.add(link, subscription("crash"))
+
+    hub.publish([entry(1)])
+
+    assert {link.ended for link in links} == {Disconnect(CloseReason.FAILED, None, 0)}
+    assert all(link.recorder.aborted.is_set() for link in links)
 
 
 async def test_unexpected_error_does_not_stop_the_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
