@@ -15,7 +15,7 @@ import pytest
 from relay.live.closed import CLOSED
 from relay.live.encode import WebSocketText, frame
 from relay.live.link import CloseReason
-from relay.live.sending.sends import Sends
+from relay.live.sending.sends import CompiledSends, Sends
 from tests.relay.live.recording_link import RecordingLink
 from tests.relay.live.sending.open_links import (
     LANGUAGES,
@@ -244,6 +244,13 @@ async def test_batch_of_a_form_goes_to_the_sink(sends: Sends) -> None:
 # --- the compiled loop alone ---------------------------------------------------------------------------------------
 
 
+def send_to() -> Any:
+    """Return the function in C."""
+    sends = sends_in("c")
+    assert isinstance(sends, CompiledSends)
+    return sends._send_to
+
+
 @pytest.fixture(params=LOOPS)
 def run_compiled(request: pytest.FixtureRequest) -> Callable[..., None]:
     """Runs the body of a test of the compiled loop."""
@@ -367,7 +374,7 @@ def test_window_of_an_outlet_is_its_own_truth(run_compiled: Callable[..., None])
 
     async def body(rig: Rig) -> None:
         link, _ = await rig.link()
-        send: Any = rig.hub.sends.send
+        send = send_to()
         kind: Any = type(link.outlet)
         outlet = link.outlet = kind(link.transport, link.transport, file_of(link).fileno(), 100)
 
@@ -398,7 +405,7 @@ class Odd:
 
 def test_compiled_loop_leaves_errors_of_a_link_to_its_own_code() -> None:
     """Where they are logged and the link is cut; what is no error of a link ends the loop."""
-    send: Any = sends_in("c").send
+    send = send_to()
     odd = Odd(ValueError)
 
     assert list(send([odd, RecordingLink.__new__(RecordingLink)], 0, 1, b"x")) == [(odd, 0)]
