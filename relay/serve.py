@@ -42,7 +42,7 @@ class Addresses(NamedTuple):
     """Where a relay listens, and how to wait until it is ready."""
 
     url: str  # of HTTP
-    grpc_port: int
+    grpc_port: int  # 0: it is off
     ready: Callable[[], Awaitable[None]]
 
 
@@ -133,11 +133,12 @@ async def running_relay(
                 listening_grpc(parts.grpc, settings.grpc, closers) as port,
             ):
                 also: dict[str, object] = {} if monitor_port is None else {"monitor_port": monitor_port}
+                also |= {"h2c": True} if settings.http.h2c else {}
                 bound = parts.capacity.bound
                 also["sends"] = parts.registry.hub.sends.language
                 log.info("relay_listening", url=url, grpc_port=port, max_links=parts.max_links, bound=bound, **also)
                 try:
-                    yield Addresses(url, port, parts.feed.reached)
+                    yield Addresses(url, port or 0, parts.feed.reached)
                 finally:
                     if shared_use is not None:
                         await shared_use.leave()

@@ -36,6 +36,9 @@ class HttpSettings(Section):
     """0 lets the system choose. When this is not set, the platform's ``PORT`` is used."""
     monitor_port: int | None = Field(default=None, ge=0, le=65535)
     """Another port for probes and metrics alone; it stays open while a relay drains. Not set: there is none."""
+    h2c: bool = False
+    """Serve gRPC on this port too: HTTP/2 without TLS, told apart by its first bytes, for platforms with one port. Off:
+    who has closed the gRPC port, or protects it by client certificates, does not open it by an update."""
     request_s: float = Field(default=10.0, gt=0, le=60)
     """How long a client may take to send the head of a request, and again for its body. Clients send both at once."""
     trusted_proxies: str = Field(default="", max_length=4096)
@@ -81,8 +84,8 @@ class HttpSettings(Section):
 
 class GrpcSettings(Section):
     host: str = "0.0.0.0"  # noqa: S104 - as for HTTP
-    port: int = Field(default=50051, ge=0, le=65535)
-    """0 lets the system choose."""
+    port: int | None = Field(default=50051, ge=0, le=65535)
+    """0 lets the system choose; ``off``: there is none, for relays that serve gRPC on the HTTP port, or not at all."""
     tls_cert_file: Path | None = None
     """A certificate chain in PEM; enables TLS. A replaced file is used from the next handshake on."""
     tls_key_file: Path | None = None
@@ -105,6 +108,11 @@ class GrpcSettings(Section):
     """Maximum number of concurrent unary calls in this process, over gRPC and Connect; others get a retry delay."""
     reflection: Access = "public"
     """Who may use server reflection, which shows the methods and messages of the service; they are no secret."""
+
+    @field_validator("port", mode="before")
+    @classmethod
+    def _check_off(cls, port: object) -> object:
+        return None if port == "off" else port
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:

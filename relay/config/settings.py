@@ -48,6 +48,8 @@ _IN_URL: Final = re.compile(r"(://)[^\s,'\"]*(@)")
 """Everything before the last ``@``: without a password, the user name may be a token."""
 _IN_DSN: Final = re.compile(r"(password\s*=\s*)(?:'[^']*'|[^\s&]+)()", re.IGNORECASE)
 _BOUNDS: Final = {"ge": "of at least", "gt": "above", "le": "up to", "lt": "below"}
+_WORDS: Final = {"grpc.port": ", or off"}
+"""Settings that are numbers, or a word."""
 _ALIKE: Final = 0.75
 """Minimum similarity to suggest a name: one or two wrong letters in a variable of usual length."""
 _SECRET_NAME: Final = re.compile(r"password|secret|token|api_?key", re.IGNORECASE)
@@ -241,7 +243,8 @@ def _number_allowed(where: str) -> str | None:
     words = " and ".join(f"{_BOUNDS[name]} {bound}" for name, bound in bounds.items())
     if bounds.keys() == {"ge", "le"}:
         words = f"from {bounds['ge']} to {bounds['le']}"
-    return f"it must be {'a whole number' if int in types else 'a number'} {words}".rstrip()
+    word = _WORDS.get(where, "")
+    return f"it must be {'a whole number' if int in types else 'a number'} {words}".rstrip() + word
 
 
 def masked(name: str, value: str) -> str:

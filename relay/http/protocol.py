@@ -17,11 +17,12 @@ from relay.http.connections.departures import has_left
 from relay.http.connections.expectations import closes_connection, hide
 from relay.http.connections.guarded import ConnectionLimits, GuardedHandler
 from relay.http.connections.heads import PartialHead, after_request
-from relay.http.connections.lingering import linger
+from relay.http.connections.lingering import leave, linger
 from relay.http.connections.malformed import HEAD_BYTES, HEAD_TOO_LARGE, HEADERS, LINE_BYTES, malformed_by
 from relay.http.connections.quick_refusals import TAKEN
 from relay.http.error_body import error_response, internal_error
 from relay.http.security_headers import add_to
+from relay.http2.http2_frames import PREFACE
 from relay.links.intake import Intake
 from relay.turns import Turns
 
@@ -64,6 +65,7 @@ class HttpProtocol(GuardedHandler):
         "_idle",
         "_is_answered",
         "_is_chunked",
+        "_may_be_http2",
         "_newest_body",
     )
 
@@ -99,6 +101,7 @@ class HttpProtocol(GuardedHandler):
         self._half_closed = False
         self._is_answered = False  # every request so far; aiohttp waits for the next one a turn later
         self._has_failed = False  # after an error no request can be found
+        self._may_be_http2 = limits.http2 is not None  # nothing was read but what may be its begin
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -131,13 +134,33 @@ class HttpProtocol(GuardedHandler):
         """What the client sent after its handshake, before the answer."""
         return self._message_tail if self.is_usual else b""
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes) -> bool | None:  # type: ignore[override]  # see `Receiver`
         """Parse one request after the other; after an error, ignore what follows."""
+        if self._may_be_http2:
+            if PREFACE.startswith(data[: len(PREFACE)]):
+                return self._begin_http2(data)
+            self._may_be_http2 = False
         if self._has_failed or self._answer_at_once(data):
-            return
+            return None
         if not self.is_usual:
             self.begin_usual()
         self._read(data)
+        return None
+
+    def _begin_http2(self, data: bytes) -> bool | None:
+        """Give a connection that begins as HTTP/2 does to another receiver, with its first bytes as they are."""
+        make, transport = self._limits.http2, self.transport
+        intake = None if transport is None else transport.get_protocol()
+        if make is None or transport is None or not isinstance(intake, Intake):
+            return None
+        if len(data) < len(PREFACE):
+            intake.put_back(data)  # they come again, with the next ones
+            return None
+        leave(self)
+        receiver = make()
+        receiver.connection_made(transport)
+        intake.hand_to(receiver)
+        return receiver.data_received(data)
 
     def _answer_at_once(self, data: bytes) -> bool:
         """Answer a request of which all can be seen in its first bytes; return whether it was."""

@@ -12,7 +12,8 @@ from relay.config.sections import GrpcSettings
 from relay.config.trusted_proxies import TrustedProxies
 from relay.http2 import Http2Connections, Http2Limits
 from relay.http2.guards.fault_reports import FaultReports
-from relay.http2.guards.guarded_http2 import ConnectionGuards
+from relay.http2.guards.guarded_http2 import ConnectionGuards, GuardedHttp2
+from relay.links.intake import Receiver
 from relay.rpc.calls.grpc_call import Begin, GrpcCall
 from relay.rpc.calls.grpc_calls import GrpcCalls
 from relay.rpc.keyless.descriptors import Descriptors
@@ -23,6 +24,7 @@ from relay.rpc.keyless.readiness import Readiness
 from relay.rpc.keyless.reflection import REFLECTIONS, Reflection
 from relay.rpc.methods import SERVICE
 from relay.rpc.port.http2_port import listening_http2
+from relay.rpc.port.one_port import OnePort
 from relay.turns import Turns
 from roundlog.tasks import cancel_and_wait
 
@@ -102,7 +104,12 @@ class GrpcServer:
         """The connections to the gRPC port."""
         self.turns = turns
         self.guards = ConnectionGuards(self.share, self.share, held)
+        self._held = held
         self._keyless = (watches, reflections)
+
+    def on_http_port(self, strangers: Share, guests: Share) -> Receiver:
+        """Make what serves a connection of the HTTP port, whose shares these are."""
+        return GuardedHttp2(OnePort(self.calls), self.connections, ConnectionGuards(strangers, guests, self._held))
 
     async def stop(self) -> None:
         """End calls without a key, and close all connections when they have no streams, or soon."""
@@ -114,8 +121,8 @@ class GrpcServer:
 @asynccontextmanager
 async def listening_grpc(
     server: GrpcServer, settings: GrpcSettings, closers: list[Callable[[], None]]
-) -> AsyncIterator[int]:
-    """Serve on the gRPC port while the block runs; yield the port.
+) -> AsyncIterator[int | None]:
+    """Serve on the gRPC port while the block runs; yield the port, None when the settings have none.
 
     `closers` gets a function that closes the port before the end of the block: no more connections are accepted, and
     clients of open connections are asked to use others (GOAWAY); open calls stay.

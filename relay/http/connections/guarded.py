@@ -10,6 +10,7 @@ import fcntl
 import sys
 import termios
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -20,6 +21,7 @@ from relay.admission.strangers import Share
 from relay.errors import BadRequest, SlowRequest, TooLarge
 from relay.http.connections.deadlines import Deadlines
 from relay.http.connections.quick_refusals import QuickAnswer
+from relay.links.intake import Receiver
 from relay.turns import Turns
 
 SMALL_BODY_BYTES: Final = 4 << 10
@@ -58,6 +60,8 @@ class ConnectionLimits:
     """Of requests that are not whole, and of answers that are not read."""
     answers: AnswersHeads | None = None
     """Answers requests of which all is in the first bytes."""
+    http2: Callable[[], Receiver] | None = None
+    """Makes what a connection is given to that begins as HTTP/2 does; None: it is answered as one that is malformed."""
     heads: Deadlines["GuardedHandler"] = field(init=False)
     """Connections whose client has the time for the head of a request."""
 

@@ -24,14 +24,17 @@ async def listening_http2(
     guards: ConnectionGuards,
     turns: Turns,
     closers: list[Callable[[], None]],
-) -> AsyncIterator[int]:
-    """Accept connections on the gRPC port while the block runs; yield the port.
+) -> AsyncIterator[int | None]:
+    """Accept connections on the gRPC port while the block runs; yield the port, None when the settings have none.
 
     `closers` gets a function that closes the port. Open connections stay.
 
     Raises:
         StartError: The port is in use or not permitted, or a TLS file is not valid.
     """
+    if settings.port is None:
+        yield None
+        return
     tls = None if settings.tls_cert_file is None else TlsFiles(settings)
     listening = bound_socket(settings.host, settings.port, setting="RELAY_GRPC_PORT")
     listener = _listener(listening, settings, tls, service, connections, guards, turns)

@@ -47,7 +47,9 @@ class Port:
         guards = ConnectionGuards(self.share, self.share, HeldBytes(1 << 20))
         service, closers = Streams(), list[Callable[[], None]]()
         chosen = GrpcSettings(host="127.0.0.1", port=0, **settings)
-        async with listening_http2(chosen, service, self.connections, guards, Turns(), closers) as self.number:
+        async with listening_http2(chosen, service, self.connections, guards, Turns(), closers) as number:
+            assert number is not None
+            self.number = number
             yield
         self.connections.abort()
         await until(lambda: self.share.count == 0)

@@ -1,0 +1,201 @@
+"""gRPC on the HTTP port: the same port serves HTTP/1.1, WebSocket, event streams and calls."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import aiohttp
+import grpc
+import httpx
+import pytest
+from grpc import StatusCode, aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from structlog.testing import capture_logs
+
+from auth.key_secret import DEMO_KEY
+from relay.config.settings import InvalidSettings, load
+from relay.http2.http2_frames import PREFACE, settings_frame
+from rounds import datastream_pb2 as pb
+from tests.relay.conftest import Publish
+from tests.relay.event_stream import stream
+from tests.relay.raw_http import connection
+from tests.rpc.caller import WAIT_S, Caller, read_to_end
+from tests.rpc.conftest import GrpcRelay, StartRelay
+from tests.waiting import until
+
+pytestmark = pytest.mark.service
+
+HTTP: Final = {"host": "127.0.0.1", "port": 0, "h2c": True}
+KEY: Final = {"X-API-Key": DEMO_KEY}
+SERVING: Final = health_pb2.HealthCheckResponse.SERVING
+
+
+@pytest.fixture
+async def relay(start_relay: StartRelay) -> AsyncIterator[GrpcRelay]:
+    """A relay with one port."""
+    async with start_relay(http=HTTP, grpc={"port": "off"}) as running:
+        yield running
+
+
+def caller(relay: GrpcRelay, **options: Any) -> Caller:
+    return Caller(urlsplit(relay.url).netloc, DEMO_KEY, **options)
+
+
+async def test_one_port_serves_every_protocol(relay: GrpcRelay, publish: Publish) -> None:
+    """The same round by WebSocket, SSE and gRPC; unary calls, REST, health and reflection; there is no other port."""
+    assert relay.grpc_port == 0
+    async with caller(relay) as calling, aiohttp.ClientSession(headers=KEY) as http:
+        stub = health_pb2_grpc.HealthStub(calling.channel)
+        assert (await stub.Check(health_pb2.HealthCheckRequest(), timeout=WAIT_S)).status == SERVING
+        ask = reflection_pb2.ServerReflectionRequest(list_services="")
+        reflected = reflection_pb2_grpc.ServerReflectionStub(calling.channel).ServerReflectionInfo(
+            iter([ask]), timeout=WAIT_S
+        )
+        assert (await reflected.read()).list_services_response.service
+        assert (await calling.ask(pb.ListGamesRequest())).games
+        async with (
+            calling.stream(pb.StreamByGameRequest(game_slug="crash")) as call,
+            http.ws_connect(f"{relay.url}/ws/crash") as socket,
+            stream(http, f"{relay.url}/sse/crash") as events,
+        ):
+            await publish("crash", 1)
+            by_socket = await socket.receive_json(timeout=WAIT_S)
+            by_event = await events.round()
+            assert (await call.read()).round_id == by_socket["round_id"] == by_event["round_id"] == 1
+        async with http.get(f"{relay.url}/api/latest/crash") as answer:
+            assert (await answer.json())["round_id"] == 1
+        await relay.metric_becomes("relay_links", 0)
+
+
+async def test_connections_are_counted_as_those_of_http(relay: GrpcRelay) -> None:
+    """A stranger, a guest and then a link, which is counted elsewhere."""
+
+    async def groups() -> tuple[float, float]:
+        names = ("strangers", "guests")
+        strangers, guests = [await relay.metric(f'relay_connections{{group="{name}"}}') for name in names]
+        return strangers, guests
+
+    async def becomes(expected: tuple[float, float]) -> None:
+        async def has() -> bool:
+            return await groups() == expected
+
+        await until(has)
+
+    # Each look is a connection of a stranger itself.
+    async with caller(relay) as calling:
+        await calling.channel.channel_ready()
+        await becomes((2, 0))
+        assert (await calling.ask(pb.ListGamesRequest())).games
+        await becomes((1, 1))
+        async with calling.stream(pb.StreamAllRequest()):
+            await becomes((1, 0))
+        await becomes((1, 1))
+    await becomes((1, 0))
+
+
+async def test_request_that_is_no_call(relay: GrpcRelay) -> None:
+    """The error body, with what to do; other requests of the connection are served."""
+    async with httpx.AsyncClient(http1=False, http2=True, base_url=relay.url, headers=KEY) as client:
+        refused = [await client.get("/api/games"), await client.get("/sse/crash")]
+        refused += [await client.post("/api/grpc/datastream.DataStream/ListGames", json={})]
+        head = await client.head("/healthz")
+
+    for answer in refused:
+        assert (answer.status_code, answer.http_version) == (505, "HTTP/2")
+        assert answer.json()["code"] == "http_version_not_supported"
+        assert answer.json()["success"] is False
+        assert "HTTP/1.1" in answer.json()["error"]
+    assert (head.status_code, head.content) == (505, b"")
+
+
+async def test_first_bytes_in_pieces(relay: GrpcRelay) -> None:
+    """Of HTTP/2, and of a request whose method begins with the same letter."""
+    async with connection(relay.url) as raw:
+        for at in range(len(PREFACE)):
+            await raw.send(PREFACE[at : at + 1])
+            await asyncio.sleep(0)
+        await raw.send(settings_frame({}))
+        assert (await raw.until(b"\0\0\0\4\1\0\0\0\0"))[3] == 4  # our settings, and the answer to those of the client
+    request = f"POST /api/auth/token HTTP/1.1\r\nHost: x\r\nX-API-Key: {DEMO_KEY}\r\n\r\n".encode()
+    for cut in (1, 2):
+        async with connection(relay.url) as raw:
+            await raw.send(request[:cut])
+            await asyncio.sleep(0.01)  # the pieces are read one by one, mostly
+            await raw.send(request[cut:])
+            assert (await raw.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_upgrade_is_ignored(relay: GrpcRelay) -> None:
+    """RFC 9113 section 3.1: the upgrade from HTTP/1.1 is obsolete. The request is answered as it is."""
+    upgrade = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+    async with connection(relay.url) as raw:
+        await raw.send(f"GET /healthz HTTP/1.1\r\nHost: x\r\n{upgrade}\r\n".encode())
+        assert (await raw.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_preface_later_on_a_connection(relay: GrpcRelay) -> None:
+    """It is no begin, but a request that is malformed."""
+    async with connection(relay.url) as raw:
+        await raw.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        await raw.until(b"\r\n\r\n")
+        await raw.send(PREFACE)
+        assert b" 400 Bad Request\r\n" in await raw.rest()
+
+
+async def test_port_without_grpc(start_relay: StartRelay) -> None:
+    """By default, HTTP/2 is malformed on the HTTP port."""
+    async with start_relay(http=HTTP | {"h2c": False}) as relay, connection(relay.url) as raw:
+        await raw.send(PREFACE)
+        assert b" 400 Bad Request\r\n" in await raw.rest()
+
+
+async def test_drain_of_one_port(start_relay: StartRelay) -> None:
+    """Streams end with their status, and the connection after them."""
+    async with asyncio.timeout(60):
+        async with start_relay(http=HTTP, grpc={"port": "off"}) as relay:
+            calling = caller(relay)
+            call = calling.call(pb.StreamAllRequest())
+            await call.initial_metadata()
+        _, end = await read_to_end(call)
+        assert end is not None
+        assert (end.code, end.trailers["retry-after-ms"].isdigit()) == (StatusCode.UNAVAILABLE, True)
+        with pytest.raises(aio.AioRpcError) as refused:
+            await calling.ask(pb.ListGamesRequest(), timeout_s=5)
+        assert refused.value.code() is StatusCode.UNAVAILABLE
+        await calling.channel.close()
+
+
+async def test_address_behind_a_proxy(start_relay: StartRelay) -> None:
+    """That of the client, from a proxy that is trusted; as on the gRPC port."""
+    http = HTTP | {"trusted_proxies": "127.0.0.0/8"}
+    with capture_logs() as logs:
+        async with start_relay(http=http) as relay:
+            for calling in (caller(relay), relay.caller()):
+                async with calling:
+                    calling.metadata.append(("x-forwarded-for", "192.0.2.7"))
+                    async with calling.stream(pb.StreamAllRequest()):
+                        pass
+
+    opened = [entry["address"] for entry in logs if entry["event"] == "link_opened"]
+    assert opened == ["192.0.2.7"] * 2
+
+
+async def test_tls_needs_no_other_port(relay: GrpcRelay) -> None:
+    """A client of TLS on this port without TLS fails, and others do not notice."""
+    async with Caller(urlsplit(relay.url).netloc, DEMO_KEY, grpc.ssl_channel_credentials()) as wrong:
+        with pytest.raises(aio.AioRpcError) as failed:
+            await wrong.ask(pb.ListGamesRequest(), timeout_s=2)
+    assert failed.value.code() in (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED)
+    async with caller(relay) as calling:
+        assert (await calling.ask(pb.ListGamesRequest())).games
+
+
+def test_port_that_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The word is allowed for the gRPC port only, and an error names it."""
+    monkeypatch.setenv("RELAY_GRPC_PORT", "off")
+    assert load().grpc.port is None
+    monkeypatch.setenv("RELAY_GRPC_PORT", "none")
+    with pytest.raises(InvalidSettings, match="a whole number from 0 to 65535, or off"):
+        load()
