@@ -38,8 +38,8 @@ class FileShares(NamedTuple):
     def of(cls, limit: int, *, links: int) -> Self:
         """Divide `limit` files; `links` is the number of links that memory and settings allow.
 
-        grpcio does not report its connections. So the gRPC port has a number of connections of its own that it cannot
-        exceed. Where files are few, that is a third of those for links, and a gRPC link takes two of them: its
+        A gRPC connection may have many links, or none. So the gRPC port has a number of connections of its own that it
+        cannot exceed. Where files are few, that is a third of those for links, and a gRPC link takes two of them: its
         connection, and a file that no other link may have.
         """
         room = max(8, limit - _OWN)

@@ -1,7 +1,7 @@
 """Answers of gRPC calls that their clients do not read: bounded, together and for each address.
 
-Owns how many bytes grpcio may keep for such clients. It keeps an answer until the client's window has room, says only
-when the call is over, and cannot drop it: so what would be too much is refused.
+Owns how many bytes may wait for such clients. An answer waits until the client's window has room or its connection is
+closed, so what would be too much is refused before it is sent.
 Why: docs/adr/0030-bytes-of-connections-are-bounded.md
 """
 
@@ -13,7 +13,7 @@ from typing import Final
 from relay.errors import TooManyCalls
 
 _COPIES: Final = 2
-"""How often an answer is in memory that waits: in Python, and in grpcio's own slices."""
+"""How often an answer is in memory that waits: whole, and as the frames in the transport."""
 
 
 class UnreadAnswers:
