@@ -18,6 +18,7 @@ from auth.tokens import InvalidToken, TokenSigner, granted_by
 SUBPROTOCOL: Final = "datastream.v1"
 """The name of the WebSocket subprotocol, selected instead of the token when a client offers both."""
 
+_KEY_FIELDS: Final = ("x-api-key", "authorization")
 _JWT: Final = re.compile(r"\A[\w-]+\.[\w-]+\.[\w-]*\Z", re.ASCII)
 
 
@@ -50,7 +51,7 @@ def find_key(headers: Mapping[str, str], query: Mapping[str, str], *, allow_quer
     Raises:
         AmbiguousCredential: Two places hold different values.
     """
-    return _the_one(_keys(headers, query if allow_query else {}))
+    return _the_one(_keys(_given(headers, _KEY_FIELDS), query if allow_query else {}))
 
 
 def find_sse_credential(headers: Mapping[str, str], query: Mapping[str, str]) -> Presented | None:
@@ -60,7 +61,7 @@ def find_sse_credential(headers: Mapping[str, str], query: Mapping[str, str]) ->
         AmbiguousCredential: Two places hold different values.
     """
     tokens = [Presented("token", value) for value in _values(query, "token")]
-    return _the_one(_keys(headers, query) + tokens)
+    return _the_one(_keys(_given(headers, _KEY_FIELDS), query) + tokens)
 
 
 def find_ws_credential(headers: Mapping[str, str], query: Mapping[str, str]) -> Presented | None:
@@ -73,9 +74,10 @@ def find_ws_credential(headers: Mapping[str, str], query: Mapping[str, str]) -> 
     Raises:
         AmbiguousCredential: Two places hold different values.
     """
-    offered = [name.strip() for line in _values(headers, "sec-websocket-protocol") for name in line.split(",")]
+    given = _given(headers, ("sec-websocket-protocol", "x-api-key", "authorization"))
+    offered = [name.strip() for line in given.get("sec-websocket-protocol", ()) for name in line.split(",")]
     others = [name for name in offered if name and name != SUBPROTOCOL]
-    found = _keys(headers, {}) + [Presented("token", value) for value in _values(query, "token")]
+    found = _keys(given, {}) + [Presented("token", value) for value in _values(query, "token")]
     # With another credential, only a value with the form of a JWT is a token. Without one, the first value is taken as
     # a token, so that a broken token is reported as malformed and not as missing.
     tokens = [name for name in others if _JWT.match(name)] or ([] if found else others[:1])
@@ -144,9 +146,9 @@ def authorize(
     return grant if origin is None else replace(grant, origin=origin)
 
 
-def _keys(headers: Mapping[str, str], query: Mapping[str, str]) -> list[Presented]:
-    found = _values(headers, "x-api-key") + _values(query, "api_key")
-    for value in _values(headers, "authorization"):
+def _keys(given: Mapping[str, list[str]], query: Mapping[str, str]) -> list[Presented]:
+    found = [*given.get("x-api-key", ()), *_values(query, "api_key")]
+    for value in given.get("authorization", ()):
         scheme, _, credential = value.partition(" ")
         # Ignore other schemes: a proxy's Basic login may be sent along with a key.
         if scheme.lower() == "bearer" and credential.strip():
@@ -154,9 +156,19 @@ def _keys(headers: Mapping[str, str], query: Mapping[str, str]) -> list[Presente
     return [Presented("key", value) for value in found]
 
 
+def _given(headers: Mapping[str, str], names: tuple[str, ...]) -> dict[str, list[str]]:
+    """Return all values of headers that are not blank, by names in lower case."""
+    found: dict[str, list[str]] = {}
+    for key, value in headers.items():
+        name = key.lower()
+        if name in names and (text := value.strip()):
+            found.setdefault(name, []).append(text)
+    return found
+
+
 def _values(items: Mapping[str, str], name: str) -> list[str]:
     """Return all values of a name that are not blank. Iterates, since the look-up of a multidict finds only one."""
-    return [value.strip() for key, value in items.items() if key.lower() == name and value.strip()]
+    return [value.strip() for key, value in items.items() if key.lower() == name and value.strip()] if items else []
 
 
 def _the_one(found: list[Presented]) -> Presented | None:

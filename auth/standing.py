@@ -70,8 +70,8 @@ def withdrawn(key: Key, grant: Grant, now: float) -> Withdrawn | None:
     """Return why neither the key nor its token may be used any more, from anywhere; None: they may be."""
     if not key.is_valid(now):
         return Withdrawn.DISABLED if key.disabled else Withdrawn.EXPIRED
-    secrets = {secret.id for secret in key.secrets if secret.is_valid(now)}
-    if grant.secret_id is not None and grant.secret_id not in secrets:
+    used = grant.secret_id
+    if used is not None and not any(secret.id == used and secret.is_valid(now) for secret in key.secrets):
         return Withdrawn.SECRET
     return None if key.kind == grant.kind else Withdrawn.KIND
 

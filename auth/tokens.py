@@ -22,6 +22,7 @@ from auth.signing.algorithms import SharedSecret, Signer
 from auth.signing.compact import Compact, MalformedToken, encoded, read_compact, read_object
 from auth.signing.signing_keys import SigningKeys, read_secrets
 from auth.standing import withdrawn
+from auth.verified_tokens import VerifiedToken, VerifiedTokens
 
 LIFE_S: Final = 30
 ISSUER: Final = "stream-relay"
@@ -88,7 +89,7 @@ def granted_by(token: Grant, key: Key | None, *, now: float | None = None) -> Gr
     return Grant(
         key.id,
         key.kind,
-        Grant.of(key).within(token.games).games,
+        key.games if token.games is None else token.games if key.games is None else key.games & token.games,
         key.allowed_origins,
         key.limits,
         token.token_id,
@@ -101,12 +102,13 @@ def granted_by(token: Grant, key: Key | None, *, now: float | None = None) -> Gr
 class TokenSigner:
     """Makes and checks tokens with keys that can be replaced at any time."""
 
-    __slots__ = ("keys",)
+    __slots__ = ("_verified", "keys")
 
     def __init__(self, keys: SigningKeys | Mapping[str, bytes]) -> None:
         """Use `keys`, or secrets by their id, of which the first signs."""
         self.keys = keys if isinstance(keys, SigningKeys) else _of_secrets(keys)
         """Those in force."""
+        self._verified = VerifiedTokens()
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -125,6 +127,7 @@ class TokenSigner:
     def replace(self, keys: SigningKeys) -> None:
         """Sign and verify with other keys from now on."""
         self.keys = keys
+        self._verified.clear()
 
     def issue(
         self,
@@ -186,15 +189,14 @@ class TokenSigner:
             InvalidToken: The token is malformed, altered, expired, issued in the future, for too long or another
                 audience, or signed with an unknown key.
         """
-        claims = self._read(token)
         moment = time.time() if now is None else now
-        if moment >= claims.exp:  # "on or after", RFC 7519 section 4.1.4
-            raise InvalidToken(f"the token has expired; it is valid for {LIFE_S} seconds; get one before each connect")
-        if max(claims.iat, claims.nbf or 0) > moment + _CLOCK_SKEW_S:
-            raise InvalidToken("the token was issued in the future; the clocks of the relays differ")
-        if not 0 < claims.exp - claims.iat <= LIFE_S + _CLOCK_SKEW_S:
-            raise InvalidToken(f"the token is valid for longer than {LIFE_S} seconds, which no token may be")
-        return Grant(
+        known = self._verified.get(token)
+        if known is not None:
+            _check_times(known.issued_at, known.not_before, known.expires_at, moment)
+            return known.grant
+        claims = self._read(token)
+        _check_times(claims.iat, claims.nbf or 0, claims.exp, moment)
+        grant = Grant(
             claims.sub,
             claims.kind,
             None if claims.whole or claims.games is None else frozenset(claims.games),
@@ -205,6 +207,8 @@ class TokenSigner:
             issued_at=claims.iat,
             secret_id=claims.secret,
         )
+        self._verified.add(token, VerifiedToken(grant, claims.iat, claims.nbf or 0, claims.exp), moment)
+        return grant
 
     def _sign(self, claims: _Claims) -> tuple[str, str]:
         name = self.keys.signing_id
@@ -227,7 +231,7 @@ class TokenSigner:
             # No member that a reader must understand (crit), and none that says where a key is (jwk, jku, x5u).
             if found.header.keys() != {"alg", "kid", "typ"} or found.header["typ"] != _TYPE:
                 raise InvalidToken("the token is not a stream token: its header differs; get a new token")
-            return _checked_claims(read_object(found.payload))
+            return _our_claims(found.payload) or _checked_claims(read_object(found.payload))
         except MalformedToken:
             raise InvalidToken("the token is malformed; send it as POST /api/auth/token returned it") from None
 
@@ -273,6 +277,28 @@ def _life(now: float | None, life_s: int) -> dict[str, Any]:
         "exp": issued + life_s,
         "jti": secrets.token_urlsafe(12),
     }
+
+
+def _check_times(issued_at: int, not_before: int, expires_at: int, now: float) -> None:
+    if now >= expires_at:  # "on or after", RFC 7519 section 4.1.4
+        raise InvalidToken(f"the token has expired; it is valid for {LIFE_S} seconds; get one before each connect")
+    if max(issued_at, not_before) > now + _CLOCK_SKEW_S:
+        raise InvalidToken("the token was issued in the future; the clocks of the relays differ")
+    if not 0 < expires_at - issued_at <= LIFE_S + _CLOCK_SKEW_S:
+        raise InvalidToken(f"the token is valid for longer than {LIFE_S} seconds, which no token may be")
+
+
+def _our_claims(payload: bytes) -> _Claims | None:
+    """Read a payload that is spelt as we spell it, so that it has each member once; None for all others."""
+    try:
+        claims = _decode_claims(payload)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    is_ours = claims.aud == AUDIENCE and claims.iss == ISSUER and msgspec.json.encode(claims) == payload
+    return claims if is_ours else None
+
+
+_decode_claims: Final = msgspec.json.Decoder(_Claims).decode
 
 
 def _checked_claims(payload: dict[str, Any]) -> _Claims:

@@ -7,6 +7,7 @@ or claims.
 
 import binascii
 import json
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 JsonObject = dict[str, Any]
@@ -44,7 +45,7 @@ def read_compact(token: str, *, longest: int) -> Compact:
     if len(parts) != 3:  # five are an encrypted token
         raise MalformedToken
     header, payload, signature = map(_decoded, parts)
-    return Compact(read_object(header), payload, b"%b.%b" % (parts[0], parts[1]), signature)
+    return Compact(_header(header), payload, b"%b.%b" % (parts[0], parts[1]), signature)
 
 
 def encoded(data: bytes) -> bytes:
@@ -61,6 +62,11 @@ def read_object(data: bytes) -> JsonObject:
     if not isinstance(value, dict):
         raise MalformedToken
     return value
+
+
+@lru_cache(64)  # all tokens of a key have the same
+def _header(header: bytes) -> JsonObject:
+    return read_object(header)
 
 
 def _decoded(part: bytes) -> bytes:
