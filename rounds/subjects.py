@@ -92,7 +92,13 @@ def game_of(name: str) -> str:
 
 def games_of(names: Iterable[str]) -> frozenset[str]:
     """Return the games among names that stand for games and for their corrections."""
-    return frozenset(name for name in names if not is_corrections(name))
+    return _games_of(frozenset(names))
+
+
+@lru_cache(1024)
+def _games_of(names: frozenset[str]) -> frozenset[str]:
+    games = frozenset([name for name in names if not is_corrections(name)])
+    return names if len(games) == len(names) else games
 
 
 def with_corrections(games: Iterable[str]) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final, NamedTuple, Self
 from urllib.parse import unquote
 
@@ -39,6 +40,11 @@ class Caller(NamedTuple):
 
 def shown_games(games: Iterable[str]) -> str:
     """Return the names of games for a log line, comma-separated; a long list is cut, and none named means all."""
+    return _shown(frozenset(games))
+
+
+@lru_cache(1024)
+def _shown(games: frozenset[str]) -> str:
     text = ",".join(sorted(games)) or "all"
     return text if len(text) <= _GAMES_CHARACTERS else f"{text[:_GAMES_CHARACTERS].rpartition(',')[0]},..."
 

@@ -44,6 +44,8 @@ class Permit:
     caller: Caller
     use: LinkUse
     """What the link uses of the limits of its key and address."""
+    is_fresh: bool = False
+    """Whether the credential was judged in this turn of the loop, so that nothing can have changed since."""
 
 
 class Admission:

@@ -9,9 +9,11 @@ from typing import Final
 from relay.errors import BadRequest, NotAllowed
 from relay.live.channels import Subscription
 from rounds import Catalogue, Filter
+from rounds.filter import PARAMETERS as FILTER_PARAMETERS
 
 PARAMETERS: Final = ("corrections",)
 """The parameters of a subscription beside its games and its filter."""
+_EVERY_ROUND: Final = Filter()
 _FLAGS: Final[Mapping[str, bool]] = {"0": False, "false": False, "1": True, "true": True}
 
 
@@ -46,7 +48,8 @@ def requested(
         games = catalogue.slugs if allowed is None else catalogue.slugs & allowed
         if not games:
             raise NotAllowed("this credential covers no game")
-    wanted = Subscription(games, Filter.parse(query))
+    filter_ = _EVERY_ROUND if query.keys().isdisjoint(FILTER_PARAMETERS) else Filter.parse(query)
+    wanted = Subscription(games, filter_)
     return wanted.with_corrections() if asks_corrections(query) else wanted
 
 

@@ -120,8 +120,9 @@ class LinkRegistry:
         return permit
 
     def take_permit_now(self, protocol: LinkProtocol, grant: Grant, caller: Caller, opening: Opening = FRESH) -> Permit:
-        """Do as `take_permit` while the log is followed: nothing has to be waited for."""
+        """Do as `take_permit` while the log is followed, for a link that is made in this turn of the loop."""
         permit = self._enter(protocol, grant, caller, opening)
+        permit.is_fresh = True
         self.feed.listen_now()
         return permit
 

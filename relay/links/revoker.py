@@ -44,7 +44,8 @@ class Revoker:
         if Revocable("key", key_id) not in self._held:
             self._note_expiry(key_id)
         self._held.add(held)
-        self._judge(held)
+        if not held.permit.is_fresh:
+            self._judge(held)
 
     def closed(self, held: Held) -> None:
         """Forget a link."""

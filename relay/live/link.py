@@ -6,7 +6,7 @@ the link was ended. Does not know the log, or how its protocol writes a disconne
 """
 
 import asyncio
-import secrets
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -112,7 +112,7 @@ class Link(ABC):
         """
         self._drain = drain
         self._ender = ender
-        self.id = secrets.token_hex(4)
+        self.id = f"{random.getrandbits(32):08x}"
         self.transport = transport
         self.outlet: Outlet | None = None
         """Allows the hub to send past `transport` while the link is subscribed: see `relay.live.sending`."""

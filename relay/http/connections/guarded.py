@@ -74,7 +74,6 @@ class GuardedHandler(web.RequestHandler):
 
     __slots__ = (
         "_answered",
-        "_file",
         "_limits",
         "_options",
         "_request_bytes",
@@ -108,7 +107,6 @@ class GuardedHandler(web.RequestHandler):
         self._unsent = 0
         self._request_bytes = 0  # of one that is not whole
         self._answered = 0  # bytes of answers since it was looked at how many are not read
-        self._file = -1  # the number of its socket
         self.peer = ""
         """The address of the connection."""
         self.address = ""
@@ -189,7 +187,7 @@ class GuardedHandler(web.RequestHandler):
         if self.transport is None:
             return 0
         ours = self._request_bytes + self.transport.get_write_buffer_size()
-        return _COPIES * ours + _unacknowledged(self._file)
+        return _COPIES * ours + _unacknowledged(self.transport.get_extra_info("socket").fileno())
 
     def _look_at_unread(self, answer_bytes: int) -> None:
         """Count answers that are not read. Small ones are looked at together: each look costs a system call."""
@@ -214,7 +212,6 @@ class GuardedHandler(web.RequestHandler):
         self.transport = transport  # type: ignore[assignment]  # as of any stream
         peer = transport.get_extra_info("peername")
         self.peer = self.address = str(peer[0]) if isinstance(peer, tuple) else ""
-        self._file = transport.get_extra_info("socket").fileno()
         self.idle_since = asyncio.get_running_loop().time()
         self._await_head()
         self._enter(self._limits.strangers)

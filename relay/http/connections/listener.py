@@ -8,9 +8,10 @@ import asyncio
 import errno
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 import structlog
 
@@ -28,6 +29,9 @@ _READ_TURNS: Final = 4
 _NO_FILES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _REPORT_S: Final = 60.0
 """Least time between two log lines about files."""
+
+
+Starting = Coroutine[Any, Any, tuple[asyncio.Transport, asyncio.Protocol]]
 
 
 class Listener:
@@ -57,7 +61,7 @@ class Listener:
         self._turns = turns
         self._refuses = refuses
         self._loop = asyncio.get_running_loop()
-        self._starting: set[asyncio.Task[None]] = set()
+        self._starting: set[Starting] = set()
         self._resumed: asyncio.TimerHandle | None = None
         self._report_at = 0.0
         self._turn_times = deque([0.0] * _READ_TURNS, maxlen=_READ_TURNS)
@@ -95,19 +99,25 @@ class Listener:
                 accepted.close()
                 continue
             accepted.setblocking(False)
-            task = self._turns.begin(self._start(accepted))
-            if task is not None:
-                self._starting.add(task)
-                task.add_done_callback(self._starting.discard)
+            self._start(self._loop.connect_accepted_socket(self._factory, accepted))
 
     @property
     def _coming(self) -> int:
         """How many accepted connections have not entered the share yet."""
         return len(self._starting)
 
-    async def _start(self, accepted: socket.socket) -> None:
-        with suppress(OSError):  # the client has left
-            await self._loop.connect_accepted_socket(self._factory, accepted)
+    def _start(self, starting: Starting) -> None:
+        """Run the one step in which a transport is made. Then it waits for the turn in which that is used: no task."""
+        with suppress(OSError, StopIteration):  # the client has left
+            made: asyncio.Future[None] = self._turns.step(partial(starting.send, None))
+            self._starting.add(starting)
+            made.add_done_callback(partial(self._started, starting))
+
+    def _started(self, starting: Starting, made: asyncio.Future[None]) -> None:
+        self._starting.discard(starting)
+        with suppress(OSError, StopIteration):
+            starting.send(None)
+            raise AssertionError("the transport of a connection waits for something else")
 
     def _no_files(self, error: OSError) -> None:
         """Close a connection of a stranger for the one that waits, and try again soon: a level-triggered wait spins."""

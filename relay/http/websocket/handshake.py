@@ -89,7 +89,10 @@ def _lower(elements: Iterable[str]) -> set[str]:
 
 def _single(headers: MultiMapping[str], name: str) -> str | None:
     """Return the value of a header that must not occur twice (RFC 6455 section 11.3); the same one twice is one."""
-    values = {value.strip() for value in headers.getall(name, ())}
+    given = headers.getall(name, ())
+    if len(given) == 1:
+        return given[0].strip()
+    values = {value.strip() for value in given}
     if len(values) > 1:
         raise BadRequest(f"{name} is given with {len(values)} different values; a handshake has one")
     return values.pop() if values else None
