@@ -57,17 +57,18 @@ class RoundFrames:
                 direct to any subject of an account, are skipped.
         """
         self._start = f"HMSG {prefix}.".encode()
-        # Matches nearly all of them at once: the headers of our publisher, then those of the server.
+        # Matches nearly all of them at once: the headers of our publisher, then those of the server. No backtracking
+        # (``++``): it could match nothing else, and takes 20 % longer.
         self._usual = re.compile(
-            rb"%b%b [0-9]+ ([0-9]+) ([0-9]+)\r\nNATS/1\.0\r\n"
-            rb"(?:Nats-Msg-Id:[^\r]*\r\n)?(?:Nats-Expected-Last-Msg-Id:[^\r]*\r\n)?"
-            rb"(?:Relay-Position:[^\r]*\r\n)?"
-            rb"Nats-Stream: [^\r]*\r\nNats-Subject: rounds\.([^\r.]+)\r\nNats-Sequence: ([0-9]{1,20})\r\n"
-            rb"Nats-Time-Stamp: [^\r]*\r\n%bNats-Last-Sequence: [^\r]*\r\n\r\n"
+            rb"%b%b [0-9]++ ([0-9]++) ([0-9]++)\r\nNATS/1\.0\r\n"
+            rb"(?:Nats-Msg-Id:[^\r]*+\r\n)?+(?:Nats-Expected-Last-Msg-Id:[^\r]*+\r\n)?+"
+            rb"(?:Relay-Position:[^\r]*+\r\n)?+"
+            rb"Nats-Stream: [^\r]*+\r\nNats-Subject: rounds\.([^\r.]++)\r\nNats-Sequence: ([0-9]{1,20}+)\r\n"
+            rb"Nats-Time-Stamp: [^\r]*+\r\n%bNats-Last-Sequence: [^\r]*+\r\n\r\n"
             % (
                 re.escape(self._start),
-                b"([^ ]+)" if by_token else b"()[^ ]+",
-                b"" if republished else rb"Nats-Num-Pending: [^\r]*\r\n",
+                b"([^ ]++)" if by_token else b"()[^ ]++",
+                b"" if republished else rb"Nats-Num-Pending: [^\r]*+\r\n",
             )
         ).match
         self._republished = republished
