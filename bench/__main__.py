@@ -16,6 +16,7 @@ NAMES: Final = (
     "log_length",
     "grpc",
     "live_path",
+    "watched",
     "hostile",
     "fair",
     "auth",

@@ -118,6 +118,11 @@ def stored_subject(name: str) -> str:
     return corrections_subject(game_of(name)) if is_corrections(name) else log_subject(name)
 
 
+def live_subject_of(name: str) -> str:
+    """Name the subject on which what a name stands for is republished, when it has been stored."""
+    return f"live.{stored_subject(name)}"
+
+
 def dedup_id(game_slug: str, round_id: int, revision: int = 1) -> str:
     """Name a round for ``Nats-Msg-Id``. The same round has the same id whatever backend, slot or process sends it.
 

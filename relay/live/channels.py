@@ -4,7 +4,7 @@ Owns what a subscription is, and which channels a game has. Adding, changing and
 many there are, and however different. Does not know rounds.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple, Self
 
 from relay.live.compression.shared_stream import SharedStream, WindowedForm, Windows, Write
@@ -119,6 +119,9 @@ class Channels:
         self._filtered: dict[str, Members[Channel]] = {}
         self._channel_of: dict[Link, Channel] = {}
         self._windows = Windows()
+        self._channels_of: dict[str, int] = {}  # how many each game has
+        self.on_watched: Callable[[], None] = _ignore
+        """Called when links subscribe to a game that had none."""
 
     def __len__(self) -> int:
         return len(self._channel_of)
@@ -129,7 +132,12 @@ class Channels:
 
     def has(self, game: str) -> bool:
         """Say whether any link is subscribed to a game."""
-        return game in self._plain or game in self._filtered
+        return game in self._channels_of
+
+    @property
+    def watched(self) -> Collection[str]:
+        """The games that links are subscribed to, and their corrections; a view, which changes with them."""
+        return self._channels_of.keys()
 
     def plain(self, game: str) -> Iterable[Channel]:
         """Return the channels that get every round of a game."""
@@ -179,8 +187,12 @@ class Channels:
             self._filters[filter_.filter] = filter_
         filter_.channels += 1
         by_game = self._by_game(channel)
+        before = len(self._channels_of)
         for game in games:
             by_game.setdefault(game, Members()).add(channel)
+            self._channels_of[game] = self._channels_of.get(game, 0) + 1
+        if len(self._channels_of) > before:
+            self.on_watched()
         return channel
 
     def _close(self, channel: Channel) -> None:
@@ -195,6 +207,13 @@ class Channels:
             channels.discard(channel)
             if not channels:
                 del by_game[game]
+            self._channels_of[game] -= 1
+            if not self._channels_of[game]:
+                del self._channels_of[game]
 
     def _by_game(self, channel: Channel) -> dict[str, Members[Channel]]:
         return self._plain if channel.filter is None else self._filtered
+
+
+def _ignore() -> None:
+    pass

@@ -6,7 +6,7 @@ order; bytes go to transports. Does not know NATS, HTTP or credentials, nor how 
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -122,6 +122,15 @@ class Hub:
         """Unsubscribe a link; ignore a link that is not subscribed."""
         self._channels.remove(link)
         link.close_outlet()
+
+    @property
+    def watched(self) -> Collection[str]:
+        """The games that links are subscribed to live, and their corrections; a view, which changes with them."""
+        return self._channels.watched
+
+    def on_watched(self, call: Callable[[], None]) -> None:
+        """Call `call` each time that a game is watched that was not."""
+        self._channels.on_watched = call
 
     # --- rounds ------------------------------------------------------------------------------------------------
 
@@ -252,13 +261,14 @@ class Hub:
         """Put a slice of the backlog into the ring; return its bytes, and those of its rounds that any link may get."""
         items = list[Item]()
         epoch, sequence, backlog, taken = self.head.epoch, self.head.sequence, self._backlog, 0
+        append, watched = self.ring.append, self._channels.watched
         while backlog and taken < _SLICE_BYTES:
             entry = backlog.popleft()
             taken, sequence = taken + len(entry.data), entry.sequence
             item = Item(epoch, entry)
             try:
-                self.ring.append(item)
-                if not self._channels.has(item.game):
+                append(item)
+                if item.game not in watched:
                     continue
                 if item.valid:
                     self.stats.rounds += 1

@@ -7,6 +7,7 @@ the caller uses the public API, which is slower and delivers the same.
 Measured in docs/benchmarks.md; decided in docs/adr/0003-own-publish-pipeline.md and 0007-read-pages-past-nats-py.md
 """
 
+import os
 import socket
 import struct
 from collections.abc import Callable
@@ -24,6 +25,9 @@ log = structlog.get_logger()
 
 TRIED: Final = ">=2.15,<2.17"
 """The versions of nats-py whose private parts are known; the same range as in ``pyproject.toml``."""
+
+_AT_ONCE: Final = 1 << 16
+_PAUSES: Final = ("is_reading", "pause_reading", "resume_reading", "is_closing", "get_extra_info")
 
 ReadFrames = Callable[[bytes, int], int]
 """Take whole frames from an offset in the bytes on; return the offset of the first that was not taken.
@@ -70,13 +74,17 @@ class ConnectionParser:
     def take(self, data: bytes) -> bytes:
         """Read the whole frames of `data` up to the first that is not ours; return the rest, which `parse` is to read.
 
-        All that came before was parsed. While `parse` waits for nats-py, nothing is taken.
+        All that came before was parsed. While `parse` waits for nats-py, nothing is taken. Half a frame is kept.
         """
         if self._is_busy:
             return data
         if self._held:
             data, self._held = self._held + data, b""
-        return data[self._read_frames(data, 0) :]
+        rest = data[self._read_frames(data, 0) :]
+        with suppress(ProtocolError):  # `parse` raises it
+            if rest and _frame_end(rest, 0) is None:
+                self._held, rest = rest, b""
+        return rest
 
 
 def _frame_end(data: bytes, at: int) -> int | None:
@@ -139,6 +147,73 @@ def read_at_once(client: Client) -> bool:
 
     reader.feed_data = feed_data
     return True
+
+
+class HeldReading:
+    """Keeps the event loop from reading a connection, and reads it when it is asked to: no wake-up for each message.
+
+    What has come waits in the kernel. It takes the same way as what the event loop reads, in the same order. Get it
+    from `holdable`.
+    """
+
+    def __init__(self, transport: Any, feed: Callable[[bytes], None], file: int) -> None:
+        self._transport = transport
+        self._feed = feed
+        self._file = file
+        self.is_on = False
+
+    def hold(self) -> None:
+        """Stop the event loop from reading."""
+        # Asked each time: asyncio's stream begins to read by itself, when it had much that was not parsed yet.
+        if self._transport.is_reading():
+            with suppress(RuntimeError):  # uvloop, when it is closed
+                self._transport.pause_reading()
+                self.is_on = True
+
+    def release(self) -> None:
+        """Have the event loop read again."""
+        if self.is_on:
+            self.is_on = False
+            with suppress(RuntimeError):
+                self._transport.resume_reading()
+
+    def read(self) -> bool:
+        """Read what has come, at most 64 KB, while the event loop does not; return whether there may be more.
+
+        At the end of the connection, the event loop reads again, and finds it too.
+        """
+        if not self.is_on:
+            return False
+        if self._transport.is_closing():  # its file descriptor may be of another connection by now
+            self.is_on = False
+            return False
+        try:
+            data = os.read(self._file, _AT_ONCE)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if data:
+            self._feed(data)
+        else:
+            self.release()
+        return len(data) == _AT_ONCE
+
+
+def holdable(client: Client) -> HeldReading | None:
+    """Return what can hold the reading of a connection, after `read_at_once`, until it is lost; None where nothing can.
+
+    Over TLS, bytes of the socket are not those of the connection.
+    """
+    streams: Any = getattr(client, "_transport", None)
+    transport: Any = getattr(getattr(streams, "_io_writer", None), "transport", None)
+    feed = getattr(getattr(streams, "_io_reader", None), "feed_data", None)
+    if not callable(feed) or not all(callable(getattr(transport, name, None)) for name in _PAUSES):
+        return None
+    found = transport.get_extra_info("socket")
+    if found is None or transport.get_extra_info("sslcontext") is not None:
+        return None
+    return HeldReading(transport, feed, found.fileno())
 
 
 class Writer(Protocol):

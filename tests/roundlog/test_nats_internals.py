@@ -17,7 +17,16 @@ from backends.publish.publisher import Publisher
 from backends.publish.publisher_settings import PublisherSettings
 from roundlog.client import nats_internals
 from roundlog.client.connection import connect
-from roundlog.client.nats_internals import TRIED, ConnectionParser, abort, attach, drop_unsent, has_writer
+from roundlog.client.nats_internals import (
+    TRIED,
+    ConnectionParser,
+    abort,
+    attach,
+    drop_unsent,
+    has_writer,
+    holdable,
+    read_at_once,
+)
 from roundlog.entry import LogEntry
 from roundlog.live import LiveSubscription
 from roundlog.log_settings import LogSettings
@@ -160,6 +169,77 @@ async def test_parser_of_unknown_nats_py_is_left_in_place_with_a_warning(kind: t
 
     assert [(entry["event"], entry["tried"]) for entry in logs] == [("nats_fast_path_off", TRIED)]
     assert vars(client) == {**before, "flushes": 1}
+
+
+def test_half_a_frame_is_kept_for_the_rest_of_it() -> None:
+    """It does not go to nats-py, whose task would then read all that follows, a turn of the event loop later."""
+    taken = list[bytes]()
+
+    def take_pings(data: bytes, at: int) -> int:
+        while data.startswith(b"PING\r\n", at):
+            taken.append(data[at : at + 6])
+            at += 6
+        return at
+
+    parser = ConnectionParser(Parser(Known()), take_pings)
+    assert parser.take(b"PING\r\nPI") == b""
+    assert parser.take(b"NG\r\nPING\r\n") == b""
+    assert taken == [b"PING\r\n"] * 3
+    assert parser.take(b"PI") == b""
+    assert parser.take(b"NG\r\nPONG\r\n") == b"PONG\r\n", "a frame that is not ours is for nats-py"
+
+
+async def test_held_connection_is_read_when_asked_and_loses_nothing() -> None:
+    """In order, whoever reads; the end of the connection is noticed at the next read."""
+    taken = asyncio.Queue[bytes]()
+    accepted = asyncio.Queue[asyncio.StreamWriter]()
+
+    def take_all(data: bytes, _at: int) -> int:
+        taken.put_nowait(data)
+        return len(data)
+
+    async def accept(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.put_nowait(writer)
+        await asyncio.Event().wait()
+
+    async with serving(accept) as port, connected("127.0.0.1", port) as (reader, writer):
+        server = await accepted.get()
+        streams = SimpleNamespace(_io_reader=reader, _io_writer=writer)
+        client = cast("Client", SimpleNamespace(_ps=ConnectionParser(Parser(Known()), take_all), _transport=streams))
+        assert read_at_once(client)
+        held = holdable(client)
+        assert held is not None
+        server.write(b"1")
+        assert await taken.get() == b"1"
+
+        held.hold()
+        assert not held.read()
+        server.write(b"2")
+        await server.drain()
+        await until(lambda: held.read() or not taken.empty())
+        assert await taken.get() == b"2"
+        server.write(b"3")
+        await server.drain()
+        await asyncio.sleep(0.01)
+        assert taken.empty()
+        held.release()
+        assert await taken.get() == b"3"
+
+        held.hold()
+        server.transport.abort()
+        await until(lambda: held.read() or not held.is_on)
+        assert await reader.read() == b""
+
+
+async def test_connection_over_tls_or_of_unknown_parts_is_not_held() -> None:
+    """It is read as it comes: bytes of its socket are not what the server said."""
+    transport = SimpleNamespace(
+        is_reading=bool, pause_reading=bool, resume_reading=bool, is_closing=bool, get_extra_info=lambda _name: "there"
+    )
+    streams = SimpleNamespace(_io_reader=asyncio.StreamReader(), _io_writer=SimpleNamespace(transport=transport))
+    assert holdable(cast("Client", SimpleNamespace(_transport=streams))) is None
+    assert holdable(cast("Client", SimpleNamespace(_transport=SimpleNamespace(_io_reader=streams._io_reader)))) is None
+    assert holdable(cast("Client", Renamed())) is None
 
 
 def test_missing_transport_is_a_warning() -> None:

@@ -34,6 +34,11 @@ def round_metrics(registry: LinkRegistry, history: History, head: int | None) ->
         value=registry.ender.ended[CloseReason.SLOW],
     )
     yield Counter("relay_rounds_repaired", "Rounds missed live and read from the log.", value=registry.feed.repaired)
+    yield Gauge(
+        "relay_live_rounds_wait",
+        "1 while rounds of games that nobody watches wait for one that is watched.",
+        value=registry.feed.rounds_wait,
+    )
     starts = Counter("relay_resumes", "Starts in the past, by what answered them.", labels=["source"])
     starts.add_metric(["memory"], history.stats.warm)
     starts.add_metric(["log"], history.stats.cold)

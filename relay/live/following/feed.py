@@ -7,13 +7,14 @@ docs/adr/0002-republish-for-live.md
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Final
 
 import structlog
 
 from relay.live.bounds import Bounds
 from relay.live.following.sequencer import Sequencer
+from relay.live.following.wakeups import Wakeups
 from relay.live.hub import Hub
 from relay.live.item import Item
 from roundlog.backoff import Backoff, jittered
@@ -54,6 +55,7 @@ class Feed:
         self._connection: Connection | None = None
         self._why_unavailable = ""  # although NATS was reached; addresses of servers are not for clients
         self._live: LiveSubscription | None = None
+        self._wakeups: Wakeups | None = None
         self._reached = asyncio.Event()
         self._epoch = ""
         self._sequencer: Sequencer | None = None
@@ -76,6 +78,8 @@ class Feed:
     async def listen(self) -> None:
         """Follow the log until `unlisten` was called as often. From now on, the hub gets every round.
 
+        The hub has each round that has come until now, also if nobody watches its game, see `look`.
+
         Raises:
             LogUnavailable: The log cannot be followed now; `unlisten` must not be called.
         """
@@ -85,6 +89,7 @@ class Feed:
                 async with self._starting:
                     if self._sequencer is None:
                         await self._start()
+            self.look()
         except BaseException:
             self.unlisten()
             raise
@@ -92,6 +97,12 @@ class Feed:
     def listen_now(self) -> None:
         """Do as `listen`, when `is_following`."""
         self._listeners += 1
+        self.look()
+
+    def look(self) -> None:
+        """Publish the rounds that wait because nobody watches their games: see `relay.live.following.wakeups`."""
+        if self._wakeups is not None:
+            self._wakeups.look()
 
     def unlisten(self) -> None:
         """Undo one `listen`. The feed stops a few seconds after the last, so that a reconnect does not restart it."""
@@ -132,6 +143,11 @@ class Feed:
         """True while every new round comes to the hub: there are listeners, or were a moment ago."""
         return self._sequencer is not None
 
+    @property
+    def rounds_wait(self) -> bool:
+        """True while rounds of games that nobody watches are not read as they come."""
+        return self._wakeups is not None and self._wakeups.is_on
+
     async def last_stored(self, *, within_s: float) -> int | None:
         """Ask the log for the sequence of its newest round; None when it does not answer within `within_s` seconds."""
         connection = self._connection
@@ -166,11 +182,14 @@ class Feed:
                     is_reached = True
                     await open_log(connection, self._settings, self.streams)
                     self._live = await LiveSubscription.open(connection, self._on_live)
+                    self._wakeups = Wakeups(self._settings, self._live, self._hub.watched)
+                    self._hub.on_watched(self._wakeups.on_watched)
                     self._connection = connection
                     self._why_unavailable = ""
                     self._reached.set()
                     log.info("log_connected")
-                    await self._keep_whole(connection)
+                    async with self._wakeups.running():
+                        await self._keep_whole(connection)
             except LogUnavailable as error:
                 self._why_unavailable = str(error) if is_reached else ""
                 wait_s = backoff.next_s()
@@ -201,7 +220,8 @@ class Feed:
 
     async def _read_log(self, connection: Connection) -> LogInfo:
         """Return the state of the log; note how its settings differ, which an operator may edit at any time."""
-        info = await read_log(connection, self._settings, self.streams)
+        with nullcontext() if self._wakeups is None else self._wakeups.answers_come():
+            info = await read_log(connection, self._settings, self.streams)
         # Replicas in the settings that the stream does not have yet may be added at any time.
         self._reader.replicas = max(info.replicas, self._settings.replicas)
         self._read_log_at = asyncio.get_running_loop().time() + jittered(
@@ -248,6 +268,7 @@ class Feed:
             self._stopping = loop.call_at(idle_until, self._stop_if_idle)
         elif self._sequencer is not None:
             self._sequencer = None
+            self._read_as_they_come()
             self._unsubscribing = asyncio.create_task(self._unsubscribe_if_idle(), name="feed-unsubscribe")
             log.info("feed_stopped")
 
@@ -272,6 +293,7 @@ class Feed:
 
     async def _on_disconnected(self) -> None:
         self._suspected_resets += 1  # not only on reconnect: rounds may come before that is reported
+        self._read_as_they_come()
 
     async def _on_reconnected(self) -> None:
         if self._live is not None:
@@ -279,17 +301,24 @@ class Feed:
         self._suspected_resets += 1
         self._wake.set()
 
+    def _read_as_they_come(self) -> None:
+        if self._wakeups is not None:
+            self._wakeups.reset()
+
     def _on_live(self, entries: list[LogEntry]) -> None:
         newest = entries[-1].sequence
+        if self._wakeups is not None:
+            self._wakeups.on_read(entries)
         if self._sequencer is None:
             self._unheard = newest
             return
-        before = self._newest_live
-        for entry in entries:
-            if entry.sequence <= max(before, 1):  # a rebuilt log counts from 1, a truncated one from its end
-                self._suspected_resets += 1
-            before = entry.sequence
-        self._newest_live = newest
+        before, self._newest_live = self._newest_live, newest
+        sequences = [entry.sequence for entry in entries]
+        if not before or sequences != list(range(before + 1, before + 1 + len(entries))):  # nearly never
+            for sequence in sequences:
+                if sequence <= max(before, 1):  # a rebuilt log counts from 1, a truncated one from its end
+                    self._suspected_resets += 1
+                before = sequence
         if self._is_doubtful or self._hub.is_behind:  # in a long backlog, they are read from the log later
             self._sequencer.on_sign(newest)
             self._wake.set()
@@ -302,6 +331,7 @@ class Feed:
 
     async def _catch_up(self, connection: Connection, sequencer: Sequencer) -> None:
         first, tail = await self._reader.first(), await self._reader.last()
+        self.look()  # what waits is not missing
         if (self._is_doubtful or tail < sequencer.head) and await self._was_reset(connection, sequencer):
             return
         if tail > sequencer.known and self._newest_live == self._polled_live and not self._is_doubtful:
@@ -373,6 +403,7 @@ class Feed:
 
     def _begin(self, info: LogInfo, *, head: int, newest: Iterable[LogEntry]) -> Sequencer:
         self._epoch = info.epoch
+        self._read_as_they_come()
         self._sequencer = sequencer = Sequencer(head, park_limit=_PARK_LIMIT)
         self._hub.begin(Bounds(info.epoch, info.first, head), newest)
         return sequencer

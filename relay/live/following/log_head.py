@@ -30,6 +30,7 @@ class LogHead:
         if not self._feed.connected:
             return None
         if self._feed.is_following:
+            self._feed.look()
             return self._hub.head.sequence
         async with self._asking:
             now = asyncio.get_running_loop().time()
