@@ -3,6 +3,8 @@ module clients
 go 1.24
 
 require (
+	github.com/coder/websocket v1.8.13
+	github.com/gorilla/websocket v1.5.3
 	github.com/r3labs/sse/v2 v2.10.0
 	github.com/tmaxmax/go-sse v0.11.0
 )

@@ -1,4 +1,4 @@
-// Opens one event stream with a library and prints what it delivers, one JSON document a line.
+// Opens one event stream, or one WebSocket, with a library and prints what it delivers, one JSON document a line.
 // clients LIBRARY URL
 package main
 
@@ -37,6 +37,10 @@ func main() {
 			say(nameOf(event.Type), event.Data, event.LastEventID)
 		})
 		err = connection.Connect()
+	case "gorilla":
+		err = withGorilla(url)
+	case "coder":
+		err = withCoder(url)
 	default:
 		panic("unknown library " + library)
 	}

@@ -1,7 +1,10 @@
-// Opens one event stream with okhttp-sse and prints what it delivers, one JSON document a line: java OkHttp URL
+// Opens one event stream with okhttp-sse, or one WebSocket with okhttp, and prints what it delivers, one JSON document a
+// line: java OkHttp URL. A WebSocket sends the key in CLIENT_KEY.
 import okhttp3.OkHttpClient;
 import okhttp3.Request;
 import okhttp3.Response;
+import okhttp3.WebSocket;
+import okhttp3.WebSocketListener;
 import okhttp3.sse.EventSource;
 import okhttp3.sse.EventSourceListener;
 import okhttp3.sse.EventSources;
@@ -20,9 +23,33 @@ public class OkHttp extends EventSourceListener {
     }
 
     private void open() {
+        if (url.startsWith("ws:")) {
+            openWebSocket();
+            return;
+        }
         Request.Builder request = new Request.Builder().url(url);
         if (lastId != null) request.header("Last-Event-ID", lastId);
         EventSources.createFactory(client).newEventSource(request.build(), this);
+    }
+
+    private void openWebSocket() {
+        Request request = new Request.Builder().url(url).header("X-API-Key", System.getenv("CLIENT_KEY")).build();
+        client.newWebSocket(request, new WebSocketListener() {
+            @Override
+            public void onOpen(WebSocket socket, Response response) {
+                say("open", String.valueOf(response.header("Sec-WebSocket-Extensions")), "");
+            }
+
+            @Override
+            public void onMessage(WebSocket socket, String text) {
+                say("message", text, "");
+            }
+
+            @Override
+            public void onFailure(WebSocket socket, Throwable error, Response response) {
+                say("failed", String.valueOf(error), "");
+            }
+        });
     }
 
     @Override

@@ -1,10 +1,10 @@
 // Opens one WebSocket with the `ws` package and prints what happens to it, one JSON document a line.
-// node ws.js URL SUBPROTOCOL...
+// node ws.js URL SUBPROTOCOL...; WS_OPTIONS: options of the library, as JSON
 import WebSocket from 'ws'
 
 const [url, ...protocols] = process.argv.slice(2)
 const say = (event, facts = {}) => console.log(JSON.stringify({ event, ...facts }))
-const ws = new WebSocket(url, protocols)
+const ws = new WebSocket(url, protocols, JSON.parse(process.env.WS_OPTIONS ?? '{}'))
 
 ws.on('open', () => say('open', { protocol: ws.protocol, extensions: ws.extensions }))
 ws.on('message', (data, binary) => say('message', { data: data.toString(), binary }))
