@@ -31,7 +31,7 @@ _REPORT_S: Final = 60.0
 """Least time between two log lines about files."""
 
 
-Starting = Coroutine[Any, Any, tuple[asyncio.Transport, asyncio.Protocol]]
+Starting = Coroutine[Any, Any, tuple[asyncio.Transport, asyncio.BaseProtocol]]
 
 
 class Listener:
@@ -99,15 +99,16 @@ class Listener:
                 accepted.close()
                 continue
             accepted.setblocking(False)
-            self._start(self._loop.connect_accepted_socket(self._factory, accepted))
+            self._start(accepted)
 
     @property
     def _coming(self) -> int:
         """How many accepted connections have not entered the share yet."""
         return len(self._starting)
 
-    def _start(self, starting: Starting) -> None:
+    def _start(self, accepted: socket.socket) -> None:
         """Run the one step in which a transport is made. Then it waits for the turn in which that is used: no task."""
+        starting = self._loop.connect_accepted_socket(self._factory, accepted)
         with suppress(OSError, StopIteration):  # the client has left
             made: asyncio.Future[None] = self._turns.step(partial(starting.send, None))
             self._starting.add(starting)

@@ -86,13 +86,20 @@ class TlsListener(Listener):
         self._receiver = receiver
         self._context = context
         self._handshake_s = handshake_s
+        self._handshakes: set[asyncio.Task[None]] = set()
         super().__init__(listening, self._no_factory, strangers=strangers, turns=turns, refuses=refuses)
 
     @property
     def _coming(self) -> int:
         return 0  # they have entered the share
 
-    async def _start(self, accepted: socket.socket) -> None:
+    def _start(self, accepted: socket.socket) -> None:
+        task = self._turns.begin(self._shake_hands(accepted))
+        if task is not None:
+            self._handshakes.add(task)
+            task.add_done_callback(self._handshakes.discard)
+
+    async def _shake_hands(self, accepted: socket.socket) -> None:
         try:
             handshake = TlsHandshake(accepted, self._strangers)
         except OSError:  # the client has left
