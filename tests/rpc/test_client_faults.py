@@ -18,11 +18,11 @@ _BALLAST = '{"ballast":"' + "x" * 50_000 + '"}'
 @pytest.mark.parametrize("way", HTTP2)
 async def test_library_resumes_after_cuts(relay: GrpcRelay, publish: Publish, tmp_path: Path, way: str) -> None:
     """A cut within a frame ends the call with an error; a call with the last cursor gets the rest."""
-    await publish("crash", *range(1, 201))
+    await publish("crash", *range(1, 201), extras='{"ballast":"%s"}' % ("x" * 500))
     seen: list[int] = []
     ends: list[str] = []
     start: dict[str, object] = {"last": 200}
-    async with CuttingProxy(relay.grpc_port, carry_bytes=9_007).listening() as network:
+    async with CuttingProxy(relay.grpc_port, carry_bytes=50_021).listening() as network:
         while len(seen) < 200:
             through = replace(relay, grpc_port=network.port)
             async with calling(way, through, "StreamAll", {"start": start}, folder=tmp_path) as call:
