@@ -44,6 +44,8 @@ class Fleet:
         self.reference: list[bytes] = []
         """All messages so far, without what frames them."""
         self.heartbeats = 0
+        self.received = 0
+        """Bytes of all links, since their handshakes."""
         self._sockets: dict[int, socket.socket] = {}
         self._places: list[_Place] = []  # by file descriptor
         self._steps: dict[tuple[_Place, bytes], tuple[_Place, int, bytes]] = {}
@@ -140,8 +142,9 @@ class Fleet:
 
     def _read(self, number: int) -> tuple[int, int]:
         """Read once; return how many messages the link had before, and has now."""
-        before = self._places[number]
-        self._places[number] = after = self._step(number, before, os.read(number, _READ_BYTES))
+        before, data = self._places[number], os.read(number, _READ_BYTES)
+        self.received += len(data)
+        self._places[number] = after = self._step(number, before, data)
         return before.messages, after.messages
 
     def _step(self, number: int, place: _Place, data: bytes) -> _Place:
@@ -184,7 +187,8 @@ class Fleet:
             BadWire: A round is missing, doubled, swapped or changed, or its sequence does not follow the one before.
         """
         count = len(self.reference)
-        behind = [number for number in self._sockets if self._places[number] != _Place(count, Rest())]
+        places = {number: self._places[number] for number in self._sockets}
+        behind = [number for number, (messages, rest) in places.items() if (messages, *rest[:2]) != (count, b"", b"")]
         if behind:
             raise BadWire(f"{len(behind)} links have less than others, or half a message")
         if count != len(published):

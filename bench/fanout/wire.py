@@ -29,6 +29,8 @@ class Rest(NamedTuple):
     """The beginning of a message, taken out of its chunks or frames."""
     raw: bytes = b""
     """The beginning of a chunk or frame."""
+    decoder: Any = None
+    """What has decompressed everything so far. Equal only to itself: links that have it got the same bytes."""
 
 
 class Taken(NamedTuple):
