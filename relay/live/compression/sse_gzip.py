@@ -1,5 +1,6 @@
 """The form of rounds on an event stream with ``Content-Encoding: gzip`` (RFC 1952), flushed at every write. Pure."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -29,7 +30,7 @@ class SseGzip(WindowedForm):
     _apart: Apart = field(init=False, repr=False, compare=False, hash=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_apart", Apart(self.window_bits, self.write))
+        object.__setattr__(self, "_apart", _apart(self.chunked))
 
     def render(self, item: Renderable) -> bytes:
         return sse_block(item)
@@ -41,7 +42,7 @@ class SseGzip(WindowedForm):
         return self._apart.each(rendered)
 
     def write(self, rendered: Sequence[bytes], window: DeflateWindow) -> bytes:
-        return self._in_body(window.write(b"".join(rendered)))
+        return _write(rendered, window, chunked=self.chunked)
 
     def begin(self) -> bytes:
         """Return the first bytes of the body."""
@@ -53,3 +54,13 @@ class SseGzip(WindowedForm):
 
     def _in_body(self, data: bytes) -> bytes:
         return chunk(data) if self.chunked else data
+
+
+def _write(rendered: Sequence[bytes], window: DeflateWindow, *, chunked: bool) -> bytes:
+    data = window.write(b"".join(rendered))
+    return chunk(data) if chunked else data
+
+
+@functools.cache  # comments make no difference here, and each has a window
+def _apart(chunked: bool) -> Apart:
+    return Apart(SseGzip.window_bits, functools.partial(_write, chunked=chunked))

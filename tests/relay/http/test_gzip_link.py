@@ -211,6 +211,15 @@ async def test_others_get_a_comment_when_the_link_that_wrote_them_leaves() -> No
         assert reader.text.count(b":\n") == 4
 
 
+async def test_links_share_what_is_compressed_for_one_alone() -> None:
+    """A compressor of its own would cost each link 128 KB."""
+    site = Site()
+    for which in range(12):
+        site.open(which)
+
+    assert len({id(reader.link.form._apart) for reader in site.readers}) == 2  # in chunks, and not
+
+
 @pytest.mark.parametrize("size", [0, 1, 255, 256, 1 << 20, (1 << 32) + 5])
 def test_checksum_of_a_shared_part(size: int) -> None:
     """As zlib has it, and of parts that are larger than is read here: twice a half is the whole."""
