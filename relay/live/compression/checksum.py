@@ -5,6 +5,7 @@ that shares its middle with others needs no more than the values at the ends of 
 for this, which Python does not offer).
 """
 
+import functools
 import zlib
 from typing import Final, NamedTuple, Self
 
@@ -51,6 +52,7 @@ def _times(a: int, b: int) -> int:
     return product
 
 
+@functools.lru_cache(1024)  # links that joined and end together have had the same part
 def _power(exponent: int) -> int:
     """Return x to a power, modulo the polynomial of CRC-32."""
     result, bit = _ONE, 0
