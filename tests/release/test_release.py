@@ -139,11 +139,51 @@ def test_wheel_with_other_files_than_our_packages_is_refused(
     assert str(refused.value) == fault
 
 
-def wheel_of(file: Path, names: set[str]) -> Path:
+def wheel_of(file: Path, names: set[str], content: bytes = b"") -> Path:
     with zipfile.ZipFile(file, "w") as archive:
         for name in sorted(names):
-            archive.writestr(name, "")
+            archive.writestr(name, content)
     return file
+
+
+def test_wheel_of_a_processor_has_the_compiled_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the wheel for any platform has none."""
+    monkeypatch.setattr(release, "git", lambda *_: ["relay/a.py"])
+    target = {"packages": ["relay"]}
+    compiled = wheel_of(tmp_path / "s-1-cp311-abi3-manylinux_2_17_aarch64.whl", {"relay/a.py", release.LOOP})
+    plain = wheel_of(tmp_path / "s-1-py3-none-any.whl", {"relay/a.py"})
+
+    release.check_wheel(compiled, target)
+    release.check_wheel(plain, target)
+    for other in (
+        wheel_of(compiled, {"relay/a.py"}),
+        wheel_of(plain, {"relay/a.py", release.LOOP}),
+    ):
+        with pytest.raises(release.ReleaseError, match=r"relay/live/sending/_send_loop\.abi3\.so"):
+            release.check_wheel(other, target)
+
+
+def test_compiled_loop_needs_no_newer_libc_than_its_tag_says(tmp_path: Path) -> None:
+    wheel = tmp_path / "s-1-cp311-abi3-manylinux_2_17_x86_64.whl"
+
+    release.check_compiled(wheel_of(wheel, {release.LOOP}, b"\0GLIBC_2.2.5\0GLIBC_2.17\0"))
+    with pytest.raises(release.ReleaseError) as refused:
+        release.check_compiled(wheel_of(wheel, {release.LOOP}, b"\0GLIBC_2.2.5\0GLIBC_2.34\0"))
+    assert str(refused.value) == f"{wheel.name} needs glibc 2.34: use functions of older ones in C"
+
+
+def test_image_steps_need_the_compiler_that_the_image_installs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debian packages are not installed on this machine."""
+    containerfile = tmp_path / "Containerfile"
+    containerfile.write_text("FROM a AS build\nRUN apt-get update && apt-get install -y gcc && false\nFROM a\n")
+    monkeypatch.setattr(release, "CONTAINERFILE", containerfile)
+    monkeypatch.setattr(release.shutil, "which", lambda _: "/usr/bin/gcc")
+    release.run_image_steps(tmp_path / "root")
+
+    monkeypatch.setattr(release.shutil, "which", lambda _: None)
+    with pytest.raises(release.ReleaseError) as refused:
+        release.run_image_steps(tmp_path / "other")
+    assert str(refused.value) == "infra/Containerfile installs gcc, which this machine lacks: install it"
 
 
 def test_steps_of_the_image_without_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
