@@ -143,12 +143,15 @@ class Pair:
         window: int = 65_535,
         holds: bool = False,
         cuts: Iterable[int] = (1 << 30,),
+        connections: Http2Connections | None = None,
     ) -> None:
         """Connect. `window` is the client's for each stream; `cuts` how many bytes go at a time, in both directions."""
         self.service = service or Recorder()
         self.clock = Clock()
         self.faults: list[Fault] = []
-        self.connections = Http2Connections(limits or Http2Limits(), clock=self.clock, on_fault=self.faults.append)
+        if connections is None:
+            connections = Http2Connections(limits or Http2Limits(), clock=self.clock, on_fault=self.faults.append)
+        self.connections = connections
         self.transport = MemoryTransport(holds=holds)
         self.server = self.transport.protocol = Http2Protocol(self.service, self.connections)
         self.client = H2Connection(H2Configuration(client_side=True))

@@ -230,6 +230,38 @@ def test_ping_that_comes_with_data_is_answered_with_data() -> None:
     assert pair.transport.take() == pong
 
 
+def test_ping_after_much_data_is_answered_at_once() -> None:
+    """Peers that measure what comes before the answer would otherwise open their windows for megabytes."""
+    pair = Pair(Recorder(answered))
+    pair.request()
+    ping, pong = ping_frame(b"measure!", ack=False), ping_frame(b"measure!", ack=True)
+    pair.service.requests[0].stream.write(bytes(10_000))
+    pair.transport.take()
+
+    pair.upload(ping)
+
+    assert pair.transport.take() == pong
+
+
+async def test_stop_closes_connections_as_their_streams_end() -> None:
+    """Those without streams at once, the others when their time is over."""
+    connections = Http2Connections(Http2Limits(), clock=Clock())
+    pairs = [Pair(Recorder(answered), connections=connections) for _ in range(3)]
+    for pair in pairs[1:]:
+        pair.request()
+    stopping = asyncio.create_task(connections.stop(within_s=0.2))
+    await asyncio.sleep(0)
+    assert [pair.transport.is_closed for pair in pairs] == [True, False, False]
+    pairs[1].service.requests[0].stream.end()
+    pairs[0].server.connection_lost(None)
+    await until(lambda: pairs[1].transport.is_closed)
+    assert not pairs[2].transport.is_closed
+    await stopping
+
+    assert [pair.transport.is_aborted for pair in pairs[1:]] == [True, True]
+    assert all(goaway_frame(pair.server._last_id(), 0) in pair.transport.written for pair in pairs)
+
+
 def test_ping_without_data_is_answered_at_once() -> None:
     """So is the second of two, and that of a connection without streams."""
     pair = Pair(Recorder(answered))
