@@ -1,1 +1,1 @@
-"""gRPC: a relay beside the most that grpc.aio can do. ``python -m bench.grpc``."""
+"""gRPC: a relay beside the most that its HTTP/2 engine can do. ``python -m bench.grpc``."""

@@ -1,4 +1,4 @@
-"""``python -m bench.grpc [streams] [lift] [latency] [replay]``: a relay over gRPC, beside its ceilings.
+"""``python -m bench.grpc [streams] [latency] [replay]``: a relay over gRPC, beside its ceilings.
 
 The relay has one core to itself; clients, publisher and nats-server share the other. CPU is the CPU
 time of the relay's process, so that waiting for clients does not count.
@@ -10,9 +10,8 @@ import socket
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from functools import partial
-from typing import Final, Literal
+from typing import Final
+from urllib.request import Request, urlopen
 
 from bench._nats import NatsServer
 from bench._process import cpu_s, on_core
@@ -20,21 +19,24 @@ from bench._relay import RelayProcess, relay
 from bench._report import heading, percentile, table
 from bench._rounds import endless
 from bench.fanout.publisher import Publisher
-from bench.grpc.bare import SERVICE as BARE
-from bench.grpc.bare import bare
+from bench.grpc.bare import PATH, Bare, bare
 from bench.grpc.reader import Read, read_alone
 from bench.grpc.streams import Streams
 from relay.history.reading.pages import PAGE
 from relay.rpc.bulk import READ_AT_ONCE
-from relay.rpc.wire import batch_entry, round_bytes
+from relay.rpc.calls.request_messages import prefixed
+from relay.rpc.wire import round_bytes
 from rounds import Catalogue
 from rounds import datastream_pb2 as pb
 
 _COMMAND: Final = "python -m bench.grpc"
 _SERVICE: Final = "/datastream.DataStream"
-_STREAMS: Final = (1, 50, 500)
-_DELIVERIES: Final = 60_000
-"""Of each kind: enough CPU for its 10 ms steps to be below 1 %."""
+_STREAMS: Final = (1, 50, 500, 2000)
+_SINGLES: Final = 120_000
+"""Deliveries of rounds that come one at a time: enough CPU for its 10 ms steps to be below 1 %."""
+_DELIVERIES: Final = 3_000_000
+"""The same in bursts."""
+_MOST_ROUNDS: Final = 6000
 _BURST: Final = 100
 _SLICES: Final = 12
 """The relay and the bare server take turns this often."""
@@ -56,11 +58,8 @@ def main(wanted: list[str]) -> None:
         try:
             with Publisher(server.port) as publisher:
                 if not wanted or "streams" in wanted:
-                    heading("Streams over gRPC: messages by CPU-second of the server's process", _COMMAND)
-                    fanout(at, port, publisher)
-                if not wanted or "lift" in wanted:
-                    heading("What lifts the ceiling: rounds by CPU-second of the server's process", _COMMAND)
-                    lift(at, port, publisher)
+                    heading("Streams over gRPC: deliveries by CPU-second of the server's process", _COMMAND)
+                    fanout(at, port, Source(at, publisher))
                 if not wanted or "latency" in wanted:
                     heading(f"Latency over gRPC at {_RATE} rounds/s, from publishing to the client's socket", _COMMAND)
                     latency(at, port, publisher)
@@ -74,116 +73,74 @@ def main(wanted: list[str]) -> None:
 # --- streams -----------------------------------------------------------------------------------------------------
 
 
-def following(at: RelayProcess, port: int, publisher: Publisher) -> float:
-    """Return the CPU seconds that one round costs a relay that follows the log and writes it to no client."""
-    nothing = pb.StreamAllRequest(filter=pb.Filter(min_point=1e9)).SerializeToString()
-    one = pb.StreamByGameRequest(game_slug="pipa-brazil").SerializeToString()
-    with (
-        Streams(port, 1, path=f"{_SERVICE}/StreamAll", key=at.key, request=nothing) as silent,
-        Streams(port, 1, path=f"{_SERVICE}/StreamByGame", key=at.key, request=one) as last,
-    ):
-        silent.opened()
-        last.opened()
-        before_s, rounds = cpu_s(at.pid), endless()
-        for burst in range(1, _DELIVERIES // _BURST // 10 + 1):
-            publisher.publish(list(itertools.islice(rounds, 14 * 10)))
-            last.receive(burst * 10)
-        return (cpu_s(at.pid) - before_s) / (_DELIVERIES // _BURST // 10 * 140)
+class Source:
+    """The rounds of the benchmark as they come into the log, and their messages as streams must get them."""
+
+    def __init__(self, at: RelayProcess, publisher: Publisher) -> None:
+        self._publisher = publisher
+        self._rounds = endless()
+        asked = Request(f"http://127.0.0.1:{at.port}/sse", headers={"X-API-Key": at.key})
+        with urlopen(asked, timeout=10) as stream:  # noqa: S310 - our own relay
+            self._epoch, _, head = stream.headers["Head-Cursor"].partition("-")
+        self._sequence = int(head)
+
+    def publish(self, count: int) -> list[bytes]:
+        """Publish rounds; return their messages, with the prefixes of gRPC."""
+        rounds = list(itertools.islice(self._rounds, count))
+        self._publisher.publish(rounds)
+        first, self._sequence = self._sequence + 1, self._sequence + count
+        return [prefixed(round_bytes(each, f"{self._epoch}-{at}")) for at, each in enumerate(rounds, first)]
 
 
-def fanout(at: RelayProcess, port: int, publisher: Publisher) -> None:
-    """The same bursts to the same number of streams, from the relay and from a bare server, in turns."""
+def fanout(at: RelayProcess, port: int, source: Source) -> None:
+    """The same number of rounds to the same number of streams, from the relay and from the bare engine, in turns.
+
+    The bytes of each stream are compared with what was published.
+    """
     rows = []
-    following_s = following(at, port, publisher)
-    rounds = endless()
-    messages = [round_bytes(round_, "mwv9bzxo-100042") for round_ in itertools.islice(endless(), _BURST)]
-    request = pb.StreamAllRequest().SerializeToString()
-    for count in _STREAMS:
-        bursts = max(1, round(_DELIVERIES / count / _BURST / _SLICES))
+    for count, together in itertools.product(_STREAMS, (False, True)):
+        rounds = max(_SLICES, round((_DELIVERIES if together else _SINGLES) / count / _SLICES) * _SLICES)
+        rounds = min(rounds, _MOST_ROUNDS)
+        messages = [round_bytes(each, "mwv9bzxo-100042") for each in itertools.islice(endless(), rounds)]
         with on_core(_RELAY_CORE):
             ceiling = bare(messages)
             floor = ceiling.__enter__()
         try:
-            with (
-                Streams(port, count, path=f"{_SERVICE}/StreamAll", key=at.key, request=request) as ours,
-                Streams(floor.port, count, path=f"/{BARE}/Stream", key="", request=b"") as theirs,
-            ):
-                ours.opened()
-                theirs.opened()
-                spent_s = [0.0, 0.0]
-                sent = [0, 0]
-                for number in range(2 * _SLICES):
-                    which = number % 2
-                    pid = (at.pid, floor.pid)[which]
-                    before_s = cpu_s(pid)
-                    for _ in range(bursts):
-                        if which:
-                            floor.write(1)
-                        else:
-                            publisher.publish(list(itertools.islice(rounds, _BURST)))
-                        sent[which] += _BURST
-                        (ours, theirs)[which].receive(sent[which])
-                    spent_s[which] += cpu_s(pid) - before_s
+            speeds = _in_turns(at, port, floor, source, count, rounds, together=together)
         finally:
             ceiling.__exit__(None, None, None)
-        speeds = [sent[which] * count / spent_s[which] for which in (0, 1)]
-        writing = sent[0] * count / (spent_s[0] - sent[0] * following_s)
-        ratios = [f"{speed / speeds[1]:.2f}" for speed in (speeds[0], writing)]
-        rows.append([f"{count}", f"{speeds[0]:,.0f}", f"{speeds[1]:,.0f}", *ratios])
-    table(["streams", "relay", "bare grpc.aio server", "ratio", "ratio without following the log"], rows)
-    print(f"Following the log costs {1e6 * following_s:.0f} us of CPU per round, however many streams there are.\n")
+        how = f"bursts of {_BURST}" if together else "one at a time"
+        rows.append([f"{count}", how, *(f"{speed:,.0f}" for speed in speeds), f"{speeds[0] / speeds[1]:.2f}"])
+    table(["streams", "", "relay", "bare engine", "ratio"], rows)
 
 
-# --- lift --------------------------------------------------------------------------------------------------------
-
-
-def lift(at: RelayProcess, port: int, publisher: Publisher) -> None:
-    """Other ways to send the same rounds: another event loop, several rounds in a message, the HTTP proxy."""
-    one = [round_bytes(round_, "mwv9bzxo-100042") for round_ in itertools.islice(endless(), _BURST)]
-    entries = [batch_entry(round_, "mwv9bzxo-100042") for round_ in itertools.islice(endless(), _BURST)]
-    tens = [b"".join(entries[at : at + 10]) for at in range(0, _BURST, 10)]
-    request = pb.StreamAllRequest().SerializeToString()
-    rounds = endless()
-
-    def publish() -> None:
-        publisher.publish(list(itertools.islice(rounds, _BURST)))
-
-    rows: dict[str, list[str]] = {}
-    for count in _STREAMS[:2]:
-        bares: list[tuple[str, list[bytes], Literal["uvloop", "asyncio"]]] = [
-            ("bare grpc.aio server, uvloop", one, "uvloop"),
-            ("bare grpc.aio server, asyncio's loop", one, "asyncio"),
-            ("bare grpc.aio server, uvloop, ten rounds to a message", tens, "uvloop"),
-        ]
-        for name, messages, loop in bares:
-            with on_core(_RELAY_CORE):
-                process = bare(messages, loop=loop)
-                floor = process.__enter__()
-            try:
-                with Streams(floor.port, count, path=f"/{BARE}/Stream", key="", request=b"") as streams:
-                    speed = _speed(floor.pid, streams, count, partial(floor.write, 1), messages=len(messages))
-            finally:
-                process.__exit__(None, None, None)
-            rows.setdefault(name, [name]).append(f"{speed:,.0f}")
-        for name, target, path, proxy in (
-            ("relay, gRPC", port, f"{_SERVICE}/StreamAll", False),
-            ("relay, Connect through the proxy", at.port, f"/api/grpc{_SERVICE}/StreamAll", True),
-        ):
-            with Streams(target, count, path=path, key=at.key, request=request, proxy=proxy) as streams:
-                speed = _speed(at.pid, streams, count, publish, messages=_BURST)
-            rows.setdefault(name, [name]).append(f"{speed:,.0f}")
-    table(["", *(f"{count} streams" for count in _STREAMS[:2])], list(rows.values()))
-
-
-def _speed(pid: int, streams: Streams, count: int, burst: Callable[[], None], *, messages: int) -> float:
-    """Rounds by CPU-second of a process that writes bursts of `_BURST` rounds, in so many messages each."""
-    streams.opened()
-    bursts = max(1, round(_DELIVERIES / count / _BURST))
-    before_s = cpu_s(pid)
-    for number in range(1, bursts + 1):
-        burst()
-        streams.receive(number * messages)
-    return bursts * _BURST * count / (cpu_s(pid) - before_s)
+def _in_turns(
+    at: RelayProcess, port: int, floor: Bare, source: Source, count: int, rounds: int, *, together: bool
+) -> tuple[float, float]:
+    """Return the deliveries by CPU-second of the relay and of the bare engine."""
+    request, step = pb.StreamAllRequest().SerializeToString(), _BURST if together else 1
+    expected: list[bytes] = []
+    spent_s = [0.0, 0.0]
+    with (
+        Streams(port, count, path=f"{_SERVICE}/StreamAll", key=at.key, request=request) as ours,
+        Streams(floor.port, count, path=PATH, key="", request=b"") as theirs,
+    ):
+        ours.opened()
+        theirs.opened()
+        for first in range(0, rounds, max(step, rounds // _SLICES)):
+            last = min(rounds, first + max(step, rounds // _SLICES))
+            for which, pid in enumerate((at.pid, floor.pid)):
+                before_s = cpu_s(pid)
+                for sent in range(first, last, step):
+                    size = min(step, last - sent)
+                    if which:
+                        floor.write(sent, size, together=together)
+                    else:
+                        expected += source.publish(size)
+                    (ours, theirs)[which].receive(sent + size)
+                spent_s[which] += cpu_s(pid) - before_s
+        ours.check(expected)
+    return rounds * count / spent_s[0], rounds * count / spent_s[1]
 
 
 # --- latency -----------------------------------------------------------------------------------------------------

@@ -1,17 +1,31 @@
-"""The most that grpc.aio can do: a server of nothing but a handler that yields bytes made beforehand."""
+"""The most that the HTTP/2 engine can do: a server that writes bytes made beforehand to all of its streams."""
 
 import asyncio
 import multiprocessing
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
-from typing import Any, Final, Literal
+from typing import Final, NamedTuple
 
-import grpc
 import uvloop
-from grpc import aio
 
-SERVICE: Final = "bare.Bare"
+from relay.http2 import DataBatch, Http2Connections, Http2Limits, Http2Protocol
+from relay.links.intake import Intake
+from relay.rpc.calls.call_head import head_fields
+from relay.rpc.calls.grpc_call import CallHandler, GrpcCall
+from relay.rpc.calls.grpc_calls import GrpcCalls
+from relay.rpc.calls.request_messages import prefixed
+from relay.turns import Turns
+
+PATH: Final = "/bare.Bare/Stream"
+
+
+class _Ask(NamedTuple):
+    """Messages to write to each stream."""
+
+    first: int
+    size: int
+    together: bool
 
 
 class Bare:
@@ -20,17 +34,17 @@ class Bare:
     def __init__(self, pid: int, port: int, pipe: Connection) -> None:
         self.pid, self.port, self._pipe = pid, port, pipe
 
-    def write(self, times: int) -> None:
-        """Have the messages yielded `times` times on every stream; does not wait for it."""
-        self._pipe.send(times)
+    def write(self, first: int, count: int, *, together: bool) -> None:
+        """Have messages from the `first` on written to every stream, `together` or one by one; does not wait for it."""
+        self._pipe.send(_Ask(first, count, together))
 
 
 @contextmanager
-def bare(messages: Sequence[bytes], *, loop: Literal["uvloop", "asyncio"] = "uvloop") -> Iterator[Bare]:
-    """Run the process, on the cores this one is on."""
+def bare(messages: Sequence[bytes]) -> Iterator[Bare]:
+    """Run the process, on the cores this one is on. After the last message comes the first one again."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_main, args=(list(messages), theirs, loop), daemon=True)
+    process = context.Process(target=_main, args=(list(map(prefixed, messages)), theirs), daemon=True)
     process.start()
     theirs.close()
     try:
@@ -42,35 +56,42 @@ def bare(messages: Sequence[bytes], *, loop: Literal["uvloop", "asyncio"] = "uvl
         process.join()
 
 
-def _main(messages: list[bytes], pipe: Connection, loop: str) -> None:
-    run = uvloop.run if loop == "uvloop" else asyncio.run
-    run(_serve(messages, pipe))
+class _Follow(CallHandler):
+    """Answers with headers, and gets what is written to all."""
+
+    def __init__(self, call: GrpcCall, followers: list[GrpcCall]) -> None:
+        super().__init__(call)
+        self._followers = followers
+        call.stream.send_headers(head_fields())
+        followers.append(call)
+
+    def lost(self) -> None:
+        self._followers.remove(self.call)
+
+
+def _main(messages: list[bytes], pipe: Connection) -> None:
+    uvloop.run(_serve(messages, pipe))
 
 
 async def _serve(messages: list[bytes], pipe: Connection) -> None:
-    asked = 0
-    more = asyncio.Condition()
+    loop, turns, connections = asyncio.get_running_loop(), Turns(), Http2Connections(Http2Limits())
+    followers: list[GrpcCall] = []
+    calls = GrpcCalls(
+        {PATH: lambda call: _Follow(call, followers)},
+        request_bytes=1 << 10,
+        header_bytes=16 << 10,
+        most=1 << 20,
+        retry_ms=lambda: 0,
+    )
 
-    async def stream(_request: bytes, context: Any) -> AsyncIterator[bytes]:
-        done = asked
-        await context.send_initial_metadata(())
-        while True:
-            async with more:
-                while asked == done:
-                    await more.wait()
-            for _ in range(asked - done):
-                done += 1
-                for message in messages:
-                    yield message
+    def written() -> None:
+        first, size, together = pipe.recv()
+        asked = [messages[number % len(messages)] for number in range(first, first + size)]
+        for batch in map(DataBatch, [b"".join(asked)] if together else asked):
+            for call in followers:
+                call.stream.write(batch)
 
-    server = aio.server()
-    methods: dict[str, Any] = {"Stream": grpc.unary_stream_rpc_method_handler(stream)}
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, methods)])
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    pipe.send(port)
-    while True:
-        times = await asyncio.to_thread(pipe.recv)
-        async with more:
-            asked += times
-            more.notify_all()
+    server = await loop.create_server(lambda: Intake(turns, Http2Protocol(calls, connections)), "127.0.0.1", 0)
+    pipe.send(server.sockets[0].getsockname()[1])
+    loop.add_reader(pipe.fileno(), written)
+    await connections.run()

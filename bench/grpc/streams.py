@@ -4,11 +4,12 @@ Each stream has a connection of its own, as clients do. Messages are counted, no
 each are read.
 """
 
+import hashlib
 import select
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Self
 
 from hpack import Encoder
@@ -27,12 +28,14 @@ _PATIENCE_S: Final = 60.0
 class _Connection:
     """A connection with one stream on it, and counts of what it received."""
 
-    __slots__ = ("_buffer", "answered", "ended", "messages", "received", "sock")
+    __slots__ = ("_buffer", "answered", "digest", "ended", "messages", "received", "sock")
 
     def __init__(self, port: int) -> None:
         self.sock = socket.create_connection(("127.0.0.1", port), _PATIENCE_S)
         self.messages = 0
         self.received = 0
+        self.digest = hashlib.blake2b()
+        """Of all bytes of messages, prefixes included."""
         self.answered = False
         self.ended = False
         self._buffer = b""
@@ -91,6 +94,7 @@ class _Stream(_Connection):
 
     def _count(self, data: bytes, at: int, end: int) -> None:
         self.received += end - at
+        self.digest.update(data[at:end])
         while at < end:
             if self._message_left:
                 taken = min(self._message_left, end - at)
@@ -140,6 +144,8 @@ class _ProxyStream(_Connection):
             self.ended = bool(data[at])
             self.messages += not self.ended
             self.received += end - at
+            if not self.ended:
+                self.digest.update(data[at:end])
             at = end
         self._buffer = data[at:]
 
@@ -172,6 +178,14 @@ class Streams:
     @property
     def received_bytes(self) -> int:
         return sum(stream.received for stream in self._streams.values())
+
+    def check(self, expected: Iterable[bytes]) -> None:
+        """Compare the bytes of each stream with those of the messages that were sent, prefixes included."""
+        digest = hashlib.blake2b()
+        for message in expected:
+            digest.update(message)
+        if any(stream.digest.digest() != digest.digest() for stream in self._streams.values()):
+            raise ConnectionError("a stream got other bytes than were sent")
 
     def receive(self, each: int) -> float:
         """Read until every stream has had so many messages since the start; return when (monotonic seconds)."""
