@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from bench._process import allow_files
-from bench.hostile import crowds, frames, requests
+from bench.hostile import crowds, frames, http2_floods, requests
 from bench.hostile.sockets import Target
 
 ATTACKS: Final[Mapping[str, tuple[str, Callable[[Target], Iterator[int]]]]] = {
@@ -42,6 +42,20 @@ ATTACKS: Final[Mapping[str, tuple[str, Callable[[Target], Iterator[int]]]]] = {
     "unread-history": ("300 readers of history that never read", crowds.never_reads_history),
     "filters": ("2,000 filters that leave newest first", crowds.filters),
     "leave-early": ("streams reset at once", crowds.leave_early),
+    "h2-resets": ("HTTP/2 rapid reset", http2_floods.rapid_reset),
+    "h2-continuation": ("HTTP/2 CONTINUATION frames", http2_floods.continuation),
+    "h2-settings": ("HTTP/2 SETTINGS", http2_floods.settings),
+    "h2-pings": ("HTTP/2 PING", http2_floods.pings),
+    "h2-pongs": ("HTTP/2 answers to pings that nobody sent", http2_floods.pongs),
+    "h2-windows": ("HTTP/2 WINDOW_UPDATE", http2_floods.window_updates),
+    "h2-overflow": ("HTTP/2 windows that are too large", http2_floods.window_overflow),
+    "h2-empty": ("HTTP/2 empty DATA", http2_floods.empty_data),
+    "h2-priorities": ("HTTP/2 PRIORITY", http2_floods.priorities),
+    "h2-bombs": ("HPACK bombs", http2_floods.hpack_bombs),
+    "h2-silent": ("20,000 calls without a message", http2_floods.silent_streams),
+    "h2-slow": ("300 HTTP/2 prefaces byte by byte", http2_floods.slow_prefaces),
+    "h2-unread": ("300 gRPC streams without a window", http2_floods.zero_windows),
+    "h2-bytes": ("100 gRPC streams that take a byte at a time", http2_floods.one_byte_windows),
     "log-pipe": ("wrong keys, and a log that nobody reads", requests.wrong_credentials),
 }
 _FILES: Final = 4096

@@ -25,23 +25,23 @@ _PAUSE_S: Final = 0.05
 
 def idle_sockets(target: Target) -> Iterator[int]:
     """Connections that send nothing, to both ports, replaced when they are closed."""
-    return _crowd(_IDLE, lambda number: target.connect(port=target.grpc_port if number % 2 else target.port))
+    return crowd(_IDLE, lambda number: target.connect(port=target.grpc_port if number % 2 else target.port))
 
 
 def never_reads_ws(target: Target) -> Iterator[int]:
     """WebSocket links that ask for everything and read nothing."""
     token = target.token()
     path = "/ws?last=10000"
-    return _crowd(_UNREAD, lambda _: target.websocket(token, path, receive_buffer=_SMALL))
+    return crowd(_UNREAD, lambda _: target.websocket(token, path, receive_buffer=_SMALL))
 
 
 def never_reads_sse(target: Target) -> Iterator[int]:
-    return _crowd(_UNREAD, lambda _: _asked(target, target.head("GET", "/sse?last=10000")))
+    return crowd(_UNREAD, lambda _: _asked(target, target.head("GET", "/sse?last=10000")))
 
 
 def never_reads_history(target: Target) -> Iterator[int]:
     request = target.head("GET", "/api/history/crash?limit=1000")
-    return _crowd(_UNREAD, lambda _: _asked(target, request * 10))
+    return crowd(_UNREAD, lambda _: _asked(target, request * 10))
 
 
 def filters(target: Target) -> Iterator[int]:
@@ -104,7 +104,7 @@ def handshakes(target: Target) -> Iterator[int]:
         connection.sendall(preface)
         return connection
 
-    return _crowd(_IDLE, begin)
+    return crowd(_IDLE, begin)
 
 
 def _asked(target: Target, request: bytes) -> socket.socket:
@@ -113,7 +113,7 @@ def _asked(target: Target, request: bytes) -> socket.socket:
     return connection
 
 
-def _crowd(count: int, begin: Callable[[int], socket.socket]) -> Iterator[int]:
+def crowd(count: int, begin: Callable[[int], socket.socket]) -> Iterator[int]:
     """Hold so many connections; replace those that were closed."""
     held: dict[int, socket.socket] = {}
     while True:

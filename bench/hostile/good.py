@@ -1,4 +1,4 @@
-"""The good client, and the publisher of its rounds: the delay of each round, over WebSocket and SSE, and of new links.
+"""The good client, and the publisher of its rounds: the delay of each round, over three protocols, and of new links.
 
 One thread publishes at a steady rate and another reads, in one process with one clock. A third opens a link every half
 second, over each protocol in turn, as newcomers do.
@@ -14,6 +14,7 @@ from typing import Final
 import grpc
 
 from bench.fanout.publisher import Publisher
+from bench.hostile.http2_floods import begin, follow
 from bench.hostile.sockets import Target, upgrade
 from rounds import Round
 from rounds import datastream_pb2 as pb
@@ -22,6 +23,8 @@ from rounds.subjects import LIVE_SUBJECTS
 _RATE: Final = 100
 _LOG: Final = "log"
 _ID: Final = re.compile(rb'"round_id":(\d+),')
+_GRPC_ID: Final = re.compile(rb"\x08([\x80-\xff]*[\x00-\x7f])\x12\x05crash", re.DOTALL)
+"""The first two fields of a round in protobuf."""
 _LAST_S: Final = 30.0
 """The longest to wait for rounds after the last one was published."""
 NEWCOMER_S: Final = 10.0
@@ -51,13 +54,13 @@ class Phase:
 
 
 class GoodClient:
-    """Two links that stay open, over all phases, and a subscription to the log's live rounds."""
+    """Three links that stay open, over all phases, and a subscription to the log's live rounds."""
 
     def __init__(self, target: Target, nats_port: int) -> None:
         self._target = target
         self._publisher = Publisher(nats_port)
         self._number = 0
-        self._links = {"ws": self._open("ws"), "sse": self._open("sse"), _LOG: _subscribed(nats_port)}
+        self._links = {name: self._open(name) for name in ("ws", "sse", "grpc")} | {_LOG: _subscribed(nats_port)}
 
     def measure(self, seconds: float) -> Phase:
         """Publish for so long, and wait for what was published."""
@@ -113,9 +116,10 @@ class GoodClient:
                 continue
             rest += data
             end = 0
-            for found in _ID.finditer(rest):
+            for found in (_GRPC_ID if name == "grpc" else _ID).finditer(rest):
                 end = found.end()
-                if (at := sent.get(int(found[1]))) is not None:
+                number = _varint(found[1]) if name == "grpc" else int(found[1])
+                if (at := sent.get(number)) is not None:
                     (phase.log_delays_s if name == _LOG else phase.delays_s).append(now - at)
             if b"\x89\x00" in data and name == "ws":  # a ping of the relay
                 link.sendall(bytes([0x8A, 0x80, 0, 0, 0, 0]))
@@ -131,6 +135,11 @@ class GoodClient:
                 time.sleep(_LOOK_S)
 
     def _open(self, name: str) -> socket.socket:
+        if name == "grpc":
+            link = begin(self._target, follow(self._target))
+            if not link.recv(4096):
+                raise ConnectionError("refused")
+            return link
         link = self._target.connect()
         if name == "ws":
             link.sendall(upgrade("/ws/crash", self._target.token()))
@@ -165,6 +174,10 @@ class GoodClient:
             call = stream(request, metadata=(("x-api-key", self._target.key),), timeout=NEWCOMER_S)
             call.initial_metadata()  # the relay sends it when it follows the log for this stream
             call.cancel()
+
+
+def _varint(data: bytes) -> int:
+    return sum((byte & 0x7F) << (7 * at) for at, byte in enumerate(data))
 
 
 def _subscribed(nats_port: int) -> socket.socket:

@@ -21,6 +21,7 @@ from tests.rpc.conftest import GrpcRelay
 _FOLDER: Final = Path(__file__).parent
 NODE: Final = _FOLDER / "node"
 GO: Final = _FOLDER / "go"
+INTEROP: Final = _FOLDER / "interop"
 JAVA: Final = _FOLDER / "java"
 RUST: Final = _FOLDER / "rust"
 PROTO_FILE: Final = ROOT / "proto" / "datastream.proto"
