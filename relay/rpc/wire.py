@@ -5,7 +5,7 @@ takes a fraction of the time of generated code; property tests compare the resul
 https://protobuf.dev/programming-guides/encoding/ and https://protobuf.dev/programming-guides/json/
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -39,7 +39,11 @@ class ProtobufRound:
     """A ``datastream.Round`` as a message of gRPC, rendered once per round for all streams."""
 
     def render(self, item: Renderable) -> bytes:
-        return prefixed(round_bytes(item.round, item.cursor))
+        return _message(item.round, item.cursor)
+
+    def render_stored(self, epoch: str, entries: Sequence[LogEntry]) -> list[bytes]:
+        """See `relay.live.stored.RendersStored`."""
+        return _stored(epoch, entries, _MESSAGE, _message)
 
     def join(self, rendered: list[bytes]) -> DataBatch:
         return DataBatch(rendered[0] if len(rendered) == 1 else b"".join(rendered))
@@ -86,19 +90,26 @@ def stored_entries(epoch: str, entries: Iterable[LogEntry]) -> list[bytes]:
     Raises:
         InvalidRound: As `Round.parse_stored`, for any of the rounds.
     """
+    return _stored(epoch, entries, _ENTRY, batch_entry)
+
+
+def _stored(
+    epoch: str, entries: Iterable[LogEntry], heads: Sequence[bytes], write: Callable[[Round, str], bytes]
+) -> list[bytes]:
+    """Serialize stored rounds; `heads` is what precedes one, by its size, and `write` does both for an unusual one."""
     written, leading, upper_bits, prefix = [], _LEADING_BYTES, _cached_varint, cursor_prefix(epoch).encode()
     for sequence, name, data in entries:
         try:
             round_ = read_plain_unchecked(data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            written.append(_checked_entry(epoch, sequence, name, data))
+            written.append(write(Round.parse_stored(data, name), cursor_text(epoch, sequence)))
             continue
         number, moment, text, extras = round_.round_id, round_.timestamp, round_.finished_at, round_.extras
         slug, type_ = round_.game_slug, round_.game_type
         game, time = len(slug) + len(type_) <= _CACHED_CHARACTERS and _checked_game(slug, type_), _finished_time(text)
         payload = len(extras) <= _CACHED_CHARACTERS and _checked_extras(extras)
         if not (game and time and payload) or number < _TWO_BYTES_END or moment < _TWO_BYTES_END or name != slug:
-            written.append(_checked_entry(epoch, sequence, name, data))
+            written.append(write(Round.parse_stored(data, name), cursor_text(epoch, sequence)))
             continue
         cursor = b"%b%d" % (prefix, sequence)
         entry = b"".join(
@@ -119,12 +130,12 @@ def stored_entries(epoch: str, entries: Iterable[LogEntry]) -> list[bytes]:
                 time,
             )
         )
-        written.append(_ENTRY[len(entry)] + entry)
+        written.append(heads[len(entry)] + entry)
     return written
 
 
-def _checked_entry(epoch: str, sequence: int, name: str, data: bytes) -> bytes:
-    return batch_entry(Round.parse_stored(data, name), cursor_text(epoch, sequence))
+def _message(round_: Round, cursor: str) -> bytes:
+    return prefixed(round_bytes(round_, cursor))
 
 
 def stored_json(epoch: str, entries: Iterable[LogEntry]) -> list[bytes]:
@@ -265,3 +276,4 @@ _FINISHED_AT: Final = _prefixes(b"\x22", 128)
 _EXTRAS: Final = _prefixes(b"\x2a")
 _CURSOR: Final = _prefixes(b"\x3a", 128)
 _ENTRY: Final = _prefixes(b"\x0a")
+_MESSAGE: Final = [prefixed(bytes(size))[:-size] if size else prefixed(b"") for size in range(_PRECOMPUTED)]

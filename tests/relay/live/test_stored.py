@@ -28,6 +28,7 @@ GOOD = (
 )
 LONG = b'{\\"point\\":\\"2.50\\",\\"note\\":\\"%b\\"}'
 UNUSUAL = {
+    "large id": GOOD.replace(b'"round_id":1,', b'"round_id":9007199254740993,'),
     "another order": b'{"timestamp":5,"extras":"{}","finished_at":"2026-01-18T10:00:30.5Z","game_type":"x",'
     b'"game_slug":"crash","round_id":0,"more":[1]}',
     "spaces": GOOD.replace(b":", b": ").replace(b"10: 00: 30", b"10:00:30").replace(b'"point\\": ', b'"point\\":'),
