@@ -5,10 +5,11 @@ is off. Nor can a client forge a line: JSON escapes control characters, and so d
 """
 
 import io
+import json
 import logging
 import re
 import sys
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any, Final, TextIO, cast
 
 import structlog
@@ -41,6 +42,18 @@ class _Stderr(io.TextIOBase):
             sys.stderr.flush()
 
 
+class _Serializer:
+    """Does as `json.dumps`, which makes an encoder for each line."""
+
+    def __init__(self) -> None:
+        self._encode: Callable[[Any], str] | None = None
+
+    def __call__(self, event: Any, **options: Any) -> str:
+        if self._encode is None:
+            self._encode = json.JSONEncoder(**options).encode
+        return self._encode(event)
+
+
 class _FewLines(logging.Filter):
     """Passes few lines of one kind of a library, and none below the level that report clients that left."""
 
@@ -70,7 +83,7 @@ def configure(*, log_format: str, level: str) -> None:
     structlog.configure(
         processors=[*shared, *end],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(stderr),
+        logger_factory=structlog.WriteLoggerFactory(stderr),  # one write a line
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(stderr)
@@ -104,7 +117,7 @@ def _processors(*, console: bool) -> tuple[Processors, Processors]:
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
     ]
     if not console:
-        render = structlog.processors.JSONRenderer()
+        render = structlog.processors.JSONRenderer(_Serializer())
         return shared, [structlog.processors.format_exc_info, redact_event, render]
     # Plain tracebacks: rich's tracebacks show local variables, which may be keys and tokens.
     plain, colors = structlog.dev.plain_traceback, sys.stderr is not None and sys.stderr.isatty()
