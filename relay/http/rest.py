@@ -10,14 +10,14 @@ from typing import Final
 
 import msgspec
 from aiohttp import web
-from yarl import URL
 
 from auth.grants import Grant
 from relay.admission.requested import PARAMETERS as SUBSCRIPTION_PARAMETERS
 from relay.admission.requested import asks_corrections, named_games
 from relay.errors import BadRequest
 from relay.history.history import History
-from relay.history.query import DEFAULT_LIMIT, MAX_LIMIT, HistoryPage, Query, look_back, page_at_hand
+from relay.history.hot_pages import HotPages
+from relay.history.query import DEFAULT_LIMIT, MAX_LIMIT, HistoryPage, Query, look_back
 from relay.history.start import parse_int, parse_time
 from relay.http.compress import compressed, compressed_now
 from relay.http.connections.guarded import guarded
@@ -45,6 +45,7 @@ class Rest:
         self._registry = registry
         self._history = history
         self._catalogue = catalogue
+        self._hot = HotPages()
 
     def table(self) -> list[web.RouteDef]:
         return [
@@ -103,19 +104,18 @@ class Rest:
             page = await look_back(self._history, wanted)
             rendered = [item.json async for items in turns.slices(page.items) for item in items]
             # Compressed in this place too: else any number of whole answers would wait for that.
-            answer = await _answer(request, b"[%b]" % b",".join(rendered), _page_headers(asked, page))
+            answer = await _answer(request, b"[%b]" % b",".join(rendered), _page_headers(request, page))
             return response_of(self._counted(answer, grant, rounds=len(rendered)))
 
     def history_now(self, asked: Asked) -> Answer:
         """Do as `history` while the log is followed; raise `NotEarly` where something has to be waited for."""
         grant, wanted = self._asks_history(asked)
         with self._registry.feed.listening_now():
-            page = page_at_hand(self._history, wanted)
+            page = self._hot.find(self._history, wanted)
             if page is None:
                 raise NotEarly
-            body = b"[%b]" % b",".join([item.json for item in page.items])
-            answer = _answer_now(asked, body, _page_headers(asked, page))
-            return self._counted(answer, grant, rounds=len(page.items))
+            headers = _link(_next_target(asked, page.next_before))
+            return self._counted(_answer_now(asked, page.body, headers), grant, rounds=page.rounds)
 
     def _asks_latest(self, asked: Asked) -> tuple[str, Grant, bool]:
         """Check a request for the newest round; return its game, its grant, and whether it asks for corrections."""
@@ -200,12 +200,23 @@ def _not_modified(asked: Asked, item: Item) -> Answer | None:
     return Answer(304, _CACHING | etag) if is_same else None
 
 
-def _page_headers(asked: Asked, page: HistoryPage) -> dict[str, str]:
+def _page_headers(request: web.Request, page: HistoryPage) -> dict[str, str]:
     headers = {} if page.complete else {"X-History-Complete": "false"}
     if page.next_before is not None:
-        next_page = URL(asked.target).update_query(before=str(page.next_before))
-        headers["Link"] = f'<{next_page}>; rel="next"'
+        headers |= _link(str(request.rel_url.update_query(before=str(page.next_before))))
     return headers
+
+
+def _next_target(asked: Asked, before: str) -> str:
+    """Return the target of a plain request with another ``before``."""
+    parameters = [f"{name}={before if name == 'before' else value}" for name, value in asked.query.items()]
+    if "before" not in asked.query:
+        parameters.append(f"before={before}")
+    return f"{asked.path}?{'&'.join(parameters)}"
+
+
+def _link(next_page: str) -> dict[str, str]:
+    return {"Link": f'<{next_page}>; rel="next"'}
 
 
 def _with_value(item: Item, member: str) -> bytes:

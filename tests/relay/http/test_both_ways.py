@@ -64,6 +64,9 @@ BOTH = (
     ("GET /api/history/crash?before=nothing", ()),
     ("GET /api/history?games=crash,dice&limit=2", ()),
     ("GET /api/history?games=crash,&limit=2", ()),
+    ("GET /api/history?_x=a:b.c&limit=2&games=crash,dice", ()),
+    ("GET /api/history/crash?{before}&limit=2", ()),
+    ("GET /api/history/crash?limit=2&{before}", ()),
     ("GET /ws/crash", HANDSHAKE),
     ("GET /ws/type/color", HANDSHAKE),
     ("GET /ws", (*HANDSHAKE, "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits")),
@@ -184,7 +187,9 @@ async def test_answers_are_the_same(relay: str, client: aiohttp.ClientSession, e
         (f"Sec-WebSocket-Protocol: datastream.v1, {token}",),
         ("Sec-WebSocket-Protocol: a.b.c",),
     )
-    cases = [(request, (*lines, *more)) for request, lines in BOTH for more in credentials]
+    answer = await answer_of(relay, head("GET /api/history/crash?limit=3", f"X-API-Key: {GOOD}"))
+    before_ = answer.partition(b"limit=3&")[2].partition(b">")[0].decode()
+    cases = [(request.format(before=before_), (*lines, *more)) for request, lines in BOTH for more in credentials]
     cases += [(f"GET /sse/crash?token={value}", ()) for value in (token, "a.b.c", f"{token}x")]
     before = await counted(client, relay)
     seen = [await answer_of(relay, head(request, *lines)) for request, lines in cases]
@@ -325,3 +330,29 @@ def test_both_parsers_read_the_same_streams(
     assert list(message.url.query.items()) == plain.parameters()
     assert str(message.url) == plain.target
     assert message.url.path == plain.path
+
+
+@pytest.mark.service
+async def test_page_that_was_asked_for_before_has_the_next_round(
+    relay: str, publish: Publish, early: dict[bytes, bool]
+) -> None:
+    """A page is rendered once, until the next round comes; each page is kept by its games, its limit and its begin."""
+    ask = {
+        limit: head(f"GET /api/history/crash?limit={limit}", f"X-API-Key: {GOOD}", "Connection: keep-alive")
+        for limit in (2, 3)
+    }
+    first = {limit: await answer_of(relay, data) for limit, data in ask.items()}
+    assert {limit: await answer_of(relay, data) for limit, data in ask.items()} == first
+    assert [answer.count(b'"round_id":') for answer in first.values()] == [2, 3]
+    await publish("crash", 99)
+
+    async def has_new() -> bool:
+        return b'"round_id":99,' in await answer_of(relay, head("GET /api/latest/crash", f"X-API-Key: {GOOD}"))
+
+    await until(has_new)
+    for limit, data in ask.items():
+        answer = await answer_of(relay, data)
+        ids = re.findall(rb'"round_id":(\d+),', answer)
+        assert ids == [b"99", b"25", b"24"][:limit]
+        assert answer == (await answer_of(relay, data[:-2] + f"{USUAL}\r\n\r\n".encode()))
+        assert early[data]
