@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Final
 
@@ -77,7 +78,7 @@ def main() -> int:
             floor_pid, floor_port = bare.__enter__()
         try:
             heading("New links per CPU-second of the server's process", "python -m bench.auth.connects")
-            cursor = _fill_memory(server, at, signer)
+            cursor, others = _fill_memory(server, at, signer)
             per_s: dict[str, list[float]] = {name: [] for name in ("bare loop", *_CASES)}
             for _ in range(_SLICES + 1):  # the first one warms up
                 requests = [WebSocket().request(_token(signer))] * _LINKS
@@ -86,6 +87,8 @@ def main() -> int:
                     tokens = [_token(signer) for _ in range(_LINKS if links.fresh_tokens else 1)]
                     requests = [_request(links, token, cursor) for token in tokens] * (_LINKS // len(tokens))
                     per_s[name].append(_measure(at.pid, at.port, requests, links.status))
+            for other in others:
+                other.close()
         finally:
             bare.__exit__(None, None, None)
             process.__exit__(None, None, None)
@@ -106,15 +109,18 @@ def _request(links: Links, token: str, cursor: str) -> bytes:
     return greeting(links.wire, token, cursor) if links.resumes else links.wire.request(token)
 
 
-def _fill_memory(server: NatsServer, at: RelayProcess, signer: TokenSigner) -> str:
-    """Publish rounds that the relay holds in memory; return the cursor before the last `_BEHIND` of them."""
-    wire = WIRES[0]
-    watcher, log = Fleet(wire), FilledLog(server)
-    watcher.connect(at.port, 1, lambda: wire.request(_token(signer)))
+def _fill_memory(server: NatsServer, at: RelayProcess, signer: TokenSigner) -> tuple[str, list[Fleet]]:
+    """Publish rounds that the relay holds in memory; return the cursor before the last `_BEHIND` of them, and links.
+
+    The links stay open, as there are always some on a relay that is in use.
+    """
+    log, others = FilledLog(server), [Fleet(wire) for wire in WIRES]
+    for other in others:
+        other.connect(at.port, 1, partial(other.wire.request, _token(signer)))
     log.publish(_BEHIND + 1)
-    watcher.receive(_BEHIND + 1)
-    watcher.close()
-    return log.cursor(1)
+    for other in others:
+        other.receive(_BEHIND + 1)
+    return log.cursor(1), others
 
 
 def _measure(pid: int, port: int, requests: Sequence[bytes], status: int) -> float:
