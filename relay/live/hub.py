@@ -16,6 +16,7 @@ import structlog
 from relay.live.bounds import Bounds, Gap, GapReason
 from relay.live.channels import Channel, Channels, Subscription
 from relay.live.compression.comments import Comments
+from relay.live.compression.shared_stream import Write
 from relay.live.item import Item
 from relay.live.link import CloseReason, Link
 from relay.live.ring import Ring
@@ -283,23 +284,27 @@ class Hub:
     def _write(self, channel: Channel) -> None:
         """Write the pending bytes of a channel, in one write per link."""
         pending, channel.pending = channel.pending, []
-        try:
-            writes = channel.writes(pending)
-        except Exception:
-            log.exception("rounds_failed", rounds=len(pending), links=len(channel.links))
-            for link in list(channel.links):
-                link.cut(CloseReason.FAILED)
-            return
-        self.stats.deliveries += len(pending) * len(channel.links)
-        channel.count(len(pending), writes)
+        if writes := self._writes(channel, pending):
+            self.stats.deliveries += len(pending) * len(channel.links)
+            channel.count(len(pending), writes)
         for links, data in writes:
             self._write_to(list(links), data)
 
     def _comment(self, channel: Channel, comment: bytes) -> None:
         """Write what comes beside rounds to all links of a channel."""
         if channel.links:
-            for links, data in channel.writes([comment]):
+            for links, data in self._writes(channel, [comment]):
                 self._write_to(list(links), data)
+
+    def _writes(self, channel: Channel, rendered: list[bytes]) -> list[Write[Link]]:
+        """Make the writes of a channel; when that fails, cut its links, which lack these bytes, and return none."""
+        try:
+            return channel.writes(rendered)
+        except Exception:
+            log.exception("rounds_failed", rounds=len(rendered), links=len(channel.links))
+            for link in list(channel.links):
+                link.cut(CloseReason.FAILED)
+            return []
 
     def _write_to(self, links: list[Link], data: Any) -> None:
         limit = self._unsent_bytes

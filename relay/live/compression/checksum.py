@@ -25,11 +25,11 @@ class Checksum(NamedTuple):
         return type(self)(zlib.crc32(data, self.crc), self.size + len(data))
 
     def with_part(self, begin: "Checksum", end: "Checksum") -> Self:
-        """Return that of the stream followed by what another one had from `begin` to `end`. Takes 20 to 60 µs."""
+        """Return that of the stream followed by what another one had from `begin` to `end`. Takes some 20 µs."""
         size = end.size - begin.size
         if not size:
             return self
-        return type(self)(_times(_power(8 * size), self.crc ^ begin.crc) ^ end.crc, self.size + size)
+        return type(self)(_times(_zeros(size), self.crc ^ begin.crc) ^ end.crc, self.size + size)
 
     def trailer(self) -> bytes:
         """Return the end of a gzip member: CRC32 and ISIZE (RFC 1952 section 2.3.1)."""
@@ -52,15 +52,24 @@ def _times(a: int, b: int) -> int:
     return product
 
 
-@functools.lru_cache(1024)  # links that joined and end together have had the same part
-def _power(exponent: int) -> int:
-    """Return x to a power, modulo the polynomial of CRC-32."""
-    result, bit = _ONE, 0
+def _zeros(size: int) -> int:
+    """Return by what a checksum is multiplied when `size` bytes follow: x to the power of their bits."""
+    result, place = _ONE, 0
+    while size:
+        if byte := size & 0xFF:
+            result = _times(_zeros_of(byte, place), result)
+        size, place = size >> 8, place + 1
+    return result
+
+
+@functools.cache  # at most 2,040 values
+def _zeros_of(byte: int, place: int) -> int:
+    """Return the same for so many times 256 to the power of `place` bytes."""
+    exponent, bit, result = byte, (3 + 8 * place) % len(_SQUARES), _ONE
     while exponent:
         if exponent & 1:
             result = _times(_SQUARES[bit], result)
-        exponent >>= 1
-        bit = (bit + 1) % len(_SQUARES)
+        exponent, bit = exponent >> 1, (bit + 1) % len(_SQUARES)
     return result
 
 
