@@ -21,8 +21,8 @@ L = TypeVar("L", bound=Hashable)
 """A link, of which nothing is known here."""
 _OLD_ROUNDS: Final = 64
 """Rounds after which the window is emptied when a link waits, however few they are."""
-_MOST_WINDOWS: Final = 64
-"""Windows of a process: 8 MB, and at most 0.3 ms for a round that matches every channel."""
+_MOST_WINDOWS: Final = 32
+"""Windows of a process: 4 MB, and at most 0.3 ms for a round that matches every channel."""
 _ASKS_AGAIN: Final = 256
 """Writes after which a channel without a window asks for one again."""
 _IDLE_WRITES: Final = 4096

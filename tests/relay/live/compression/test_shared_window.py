@@ -182,8 +182,8 @@ def test_windows_are_bounded_and_go_to_the_channels_with_most_links() -> None:
         rounds = relay.rounds(2)
         channels = [channel for number in range(200) for channel in relay.channels.plain(f"game-{number}")]
         written = [channel.writes(rounds)[0].data for channel in channels]
-        assert len(set(written[:64])) == 1
-        assert written[64:] == [relay.forms[15].each(rounds)] * 136
+        assert len(set(written[:32])) == 1
+        assert written[32:] == [relay.forms[15].each(rounds)] * 168
         for _ in range(5):
             relay.join(15, "game-150")
         for _ in range(300):
