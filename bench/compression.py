@@ -38,6 +38,8 @@ _WARM_UP: Final = 100
 _RELAY_CORE: Final = 0
 _CLIENT_CORE: Final = 1
 _SPARE_FILES: Final = 400
+_HEARTBEAT_S: Final = "55"
+"""While the others write, no client of a relay answers its pings."""
 
 
 class CompressedWebSocket(WebSocket):
@@ -114,7 +116,7 @@ def contender(wire: Wire, count: int) -> Iterator[Contender]:
     with (
         NatsServer() as nats,
         on_core(_RELAY_CORE),
-        relay(nats.url) as process,
+        relay(nats.url, RELAY_LINKS_HEARTBEAT_S=_HEARTBEAT_S) as process,
         on_core(_CLIENT_CORE),
         Publisher(nats.port) as publisher,
     ):
