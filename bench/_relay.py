@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bench._process import cpu_s
+
 _READY_S: Final = 15.0
 _POLL_S: Final = 0.002
 _STOP_S: Final = 10.0
@@ -54,6 +56,8 @@ class RelayProcess:
     """The file descriptor to read the pipe with its output from, if it was started with one."""
     grpc_port: int
     """0 when its output goes to that pipe, since it is from there."""
+    ready_cpu_s: float = 0.0
+    """Its CPU seconds until then."""
 
     def token(self) -> str:
         """Get a fresh stream token; it opens any number of links for 30 s."""
@@ -74,13 +78,16 @@ class RelayProcess:
 
 
 @contextmanager
-def relay(nats_url: str, unread: bool = False, /, *, more_keys: str = "", **settings: str) -> Iterator[RelayProcess]:
+def relay(
+    nats_url: str, unread: bool = False, /, *, more_keys: str = "", source: str = "", **settings: str
+) -> Iterator[RelayProcess]:
     """Run a relay until the block ends.
 
     Args:
         nats_url: Its log.
         unread: Its output goes to a pipe of the smallest size that Linux has, which the caller reads, or does not.
         more_keys: Keys that it also accepts, in the one-line form.
+        source: A checkout whose code runs; by default that which is installed.
         settings: Environment variables, added to those that it needs to run.
     """
     with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -101,20 +108,23 @@ def relay(nats_url: str, unread: bool = False, /, *, more_keys: str = "", **sett
         **_NO_LIMITS,
         **settings,
     }
-    program = Path(sys.executable).with_name("stream-relay")
+    command = [str(Path(sys.executable).with_name("stream-relay"))]
+    if source:
+        command = [sys.executable, "-m", "stream_relay"]
+        environment["PYTHONPATH"] = source
     started = time.monotonic()
     output = tempfile.TemporaryFile()  # noqa: SIM115 - closed below, after the process
     reads, writes = os.pipe()
     fcntl.fcntl(writes, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     log = writes if unread else output.fileno()
-    process = subprocess.Popen([str(program), "serve"], env=environment, stdout=log, stderr=log)
+    process = subprocess.Popen([*command, "serve"], env=environment, stdout=log, stderr=log, cwd=source or None)
     os.close(writes)
     try:
         if not _ready(process, port, started + _READY_S):
             output.seek(0)
             raise SystemExit(f"stream-relay serve did not get ready: {output.read().decode(errors='replace')[-1000:]}")
-        ready_s = time.monotonic() - started
-        yield RelayProcess(process.pid, port, key, ready_s, reads, 0 if unread else _grpc_port(log))
+        ready_s, ready_cpu_s = time.monotonic() - started, cpu_s(process.pid)
+        yield RelayProcess(process.pid, port, key, ready_s, reads, 0 if unread else _grpc_port(log), ready_cpu_s)
     finally:
         process.send_signal(signal.SIGTERM)
         try:

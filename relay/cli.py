@@ -5,6 +5,7 @@ the handler that prevents it.
 """
 
 import os
+import sys
 
 from relay.commands.interrupt import end_quietly_on_interrupt
 
@@ -13,6 +14,12 @@ def main() -> None:
     """Run the command in the program's arguments."""
     end_quietly_on_interrupt()
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before grpc is imported: we report its errors
+    from relay.commands.plain_serve import plain_overrides, plain_serve
+
+    overrides = plain_overrides(sys.argv[1:])
+    if overrides is not None:
+        plain_serve(overrides)
+        return
     from relay.commands.root import app
 
     app()

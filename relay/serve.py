@@ -22,6 +22,7 @@ from relay.config.catalogue import load_catalogue
 from relay.config.key_files import check_games, load_credentials
 from relay.config.key_stores import FollowedStores
 from relay.config.settings import Settings
+from relay.http.connections.early_import import read_certificates
 from relay.http.connections.http_port import listening_http
 from relay.http.monitoring.exposition import serving_probes
 from relay.http.takeover import check_aiohttp
@@ -36,6 +37,8 @@ log = structlog.get_logger()
 _COLLECTIONS: Final = (700, 3, 300)
 """Python's thresholds: a collection of the second generation, of some 2,000 objects, takes 1 ms; by default 4 ms. After
 300 of them a full one may follow."""
+
+_CERTIFICATES_AFTER_S: Final = 10.0
 
 
 class Addresses(NamedTuple):
@@ -73,6 +76,7 @@ def _bound_collections() -> None:
     """
     gc.freeze()
     gc.set_threshold(*_COLLECTIONS)
+    gc.enable()
 
 
 @asynccontextmanager
@@ -152,6 +156,7 @@ def _long_lived(parts: Parts, stores: FollowedStores | None) -> Iterator[tuple[s
     yield "feed", parts.feed.run()
     yield "heartbeats", parts.heartbeats.run()
     yield "revoker", parts.registry.revoker.run()
+    yield "certificates", _read_certificates_after(parts.feed.reached)
     yield "check-websockets", check_websockets_after(parts.feed.reached)
     yield "usage", parts.reporter.run()
     yield "http2", parts.grpc.connections.run()
@@ -160,6 +165,13 @@ def _long_lived(parts: Parts, stores: FollowedStores | None) -> Iterator[tuple[s
     if parts.shared_use is not None:
         yield "relay-bus", parts.shared_use.connect()
         yield "shared-use", parts.shared_use.run()
+
+
+async def _read_certificates_after(ready: Callable[[], Awaitable[None]]) -> None:
+    """Read what the start has left out, after the first clients of a relay that was started for them are served."""
+    await ready()
+    await asyncio.sleep(_CERTIFICATES_AFTER_S)
+    await asyncio.to_thread(read_certificates)
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ import typer
 from relay.commands import backend_commands
 from relay.commands.client import commands as client_commands
 from relay.commands.keys import admin_commands, key_commands
-from relay.commands.run import fail
+from relay.commands.run import fail, load_settings
 from relay.commands.run import run as run_command
 
 app = typer.Typer(
@@ -75,7 +75,7 @@ def dev(
     given = _ports(port, grpc_port)
     if backend is not None:
         given["backend"] = {"name": backend}
-    settings = _settings(given, log_level="warning")
+    settings = load_settings(given, log_level="warning")
     if unused := ignored_settings(origins()):
         print(f"stream-relay: dev has its own parts and ignores {', '.join(unused)}", file=sys.stderr)
     run_command(run(settings, out=Console()))
@@ -89,7 +89,7 @@ def serve(host: Host = None, port: Port = None, grpc_port: GrpcPort = None) -> N
     given = _ports(port, grpc_port)
     if host is not None:
         given["http"] = {"host": host} | given.get("http", {})
-    run_command(run(_settings(given)))
+    run_command(run(load_settings(given)))
 
 
 @app.command()
@@ -100,7 +100,7 @@ def ingest(
     """Run a backend: capture rounds from their source and publish them to the log."""
     from relay.commands.ingest_command import ingest as run
 
-    run_command(run(_settings(backend_commands.chosen(backend, option))))
+    run_command(run(load_settings(backend_commands.chosen(backend, option))))
 
 
 @app.command()
@@ -110,7 +110,7 @@ def config(
     """Print every setting with its value and the source of the value. Secrets are masked."""
     from relay.commands.show_config import show
 
-    show(_settings({}), as_json=as_json)
+    show(load_settings({}), as_json=as_json)
 
 
 @key_app.command("new")
@@ -151,21 +151,6 @@ def _ports(http: int | None, grpc: int | None) -> dict[str, Any]:
     return {section: {"port": port} for section, port in (("http", http), ("grpc", grpc)) if port is not None}
 
 
-def _settings(overrides: dict[str, Any], *, log_level: str | None = None) -> Any:
-    """Load the settings and configure logging; exit with one line per error when a setting is wrong."""
-    from relay.config.logs import configure, write_without_blocking
-    from relay.config.settings import InvalidSettings, load
-
-    try:
-        settings = load(overrides)
-    except InvalidSettings as error:
-        fail(str(error))
-    level = settings.log.level if log_level is None or "level" in settings.log.model_fields_set else log_level
-    configure(log_format=settings.log.format, level=level)
-    write_without_blocking()
-    return settings
-
-
-backend_commands.add_to(app, _settings)
-key_commands.add_to(key_app, _settings)
-admin_commands.add_to(app, _settings)
+backend_commands.add_to(app, load_settings)
+key_commands.add_to(key_app, load_settings)
+admin_commands.add_to(app, load_settings)

@@ -9,17 +9,11 @@ import re
 import tomllib
 from collections.abc import Mapping
 from difflib import SequenceMatcher
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-from pydantic import BaseModel, SecretStr, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from auth.redact import MASK, redact
 from backends.backend_settings import BackendSettings
@@ -62,12 +56,10 @@ class InvalidSettings(Exception):
     """A setting is wrong or unknown. ``str()`` has one line per error: the setting, its value, what is allowed."""
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """All settings in force. Built by `load`; immutable."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, env_nested_delimiter="_", env_nested_max_split=1, frozen=True, extra="forbid"
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     http: HttpSettings = HttpSettings()
     grpc: GrpcSettings = GrpcSettings()
@@ -88,26 +80,13 @@ class Settings(BaseSettings):
     games_file: Path | None = None
     """TOML that extends or overrides the bundled catalogue of games; rounds/games.toml has the format."""
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the sources by precedence: command line, environment, TOML file, the platform's PORT, defaults."""
-        sources: list[PydanticBaseSettingsSource] = [init_settings, env_settings]
-        if path := os.environ.get(f"{ENV_PREFIX}CONFIG"):
-            sources.append(TomlConfigSettingsSource(settings_cls, Path(path)))
-        if port := os.environ.get("PORT"):
-            sources.append(InitSettingsSource(settings_cls, {"http": {"port": port}}))
-        return tuple(sources)
 
-
-def load(overrides: Mapping[str, Any] | None = None) -> Settings:
+def load(overrides: Mapping[str, Any] | None = None, *, quickly: bool = False) -> Settings:
     """Read all settings; `overrides` (from the command line) take precedence.
+
+    Args:
+        overrides: Fields by section.
+        quickly: Import no library for the sources when the environment is so plain that it needs none.
 
     Raises:
         InvalidSettings: A setting is unknown or wrong, or the TOML file cannot be read.
@@ -119,12 +98,75 @@ def load(overrides: Mapping[str, Any] | None = None) -> Settings:
     if unknown:
         raise InvalidSettings("\n".join(f"{name} is not a setting; {_allowed_near(name)}" for name in unknown))
     try:
-        return Settings(**(overrides or {}))
+        if quickly and (values := _plain_values(overrides or {})) is not None:
+            return Settings(**values)
+        read = _reader()(**(overrides or {}))
     except ValidationError as error:
         given_by = origins(overrides)
         raise InvalidSettings("\n".join(_sentence(fault, given_by) for fault in error.errors())) from error
     except ValueError as error:  # broken TOML
         raise InvalidSettings(f"{path}: {error}") from error
+    fields = {name: getattr(read, name) for name in Settings.model_fields}
+    return Settings.model_construct(_fields_set=read.model_fields_set, **fields)
+
+
+@cache
+def _reader() -> type[Settings]:
+    """Return a class that reads the settings from all sources, in every form that they may have.
+
+    Its library takes a twelfth of the CPU until a relay is ready.
+    """
+    from pydantic_settings import (
+        BaseSettings,
+        InitSettingsSource,
+        PydanticBaseSettingsSource,
+        SettingsConfigDict,
+        TomlConfigSettingsSource,
+    )
+
+    class Reader(Settings, BaseSettings):
+        model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter="_", env_nested_max_split=1)
+
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            """Return the sources by precedence: command line, environment, TOML file, the platform's PORT, defaults."""
+            sources: list[PydanticBaseSettingsSource] = [init_settings, env_settings]
+            if path := os.environ.get(f"{ENV_PREFIX}CONFIG"):
+                sources.append(TomlConfigSettingsSource(settings_cls, Path(path)))
+            if port := os.environ.get("PORT"):
+                sources.append(InitSettingsSource(settings_cls, {"http": {"port": port}}))
+            return tuple(sources)
+
+    return Reader
+
+
+def _plain_values(overrides: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the fields by section, of `overrides`, the environment and ``PORT``; None where there is more to read."""
+    known, options = variables(), f"{ENV_PREFIX}BACKEND_"
+    values: dict[str, Any] = {}
+    if port := os.environ.get("PORT"):
+        values["http"] = {"port": port}
+    for name, value in os.environ.items():
+        if not name.upper().startswith(ENV_PREFIX) or _OF_KUBERNETES.match(name):
+            continue
+        path = f"backend.{name.removeprefix(options).lower()}" if name.startswith(options) else known.get(name)
+        if path is None or path == "config":
+            return None  # a file; or a name in lower case, which the library accepts too
+        section, dot, field = path.partition(".")
+        if dot:
+            values.setdefault(section, {})[field] = value
+        else:
+            values[section] = value
+    for section, fields in overrides.items():
+        values[section] = values.get(section, {}) | fields
+    return values
 
 
 def variables() -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Settings: their sources, their precedence, and one sentence for each wrong one."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -239,3 +240,36 @@ def test_variables_that_kubernetes_sets_for_a_service_named_relay_are_ignored(
     monkeypatch.setenv("RELAY_PORT_8080_TCP_ADDR", "10.0.0.1")
 
     assert load().http.port == 8080
+
+
+@pytest.mark.parametrize(
+    ("overrides", "environment"),
+    [
+        ({}, {}),
+        ({"http": {"port": 1}}, {"RELAY_HTTP_PORT": "2", "RELAY_HTTP_HOST": "::1", "PORT": "3"}),
+        ({"grpc": {"port": 1}}, {"PORT": "3", "RELAY_GRPC_TLS_CERT_FILE": "/c", "RELAY_GRPC_TLS_KEY_FILE": "/k"}),
+        ({}, {"RELAY_LIMITS_SHARED": "off", "RELAY_LINKS_HEARTBEAT_S": "0.5", "RELAY_AUTH_KEYS": "k=sha256:0"}),
+        ({}, {"RELAY_GAMES_FILE": "/games.toml", "RELAY_DRAIN_ACCEPT_S": "3", "RELAY_LOG_LEVEL": "error"}),
+        ({}, {"RELAY_BACKEND_NAME": "own", "RELAY_BACKEND_SHIFT_TO_NOW": "true", "RELAY_NATS_URL": ""}),
+        ({}, {"RELAY_SERVICE_HOST": "10.0.0.1", "RELAY_PORT_8080_TCP": "tcp://10.0.0.1:8080"}),
+        ({}, {"relay_http_port": "7", "RELAY_LINKS_RETRY_MS": "8"}),
+        ({}, {"RELAY_HTTP_PORT": "abc", "RELAY_LINKS_RETRY_MS": "-1", "PORT": "x"}),
+        ({}, {"PORT": "x", "RELAY_AUTH_STORE": "postgres", "RELAY_AUTH_TOKEN_SECRETS": "hidden"}),
+        ({}, {"RELAY_HTTP_METRICS": "key", "RELAY_BACKEND_NAME": ""}),
+    ],
+)
+def test_settings_read_quickly_are_those_of_the_library(
+    monkeypatch: pytest.MonkeyPatch, overrides: dict[str, Any], environment: dict[str, str]
+) -> None:
+    """Each value, what was set, and the sentence about each wrong value."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    def read(*, quickly: bool) -> list[object]:
+        try:
+            settings = load(overrides, quickly=quickly)
+        except InvalidSettings as error:
+            return [str(error)]
+        return [settings, type(settings), *((name, getattr(part, "model_fields_set", None)) for name, part in settings)]
+
+    assert read(quickly=True) == read(quickly=False)
