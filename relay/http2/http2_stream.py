@@ -5,6 +5,7 @@ what is written to many streams is one `DataBatch`. When both windows allow and 
 the transport, with bytes that all streams share. Does not read frames: see `relay.http2.peer_frames`.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
@@ -150,6 +151,14 @@ class Http2Stream:
     def get_extra_info(self, name: str) -> Any:
         """Return a fact of the connection, as `asyncio.BaseTransport.get_extra_info` does."""
         return self._owner.info(name)
+
+    def own_transport(self) -> asyncio.Transport | None:
+        """Return the transport when this is the first stream of its connection, as nearly all are.
+
+        `relay/live/sending/_send_loop.c` may then send the frames of a `DataBatch` past it, when `write` would do so at
+        once: it reads `_state`, `_queue`, `_turns` and `window`, and takes what it sends from both windows.
+        """
+        return self._turns.transport if self.id == 1 else None
 
     def credential_accepted(self) -> bool:
         """Keep the connection while this stream is open: its client has shown a credential.

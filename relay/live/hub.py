@@ -20,7 +20,7 @@ from relay.live.compression.shared_stream import Write
 from relay.live.item import Item
 from relay.live.link import CloseReason, Link
 from relay.live.ring import Ring
-from relay.live.sending.sends import Sends, Unsent, choose_sends
+from relay.live.sending.sends import Sends, Unsent, choose_sends, rest_of
 from roundlog.entry import LogEntry
 from rounds import Cursor
 
@@ -313,7 +313,7 @@ class Hub:
             for link, sent in self._send(links, begin, data):
                 try:
                     if sent and link.outlet is not None:
-                        link.outlet.transport.write(memoryview(data)[sent:])
+                        link.outlet.transport.write(rest_of(data, sent))
                     else:
                         link.transport.write(data)
                     unsent = link.transport.get_write_buffer_size()

@@ -21,19 +21,41 @@
 #endif
 
 #define AT_ONCE 64 /* links that are looked at together */
-#define RAW (-1) /* the cost of bytes that no window counts */
+#define RAW (-1)   /* the cost of bytes that no window counts */
+#define BODY 1     /* the state in which a stream sends: relay/http2/http2_stream.py */
 
 typedef struct {
     PyObject_HEAD
     PyObject *sink;      /* what the link must still write to */
     PyObject *transport; /* of the event loop: the owner of `fd` */
-    Py_ssize_t credit;   /* bytes that may be sent; RAW: bytes are not counted */
     int fd;              /* -1: closed */
+    int is_counted;      /* whether the sink is a stream, with windows of its own and of its connection */
 } Outlet;
+
+/* A link that may be sent to. All are new references. */
+typedef struct {
+    Outlet *outlet;             /* NULL: it may not */
+    PyObject *stream, *turns;   /* of an outlet that is counted; otherwise NULL */
+    Py_ssize_t window, shared;  /* of the stream, and of its connection */
+} Ready;
+
+enum { OUTLET, TRANSPORT, IS_CLOSING, WAITING, STATE, QUEUE, TURNS, WINDOW, IS_DIRECT, NAMES };
+
+static const char *const attributes[NAMES] = {
+    [OUTLET] = "outlet",
+    [TRANSPORT] = "transport",
+    [IS_CLOSING] = "is_closing",
+    [WAITING] = "get_write_buffer_size",
+    [STATE] = "_state",
+    [QUEUE] = "_queue",
+    [TURNS] = "_turns",
+    [WINDOW] = "window",
+    [IS_DIRECT] = "is_direct",
+};
 
 typedef struct {
     PyTypeObject *outlet_type;
-    PyObject *outlet, *transport, *is_closing, *get_write_buffer_size; /* names of attributes */
+    PyObject *names[NAMES];
 } State;
 
 /* --- Outlet ------------------------------------------------------------------------------------------------------ */
@@ -41,11 +63,10 @@ typedef struct {
 static PyObject *
 outlet_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"sink", "transport", "fd", "credit", NULL};
+    static char *names[] = {"sink", "transport", "fd", "is_counted", NULL};
     PyObject *sink, *transport;
-    int fd;
-    Py_ssize_t credit = RAW;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOi|n", names, &sink, &transport, &fd, &credit)) {
+    int fd, is_counted = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOi|p", names, &sink, &transport, &fd, &is_counted)) {
         return NULL;
     }
     allocfunc alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
@@ -56,7 +77,7 @@ outlet_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->sink = Py_NewRef(sink);
     self->transport = Py_NewRef(transport);
     self->fd = fd;
-    self->credit = credit < 0 ? RAW : credit;
+    self->is_counted = is_counted;
     return (PyObject *)self;
 }
 
@@ -98,29 +119,14 @@ outlet_close(PyObject *op, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-static PyObject *
-outlet_take_credit(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    Outlet *self = (Outlet *)op;
-    Py_ssize_t credit = self->credit;
-    if (credit == RAW) {
-        credit = 0;
-    } else {
-        self->credit = 0;
-    }
-    return PyLong_FromSsize_t(credit);
-}
-
 static PyMethodDef outlet_methods[] = {
     {"close", outlet_close, METH_NOARGS, "Send nothing from now on."},
-    {"take_credit", outlet_take_credit, METH_NOARGS, "Return the credit that was not used, and have none."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyMemberDef outlet_members[] = {
     {"transport", T_OBJECT, offsetof(Outlet, transport), READONLY, "The owner of the socket; None when closed."},
     {"fd", T_INT, offsetof(Outlet, fd), READONLY, "The file number of the socket; -1 when closed."},
-    {"credit", T_PYSSIZET, offsetof(Outlet, credit), 0, "Bytes that may be sent; -1: they are not counted."},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -144,70 +150,130 @@ static PyType_Spec outlet_spec = {
 
 /* --- the loop ---------------------------------------------------------------------------------------------------- */
 
-/* Whether a method without arguments returns something true; -1: it raised an error. */
+/* Each of these asks an object something by the name of an attribute, and returns a negative number after an error. */
+
 static int
-is_true(PyObject *object, PyObject *method)
+is_true(const State *state, PyObject *object, int name)
 {
-    PyObject *answer = PyObject_CallMethodObjArgs(object, method, NULL);
-    if (answer == NULL) {
-        return -1;
-    }
-    int truth = PyObject_IsTrue(answer);
-    Py_DECREF(answer);
+    PyObject *found = PyObject_GetAttr(object, state->names[name]);
+    int truth = found == NULL ? -1 : PyObject_IsTrue(found);
+    Py_XDECREF(found);
     return truth;
 }
 
-/* Whether bytes that cost so much may be sent now: 1 or 0; -1: an error was raised. */
 static int
-may_send(const State *state, PyObject *link, const Outlet *outlet, Py_ssize_t cost)
+returns_true(const State *state, PyObject *object, int name)
 {
-    if (outlet->fd < 0 || (outlet->credit == RAW) != (cost == RAW) || outlet->credit < cost) {
-        return 0;
-    }
-    PyObject *sink = PyObject_GetAttr(link, state->transport);
-    if (sink == NULL) {
-        return -1;
-    }
-    int is_same = sink == outlet->sink;
-    Py_DECREF(sink);
-    if (!is_same) {
-        return 0;
-    }
-    /* An event loop closes a socket after `is_closing` has become true, and writes what waits in the order it came. */
-    PyObject *transport = Py_NewRef(outlet->transport);
-    int is_closing = is_true(transport, state->is_closing);
-    int waits = is_closing ? 0 : is_true(transport, state->get_write_buffer_size);
-    Py_DECREF(transport);
-    if (is_closing < 0 || waits < 0) {
-        return -1;
-    }
-    return !is_closing && !waits && outlet->fd >= 0 && outlet->credit >= cost;
+    PyObject *answer = PyObject_CallMethodObjArgs(object, state->names[name], NULL);
+    int truth = answer == NULL ? -1 : PyObject_IsTrue(answer);
+    Py_XDECREF(answer);
+    return truth;
 }
 
-/* Return the outlet of a link (a new reference) when bytes that cost so much may be sent on it now; otherwise NULL,
- * with an error set only when it is not one of this link. */
-static Outlet *
-ready_outlet(const State *state, PyObject *link, Py_ssize_t cost)
+static int
+is_same(const State *state, PyObject *object, int name, const PyObject *wanted)
 {
-    PyObject *found = PyObject_GetAttr(link, state->outlet);
+    PyObject *found = PyObject_GetAttr(object, state->names[name]);
+    int same = found == NULL ? -1 : found == wanted;
+    Py_XDECREF(found);
+    return same;
+}
+
+static int
+get_number(const State *state, PyObject *object, int name, Py_ssize_t *number)
+{
+    PyObject *found = PyObject_GetAttr(object, state->names[name]);
+    *number = found == NULL ? -1 : PyLong_AsSsize_t(found);
+    Py_XDECREF(found);
+    return *number == -1 && PyErr_Occurred() ? -1 : 1;
+}
+
+static int
+set_number(const State *state, PyObject *object, int name, Py_ssize_t number)
+{
+    PyObject *value = PyLong_FromSsize_t(number);
+    int failed = value == NULL ? -1 : PyObject_SetAttr(object, state->names[name], value);
+    Py_XDECREF(value);
+    return failed;
+}
+
+/* Whether a stream may send so many bytes at once. That is what `Http2Stream.write` asks, less what the transport says:
+ * it is not closing, and nothing waits in it. */
+static int
+stream_may_send(const State *state, Ready *ready, Py_ssize_t cost)
+{
+    Py_ssize_t number;
+    int may = get_number(state, ready->stream, STATE, &number);
+    may = may > 0 ? number == BODY : may;
+    may = may > 0 ? is_same(state, ready->stream, QUEUE, Py_None) : may;
+    may = may > 0 ? get_number(state, ready->stream, WINDOW, &ready->window) : may;
+    if (may <= 0 || ready->window < cost) {
+        return may < 0 ? -1 : 0;
+    }
+    ready->turns = PyObject_GetAttr(ready->stream, state->names[TURNS]);
+    may = ready->turns == NULL ? -1 : get_number(state, ready->turns, WINDOW, &ready->shared);
+    may = may > 0 ? ready->shared >= cost : may;
+    return may > 0 ? is_true(state, ready->turns, IS_DIRECT) : may;
+}
+
+/* Whether bytes that cost so much may be sent now. */
+static int
+may_send(const State *state, PyObject *link, Ready *ready, Py_ssize_t cost)
+{
+    const Outlet *outlet = ready->outlet;
+    if (outlet->fd < 0 || outlet->is_counted != (cost != RAW)) {
+        return 0;
+    }
+    PyObject *sink = Py_NewRef(outlet->sink), *transport = Py_NewRef(outlet->transport);
+    int may = is_same(state, link, TRANSPORT, sink);
+    if (may > 0 && outlet->is_counted) {
+        ready->stream = Py_NewRef(sink);
+        may = stream_may_send(state, ready, cost);
+    }
+    /* An event loop closes a socket after `is_closing` has become true, and writes what waits in the order it came. */
+    for (int name = IS_CLOSING; name <= WAITING && may > 0; name++) {
+        int is_refused = returns_true(state, transport, name);
+        may = is_refused < 0 ? -1 : !is_refused;
+    }
+    Py_DECREF(sink);
+    Py_DECREF(transport);
+    return may;
+}
+
+static void
+clear_ready(Ready *ready)
+{
+    PyObject *outlet = (PyObject *)ready->outlet;
+    ready->outlet = NULL;
+    Py_XDECREF(outlet);
+    Py_CLEAR(ready->stream);
+    Py_CLEAR(ready->turns);
+}
+
+/* Look whether bytes that cost so much may be sent on a link now. An error is set only if it is not one of this link. */
+static void
+look(const State *state, PyObject *link, Py_ssize_t cost, Ready *ready)
+{
+    PyObject *found = PyObject_GetAttr(link, state->names[OUTLET]);
     int may = found == NULL ? -1 : 0;
     if (found != NULL && Py_TYPE(found) == state->outlet_type) {
-        may = may_send(state, link, (Outlet *)found, cost);
-        if (may > 0) {
-            return (Outlet *)found;
+        ready->outlet = (Outlet *)found;
+        may = may_send(state, link, ready, cost);
+        if (may <= 0) {
+            clear_ready(ready);
         }
+    } else {
+        Py_XDECREF(found);
     }
-    Py_XDECREF(found);
     if (may < 0 && PyErr_ExceptionMatches(PyExc_Exception)) {
         PyErr_Clear(); /* the link fails again where that is handled */
     }
-    return NULL;
 }
 
 /* Return how many bytes the kernel took. After an error it is 0: the transport finds the same error, and ends the
  * connection as it always does. */
 static Py_ssize_t
-send_one(Outlet *outlet, const char *data, Py_ssize_t size, Py_ssize_t cost)
+send_one(const Outlet *outlet, const char *data, Py_ssize_t size)
 {
     Py_ssize_t sent;
     if (outlet->fd < 0) {
@@ -216,10 +282,15 @@ send_one(Outlet *outlet, const char *data, Py_ssize_t size, Py_ssize_t cost)
     do {
         sent = send(outlet->fd, data, (size_t)size, MSG_DONTWAIT | MSG_NOSIGNAL);
     } while (sent < 0 && errno == EINTR);
-    if (sent > 0 && cost != RAW) {
-        outlet->credit -= cost;
-    }
     return sent > 0 ? sent : 0;
+}
+
+/* Take what was sent, in part or not, from the windows of a stream and of its connection. */
+static int
+take_from_windows(const State *state, const Ready *ready, Py_ssize_t cost)
+{
+    int failed = set_number(state, ready->stream, WINDOW, ready->window - cost);
+    return failed ? failed : set_number(state, ready->turns, WINDOW, ready->shared - cost);
 }
 
 static int
@@ -240,28 +311,31 @@ static int
 send_to_some(const State *state, PyObject *links, Py_ssize_t begin, int count, const char *data, Py_ssize_t size,
              Py_ssize_t cost, PyObject *rest)
 {
-    Outlet *outlets[AT_ONCE];
+    Ready ready[AT_ONCE];
+    Py_ssize_t sent[AT_ONCE];
     int looked = 0, failed = 0;
     for (; looked < count && !failed; looked++) {
-        outlets[looked] = NULL;
+        ready[looked] = (Ready){0};
         PyObject *link = begin + looked < PyList_Size(links) ? PyList_GetItem(links, begin + looked) : NULL;
         if (link != NULL && size > 0) {
             Py_INCREF(link);
-            outlets[looked] = ready_outlet(state, link, cost);
+            look(state, link, cost, &ready[looked]);
             Py_DECREF(link);
         }
         failed = PyErr_Occurred() != NULL;
     }
-    Py_ssize_t sent[AT_ONCE];
     for (int at = 0; at < looked && !failed; at++) {
-        sent[at] = outlets[at] == NULL ? 0 : send_one(outlets[at], data, size, cost);
+        sent[at] = ready[at].outlet == NULL ? 0 : send_one(ready[at].outlet, data, size);
     }
     for (int at = 0; at < looked; at++) {
+        if (!failed && sent[at] > 0 && cost != RAW) {
+            failed = take_from_windows(state, &ready[at], cost) < 0;
+        }
         if (!failed && sent[at] < size) {
             PyObject *link = PyList_GetItem(links, begin + at);
             failed = link == NULL || append_pair(rest, link, sent[at]) < 0;
         }
-        Py_XDECREF((PyObject *)outlets[at]);
+        clear_ready(&ready[at]);
     }
     return failed;
 }
@@ -305,11 +379,13 @@ module_exec(PyObject *module)
     if (state->outlet_type == NULL || PyModule_AddType(module, state->outlet_type) < 0) {
         return -1;
     }
-    state->outlet = PyUnicode_InternFromString("outlet");
-    state->transport = PyUnicode_InternFromString("transport");
-    state->is_closing = PyUnicode_InternFromString("is_closing");
-    state->get_write_buffer_size = PyUnicode_InternFromString("get_write_buffer_size");
-    return state->outlet && state->transport && state->is_closing && state->get_write_buffer_size ? 0 : -1;
+    for (int name = 0; name < NAMES; name++) {
+        state->names[name] = PyUnicode_InternFromString(attributes[name]);
+        if (state->names[name] == NULL) {
+            return -1;
+        }
+    }
+    return 0;
 }
 
 static int
@@ -325,10 +401,9 @@ module_clear(PyObject *module)
 {
     State *state = PyModule_GetState(module);
     Py_CLEAR(state->outlet_type);
-    Py_CLEAR(state->outlet);
-    Py_CLEAR(state->transport);
-    Py_CLEAR(state->is_closing);
-    Py_CLEAR(state->get_write_buffer_size);
+    for (int name = 0; name < NAMES; name++) {
+        Py_CLEAR(state->names[name]);
+    }
     return 0;
 }
 

@@ -25,6 +25,9 @@ _OF_SOCKETS: Final = frozenset(
 """Transports that write to a socket what they are given. They close it only after `is_closing` has become true, and
 `get_write_buffer_size` counts all that they have not written. TLS has transports of its own."""
 
+_BATCH_BYTES: Final = 64 << 10
+"""Larger batches wait their turn among the frames of a connection."""
+
 
 class Sends(Protocol):
     """A way to send. The bytes of all links are the same, and each link has its own place in them."""
@@ -38,8 +41,8 @@ class Sends(Protocol):
     def send(self, links: "list[Link]", begin: int, end: int, data: Any) -> Unsent:
         """Send to ``links[begin:end]``; return those that the caller has to write to. Never blocks.
 
-        `data` is what their form has joined. The caller writes the rest of it to `transport` of the outlet of a link
-        that has got a part, which only bytes have, and all of it to the link's own.
+        `data` is what their form has joined. The caller writes `rest_of` it to `transport` of the outlet of a link that
+        has got a part, and all of it to the link's own.
         """
 
 
@@ -72,15 +75,25 @@ class CompiledSends:
         self._send_to = _send_loop.send_to
 
     def outlet(self, transport: Any) -> "_send_loop.Outlet | None":
-        kind = type(transport)
-        if (kind.__module__, kind.__name__) not in _OF_SOCKETS or transport.is_closing():
+        of_stream = getattr(transport, "own_transport", None)
+        below = transport if of_stream is None else of_stream()
+        kind = type(below)
+        if (kind.__module__, kind.__name__) not in _OF_SOCKETS or below.is_closing():
             return None
-        return self._new_outlet(transport, transport, transport.get_extra_info("socket").fileno())
+        number = below.get_extra_info("socket").fileno()
+        return self._new_outlet(transport, below, number, of_stream is not None)
 
     def send(self, links: "list[Link]", begin: int, end: int, data: Any) -> Unsent:
-        if type(data) is not bytes:
-            return [(link, 0) for link in links[begin:end]]
-        return self._send_to(links, begin, end, data)
+        if type(data) is bytes:
+            return self._send_to(links, begin, end, data)
+        if hasattr(data, "first") and 0 < data.size <= _BATCH_BYTES:
+            return self._send_to(links, begin, end, data.first, data.size)
+        return [(link, 0) for link in links[begin:end]]
+
+
+def rest_of(data: Any, sent: int) -> memoryview:
+    """Return what a link still needs that has got `sent` bytes of `data`."""
+    return memoryview(data if type(data) is bytes else data.first)[sent:]
 
 
 def choose_sends(*, compiled: bool = True) -> Sends:

@@ -31,6 +31,12 @@ def sends_in(language: str) -> Sends:
     return sends
 
 
+def new_hub(sends: Sends, unsent_bytes: int) -> Hub:
+    hub = Hub(Ring(rounds_per_game=10, bytes_per_game=1 << 20), unsent_bytes=unsent_bytes, sends=sends)
+    hub.begin(Bounds("k1", 1, 0))
+    return hub
+
+
 class OpenLink(StreamLink):
     """A link whose end is its close."""
 
@@ -73,8 +79,7 @@ class Rig:
     """A hub, and clients with small socket buffers, each with its link."""
 
     def __init__(self, sends: Sends, *, unsent_bytes: int = 1 << 20) -> None:
-        self.hub = Hub(Ring(rounds_per_game=10, bytes_per_game=1 << 20), unsent_bytes=unsent_bytes, sends=sends)
-        self.hub.begin(Bounds("k1", 1, 0))
+        self.hub = new_hub(sends, unsent_bytes)
         self.ender = Ender(self.hub, ReconnectDelays(0), linger_s=60)
         self.accepted: asyncio.Queue[OpenLink] = asyncio.Queue()
         self._clients: list[socket.socket] = []

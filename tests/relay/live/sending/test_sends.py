@@ -349,7 +349,7 @@ def test_only_transports_of_sockets_have_outlets(run_compiled: Callable[..., Non
         outlet = rig.hub.sends.outlet
         found = outlet(link.transport)
         assert found is not None
-        assert (found.fd, found.transport, found.credit) == (file_of(link).fileno(), link.transport, -1)
+        assert (found.fd, found.transport) == (file_of(link).fileno(), link.transport)
         left, right = socket.socketpair()
         loop = asyncio.get_running_loop()
         unix, _ = await loop.create_unix_connection(asyncio.Protocol, sock=left)
@@ -365,29 +365,6 @@ def test_only_transports_of_sockets_have_outlets(run_compiled: Callable[..., Non
         assert outlet(tls) is None
         tls.abort()
         serving.close()
-
-    run_compiled(body)
-
-
-def test_window_of_an_outlet_is_its_own_truth(run_compiled: Callable[..., None]) -> None:
-    """Bytes that windows count need credit, which is taken for all of a write; other bytes never go the same way."""
-
-    async def body(rig: Rig) -> None:
-        link, _ = await rig.link()
-        send = send_to()
-        kind: Any = type(link.outlet)
-        outlet = link.outlet = kind(link.transport, link.transport, file_of(link).fileno(), 100)
-
-        assert list(send([link], 0, 1, b"frame+60", 60)) == []
-        assert outlet.credit == 40
-        assert list(send([link], 0, 1, b"frame+60", 60)) == [(link, 0)]
-        assert list(send([link], 0, 1, b"raw")) == [(link, 0)]
-        assert outlet.take_credit() == 40
-        assert list(send([link], 0, 1, b"frame+1", 1)) == [(link, 0)]
-
-        outlet = link.outlet = kind(link.transport, link.transport, file_of(link).fileno())
-        assert list(send([link], 0, 1, b"frame+1", 1)) == [(link, 0)]
-        assert outlet.take_credit() == 0
 
     run_compiled(body)
 
