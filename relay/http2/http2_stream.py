@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 from relay.http2.data_batch import DataBatch
 from relay.http2.header_blocks import HeaderFields
-from relay.http2.http2_frames import END_STREAM, FRAME_BYTES, HALF_WINDOW, FrameKind, Http2Code, frame
+from relay.http2.http2_frames import DATA_BYTES, END_STREAM, HALF_WINDOW, FrameKind, Http2Code, frame
 from relay.http2.send_turns import AHEAD_BYTES, SendTurns
 
 _LOW_BYTES: Final = AHEAD_BYTES // 4
@@ -311,7 +311,7 @@ class Http2Stream:
         queue, turns = self._queue, self._turns
         if queue is None:  # it was reset
             return False
-        room = min(self.window, turns.window, FRAME_BYTES)
+        room = min(self.window, turns.window, DATA_BYTES)
         if room <= 0:
             return False
         batch, offset = queue[0], self._offset

@@ -14,6 +14,7 @@ import structlog
 from relay.errors import BadRequest, SlowRequest
 from relay.http2 import DataBatch, Http2Stream, StreamReceiver
 from relay.rpc.calls.call_head import CallHead, head_fields, only_trailers, trailer_fields
+from relay.rpc.calls.late_answer import LateAnswer
 from relay.rpc.calls.request_messages import RequestMessages, prefixed
 from relay.rpc.status import DEADLINE, INTERNAL, OK, Metadata, Status, status_of
 
@@ -103,8 +104,8 @@ class GrpcCall:
         self.deadline_at: float | None = None
         """Loop time at which the client wants the call to end; None: it has set no time."""
 
-    def begin(self, begin: Begin) -> None:
-        """Give the call to a handler."""
+    def begin(self, begin: Begin) -> StreamReceiver:
+        """Give the call to a handler; return the receiver of its request."""
         if self.head.timeout_s is not None:
             loop = asyncio.get_running_loop()
             self.deadline_at = loop.time() + self.head.timeout_s
@@ -112,10 +113,11 @@ class GrpcCall:
         try:
             handler = begin(self)
         except Exception as error:  # noqa: BLE001 - becomes a status
-            self.refuse(error)
-            return
+            self._leave()
+            return LateAnswer(self.stream, only_trailers(self._status_of(error)))
         if not self.is_over:
             self._handler = handler
+        return self
 
     # --- for handlers --------------------------------------------------------------------------------------------
 
@@ -159,10 +161,7 @@ class GrpcCall:
 
     def refuse(self, error: Exception) -> None:
         """End the call with the status of an error; one that is a bug of ours is logged."""
-        status = status_of(error)
-        if status is None:
-            log.error("call_failed", path=self.head.path[:200], exc_info=error)
-        self.end(status or INTERNAL)
+        self.end(self._status_of(error))
 
     def hand_over(self, receiver: StreamReceiver) -> None:
         """Give the stream to another receiver, which keeps `deadline_at` from now on. The client is read no more."""
@@ -204,6 +203,12 @@ class GrpcCall:
             if self._reader.is_partial:
                 raise BadRequest("the request ends within a message")
             self._handler.half_closed()
+
+    def _status_of(self, error: Exception) -> Status:
+        status = status_of(error)
+        if status is None:
+            log.error("call_failed", path=self.head.path[:200], exc_info=error)
+        return status or INTERNAL
 
     def _late(self, within_s: float) -> None:
         raise SlowRequest(within_s)

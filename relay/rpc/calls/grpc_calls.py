@@ -5,28 +5,15 @@ too large, too many calls. Methods are functions by path; rooms add theirs.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Final
 
 from auth.redact import redact
 from relay.errors import TooManyCalls, Unsupported
 from relay.http2 import HeaderFields, Http2Stream, StreamReceiver
 from relay.rpc.calls.call_head import CallHead, NoCall, only_trailers
 from relay.rpc.calls.grpc_call import Begin, GrpcCall
+from relay.rpc.calls.late_answer import LateAnswer
 from relay.rpc.status import Status, StatusError, status_of
 from relay.rpc.status_code import StatusCode
-
-
-class _Answered:
-    """The receiver of a request that was answered by its headers."""
-
-    def data(self, data: bytes, ended: bool) -> None:
-        """Ignore the rest."""
-
-    def lost(self, code: int | None) -> None:
-        """Do nothing."""
-
-
-_ANSWERED: Final = _Answered()
 
 
 class GrpcCalls:
@@ -64,18 +51,15 @@ class GrpcCalls:
             head = CallHead.read(headers)
             begin = self._checked(stream, head)
         except NoCall as error:
-            stream.send_headers(error.fields, ended=True)
-            return _ANSWERED
+            return LateAnswer(stream, error.fields)
         except Exception as error:
             status = status_of(error)
             if status is None:
                 raise
-            stream.send_headers(only_trailers(status), ended=True)
-            return _ANSWERED
+            return LateAnswer(stream, only_trailers(status))
         self.open += 1
         call = GrpcCall(stream, head, self, request_bytes=self._request_bytes)
-        call.begin(begin)
-        return call
+        return call.begin(begin)
 
     def _checked(self, stream: Http2Stream, head: CallHead) -> Begin:
         """Return what handles a call; raise when nothing does."""

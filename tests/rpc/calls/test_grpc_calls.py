@@ -17,6 +17,7 @@ from relay.rpc.calls.request_messages import RequestMessages, message_end, prefi
 from relay.rpc.status import Status, StatusError
 from relay.rpc.status_code import StatusCode
 from tests.rpc.calls.call_pair import PATH, REQUEST_BYTES, RETRY_MS, CallPair, pieces, turns
+from tests.waiting import until
 
 LATE_S: Final = 0.02
 OVER_S: Final = 2 * LATE_S
@@ -144,6 +145,24 @@ def test_binary_metadata(text: str) -> None:
 def test_status_messages_are_percent_encoded() -> None:
     """What is not printable ASCII, and the percent sign."""
     assert percent_encoded("é 100%\n~ ok\x7f") == b"%C3%A9 100%25%0A~ ok%7F"
+
+
+async def test_refusal_waits_a_little_for_the_message() -> None:
+    """A client that has not sent it yet would report an error of its own; one that sends none is answered soon."""
+    recording = Recording()
+    pair = recording.pair
+    late, none = (pair.call(ended=False, path="/test.Test/Nope") for _ in range(2))
+    assert pair.code(late) is pair.code(none) is None
+    pair.client.send_data(late, prefixed(b""))
+    pair.settle()
+    assert pair.code(late) is StatusCode.UNIMPLEMENTED
+    assert pair.code(none) is None
+
+    def is_answered() -> bool:
+        pair.settle()
+        return pair.code(none) is StatusCode.UNIMPLEMENTED
+
+    await until(is_answered)
 
 
 # --- requests ------------------------------------------------------------------------------------------------------
