@@ -37,7 +37,7 @@ class HttpSettings(Section):
     monitor_port: int | None = Field(default=None, ge=0, le=65535)
     """Another port for probes and metrics alone; it stays open while a relay drains. Not set: there is none."""
     h2c: bool = False
-    """Serve gRPC on this port too: HTTP/2 without TLS, told apart by its first bytes, for platforms with one port. Off:
+    """Serve HTTP/2 without TLS on this port too, told apart by its first bytes: gRPC and all else but WebSockets. Off:
     who has closed the gRPC port, or protects it by client certificates, does not open it by an update."""
     request_s: float = Field(default=10.0, gt=0, le=60)
     """How long a client may take to send the head of a request, and again for its body. Clients send both at once."""

@@ -126,6 +126,13 @@ class HttpProtocol(GuardedHandler):
         )
 
     @property
+    def made_of(self) -> dict[str, Any]:
+        """The arguments that make another handler like this."""
+        keepalive_s = self._options["keepalive_timeout"]
+        common = {"server": self._server, "turns": self.turns, "limits": self._limits}
+        return {**common, "keepalive_s": keepalive_s, "idle": self._idle}
+
+    @property
     def holds_reading(self) -> bool:
         return self.is_usual and (self._reading_paused or self._buffer_paused)
 
@@ -157,7 +164,7 @@ class HttpProtocol(GuardedHandler):
             intake.put_back(data)  # they come again, with the next ones
             return None
         leave(self)
-        receiver = make()
+        receiver = make(self)
         receiver.connection_made(transport)
         intake.hand_to(receiver)
         return receiver.data_received(data)

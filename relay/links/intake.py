@@ -133,6 +133,14 @@ class Intake(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> memoryview:
         return _piece
 
+    def take(self, data: bytes) -> None:
+        """Take bytes that were read in another way, such as from a stream of a connection."""
+        self._held += data
+        if self._waits:
+            self._transport.pause_reading()
+        else:
+            self._waits = not self._turns.serve(self)
+
     def buffer_updated(self, nbytes: int) -> None:
         self._held += _piece[:nbytes]
         if self._waits:  # not before: to stop and to start reading again takes longer than most pieces

@@ -10,6 +10,8 @@ from relay.admission.held_bytes import HeldBytes
 from relay.admission.strangers import Share
 from relay.config.sections import GrpcSettings
 from relay.config.trusted_proxies import TrustedProxies
+from relay.http.connections.guarded import GuardedHandler
+from relay.http.over_http2.bridge import bridge_of
 from relay.http2 import Http2Connections, Http2Limits
 from relay.http2.guards.fault_reports import FaultReports
 from relay.http2.guards.guarded_http2 import ConnectionGuards, GuardedHttp2
@@ -107,9 +109,10 @@ class GrpcServer:
         self._held = held
         self._keyless = (watches, reflections)
 
-    def on_http_port(self, strangers: Share, guests: Share) -> Receiver:
-        """Make what serves a connection of the HTTP port, whose shares these are."""
-        return GuardedHttp2(OnePort(self.calls), self.connections, ConnectionGuards(strangers, guests, self._held))
+    def on_http_port(self, strangers: Share, guests: Share, connection: GuardedHandler) -> Receiver:
+        """Make what serves a connection of the HTTP port, whose shares these are, in place of its handler."""
+        service = OnePort(self.calls, bridge_of(connection))
+        return GuardedHttp2(service, self.connections, ConnectionGuards(strangers, guests, self._held))
 
     async def stop(self) -> None:
         """End calls without a key, and close all connections when they have no streams, or soon."""

@@ -60,8 +60,8 @@ class ConnectionLimits:
     """Of requests that are not whole, and of answers that are not read."""
     answers: AnswersHeads | None = None
     """Answers requests of which all is in the first bytes."""
-    http2: Callable[[], Receiver] | None = None
-    """Makes what a connection is given to that begins as HTTP/2 does; None: it is answered as one that is malformed."""
+    http2: Callable[["GuardedHandler"], Receiver] | None = None
+    """Makes what a connection is given to that begins as HTTP/2 does, of its handler. None: it is malformed."""
     heads: Deadlines["GuardedHandler"] = field(init=False)
     """Connections whose client has the time for the head of a request."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -16,7 +17,9 @@ from structlog.testing import capture_logs
 
 from auth.key_secret import DEMO_KEY
 from relay.config.settings import InvalidSettings, load
-from relay.http2.http2_frames import PREFACE, settings_frame
+from relay.http2 import Http2Code
+from relay.http2.header_blocks import header_block
+from relay.http2.http2_frames import PREFACE, header_frames, ping_frame, reset_frame, settings_frame
 from rounds import datastream_pb2 as pb
 from tests.relay.conftest import Publish
 from tests.relay.event_stream import stream
@@ -95,19 +98,102 @@ async def test_connections_are_counted_as_those_of_http(relay: GrpcRelay) -> Non
     await becomes((1, 0))
 
 
-async def test_request_that_is_no_call(relay: GrpcRelay) -> None:
-    """The error body, with what to do; other requests of the connection are served."""
-    async with httpx.AsyncClient(http1=False, http2=True, base_url=relay.url, headers=KEY) as client:
-        refused = [await client.get("/api/games"), await client.get("/sse/crash")]
-        refused += [await client.post("/api/grpc/datastream.DataStream/ListGames", json={})]
-        head = await client.head("/healthz")
+async def test_other_requests_over_http2(relay: GrpcRelay, publish: Publish) -> None:
+    """They have the same answers as over HTTP/1.1, however large, and with bodies of any form."""
+    await publish("crash", *range(1, 1001), extras='{"point":"2.50","more":"' + "x" * 200 + '"}')
+    two = httpx.AsyncClient(http1=False, http2=True, base_url=relay.url, headers=KEY, timeout=WAIT_S)
+    one = httpx.AsyncClient(base_url=relay.url, headers=KEY, timeout=WAIT_S)
+    json_body, proxy = {"game_slug": "crash"}, "/api/grpc/datastream.DataStream/GetLatest"
+    async with one, two:
+        for client, version in ((two, "HTTP/2"), (one, "HTTP/1.1")):
+            answers = [await client.get(path) for path in ("/api/latest/crash", "/api/history/crash?limit=1000")]
+            answers += [await client.get(path) for path in ("/healthz", "/no-such-path", "/ws/crash", "/openapi.json")]
+            answers += [await client.post(proxy, json=json_body), await client.head("/healthz")]
+            answers += [await client.post(proxy, content=_pieces(), headers={"content-type": "application/json"})]
+            answers += [await client.get("/api/games", headers={"X-API-Key": "sk_live_nobody"})]
+            token = await client.post("/api/auth/token")
+            assert {answer.http_version for answer in (*answers, token)} == {version}
+            assert token.json().keys() == {"token", "expires_at"}
+            found = [(answer.status_code, answer.content, _shown(answer)) for answer in answers]
+            if client is two:
+                over_http2 = found
 
-    for answer in refused:
-        assert (answer.status_code, answer.http_version) == (505, "HTTP/2")
-        assert answer.json()["code"] == "http_version_not_supported"
-        assert answer.json()["success"] is False
-        assert "HTTP/1.1" in answer.json()["error"]
-    assert (head.status_code, head.content) == (505, b"")
+    assert over_http2 == found
+    assert [status for status, _, _ in found] == [200, 200, 200, 404, 426, 200, 200, 200, 200, 401]
+    assert len(found[1][1]) > 300_000
+
+
+def _shown(answer: httpx.Response) -> dict[str, str]:
+    of_connection = {"connection", "date", "transfer-encoding", "upgrade", "keep-alive", "x-ratelimit-remaining"}
+    return {name: value for name, value in answer.headers.items() if name not in of_connection}
+
+
+async def _pieces() -> AsyncIterator[bytes]:
+    """A body without a length."""
+    for piece in (b'{"game_', b"", b'slug":"cr', b'ash"}'):
+        yield piece
+        await asyncio.sleep(0)
+
+
+async def test_event_streams_over_http2(relay: GrpcRelay, publish: Publish) -> None:
+    """Many on one connection get each round, beside calls; one that its client leaves is closed."""
+    async with httpx.AsyncClient(http1=False, http2=True, base_url=relay.url, headers=KEY, timeout=WAIT_S) as client:
+        async with AsyncExitStack() as stack:
+            streams = []
+            for _ in range(10):
+                answer = await stack.enter_async_context(client.stream("GET", "/sse/crash"))
+                assert (answer.status_code, answer.http_version) == (200, "HTTP/2")
+                lines = answer.aiter_lines()
+                assert (await anext(lines)).startswith("retry: ")
+                streams.append(lines)
+            await relay.metric_becomes("relay_links", 10)
+            assert (await client.get("/api/games")).status_code == 200
+            await publish("crash", 1, 2)
+            for lines in streams:
+                data = [line async for line in _data(lines, 2)]
+                assert ['"round_id":1,' in data[0], '"round_id":2,' in data[1]] == [True, True]
+        assert (await client.get("/api/games")).status_code == 200
+    await relay.metric_becomes("relay_links", 0)
+
+
+def _event_stream(stream_id: int) -> bytes:
+    fields = ((b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/sse/crash"), (b":authority", b"x"))
+    return header_frames(stream_id, header_block((*fields, (b"x-api-key", DEMO_KEY.encode()))), ended=True)
+
+
+async def test_event_stream_over_http2_that_is_reset(relay: GrpcRelay) -> None:
+    """Its link is closed, and the connection is not."""
+    async with connection(relay.url) as raw:
+        await raw.send(PREFACE + settings_frame({}) + _event_stream(1))
+        await raw.until(b"retry: ")
+        await relay.metric_becomes("relay_links", 1)
+        await raw.send(reset_frame(1, Http2Code.CANCEL) + ping_frame(b"are you?", ack=False))
+        await raw.until(b"are you?")
+        await relay.metric_becomes("relay_links", 0)
+
+
+async def _data(lines: AsyncIterator[str], count: int) -> AsyncIterator[str]:
+    async for line in lines:
+        if line.startswith("data: "):
+            yield line
+            count -= 1
+        if not count:
+            return
+
+
+async def test_event_stream_over_http2_that_is_not_read(start_relay: StartRelay, publish: Publish) -> None:
+    """It is ended as slow, and its connection stays open."""
+    async with start_relay(http=HTTP, links={"unsent_bytes": 64 << 10}) as relay, connection(relay.url) as raw:
+        await raw.send(PREFACE + settings_frame({}) + _event_stream(1))
+        await relay.metric_becomes("relay_links", 1)
+        sent = 0
+        while await relay.metric("relay_links_slow_total") == 0:
+            sent += 1
+            await publish("crash", sent, extras='{"ballast":"' + "x" * 50_000 + '"}')
+            assert sent < 100
+        await relay.metric_becomes("relay_links", 0)
+        await raw.send(ping_frame(b"are you?", ack=False))
+        await raw.until(b"are you?")
 
 
 async def test_first_bytes_in_pieces(relay: GrpcRelay) -> None:
