@@ -167,6 +167,8 @@ class Replay:
         if self._selection.is_past_end:
             self._finish(self)
             return True
+        if hub.ring.whole_from(self.wanted.games) <= walk.position and await self._write_shared():
+            return False
         items = hub.ring.after(walk.position, self.wanted.games, limit=self._writer.slice)
         if items is None:
             is_by_game = walk.state(hub.head.sequence) is State.BY_GAME
@@ -205,6 +207,18 @@ class Replay:
         in_order = merge(*(stretch.items() for stretch in stretches), key=attrgetter("sequence"))
         await self._writer.write_page([item for item in in_order if item.sequence <= end], end)
         self._pages.release()
+
+    async def _write_shared(self) -> bool:
+        """Write a slice of the ring that other replays want, too; return False when it takes another step."""
+        if self._start.speed is not None or not self._selection.is_shared:
+            return False
+        most, form = self._writer.slice, self._link.form
+        part = self._history.tails.first_after(self._walk.position, self.wanted, form, limit=most)
+        if part is None:
+            return False
+        self._pages.drop()
+        await self._writer.write_shared(part)
+        return True
 
     def _write_rest(self) -> bool:
         """Write the rest of the ring and join, if it is little enough for one turn and nothing is missing before it."""

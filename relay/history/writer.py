@@ -16,6 +16,7 @@ from relay.history.reading.pages import Pages
 from relay.history.reading.payer import Payer
 from relay.history.reading.stretch import Stretch
 from relay.history.selection import ReplaySelection
+from relay.history.shared_tails import Part
 from relay.history.walk import Walk
 from relay.live.item import Item
 from relay.live.link import Link
@@ -111,6 +112,13 @@ class ReplayWriter:
             await self._write_in_turn(items)
             return True
         return await self._write_paced(self._pace, items)
+
+    async def write_shared(self, part: Part) -> None:
+        """Write a part of what is in memory, when it is this replay's turn."""
+        async with self._history.slices.turn(self._payer):
+            if self._walk.generation == self._history.hub.generation and self._link.ended is None:
+                send(self._history, self._link, part.written)
+                self._walk.advance(part.end)
 
     async def drained(self) -> None:
         """Wait until the client has taken most of what was written; when that is long, hold no page meanwhile."""

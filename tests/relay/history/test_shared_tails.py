@@ -11,7 +11,7 @@ from relay.live.item import Item
 from roundlog.entry import LogEntry
 from rounds import Cursor, Filter
 from tests.relay.live.recording_link import RecordingLink
-from tests.resume.replay_rig import Rig, turns
+from tests.resume.replay_rig import Client, Rig, turns
 
 GAMES = ("crash", "dice", "double")
 FORMS: tuple[Form, ...] = (WebSocketText(), SseBlock(chunked=True))
@@ -108,3 +108,45 @@ async def test_log_that_was_rebuilt_shares_nothing_with_the_earlier_one() -> Non
     link = RecordingLink()
     assert not resume_at_once(rig.history, link, EVERY, Start(after=Cursor("k1", 5)))
     assert link.recorder.writes == []
+
+
+async def test_replays_of_what_is_in_memory_share_its_parts() -> None:
+    """Wherever they began; each of them gets every round once, in order."""
+    rig = await rig_of([*["crash", "dice", "crash"] * 130])
+    clients = {}
+    for begin in (0, 1, 3, 50, 77, 124, 180):
+        client = clients[begin] = Client()
+        replay = rig.replay(client, Start(after=Cursor("k1", begin)), games=("crash", "dice"))
+        assert not replay.begin()
+        await replay.run()
+
+    for begin, client in clients.items():
+        assert [round_["sequence"] for round_ in client.rounds] == list(range(begin + 1, 391))
+    wanted, form = Subscription(frozenset(("crash", "dice")), Filter()), SseBlock(chunked=False)
+    tails = rig.history.tails
+    parts = [tails.first_after(position, wanted, form, limit=125) for position in (1, 100, 100, 124, 200)]
+    assert [part and part.end for part in parts] == [100, 200, 200, 200, 300]
+    assert parts[1] is parts[2]
+    assert tails.first_after(266, wanted, form, limit=125) is None
+
+
+async def test_parts_of_a_game_with_few_rounds_are_not_cut_much() -> None:
+    """Where rounds are far apart, a part does not end at a multiple."""
+    rig = await rig_of(["dice" if number % 40 == 0 else "crash" for number in range(400)])
+    wanted = Subscription(frozenset(("dice",)), Filter())
+    part = rig.history.tails.first_after(0, wanted, FORMS[0], limit=2)
+
+    assert part is not None
+    assert (part.written.rounds, part.end) == (2, 41)
+
+
+async def test_replay_of_filtered_rounds_in_memory_is_whole() -> None:
+    """Parts of which no round matches advance the replay, too."""
+    rig = await rig_of(["crash"] * 390)
+    client = Client()
+    replay = rig.replay(client, Start(after=Cursor("k1", 3)), filter_=Filter.build(min_point="99"))
+    assert not replay.begin()
+    await replay.run()
+
+    assert client.rounds == []
+    assert [client.came[0]["event"], replay.cursor] == ["hello", Cursor("k1", 300)]
