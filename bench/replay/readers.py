@@ -76,7 +76,7 @@ async def batched_direct_get(url: str, count: int) -> None:
     await nc.subscribe(inbox, cb=take, pending_msgs_limit=_PENDING_MSGS, pending_bytes_limit=_PENDING_BYTES)
     for start in range(1, count + 1, PAGE):
         ended.clear()
-        request = {"seq": start, "batch": min(PAGE, count + 1 - start), "next_by_subj": LOG_SUBJECTS}
+        request = {"seq": start, "batch": min(PAGE, count + 1 - start), "next_by_subj": ">"}
         await nc.publish(f"$JS.API.DIRECT.GET.{STREAM}", json.dumps(request).encode(), reply=inbox)
         await ended.wait()
     await nc.close()
