@@ -17,6 +17,7 @@ NAMES: Final = (
     "grpc",
     "live_path",
     "watched",
+    "filters",
     "hostile",
     "fair",
     "auth",

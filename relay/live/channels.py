@@ -4,17 +4,25 @@ Owns what a subscription is, and which channels a game has. Adding, changing and
 many there are, and however different. Does not know rounds.
 """
 
-from collections.abc import Callable, Collection, Iterable
-from typing import NamedTuple, Self
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from itertools import chain
+from typing import Final, NamedTuple, Self, TypeVar
 
 from relay.live.compression.shared_stream import SharedStream, WindowedForm, Windows, Write
 from relay.live.encode import Form
+from relay.live.item import Item
 from relay.live.link import Link
+from relay.live.matching.filter_index import FilterIndex
 from relay.live.members import Members
 from relay.usage.tally import Tally
 from rounds import Filter
 from rounds.filter import Facts
 from rounds.subjects import with_corrections
+
+_T = TypeVar("_T", bound=Hashable)
+
+_FEW: Final = 8
+"""Filters of a game that are run without asking the index, which costs as much as running eight."""
 
 
 class Subscription(NamedTuple):
@@ -55,14 +63,56 @@ class _FilterInUse:
         return self._matches
 
 
+class _FilteredGames:
+    """The channels of the same games that have a filter, by it: a channel costs as much for many games as for one."""
+
+    __slots__ = ("_channels", "_index", "games")
+
+    def __init__(self, games: frozenset[str]) -> None:
+        self.games = games
+        self._channels: dict[_FilterInUse, dict[Channel, None]] = {}  # those of a filter have different forms: few
+        self._index: FilterIndex[_FilterInUse] = FilterIndex()
+
+    def __len__(self) -> int:
+        return len(self._channels)
+
+    def __iter__(self) -> Iterator["Channel"]:
+        return chain.from_iterable(self._channels.values())
+
+    def add(self, channel: "Channel") -> None:
+        filter_ = channel.key[1]
+        channels = self._channels.get(filter_)
+        if channels is None:
+            channels = self._channels[filter_] = {}
+            self._index.add(filter_.filter, filter_)
+        channels[channel] = None
+
+    def discard(self, channel: "Channel") -> None:
+        filter_ = channel.key[1]
+        channels = self._channels[filter_]
+        del channels[channel]
+        if not channels:
+            del self._channels[filter_]
+            self._index.discard(filter_.filter, filter_)
+
+    def matching(self, facts: Facts) -> list["Channel"]:
+        """Return the channels whose filter a round passes. Only filters that may match are run."""
+        found: list[Channel] = []
+        channels = self._channels
+        for filter_ in channels if len(channels) <= _FEW else self._index.candidates(facts):
+            if filter_.matches(facts):
+                found += channels[filter_]
+        return found
+
+
 class Channel:
     """All links with the same subscription and form. The same bytes are written to them."""
 
-    __slots__ = ("filter", "form", "key", "links", "pending", "stream", "subscription", "tally")
+    __slots__ = ("form", "has_filter", "key", "links", "pending", "stream", "subscription", "tally")
 
     def __init__(self, subscription: Subscription, filter_: _FilterInUse, key: "_ChannelKey", windows: Windows) -> None:
         self.subscription = subscription
-        self.filter = None if subscription.filter.is_empty else filter_  # None: every round of the games matches
+        self.has_filter = not subscription.filter.is_empty  # else every round of the games matches
         self.key = key
         self.form = key[2]
         self.links: Members[Link] = Members()
@@ -116,7 +166,8 @@ class Channels:
         self._channels: dict[_ChannelKey, Channel] = {}
         self._filters: dict[Filter, _FilterInUse] = {}
         self._plain: dict[str, Members[Channel]] = {}
-        self._filtered: dict[str, Members[Channel]] = {}
+        self._filtered: dict[frozenset[str], _FilteredGames] = {}
+        self._filtered_of: dict[str, Members[_FilteredGames]] = {}
         self._channel_of: dict[Link, Channel] = {}
         self._windows = Windows()
         self._channels_of: dict[str, int] = {}  # how many each game has
@@ -143,9 +194,13 @@ class Channels:
         """Return the channels that get every round of a game."""
         return self._plain.get(game, ())
 
-    def filtered(self, game: str) -> Iterable[Channel]:
-        """Return the channels that get those rounds of a game that match their filter."""
-        return self._filtered.get(game, ())
+    def matching(self, item: Item) -> Iterable[Channel]:
+        """Return the channels whose filter a round of their game passes; a correction passes each."""
+        filtered = self._filtered_of.get(item.game)
+        if filtered is None:
+            return ()
+        facts = item.facts
+        return chain.from_iterable(filtered if facts is None else [games.matching(facts) for games in filtered])
 
     def of(self, link: Link) -> Channel | None:
         """Return the channel of a link; None when it is in none."""
@@ -186,14 +241,25 @@ class Channels:
         if not filter_.channels:
             self._filters[filter_.filter] = filter_
         filter_.channels += 1
-        by_game = self._by_game(channel)
+        if channel.has_filter:
+            self._filtered_as(channel.subscription.games).add(channel)
+        else:
+            for game in games:
+                self._plain.setdefault(game, Members()).add(channel)
         before = len(self._channels_of)
         for game in games:
-            by_game.setdefault(game, Members()).add(channel)
             self._channels_of[game] = self._channels_of.get(game, 0) + 1
         if len(self._channels_of) > before:
             self.on_watched()
         return channel
+
+    def _filtered_as(self, games: frozenset[str]) -> _FilteredGames:
+        filtered = self._filtered.get(games)
+        if filtered is None:
+            filtered = self._filtered[games] = _FilteredGames(games)
+            for game in games:
+                self._filtered_of.setdefault(game, Members()).add(filtered)
+        return filtered
 
     def _close(self, channel: Channel) -> None:
         games, filter_, _ = channel.key
@@ -201,18 +267,26 @@ class Channels:
         filter_.channels -= 1
         if not filter_.channels:
             del self._filters[filter_.filter]
-        by_game = self._by_game(channel)
+        if channel.has_filter:
+            filtered = self._filtered[games]
+            filtered.discard(channel)
+            if not filtered:
+                del self._filtered[games]
+                _discard(self._filtered_of, games, filtered)
+        else:
+            _discard(self._plain, games, channel)
         for game in games:
-            channels = by_game[game]
-            channels.discard(channel)
-            if not channels:
-                del by_game[game]
             self._channels_of[game] -= 1
             if not self._channels_of[game]:
                 del self._channels_of[game]
 
-    def _by_game(self, channel: Channel) -> dict[str, Members[Channel]]:
-        return self._plain if channel.filter is None else self._filtered
+
+def _discard(by_game: dict[str, Members[_T]], games: Iterable[str], member: _T) -> None:
+    for game in games:
+        members = by_game[game]
+        members.discard(member)
+        if not members:
+            del by_game[game]
 
 
 def _ignore() -> None:

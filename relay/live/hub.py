@@ -240,11 +240,11 @@ class Hub:
         taken, items = self._take()
         channels = self._channels
         self._congested.clear()
-        for channels_of, takes in ((channels.plain, _takes_all), (channels.filtered, _takes_matching)):
+        for channels_of in (lambda item: channels.plain(item.game), channels.matching):
             dirty: list[Channel] = []
             for item in items:
                 try:
-                    for channel in takes(channels_of(item.game), item):
+                    for channel in channels_of(item):
                         if not channel.pending:
                             dirty.append(channel)
                         channel.pending.append(item.rendered(channel.form))
@@ -337,14 +337,3 @@ class Hub:
             for link in some:
                 link.cut(CloseReason.FAILED)
             return ()
-
-
-def _takes_all(channels: Iterable[Channel], _item: Item) -> Iterable[Channel]:
-    return channels
-
-
-def _takes_matching(channels: Iterable[Channel], item: Item) -> Iterator[Channel]:
-    facts = item.facts if channels else None
-    for channel in channels:
-        if channel.filter is None or facts is None or channel.filter.matches(facts):
-            yield channel

@@ -1,0 +1,1 @@
+"""Which of many filters a round may match, without running each."""
