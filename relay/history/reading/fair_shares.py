@@ -146,8 +146,11 @@ class FairShares:
     @asynccontextmanager
     async def turn(self, claim: Claim, *, cost: float, within_s: float) -> AsyncIterator[Turn]:
         """Hold one unit while the block runs; raise TimeoutError when it was not to be had in time."""
-        async with asyncio.timeout(within_s):
-            turn = Turn(await self.take(claim, cost=cost), cost)
+        payer = claim.payer
+        if payer is None or not self.try_take(payer, 1, cost=cost):  # a timer for each turn would cost as much as it
+            async with asyncio.timeout(within_s):
+                payer = await self.take(claim, cost=cost)
+        turn = Turn(payer, cost)
         try:
             yield turn
         finally:

@@ -191,3 +191,22 @@ async def test_large_share_is_not_passed_for_ever_by_small_ones() -> None:
     assert sum(task.done() for task in small) == 1
     for task in small:
         task.cancel()
+
+
+async def test_turn_that_is_free_sets_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each history takes one; only a wait has a deadline."""
+    shares, deadlines = FairShares(1, most=1), list[float]()
+    timeout = asyncio.timeout
+
+    def noted(within_s: float) -> asyncio.Timeout:
+        deadlines.append(within_s)
+        return timeout(within_s)
+
+    monkeypatch.setattr(asyncio, "timeout", noted)
+    async with shares.turn(Claim(CROWD), cost=1.0, within_s=60):
+        assert deadlines == []
+        with pytest.raises(TimeoutError):
+            async with shares.turn(Claim(OTHER), cost=1.0, within_s=0.01):
+                pass
+    assert deadlines == [0.01]
+    assert shares.free == 1
