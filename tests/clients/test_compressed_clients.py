@@ -20,6 +20,7 @@ from relay.http.sse.stream_coding import accepts_gzip
 from tests.clients import event_stream_clients
 from tests.clients.program import Program
 from tests.clients.tools import go_program, java_classes, node_packages, tool
+from tests.network.streams import connected
 from tests.relay.conftest import metric_becomes, token_of
 from tests.resume.conftest import StartRelay, log, start_relay
 from tests.resume.log_writer import LogWriter, make_round
@@ -200,14 +201,13 @@ async def test_clients_that_read_late_get_every_round(log: LogWriter, start_rela
             assert (await prompt)[-1] == stored.texts[-1]
             begins.set()
             of_stream.setblocking(False)
-            reader, writer = await asyncio.open_connection(sock=of_stream)
             inflater, text = zlib.decompressobj(wbits=31), b""
-            await reader.readuntil(b"\r\n\r\n")
-            while f'"round_id":{LAST},'.encode() not in text:
-                size = int(await reader.readline(), 16)
-                text += inflater.decompress((await reader.readexactly(size + 2))[:-2])
+            async with connected(sock=of_stream) as (reader, _):
+                await reader.readuntil(b"\r\n\r\n")
+                while f'"round_id":{LAST},'.encode() not in text:
+                    size = int(await reader.readline(), 16)
+                    text += inflater.decompress((await reader.readexactly(size + 2))[:-2])
             stored.check("websockets, late", await late, from_first=True)
-            writer.close()
     seen = [line.removeprefix("data: ") for line in text.decode().split("\n") if line.startswith("data: ")]
     stored.check("event stream, late", seen, from_first=True)
 
