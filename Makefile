@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 FAILED = { echo "Installing failed (is a package registry reachable?): $$(grep -E '^ERROR' $(VENV)/install.log | tail -1); all of it is in $(VENV)/install.log" >&2; exit 1; }
 # Tests with real servers mostly wait for them, so more workers than cores are useful.
 WORKERS ?= 4
-.PHONY: help run run-postgres test check check-versions faults fuzz lint unit nightly format bench proto lock install clean
+.PHONY: help run run-postgres test check check-versions faults fuzz lint unit nightly format bench bench-peers proto lock install clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ format: $(READY) ## Format the code
 
 bench: $(READY) ## Run the benchmarks of docs/benchmarks.md, one after another
 	$(BIN)/python -m bench
+
+bench-peers: $(READY) ## Race a relay against Centrifugo and grpc-go, which Go builds first; PARTS= LINKS=
+	$(BIN)/python -m bench.peers $(PARTS) $(if $(LINKS),--links $(LINKS))
 
 proto: $(READY) ## Generate rounds/datastream_pb2.py from proto/
 	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m grpc_tools.protoc -Irounds=proto --python_out=. --mypy_out=quiet:. rounds/datastream.proto
