@@ -12,9 +12,9 @@ PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 """What a client sends first (section 3.4)."""
 FRAME_BYTES: Final = 16_384
 """The longest payload of a frame that every peer takes (section 4.2). Longer ones would save 9 bytes in 16,384."""
-DATA_BYTES: Final = 8192
+DATA_BYTES: Final = 1024
 """The longest payload of DATA that we send. A client handles a frame when it has all of it: on a slow network, rounds
-in shorter ones come sooner, and more of them before a cut."""
+in shorter ones come sooner, and more of them before a cut. Costs 9 bytes in 1,024."""
 HEAD_BYTES: Final = 9
 MAX_WINDOW: Final = 2**31 - 1
 MAX_STREAM_ID: Final = 2**31 - 1

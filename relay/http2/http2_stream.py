@@ -13,11 +13,14 @@ from typing import Any, Final, Protocol
 
 from relay.http2.data_batch import DataBatch
 from relay.http2.header_blocks import HeaderFields
-from relay.http2.http2_frames import DATA_BYTES, END_STREAM, HALF_WINDOW, FrameKind, Http2Code, frame
+from relay.http2.http2_frames import END_STREAM, HALF_WINDOW, FrameKind, Http2Code, data_frames, frame
 from relay.http2.send_turns import AHEAD_BYTES, SendTurns
 
 _LOW_BYTES: Final = AHEAD_BYTES // 4
 """Unsent bytes at which a writer that waits may continue."""
+
+_TURN_BYTES: Final = 8 << 10
+"""Bytes that a stream sends when it is its turn."""
 
 _OPEN: Final = 0  # nothing was sent
 _BODY: Final = 1  # headers were sent
@@ -304,14 +307,14 @@ class Http2Stream:
             self._turns.pump()
 
     def send_next(self) -> bool:
-        """Send one frame of what is queued; return whether more can follow as far as this stream is concerned.
+        """Send a part of what is queued; return whether more can follow as far as this stream is concerned.
 
         The connection's window is open.
         """
         queue, turns = self._queue, self._turns
         if queue is None:  # it was reset
             return False
-        room = min(self.window, turns.window, DATA_BYTES)
+        room = min(self.window, turns.window, _TURN_BYTES)
         if room <= 0:
             return False
         batch, offset = queue[0], self._offset
@@ -319,7 +322,7 @@ class Http2Stream:
         if size == batch.size:
             turns.send(batch.frames(self.id))
         else:
-            turns.send(frame(FrameKind.DATA, 0, self.id, batch.payload[offset : offset + size]))
+            turns.send(data_frames(self.id, batch.payload[offset : offset + size]))
         self.window -= size
         turns.window -= size
         self.queued_bytes -= size

@@ -1,7 +1,7 @@
 """What a connection sends: its window, and the turns of its streams.
 
 Owns the order of what is written to the transport, the window of the connection, and how much waits in the transport.
-Does not know frames other than as bytes. Streams that wait are served in turns, a frame each.
+Does not know frames other than as bytes. Streams that wait are served in turns, a few frames each.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ class Sending(Protocol):
     has_turns: bool
 
     def send_next(self) -> bool:
-        """Send one frame; return whether more can follow as far as this stream is concerned."""
+        """Send a part; return whether more can follow as far as this stream is concerned."""
 
 
 class SendTurns:

@@ -4,13 +4,15 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
+import pytest
+from h2.events import DataReceived
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.http2 import DataBatch
-from tests.relay.http2.peers import ANSWER, TRAILERS, Pair, Received
+from tests.relay.http2.peers import ANSWER, TRAILERS, Pair, Received, Recorder
 
 _PATTERN: Final = Random(7).randbytes(200_000)
 _STREAMS: Final = 3
@@ -170,3 +172,18 @@ def test_every_request_arrives_whole(pieces: list[tuple[int, int, int | None]], 
     for body, received in zip(sent, pair.service.requests, strict=True):
         assert received.body == body
         assert received.is_complete
+
+
+@pytest.mark.parametrize("window", [65_535, 5_000])
+def test_frames_are_short(window: int) -> None:
+    """A client handles a frame when it has all of it: what comes before a cut is of use."""
+    pair = Pair(Recorder(), window=window)
+    pair.request()
+    stream = pair.service.requests[0].stream
+    stream.send_headers(ANSWER)
+    stream.write(bytes(20_000))
+    pair.settle()
+
+    sizes = [len(event.data) for event in pair.events if isinstance(event, DataReceived)]
+    assert sum(sizes) == min(window, 20_000)
+    assert max(sizes) <= 1024
