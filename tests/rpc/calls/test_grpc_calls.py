@@ -152,6 +152,8 @@ async def test_refusal_waits_a_little_for_the_message() -> None:
     recording = Recording()
     pair = recording.pair
     late, none = (pair.call(ended=False, path="/test.Test/Nope") for _ in range(2))
+    await turns()
+    pair.settle()
     assert pair.code(late) is pair.code(none) is None
     pair.client.send_data(late, prefixed(b""))
     pair.settle()
