@@ -36,6 +36,11 @@ class StreamHandler(HttpProtocol):
         super().became_link()
         self._stream.became_link()
 
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        if not self._stream.is_closing():  # a link has taken it over
+            self._stream.became_link()
+
     def held_bytes(self) -> int:
         # Not what the kernel has: the connection has other streams.
         return 0 if self.transport is None else self._request_bytes + self._stream.queued_bytes

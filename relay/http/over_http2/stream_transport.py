@@ -54,11 +54,11 @@ class StreamTransport(asyncio.Transport):
                 self.stream.send_headers(part.fields, ended=self._answer.is_over)
             else:
                 self.stream.write(part.data)
-        if self._answer.is_over:
-            self._end()
-        elif self._resumes is None and self.stream.queued_bytes > self._high and self._protocol is not None:
+        if self._resumes is None and self.stream.queued_bytes > self._high and self._protocol is not None:
             self._resumes = asyncio.create_task(self._resume())
             self._protocol.pause_writing()
+        if self._answer.is_over:
+            self._end()
 
     def writelines(self, list_of_data: Any) -> None:
         self.write(b"".join(list_of_data))
@@ -76,11 +76,18 @@ class StreamTransport(asyncio.Transport):
         return True
 
     def _end(self) -> None:
-        """End the stream; one whose answer is not whole is reset."""
+        """End the stream; one whose answer is not whole is reset. Until all was sent, its handler counts the bytes."""
+        self._is_closing = True
         if self._answer.may_end:
             self.stream.end()
         else:
             self.stream.reset(Http2Code.INTERNAL_ERROR)
+        if self.stream.is_over():
+            self.lose(None)
+        else:
+            self.stream.on_done = self._sent
+
+    def _sent(self) -> None:
         self.lose(None)
 
     def close(self) -> None:

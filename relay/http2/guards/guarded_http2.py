@@ -63,12 +63,17 @@ class GuardedHttp2(Http2Protocol):
         return True
 
     def became_link(self, stream: Http2Stream) -> None:
-        if stream.standing is not Standing.GUEST:
+        if stream.standing is Standing.LINK or stream.is_over():
             return
+        if stream.standing is Standing.STRANGER:
+            self._kept += 1
         stream.standing = Standing.LINK
         self._links += 1
-        if self._share is not None and not self._guards.counts_links:
-            self._enter(None)
+        if self._share is not None:
+            if self._guards.counts_links:
+                self._share.work(self)
+            else:
+                self._enter(None)
 
     # --- for `Share` and `HeldBytes` -----------------------------------------------------------------------------
 

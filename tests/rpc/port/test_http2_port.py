@@ -134,6 +134,19 @@ def test_clients_without_a_handshake_shut_nobody_out(new_loop: NewLoop, authorit
 
 
 @both_loops
+def test_handshake_gives_its_place_to_its_connection(new_loop: NewLoop, authority: Authority, pair: Pair) -> None:
+    """Also where there is only one."""
+
+    async def work() -> None:
+        port = Port(most=1)
+        async with port.serving(**files(pair)):
+            assert (await port.first_bytes(trusting(authority, "h2")))[3] == 4
+            assert port.share.shed == 0
+
+    run(new_loop, work())
+
+
+@both_loops
 def test_handshake_that_does_not_end(new_loop: NewLoop, pair: Pair) -> None:
     """It has the time for a request."""
 

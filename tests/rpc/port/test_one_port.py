@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 
 from auth.key_secret import DEMO_KEY
 from relay.config.settings import InvalidSettings, load
+from relay.http.connections import guarded
 from relay.http2 import Http2Code
 from relay.http2.header_blocks import header_block
 from relay.http2.http2_frames import PREFACE, header_frames, ping_frame, reset_frame, settings_frame
@@ -96,6 +97,10 @@ async def test_connections_are_counted_as_those_of_http(relay: GrpcRelay) -> Non
             await becomes((1, 0))
         await becomes((1, 1))
     await becomes((1, 0))
+    async with httpx.AsyncClient(http1=False, http2=True, base_url=relay.url) as client:
+        assert (await client.get("/api/games", headers=KEY)).status_code == 200
+        await becomes((1, 1))
+    await becomes((1, 0))
 
 
 async def test_other_requests_over_http2(relay: GrpcRelay, publish: Publish) -> None:
@@ -156,8 +161,25 @@ async def test_event_streams_over_http2(relay: GrpcRelay, publish: Publish) -> N
     await relay.metric_becomes("relay_links", 0)
 
 
+async def test_answer_over_http2_that_is_not_read(
+    start_relay: StartRelay, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is cut as over HTTP/1.1, and its connection stays open."""
+    monkeypatch.setattr(guarded, "_TAKEN_S", 0.1)
+    await publish("crash", *range(500), extras='{"point":"2.50","more":"' + "x" * 1000 + '"}')
+    async with start_relay(http=HTTP) as relay, connection(relay.url) as raw:
+        await raw.send(PREFACE + settings_frame({}) + _get(1, b"/api/history/crash"))
+        await raw.until(reset_frame(1, Http2Code.CANCEL))
+        await raw.send(ping_frame(b"are you?", ack=False))
+        await raw.until(b"are you?")
+
+
 def _event_stream(stream_id: int) -> bytes:
-    fields = ((b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/sse/crash"), (b":authority", b"x"))
+    return _get(stream_id, b"/sse/crash")
+
+
+def _get(stream_id: int, path: bytes) -> bytes:
+    fields = ((b":method", b"GET"), (b":scheme", b"http"), (b":path", path), (b":authority", b"x"))
     return header_frames(stream_id, header_block((*fields, (b"x-api-key", DEMO_KEY.encode()))), ended=True)
 
 
@@ -167,6 +189,8 @@ async def test_event_stream_over_http2_that_is_reset(relay: GrpcRelay) -> None:
         await raw.send(PREFACE + settings_frame({}) + _event_stream(1))
         await raw.until(b"retry: ")
         await relay.metric_becomes("relay_links", 1)
+        assert await relay.metric('relay_connections{group="strangers"}') == 1  # that of this look
+        assert await relay.metric('relay_connections{group="guests"}') == 0
         await raw.send(reset_frame(1, Http2Code.CANCEL) + ping_frame(b"are you?", ack=False))
         await raw.until(b"are you?")
         await relay.metric_becomes("relay_links", 0)
