@@ -142,6 +142,11 @@ class Rig:
         self._unseen.append(entry)
         return self.number
 
+    def store_other(self) -> None:
+        """Store a message that is no round: the relay does not hear of it."""
+        self.head += 1
+        self.log.store_other(self.head)
+
     def hear(self) -> None:
         """Publish everything that was stored to the relay."""
         self.hub.publish(self._unseen)
@@ -151,6 +156,7 @@ class Rig:
         """Lose the log and create another one; the relay notices that, or it does at `notice_rebuilt`."""
         self.epoch, self.head, self._unseen = f"k{int(self.epoch[1:]) + 1}", 0, []
         self.log.entries.clear()
+        self.log.others.clear()
         self.log.epoch, self.log.last_ever = self.epoch, 0
         if is_noticed:
             self.notice_rebuilt()
@@ -160,10 +166,10 @@ class Rig:
 
     def lose_tail(self, end: int) -> None:
         """Lose everything after a sequence."""
-        self.log.entries = [entry for entry in self.log.entries if entry.sequence <= end]
+        self.log.truncate(end)
         first = self.log.entries[0].sequence if self.log.entries else end + 1
         unheard, self._unseen = [entry for entry in self._unseen if entry.sequence <= end], []
-        self.head = self.log.last_ever = end
+        self.head = end
         self.hub.publish(unheard)
         self.hub.begin(Bounds(self.epoch, first, end))
 

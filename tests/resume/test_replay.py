@@ -25,6 +25,7 @@ happenings = st.lists(
     st.one_of(
         st.tuples(st.just("store"), st.sampled_from(NAMES)),
         st.tuples(st.just("live"), st.sampled_from(NAMES)),
+        st.tuples(st.just("other"), st.integers(1, 5)),
         st.tuples(st.just("turns"), st.integers(1, 12)),
         st.tuples(st.just("purge"), st.floats(0, 1)),
         st.tuples(st.just("lose_tail"), st.floats(0, 1)),
@@ -52,6 +53,7 @@ class Truth:
                 assert message["sequence"] > at.sequence, f"not in order: {message} after {at}"
                 at = Cursor(at.epoch, message["sequence"])
             elif message["event"] == "gap":
+                assert message["reason"] != "deleted", "nothing is deleted here"
                 begin, end = Cursor.parse(message["from"]), Cursor.parse(message["to"])
                 if message["reason"] == "ahead":
                     at = begin
@@ -92,6 +94,10 @@ class Story:
     async def live(self, game: str) -> None:
         await self.store(game)
         self.rig.hear()
+
+    async def other(self, count: int) -> None:
+        for _ in range(count):
+            self.rig.store_other()
 
     async def turns(self, count: int) -> None:
         await turns(count)
@@ -144,6 +150,8 @@ def test_whatever_happens_between_two_steps(
 ) -> None:
     """Live rounds, ends of pages and slices, purges, a lost tail, a new log: each round once, in order, or a gap.
 
+    Messages that are no rounds may be anywhere, and are no gap.
+
     The same with corrections, of which a replay of one game reads pages of their own.
     """
 
@@ -173,6 +181,7 @@ def test_whatever_happens_between_two_steps(
         patch.setattr("relay.history.writer.FEW", 2)
         patch.setattr("relay.history.reading.pages.FEW", 2)
         patch.setattr("relay.history.reading.stretch.CELL", cell)
+        patch.setattr("relay.history.shared_tails.CELL", cell)
         patch.setattr("relay.history.reading.stretch._SHORT", 1)
         asyncio.run(tell())
 

@@ -148,11 +148,13 @@ def stretch_of(
         first: The log's oldest round, when the page is of all games and has holes; None: it has none.
     """
     entries = page.entries
-    last = page.last or position
+    # Not up to messages after the newest round that is known: clients would get cursors which no relay knows.
+    known = max(entries[-1].sequence if entries else position, head)
     if page.remaining:
+        last = min(page.last or position, known)
         entries, covered_to = _aligned(entries, position, last, of_all=oldest is None)
     else:  # the log has nothing more of these games up to `head`
-        covered_to = max(last, head)
+        covered_to = known
     # Before the first message, rounds of the game may have been purged; after it, none.
     begins = [entries[0].sequence] if entries else []
     gone_to = min([*begins, *(begin for begin, _ in page.others[:1]), covered_to + 1]) - 1
@@ -171,7 +173,7 @@ def _holes(entries: list[LogEntry], others: Sequence[tuple[int, int]], covered_t
     """Return what was deleted between messages, and after the last; as one gap when there are many holes."""
     runs: Iterable[tuple[int, int]] = ((entry.sequence, entry.sequence) for entry in entries)
     if others:
-        runs = merge(runs, (run for run in others if run[1] <= covered_to))
+        runs = merge(runs, ((begin, min(end, covered_to)) for begin, end in others if begin <= covered_to))
     holes = [
         Gap(Cursor(epoch, before), Cursor(epoch, after - 1), GapReason.DELETED)
         for (_, before), (after, _) in pairwise([*runs, (covered_to + 1, covered_to + 1)])

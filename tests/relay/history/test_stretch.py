@@ -143,6 +143,17 @@ def test_what_is_no_round_is_no_gap(runs: list[tuple[str, int]], limit: int, pos
     assert pages <= 2 + 2 * (head - begin) // min(limit, 450)
 
 
+@pytest.mark.parametrize("remaining", [0, 5])
+def test_other_messages_after_the_newest_round_are_not_covered(remaining: int) -> None:
+    """No client gets a cursor after the newest round that the relay knows; what it knows is covered."""
+    page = Page([LogEntry(sequence, "crash", b"") for sequence in (1, 2, 5)], remaining, others=[(3, 3), (6, 9)])
+
+    for head, covered_to in ((2, 5), (5, 5), (7, 7)):
+        stretch = stretch_of(page, epoch="k1", position=0, head=head, oldest=None, first=1)
+        assert stretch.covered_to == covered_to
+        assert [(hole.begin.sequence, hole.end.sequence) for hole in stretch.holes] == [(3, 4)]
+
+
 def test_hole_of_a_million_is_one_gap() -> None:
     """It is not walked through, sequence by sequence."""
     sequences = [*range(1, 300), *range(1_000_300, 1_000_500)]
