@@ -5,6 +5,7 @@ A connection that is open when its loop closes is reported by the garbage collec
 
 import asyncio
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -29,10 +30,13 @@ class Streams(NamedTuple):
 
 @asynccontextmanager
 async def connected(
-    *where: Any, limit: int = BUFFER_BYTES, sock: socket.socket | None = None
+    *where: Any,
+    limit: int = BUFFER_BYTES,
+    sock: socket.socket | None = None,
+    context: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Streams]:
-    """Connect to a host and port, or use a connected socket; abort the connection when the block ends."""
-    reader, writer = await asyncio.open_connection(*where, limit=limit, sock=sock)
+    """Connect to a host and port, or use a connected socket; with a context, by TLS. Abort it when the block ends."""
+    reader, writer = await asyncio.open_connection(*where, limit=limit, sock=sock, ssl=context)
     try:
         yield Streams(reader, writer)
     finally:

@@ -43,6 +43,8 @@ from tests.network.streams import connected, serving
 from tests.waiting import until
 
 _COUNT = 300
+_HELD_S = 0.01
+"""Time in which bytes would come that are held."""
 
 
 def test_versions_that_were_tried_are_those_that_can_be_installed() -> None:
@@ -220,7 +222,7 @@ async def test_held_connection_is_read_when_asked_and_loses_nothing() -> None:
         assert await taken.get() == b"2"
         server.write(b"3")
         await server.drain()
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(_HELD_S)
         assert taken.empty()
         held.release()
         assert await taken.get() == b"3"

@@ -14,6 +14,7 @@ import uvloop
 from relay import turns as turns_module
 from relay.links.intake import Intake
 from relay.turns import Turns
+from tests.network.streams import connected
 from tests.relay.raw_http import Connection, connection
 from tests.rpc.certificates import Authority
 from tests.waiting import until
@@ -111,12 +112,11 @@ def test_data_over_tls_is_whole(new_loop: Callable[[], asyncio.AbstractEventLoop
         loop, turns = asyncio.get_running_loop(), Turns()
         server = await loop.create_server(lambda: Intake(turns, receiver), "127.0.0.1", 0, ssl=serving)
         async with server:
-            _, writer = await asyncio.open_connection(*server.sockets[0].getsockname(), ssl=trusting)
-            for at in range(0, len(sent), 300):
-                writer.write(sent[at : at + 300])
-                await writer.drain()
-            await until(lambda: len(receiver.data) >= len(sent))
-            writer.transport.abort()
+            async with connected(*server.sockets[0].getsockname(), context=trusting) as (_, writer):
+                for at in range(0, len(sent), 300):
+                    writer.write(sent[at : at + 300])
+                    await writer.drain()
+                await until(lambda: len(receiver.data) >= len(sent))
             await receiver.lost.wait()
 
     with asyncio.Runner(loop_factory=new_loop) as runner:

@@ -22,6 +22,7 @@ from relay.http2.http2_frames import PREFACE, settings_frame
 from relay.rpc.port.http2_port import listening_http2
 from relay.rpc.port.tls_files import TlsFiles
 from relay.turns import Turns
+from tests.network.streams import connected
 from tests.relay.http2.serving_streams import Streams
 from tests.rpc.certificates import Authority, Pair
 from tests.waiting import until
@@ -29,6 +30,8 @@ from tests.waiting import until
 pytestmark = pytest.mark.service
 
 LOOPS: Final = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+_OLD_S: Final = 2 * FRESH_S
+"""The age of a connection that may give way to a new one."""
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
 
 both_loops = pytest.mark.parametrize("new_loop", LOOPS.values(), ids=list(LOOPS))
@@ -62,12 +65,9 @@ class Port:
 
     async def first_bytes(self, context: ssl.SSLContext | None, sent: bytes = PREFACE + settings_frame({})) -> bytes:
         """Connect, send bytes and return all that comes in one piece, or before the end."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.number, ssl=context)
-        try:
+        async with connected("127.0.0.1", self.number, context=context) as (reader, writer):
             writer.write(sent)
             return await reader.read(4096)
-        finally:
-            writer.transport.abort()
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +194,7 @@ async def test_idle_connection_gives_way() -> None:
     async with port.serving():
         with closing(port.connect()) as first:
             await until(lambda: port.share.count == 1)
-            await asyncio.sleep(2 * FRESH_S)  # its age is under test
+            await asyncio.sleep(_OLD_S)
             assert (await port.first_bytes(None))[3] == 4
             await until(lambda: _is_cut(first))
 

@@ -33,6 +33,8 @@ pytestmark = pytest.mark.service
 
 HTTP: Final = {"host": "127.0.0.1", "port": 0, "h2c": True}
 KEY: Final = {"X-API-Key": DEMO_KEY}
+_APART_S: Final = 0.01
+"""Between two pieces of a request, so that they are mostly read one by one."""
 SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 
 
@@ -232,7 +234,7 @@ async def test_first_bytes_in_pieces(relay: GrpcRelay) -> None:
     for cut in (1, 2):
         async with connection(relay.url) as raw:
             await raw.send(request[:cut])
-            await asyncio.sleep(0.01)  # the pieces are read one by one, mostly
+            await asyncio.sleep(_APART_S)
             await raw.send(request[cut:])
             assert (await raw.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
 
