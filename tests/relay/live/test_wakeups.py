@@ -29,6 +29,7 @@ def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.live.following.reading_rule._ENDS_BELOW", 0)
     monkeypatch.setattr("relay.live.following.reading_rule._ROUNDS_PER_WAKEUP", 0)
     monkeypatch.setattr("relay.live.following.wakeups._TAKE_S", 3600.0)
+    monkeypatch.setattr("relay.live.following.feed._POLL_S", 3600.0)
     monkeypatch.setattr("relay.live.following.wakeups._PAUSE_S", (0.05, 0.1))
 
 
