@@ -32,6 +32,8 @@ class KeyRing:
         self._types: Mapping[str, frozenset[str]] = MappingProxyType({})
         self.watchers: list[Watcher] = []
         """Functions that are called, in this order, after each change; they must not raise."""
+        self.changes = 0
+        """How often something was different, so far."""
         self.replace(keys)
 
     @classmethod
@@ -119,6 +121,7 @@ class KeyRing:
                 self._by_id[key_id] = key
                 self._put_in(key)
         if changed:
+            self.changes += 1
             ids = frozenset(changed)
             for watcher in self.watchers:
                 watcher(ids)

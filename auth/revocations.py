@@ -60,6 +60,8 @@ class Revocations:
         self._ends: list[tuple[float, What, str]] = []  # a heap; has entries of revocations that were replaced
         self.watchers: list[Watcher] = []
         """Functions that are called, in this order, after each change; they must not raise."""
+        self.changes = 0
+        """How often revocations were new or different, so far."""
         self.change(revocations)
 
     def refuses(self, grant: Grant, *, now: float | None = None) -> bool:
@@ -97,6 +99,7 @@ class Revocations:
             changed.append(revocation)
         self._drop_expired(now)
         if changed:
+            self.changes += 1
             for watcher in self.watchers:
                 watcher(tuple(changed))
 

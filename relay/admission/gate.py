@@ -44,8 +44,8 @@ class Permit:
     caller: Caller
     use: LinkUse
     """What the link uses of the limits of its key and address."""
-    is_fresh: bool = False
-    """Whether the credential was judged in this turn of the loop, so that nothing can have changed since."""
+    judged_at: int = -1
+    """The `Admission.changes` of the turn of the loop in which the credential was judged; -1: unknown."""
 
 
 class Admission:
@@ -219,6 +219,11 @@ class Admission:
             return limits.new_link_refusal(grant, address)
         is_request = request == "POST /api/auth/token" or request.startswith("GET /api/")
         return limits.request_refusal(grant, address) if is_request else None
+
+    @property
+    def changes(self) -> int:
+        """How often what is known of keys and revocations has changed; the clock is not counted."""
+        return self.keys.changes + self.revocations.changes
 
     def enter(self, protocol: LinkProtocol, grant: Grant, caller: Caller, opening: Opening = FRESH) -> Permit:
         """Count one more link at its cost.

@@ -120,11 +120,17 @@ class LinkRegistry:
         return permit
 
     def take_permit_now(self, protocol: LinkProtocol, grant: Grant, caller: Caller, opening: Opening = FRESH) -> Permit:
-        """Do as `take_permit` while the log is followed, for a link that is made in this turn of the loop."""
-        permit = self._enter(protocol, grant, caller, opening)
-        permit.is_fresh = True
-        self.feed.listen_now()
-        return permit
+        """Do as `take_permit` while the log is followed, for a link whose credential was judged in this turn."""
+        changes = self.admission.changes
+        taking = self.take_permit(protocol, grant, caller, opening)
+        try:
+            taking.send(None)
+        except StopIteration as taken:
+            permit: Permit = taken.value
+            permit.judged_at = changes
+            return permit
+        taking.close()
+        raise AssertionError("nothing is waited for while the log is followed")
 
     def _enter(self, protocol: LinkProtocol, grant: Grant, caller: Caller, opening: Opening) -> Permit:
         permit = self.admission.enter(protocol, grant, caller, opening)

@@ -44,7 +44,7 @@ class Revoker:
         if Revocable("key", key_id) not in self._held:
             self._note_expiry(key_id)
         self._held.add(held)
-        if not held.permit.is_fresh:
+        if held.permit.judged_at != self._admission.changes:
             self._judge(held)
 
     def closed(self, held: Held) -> None:
