@@ -17,7 +17,7 @@ from bench._relay import RelayProcess, relay
 from bench._report import heading, percentile, table
 from bench._rounds import endless
 from bench.fanout.publisher import Publisher
-from bench.fanout.wire import BadWire, WebSocket
+from bench.fanout.wire import BadWire, Rest, WebSocket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,20 +54,19 @@ class Link:
         self._thread.start()
 
     def _read(self, data: bytes) -> None:
+        rest = Rest()
         while True:
-            while (end := self._wire.message_end(data, 0)) is not None:
-                message, data = data[:end], data[end:]
-                if message == self._wire.heartbeat:
-                    self._sock.sendall(self._wire.answer)
-                else:
-                    self.came.append((self._wire.round_of(message)["round_id"], time.monotonic()))
+            taken = self._wire.take(rest, data)
+            rest, now = taken.rest, time.monotonic()
+            self.came += [(self._wire.round_of(message)["round_id"], now) for message in taken.messages]
             try:
-                more = self._sock.recv(1 << 16)
+                if taken.answer:
+                    self._sock.sendall(taken.answer)
+                data = self._sock.recv(1 << 16)
             except OSError:
                 return
-            if not more:
+            if not data:
                 return
-            data += more
 
     def wait_for(self, round_id: int) -> None:
         """Wait until a round has come."""
