@@ -46,8 +46,8 @@ class Http2Limits:
     def for_streams(cls, streams: int, **others: Any) -> Self:
         """Return limits in which the allowances follow from the streams of a connection; `others` as they are given.
 
-        A client may cancel all of its streams at once. For each that it opens it may also send two frames that bring
-        nothing, such as a window and a priority.
+        A client may cancel all of its streams at once. For each that it opens it may also send four frames that
+        bring nothing, such as windows and a priority: grpcio with 900 streams sends more than two of each.
         """
-        allowances = {"resets": max(_RESETS, streams), "frames": max(_FRAMES, 2 * streams)}
+        allowances = {"resets": max(_RESETS, streams), "frames": max(_FRAMES, 4 * streams)}
         return cls(streams=streams, **{**allowances, **others})

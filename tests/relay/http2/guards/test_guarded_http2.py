@@ -257,11 +257,11 @@ async def test_connection_that_is_asked_to_leave_before_it_has_begun() -> None:
 
 
 def test_allowances_follow_from_the_streams() -> None:
-    """A client may cancel all of its streams at once, and open each with two frames that bring nothing."""
+    """A client may cancel all of its streams at once, and open each with four frames that bring nothing."""
     few, many = Http2Limits.for_streams(10, idle_s=5.0), Http2Limits.for_streams(5000)
 
     assert (few.streams, few.resets, few.frames, few.idle_s) == (10, 200, 1000, 5.0)
-    assert (many.streams, many.resets, many.frames) == (5000, 5000, 10_000)
+    assert (many.streams, many.resets, many.frames) == (5000, 5000, 20_000)
 
 
 async def test_all_streams_of_a_connection_cancelled_at_once() -> None:
