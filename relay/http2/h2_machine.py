@@ -43,6 +43,8 @@ _SHARED_FIELDS: Final = 1000
 """Header fields that connections share, at most."""
 _SHARED_BYTES: Final = 100
 """The longest of them: a token is longer, and belongs to one client."""
+_AUTHORITIES: Final = frozenset((b":authority", b"host"))
+"""A request has one of them, for h2. HTTP/2 requires neither, and HAProxy's health checks have neither by default."""
 _METHODS: Final[dict[type, str]] = {
     kind: method.__name__ for kind, method in getattr(H2Connection(_CONFIG), "_frame_dispatch_table", {}).items()
 }
@@ -167,6 +169,9 @@ class _Decoder(Decoder):
     def decode(self, data: bytes, raw: bool = False) -> Iterable[HeaderTuple]:
         headers = super().decode(data, raw)
         self.has_decoded = True
+        names = {header[0] for header in headers}
+        if b":method" in names and not names & _AUTHORITIES:
+            return [HeaderTuple(b":authority", b""), *headers]
         return headers
 
 

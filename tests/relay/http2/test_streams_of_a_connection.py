@@ -467,6 +467,22 @@ def test_malformed_request_ends_its_stream_only(wrong: tuple[tuple[bytes, bytes]
     assert len(pair.service.requests) == 2
 
 
+def test_request_without_an_authority() -> None:
+    """As in HAProxy's health checks: the service gets an empty one. The trailers of a request get none."""
+    pair = Pair()
+    pair.client.config.validate_outbound_headers = False
+    fields = tuple(field for field in REQUEST if field[0] != b":authority")
+
+    stream_id = pair.request(fields, body=b"question", ended=False)
+    pair.client.send_headers(stream_id, [(b"x-late", b"1")], end_stream=True)
+    pair.settle()
+
+    (received,) = pair.service.requests
+    assert received.headers == [(b":authority", b""), *fields]
+    assert received.is_complete
+    assert pair.resets() == []
+
+
 def test_body_of_another_length_than_announced_ends_its_stream_only() -> None:
     """The service learns that the stream was reset."""
     pair, good, received = one_stream()
