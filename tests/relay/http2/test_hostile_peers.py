@@ -435,6 +435,7 @@ def test_wrong_frame_ends_the_connection(wrong: bytes, code: Http2Code) -> None:
     at = sent.rindex(b"\x07\0\0\0\0\0")
     assert pair.transport.is_closed
     assert int.from_bytes(sent[at + 10 : at + 14], "big") == code
+    assert b" at 0x" not in sent[at:]  # no address of the process, as texts of hpack have
 
 
 @pytest.mark.parametrize("late", [data_frames(1, b"late"), headers(1)], ids=["data", "trailers"])
