@@ -54,6 +54,10 @@ class InTask(OneRequest):
     async def work(self, data: bytes) -> None:
         """Answer the message. What this raises ends the call, by `failed`."""
 
+    def failed(self, error: Exception) -> None:
+        super().failed(error)
+        self._cancel()
+
     def expired(self) -> None:
         super().expired()
         self._cancel()
@@ -65,6 +69,7 @@ class InTask(OneRequest):
         try:
             await self.work(data)
         except Exception as error:  # noqa: BLE001 - becomes a status
+            self._task = None  # it ends by itself
             self.failed(error)
 
     def _cancel(self) -> None:

@@ -329,6 +329,31 @@ async def test_task_of_an_answer_ends_with_its_call() -> None:
     assert pair.calls.open == 0
 
 
+@pytest.mark.parametrize("late", [b"\x02", b"\0\xff\xff\xff\xff", b"\0"], ids=["malformed", "too large", "partial"])
+async def test_task_of_an_answer_ends_when_later_bytes_end_the_call(late: bytes) -> None:
+    """Otherwise it would open a link for a stream that is over, which nobody would end."""
+    begun, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def forever(_call: GrpcCall, _message: bytes) -> bytes:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+        return b""
+
+    pair = CallPair({PATH: unary(forever, within_s=1)})
+    stream_id = pair.call(b"request", ended=False)
+    await asyncio.wait_for(begun.wait(), 10)
+    pair.client.send_data(stream_id, late.ljust(5, b"\0"), end_stream=False)
+    pair.client.send_data(stream_id, b"\0", end_stream=True)
+    pair.settle()
+
+    await asyncio.wait_for(cancelled.wait(), 10)
+    assert pair.code(stream_id) in (StatusCode.INVALID_ARGUMENT, StatusCode.RESOURCE_EXHAUSTED)
+    assert pair.calls.open == 0
+
+
 async def test_errors_of_a_method() -> None:
     """One that a client can get has its status; a bug is INTERNAL, and no text of it leaves."""
 
