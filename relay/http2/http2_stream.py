@@ -338,8 +338,13 @@ class Http2Stream:
         return self.window > 0
 
     def over(self) -> None:
-        """Drop what is queued: the stream was reset, or its connection is lost."""
-        self._state, self.receiver = _OVER, _NOBODY
+        """Drop what is queued, and the receiver: the stream was reset."""
+        self.stop()
+        self.receiver = _NOBODY
+
+    def stop(self) -> None:
+        """Drop what is queued: the connection is lost. The receiver stays until it learns so."""
+        self._state = _OVER
         self._queue, self._end = None, b""
         self.queued_bytes = 0
 

@@ -15,7 +15,7 @@ from relay.http2.connection_care import Leaving
 from relay.http2.header_blocks import NO_TABLE, HeaderFields, header_block
 from relay.http2.http2_connections import Http2Connections
 from relay.http2.http2_frames import DEFAULT_WINDOW, Http2Code, header_frames, reset_frame
-from relay.http2.http2_stream import Http2Service, Http2Stream, StreamReceiver
+from relay.http2.http2_stream import Http2Service, Http2Stream
 from relay.http2.peer_budget import PeerBudget
 from relay.http2.send_turns import SendTurns
 
@@ -180,10 +180,10 @@ class OpenStreams:
 
     def _drop_streams(self) -> Callable[[], None] | None:
         """End all streams: the connection is lost. Return what tells the service."""
-        dropped = [(stream, stream.receiver) for stream in self._streams.values()]
+        dropped = [*self._streams.values()]
         self._streams = {}
-        for stream, _ in dropped:
-            stream.over()
+        for stream in dropped:
+            stream.stop()
         self._turns.waiting = None
         self._turns.wake()
         return partial(self._report_all, dropped) if dropped else None
@@ -205,8 +205,10 @@ class OpenStreams:
         if done is not None:
             self._call(stream, done)
 
-    def _report_all(self, dropped: list[tuple[Http2Stream, StreamReceiver]]) -> None:
-        for stream, receiver in dropped:
+    def _report_all(self, dropped: list[Http2Stream]) -> None:
+        for stream in dropped:
+            receiver = stream.receiver  # a service may have handed the stream over since the connection was lost
+            stream.over()
             self._call(stream, partial(receiver.lost, None))
 
     def _call(self, stream: Http2Stream, step: Callable[[], None]) -> None:
