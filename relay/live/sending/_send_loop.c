@@ -293,14 +293,15 @@ take_from_windows(const State *state, const Ready *ready, Py_ssize_t cost)
     return failed ? failed : set_number(state, ready->turns, WINDOW, ready->shared - cost);
 }
 
+/* Those that have got a part stand first: another stream of the same connection must not write before the rest. */
 static int
-append_pair(PyObject *list, PyObject *link, Py_ssize_t sent)
+add_pair(PyObject *list, PyObject *link, Py_ssize_t sent)
 {
     PyObject *pair = Py_BuildValue("(On)", link, sent);
     if (pair == NULL) {
         return -1;
     }
-    int failed = PyList_Append(list, pair);
+    int failed = sent > 0 ? PyList_Insert(list, 0, pair) : PyList_Append(list, pair);
     Py_DECREF(pair);
     return failed;
 }
@@ -333,7 +334,7 @@ send_to_some(const State *state, PyObject *links, Py_ssize_t begin, int count, c
         }
         if (!failed && sent[at] < size) {
             PyObject *link = PyList_GetItem(links, begin + at);
-            failed = link == NULL || append_pair(rest, link, sent[at]) < 0;
+            failed = link == NULL || add_pair(rest, link, sent[at]) < 0;
         }
         clear_ready(&ready[at]);
     }

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from relay.live.sending import _send_loop
 
 Unsent = Sequence[tuple["Link", int]]
-"""Links that have not got all of some bytes, each with how many it has got."""
+"""Links that have not got all of some bytes, each with how many it has got. Those that have got a part stand first:
+nothing else may be written to their connections before the rest."""
 
 _OF_SOCKETS: Final = frozenset(
     {

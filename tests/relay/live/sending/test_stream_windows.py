@@ -180,6 +180,31 @@ def test_windows_and_order_hold_for_any_schedule(run: Callable[[Body], None], se
     run(body)
 
 
+def test_rest_of_a_frame_comes_before_frames_of_other_streams(run: Callable[[Body], None]) -> None:
+    """A later stream of the same connection stands before the first one in the channel, and the client reads slowly."""
+
+    async def body(rig: StreamRig) -> None:
+        chance, client = random.Random(14), rig.client
+        first, other = await rig.open_stream(), await rig.open_stream()
+        rig.follow(other.stream)
+        link = rig.follow(first.stream)
+        assert rig.hub.sends.language == "python" or link.outlet is not None
+        client.increment_flow_control_window(8 << 20)
+        for stream_id in (1, 3):
+            client.increment_flow_control_window(8 << 20, stream_id=stream_id)
+        wanted = b""
+        for sequence in range(1, 121):
+            round_ = entry(sequence, extras='{"text":"%s"}' % ("x" * 900))
+            rig.hub.publish([round_])
+            wanted += frame(json_of(round_))
+            await rig.move(chance.choice((0, 3000, 1 << 16)))
+        while len(rig.body(1) + rig.body(3)) < 2 * len(wanted):
+            await rig.move()
+            assert all(wanted.startswith(rig.body(stream_id)) for stream_id in (1, 3))
+
+    run(body)
+
+
 def fill(number: int) -> None:
     """Fill the buffer of a socket without its transport."""
     try:
