@@ -254,8 +254,16 @@ def _sentence(fault: Any, given_by: Mapping[str, Origin]) -> str:
     name = {"file": f"{where}{shown} in {file}", "PORT": f"PORT{shown}"}.get(origin or "", f"{variable}{shown}")
     if is_shown and not dot and _section_model(section):
         return f"{name} is not allowed: {where} is a section, [{where}]"
-    reason = _number_allowed(where) or fault["msg"].removeprefix("Value error, ")
+    reason = _number_allowed(where) or _reason(fault)
     return f"{name} is not allowed: {reason[0].lower()}{reason[1:]}"
+
+
+def _reason(fault: Any) -> str:
+    """Return what a value must be, in words of ours where those of pydantic do not say what is allowed."""
+    if fault["type"].startswith("bool"):
+        return "it must be a boolean, true or false"
+    text: str = fault["msg"].removeprefix("Value error, ")
+    return text.replace("Input should be", "it must be", 1)
 
 
 def _sections() -> str:

@@ -78,7 +78,9 @@ def test_backend_options_are_the_backends_own(monkeypatch: pytest.MonkeyPatch) -
         ("RELAY_LINKS_UNSENT_BYTES", "1", "16384"),
         ("RELAY_LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),
         ("RELAY_NATS_URL", "localhost:4222", "nats://"),
-        ("RELAY_NATS_CREATE", "perhaps", "boolean"),
+        ("RELAY_NATS_CREATE", "perhaps", "it must be a boolean, true or false"),
+        ("RELAY_LINKS_COMPILED_SENDS", "2", "it must be a boolean, true or false"),
+        ("RELAY_GRPC_REFLECTION", "on", "it must be 'public', 'key' or 'off'"),
         ("RELAY_NATS_STREAM", "a.b", "pattern"),
     ],
 )
