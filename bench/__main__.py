@@ -12,6 +12,7 @@ NAMES: Final = (
     "writers",
     "end_to_end",
     "fanout",
+    "compression",
     "replay",
     "log_length",
     "grpc",
