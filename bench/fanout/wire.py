@@ -230,7 +230,7 @@ class Grpc:
             if kind == _DATA:
                 parts.append(data[start + 9 : end])
             elif kind in (_PING, _SETTINGS) and not flags & _ACK:
-                answers.append(_frame(kind, _ACK, 0, data[start + 9 : end] if kind == _PING else b""))
+                answers.append(frame(kind, _ACK, 0, data[start + 9 : end] if kind == _PING else b""))
             elif kind not in (_HEADERS, _PING, _SETTINGS, _WINDOW_UPDATE) or (kind == _HEADERS and flags & _END_STREAM):
                 raise BadWire(f"the call was ended: {data[start:end][:80]!r}")
             start = end
@@ -248,7 +248,7 @@ class Grpc:
     def framed(self, messages: Sequence[bytes]) -> bytes:
         content = b"".join(struct.pack("!BI", 0, len(message)) + message for message in messages)
         return b"".join(
-            _frame(_DATA, 0, 1, content[at : at + 16_384])  # the largest frame that no setting is needed for
+            frame(_DATA, 0, 1, content[at : at + 16_384])  # the largest frame that no setting is needed for
             for at in range(0, len(content), 16_384)
         )
 
@@ -282,16 +282,17 @@ def greeting(path: str, key: str, *, streams: int = 1, message: bytes = b"") -> 
     encoder = Encoder()
     parts = [
         _PREFACE,
-        _frame(_SETTINGS, 0, 0, struct.pack("!HI", 4, _WIDE)),  # the initial window of streams
-        _frame(_WINDOW_UPDATE, 0, 0, struct.pack("!I", _WIDE - 65_535)),
+        frame(_SETTINGS, 0, 0, struct.pack("!HI", 4, _WIDE)),  # the initial window of streams
+        frame(_WINDOW_UPDATE, 0, 0, struct.pack("!I", _WIDE - 65_535)),
     ]
     for number in range(1, 2 * streams, 2):
-        parts.append(_frame(_HEADERS, _END_HEADERS, number, encoder.encode(headers)))
-        parts.append(_frame(_DATA, _END_STREAM, number, struct.pack("!BI", 0, len(message)) + message))
+        parts.append(frame(_HEADERS, _END_HEADERS, number, encoder.encode(headers)))
+        parts.append(frame(_DATA, _END_STREAM, number, struct.pack("!BI", 0, len(message)) + message))
     return b"".join(parts)
 
 
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """Return a frame of HTTP/2."""
     return struct.pack("!BHBBI", len(payload) >> 16, len(payload) & 0xFFFF, kind, flags, stream) + payload
 
 

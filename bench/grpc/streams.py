@@ -12,15 +12,11 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final, Self
 
-from hpack import Encoder
+from bench.fanout.wire import frame, greeting
 
-_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _RST, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
+_DATA, _HEADERS, _RST, _SETTINGS, _PING, _GOAWAY = 0, 1, 3, 4, 6, 7
 _ACK: Final = 1
 _END_STREAM: Final = 1
-_END_HEADERS: Final = 4
-_INITIAL_WINDOW: Final = 4
-_WIDE: Final = 2**31 - 1
 _READ_BYTES: Final = 1 << 18
 _PATIENCE_S: Final = 60.0
 
@@ -50,24 +46,7 @@ class _Stream(_Connection):
         super().__init__(port)
         self._message_left = 0
         self._prefix = b""
-        headers = Encoder().encode(
-            [
-                (":method", "POST"),
-                (":scheme", "http"),
-                (":path", path),
-                (":authority", f"127.0.0.1:{port}"),
-                ("content-type", "application/grpc"),
-                ("te", "trailers"),
-                ("x-api-key", key),
-            ]
-        )
-        self.sock.sendall(
-            _PREFACE
-            + _frame(_SETTINGS, 0, 0, struct.pack("!HI", _INITIAL_WINDOW, _WIDE))
-            + _frame(_WINDOW_UPDATE, 0, 0, struct.pack("!I", _WIDE - 65_535))
-            + _frame(_HEADERS, _END_HEADERS, 1, headers)
-            + _frame(_DATA, _END_STREAM, 1, struct.pack("!BI", 0, len(request)) + request)
-        )
+        self.sock.sendall(greeting(path, key, message=request))
 
     def take(self, data: bytes) -> None:
         """Go through what was received, frame by frame."""
@@ -86,7 +65,7 @@ class _Stream(_Connection):
                 self.answered = True
                 self.ended = bool(flags & _END_STREAM)
             elif kind in (_PING, _SETTINGS) and not flags & _ACK:
-                self.sock.sendall(_frame(kind, _ACK, 0, data[at + 9 : end] if kind == _PING else b""))
+                self.sock.sendall(frame(kind, _ACK, 0, data[at + 9 : end] if kind == _PING else b""))
             elif kind in (_RST, _GOAWAY):
                 raise ConnectionError(f"the server ended a stream: {data[at:end]!r}")
             at = end
@@ -214,7 +193,3 @@ class Streams:
                 if number in waiting and is_done(stream):
                     waiting.discard(number)
         return time.monotonic()
-
-
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    return struct.pack("!BHBBI", len(payload) >> 16, len(payload) & 0xFFFF, kind, flags, stream) + payload
