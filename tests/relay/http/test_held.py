@@ -283,7 +283,8 @@ async def test_guest_takes_the_place_of_one_other(
 ) -> None:
     """When all places are used: that of the guest who has been idle longest."""
     async with start_relay() as url, AsyncExitStack() as stack:
-        for guest in await idle_connections(stack, url, few_files.guests + 5):
+        for _ in range(few_files.guests + 5):
+            guest = await stack.enter_async_context(connection(url))
             await guest.send(head("GET /api/games HTTP/1.1", KEY))
             await guest.until(b"]")
         await metric_becomes(client, url, 'relay_connections{group="guests"}', few_files.guests)
