@@ -31,4 +31,6 @@ class FaultReports:
             address = str(fault.address[0]) if isinstance(fault.address, tuple) else ""
             more = {"left_out": left_out} if left_out else {}
             code = fault.code.name.lower()
-            log.info("http2_fault", reason=str(fault.reason), code=code, address=address, streams=fault.streams, **more)
+            # What is not HTTP/2 is a probe or a wrong port, as every port gets it: no news for an operator.
+            write = log.debug if fault.reason is FaultReason.NOT_HTTP2 else log.info
+            write("http2_fault", reason=str(fault.reason), code=code, address=address, streams=fault.streams, **more)
