@@ -7,13 +7,12 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 import pytest
-from h2.config import H2Configuration
-from h2.connection import H2Connection
 
-from auth.key_secret import DEMO_KEY
 from roundlog.tasks import cancel_and_wait
 from tests.network.streams import connected
 from tests.rpc.conftest import GrpcRelay, StartRelay
+from tests.rpc.envelopes import envelope
+from tests.rpc.raw_calls import raw_calls
 
 pytestmark = pytest.mark.service
 
@@ -31,20 +30,7 @@ class Frames:
         self._reader, self._writer = reader, writer
 
     def begin(self) -> None:
-        h2 = H2Connection(H2Configuration(client_side=True))
-        h2.initiate_connection()
-        call = [
-            (":method", "POST"),
-            (":scheme", "http"),
-            (":path", "/datastream.DataStream/StreamAll"),
-            (":authority", "relay"),
-            ("content-type", "application/grpc"),
-            ("te", "trailers"),
-            ("x-api-key", DEMO_KEY),
-        ]
-        h2.send_headers(1, call)
-        h2.send_data(1, b"\0\0\0\0\0", end_stream=True)
-        self._writer.write(h2.data_to_send())
+        self._writer.write(raw_calls("/datastream.DataStream/StreamAll", envelope(b"")))
 
     def ping(self) -> None:
         self._send(_PING, 0, b"are you?")

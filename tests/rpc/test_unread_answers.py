@@ -7,10 +7,7 @@ from typing import Any, Final
 
 import pytest
 from grpc import StatusCode, aio
-from h2.config import H2Configuration
-from h2.connection import H2Connection
 
-from auth.key_secret import DEMO_KEY
 from relay import compose
 from relay.admission.unread_answers import UnreadAnswers
 from relay.errors import TooManyCalls
@@ -19,6 +16,8 @@ from tests.network.streams import connected
 from tests.relay.conftest import Publish
 from tests.rpc.caller import SERVICE, status_of
 from tests.rpc.conftest import GrpcRelay, StartRelay
+from tests.rpc.envelopes import envelope
+from tests.rpc.raw_calls import raw_calls
 
 MB: Final = 1 << 20
 PAGE: Final = pb.GetHistoryRequest(game_slug="crash", limit=500)
@@ -91,13 +90,4 @@ async def answered(caller: Any) -> bool:
 
 def unread_calls(count: int) -> bytes:
     """Return the bytes of calls whose answers have a window of 64 KB, and get no more."""
-    h2 = H2Connection(H2Configuration(client_side=True))
-    h2.initiate_connection()
-    message = PAGE.SerializeToString()
-    for _ in range(count):
-        stream = h2.get_next_available_stream_id()
-        headers = {":method": "POST", ":scheme": "http", ":path": f"/{SERVICE}/GetHistory", ":authority": "x"}
-        headers |= {"content-type": "application/grpc", "te": "trailers", "x-api-key": DEMO_KEY}
-        h2.send_headers(stream, list(headers.items()))
-        h2.send_data(stream, b"\0" + len(message).to_bytes(4, "big") + message, end_stream=True)
-    return h2.data_to_send()
+    return raw_calls(f"/{SERVICE}/GetHistory", envelope(PAGE), count=count)

@@ -10,8 +10,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-import h2.config
-import h2.connection
 import pytest
 
 from rounds import datastream_pb2 as pb
@@ -19,6 +17,8 @@ from tests.nats import NatsServer
 from tests.relay.conftest import Publish
 from tests.relay.raw_http import connection
 from tests.relay.serving import Serving, serving
+from tests.rpc.envelopes import envelope
+from tests.rpc.raw_calls import raw_calls
 
 pytestmark = pytest.mark.service
 
@@ -49,10 +49,6 @@ def reset(client: socket.socket) -> None:
 
 
 ENDS: list[Callable[[socket.socket], None]] = [reset, socket.socket.close]
-
-
-def envelope(message: bytes) -> bytes:
-    return b"\0" + len(message).to_bytes(4) + message
 
 
 def get(target: str, key: str, *more: str) -> bytes:
@@ -97,17 +93,8 @@ def http_requests(key: str) -> dict[str, bytes]:
 
 def http2(key: str, method: str, body: bytes, *, cancel: bool = False, whole: bool = True) -> bytes:
     """Ten calls on one HTTP/2 connection; `cancel`: each is cancelled at once."""
-    connection = h2.connection.H2Connection(h2.config.H2Configuration())
-    connection.initiate_connection()
-    headers = [(":method", "POST"), (":scheme", "http"), (":path", f"/{method}"), (":authority", "x")]
-    headers += [("te", "trailers"), ("content-type", "application/grpc"), ("x-api-key", key)]
-    for _ in range(10):
-        stream = connection.get_next_available_stream_id()
-        connection.send_headers(stream, headers)
-        connection.send_data(stream, body if whole else body[:3], end_stream=whole)
-        if cancel:
-            connection.reset_stream(stream)
-    return connection.data_to_send()
+    body = body if whole else body[:3]
+    return raw_calls(f"/{method}", body, count=10, key=key, ended=whole, cancelled=cancel)
 
 
 def grpc_requests(key: str) -> dict[str, bytes]:
