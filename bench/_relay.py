@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +55,7 @@ class RelayProcess:
     output: int
     """The file descriptor to read the pipe with its output from, if it was started with one."""
     grpc_port: int
-    """0 when its output goes to that pipe, since it is from there."""
+    """0 when its output goes to that pipe, or does not have it: it is from there."""
     ready_cpu_s: float = 0.0
     """Its CPU seconds until then."""
 
@@ -124,7 +124,15 @@ def relay(
             output.seek(0)
             raise SystemExit(f"stream-relay serve did not get ready: {output.read().decode(errors='replace')[-1000:]}")
         ready_s, ready_cpu_s = time.monotonic() - started, cpu_s(process.pid)
-        yield RelayProcess(process.pid, port, key, ready_s, reads, 0 if unread else _grpc_port(log), ready_cpu_s)
+        yield RelayProcess(
+            process.pid,
+            port,
+            key,
+            ready_s,
+            reads,
+            0 if unread or not _is_shown(settings) else _grpc_port(log),
+            ready_cpu_s,
+        )
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -134,6 +142,11 @@ def relay(
             process.wait()
         output.close()
         os.close(reads)
+
+
+def _is_shown(settings: Mapping[str, str]) -> bool:
+    """Whether the relay logs where it listens."""
+    return settings.get("RELAY_LOG_LEVEL", "info") in ("debug", "info")
 
 
 def _grpc_port(output: int) -> int:
