@@ -39,8 +39,9 @@ def redact(text: str) -> str:
 
 def redact_event(_logger: object, _method: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Mask secrets in a log event, at any depth. A structlog processor; must be the last one before the renderer."""
+    plain = _UNMARKED if _has_no_mark(event_dict) else _PLAIN
     for name, value in event_dict.items():
-        if name == "exc_info" or type(value) in _PLAIN:
+        if name == "exc_info" or type(value) in plain:
             continue
         # Assigning to an existing name keeps the size, so the iteration stays valid.
         event_dict[name] = redact(value) if type(value) is str else _redact_value(value, 0)
@@ -50,6 +51,17 @@ def redact_event(_logger: object, _method: str, event_dict: MutableMapping[str, 
 
 
 _PLAIN: Final = frozenset({int, float, bool, type(None)})
+_UNMARKED: Final = _PLAIN | {str}
+"""Types of values that hold no secret where no text of the event has a mark of one."""
+
+
+def _has_no_mark(event_dict: Mapping[str, Any]) -> bool:
+    """Whether no text of an event can hold a secret: together they are searched in a third of the time."""
+    text = "\n".join([value for value in event_dict.values() if type(value) is str])
+    for mark in _MARKS:  # noqa: SIM110 - a generator takes longer than the search
+        if mark in text:
+            return False
+    return True
 
 
 def _masked(match: re.Match[str]) -> str:

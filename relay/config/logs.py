@@ -43,15 +43,25 @@ class _Stderr(io.TextIOBase):
 
 
 class _Serializer:
-    """Does as `json.dumps`, which makes an encoder for each line."""
+    """Does as `json.dumps`, which makes an encoder for each line, and its parts again for each line."""
 
     def __init__(self) -> None:
         self._encode: Callable[[Any], str] | None = None
 
     def __call__(self, event: Any, **options: Any) -> str:
         if self._encode is None:
-            self._encode = json.JSONEncoder(**options).encode
+            self._encode = _encoder(json.JSONEncoder(**options))
         return self._encode(event)
+
+
+def _encoder(encoder: json.JSONEncoder) -> Callable[[Any], str]:
+    """Return what `encoder` does, without the check for circles: `redact_event` bounds the depth."""
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:  # an interpreter without it
+        return encoder.encode
+    escape, item, key = json.encoder.encode_basestring_ascii, encoder.item_separator, encoder.key_separator
+    parts = make(None, encoder.default, escape, None, key, item, encoder.sort_keys, encoder.skipkeys, encoder.allow_nan)
+    return lambda event: "".join(parts(event, 0))
 
 
 class _FewLines(logging.Filter):
