@@ -19,6 +19,7 @@ SUBPROTOCOL: Final = "datastream.v1"
 """The name of the WebSocket subprotocol, selected instead of the token when a client offers both."""
 
 _KEY_FIELDS: Final = ("x-api-key", "authorization")
+_WS_FIELDS: Final = ("sec-websocket-protocol", *_KEY_FIELDS)
 _JWT: Final = re.compile(r"\A[\w-]+\.[\w-]+\.[\w-]*\Z", re.ASCII)
 
 
@@ -74,9 +75,11 @@ def find_ws_credential(headers: Mapping[str, str], query: Mapping[str, str]) -> 
     Raises:
         AmbiguousCredential: Two places hold different values.
     """
-    given = _given(headers, ("sec-websocket-protocol", "x-api-key", "authorization"))
+    given = _given(headers, _WS_FIELDS)
     offered = [name.strip() for line in given.get("sec-websocket-protocol", ()) for name in line.split(",")]
     others = [name for name in offered if name and name != SUBPROTOCOL]
+    if len(others) == len(given) == 1 and not query and _JWT.match(others[0]):  # what nearly all clients send
+        return Presented("token", others[0], SUBPROTOCOL if SUBPROTOCOL in offered else others[0])
     found = _keys(given, {}) + [Presented("token", value) for value in _values(query, "token")]
     # With another credential, only a value with the form of a JWT is a token. Without one, the first value is taken as
     # a token, so that a broken token is reported as malformed and not as missing.

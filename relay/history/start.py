@@ -75,6 +75,8 @@ class Start:
             InvalidCursor: A cursor is malformed.
             BadRequest: Another value is, or two beginnings were given.
         """
+        if not last_event_id and query.keys().isdisjoint(PARAMETERS):
+            return cls()
         given = [name for name in _BEGINNINGS if name in query]
         if len(given) > 1:
             raise BadRequest(f"{' and '.join(given)} were given; a stream has one beginning, so send one of them")

@@ -27,6 +27,8 @@ def read_query(
         BadRequest: A name is unknown, or see `single`.
     """
     known, found = tuple(allowed), list(items)
+    if not found:
+        return {}
     for name, _ in found:
         if name in known or name.startswith(_IGNORED_PREFIXES):
             continue

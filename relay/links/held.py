@@ -3,7 +3,6 @@
 Owns the index by key, by stream token and by subject. Does not know what becomes of a link.
 """
 
-from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from auth.grants import Grant
@@ -94,9 +93,10 @@ class HeldLinks:
         return holder in self._found
 
 
-def _holders(grant: Grant) -> Iterator[Revocable]:
-    yield Revocable("key", grant.key_id)
+def _holders(grant: Grant) -> list[Revocable]:
+    holders = [Revocable("key", grant.key_id)]
     if grant.token_id is not None:
-        yield Revocable("token", grant.token_id)
+        holders.append(Revocable("token", grant.token_id))
     if grant.subject is not None:
-        yield Revocable("subject", grant.subject)
+        holders.append(Revocable("subject", grant.subject))
+    return holders

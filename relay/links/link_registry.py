@@ -177,16 +177,18 @@ class LinkRegistry:
 
     def _opened(self, held: Held, games: Iterable[str]) -> None:
         link, permit = held.link, held.permit
+        grant, caller = permit.grant, permit.caller
         log.info(
             "link_opened",
             link=link.id,
             protocol=permit.protocol,
-            key=permit.grant.key_id,
+            key=grant.key_id,
             games=shown_games(games),
-            **permit.caller._asdict(),
-            **_token_of(permit.grant),
+            address=caller.address,
+            user_agent=caller.user_agent,
+            **_token_of(grant),
         )
-        link.account = self.admission.accounts.of(permit.grant.key_id)
+        link.account = self.admission.accounts.of(grant.key_id)
         link.account.opened()
         self._links.add(link)
         self._heartbeats.add(link, interval_s=link.heartbeat_s)
@@ -280,5 +282,7 @@ class LinkRegistry:
 
 def _token_of(grant: Grant) -> Mapping[str, str]:
     """Return what an operator needs to revoke a link's token, for its log line."""
-    found = {"token_id": grant.token_id, "subject": grant.subject}
-    return {name: value for name, value in found.items() if value is not None}
+    found = {} if grant.token_id is None else {"token_id": grant.token_id}
+    if grant.subject is not None:
+        found["subject"] = grant.subject
+    return found

@@ -117,34 +117,37 @@ class LinkLimits:
             TooManyRequests: It is over a limit, and was not counted.
         """
         account, user, network, rules = holder
-        nearest = [
-            self._open_quota("links", rules.links, self.links[account] + self.elsewhere(account), opening),
-            self._open_quota("address_links", self._address_links, self._by_network[network], opening),
-        ]
+        nearest: list[Quota] = []
+        if rules.links is not None:
+            count = self.links[account] + self.elsewhere(account)
+            nearest.append(self._open_quota("links", rules.links, count, opening))
+        if self._address_links is not None:
+            count = self._by_network[network]
+            nearest.append(self._open_quota("address_links", self._address_links, count, opening))
         self._check_share(holder)
-        rates = (
+        rates = []
+        for name, who, rate in (
             ("new_links", account, rules.resumes if opening.resumes else rules.new_links),
             ("address_new_links", network, self._of_address_resuming if opening.resumes else self._of_address),
-        )
-        for name, who, rate in rates:
-            self.ledger.check(name, who, rate, meter=RESUMES[name] if opening.resumes else name)
+        ):
+            if rate is not None:
+                meter = RESUMES[name] if opening.resumes else name
+                self.ledger.check(name, who, rate, meter=meter)
+                rates.append((meter, who, rate))
         self._check_filters(holder, opening)
         if opening.reads_log is not None and self._is_at_most_replays(holder) and opening.reads_log():
             self.check_replays(holder)
-        for name, who, rate in rates:
-            if rate is not None:
-                meter = RESUMES[name] if opening.resumes else name
-                self.ledger.use(meter, who, rate)
-                nearest.append(self.ledger.quota(meter, who, rate))
+        for meter, who, rate in rates:
+            self.ledger.use(meter, who, rate)
+            nearest.append(self.ledger.quota(meter, who, rate))
         self.links[account] += 1
         self._by_network[network] += 1
         if user != account:
             self._by_viewer[user] += 1
-        if opening.filter != _NO_FILTER:
+        if not opening.filter.is_empty:
             self._filters.setdefault(account, Counter())[opening.filter] += 1
         self.on_change(account)
-        known = [quota for quota in nearest if quota is not None]
-        return LinkUse(self, holder, opening.filter, min(known, key=lambda quota: quota.remaining, default=None))
+        return LinkUse(self, holder, opening.filter, min(nearest, key=_remaining) if nearest else None)
 
     def close(self, use: LinkUse) -> None:
         """Count a link no longer."""
@@ -153,7 +156,7 @@ class LinkLimits:
         decrease(self._by_network, network)
         if user != account:
             decrease(self._by_viewer, user)
-        if use.filter != _NO_FILTER:
+        if not use.filter.is_empty:
             decrease(self._filters[account], use.filter)
             if not self._filters[account]:
                 del self._filters[account]
@@ -170,7 +173,7 @@ class LinkLimits:
 
     def _check_filters(self, holder: LinkHolder, opening: Opening) -> None:
         most = holder.rules.filters
-        if most is None or opening.filter == _NO_FILTER:
+        if most is None or opening.filter.is_empty:
             return
         known = self._filters.get(holder.account)
         if known is not None and opening.filter not in known and len(known) >= most:
@@ -185,12 +188,14 @@ class LinkLimits:
         if held and held >= _OF_FREE * free:
             raise self.ledger.refusal_at("links", rules.links)
 
-    def _open_quota(self, name: str, most: int | None, count: int, opening: Opening) -> Quota | None:
-        if most is None:
-            return None
+    def _open_quota(self, name: str, most: int, count: int, opening: Opening) -> Quota:
         if count >= (most * _RESUME_SHARE if opening.resumes else most):
             raise self.ledger.refusal_at(name, most)
         return Quota(most, max(0, most - count - 1), 0)
+
+
+def _remaining(quota: Quota) -> int:
+    return quota.remaining
 
 
 def decrease(counts: Counter[K], name: K) -> None:

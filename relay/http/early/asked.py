@@ -124,7 +124,7 @@ class Asked:
 def caller_at(address: str | None, headers: MultiMapping[str], proxies: TrustedProxies) -> Caller:
     """Return who sends a request with these headers over a connection from `address`."""
     caller = Caller.of(address, headers.get("User-Agent"))
-    if not proxies.trusts(caller.address):
+    if not proxies or not proxies.trusts(caller.address):
         return caller
     forwarded_for, forwarded = listed(headers, "X-Forwarded-For"), listed(headers, "Forwarded")
     return caller._replace(address=proxies.client(caller.address, forwarded_for, forwarded))

@@ -4,6 +4,7 @@ Owns the order of such a request: credential, parameters, permit, hand-over, lin
 Waits for nothing: where the permit has to be waited for, the caller does that in between.
 """
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -93,7 +94,7 @@ class StreamRequests:
 
     def websocket(self, asked: Asked) -> WebSocketRequest:
         """Read a request for a WebSocket; raise what it is refused with."""
-        with self._counting(asked):
+        try:
             check_upgrade(asked.upgrade_headers)
             presented = find_ws_credential(asked.headers, asked.query)
             admission = self.registry.admission
@@ -105,6 +106,9 @@ class StreamRequests:
             return WebSocketRequest(
                 checked.grant, checked.subscription, start, handshake, self._opening(checked, start)
             )
+        except Exception as error:
+            self._count_failed(asked, error)
+            raise
 
     def open_websocket(self, asked: Asked, wanted: WebSocketRequest, permit: Permit | Refusal) -> None:
         """Answer the handshake, and make a link of the connection; raise `TakenOver` when the client has left."""
@@ -112,8 +116,7 @@ class StreamRequests:
         from relay.http.websocket.websocket_link import WebSocketLink
 
         registry, settings = self.registry, self.registry.settings
-        with self.handing_over(permit):
-            transport = take_over(asked)
+        transport = self._take_over(asked, permit)
         link = WebSocketLink(
             transport,
             registry.ender,
@@ -143,7 +146,7 @@ class StreamRequests:
 
         Returns `KeysUnavailable` where the credential cannot be judged now, for `refuse_sse`.
         """
-        with self._counting(asked):
+        try:
             presented = find_sse_credential(asked.headers, asked.query)
             admission = self.registry.admission
             try:
@@ -154,9 +157,14 @@ class StreamRequests:
                 return refusal
             client = client_of(asked.headers, checked.query, end=self.registry.settings.sse_end)
             last_event_id = asked.headers.get("Last-Event-ID") or checked.query.get("lastEventId")
-            start = replace(Start.parse(checked.query, last_event_id=last_event_id), events=client.events)
+            start = Start.parse(checked.query, last_event_id=last_event_id)
+            if start.events is not client.events:
+                start = replace(start, events=client.events)
             opening = self._opening(checked, start)
             return SseRequest(checked.grant, checked.subscription, start, client, last_event_id, opening)
+        except Exception as error:
+            self._count_failed(asked, error)
+            raise
 
     def open_sse(self, asked: Asked, wanted: SseRequest, permit: Permit | Refusal) -> None:
         """Answer a request, and make a link of its connection; raise `TakenOver` when the client has left."""
@@ -164,8 +172,7 @@ class StreamRequests:
         if not isinstance(permit, Permit):
             self.refuse_sse(asked, client, permit)
             return
-        with self.handing_over(permit):
-            transport = take_over(asked)
+        transport = self._take_over(asked, permit)
         accepted = listed(asked.headers, "Accept-Encoding") if self._compresses.sse else ""
         gzip, kind = False, SseLink
         if accepts_gzip(accepted):
@@ -230,6 +237,15 @@ class StreamRequests:
             raise refusal
         return refusal
 
+    def _take_over(self, asked: Asked, permit: Permit | Refusal) -> asyncio.Transport:
+        """Do as `take_over`, and give the permit back when the client has left."""
+        try:
+            return take_over(asked)
+        except BaseException:
+            if isinstance(permit, Permit):
+                self.registry.release_permit(permit)
+            raise
+
     @contextmanager
     def handing_over(self, permit: Permit | Refusal) -> Iterator[None]:
         """Give the permit back when the client leaves before its link is made."""
@@ -240,15 +256,10 @@ class StreamRequests:
                 self.registry.release_permit(permit)
             raise
 
-    @contextmanager
-    def _counting(self, asked: Asked) -> Iterator[None]:
+    def _count_failed(self, asked: Asked, error: Exception) -> None:
         """Count what opens no link, since it asks for what it may not, as a request."""
-        try:
-            yield
-        except Exception as error:
-            if asked.grant is not None:
-                self.registry.admission.of_clients.failed_opening(asked.grant, asked.caller.address, error)
-            raise
+        if asked.grant is not None:
+            self.registry.admission.of_clients.failed_opening(asked.grant, asked.caller.address, error)
 
     def _opening(self, checked: CheckedRequest, start: Start) -> Opening:
         return opening_of(self.history.hub, checked.subscription, start)

@@ -5,16 +5,18 @@ Owns RFC 6455 section 4.2. What is agreed on compression is in `deflate_offer`.
 
 import base64
 import hashlib
-from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from multidict import MultiMapping
 
 from relay.errors import BadRequest, NeedsUpgrade
-from relay.http.websocket.deflate_offer import NO_DEFLATE, agree
+from relay.http.websocket.deflate_offer import NO_DEFLATE, Deflate, agree
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _VERSION: Final = "13"
+_USUAL_OFFER: Final = 200
+"""Characters of the longest offer of compression whose answer is remembered."""
 
 
 class Handshake(NamedTuple):
@@ -30,7 +32,7 @@ def check_upgrade(headers: MultiMapping[str]) -> None:
 
     ``Upgrade`` is a list: of what a client offers, the server chooses (RFC 9110 section 7.8).
     """
-    if "websocket" not in _lower(_elements(headers, "Upgrade")):
+    if not _lists(headers, "Upgrade", "websocket"):
         raise NeedsUpgrade
 
 
@@ -46,8 +48,8 @@ def shake_hands(headers: MultiMapping[str], *, subprotocol: str | None, compress
         raise BadRequest("Sec-WebSocket-Version is missing; it must be 13")
     if version != _VERSION:
         raise NeedsUpgrade
-    connection = _elements(headers, "Connection")
-    if "upgrade" not in _lower(connection):
+    if not _lists(headers, "Connection", "upgrade"):
+        connection = _elements(headers, "Connection")
         raise BadRequest(f"Connection {', '.join(connection)[:40]!r} has no upgrade, which a handshake needs")
     key = _single(headers, "Sec-WebSocket-Key") or ""
     try:
@@ -64,7 +66,7 @@ def shake_hands(headers: MultiMapping[str], *, subprotocol: str | None, compress
     }
     if subprotocol is not None:
         answer["Sec-WebSocket-Protocol"] = subprotocol
-    deflate = agree(_elements(headers, "Sec-WebSocket-Extensions")) if compresses else NO_DEFLATE
+    deflate = _agreed(",".join(headers.getall("Sec-WebSocket-Extensions", ()))) if compresses else NO_DEFLATE
     if deflate.extension:
         answer["Sec-WebSocket-Extensions"] = deflate.extension
     return Handshake(answer, deflate.window_bits, deflate.keeps_window)
@@ -75,7 +77,10 @@ def _elements(headers: MultiMapping[str], name: str) -> list[str]:
 
     Several lines are one list (RFC 9110 section 5.3), and empty elements are ignored (section 5.6.1).
     """
-    lines = ",".join(headers.getall(name, ()))  # not `get`: it finds one line
+    return _split(",".join(headers.getall(name, ())))  # not `get`: it finds one line
+
+
+def _split(lines: str) -> list[str]:
     if '"' in lines:
         parts = lines.split('"')
         parts[1::2] = [quoted.replace(",", " ") for quoted in parts[1::2]]  # no value that is valid here has a comma
@@ -83,8 +88,21 @@ def _elements(headers: MultiMapping[str], name: str) -> list[str]:
     return [element for piece in lines.split(",") if (element := piece.strip())]
 
 
-def _lower(elements: Iterable[str]) -> set[str]:
-    return {element.lower() for element in elements}
+def _lists(headers: MultiMapping[str], name: str, element: str) -> bool:
+    """Whether a header that is a list has an element, in any case."""
+    if headers.get(name, "").lower() == element:  # nearly always
+        return True
+    return element in {given.lower() for given in _elements(headers, name)}
+
+
+def _agreed(offers: str) -> Deflate:
+    """Return what is agreed on for all lines of the header."""
+    return NO_DEFLATE if not offers else _agree(offers) if len(offers) <= _USUAL_OFFER else agree(_split(offers))
+
+
+@lru_cache(256)  # most clients are of few kinds
+def _agree(offers: str) -> Deflate:
+    return agree(_split(offers))
 
 
 def _single(headers: MultiMapping[str], name: str) -> str | None:
