@@ -91,8 +91,9 @@ def give_to(link: StreamLink, transport: asyncio.Transport) -> None:
 
 def head(status: int, headers: Mapping[str, str]) -> bytes:
     """Render the status line and headers of an answer that aiohttp does not write."""
-    lines = [f"HTTP/1.1 {status} {_STATUS[status]}", *(f"{name}: {value}" for name, value in headers.items())]
-    return "\r\n".join([*lines, f"Date: {date()}", "Server: stream-relay", "", ""]).encode("latin-1")
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    answer = f"HTTP/1.1 {status} {_STATUS[status]}\r\n{lines}Date: {date()}\r\nServer: stream-relay\r\n\r\n"
+    return answer.encode("latin-1")
 
 
 def check_aiohttp(library: Any = web, version: str = aiohttp.__version__) -> None:

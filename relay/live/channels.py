@@ -245,7 +245,10 @@ class Channels:
             self._filtered_as(channel.subscription.games).add(channel)
         else:
             for game in games:
-                self._plain.setdefault(game, Members()).add(channel)
+                members = self._plain.get(game)
+                if members is None:
+                    members = self._plain[game] = Members()
+                members.add(channel)
         before = len(self._channels_of)
         for game in games:
             self._channels_of[game] = self._channels_of.get(game, 0) + 1

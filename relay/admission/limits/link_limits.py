@@ -202,4 +202,4 @@ def decrease(counts: Counter[K], name: K) -> None:
     """Count one less, and keep no name whose count is 0."""
     counts[name] -= 1
     if counts[name] <= 0:
-        del counts[name]
+        counts.pop(name)  # in C; a Counter deletes in Python

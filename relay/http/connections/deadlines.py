@@ -27,11 +27,14 @@ class Deadlines(Generic[T]):
         self._act = act
         self._due: dict[T, float] = {}  # loop times, in their order
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # to find it is a system call in Python 3.11
 
     def begin(self, waiting: T) -> None:
         """Give it all of its time from now on."""
         self._due.pop(waiting, None)
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
         self._due[waiting] = loop.time() + self._after_s
         if self._timer is None:
             self._timer = loop.call_later(self._after_s, self._look)
