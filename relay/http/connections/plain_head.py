@@ -10,6 +10,10 @@ from typing import Final, NamedTuple, Self
 
 _BYTES: Final = 4 << 10
 """The longest head that is read: far below the limits of aiohttp's parser."""
+_KNOWN_BYTES: Final = 1 << 10
+"""The longest head that is remembered."""
+_MOST_KNOWN: Final = 1024
+"""Heads that are remembered: 4 MB at most, with what was read of them."""
 _HEAD: Final = re.compile(
     r"(?:(GET) ((?:/[A-Za-z0-9_-]+)+)(?:\?([A-Za-z_]+=[A-Za-z0-9._,:-]*(?:&[A-Za-z_]+=[A-Za-z0-9._,:-]*)*))?"
     r"|(POST) ((?:/[A-Za-z0-9_-]+)+)) "
@@ -41,9 +45,7 @@ class PlainHead(NamedTuple):
         if found is None:
             return None
         get, got, query, post, posted, lines = found.groups()
-        fields: dict[str, str] = {}
-        for name, value in _FIELD.findall(lines):
-            fields[name.lower()] = value.strip("\t ")
+        fields = {name.lower(): value.strip("\t ") for name, value in _FIELD.findall(lines)}
         if len(fields) != lines.count("\r\n") or "host" not in fields or not fields.keys().isdisjoint(_UNUSUAL):
             return None
         upgrades = "upgrade" in fields
@@ -64,6 +66,31 @@ class PlainHead(NamedTuple):
         """Return the parameters of the query, in their order."""
         pairs = (piece.partition("=") for piece in self.query.split("&")) if self.query else ()
         return [(name, value) for name, _, value in pairs]
+
+
+class KnownHeads:
+    """Reads heads, and remembers those of requests: most clients send the same bytes each time.
+
+    Not those of streams: each has a token or a key of its own.
+    """
+
+    def __init__(self) -> None:
+        self._heads: dict[bytes, PlainHead] = {}  # in the order in which they came
+
+    def __len__(self) -> int:
+        return len(self._heads)
+
+    def read(self, data: bytes) -> PlainHead | None:
+        """Do as `PlainHead.read`."""
+        known = self._heads.get(data)
+        if known is not None:
+            return known
+        head = PlainHead.read(data)
+        if head is not None and len(data) <= _KNOWN_BYTES and head.path.startswith("/api/"):
+            if len(self._heads) >= _MOST_KNOWN:
+                del self._heads[next(iter(self._heads))]
+            self._heads[data] = head
+        return head
 
 
 def _upgrades(fields: dict[str, str]) -> bool:

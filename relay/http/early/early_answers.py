@@ -19,7 +19,7 @@ from relay.admission.key_policy import FROM_BROWSERS
 from relay.config.trusted_proxies import TrustedProxies
 from relay.errors import KeysUnavailable
 from relay.http.connections.guarded import GuardedHandler
-from relay.http.connections.plain_head import PlainHead
+from relay.http.connections.plain_head import KnownHeads, PlainHead
 from relay.http.connections.quick_refusals import TAKEN, QuickAnswer, QuickRefusals
 from relay.http.early.answer import Answer, failed, refused, render
 from relay.http.early.asked import Asked, NotEarly, caller_at
@@ -65,6 +65,7 @@ class EarlyAnswers:
         self._refusals = registry.refusals
         self._streams = streams
         self._proxies = proxies
+        self._heads = KnownHeads()
         self._over_limits = QuickRefusals(self._admission, self._refusals, proxies)
 
     def answer(self, data: bytes, connection: GuardedHandler) -> QuickAnswer | None:
@@ -73,7 +74,7 @@ class EarlyAnswers:
             refusal = self._over_limits.answer(data, connection.address)
             if refusal is not None:
                 return refusal
-        head = PlainHead.read(data)
+        head = self._heads.read(data)
         if head is None or self._admission.draining:
             return None
         found = self._find(head)
