@@ -193,6 +193,9 @@ class _Stream(_OpensLink):
         opening = opening_of(service.history.hub, subscription, start)
         payer = self.payer
         permit = await registry.take_permit("grpc", self._grant, self._caller, opening)
+        if self.call.is_over:  # nats-py may swallow a cancellation
+            registry.release_permit(permit)
+            return
         # Nothing is awaited from here on: a client that cancels finds either this task or the link.
         link = self.link(allow_gap=allow_gap)
         link.heartbeat_s = heartbeat_s
@@ -218,6 +221,8 @@ class _Replay(_OpensLink):
             raise TypeError(type(request))
         opening = service.does.replay_opening(request)
         async with registry.permit("grpc", self._grant, self._caller, opening) as permit:
+            if self.call.is_over:  # see `_Stream`
+                return
             link = self.link(keeps_unsent=True)
             link.on_closed = self._cancel
             with registry.open(link, permit, request.game_slugs):

@@ -5,8 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from auth.key_secret import DEMO_KEY
+from relay.http2.header_blocks import header_block
+from relay.http2.http2_frames import PREFACE, data_frames, header_frames, settings_frame
+from relay.rpc.calls.request_messages import prefixed
 from rounds import Cursor
+from rounds import datastream_pb2 as pb
 from tests.clients.cutting_proxy import CuttingProxy
+from tests.relay.raw_http import connection
+from tests.rpc.caller import Caller
 from tests.rpc.conftest import GrpcRelay, Publish, StartRelay
 from tests.rpc.foreign import HTTP2, calling
 
@@ -58,3 +65,26 @@ async def test_library_that_stops_reading(start_relay: StartRelay, publish: Publ
     assert end.code == "unavailable"
     assert "slow" in end.message
     assert Cursor.parse(end.trailers["resume-cursor"]) == Cursor.parse(messages[-1]["cursor"])
+
+
+@pytest.mark.parametrize("method", ["StreamAll", "Replay"])
+async def test_request_that_is_malformed_after_its_message(relay: GrpcRelay, caller: Caller, method: str) -> None:
+    """It opens no link, also when its permit has to be waited for: the first link of a relay waits for the log."""
+    fields = (
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":path", b"/datastream.DataStream/" + method.encode()),
+        (b":authority", b"x"),
+        (b"content-type", b"application/grpc"),
+        (b"x-api-key", DEMO_KEY.encode()),
+    )
+    request = header_frames(1, header_block(fields), ended=False) + data_frames(1, prefixed(b"") + b"wrong")
+    for _ in range(3):
+        async with connection(f"http://{relay.address}") as raw:
+            await raw.send(PREFACE + settings_frame({}) + request)
+            await raw.until(b"a message begins with byte")
+
+    async with caller.stream(pb.StreamAllRequest()) as call:
+        await call.initial_metadata()
+        assert await relay.metric("relay_links") == 1
+    await relay.metric_becomes("relay_links", 0)
