@@ -16,6 +16,7 @@ from h2.connection import ConnectionState, H2Connection
 from h2.events import DataReceived, Event, RequestReceived, StreamReset, TrailersReceived
 from h2.exceptions import InvalidBodyLengthError, ProtocolError, StreamClosedError
 from h2.settings import SettingCodes, Settings
+from h2.stream import H2Stream
 from hpack import Decoder, Encoder
 from hpack.struct import HeaderTuple
 from hpack.table import HeaderTable
@@ -105,6 +106,12 @@ class H2Machine(H2Connection):
     def output(self) -> bytes:
         """Take what h2 wants to send."""
         return self.data_to_send() if self._data_to_send else b""
+
+    def missing_bytes(self, stream_id: int) -> int:
+        """Return how much of the body that an open stream has announced has not come; h2 asks only with DATA."""
+        stream: Any = self.streams.get(stream_id)
+        announced = None if stream is None else stream._expected_content_length  # noqa: SLF001 - see `check_h2`
+        return 0 if announced is None else announced - stream._actual_content_length  # noqa: SLF001 - see `check_h2`
 
     def taken(self, stream_id: int | None, size: int) -> None:
         """Let the peer send `size` more bytes: on an open stream, or on the connection (None)."""
@@ -215,6 +222,10 @@ def check_h2(connection: Any = h2.connection.H2Connection, table: Any = HeaderTa
     )
     missing = [f"H2Connection.{name}" for name in wanted if not hasattr(fresh, name)]
     missing += [f"HeaderTable.{name}" for name in ("STATIC_TABLE", "dynamic_entries") if not hasattr(table(), name)]
+    counts = vars(H2Stream(1, _CONFIG, 0, 0))
+    missing += [
+        f"H2Stream.{name}" for name in ("_actual_content_length", "_expected_content_length") if name not in counts
+    ]
     missing += [] if _METHODS else ["the methods for frames"]
     if missing:
         raise StartError(

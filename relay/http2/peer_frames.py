@@ -219,11 +219,19 @@ class PeerFrames(OpenStreams):
             raise PeerError(Http2Code.ENHANCE_YOUR_CALM, "a header block is too long")
         self._block = None if flags & END_HEADERS else (stream_id, size, frames)
         machine.tidy(len(self._streams) + len(self._unread))
+        missing = machine.missing_bytes(stream_id)  # before trailers: h2 then forgets it
         for event in self._events(machine, frame, stream_id, in_headers=True):
             if isinstance(event, RequestReceived):
-                self._begin(stream_id, event.headers, ended=event.stream_ended is not None)
+                ended = event.stream_ended is not None
+                if ended and machine.missing_bytes(stream_id):
+                    self._stream_failed(stream_id, Http2Code.PROTOCOL_ERROR)
+                else:
+                    self._begin(stream_id, event.headers, ended=ended)
             elif isinstance(event, TrailersReceived):
-                self._deliver(stream_id, b"", ended=True)
+                if missing:
+                    self._stream_failed(stream_id, Http2Code.PROTOCOL_ERROR)
+                else:
+                    self._deliver(stream_id, b"", ended=True)
 
     def _data(self, machine: H2Machine, frame: bytes, _flags: int, stream_id: int) -> None:
         if stream_id not in self._streams and stream_id not in self._unread:

@@ -374,6 +374,19 @@ def test_lost_connection() -> None:
     received.stream.end()
 
 
+def test_stream_that_is_handed_over_before_its_loss_is_known() -> None:
+    """A call becomes a link while the loss of its connection waits for a turn: the link learns it."""
+    pair, _, received = one_stream()
+    rest = pair.server.connection_lost(None)
+    link = Received(received.stream, ())
+    received.stream.receiver = link
+    assert rest is not None
+    rest()
+
+    assert link.losses == [None]
+    assert received.losses == []
+
+
 async def test_drained_waits_for_the_client() -> None:
     """It returns when little is unsent, or when the stream is over."""
     pair, stream_id, received = one_stream(window=0)
@@ -494,6 +507,35 @@ def test_body_of_another_length_than_announced_ends_its_stream_only() -> None:
     assert pair.resets() == [(bad, Http2Code.PROTOCOL_ERROR)]
     assert pair.service.requests[1].losses == [Http2Code.PROTOCOL_ERROR]
     assert pair.body(good) == b"alive"
+
+
+@pytest.mark.parametrize("announced", [b"3", b"99"])
+def test_request_without_the_body_that_it_announced_ends_its_stream_only(announced: bytes) -> None:
+    """A handler would wait for the body; h2 compares lengths only where DATA ends the request."""
+    pair, good, received = one_stream()
+
+    bad = pair.request((*REQUEST, (b"content-length", announced)))
+    received.stream.write(b"alive")
+    pair.settle()
+
+    assert pair.resets() == [(bad, Http2Code.PROTOCOL_ERROR)]
+    assert len(pair.service.requests) == 1
+    assert pair.body(good) == b"alive"
+
+
+@pytest.mark.parametrize(("body", "is_whole"), [(b"12", False), (b"123", True)])
+def test_trailers_end_a_body_of_the_announced_length(body: bytes, is_whole: bool) -> None:
+    """With fewer bytes the request is malformed."""
+    pair, _, _ = one_stream()
+    stream_id = pair.request((*REQUEST, (b"content-length", b"3")), body=body, ended=False)
+
+    pair.client.send_headers(stream_id, [(b"x-sum", b"1")], end_stream=True)
+    pair.settle()
+
+    received = pair.service.requests[1]
+    assert received.is_complete is is_whole
+    assert received.losses == ([] if is_whole else [Http2Code.PROTOCOL_ERROR])
+    assert pair.resets() == ([] if is_whole else [(stream_id, Http2Code.PROTOCOL_ERROR)])
 
 
 def test_large_body_of_a_request() -> None:
