@@ -23,8 +23,9 @@ class OnePort:
         """See `relay.http2.Http2Service`."""
         for name, value in headers:
             if name == b"content-type":
-                # Not gRPC-Web, which is served by the proxy.
-                if value == _GRPC or value.startswith((_GRPC + b"+", _GRPC + b";")):
+                # Not gRPC-Web, which is served by the proxy. Media types have any case.
+                kind = value.lower()
+                if kind == _GRPC or kind.startswith((_GRPC + b"+", _GRPC + b";")):
                     return self._calls.begin(stream, headers)
                 break
         return self._bridge(stream, headers)

@@ -176,6 +176,16 @@ async def test_answer_over_http2_that_is_not_read(
         await raw.until(b"are you?")
 
 
+@pytest.mark.parametrize("kind", [b"application/grpc", b"Application/GRPC+proto", b"APPLICATION/grpc;charset=utf-8"])
+async def test_media_types_of_calls_have_any_case(relay: GrpcRelay, kind: bytes) -> None:
+    """As on the gRPC port."""
+    fields = ((b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/none"), (b":authority", b"x"))
+    request = header_frames(1, header_block((*fields, (b"content-type", kind))), ended=True)
+    async with connection(relay.url) as raw:
+        await raw.send(PREFACE + settings_frame({}) + request)
+        await raw.until(b"there is no method '/none' here")
+
+
 def _event_stream(stream_id: int) -> bytes:
     return _get(stream_id, b"/sse/crash")
 
