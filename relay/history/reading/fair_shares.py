@@ -30,6 +30,11 @@ class Claim:
         """The one who came first; None when nobody waits any more."""
         return next(iter(self._payers), None)
 
+    @property
+    def is_given_up(self) -> bool:
+        """Whether its wait was cancelled, by a task that has not run since."""
+        return self._turn is not None and self._turn.cancelled()
+
     def join(self, payer: Payer) -> None:
         """Let a payer wait for the same."""
         self._payers[payer] += 1
@@ -178,6 +183,9 @@ class FairShares:
     def _admit(self) -> None:
         while (first := self._queue.first()) is not None:
             payer, claim = first
+            if claim.is_given_up:
+                claim.withdraw()
+                continue
             if claim.units > self._free:
                 return
             if not self._is_within(payer, claim.units):

@@ -80,6 +80,31 @@ async def test_one_that_leaves_when_its_turn_has_come_passes_it_on(readers: Read
     assert readers.shares.free == 0
 
 
+async def test_one_that_leaves_as_its_turn_comes_passes_it_on(readers: Readers) -> None:
+    """It is cancelled before the place is given to it, and has not run since: one client leaves with many calls."""
+    readers.start("gone", Claim(OTHER), cost=1000)
+    readers.start("other", Claim(OTHER))
+    await turns(2)
+    readers.tasks["gone"].cancel()
+    readers.shares.give(CROWD)  # the place of crowd0, taken from it
+    await turns(4)
+
+    assert readers.order[1:] == ["other other"]
+    assert readers.shares.free == 0
+
+
+async def test_all_that_hold_and_wait_leave_at_once(readers: Readers) -> None:
+    """All places are free afterwards, for any key."""
+    for task in readers.tasks.values():
+        task.cancel()
+    await turns(4)
+
+    assert readers.shares.free == 1
+    readers.start("later", Claim(CROWD))
+    await turns(2)
+    assert readers.order[1:] == ["later crowd"]
+
+
 async def test_wait_that_two_keys_share_ends_at_the_first_turn_of_either(readers: Readers) -> None:
     """A reader that wants what a crowd has asked for does not wait behind the crowd. The one whose turn it was pays."""
     claim = Claim(CROWD)
