@@ -208,6 +208,7 @@ class Wakeups:
             while self._is_wanted and self._error is None:
                 self._change.clear()
                 names = frozenset(self._watched)
+                self._names &= names  # the others wake us no more from here on
                 await games.follow(names)
                 await last_sequence(connection, self._settings)
                 games.confirm()

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from relay.live.following.feed import Feed
 from relay.live.following.wakeups import Wakeups
 from roundlog.entry import LogEntry
+from roundlog.stream import last_sequence
 from tests.backends.harness import captured_events
 from tests.nats import NatsServer
 from tests.relay.conftest import KEY_HEADER, Publish, StartRelay, metric, metric_becomes
@@ -102,6 +104,38 @@ async def test_game_that_is_watched_from_now_on_wakes_too(
         await publish("plinko", 10)
         await publish("crash", 11)
         assert await numbers(ws, 2) == [10, 11]
+
+
+async def test_game_that_is_watched_again_while_its_subscription_ends_is_read(
+    start_relay: StartRelay, client: aiohttp.ClientSession, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server has ended the subscription of a game that nobody watched, and has not answered yet."""
+    monkeypatch.setattr("relay.live.following.wakeups._STALE", 1)
+    has_asked, answers = asyncio.Event(), asyncio.Event()
+    answers.set()
+
+    async def asked(*arguments: Any) -> int:
+        last = await last_sequence(*arguments)  # the server has done all that was asked before
+        has_asked.set()
+        await answers.wait()
+        return last
+
+    monkeypatch.setattr("relay.live.following.wakeups.last_sequence", asked)
+    async with start_relay() as url, waiting(client, url, publish):
+        async with link(client, url, "/ws/dice") as before:
+            await publish("dice", 7)
+            assert await numbers(before, 1) == [7]
+            await metric_becomes(client, url, _WAITS, 1)
+        await metric_becomes(client, url, "relay_links", 1)
+        answers.clear()
+        has_asked.clear()
+        await publish("dice", 8)
+        await has_asked.wait()
+        async with link(client, url, "/ws/dice") as again:
+            await publish("dice", 9)
+            async with asyncio.timeout(DEADLINE_S / 3):  # the connection that is not read would be made again later
+                assert await numbers(again, 1) == [9]
+            answers.set()
 
 
 async def test_rest_and_resumes_know_rounds_that_wait(
