@@ -15,6 +15,7 @@ import pytest
 from yarl import URL
 
 from auth.key_secret import DEMO_KEY
+from relay.history.writer import ReplayWriter
 from rounds import datastream_pb2 as pb
 from tests.nats import NatsServer
 from tests.network.streams import connected
@@ -638,3 +639,28 @@ async def test_cursor_is_valid_over_proxy_and_grpc(
     call.cancel()
 
     assert round_.round_id == 2
+
+
+async def test_client_that_reads_late_gets_the_rest_of_a_replay(
+    relay: GrpcRelay, http: aiohttp.ClientSession, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The replay gives up a short wait for its client, and waits again as long as it takes."""
+    numbers = range(1, 201)
+    await publish("crash", *numbers, extras=json.dumps({"text": "x" * 60_000}))
+    gave_up, keeps_up = asyncio.Event(), ReplayWriter._keeps_up
+
+    async def noted(writer: ReplayWriter) -> bool:
+        found = await keeps_up(writer)
+        if not found:
+            gave_up.set()
+        return found
+
+    monkeypatch.setattr("relay.history.writer._PATIENCE_S", 0.01)
+    monkeypatch.setattr(ReplayWriter, "_keeps_up", noted)
+    request = pb.StreamByGameRequest(game_slug="crash", start=pb.Start(last=len(numbers)))
+    async with http.post(relay.proxy("StreamByGame"), headers=CONNECT_PROTO, data=envelope(request)) as response:
+        async with asyncio.timeout(20):
+            await gave_up.wait()
+        got = [pb.Round.FromString((await element(response))[1]).round_id for _ in numbers]
+
+    assert got == list(numbers)

@@ -60,8 +60,13 @@ class ProxyLink(RpcLink):
     ) -> None:
         self._dialect = dialect
         self._chunked = request.version >= HttpVersion11
-        form, drain = EnvelopedRound(dialect, self._chunked), request.writer.drain
-        super().__init__(hub, BufferSink(), form, ender, max_age_s=max_age_s, drain=drain, allow_gap=allow_gap)
+        form = EnvelopedRound(dialect, self._chunked)
+
+        async def drained() -> None:
+            # All that wait share a future of aiohttp: one that gives up would cancel it for those that wait later.
+            await asyncio.shield(request.writer.drain())
+
+        super().__init__(hub, BufferSink(), form, ender, max_age_s=max_age_s, drain=drained, allow_gap=allow_gap)
         self.hello: asyncio.Future[Mapping[str, object]] = asyncio.get_running_loop().create_future()
         """The hello event, which becomes initial metadata; empty when the stream ended before it."""
 
