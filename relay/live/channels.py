@@ -138,15 +138,12 @@ class Channel:
             link.share(None)
             self.stream.leave(link)
 
-    def count(self, rounds: int, writes: list[Write[Link]]) -> None:
-        """Count rounds that are written, for the accounts of the links."""
-        most = len(writes[0].data)
-        self.tally.rounds += rounds
-        self.tally.bytes += most
-        for links, data in writes[1:]:
-            for link in links:
-                if link.account is not None:
-                    link.account.sent(0, len(data) - most)
+    def count(self, rendered: list[bytes], writes: list[Write[Link]]) -> None:
+        """Count rounds that are written, for the accounts of the links; as if none of them was compressed."""
+        self.tally.rounds += len(rendered)
+        form = self.form
+        plain = form.plain_bytes(rendered) if isinstance(form, WindowedForm) else len(writes[0].data)
+        self.tally.bytes += plain
 
     def writes(self, rendered: list[bytes]) -> list[Write[Link]]:
         """Make the writes of some rounds: the first for most of the links."""

@@ -286,7 +286,7 @@ class Hub:
         pending, channel.pending = channel.pending, []
         if writes := self._writes(channel, pending):
             self.stats.deliveries += len(pending) * len(channel.links)
-            channel.count(len(pending), writes)
+            channel.count(pending, writes)
         for links, data in writes:
             self._write_to(list(links), data)
 

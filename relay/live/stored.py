@@ -26,7 +26,7 @@ class Written(NamedTuple):
 
     data: Any  # as the form's `join` makes it
     rounds: int
-    size: int  # in bytes
+    size: int  # in bytes, without compression
     checksum: Checksum | None = None  # of what was compressed, where the form needs it
 
 
@@ -42,8 +42,10 @@ class RendersStored(Protocol):
 def joined(form: Form, rendered: list[bytes]) -> Written:
     """Make one write of rounds that were rendered, which a client reads whatever it has read before."""
     data = form.join(rendered)
-    needs_checksum = isinstance(form, WindowedForm) and form.has_checksum
-    return Written(data, len(rendered), len(data), checksum_of(b"".join(rendered)) if needs_checksum else None)
+    if not isinstance(form, WindowedForm):
+        return Written(data, len(rendered), len(data))
+    checksum = checksum_of(b"".join(rendered)) if form.has_checksum else None
+    return Written(data, len(rendered), form.plain_bytes(rendered), checksum)
 
 
 def written(form: Form, epoch: str, entries: Sequence[LogEntry]) -> Written:

@@ -43,7 +43,7 @@ class Account:
         self.rounds = 0
         """Rounds written to links or answered, live and past."""
         self.bytes = 0
-        """Bytes of these, as their protocol has them; without TLS, and without frames of HTTP/2."""
+        """Bytes of these, as their protocol has them; without compression and TLS, and without frames of HTTP/2."""
         self.requests = 0
         """Accepted requests that opened no link."""
         self.log_rounds = 0

@@ -52,6 +52,10 @@ class WindowedForm(ABC):
         """Make a write that any decoder reads, of parts that other channels share."""
 
     @abstractmethod
+    def plain_bytes(self, rendered: Sequence[bytes]) -> int:
+        """Return how many bytes a client without compression gets of rounds: what accounts count for every client."""
+
+    @abstractmethod
     def write(self, rendered: Sequence[bytes], window: DeflateWindow) -> bytes:
         """Make a write for decoders that have read everything since the window was last emptied."""
 

@@ -41,6 +41,9 @@ class SseGzip(WindowedForm):
     def each(self, rendered: Sequence[bytes]) -> bytes:
         return self._apart.each(rendered)
 
+    def plain_bytes(self, rendered: Sequence[bytes]) -> int:
+        return sum(map(len, map(chunk, rendered) if self.chunked else rendered))
+
     def write(self, rendered: Sequence[bytes], window: DeflateWindow) -> bytes:
         return _write(rendered, window, chunked=self.chunked)
 

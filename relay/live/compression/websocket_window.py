@@ -31,6 +31,9 @@ class WebSocketWindow(WindowedForm):
     def each(self, rendered: Sequence[bytes]) -> bytes:
         return self._apart.each(rendered)
 
+    def plain_bytes(self, rendered: Sequence[bytes]) -> int:
+        return sum(map(len, map(frame, rendered)))
+
     def write(self, rendered: Sequence[bytes], window: DeflateWindow) -> bytes:
         return b"".join([_frame(json, window) for json in rendered])
 
