@@ -278,19 +278,6 @@ async def test_strangers_that_read_no_answer_do_not_shut_the_port(
             assert (await late.until(b":\n")).startswith(b"HTTP/1.1 200")
 
 
-async def test_guest_takes_the_place_of_one_other(
-    start_relay: StartRelay, client: aiohttp.ClientSession, few_files: FileShares
-) -> None:
-    """When all places are used: that of the guest who has been idle longest."""
-    async with start_relay() as url, AsyncExitStack() as stack:
-        for _ in range(few_files.guests + 5):
-            guest = await stack.enter_async_context(connection(url))
-            await guest.send(head("GET /api/games HTTP/1.1", KEY))
-            await guest.until(b"]")
-        await metric_becomes(client, url, 'relay_connections{group="guests"}', few_files.guests)
-        assert await metric(client, url, 'relay_connections_shed_total{group="guests"}') == 5
-
-
 async def test_refused_credentials_are_strangers(
     start_relay: StartRelay, client: aiohttp.ClientSession, few_files: FileShares
 ) -> None:
