@@ -15,7 +15,7 @@ help: ## List the targets
 
 install: $(READY) ## Install everything that run, test and check need into .venv
 
-$(READY): requirements-dev.lock pyproject.toml hatch_build.py relay/live/sending/_send_loop.c
+$(READY): requirements-dev.lock pyproject.toml $(wildcard hatch_build.py relay/live/sending/_send_loop.c)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	  { echo "stream-relay needs Python >= 3.11, found: $$($(PYTHON) --version 2>&1 | head -1); try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(BIN)/python || { echo "1/3 creating $(VENV)"; $(PYTHON) -m venv $(VENV); } || \
