@@ -401,7 +401,8 @@ async def test_messages_that_change_a_subscription(relay: GrpcRelay, keys: Keys)
 
 async def test_replays_of_a_key_that_read_the_log(relay: GrpcRelay, keys: Keys, publish: Publish) -> None:
     """One too many is refused, by a new link as by a message; one that memory answers is none."""
-    await publish("crash", *range(1, 700))
+    for number in range(1, 700):  # a second apart, so that a slow replay is slow
+        await publish("crash", number, timestamp=1768730430000 + number * 1000)
     key = keys.private(replays=1)
     async with aiohttp.ClientSession() as http, AsyncExitStack() as opened:
         async with http.get(f"{relay.url}/api/history/crash?limit=1000", headers=key) as response:

@@ -12,7 +12,9 @@ import uvloop
 from structlog.testing import capture_logs
 
 from relay.admission.strangers import FRESH_S, Share
+from relay.http.connections.http_port import bound_socket
 from relay.http.connections.listener import Listener
+from relay.http.monitoring.exposition import listening_socket
 from relay.turns import Turns
 from tests.waiting import until
 
@@ -214,3 +216,14 @@ def _is_reset(client: socket.socket) -> bool:
         return False
     except ConnectionResetError:
         return True
+
+
+@pytest.mark.parametrize(
+    "listen", [lambda: listening_socket("127.0.0.1", 0), lambda: bound_socket("127.0.0.1", 0, setting="X")]
+)
+def test_writes_wait_for_no_acknowledgement(listen: Callable[[], socket.socket]) -> None:
+    """With Nagle's algorithm, the second of two rounds would come 40 ms late."""
+    with listen() as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
