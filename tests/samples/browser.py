@@ -15,6 +15,8 @@ from tests.clients.program import Program
 from tests.clients.tools import ROOT, tool
 
 _WAIT_S: Final = 45
+_DRIVERS: Final = 5
+"""How often chromedriver is started when it meets a port in use."""
 _ARGUMENTS: Final = (
     "--headless",
     "--no-sandbox",  # CI runs as root
@@ -95,13 +97,28 @@ def chromium() -> str:
 def headless_browser(profile: Path) -> Iterator[Browser]:
     """Run Chromium with a temporary profile while the block runs."""
     chromium()
-    with Program([tool("chromedriver"), "--port=0"]) as driver:
-        [started] = driver.wait_for(r"started successfully on port (\d+)")
-        browser = Browser(f"http://127.0.0.1:{started[1]}", profile)
+    with _driver() as port:
+        browser = Browser(f"http://127.0.0.1:{port}", profile)
         try:
             yield browser
         finally:
             browser.close()
+
+
+@contextmanager
+def _driver() -> Iterator[str]:
+    """Run chromedriver while the block runs; yield its port.
+
+    It listens for IPv6 on the port that the system gave it for IPv4; when another program has that one, it ends.
+    """
+    started = r"started successfully on port (\d+)|bind\(\) failed: Address already in use"
+    for _ in range(_DRIVERS):
+        with Program([tool("chromedriver"), "--port=0"]) as driver:
+            [line] = driver.wait_for(started)
+            if line[1]:
+                yield line[1]
+                return
+    raise AssertionError(f"chromedriver met a port in use {_DRIVERS} times")
 
 
 @contextmanager
