@@ -44,8 +44,6 @@ _PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = {
 _HANDLE_ERROR: Final = ("self", "request", "status", "exc", "message")
 """All parameters of ``RequestHandler.handle_error``, which `relay.http.protocol` overrides."""
 
-"""How uvloop's error ends when a closed transport is used."""
-
 
 class TakenOver(asyncio.CancelledError):
     """Ends the handler of a request whose connection now belongs to a link.

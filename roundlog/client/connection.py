@@ -280,11 +280,15 @@ def _tls_context(settings: LogSettings) -> ssl.SSLContext | None:
     try:
         context = ssl.create_default_context(cafile=settings.tls_ca_file)
         if settings.tls_cert_file is not None:
-            context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
+            context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file, _no_password)
     except OSError as error:
         files = [str(path) for path in (settings.tls_ca_file, settings.tls_cert_file, settings.tls_key_file) if path]
         raise LogRefused(f"TLS files {', '.join(files)} cannot be used: {error}") from error
     return context
+
+
+def _no_password() -> str:  # without this, OpenSSL asks for it on the terminal
+    raise OSError("the private key is encrypted; give one without a password")
 
 
 def _mutable(headers: Mapping[str, str] | None) -> dict[str, str] | None:

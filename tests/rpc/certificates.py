@@ -28,6 +28,10 @@ class Authority:
         self._run("x509", "-req", "-in", request, *authority, "-out", pair.certificate, "-days", "2", "-extfile", names)
         return pair
 
+    def encrypt(self, pair: "Pair", path: Path) -> None:
+        """Write the key of a pair with a password."""
+        self._run("pkcs8", "-topk8", "-in", pair.key, "-out", path, "-passout", "pass:secret")
+
     def _run(self, *arguments: str | Path) -> None:
         subprocess.run([self._openssl, *arguments], check=True, capture_output=True)
 

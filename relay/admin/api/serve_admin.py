@@ -10,7 +10,6 @@ from aiohttp import web
 
 from auth.stores.key_store import EditableKeyStore
 from relay.admin.api.admin_routes import AdminRoutes
-from relay.admin.api.admin_tls import tls_of
 from relay.admin.api.connected import Connected
 from relay.admission.strangers import Share
 from relay.config.settings import Settings
@@ -21,6 +20,7 @@ from relay.http.monitoring.exposition import listening_socket
 from relay.http.monitoring.probes import Probes
 from relay.http.protocol import protocol_factory
 from relay.signals import stop_requested
+from relay.tls_files import TlsFiles
 from relay.turns import Turns
 
 log = structlog.get_logger()
@@ -60,7 +60,7 @@ async def serving_admin(settings: Settings, store: EditableKeyStore) -> AsyncIte
     """
     given = settings.admin
     port = 0 if given.port is None else given.port
-    tls = tls_of(given)
+    tls = None if given.tls_cert_file is None else TlsFiles(given, of="the admin API")
     async with Connected(settings, store) as connected:
         routes = [AdminRoutes(connected).table(), Probes(lambda: None).table()]
         app = build_app(routes, home=None, for_pages=False, paths="/openapi.json lists all paths")
@@ -78,7 +78,7 @@ async def serving_admin(settings: Settings, store: EditableKeyStore) -> AsyncIte
                 runner, ConnectionLimits(strangers, Share(0), _REQUEST_S), Turns(), keepalive_s=_KEEPALIVE_S
             )
             server = await asyncio.get_running_loop().create_server(
-                factory, sock=listener, ssl=None if tls is None else tls.context
+                factory, sock=listener, ssl=None if tls is None else tls.listening_context()
             )
             host, number = listener.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host

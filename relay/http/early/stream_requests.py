@@ -239,12 +239,8 @@ class StreamRequests:
 
     def _take_over(self, asked: Asked, permit: Permit | Refusal) -> asyncio.Transport:
         """Do as `take_over`, and give the permit back when the client has left."""
-        try:
+        with self.handing_over(permit):
             return take_over(asked)
-        except BaseException:
-            if isinstance(permit, Permit):
-                self.registry.release_permit(permit)
-            raise
 
     @contextmanager
     def handing_over(self, permit: Permit | Refusal) -> Iterator[None]:

@@ -11,8 +11,8 @@ from relay.http2.guards.guarded_http2 import ConnectionGuards, GuardedHttp2
 from relay.http2.http2_connections import Http2Connections
 from relay.http2.http2_stream import Http2Service
 from relay.links.intake import Intake
-from relay.rpc.port.tls_files import TlsFiles
 from relay.rpc.port.tls_listener import TlsListener
+from relay.tls_files import TlsFiles
 from relay.turns import Turns
 
 
@@ -35,7 +35,7 @@ async def listening_http2(
     if settings.port is None:
         yield None
         return
-    tls = None if settings.tls_cert_file is None else TlsFiles(settings)
+    tls = None if settings.tls_cert_file is None else TlsFiles(settings, of="gRPC", http2=True)
     listening = bound_socket(settings.host, settings.port, setting="RELAY_GRPC_PORT")
     listener = _listener(listening, settings, tls, service, connections, guards, turns)
     closers.append(listener.close)

@@ -5,22 +5,18 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import uvloop
-from structlog.testing import capture_logs
 
 from relay.admission.held_bytes import HeldBytes
 from relay.admission.strangers import FRESH_S, Share
 from relay.config.sections import GrpcSettings
-from relay.errors import StartError
 from relay.http2 import Http2Connections, Http2Limits
 from relay.http2.guards.guarded_http2 import ConnectionGuards
 from relay.http2.http2_frames import PREFACE, settings_frame
 from relay.rpc.port.http2_port import listening_http2
-from relay.rpc.port.tls_files import TlsFiles
 from relay.turns import Turns
 from tests.network.streams import connected
 from tests.relay.http2.serving_streams import Streams
@@ -197,44 +193,3 @@ async def test_idle_connection_gives_way() -> None:
             await asyncio.sleep(_OLD_S)
             assert (await port.first_bytes(None))[3] == 4
             await until(lambda: _is_cut(first))
-
-
-def test_files_that_are_not_valid(authority: Authority, pair: Pair, tmp_path: Path) -> None:
-    """One sentence that names the file and what is wrong; an encrypted key does not wait for a password."""
-    broken, secret, other = tmp_path / "broken.pem", tmp_path / "secret.key", authority.sign("other")
-    broken.write_text("no certificate")
-    secret.write_text(
-        "-----BEGIN ENCRYPTED SECRET KEY-----\n"
-        "MIHsMFcGCSqGSIb3DQEFDTBKMCkGCSqGSIb3DQEFDDAcBAjtwVlVLdXv5AICCAAw\n"
-        "-----END ENCRYPTED SECRET KEY-----\n".replace("SECRET", "PRIVATE")
-    )
-    for wrong, says in (
-        ({"tls_cert_file": tmp_path / "none.pem", "tls_key_file": pair.key}, "none.pem"),
-        ({"tls_cert_file": broken, "tls_key_file": pair.key}, "broken.pem"),
-        ({"tls_cert_file": pair.certificate, "tls_key_file": other.key}, "other.key"),
-        ({"tls_cert_file": pair.certificate, "tls_key_file": secret}, "secret.key"),
-        ({**files(pair), "tls_client_ca_file": broken}, "broken.pem holds no certificate"),
-        ({**files(pair), "tls_client_ca_file": tmp_path}, str(tmp_path)),
-    ):
-        with pytest.raises(StartError, match=says) as failed:
-            TlsFiles(GrpcSettings(**wrong))
-        assert str(failed.value).startswith("TLS for gRPC: ")
-        assert "\n" not in str(failed.value)
-
-
-def test_files_that_change(authority: Authority, tmp_path: Path) -> None:
-    """They are read again only then; what is not valid is logged once, and the last valid ones stay."""
-    pair = authority.sign("changes")
-    tls = TlsFiles(GrpcSettings(**files(pair)))
-    first = tls.context()
-    assert tls.context() is first
-    with capture_logs() as logs:
-        pair.replace_by(authority.sign("renewed"))
-        renewed = tls.context()
-        assert renewed is not first
-        pair.key.write_text("half a k")
-        assert tls.context() is tls.context() is renewed
-        pair.key.unlink()
-        assert tls.context() is tls.context() is renewed
-
-    assert [entry["event"] for entry in logs] == ["tls_reloaded", "tls_reload_failed", *["tls_reload_failed"] * 2]

@@ -1,32 +1,52 @@
-"""TLS for gRPC, from files that may be replaced while the relay runs."""
+"""TLS of a port, from files that may be replaced while the process runs."""
 
 import ssl
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
-from relay.config.sections import GrpcSettings
 from relay.errors import StartError
 
 log = structlog.get_logger()
 
 _OLDEST: Final = ssl.TLSVersion.TLSv1_2
-_CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
+_HTTP2_CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Of TLS 1.2: HTTP/2 prohibits all others (RFC 9113, appendix A). All those of TLS 1.3 are allowed."""
+
+
+class NamesTlsFiles(Protocol):
+    """The settings of a port with TLS: files in PEM; those of the certificate and its key are set."""
+
+    @property
+    def tls_cert_file(self) -> Path | None: ...
+    @property
+    def tls_key_file(self) -> Path | None: ...
+    @property
+    def tls_client_ca_file(self) -> Path | None: ...
 
 
 class TlsFiles:
     """The certificates as the files have them; read again at the first handshake after one of them has changed."""
 
-    def __init__(self, settings: GrpcSettings) -> None:
-        """Load the files; raise `StartError` when one cannot be read or is not valid."""
+    def __init__(self, settings: NamesTlsFiles, *, of: str, http2: bool = False) -> None:
+        """Load the files.
+
+        Args:
+            settings: Which files.
+            of: What the port is for, for error messages.
+            http2: Whether the port speaks HTTP/2, and nothing else.
+
+        Raises:
+            StartError: A file cannot be read or is not valid.
+        """
         self._settings = settings
+        self._http2 = http2
         try:
             self._seen = self._versions()
             self._context = self._load()
         except OSError as error:
-            raise StartError(f"TLS for gRPC: {error}") from error
+            raise StartError(f"TLS for {of}: {error}") from error
 
     def context(self) -> ssl.SSLContext:
         """Return what the next handshake uses. Files that are not valid are logged, and those before them stay."""
@@ -40,6 +60,16 @@ class TlsFiles:
             log.error("tls_reload_failed", error=str(error))
         return self._context
 
+    def listening_context(self) -> ssl.SSLContext:
+        """Return what a server of asyncio listens with: each of its handshakes continues with `context`."""
+
+        def use_newest(handshake: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+            handshake.context = self.context()
+
+        listening = self._load()
+        listening.sni_callback = use_newest  # called at each handshake, with a name or without
+        return listening
+
     def _load(self) -> ssl.SSLContext:
         """Read all files; raise OSError, which names them, when one cannot be read or is not valid."""
         settings = self._settings
@@ -52,8 +82,9 @@ class TlsFiles:
 
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.minimum_version = _OLDEST
-        context.set_ciphers(_CIPHERS)
-        context.set_alpn_protocols(["h2"])
+        if self._http2:
+            context.set_ciphers(_HTTP2_CIPHERS)
+            context.set_alpn_protocols(["h2"])
         for path in (certificate, key, client_ca):
             if path is not None:
                 path.read_bytes()  # raises an error that names the file; that of OpenSSL does not
