@@ -146,7 +146,7 @@ class Http2Stream:
         self._queue: deque[DataBatch] | None = None
         self._taken_bytes = 0  # of the request, since the peer was allowed more
         self._offset = 0  # how much of the first one was sent
-        self._end = b""  # the last frame, when it is known
+        self._end: bytes | int = b""  # the last frame, when it is known, or the code of a reset
         self._state = _OPEN
 
     # --- for the service -----------------------------------------------------------------------------------------
@@ -286,6 +286,13 @@ class Http2Stream:
         if self._state != _OVER:
             self._owner.reset_stream(self, code)
 
+    def reset_later(self, code: int) -> None:
+        """Reset the stream after all that was written."""
+        if self._state == _BODY and self._queue is not None:
+            self._end, self._state = code, _ENDED
+        else:
+            self.reset(code)
+
     def abort(self) -> None:
         """End the stream at once, as a transport does."""
         self.reset()
@@ -359,8 +366,11 @@ class Http2Stream:
     # --- its own -------------------------------------------------------------------------------------------------
 
     def _send_end(self) -> None:
-        self._turns.send(self._end)
-        self._finish()
+        if isinstance(self._end, bytes):
+            self._turns.send(self._end)
+            self._finish()
+        else:
+            self._owner.reset_stream(self, self._end)
 
     def _finish(self) -> None:
         self._state, self.receiver = _OVER, _NOBODY

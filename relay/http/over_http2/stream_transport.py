@@ -76,12 +76,15 @@ class StreamTransport(asyncio.Transport):
         return True
 
     def _end(self) -> None:
-        """End the stream; one whose answer is not whole is reset. Until all was sent, its handler counts the bytes."""
+        """End the stream after what was written; one whose answer is not whole by a reset.
+
+        Until all was sent, its handler counts the bytes.
+        """
         self._is_closing = True
         if self._answer.may_end:
             self.stream.end()
         else:
-            self.stream.reset(Http2Code.INTERNAL_ERROR)
+            self.stream.reset_later(Http2Code.INTERNAL_ERROR)
         if self.stream.is_over():
             self.lose(None)
         else:

@@ -358,6 +358,29 @@ def test_abort_resets_one_stream() -> None:
     assert pair.service.requests[0].losses == []
 
 
+@pytest.mark.parametrize("size", [500, 1500])
+def test_reset_after_what_was_written(size: int) -> None:
+    """The client gets all of it first, also what its window keeps back."""
+    pair, stream_id, received = one_stream(window=1000)
+    done: list[bool] = []
+    received.stream.on_done = lambda: done.append(True)
+
+    received.stream.write(bytes(size))
+    received.stream.reset_later(Http2Code.INTERNAL_ERROR)
+    pair.settle()
+    assert pair.resets() == ([] if size > 1000 else [(stream_id, Http2Code.INTERNAL_ERROR)])
+    received.stream.write(b"ignored")
+    if size > 1000:
+        pair.client.increment_flow_control_window(1000, stream_id)
+        pair.settle()
+
+    assert len(pair.body(stream_id)) == size
+    assert pair.resets() == [(stream_id, Http2Code.INTERNAL_ERROR)]
+    assert done == [True]
+    assert received.losses == []
+    assert not pair.server.open_streams
+
+
 def test_lost_connection() -> None:
     """Each open stream is lost, in a later turn; writers that wait are woken."""
     pair, _, received = one_stream()
