@@ -81,6 +81,7 @@ class Session:
     def close(self) -> list[asyncio.Task[None]]:
         """Stop following; return the replays that are being cancelled."""
         tasks = [task for task in self._replays.values() if task is not None]
+        self._replays.clear()
         for task in tasks:
             task.cancel()
         self._hub.remove(self._link)
@@ -243,6 +244,10 @@ class Session:
 
     def _check(self, task: asyncio.Task[None]) -> None:
         self._use.end_replay()
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            if task in self._replays.values():  # not by us, and nobody else would continue it
+                log.error("replay_failed", link=self._link.id, error="its task was cancelled")
+                self._link.end(CloseReason.FAILED)
+        elif (error := task.exception()) is not None:
             log.error("replay_failed", link=self._link.id, exc_info=error)
             self._link.end(CloseReason.FAILED)

@@ -97,6 +97,22 @@ async def test_link_that_is_ended_during_its_replay_is_not_joined(hub: Hub, log:
     assert disconnect.reason is CloseReason.MAX_AGE
 
 
+@pytest.mark.parametrize("closes", [False, True])
+async def test_replay_whose_task_is_cancelled(hub: Hub, log: MemoryLog, *, closes: bool) -> None:
+    """By the end of its link, or by others: then the link is ended, since it would get nothing more."""
+    link = link_of(hub)
+    session = session_of(link, hub, log)
+    session.start(CRASH, Start(after=Cursor("k1", 3)))
+    [task] = [task for task in asyncio.all_tasks() if task.get_name().startswith("replay-")]
+
+    (session.close if closes else task.cancel)()
+    await asyncio.gather(task, return_exceptions=True)
+    await asyncio.sleep(0)
+
+    assert [each.reason for each in link.disconnects] == ([] if closes else [CloseReason.FAILED])
+    session.close()
+
+
 async def test_link_with_corrections_follows_its_games_and_nothing_else(hub: Hub, log: MemoryLog) -> None:
     """Its key is judged by games, whatever comes of them; live and in a replay."""
     for start in (Start(), Start(after=Cursor("k1", 0))):
