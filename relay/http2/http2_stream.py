@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 from relay.http2.data_batch import DataBatch
 from relay.http2.header_blocks import HeaderFields
 from relay.http2.http2_frames import END_STREAM, HALF_WINDOW, FrameKind, Http2Code, data_frames, frame
-from relay.http2.send_turns import AHEAD_BYTES, SendTurns
+from relay.http2.send_turns import AHEAD_BYTES, SHORT_BYTES, SendTurns
 
 _LOW_BYTES: Final = AHEAD_BYTES // 4
 """Unsent bytes at which a writer that waits may continue."""
@@ -334,6 +334,8 @@ class Http2Stream:
         turns.window -= size
         self.queued_bytes -= size
         self._offset += size
+        if size < SHORT_BYTES:
+            turns.padding += SHORT_BYTES - size
         if self._offset == batch.size:
             queue.popleft()
             self._offset = 0

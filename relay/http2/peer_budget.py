@@ -11,8 +11,9 @@ from typing import Final
 from relay.http2.http2_frames import Http2Code
 from relay.http2.http2_limits import Http2Limits
 
-_SENT_BYTES: Final = 32
-"""Bytes that we send which allow one more frame: clients answer a small message with two window updates and a ping."""
+_SENT_BYTES: Final = 12
+"""Bytes that we send which allow one more frame: clients answer a message with two window updates and a ping, and a
+compressed round has 40 bytes."""
 _LITTLE_BYTES: Final = 8 << 10
 """Forty rounds."""
 _STRIKES: Final = 2

@@ -12,6 +12,8 @@ from relay.http2.http2_frames import DEFAULT_WINDOW
 
 AHEAD_BYTES: Final = 64 << 10
 """Bytes in the transport at which streams wait: what comes after (an end, a ping) is not far behind."""
+SHORT_BYTES: Final = 36
+"""A frame that small windows have made shorter counts as one of this length: clients answer each."""
 
 
 class Sending(Protocol):
@@ -32,6 +34,7 @@ class SendTurns:
         "granted",
         "is_direct",
         "is_paused",
+        "padding",
         "pong",
         "takes_pong",
         "transport",
@@ -45,6 +48,8 @@ class SendTurns:
         """Bytes of data that the peer takes on the connection."""
         self.granted = DEFAULT_WINDOW
         """All that the peer has ever allowed; without `window`: all that was sent."""
+        self.padding = 0
+        """By how much short frames count as longer ones."""
         self.is_paused = False
         """True while the transport holds too much."""
         self.waiting: deque[Sending] | None = None
@@ -60,8 +65,8 @@ class SendTurns:
 
     @property
     def sent(self) -> int:
-        """Bytes of data sent so far."""
-        return self.granted - self.window
+        """Bytes of data sent so far, as allowances for frames count them."""
+        return self.granted - self.window + self.padding
 
     def send(self, data: bytes) -> None:
         """Write bytes after all that was written before."""

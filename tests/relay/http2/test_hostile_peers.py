@@ -7,6 +7,7 @@ from random import Random
 from typing import Final
 
 import pytest
+from h2.events import DataReceived
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -212,17 +213,24 @@ def test_pings_that_are_welcome() -> None:
     assert not pair.transport.is_closed
 
 
-def test_client_that_answers_each_message() -> None:
-    """With two window updates and a ping: more frames than an allowance has, but no flood."""
-    pair = Pair(Recorder(answered))
-    pair.request()
-    update = frame(FrameKind.WINDOW_UPDATE, 0, 0, b"\0\0\0\x80") + frame(FrameKind.WINDOW_UPDATE, 0, 1, b"\0\0\0\x80")
-    for _ in range(5000):
-        pair.service.requests[0].stream.write(bytes(128))
-        pair.upload(update + frame(FrameKind.PING, 0, 0, bytes(8)))
-        pair.transport.take()
-
-    assert not pair.transport.is_closed
+@pytest.mark.parametrize(("window", "size"), [(65_535, 128), (65_535, 40), (5_000, 40), (10, 200)])
+def test_client_that_answers_each_frame(window: int, size: int) -> None:
+    """With two window updates and a ping: more frames than an allowance has, but no flood; also in small windows."""
+    pair = Pair(Recorder(answered), window=window, holds=True)
+    stream_id = pair.request()
+    stream, answers = pair.service.requests[0].stream, 0
+    while answers < 5000:
+        stream.write(bytes(size))
+        while data := pair.transport.take(1000):
+            for event in pair.client.receive_data(data):
+                if isinstance(event, DataReceived):
+                    answers += 1
+                    pair.client.increment_flow_control_window(len(event.data), stream_id)
+                    pair.client.increment_flow_control_window(len(event.data))
+                    pair.client.ping(b"are you?")
+            pair.upload(pair.client.data_to_send())
+            assert not pair.transport.is_closed
+    assert len(pair.service.requests) == 1
 
 
 @pytest.mark.parametrize("payload", [b"", b"\x00\x01a\x01b", bytes(16_384)], ids=["empty", "small", "large"])
