@@ -335,5 +335,7 @@ class Hub:
             some = links[begin:end]
             log.exception("rounds_failed", links=len(some))
             for link in some:
+                if link.outlet is not None and link.outlet.transport is not None:
+                    link.outlet.transport.abort()  # other streams of the connection must not follow a part of a frame
                 link.cut(CloseReason.FAILED)
             return ()

@@ -2,6 +2,7 @@
 
 import asyncio
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -258,16 +259,38 @@ async def test_links_whose_rounds_cannot_be_joined_are_cut(hub: Hub) -> None:
     assert good.recorder.writes == [frame(json_of(entry(1)))]
 
 
+class Connection:
+    """What a loop of C sends to: of a stream, the transport of its connection."""
+
+    def __init__(self) -> None:
+        self.transport = self
+        self.is_aborted = False
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+    def close(self) -> None:
+        """Send nothing from now on."""
+
+
 class PoorSends(TransportSends):
     """Has no memory."""
+
+    def __init__(self) -> None:
+        self.connections: list[Connection] = []
+
+    def outlet(self, transport: object) -> Any:
+        self.connections.append(Connection())
+        return self.connections[-1]
 
     def send(self, links: list[Link], begin: int, end: int, data: object) -> Unsent:
         raise MemoryError
 
 
 async def test_links_of_which_nobody_knows_what_they_got_are_cut() -> None:
-    """Their cursors may be wrong."""
-    hub = Hub(Ring(rounds_per_game=10, bytes_per_game=1 << 20), unsent_bytes=1000, sends=PoorSends())
+    """Their cursors may be wrong, and a part of a frame may have been sent: no other stream may follow it."""
+    sends = PoorSends()
+    hub = Hub(Ring(rounds_per_game=10, bytes_per_game=1 << 20), unsent_bytes=1000, sends=sends)
     ender = Ender(hub, ReconnectDelays(0), linger_s=60)
     links = [RecordingLink(ender=ender) for _ in range(300)]
     for link in links:
@@ -277,6 +300,7 @@ async def test_links_of_which_nobody_knows_what_they_got_are_cut() -> None:
 
     assert {link.ended for link in links} == {Disconnect(CloseReason.FAILED, None, 0)}
     assert all(link.recorder.aborted.is_set() for link in links)
+    assert [connection.is_aborted for connection in sends.connections] == [True] * 300
 
 
 async def test_unexpected_error_does_not_stop_the_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
