@@ -75,6 +75,7 @@ class Http2Connections:
         self._stalled_s = 0.0
         self._pongs: deque[tuple[float, SendTurns]] = deque()  # with the time at which each is released
         self._slots: tuple[set[Cared], ...] = tuple(set() for _ in range(_SLOTS))
+        self._has_some = asyncio.Event()
         self._places = itertools.cycle(range(_SLOTS))
         times = (limits.preface_s, limits.idle_s, limits.keepalive_s, limits.keepalive_timeout_s, limits.end_s)
         self._tick_s = min(_LOOK_S, min(times) * _SHARE) / _SLOTS
@@ -91,6 +92,7 @@ class Http2Connections:
         """Look at a connection from now on; return its place, for `remove`."""
         place = next(self._places)
         self._slots[place].add(connection)
+        self._has_some.set()
         return place
 
     def hold_pong(self, turns: SendTurns) -> None:
@@ -105,9 +107,13 @@ class Http2Connections:
         return sum(map(len, self._slots))
 
     async def run(self) -> None:
-        """Look at each connection every two seconds, or more often, until cancelled."""
+        """Look at each connection every two seconds, or more often, until cancelled; without any, at nothing."""
         due_at = self._clock()
         for number in itertools.count():
+            if not number % _SLOTS and not self:
+                self._has_some.clear()
+                await self._has_some.wait()
+                due_at = self._clock()
             due_at += self._tick_s
             await asyncio.sleep(due_at - self._clock())
             if (late_s := self._clock() - due_at) > _STALL_S:

@@ -188,6 +188,30 @@ async def test_timer_looks_at_each_connection() -> None:
     task.cancel()
 
 
+async def test_timer_rests_while_there_are_no_connections() -> None:
+    """An idle relay is not woken; a connection that comes after a while has its times from then on."""
+    looks, begins_at = list[float](), asyncio.get_running_loop().time()
+
+    def clock() -> float:
+        looks.append(now := asyncio.get_running_loop().time() - begins_at)
+        return now
+
+    connections = Http2Connections(Http2Limits(preface_s=0.05), clock=clock)
+    task = asyncio.create_task(connections.run())
+    await asyncio.sleep(0.01)
+    looks.clear()
+    await asyncio.sleep(0.1)
+    assert looks == []
+
+    transport = MemoryTransport()
+    server = Http2Protocol(Recorder(), connections)
+    server.connection_made(transport)
+    await until(lambda: transport.is_closed)
+    server.connection_lost(None)
+    assert connections._stalled_s == 0
+    task.cancel()
+
+
 async def test_leave_and_abort_reach_all_connections() -> None:
     """When the port is closed."""
     connections = Http2Connections(Http2Limits(keepalive_s=0.1))
