@@ -192,16 +192,19 @@ class Centrifugo(Server):
     def ask(self, method: str, body: bytes) -> dict[str, Any]:
         """Call the HTTP API."""
         try:
-            self._api.request("POST", f"/api/{method}", body, {"Content-Type": "application/json"})
-        except BrokenPipeError:  # it was idle for too long
+            answer = self._answer(method, body)
+        except ConnectionError:  # it was idle for too long, and was closed
             self._api.close()
-            self._api.request("POST", f"/api/{method}", body, {"Content-Type": "application/json"})
-        answer = self._api.getresponse()
+            answer = self._answer(method, body)
         data = answer.read()
         if answer.status != 200 or b'"error"' in data:
             raise SystemExit(f"Centrifugo answered {answer.status} {data[:300]!r}")
         found: dict[str, Any] = json.loads(data)
         return found
+
+    def _answer(self, method: str, body: bytes) -> http.client.HTTPResponse:
+        self._api.request("POST", f"/api/{method}", body, {"Content-Type": "application/json"})
+        return self._api.getresponse()
 
     def read(self, protocol: Protocol, message: bytes) -> dict[str, Any]:
         return dict(json.loads(message))
