@@ -214,6 +214,9 @@ func connect() {
 		watch(syscall.EPOLL_CTL_ADD, fd, syscall.EPOLLOUT)
 		opening++
 		toOpen--
+		if command.Storm { // each is a client of its own, which does not wait for the others to connect
+			greet(one)
+		}
 	}
 }
 
@@ -243,7 +246,14 @@ func greet(one *conn) {
 		one.headed = true
 		isOpen(one)
 	} else {
-		send(one, command.Requests[requested%len(command.Requests)])
+		data := command.Requests[requested%len(command.Requests)]
+		length, err := syscall.Write(one.fd, data)
+		if err == syscall.EAGAIN { // it is not connected yet
+			return
+		}
+		if err != nil || length != len(data) {
+			fail("send: %d of %d bytes: %v", length, len(data), err)
+		}
 	}
 	if len(command.Thens) > 0 {
 		one.then = command.Thens[requested%len(command.Thens)]
