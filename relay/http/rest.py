@@ -166,7 +166,7 @@ class Rest:
     def _counted(self, answer: Answer, grant: Grant, *, rounds: int) -> Answer:
         """Count an answer as used by its key."""
         self._registry.admission.accounts.of(grant.key_id).sent(rounds, len(answer.body))
-        return answer
+        return answer._replace(rounds=rounds)
 
     def _accept(self, asked: Asked) -> Grant:
         return accept(asked, key_of(asked), self._registry.admission)

@@ -27,7 +27,7 @@ ARROWS: Final = {
 LAYERS: Final = {
     "relay": (
         {"errors", "signals", "turns"},
-        {"config"},
+        {"config", "tls_files"},
         {"audit", "usage"},
         {"live"},
         {"history"},

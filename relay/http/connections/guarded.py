@@ -127,6 +127,11 @@ class GuardedHandler(web.RequestHandler):
         """The share of connections without a credential."""
         return self._limits.strangers
 
+    @property
+    def is_guest(self) -> bool:
+        """Whether a request on it has shown a credential, and it is no link."""
+        return self._share is self._limits.guests
+
     def answer_is_last(self) -> None:
         """Close the connection after the next answer, so that its client gets it."""
         self.is_last = True

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Final, NamedTuple
 
 from relay.admission.refusals import Refusals
-from relay.errors import refusal_of
+from relay.errors import Quota, refusal_of
 from relay.http.connections.quick_refusals import headers_of
 from relay.http.cors import cors_headers, warning_headers
 from relay.http.early.asked import Asked
@@ -20,6 +20,8 @@ from relay.http.error_body import INTERNAL, JSON, error_json, refusal_headers
 from relay.http.security_headers import add_to
 
 _NO_BODY: Final = (204, 304)
+_QUOTA_NAMES: Final = tuple(headers_of(Quota(0, 0, 0)))
+_QUOTA_LINES: Final = "".join(f"{name}: %d\r\n" for name in _QUOTA_NAMES).encode()
 
 
 class Answer(NamedTuple):
@@ -29,6 +31,21 @@ class Answer(NamedTuple):
     headers: Mapping[str, str]
     """Those that only this answer has."""
     body: bytes = b""
+    rounds: int | None = None
+    """How many are counted as used by its key; None: it is not counted."""
+
+
+class Head(NamedTuple):
+    """The head of an answer without what differs each time: the date, and the state of a limit."""
+
+    begin: bytes  # up to the date
+    middle: bytes  # up to the state of the limit
+    end: bytes
+
+    def at(self, quota: Quota | None) -> bytes:
+        """Return the head of an answer that is sent now."""
+        limit = b"" if quota is None else _QUOTA_LINES % quota
+        return b"%bDate: %b\r\n%b%b%b" % (self.begin, date().encode(), self.middle, limit, self.end)
 
 
 def refused(asked: Asked, error: Exception, refusals: Refusals) -> Answer | None:
@@ -62,17 +79,28 @@ def complete(headers: MutableMapping[str, str], asked: Asked, *, for_pages: bool
         headers.update(cors_headers(asked))
 
 
-def render(answer: Answer, asked: Asked, *, closes: bool) -> bytes:
-    """Return the bytes of an answer, with its headers in the order of aiohttp."""
+def head_of(answer: Answer, asked: Asked, *, closes: bool) -> Head:
+    """Return the head of an answer, with its headers in the order of aiohttp."""
     headers = dict(answer.headers)
     if answer.status not in _NO_BODY:
         headers["Content-Length"] = str(len(answer.body))
-    headers["Date"] = date()
+    headers["Date"] = ""
     complete(headers, asked, for_pages=True)
     if closes:
         headers["Connection"] = "close"
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    return f"HTTP/1.1 {_status_line(answer.status)}\r\n{lines}\r\n".encode("latin-1") + answer.body
+    parts = [[f"HTTP/1.1 {_status_line(answer.status)}\r\n"]]
+    for name, value in headers.items():
+        if name == "Date" or name == _QUOTA_NAMES[0]:
+            parts.append([])
+        elif name not in _QUOTA_NAMES:
+            parts[-1].append(f"{name}: {value}\r\n")
+    begin, middle, end = ["".join(part).encode("latin-1") for part in (*parts, ())[:3]]
+    return Head(begin, middle, end + b"\r\n")
+
+
+def render(answer: Answer, asked: Asked, *, closes: bool) -> bytes:
+    """Return the bytes of an answer."""
+    return head_of(answer, asked, closes=closes).at(asked.quota) + answer.body
 
 
 def date() -> str:

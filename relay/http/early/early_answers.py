@@ -23,6 +23,7 @@ from relay.http.connections.plain_head import KnownHeads, PlainHead
 from relay.http.connections.quick_refusals import TAKEN, QuickAnswer, QuickRefusals
 from relay.http.early.answer import Answer, failed, refused, render
 from relay.http.early.asked import Asked, NotEarly, caller_at
+from relay.http.early.known_answers import KnownAnswers
 from relay.http.early.stream_requests import StreamRequests
 from relay.http.rest import Rest
 from relay.http.takeover import TakenOver
@@ -66,6 +67,7 @@ class EarlyAnswers:
         self._streams = streams
         self._proxies = proxies
         self._heads = KnownHeads()
+        self._known = KnownAnswers(registry)
         self._over_limits = QuickRefusals(self._admission, self._refusals, proxies)
 
     def answer(self, data: bytes, connection: GuardedHandler) -> QuickAnswer | None:
@@ -74,6 +76,9 @@ class EarlyAnswers:
             refusal = self._over_limits.answer(data, connection.address)
             if refusal is not None:
                 return refusal
+        return self._known.answer(data, connection) or self._decided(data, connection)
+
+    def _decided(self, data: bytes, connection: GuardedHandler) -> QuickAnswer | None:
         head = self._heads.read(data)
         if head is None or self._admission.draining:
             return None
@@ -93,6 +98,8 @@ class EarlyAnswers:
             answer = self._failed(asked, error)
         if answer is None:
             return TAKEN
+        if head.method == "GET":
+            self._known.add(data, asked, answer, connection.peer)
         return QuickAnswer(render(answer, asked, closes=connection.is_last), connection.is_last)
 
     def _failed(self, asked: Asked, error: Exception) -> Answer:
