@@ -16,6 +16,7 @@ from bench.fanout.wire import WIRES, BadWire, Wire
 from bench.replay.client import greeting
 from bench.replay.filled_log import FilledLog
 from bench.replay.scrape import scrape
+from relay.http.monitoring.scrapes import FRESH_S
 
 _CLIENTS: Final = 1000
 _BEHIND: Final = 100
@@ -68,6 +69,7 @@ def _storm(wire: Wire, log: FilledLog, process: RelayProcess) -> tuple[float, li
     _receive(wire, sockets, hello, missed)
     took_s = time.monotonic() - begun
     used_s = cpu_s(process.pid) - before_cpu_s
+    time.sleep(FRESH_S)
     after = _counters(process)
     log.publish(1)
     _receive(wire, sockets, b"", log.stream(wire, after=log.count - 1, count=1))
