@@ -1,6 +1,7 @@
 """What time does to connections: deadlines, idle time, pings, age; and the timer that serves all of them."""
 
 import asyncio
+import itertools
 from typing import Final
 
 from h2.events import PingReceived
@@ -190,19 +191,17 @@ async def test_timer_looks_at_each_connection() -> None:
 
 async def test_timer_rests_while_there_are_no_connections() -> None:
     """An idle relay is not woken; a connection that comes after a while has its times from then on."""
-    looks, begins_at = list[float](), asyncio.get_running_loop().time()
-
-    def clock() -> float:
-        looks.append(now := asyncio.get_running_loop().time() - begins_at)
-        return now
-
-    connections = Http2Connections(Http2Limits(preface_s=0.05), clock=clock)
+    times = itertools.count()
+    connections = Http2Connections(Http2Limits(preface_s=0.05), clock=lambda: float(next(times)))
     task = asyncio.create_task(connections.run())
-    await asyncio.sleep(0.01)
-    looks.clear()
-    await asyncio.sleep(0.1)
-    assert looks == []
+    for _ in range(10):
+        await asyncio.sleep(0)
+    looked = next(times)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert next(times) == looked + 1
 
+    connections._clock = asyncio.get_running_loop().time
     transport = MemoryTransport()
     server = Http2Protocol(Recorder(), connections)
     server.connection_made(transport)
