@@ -140,6 +140,8 @@ async def running_relay(
                 also |= {"h2c": True} if settings.http.h2c else {}
                 bound = parts.capacity.bound
                 also["sends"] = parts.registry.hub.sends.language
+                if settings.http.h2c and settings.grpc.tls_client_ca_file is not None:
+                    log.warning("grpc_without_client_certificates", url=url, advice="leave RELAY_HTTP_H2C off")
                 log.info("relay_listening", url=url, grpc_port=port, max_links=parts.max_links, bound=bound, **also)
                 try:
                     yield Addresses(url, port or 0, parts.feed.reached)

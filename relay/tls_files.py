@@ -1,6 +1,9 @@
 """TLS of a port, from files that may be replaced while the process runs."""
 
+import os
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -87,16 +90,17 @@ class TlsFiles:
             context.set_alpn_protocols(["h2"])
         for path in (certificate, key, client_ca):
             if path is not None:
-                path.read_bytes()  # raises an error that names the file; that of OpenSSL does not
+                with _named(path):
+                    path.read_bytes()  # the error of OpenSSL has no name of a file
         try:
             context.load_cert_chain(certificate, key, password)
         except ssl.SSLError as error:
-            raise OSError(f"{certificate} and {key} are no certificate and its key: {error.reason or error}") from error
+            raise OSError(f"{certificate} and {key} are no certificate in PEM and its key{_why(error)}") from error
         if client_ca is not None:
             try:
                 context.load_verify_locations(client_ca)
             except ssl.SSLError as error:
-                raise OSError(f"{client_ca} holds no certificate: {error.reason or error}") from error
+                raise OSError(f"{client_ca} holds no certificate in PEM{_why(error)}") from error
             context.verify_mode = ssl.CERT_REQUIRED
         return context
 
@@ -104,5 +108,24 @@ class TlsFiles:
         """Return what differs after a change of any file."""
         settings = self._settings
         files: tuple[Path | None, ...] = (settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
-        found = [path.stat() for path in files if path is not None]
+        found = [_stat(path) for path in files if path is not None]
         return [(each.st_mtime_ns, each.st_size, each.st_ino) for each in found]
+
+
+def _stat(path: Path) -> os.stat_result:
+    with _named(path):
+        return path.stat()
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Raise an OSError of the block again as a sentence about a file."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _why(error: ssl.SSLError) -> str:
+    """Return the reason of OpenSSL, where it names one."""
+    return f": {error.reason.replace('_', ' ').lower()}" if error.reason else ""

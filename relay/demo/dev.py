@@ -101,7 +101,7 @@ async def _run(settings: Settings, context: BackendContext, out: Console) -> Non
             try:
                 await at.ready()
                 raise_if_cancelled()
-                _welcome(out, at, source)
+                _welcome(out, at, source, _grpc_url(settings, at))
                 await stop_requested()
             finally:
                 await cancel_and_wait(ingest)
@@ -160,9 +160,17 @@ def _command() -> str:
     return str(called)
 
 
-def _welcome(out: Console, at: Addresses, source: _Source) -> None:
+def _grpc_url(settings: Settings, at: Addresses) -> str | None:
+    """Return the URL at which the command line's client finds gRPC; None where it is off."""
+    if at.grpc_port:
+        return f"{'grpc' if settings.grpc.tls_cert_file is None else 'grpcs'}://127.0.0.1:{at.grpc_port}"
+    return at.url.replace("http://", "grpc://") if settings.http.h2c else None
+
+
+def _welcome(out: Console, at: Addresses, source: _Source, grpc_url: str | None) -> None:
     """Print the addresses of the demo, and commands that can be pasted unchanged."""
     url, command = at.url, _command()
+    grpc = "" if grpc_url is None else f"    {command} tail crash --via grpc --url {grpc_url}\n"
     curl, first, key = f"curl -N -H 'X-API-Key: {DEMO_KEY}' {url}/sse/crash", "", DEMO_KEY
     note = "(works here only)"
     if source.own_key is not None:
@@ -182,8 +190,7 @@ def _welcome(out: Console, at: Addresses, source: _Source) -> None:
   [dim]all games over WebSocket, or one over SSE or gRPC; reconnects without missing a round:[/]
     {command} tail --url {url}
     {command} tail crash --via sse --url {url}
-    {command} tail crash --via grpc --url grpc://127.0.0.1:{at.grpc_port}
-
+{grpc}
   [dim]in the browser:[/]  {url}/
   [dim]sample clients:[/]  samples/
   [dim]the demo's key:[/]  {key}  [dim]{note}[/]

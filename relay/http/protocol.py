@@ -59,6 +59,7 @@ class HttpProtocol(GuardedHandler):
     """A connection of the HTTP server. Built by the event loop, one per accepted connection."""
 
     __slots__ = (
+        "_fails_in_line",
         "_half_closed",
         "_has_failed",
         "_head",
@@ -101,6 +102,7 @@ class HttpProtocol(GuardedHandler):
         self._half_closed = False
         self._is_answered = False  # every request so far; aiohttp waits for the next one a turn later
         self._has_failed = False  # after an error no request can be found
+        self._fails_in_line = True  # that error is one of the first line
         self._may_be_http2 = limits.http2 is not None  # nothing was read but what may be its begin
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -256,10 +258,16 @@ class HttpProtocol(GuardedHandler):
             self._is_chunked = message.chunked
             return not self._in_body
         self._has_failed = True
+        self._fails_in_line = not self._line_was_short(data)
         if in_body:  # of chunks; its request has an answer of its own
             self._messages.pop()
             body.set_exception(web.RequestPayloadError("malformed chunks"))
         return False
+
+    def _line_was_short(self, data: bytes) -> bool:
+        """Whether a head that begins before `data`, or with it, has a first line that is not too long."""
+        head, end = self._head or PartialHead(), data.find(b"\n")
+        return head.line_is_over or (end >= 0 and head.size + end <= LINE_BYTES)
 
     def _decline_upgrade(self) -> None:
         """Parse what the client sent after a request that it wanted to be its last one of HTTP.
@@ -328,7 +336,7 @@ class HttpProtocol(GuardedHandler):
         else:
             head = self._head or PartialHead()
             too_large = head.size > HEAD_BYTES
-            malformed = HEAD_TOO_LARGE if too_large else malformed_by(exc, in_first_line=not head.line_is_over)
+            malformed = HEAD_TOO_LARGE if too_large else malformed_by(exc, in_first_line=self._fails_in_line)
             log.debug("request_malformed", status=malformed.status)
             response = error_response(*malformed)
             self.answer_is_last()

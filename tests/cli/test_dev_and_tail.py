@@ -14,12 +14,14 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import requests
 
 from auth.key_secret import DEMO_KEY
+from relay.config.settings import Settings
+from relay.serve import Addresses
 from rounds import Catalogue
 from tests.cli.command import COMMAND, assert_one_line, run, started
 from tests.clients.program import Program, clean_environment
@@ -293,3 +295,22 @@ def wait_for_children(program: Program, *, generation: int = 1) -> list[str]:
 def children_of(pid: int) -> list[str]:
     found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
     return re.findall(r"\d+", found.stdout)
+
+
+@pytest.mark.parametrize(
+    ("port", "sections", "expected"),
+    [
+        (50051, {}, "grpc://127.0.0.1:50051"),
+        (50051, {"grpc": {"tls_cert_file": "a.pem", "tls_key_file": "a.key"}}, "grpcs://127.0.0.1:50051"),
+        (0, {"http": {"h2c": True}}, "grpc://127.0.0.1:8080"),
+        (0, {}, None),
+    ],
+)
+def test_dev_prints_where_grpc_is(port: int, sections: dict[str, Any], expected: str | None) -> None:
+    """Also on the HTTP port, or with TLS; nothing where it is off."""
+    from relay.demo.dev import _grpc_url
+
+    async def ready() -> None:
+        """Be ready."""
+
+    assert _grpc_url(Settings(**sections), Addresses("http://127.0.0.1:8080", port, ready)) == expected

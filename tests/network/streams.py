@@ -108,4 +108,5 @@ def reset(writer: asyncio.StreamWriter) -> None:
 
 
 def _is_open(writer: asyncio.StreamWriter) -> bool:
-    return writer.get_extra_info("socket").fileno() != -1  # type: ignore[no-any-return]
+    connection = writer.get_extra_info("socket")  # uvloop has none of a TLS connection that is lost
+    return connection is not None and connection.fileno() != -1

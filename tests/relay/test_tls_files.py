@@ -48,7 +48,7 @@ def test_files_that_are_not_valid(
     broken.write_text("no certificate")
     authority.encrypt(pair, secret)
     for wrong, says in (
-        ({"tls_cert_file": tmp_path / "none.pem", "tls_key_file": pair.key}, "none.pem"),
+        ({"tls_cert_file": tmp_path / "none.pem", "tls_key_file": pair.key}, "none.pem cannot be read: No such file"),
         ({"tls_cert_file": broken, "tls_key_file": pair.key}, "broken.pem"),
         ({"tls_cert_file": pair.certificate, "tls_key_file": other.key}, "other.key"),
         ({"tls_cert_file": pair.certificate, "tls_key_file": secret}, "secret.key is encrypted"),

@@ -70,9 +70,8 @@ async def read_grpc(_session: object, target: Target, parameters: Mapping[str, s
                 raise Refused(error.details() or error.code().name) from error
             if channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE:  # after a loss it is IDLE
                 address = _address(target)
-                raise Unreachable(
-                    address, f"does a relay serve gRPC at {address}? for another address use --url grpc://host:port"
-                ) from error
+                other = "for another address use --url grpc://host:port, with TLS grpcs://host:port"
+                raise Unreachable(address, f"does a relay serve gRPC at {address}? {other}") from error
             metadata = _text_of(error.trailing_metadata())
             wait_ms = metadata.get("retry-after-ms", "")
             raise Interrupted(

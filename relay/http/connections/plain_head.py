@@ -8,6 +8,8 @@ could read one request differently, only one reads it.
 import re
 from typing import Final, NamedTuple, Self
 
+from relay.http.connections.malformed import HEADERS
+
 _BYTES: Final = 4 << 10
 """The longest head that is read: far below the limits of aiohttp's parser."""
 _KNOWN_BYTES: Final = 1 << 10
@@ -47,6 +49,8 @@ class PlainHead(NamedTuple):
         get, got, query, post, posted, lines = found.groups()
         fields = {name.lower(): value.strip("\t ") for name, value in _FIELD.findall(lines)}
         if len(fields) != lines.count("\r\n") or "host" not in fields or not fields.keys().isdisjoint(_UNUSUAL):
+            return None
+        if len(fields) > HEADERS:
             return None
         upgrades = "upgrade" in fields
         if upgrades and not (get and _upgrades(fields)):

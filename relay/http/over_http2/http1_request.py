@@ -14,7 +14,7 @@ _TARGET: Final = re.compile(rb"[/*][\x21-\x7e]*")
 _NAME: Final = re.compile(rb"[a-z0-9!#$%&'*+.^_`|~-]+")
 _VALUE: Final = re.compile(rb"[^\0\r\n]*")
 _DROPPED: Final = frozenset(
-    (b"connection", b"expect", b"host", b"http2-settings", b"keep-alive", b"proxy-connection", b"te", b"upgrade")
+    (b"connection", b"host", b"http2-settings", b"keep-alive", b"proxy-connection", b"te", b"upgrade")
 )
 """Fields of one connection, and those that are made here."""
 
@@ -65,6 +65,8 @@ def _lines(fields: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
             raise NotHttp1
         if name == b"cookie":
             cookies.append(value)
+        elif name == b"expect" and value.lower() == b"100-continue":
+            continue  # HTTP/2 has the body whether or not it is waited for
         elif name not in _DROPPED:
             lines.append(b"%b: %b" % (name, value))
     if cookies:  # HTTP/2 may cut them (section 8.2.3)

@@ -10,11 +10,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+import structlog
+
 from relay.admission.strangers import Share
 from relay.http.connections.listener import Listener
 from relay.links.intake import Intake, Receiver
 from relay.turns import Turns
 
+log = structlog.get_logger()
+
+_REPORT_S: Final = 1.0
 _CLOSE_S: Final = 5.0
 """Time for the last bytes and the end of TLS, in which the peer need not answer."""
 
@@ -87,6 +92,7 @@ class TlsListener(Listener):
         self._context = context
         self._handshake_s = handshake_s
         self._handshakes: set[asyncio.Task[None]] = set()
+        self._reports_at = 0.0
         super().__init__(listening, self._no_factory, strangers=strangers, turns=turns, refuses=refuses)
 
     @property
@@ -113,10 +119,18 @@ class TlsListener(Listener):
                 ssl_handshake_timeout=self._handshake_s,
                 ssl_shutdown_timeout=_CLOSE_S,
             )
-        except OSError:  # the handshake failed, or took too long
-            pass
+        except OSError as error:  # the handshake failed, or took too long
+            self._report(handshake.address, error)
         finally:
             handshake.leave()
+
+    def _report(self, address: str, error: OSError) -> None:
+        """Log why a handshake failed, once a second at most: any client can cause it, and asyncio sends no alert."""
+        now = self._loop.time()
+        if now >= self._reports_at:
+            self._reports_at = now + _REPORT_S
+            reason = (isinstance(error, ssl.SSLError) and error.reason) or str(error) or type(error).__name__
+            log.info("tls_handshake_failed", address=address, error=str(reason).replace("_", " ").lower())
 
     @staticmethod
     def _no_factory() -> asyncio.BaseProtocol:

@@ -167,6 +167,7 @@ async def test_the_rest_is_handled_as_usual(relay: str, answered: list[bool]) ->
         b"\r\n" + head(TOKEN),
         b"POST /api/auth/token HTTP/1.1\r\nX: y\r\n\r\n",
         head(TOKEN, f"X: {'y' * 5000}"),
+        head(TOKEN, *(f"X{number}: y" for number in range(128))),
     ],
 )
 def test_heads_that_are_not_plain(data: bytes) -> None:

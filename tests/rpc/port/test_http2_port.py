@@ -4,11 +4,12 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from typing import Any, Final
 
 import pytest
 import uvloop
+from structlog.testing import capture_logs
 
 from relay.admission.held_bytes import HeldBytes
 from relay.admission.strangers import FRESH_S, Share
@@ -106,6 +107,25 @@ def test_alpn(new_loop: NewLoop, authority: Authority, pair: Pair) -> None:
         assert b"GOAWAY" not in served
         assert b"TLS without ALPN h2" in unnamed
         assert older.startswith(b"HTTP/1.1 505 ")
+
+    run(new_loop, work())
+
+
+@both_loops
+def test_handshake_that_fails_is_logged(new_loop: NewLoop, authority: Authority, pair: Pair) -> None:
+    """With the reason, which the client does not learn; once a second at most."""
+
+    async def work() -> None:
+        port = Port()
+        with capture_logs() as logs:
+            async with port.serving(**files(pair), tls_client_ca_file=authority.certificate):
+                for _ in range(3):
+                    with suppress(OSError):
+                        await port.first_bytes(trusting(authority, "h2"))
+                await until(lambda: any(entry["event"] == "tls_handshake_failed" for entry in logs))
+        [entry] = [entry for entry in logs if entry["event"] == "tls_handshake_failed"]
+        assert entry["error"] == "peer did not return a certificate"
+        assert entry["address"] == "127.0.0.1"
 
     run(new_loop, work())
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -26,6 +27,7 @@ from tests.relay.conftest import Publish
 from tests.relay.event_stream import stream
 from tests.relay.raw_http import connection
 from tests.rpc.caller import WAIT_S, Caller, read_to_end
+from tests.rpc.certificates import Authority
 from tests.rpc.conftest import GrpcRelay, StartRelay
 from tests.waiting import until
 
@@ -118,15 +120,17 @@ async def test_other_requests_over_http2(relay: GrpcRelay, publish: Publish) -> 
             answers += [await client.post(proxy, json=json_body), await client.head("/healthz")]
             answers += [await client.post(proxy, content=_pieces(), headers={"content-type": "application/json"})]
             answers += [await client.get("/api/games", headers={"X-API-Key": "sk_live_nobody"})]
+            wrong = ({"cookie": "a" * 9000}, {f"x-{number}": "1" for number in range(140)}, {"expect": "x"})
+            answers += [await client.get("/api/games", headers=more) for more in wrong]
             token = await client.post("/api/auth/token")
-            assert {answer.http_version for answer in (*answers, token)} == {version}
+            assert {answer.http_version for answer in (*answers[:10], token)} == {version}
             assert token.json().keys() == {"token", "expires_at"}
             found = [(answer.status_code, answer.content, _shown(answer)) for answer in answers]
             if client is two:
                 over_http2 = found
 
     assert over_http2 == found
-    assert [status for status, _, _ in found] == [200, 200, 200, 404, 426, 200, 200, 200, 200, 401]
+    assert [status for status, _, _ in found] == [200, 200, 200, 404, 426, 200, 200, 200, 200, 401, 431, 431, 417]
     assert len(found[1][1]) > 300_000
 
 
@@ -312,6 +316,19 @@ async def test_tls_needs_no_other_port(relay: GrpcRelay) -> None:
     assert failed.value.code() in (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED)
     async with caller(relay) as calling:
         assert (await calling.ask(pb.ListGamesRequest())).games
+
+
+async def test_client_certificates_that_the_other_port_does_not_ask_for(
+    start_relay: StartRelay, tmp_path: Path
+) -> None:
+    """The start warns of it."""
+    pair, clients = Authority(tmp_path / "ours", "ours").sign("relay"), tmp_path / "ours" / "ca.pem"
+    grpc_ = {"tls_cert_file": pair.certificate, "tls_key_file": pair.key, "tls_client_ca_file": clients}
+    for h2c in (True, False):
+        with capture_logs() as logs:
+            async with start_relay(http={**HTTP, "h2c": h2c}, grpc=grpc_):
+                pass
+        assert ("grpc_without_client_certificates" in {entry["event"] for entry in logs}) is h2c
 
 
 def test_port_that_is_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,9 +31,15 @@ def test_request_without_a_body() -> None:
 
 def test_fields_of_a_connection_are_dropped_and_cookies_joined() -> None:
     """What another hop has asked for says nothing here; a host beside the authority is not believed."""
-    fields = [(name, b"x") for name in (b"te", b"expect", b"connection", b"keep-alive", b"upgrade", b"host")]
+    fields = [(name, b"x") for name in (b"te", b"connection", b"keep-alive", b"upgrade", b"host")]
+    fields.append((b"expect", b"100-Continue"))
 
     assert head_of(*fields, (b"cookie", b"a=1"), (b"cookie", b"b=2"))[2:] == [b"cookie: a=1; b=2", b"", b""]
+
+
+def test_other_expectations_are_refused_as_over_http1() -> None:
+    """With 417."""
+    assert b"expect: x" in head_of((b"expect", b"x"))
 
 
 @pytest.mark.parametrize(
