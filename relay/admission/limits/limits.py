@@ -20,6 +20,9 @@ from relay.admission.limits.wrong_credentials import WrongCredentials
 from relay.config.sections import LimitSettings
 from relay.errors import Quota, TooManyRequests, refusal_of
 
+Parts = list[tuple[str, User, Rate]]
+"""The limits that a request counts against: their names, users and rates."""
+
 
 class LogMeter:
     """The limit on rounds read from the log for one user: the meter of a payer of `relay.history.reading`."""
@@ -81,9 +84,17 @@ class ClientLimits:
         Raises:
             TooManyRequests: It is over a limit, and was not counted.
         """
-        parts = self._of_requests(grant, address)
+        parts = self.parts_of_request(grant, address)
         for part in parts:
             self.ledger.check(*part)
+        return self.use(parts)
+
+    def are_free(self, parts: Parts) -> bool:
+        """Whether a request is within all its limits. Nothing is counted: neither it nor a refusal."""
+        return all(self.ledger.wait_s(*part) <= 0 for part in parts)
+
+    def use(self, parts: Parts) -> Quota | None:
+        """Count a request; return what `request` does."""
         for part in parts:
             self.ledger.use(*part)
         return self._nearest(parts)
@@ -109,11 +120,11 @@ class ClientLimits:
 
     def requests_left(self, grant: Grant, address: str) -> Quota | None:
         """Return the state of the nearest limit of requests, None where there is none."""
-        return self._nearest(self._of_requests(grant, address))
+        return self._nearest(self.parts_of_request(grant, address))
 
     def request_refusal(self, grant: Grant, address: str) -> TooManyRequests | None:
         """Return the refusal of a request, None when it is within its limits; nothing else is counted."""
-        for part in self._of_requests(grant, address):
+        for part in self.parts_of_request(grant, address):
             if (wait_s := self.ledger.wait_s(*part)) > 0:
                 return self.ledger.refusal(part[0], wait_s, self.ledger.quota(*part))
         return None
@@ -127,18 +138,18 @@ class ClientLimits:
             return None
         return self.ledger.refusal("new_links", wait_s, self.ledger.quota("new_links", account, rate))
 
-    def _of_requests(self, grant: Grant, address: str) -> list[tuple[str, User, Rate]]:
+    def parts_of_request(self, grant: Grant, address: str) -> Parts:
         """Return the limits that a request counts against: their names, users and rates."""
         rules, account = self.rules_of(grant), account_of(grant)
         user = account if grant.kind == "private" else (account, network_of(address))
-        parts: list[tuple[str, User, Rate]] = []
+        parts: Parts = []
         if rules.requests is not None:
             parts.append(("requests", user, rules.requests))
         if rules.key_requests is not None:
             parts.append(("key_requests", account, rules.key_requests))
         return parts
 
-    def _nearest(self, parts: list[tuple[str, User, Rate]]) -> Quota | None:
+    def _nearest(self, parts: Parts) -> Quota | None:
         quotas = [self.ledger.quota(*part) for part in parts]
         return quotas[0] if len(quotas) == 1 else min(quotas, key=lambda quota: quota.remaining, default=None)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from auth.grants import Grant
 from relay.admission.caller import Caller
-from relay.errors import KeysUnavailable, TooManyRequests
+from relay.errors import KeysUnavailable
 from relay.http.connections.guarded import GuardedHandler
 from relay.http.connections.quick_refusals import QuickAnswer
 from relay.http.early.answer import Answer, Head, head_of
@@ -65,9 +65,13 @@ class KnownAnswers:
             return None
         try:
             admission.policy.check_judged(grant.key_id)
-            quota = admission.of_clients.request(grant, known.caller.address)
-        except (KeysUnavailable, TooManyRequests):  # the usual way refuses it
+        except KeysUnavailable:  # the usual way refuses it
             return None
+        limits = admission.of_clients
+        parts = limits.parts_of_request(grant, known.caller.address)
+        if not limits.are_free(parts):  # the usual way refuses it, and counts that
+            return None
+        quota = limits.use(parts)
         account = admission.accounts.of(grant.key_id)
         account.accepted()
         if known.rounds is not None:

@@ -33,6 +33,10 @@ KEYS: Final = (
     Key("few", "private", secrets=(stored(FEW),), limits=Limits(requests_per_min=3)),
     Key("some", "private", games=frozenset({"dice"}), secrets=(stored(SOME),)),
 )
+COUNTED: Final = (
+    'relay_limited_total{limit="requests"}',
+    'relay_refused_total{protocol="rest",reason="rate_limited"}',
+)
 USUAL: Final = "TE: trailers"
 """A field that is harmless, and with which a request is handled by aiohttp."""
 CHANGING: Final = re.compile(rb"(?<=\r\nDate: )[^\r]+|(?<=-Remaining: )\d+|(?<=-Reset: )\d+")
@@ -173,6 +177,22 @@ async def test_limits_are_counted_each_time(relay: str, known: Known) -> None:
         assert left == [b"2", b"1", b"0"]
         assert known.hits == [False, True, True]
         assert status(await ask(client, data)) == 429
+
+
+async def test_refused_request_is_counted_once(relay: str, client: aiohttp.ClientSession, known: Known) -> None:
+    """Also one that is remembered, and has a query: such a one is not refused from its bytes."""
+
+    async def counted() -> list[float]:
+        async with client.get(f"{relay}/metrics") as response:
+            text = await response.text()
+        lines = [line for line in text.splitlines() if line.startswith(COUNTED)]
+        return [float(line.rpartition(" ")[2]) for line in lines]
+
+    data = head("GET /api/history?limit=3", f"X-API-Key: {FEW}")
+    async with connection(relay) as plain:
+        assert [status(await ask(plain, data)) for _ in range(7)] == [200] * 3 + [429] * 4
+    assert known.hits[:3] == [False, True, True]
+    assert await counted() == [4, 4]
 
 
 async def test_what_a_key_uses_is_counted_each_time(relay: str, client: aiohttp.ClientSession, known: Known) -> None:

@@ -194,7 +194,11 @@ def test_messages_that_are_refused() -> None:
     bomb = gzip.compress(bytes(10_000_000))
     with pytest.raises(TooLarge):
         list(RequestMessages("gzip", 20_000).read(b"\1" + len(bomb).to_bytes(4) + bomb))
-    for encoding, member in (("gzip", gzip.compress(b"x")), ("gzip", gzip.compress(b"")), ("deflate", zlib.compress(b""))):
+    for encoding, member in (
+        ("gzip", gzip.compress(b"x")),
+        ("gzip", gzip.compress(b"")),
+        ("deflate", zlib.compress(b"")),
+    ):
         few, many = member * 16, member * 17
         assert len(next(RequestMessages(encoding, 1000).read(b"\1" + len(few).to_bytes(4) + few))) <= 16
         with pytest.raises(BadRequest, match="more than 16 members of"):
