@@ -15,7 +15,7 @@ from relay.live.members import Members
 class Held:
     """One open link, with what is needed to judge its credential again."""
 
-    __slots__ = ("_games", "_session", "is_open", "link", "permit")
+    __slots__ = ("_session", "asked", "is_open", "link", "permit")
 
     def __init__(self, link: Link, permit: Permit, *, session: Session | None, games: frozenset[str] | None) -> None:
         """Take a link, and the games that it follows.
@@ -23,18 +23,19 @@ class Held:
         Args:
             link: The link.
             permit: Its permit.
-            session: What it follows, where its client may change that.
-            games: What it follows, without a session; None: all that its grant covers.
+            session: What it follows once it has started, where its client may change that.
+            games: What it was opened for; None: all that its grant covers.
         """
         self.link = link
         self.permit = permit
         self.is_open = True
+        self.asked = games
+        """The games that the link was opened for; None: all that its grant covers."""
         self._session = session
-        self._games = games
 
     def follows(self) -> frozenset[str] | None:
         """Return the games that the link follows now; None: all that its grant covers."""
-        return self._games if self._session is None else self._session.games
+        return self.asked if self._session is None else self._session.games
 
     def regrant(self, grant: Grant) -> None:
         """Take what the credential allows from now on."""

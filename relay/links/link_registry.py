@@ -160,9 +160,10 @@ class LinkRegistry:
 
     def adopt(self, link: Link, session: Session, permit: Permit, games: Iterable[str]) -> None:
         """Register a link until its connection or stream is closed; its permit is then given back."""
-        held = Held(link, permit, session=session, games=None)
+        named = games_of(games)
+        held = Held(link, permit, session=session, games=named)
         link.on_closed = partial(self._closed, held, session)
-        self._opened(held, games_of(games))
+        self._opened(held, named)
 
     @contextmanager
     def open(self, link: Link, permit: Permit, games: Iterable[str]) -> Iterator[None]:

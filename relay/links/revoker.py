@@ -39,13 +39,13 @@ class Revoker:
         self._expiries = Expiries()
 
     def opened(self, held: Held) -> None:
-        """Take a new link, and end it when its credential was taken back since it was checked."""
+        """Take a new link, whose session has not started, and end it when its credential was taken back meanwhile."""
         key_id = held.permit.grant.key_id
         if Revocable("key", key_id) not in self._held:
             self._note_expiry(key_id)
         self._held.add(held)
         if held.permit.judged_at != self._admission.changes:
-            self._judge(held)
+            self._judge(held, is_new=True)
 
     def closed(self, held: Held) -> None:
         """Forget a link."""
@@ -109,13 +109,13 @@ class Revoker:
                 took_s = round(time.perf_counter() - started, 3)
                 log.info("links_revoked", **{_FIELDS[holder.what]: holder.value}, why=why, links=links, took_s=took_s)
 
-    def _judge(self, held: Held) -> Withdrawn | None:
-        """Judge one link; return why it was ended, None when it was not."""
+    def _judge(self, held: Held, *, is_new: bool = False) -> Withdrawn | None:
+        """Judge one link; return why it was ended, None when it was not. `is_new`: it follows nothing yet."""
         link = held.link
         if not held.is_open or link.ended is not None:
             return None
         try:
-            verdict = self._admission.standing(held.permit, held.follows())
+            verdict = self._admission.standing(held.permit, held.asked if is_new else held.follows())
         except Exception:  # a bug: what cannot be judged is not allowed
             log.exception("link_failed", link=link.id)
             link.cut(CloseReason.FAILED)

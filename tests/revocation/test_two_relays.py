@@ -245,10 +245,13 @@ async def test_revoked_token_ends_its_links_and_opens_no_more(start_relays: Star
                 assert accepted.status == 200
 
 
+@pytest.mark.parametrize(
+    ("change", "sse_status"), [({"disabled": True}, 401), ({"games": frozenset({"dice"})}, 403)], ids=["whole", "game"]
+)
 async def test_link_whose_key_is_revoked_during_its_handshake_ends(
-    start_relays: StartRelays, key: Key, monkeypatch: pytest.MonkeyPatch
+    start_relays: StartRelays, key: Key, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], sse_status: int
 ) -> None:
-    """Between the check of its credential and its registration, in all protocols."""
+    """Between the check of its credential and its registration, in all protocols; the key, or the game asked for."""
     from relay.links.link_registry import LinkRegistry
 
     async with start_relays(1) as relays:
@@ -257,15 +260,16 @@ async def test_link_whose_key_is_revoked_during_its_handshake_ends(
 
         async def slow(self: LinkRegistry, *arguments: Any) -> Any:
             permit = await take_permit(self, *arguments)
-            relays.change(replace(key, disabled=True))
+            relays.change(replace(key, **change))
             return permit
 
+        expected = REVOKED | {"sse": ("complete", sse_status)}
         for open_link in PROTOCOLS.values():
             relays.change(key)
             with monkeypatch.context() as patch:
                 patch.setattr(LinkRegistry, "take_permit", slow)
                 async with open_link(relay, SECRET) as link:
-                    assert await link.end() == REVOKED[link.protocol]
+                    assert await link.end() == expected[link.protocol]
         await relay.opened(0)
 
 
