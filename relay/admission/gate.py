@@ -171,6 +171,19 @@ class Admission:
         key, address = self.keys.get(permit.grant.key_id), permit.caller.address
         return standing(permit.grant, key, self.revocations, address=address, follows=follows, now=time.time())
 
+    def still(self, grant: Grant, caller: Caller) -> Grant:
+        """Return what a credential allows now that was accepted with the head of a request, whose body came later.
+
+        Raises:
+            InvalidCredential: It was taken back since.
+        """
+        key = self.keys.get(grant.key_id)
+        now = time.time()
+        found = standing(grant, key, self.revocations, address=caller.address, follows=frozenset(), now=now)
+        if isinstance(found, Withdrawn):
+            raise InvalidCredential("the API key was taken back before the request was complete")
+        return found
+
     def token(
         self, grant: Grant, *, games: frozenset[str] | None = None, subject: str | None = None, life_s: int = LIFE_S
     ) -> tuple[str, str]:

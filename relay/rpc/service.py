@@ -135,7 +135,8 @@ class _Unary(_ServiceCall):
     async def work(self, data: bytes) -> None:
         service, call = self._service, self.call
         request = parse_message(data, self._kind)
-        answer = await service.does.measured(service.does.answer(request, self._grant, self.payer, PROTO))
+        grant = service.registry.admission.still(self._grant, self._caller)
+        answer = await service.does.measured(service.does.answer(request, grant, self.payer, PROTO))
         if service.unread is not None:
             service.unread.count(self._caller.address, len(answer))  # until this task is over
         call.send(answer)

@@ -3,18 +3,19 @@
 import asyncio
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any, Final
 
 import aiohttp
 import pytest
-from grpc import StatusCode
+from grpc import StatusCode, aio
 
 from auth.key import Key, StoredSecret
 from auth.key_secret import generate, stored
 from auth.revocations import Revocation
+from relay.admission.gate import Admission
 from rounds import datastream_pb2 as pb
 from tests.relay.conftest import make_round, metric_becomes, token_of
 from tests.resume.log_writer import LogWriter
@@ -271,6 +272,58 @@ async def test_link_whose_key_is_revoked_during_its_handshake_ends(
                 async with open_link(relay, SECRET) as link:
                     assert await link.end() == expected[link.protocol]
         await relay.opened(0)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"disabled": True}, StatusCode.UNAUTHENTICATED),
+        ({"expires_at": 1.0}, StatusCode.UNAUTHENTICATED),
+        ({"games": frozenset({"dice"})}, StatusCode.PERMISSION_DENIED),
+    ],
+    ids=["whole", "expired", "game"],
+)
+async def test_call_whose_key_is_revoked_before_its_message_gets_no_rounds(
+    start_relays: StartRelays, key: Key, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], code: StatusCode
+) -> None:
+    """A client may send the headers of many calls, and their messages when its key is no longer valid."""
+    judged = asyncio.Event()
+    grant = Admission.grant
+
+    def noted(self: Admission, *arguments: Any, **named: Any) -> Any:
+        judged.set()
+        return grant(self, *arguments, **named)
+
+    monkeypatch.setattr(Admission, "grant", noted)
+
+    async with start_relays(1) as relays:
+        [relay] = relays
+        message = pb.GetHistoryRequest(game_slug="crash").SerializeToString()
+
+        async def late(*begin: bytes) -> AsyncIterator[bytes]:
+            for piece in begin:
+                yield piece
+            await judged.wait()
+            relays.change(replace(key, **change))
+            yield message[len(b"".join(begin)) :]
+
+        async with aio.insecure_channel(f"127.0.0.1:{relay.grpc_port}") as channel:
+            call: Any = channel.stream_unary("/datastream.DataStream/GetHistory")
+            with pytest.raises(aio.AioRpcError) as refused:
+                await call(late(), metadata=(("x-api-key", SECRET),), timeout=END_S)
+        assert refused.value.code() is code
+
+        relays.change(key)
+        judged.clear()
+        async with (
+            aiohttp.ClientSession() as http,
+            http.post(
+                f"{relay.url}/api/grpc/datastream.DataStream/GetHistory",
+                headers={"X-API-Key": SECRET, "Content-Type": "application/proto"},
+                data=late(message[:1]),  # aiohttp sends headers with the first piece
+            ) as response,
+        ):
+            assert (await response.json())["code"] == code.name.lower()
 
 
 async def test_drain_and_revocation_at_once_end_each_link_once(start_relays: StartRelays, key: Key) -> None:

@@ -100,6 +100,7 @@ class Proxy:
         if name in UNARY:
             async with asyncio.timeout_at(deadline_of(request)):
                 message = await message_of(request, dialect, kind, limit=self._methods.request_bytes)
+                grant = self._registry.admission.still(grant, caller_of(request))
                 payer = self._registry.admission.payer(grant, caller_of(request))
                 answer = await self._methods.answer(message, grant, payer, dialect.answers)
                 return await _single(request, dialect, answer)
