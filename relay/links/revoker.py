@@ -7,6 +7,7 @@ Why: docs/adr/0027-changed-keys-judge-their-links.md
 """
 
 import asyncio
+import math
 import time
 from collections import Counter
 from contextlib import suppress
@@ -42,7 +43,7 @@ class Revoker:
         """Take a new link, whose session has not started, and end it when its credential was taken back meanwhile."""
         key_id = held.permit.grant.key_id
         if Revocable("key", key_id) not in self._held:
-            self._note_expiry(key_id)
+            self._note_expiry(key_id, after=-math.inf)  # it may have expired since it was checked in this turn
         self._held.add(held)
         if held.permit.judged_at != self._admission.changes:
             self._judge(held, is_new=True)
@@ -77,9 +78,9 @@ class Revoker:
             self._due[holder] = None
             self._changed.set()
 
-    def _note_expiry(self, key_id: str) -> None:
+    def _note_expiry(self, key_id: str, *, after: float) -> None:
         key = self._admission.keys.get(key_id)
-        at = None if key is None else key.next_expiry(time.time())
+        at = None if key is None else key.next_expiry(after)
         self._expiries.put(key_id, at)
         if at is not None:
             self._changed.set()  # the wait may have no end so far
@@ -98,7 +99,7 @@ class Revoker:
             holder = next(iter(self._due))
             del self._due[holder]  # a change from now on means to judge again
             if holder.what == "key":
-                self._note_expiry(holder.value)
+                self._note_expiry(holder.value, after=time.time())
             started, ended = time.perf_counter(), Counter[Withdrawn]()
             for held in self._held.of(holder):
                 await pace.wait()

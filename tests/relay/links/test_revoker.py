@@ -68,11 +68,11 @@ class Rig:
         self.ender = Ender(hub, ReconnectDelays(100), linger_s=0.01)
         self.revoker = Revoker(self.admission)
 
-    def open(self, key: Key = KEY, **grant: Any) -> tuple[RecordingLink, Held]:
+    def open(self, key: Key = KEY, *, judged: bool = False, **grant: Any) -> tuple[RecordingLink, Held]:
         link = RecordingLink(ender=self.ender)
         granted = replace(Grant.of(key), **grant)
         use = ClientLimits(LimitSettings(private_links=0, address_links=0)).open(granted, CALLER.address)
-        permit = Permit("websocket", granted, CALLER, use)
+        permit = Permit("websocket", granted, CALLER, use, self.admission.changes if judged else -1)
         held = Held(link, permit, session=None, games=frozenset({"crash"}))
         self.revoker.opened(held)
         return link, held
@@ -127,6 +127,24 @@ async def test_only_links_of_the_revoked_token_or_subject_are_judged() -> None:
 
         assert rig.admission.judged == 6
         assert ended(two) + ended(none) == 0
+
+
+@pytest.mark.parametrize("what", ["key", "secret"])
+async def test_key_that_expires_in_the_turn_in_which_it_was_judged(what: str) -> None:
+    """Nothing changes after the link was opened, and nothing expires any more; another secret was out of use before."""
+    now = time.time()
+    used, old = KEY.secrets[0], replace(stored(generate("private")[0]), expires_at=now - 1000)
+    key = replace(KEY, expires_at=now) if what == "key" else replace(KEY, secrets=(replace(used, expires_at=now),))
+    async with running() as rig:
+        rig.keys.change({KEY.id: replace(key, secrets=(*key.secrets, old))})
+        expired = [rig.open(key, judged=True, secret_id=used.id)]
+        assert ended(expired) == 0
+        await until(lambda: ended(expired) == 1, within_s=10)
+
+        rig.keys.change({KEY.id: replace(KEY, secrets=(*KEY.secrets, old))})
+        valid, _ = rig.open(judged=True, secret_id=used.id)
+        await rig.settled()
+        assert valid.ended is None
 
 
 async def test_many_links_end_in_slices() -> None:
