@@ -6,6 +6,7 @@ code decides about them as about all others, and their answers are those of the 
 Why: docs/adr/0043-links-without-the-web-framework.md
 """
 
+import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
@@ -87,6 +88,7 @@ class EarlyAnswers:
             return None
         decide, match = found
         asked = self._asked(head, match, connection)
+        asked_at = time.time()
         try:
             answer = decide(asked)
         except TakenOver:
@@ -99,7 +101,7 @@ class EarlyAnswers:
         if answer is None:
             return TAKEN
         if head.method == "GET":
-            self._known.add(data, asked, answer, connection.peer)
+            self._known.add(data, asked, answer, connection.peer, asked_at=asked_at)
         return QuickAnswer(render(answer, asked, closes=connection.is_last), connection.is_last)
 
     def _failed(self, asked: Asked, error: Exception) -> Answer:

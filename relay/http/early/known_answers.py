@@ -79,7 +79,7 @@ class KnownAnswers:
         connection.came_for(known.caller.address)
         return QuickAnswer(known.head.at(quota) + known.body, closes=False)
 
-    def add(self, data: bytes, asked: Asked, answer: Answer, peer: str) -> None:
+    def add(self, data: bytes, asked: Asked, answer: Answer, peer: str, *, asked_at: float) -> None:
         """Remember an answer that was just decided, if it is one of those that stay true.
 
         Args:
@@ -87,6 +87,7 @@ class KnownAnswers:
             asked: What was decided about it.
             answer: The answer.
             peer: The address of its connection.
+            asked_at: Unix seconds at which deciding began: its key may have expired since.
         """
         grant = asked.grant
         if grant is None or answer.status not in (200, 304) or asked.has_private_key or len(data) > _LONGEST:
@@ -99,7 +100,7 @@ class KnownAnswers:
         if len(self._found) >= _MOST or self._bytes + size > _MOST_BYTES:
             self._found.clear()
             self._bytes = 0
-        expiry = key.next_expiry(time.time())
+        expiry = key.next_expiry(asked_at)
         head = head_of(answer, asked, closes=False)
         until = math.inf if expiry is None else expiry
         known = _Known(grant, asked.caller, until, answer.rounds, head, answer.body)

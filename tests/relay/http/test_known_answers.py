@@ -4,7 +4,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import pytest
@@ -263,6 +263,23 @@ async def test_key_that_expires(relay: str, known: Known, ring: KeyRing, what: s
 
         await until(is_refused)
         assert time.time() >= soon
+
+
+async def test_key_that_expires_while_its_request_is_decided(
+    relay: str, known: Known, ring: KeyRing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to that request is its last one."""
+    expires_at, add = time.time() + 0.3, KnownAnswers.add
+
+    def late(self: KnownAnswers, *arguments: Any, **named: Any) -> None:
+        time.sleep(max(0.0, expires_at - time.time()) + 0.001)
+        add(self, *arguments, **named)
+
+    monkeypatch.setattr(KnownAnswers, "add", late)
+    ring.change({"good": replace(GOOD_KEY, expires_at=expires_at)})
+    data = head("GET /api/latest/crash", f"X-API-Key: {GOOD}")
+    async with connection(relay) as client:
+        assert [status(await ask(client, data)) for _ in range(2)] == [200, 401]
 
 
 async def test_refusals_are_decided_each_time(relay: str, known: Known) -> None:
