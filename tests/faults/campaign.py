@@ -92,7 +92,7 @@ class Run:
             self._start_clients(start)
             await self._settle()
             for step in self.schedule.steps:
-                await self._step(step)
+                await self.step(step)
             producing.cancel()
             await asyncio.gather(producing, return_exceptions=True)
             await self._finish()
@@ -107,7 +107,7 @@ class Run:
                 self.clients.append(client)
             start(client.run(), plan.name)
 
-    async def _step(self, step: Step) -> None:
+    async def step(self, step: Step) -> None:
         """Begin the faults, hold them, and end them."""
         faults = []
         for planned in step.faults:
@@ -122,7 +122,7 @@ class Run:
             await fault.begin()
             self.say(f"{fault.name} begins: {fault.target}")
         await asyncio.sleep(step.hold_s)
-        for fault in faults:
+        for fault in reversed(faults):  # what one has frozen or cut, an earlier one may need to reach
             await fault.end()
             self.say(f"{fault.name} has ended")
         if step.settles:

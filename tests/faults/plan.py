@@ -49,7 +49,7 @@ class FaultPlan:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Faults that begin one after another, hold together, and end in the same order."""
+    """Faults that begin one after another, hold together, and end in the opposite order."""
 
     faults: tuple[FaultPlan, ...]
     hold_s: float  # how long they hold after the last of them has begun
