@@ -30,7 +30,7 @@ class SendLoopHook(BuildHookInterface):  # type: ignore[type-arg]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile into the source tree; `version` is ``standard`` or ``editable``."""
-        choice = os.environ.get("STREAM_RELAY_COMPILE", "auto")
+        choice = os.environ.get("STREAM_RELAY_COMPILE") or "auto"
         if choice not in CHOICES:
             raise SystemExit(f"STREAM_RELAY_COMPILE={choice!r} is not allowed: use {', '.join(CHOICES)}")
         (Path(self.root) / COMPILED).unlink(missing_ok=True)  # it may be of another version, or another machine

@@ -81,7 +81,14 @@ def test_wheel_has_the_loop_for_its_platform(tree: Path) -> None:
 
 @pytest.mark.service
 @pytest.mark.parametrize(
-    "environment", [{"CC": "false"}, {"CC": "/no/such/compiler"}, {"STREAM_RELAY_COMPILE": "never"}], ids=str
+    "environment",
+    [
+        {"CC": "false"},
+        {"CC": "/no/such/compiler"},
+        {"STREAM_RELAY_COMPILE": "never"},
+        {"STREAM_RELAY_COMPILE": "", "CC": "false"},
+    ],
+    ids=str,
 )
 def test_wheel_without_a_compiler_is_for_any_platform(tree: Path, environment: dict[str, str]) -> None:
     """A loop that an earlier build has left is not in it."""

@@ -1,5 +1,6 @@
 """The server around the service: health, reflection, TLS, its port."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from grpc import StatusCode, aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from auth.key_secret import DEMO_KEY
 from relay.errors import StartError
 from rounds import datastream_pb2 as pb
+from tests.cli.command import assert_one_line, run
 from tests.nats import NatsServer
 from tests.rpc.caller import SERVICE, WAIT_S, Caller, read_to_end
 from tests.rpc.certificates import Authority, Pair
@@ -220,3 +223,12 @@ async def test_relay_that_stops_while_health_is_watched(start_relay: StartRelay,
     assert last[-1].status == NOT_SERVING
     assert end is not None
     assert end.code is StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize("via", ["ws", "sse"])
+async def test_tail_of_the_wrong_port(relay: GrpcRelay, via: str) -> None:
+    """It ends with the relay's sentence."""
+    url = f"http://127.0.0.1:{relay.grpc_port}"
+    outcome = await asyncio.to_thread(run, "tail", "crash", "--via", via, BASE_URL=url, API_KEY=DEMO_KEY)
+
+    assert_one_line(outcome, "this port speaks HTTP/2, for gRPC; REST, WebSocket and SSE are on the HTTP port")

@@ -16,7 +16,7 @@ from roundlog.backoff import Backoff
 
 Via = Literal["ws", "sse", "grpc"]
 
-_FATAL_STATUS: Final = (400, 401, 403, 404, 426)
+_FATAL_STATUS: Final = (400, 401, 403, 404, 426, 505)
 _FATAL_CLOSE: Final = {
     1007: "the relay closed the connection with code 1007",
     1008: "the relay closed the connection with code 1008",

@@ -35,6 +35,14 @@ _TOO_MANY_HEADERS: Final = Malformed.too_large(431, f"the request has more than 
 HEAD_TOO_LARGE: Final = Malformed.too_large(431, f"the head of the request has more than {HEAD_BYTES} bytes")
 
 
+_HTTP2: Final = Malformed(
+    400,
+    "bad_request",
+    "the request is not well-formed HTTP/1.1: it begins as HTTP/2 does, which needs RELAY_HTTP_H2C=true on this port; "
+    "gRPC has a port of its own",
+)
+
+
 def malformed_by(error: BaseException | None, *, in_first_line: bool) -> Malformed:
     """Return the answer to a request that aiohttp's parser refused."""
     text = str(getattr(error, "message", ""))
@@ -44,6 +52,8 @@ def malformed_by(error: BaseException | None, *, in_first_line: bool) -> Malform
         return _TOO_MANY_HEADERS
     if isinstance(error, BadHttpMethod) and (method := _UNKNOWN_METHOD.search(text)):
         return Malformed(501, "unsupported", f"method {method[1]} is not supported")
+    if text.startswith("Pause on PRI"):
+        return _HTTP2
     if "'Host'" in text:
         return Malformed(400, "bad_request", "a request must have one Host header")
     return Malformed(400, "bad_request", "the request is not well-formed HTTP/1.1")

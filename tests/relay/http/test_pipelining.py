@@ -44,7 +44,7 @@ BAD: Final = {
     "nonsense": (b"nonsense\r\n\r\n", 400, "not well-formed"),
     "binary": (b"\0\1\2", 400, "not well-formed"),
     "tls": (b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03", 400, "not well-formed"),
-    "http2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "not well-formed"),
+    "http2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "begins as HTTP/2 does, which needs RELAY_HTTP_H2C=true"),
     "method": (raw("BREW /healthz"), 501, "method BREW"),
     "no_host": (b"GET /healthz HTTP/1.1\r\n\r\n", 400, "one Host header"),
     "two_lengths": (raw("GET /", "Content-Length: 1", "Content-Length: 2", body=b"xx"), 400, "not well-formed"),
