@@ -98,11 +98,6 @@ def head_of(answer: Answer, asked: Asked, *, closes: bool) -> Head:
     return Head(begin, middle, end + b"\r\n")
 
 
-def render(answer: Answer, asked: Asked, *, closes: bool) -> bytes:
-    """Return the bytes of an answer."""
-    return head_of(answer, asked, closes=closes).at(asked.quota) + answer.body
-
-
 def date() -> str:
     """Return the time as headers have it."""
     return _date(int(time.time()))

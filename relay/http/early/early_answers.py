@@ -22,7 +22,7 @@ from relay.errors import KeysUnavailable
 from relay.http.connections.guarded import GuardedHandler
 from relay.http.connections.plain_head import KnownHeads, PlainHead
 from relay.http.connections.quick_refusals import TAKEN, QuickAnswer, QuickRefusals
-from relay.http.early.answer import Answer, failed, refused, render
+from relay.http.early.answer import Answer, failed, head_of, refused
 from relay.http.early.asked import Asked, NotEarly, caller_at
 from relay.http.early.known_answers import KnownAnswers
 from relay.http.early.stream_requests import StreamRequests
@@ -100,9 +100,11 @@ class EarlyAnswers:
             answer = self._failed(asked, error)
         if answer is None:
             return TAKEN
-        if head.method == "GET":
-            self._known.add(data, asked, answer, connection.peer, asked_at=asked_at)
-        return QuickAnswer(render(answer, asked, closes=connection.is_last), connection.is_last)
+        closes = connection.is_last
+        answer_head = head_of(answer, asked, closes=closes)
+        if head.method == "GET" and not closes:
+            self._known.add(data, asked, answer, answer_head, connection.peer, asked_at=asked_at)
+        return QuickAnswer(answer_head.at(asked.quota) + answer.body, closes)
 
     def _failed(self, asked: Asked, error: Exception) -> Answer:
         answer = refused(asked, error, self._refusals)

@@ -15,7 +15,7 @@ from relay.admission.caller import Caller
 from relay.errors import KeysUnavailable
 from relay.http.connections.guarded import GuardedHandler
 from relay.http.connections.quick_refusals import QuickAnswer
-from relay.http.early.answer import Answer, Head, head_of
+from relay.http.early.answer import Answer, Head
 from relay.http.early.asked import Asked
 from relay.links.link_registry import LinkRegistry
 
@@ -59,7 +59,7 @@ class KnownAnswers:
         registry, admission, grant = self._registry, self._admission, known.grant
         if admission.draining or not (registry.feed.is_following and registry.feed.connected):
             return None
-        registry.feed.listen_now()  # as any request: the feed goes on, and rounds that wait are read
+        registry.feed.listen_now()  # as any request: the feed stays, and rounds that wait are read
         registry.feed.unlisten()
         if self._has_changed() or time.time() >= known.until:
             return None
@@ -79,13 +79,14 @@ class KnownAnswers:
         connection.came_for(known.caller.address)
         return QuickAnswer(known.head.at(quota) + known.body, closes=False)
 
-    def add(self, data: bytes, asked: Asked, answer: Answer, peer: str, *, asked_at: float) -> None:
+    def add(self, data: bytes, asked: Asked, answer: Answer, head: Head, peer: str, *, asked_at: float) -> None:
         """Remember an answer that was just decided, if it is one of those that stay true.
 
         Args:
             data: The request.
             asked: What was decided about it.
             answer: The answer.
+            head: Its head, with which the connection stays open.
             peer: The address of its connection.
             asked_at: Unix seconds at which deciding began: its key may have expired since.
         """
@@ -101,7 +102,6 @@ class KnownAnswers:
             self._found.clear()
             self._bytes = 0
         expiry = key.next_expiry(asked_at)
-        head = head_of(answer, asked, closes=False)
         until = math.inf if expiry is None else expiry
         known = _Known(grant, asked.caller, until, answer.rounds, head, answer.body)
         self._found[data, peer] = known

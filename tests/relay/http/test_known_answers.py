@@ -149,7 +149,7 @@ async def test_client_that_has_the_round(relay: str, known: Known) -> None:
 
 
 async def test_next_round_is_in_the_next_answer(relay: str, known: Known, publish: Publish) -> None:
-    """Also one of another game: whatever changes the log makes all answers anew."""
+    """Also one of another game: each change of the log makes all answers be decided again."""
     data = head("GET /api/latest/crash", f"X-API-Key: {GOOD}")
     games = head("GET /api/games", f"X-API-Key: {GOOD}")
     async with connection(relay) as client:
