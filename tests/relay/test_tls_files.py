@@ -27,10 +27,6 @@ def pair(authority: Authority) -> Pair:
     return authority.sign("relay")
 
 
-def files(pair: Pair) -> dict[str, Any]:
-    return {"tls_cert_file": pair.certificate, "tls_key_file": pair.key}
-
-
 def of_grpc(settings: dict[str, Any]) -> TlsFiles:
     return TlsFiles(GrpcSettings(**settings), of="gRPC", http2=True)
 
@@ -52,8 +48,8 @@ def test_files_that_are_not_valid(
         ({"tls_cert_file": broken, "tls_key_file": pair.key}, "broken.pem"),
         ({"tls_cert_file": pair.certificate, "tls_key_file": other.key}, "other.key"),
         ({"tls_cert_file": pair.certificate, "tls_key_file": secret}, "secret.key is encrypted"),
-        ({**files(pair), "tls_client_ca_file": broken}, "broken.pem holds no certificate"),
-        ({**files(pair), "tls_client_ca_file": tmp_path}, str(tmp_path)),
+        ({**pair.files, "tls_client_ca_file": broken}, "broken.pem holds no certificate"),
+        ({**pair.files, "tls_client_ca_file": tmp_path}, str(tmp_path)),
     ):
         with pytest.raises(StartError, match=says) as failed:
             load(wrong)
@@ -74,7 +70,7 @@ async def test_encrypted_key_for_nats(authority: Authority, pair: Pair, tmp_path
 def test_files_that_change(authority: Authority) -> None:
     """They are read again only then; what is not valid is logged, and the last valid ones stay."""
     pair = authority.sign("changes")
-    tls = of_grpc(files(pair))
+    tls = of_grpc(pair.files)
     first = tls.context()
     assert tls.context() is first
     with capture_logs() as logs:

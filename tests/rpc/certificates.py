@@ -2,7 +2,7 @@
 
 import subprocess
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from tests.clients.tools import tool
 
@@ -42,6 +42,11 @@ class Pair:
     def __init__(self, certificate: Path, key: Path) -> None:
         self.certificate = certificate
         self.key = key
+
+    @property
+    def files(self) -> dict[str, Any]:
+        """The settings of a port that uses them."""
+        return {"tls_cert_file": self.certificate, "tls_key_file": self.key}
 
     def replace_by(self, other: Self) -> None:
         """Replace these files by another pair, as a renewal does."""

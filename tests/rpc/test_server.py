@@ -106,7 +106,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 def files(pair: Pair, client_ca: Path | None = None) -> dict[str, object]:
     clients = {} if client_ca is None else {"tls_client_ca_file": client_ca}
-    return {"tls_cert_file": pair.certificate, "tls_key_file": pair.key, **clients}
+    return {**pair.files, **clients}
 
 
 def trusting(authority: Authority, pair: Pair | None = None) -> grpc.ChannelCredentials:

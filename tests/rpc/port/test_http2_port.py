@@ -77,10 +77,6 @@ def pair(authority: Authority) -> Pair:
     return authority.sign("relay")
 
 
-def files(pair: Pair) -> dict[str, Any]:
-    return {"tls_cert_file": pair.certificate, "tls_key_file": pair.key}
-
-
 def trusting(authority: Authority, *protocols: str) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=authority.certificate)
     if protocols:
@@ -99,7 +95,7 @@ def test_alpn(new_loop: NewLoop, authority: Authority, pair: Pair) -> None:
 
     async def work() -> None:
         port = Port()
-        async with port.serving(**files(pair)):
+        async with port.serving(**pair.files):
             served = await port.first_bytes(trusting(authority, "h2", "http/1.1"))
             unnamed = await port.first_bytes(trusting(authority))
             older = await port.first_bytes(trusting(authority, "http/1.1"), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -118,7 +114,7 @@ def test_handshake_that_fails_is_logged(new_loop: NewLoop, authority: Authority,
     async def work() -> None:
         port = Port()
         with capture_logs() as logs:
-            async with port.serving(**files(pair), tls_client_ca_file=authority.certificate):
+            async with port.serving(**pair.files, tls_client_ca_file=authority.certificate):
                 for _ in range(3):
                     with suppress(OSError):
                         await port.first_bytes(trusting(authority, "h2"))
@@ -136,7 +132,7 @@ def test_clients_without_a_handshake_shut_nobody_out(new_loop: NewLoop, authorit
 
     async def work() -> None:
         port = Port(most=10)
-        async with port.serving(request_s=30, **files(pair)):
+        async with port.serving(request_s=30, **pair.files):
             silent = [port.connect() for _ in range(10)]
             await until(lambda: port.share.count == 10)
             assert (await port.first_bytes(trusting(authority, "h2")))[3] == 4
@@ -155,7 +151,7 @@ def test_handshake_gives_its_place_to_its_connection(new_loop: NewLoop, authorit
 
     async def work() -> None:
         port = Port(most=1)
-        async with port.serving(**files(pair)):
+        async with port.serving(**pair.files):
             assert (await port.first_bytes(trusting(authority, "h2")))[3] == 4
             assert port.share.shed == 0
 
@@ -168,7 +164,7 @@ def test_handshake_that_does_not_end(new_loop: NewLoop, pair: Pair) -> None:
 
     async def work() -> None:
         port = Port()
-        async with port.serving(request_s=0.2, **files(pair)):
+        async with port.serving(request_s=0.2, **pair.files):
             with closing(port.connect()) as silent:
                 await until(lambda: port.share.count == 1)
                 await until(lambda: port.share.count == 0)

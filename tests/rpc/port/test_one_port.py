@@ -323,7 +323,7 @@ async def test_client_certificates_that_the_other_port_does_not_ask_for(
 ) -> None:
     """The start warns of it."""
     pair, clients = Authority(tmp_path / "ours", "ours").sign("relay"), tmp_path / "ours" / "ca.pem"
-    grpc_ = {"tls_cert_file": pair.certificate, "tls_key_file": pair.key, "tls_client_ca_file": clients}
+    grpc_ = {**pair.files, "tls_client_ca_file": clients}
     for h2c in (True, False):
         with capture_logs() as logs:
             async with start_relay(http={**HTTP, "h2c": h2c}, grpc=grpc_):
